@@ -1,0 +1,176 @@
+//! NVML's C ABI: shells that decode, ask the world and encode.
+//!
+//! Pointers are what the caller says they are, as in NVML itself: each function writes through an
+//! output pointer only what the C header lets it, and checks for null first.
+#![expect(unsafe_code, reason = "a C ABI is made of raw pointers; nothing outside this module is")]
+#![expect(non_snake_case, reason = "the names are NVML's")]
+
+mod device;
+mod handle;
+mod stage;
+mod system;
+mod usage;
+
+use std::{
+    ffi::{CStr, OsStr, c_char, c_uint},
+    mem::MaybeUninit,
+    os::unix::ffi::OsStrExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{self, PathBuf},
+    ptr,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use nvml_wrapper_sys::bindings::{NvmlLib, nvmlDevice_t, nvmlReturn_t};
+
+use crate::{
+    code::{Answer, Code},
+    world::{Board, World, complain},
+};
+
+/// Lists what is exported, by the file it is in: names a function for scenarios, and does not compile
+/// unless its signature is the one that clients call.
+macro_rules! exports {
+    ($($file:ident: $($name:ident)*;)*) => {
+        /// The C symbols of NVML that this library has.
+        pub(crate) const FUNCTIONS: &[&str] = &[$($(stringify!($name)),*),*];
+
+        const _: fn(&mut NvmlLib) = |lib| { $($(lib.$name = Ok($file::$name);)*)* };
+    };
+}
+
+exports! {
+    system:
+        nvmlInit nvmlInit_v2 nvmlInitWithFlags nvmlShutdown nvmlErrorString
+        nvmlSystemGetDriverVersion nvmlSystemGetNVMLVersion
+        nvmlSystemGetCudaDriverVersion nvmlSystemGetCudaDriverVersion_v2 nvmlSystemGetProcessName
+        nvmlDeviceGetCount nvmlDeviceGetCount_v2;
+    handle:
+        nvmlDeviceGetHandleByIndex nvmlDeviceGetHandleByIndex_v2 nvmlDeviceGetHandleByUUID
+        nvmlDeviceGetHandleByPciBusId nvmlDeviceGetHandleByPciBusId_v2 nvmlDeviceGetHandleBySerial;
+    device:
+        nvmlDeviceGetName nvmlDeviceGetUUID nvmlDeviceGetSerial nvmlDeviceGetIndex
+        nvmlDeviceGetMinorNumber nvmlDeviceGetBrand nvmlDeviceGetArchitecture
+        nvmlDeviceGetCudaComputeCapability
+        nvmlDeviceGetPciInfo nvmlDeviceGetPciInfo_v2 nvmlDeviceGetPciInfo_v3
+        nvmlDeviceGetPersistenceMode nvmlDeviceGetComputeMode nvmlDeviceGetEccMode
+        nvmlDeviceGetMigMode nvmlDeviceGetTemperature nvmlDeviceGetClockInfo
+        nvmlDeviceGetMaxClockInfo nvmlDeviceGetPowerUsage nvmlDeviceGetEnforcedPowerLimit
+        nvmlDeviceGetPowerManagementLimit nvmlDeviceGetTotalEnergyConsumption
+        nvmlDeviceGetPcieReplayCounter nvmlDeviceGetPerformanceState
+        nvmlDeviceGetFanSpeed nvmlDeviceGetFanSpeed_v2
+        nvmlDeviceGetCurrentClocksThrottleReasons nvmlDeviceGetCurrentClocksEventReasons
+        nvmlDeviceGetSupportedClocksThrottleReasons nvmlDeviceGetSupportedClocksEventReasons;
+    usage:
+        nvmlDeviceGetMemoryInfo nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetBAR1MemoryInfo
+        nvmlDeviceGetUtilizationRates nvmlDeviceGetEncoderUtilization
+        nvmlDeviceGetDecoderUtilization nvmlDeviceGetFieldValues nvmlDeviceGetProcessUtilization
+        nvmlDeviceGetComputeRunningProcesses nvmlDeviceGetComputeRunningProcesses_v2
+        nvmlDeviceGetComputeRunningProcesses_v3
+        nvmlDeviceGetGraphicsRunningProcesses nvmlDeviceGetGraphicsRunningProcesses_v2
+        nvmlDeviceGetGraphicsRunningProcesses_v3
+        nvmlDeviceGetMPSComputeRunningProcesses nvmlDeviceGetMPSComputeRunningProcesses_v2
+        nvmlDeviceGetMPSComputeRunningProcesses_v3;
+}
+
+/// Runs the body of an exported function. No panic leaves the library.
+fn dispatch(body: impl FnOnce() -> Answer<()>) -> nvmlReturn_t {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => 0,
+        Ok(Err(code)) => code.0,
+        Err(_) => Code::UNKNOWN.0,
+    }
+}
+
+/// The world, which begins with the first call. Without a usable scenario there is no driver.
+fn world() -> Answer<&'static World> {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    static BEGINNING: Mutex<()> = Mutex::new(());
+    if let Some(world) = WORLD.get() {
+        return Ok(world);
+    }
+    let _alone = BEGINNING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(world) = WORLD.get() {
+        return Ok(world);
+    }
+    let image = image();
+    match World::open(image.as_deref().and_then(path::Path::parent)) {
+        Ok(world) => Ok(WORLD.get_or_init(|| world)),
+        Err(error) => {
+            complain(&error);
+            Err(Code::DRIVER_NOT_LOADED)
+        }
+    }
+}
+
+/// Asks the GPU of a handle.
+fn board<T>(
+    function: &str,
+    device: nvmlDevice_t,
+    read: impl FnOnce(&Board) -> Answer<T>,
+) -> Answer<T> {
+    world()?.board(function, device.addr(), read)
+}
+
+/// The file from which this library was loaded.
+fn image() -> Option<PathBuf> {
+    let own: unsafe extern "C" fn() -> nvmlReturn_t = system::nvmlInit_v2;
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: dladdr accepts any address and writes one Dl_info to a place that has room for it.
+    let known = unsafe { libc::dladdr(own as *const libc::c_void, found.as_mut_ptr()) };
+    // SAFETY: Dl_info is made of addresses; zeroed, and possibly written to, it is initialised.
+    let found = unsafe { found.assume_init() };
+    if known == 0 || found.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the loader keeps the name of a loaded file, NUL-terminated, as long as it is loaded.
+    let name = unsafe { CStr::from_ptr(found.dli_fname) };
+    path::absolute(OsStr::from_bytes(name.to_bytes())).ok()
+}
+
+/// Writes `value` to where the caller wants it.
+///
+/// # Safety
+/// `out` is null or valid for a write of `T`.
+unsafe fn put<T>(out: *mut T, value: T) -> Answer<()> {
+    if out.is_null() {
+        return Err(Code::INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, so valid for this write, says our caller.
+    unsafe { out.write(value) };
+    Ok(())
+}
+
+/// Writes `text` and a NUL to a buffer of `length` bytes, or nothing if it is too short.
+///
+/// # Safety
+/// `out` is null or valid for writes of `length` bytes.
+unsafe fn put_text(out: *mut c_char, length: c_uint, text: &str) -> Answer<()> {
+    if out.is_null() {
+        return Err(Code::INVALID_ARGUMENT);
+    }
+    let room = usize::try_from(length).unwrap_or(usize::MAX);
+    if text.len() >= room {
+        return Err(Code::INSUFFICIENT_SIZE);
+    }
+    // SAFETY: the buffer has more than `text.len()` bytes, and no caller's buffer is our text.
+    unsafe { ptr::copy_nonoverlapping(text.as_ptr(), out.cast(), text.len()) };
+    // SAFETY: as above, this is at most its last byte.
+    let end = unsafe { out.add(text.len()) };
+    // SAFETY: as above.
+    unsafe { end.write(0) };
+    Ok(())
+}
+
+/// The caller's text.
+///
+/// # Safety
+/// `text` is null or a NUL-terminated string that lives for the call.
+unsafe fn text<'a>(text: *const c_char) -> Answer<&'a str> {
+    if text.is_null() {
+        return Err(Code::INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, so a string, says our caller.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| Code::INVALID_ARGUMENT)
+}

@@ -1,0 +1,205 @@
+//! The machine: a node whose state is a function of its scenario and of time.
+//!
+//! One lock guards the little that is remembered (sessions, handles, what accumulates). It is held
+//! for reckoning only, never while a call waits or a file is read: a GPU that hangs must not keep
+//! others from answering.
+
+mod board;
+mod handles;
+pub(crate) mod load;
+mod physics;
+mod session;
+mod state;
+mod tracks;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
+};
+
+pub(crate) use self::board::{Board, FieldValue, List, Memory, ProcessRow};
+pub(crate) use self::state::Named;
+use self::state::State;
+use crate::{
+    clock::{self, Now},
+    code::{Answer, Code},
+    fault::{self, Effect},
+    number::clamp_u32,
+    scenario::{Scenario, Watch},
+    stage,
+};
+
+/// How often the scenario's file and the proc tree are looked after, in real seconds.
+const LOOK: f64 = 0.025;
+/// How often a hung call looks whether it may go on.
+const HANG_POLL: Duration = Duration::from_millis(20);
+
+/// The node that this library simulates.
+#[derive(Debug)]
+pub(crate) struct World {
+    state: Mutex<State>,
+    follower: Mutex<Follower>,
+}
+
+/// What is looked after outside of the state's lock.
+#[derive(Debug)]
+struct Follower {
+    watch: Watch,
+    tree: Option<stage::Tree>,
+    looked: f64,
+}
+
+impl World {
+    /// The world of a library whose file stands in `home`.
+    ///
+    /// # Errors
+    /// What is wrong with its scenario.
+    pub(crate) fn open(home: Option<&Path>) -> Result<Self, crate::scenario::Error> {
+        let (watch, scenario) = Watch::begin(stage::source(home)?)?;
+        let tree = home.and_then(stage::Tree::beside);
+        let world = Self {
+            state: Mutex::new(State::new(scenario)),
+            follower: Mutex::new(Follower { watch, tree, looked: f64::NEG_INFINITY }),
+        };
+        world.follow();
+        Ok(world)
+    }
+
+    /// `nvmlInit…`.
+    pub(crate) fn init(&self, function: &str) -> Answer<()> {
+        self.enter(function, |_| Ok(None), |state, _| state.session.init())
+    }
+
+    /// `nvmlShutdown`.
+    pub(crate) fn shutdown(&self, function: &str) -> Answer<()> {
+        let done = |state: &mut State, _| {
+            state.session.shutdown();
+            Ok(())
+        };
+        self.enter(function, |_| Ok(None), done)
+    }
+
+    /// A call that needs no session.
+    pub(crate) fn always<T>(
+        &self,
+        function: &str,
+        read: impl FnOnce(&Scenario) -> Answer<T>,
+    ) -> Answer<T> {
+        self.enter(function, |_| Ok(None), |state, _| read(&state.scenario))
+    }
+
+    /// A call about the node.
+    pub(crate) fn node<T>(
+        &self,
+        function: &str,
+        read: impl FnOnce(&Scenario, Now) -> Answer<T>,
+    ) -> Answer<T> {
+        let target = |state: &State| state.session.check().map(|()| None);
+        self.enter(function, target, |state, now| read(&state.scenario, now))
+    }
+
+    /// Number of GPUs, lost ones too.
+    pub(crate) fn count(&self, function: &str) -> Answer<u32> {
+        self.node(function, |scenario, _| Ok(clamp_u32(scenario.gpus.len())))
+    }
+
+    /// A handle of the GPU that is so named.
+    pub(crate) fn handle(&self, function: &str, named: Named) -> Answer<usize> {
+        let target = |state: &State| {
+            state.session.check()?;
+            state.find(named).map(Some)
+        };
+        self.enter(function, target, |state, _| {
+            let gpu = state.find(named)?;
+            let incarnation = state.tracks.present(gpu)?;
+            Ok(state.handles.get(state.session.generation(), gpu, incarnation))
+        })
+    }
+
+    /// A call with a handle. `read` runs without the lock, as it may be long.
+    pub(crate) fn board<T>(
+        &self,
+        function: &str,
+        handle: usize,
+        read: impl FnOnce(&Board) -> Answer<T>,
+    ) -> Answer<T> {
+        let target = |state: &State| state.held_by(handle).map(Some);
+        let look = |state: &mut State, now| {
+            let gpu = state.held_by(handle)?;
+            let heat = state.tracks.heat(gpu)?;
+            Board::new(Arc::clone(&state.scenario), gpu, heat, now, state.session.up_since())
+        };
+        read(&self.enter(function, target, look)?)
+    }
+
+    /// Answers a call: whose GPU it is about, then what the scenario's faults do to it, then `act`.
+    fn enter<T>(
+        &self,
+        function: &str,
+        target: impl Fn(&State) -> Answer<Option<usize>>,
+        act: impl FnOnce(&mut State, Now) -> Answer<T>,
+    ) -> Answer<T> {
+        let mut delayed = false;
+        loop {
+            self.follow();
+            let wait = {
+                let (mut state, now) = self.present();
+                let gpu = target(&state)?;
+                match fault::verdict(&state.scenario.faults, function, gpu, now.world, delayed) {
+                    None => return act(&mut state, now),
+                    Some(Effect::Code(code)) => return Err(code),
+                    Some(Effect::Missing) => return Err(Code::FUNCTION_NOT_FOUND),
+                    Some(Effect::Hang) => HANG_POLL,
+                    Some(Effect::Delay(time)) => {
+                        delayed = true;
+                        time
+                    }
+                }
+            };
+            clock::pause(wait);
+        }
+    }
+
+    /// The state, brought to the present.
+    fn present(&self) -> (MutexGuard<'_, State>, Now) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now(state.scenario.hold);
+        state.advance(now.world);
+        (state, now)
+    }
+
+    /// Re-reads a changed scenario and keeps the proc tree in step. One caller at a time does it,
+    /// and no other waits for that.
+    fn follow(&self) {
+        let mut follower = match self.follower.try_lock() {
+            Ok(follower) => follower,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let real = clock::now(None).real;
+        if real - follower.looked < LOOK {
+            return;
+        }
+        follower.looked = real;
+        match follower.watch.look() {
+            Some(Ok(scenario)) => self.present().0.adopt(scenario),
+            Some(Err(error)) => complain(&error),
+            None => {}
+        }
+        if let Some(tree) = &mut follower.tree {
+            let (state, now) = self.present();
+            let scenario = Arc::clone(&state.scenario);
+            drop(state);
+            if let Err(error) = tree.sync(&scenario, now) {
+                complain(&error);
+            }
+        }
+    }
+}
+
+/// Says what a client cannot be told through a return code.
+#[expect(clippy::print_stderr, reason = "a library without a log has nowhere else to say it")]
+pub(crate) fn complain(error: &dyn std::error::Error) {
+    eprintln!("mock-nvml: {error}");
+}

@@ -1,0 +1,141 @@
+//! The load of processes and of GPUs at a moment.
+
+use std::ops::Add;
+
+use crate::scenario::{Gpu, Process, Scenario};
+
+/// How busy the engines are, in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Load {
+    /// Streaming multiprocessors.
+    pub(crate) sm: f64,
+    /// Memory controller.
+    pub(crate) mem: f64,
+    /// Encoder.
+    pub(crate) enc: f64,
+    /// Decoder.
+    pub(crate) dec: f64,
+}
+
+impl Load {
+    /// Whether any engine works.
+    pub(crate) fn is_busy(self) -> bool {
+        self.sm > 0.0 || self.mem > 0.0 || self.enc > 0.0 || self.dec > 0.0
+    }
+
+    fn map(self, of: impl Fn(f64) -> f64) -> Self {
+        Self { sm: of(self.sm), mem: of(self.mem), enc: of(self.enc), dec: of(self.dec) }
+    }
+}
+
+impl Add for Load {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            sm: self.sm + other.sm,
+            mem: self.mem + other.mem,
+            enc: self.enc + other.enc,
+            dec: self.dec + other.dec,
+        }
+    }
+}
+
+/// What a process asks of each of its GPUs at `time`: nothing when it is not alive or a zombie.
+pub(crate) fn wanted(process: &Process, time: f64) -> Load {
+    if !process.life.contains(time) || process.is_zombie(time) {
+        return Load::default();
+    }
+    Load {
+        sm: process.sm.at(time),
+        mem: process.mem.at(time),
+        enc: process.enc.at(time),
+        dec: process.dec.at(time),
+    }
+}
+
+/// The load of a GPU at `time`: the sum of what its processes ask, at most 100 % of each engine.
+pub(crate) fn total(scenario: &Scenario, gpu: &Gpu, time: f64) -> Load {
+    demand(scenario, gpu, time).map(|sum| sum.min(100.0))
+}
+
+/// Tells the pid and the share that each process gets of the GPU at `time`. An engine that is asked
+/// for more than it has is sliced in proportion.
+pub(crate) fn shares(scenario: &Scenario, gpu: &Gpu, time: f64, tell: &mut dyn FnMut(u32, Load)) {
+    let scale = demand(scenario, gpu, time).map(|sum| if sum > 100.0 { 100.0 / sum } else { 1.0 });
+    for process in scenario.processes_of(gpu) {
+        let want = wanted(process, time);
+        if want.is_busy() {
+            tell(
+                process.pid,
+                Load {
+                    sm: want.sm * scale.sm,
+                    mem: want.mem * scale.mem,
+                    enc: want.enc * scale.enc,
+                    dec: want.dec * scale.dec,
+                },
+            );
+        }
+    }
+}
+
+fn demand(scenario: &Scenario, gpu: &Gpu, time: f64) -> Load {
+    scenario
+        .processes_of(gpu)
+        .map(|process| wanted(process, time))
+        .fold(Load::default(), |sum, load| sum + load)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn world(processes: &str) -> Scenario {
+        let text = format!("[[gpu]]\nmodel = \"T4\"\n{processes}");
+        Scenario::parse("test", &text).unwrap()
+    }
+
+    fn process(pid: u32, rest: &str) -> String {
+        format!("[[process]]\npid = {pid}\nname = \"p\"\ngpus = [0]\nmemory = \"1 MiB\"\n{rest}\n")
+    }
+
+    #[test]
+    fn an_engine_asked_for_more_than_it_has_is_sliced() {
+        let text = process(1, "sm = 90\nmem = 30") + &process(2, "sm = 60\nmem = 30");
+        let scenario = world(&text);
+        let gpu = scenario.gpus.first().unwrap();
+        let mut found = vec![];
+        shares(&scenario, gpu, 0.0, &mut |pid, load| found.push((pid, load.sm, load.mem)));
+        assert_eq!(found.len(), 2);
+        assert!((found[0].1 - 60.0).abs() < 1e-9 && (found[1].1 - 40.0).abs() < 1e-9);
+        assert!((found[0].2 - 30.0).abs() < 1e-9);
+        assert!((total(&scenario, gpu, 0.0).mem - 60.0).abs() < 1e-9);
+    }
+
+    #[test]
+    #[expect(clippy::float_cmp, reason = "these values are exact")]
+    fn the_dead_and_the_zombies_do_nothing() {
+        let text = process(1, "sm = 50\nstart = 5\nend = 10")
+            + &process(2, "sm = 20\nzombie = { from = 8.0 }");
+        let scenario = world(&text);
+        let at = |time| total(&scenario, scenario.gpus.first().unwrap(), time).sm;
+        assert_eq!([0.0, 5.0, 8.0, 10.0].map(at), [20.0, 70.0, 50.0, 0.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_sum_to_the_load_of_the_gpu_and_never_above_a_hundred(
+            wants in proptest::collection::vec(0..=100_u32, 1..12)
+        ) {
+            let text: String = (1..).zip(&wants).map(|(pid, sm)| process(pid, &format!("sm = {sm}"))).collect();
+            let scenario = world(&text);
+            let gpu = scenario.gpus.first().unwrap();
+            let mut sum = 0.0;
+            shares(&scenario, gpu, 1.0, &mut |_, load| sum += load.sm);
+            prop_assert!(sum <= 100.0 + 1e-9);
+            prop_assert!((sum - total(&scenario, gpu, 1.0).sm).abs() < 1e-9);
+        }
+    }
+}

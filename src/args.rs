@@ -1,0 +1,314 @@
+//! Flags and their environment twins → [`Config`].
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::builder::BoolishValueParser;
+use clap::{Parser, ValueEnum};
+
+use crate::labels::{Dialect, RESERVED, Schema};
+use crate::nvml::library_paths;
+use crate::policy;
+
+/// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
+/// as dcgm-exporter and the GPU exporter of Alibaba Cloud ACK name them.
+///
+/// Without a GPU, `nvml-exporter --mock` simulates a node.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Args {
+    /// Address to serve on: `:PORT` for every interface, `HOST:PORT` for one
+    #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
+    address: String,
+
+    /// How often the GPUs are read and a page is published, in milliseconds
+    #[arg(
+        short,
+        long,
+        env = "DCGM_EXPORTER_INTERVAL",
+        value_name = "MS",
+        default_value_t = millis(policy::DEFAULT_INTERVAL),
+        value_parser = clap::value_parser!(u64).range(millis(policy::MIN_INTERVAL)..=3_600_000)
+    )]
+    collect_interval: u64,
+
+    /// How old an unanswered reading may be and still be served, in milliseconds; older is absent
+    /// [default: three intervals, at least 15000]
+    #[arg(long, env = "NVML_EXPORTER_MAX_AGE", value_name = "MS")]
+    max_age: Option<u64>,
+
+    /// Whose label names to use
+    #[arg(long, env = "NVML_EXPORTER_DIALECT", value_enum, default_value_t = DialectName::Ack)]
+    dialect: DialectName,
+
+    /// Name of the Kubernetes node, exactly as the cluster spells it (downward API: spec.nodeName)
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "")]
+    node_name: String,
+
+    /// Value of the Hostname label [default: the node name, else the host's name]
+    #[arg(long, env = "NVML_EXPORTER_HOSTNAME", value_name = "NAME")]
+    hostname: Option<String>,
+
+    /// Label to add to every GPU series; may be given more than once (environment: with commas)
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_EXTRA_LABELS",
+        value_name = "K=V",
+        value_delimiter = ',',
+        value_parser = key_value
+    )]
+    extra_label: Vec<(String, String)>,
+
+    /// Simulate a node with the mock library: a built-in scenario or a scenario file
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_MOCK",
+        value_name = "SCENARIO",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "demo",
+        conflicts_with = "nvml_library"
+    )]
+    mock: Option<String>,
+
+    /// Path of libnvidia-ml.so.1 [default: the loader's search, then the usual folders]
+    #[arg(long, env = "NVML_EXPORTER_NVML_LIBRARY", value_name = "PATH")]
+    nvml_library: Option<PathBuf>,
+
+    /// Directory to read as /proc [default: /proc; with --mock, the scenario's own]
+    #[arg(long, env = "NVML_EXPORTER_PROCFS", value_name = "DIR")]
+    procfs: Option<PathBuf>,
+
+    /// Print one page to standard output and exit
+    #[arg(long)]
+    once: bool,
+
+    /// Log more
+    #[arg(long, env = "DCGM_EXPORTER_DEBUG", value_parser = BoolishValueParser::new())]
+    debug: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DialectName {
+    /// The names of Alibaba Cloud ACK's GPU exporter
+    Ack,
+    /// The names of NVIDIA's dcgm-exporter
+    DcgmExporter,
+}
+
+/// What the exporter is told to do; valid as a whole.
+#[derive(Debug)]
+pub struct Config {
+    /// Addresses to try, in order.
+    pub addresses: Vec<SocketAddr>,
+    /// Time between two cycles.
+    pub interval: Duration,
+    /// Oldest reading that is served.
+    pub max_age: Duration,
+    /// Label names and the values that all series share.
+    pub schema: Schema,
+    /// Scenario to simulate.
+    pub mock: Option<String>,
+    /// Library paths to try, in order, when nothing is simulated.
+    pub library: Vec<PathBuf>,
+    /// Where to read processes, if not where it follows from the rest.
+    pub procfs: Option<PathBuf>,
+    /// Print one page and exit.
+    pub once: bool,
+    /// Log more.
+    pub debug: bool,
+}
+
+impl Args {
+    /// Checks what clap cannot and fills in what follows from something else.
+    ///
+    /// # Errors
+    /// Names the flag, the value and the mend.
+    pub fn config(self) -> anyhow::Result<Config> {
+        let Self {
+            address,
+            collect_interval,
+            max_age,
+            dialect,
+            node_name,
+            hostname,
+            extra_label,
+            mock,
+            nvml_library,
+            procfs,
+            once,
+            debug,
+        } = self;
+        let interval = Duration::from_millis(collect_interval);
+        let schema = Schema {
+            dialect: match dialect {
+                DialectName::Ack => Dialect::Ack,
+                DialectName::DcgmExporter => Dialect::DcgmExporter,
+            },
+            hostname: hostname.unwrap_or_else(|| host_name(&node_name)),
+            node_name,
+            extra: Vec::new(),
+        };
+        if let Some(procfs) = procfs.as_ref().filter(|dir| !dir.is_dir()) {
+            bail!(
+                "--procfs {}: no such directory; give the one that holds <pid>/stat",
+                procfs.display()
+            );
+        }
+        Ok(Config {
+            addresses: addresses(&address)?,
+            max_age: checked_max_age(max_age, interval)?,
+            interval,
+            schema: Schema { extra: checked_labels(&schema, extra_label)?, ..schema },
+            mock,
+            library: library_paths(nvml_library.as_deref()),
+            procfs,
+            once,
+            debug,
+        })
+    }
+}
+
+const fn millis(duration: Duration) -> u64 {
+    duration.as_secs() * 1000 + duration.subsec_millis() as u64
+}
+
+/// In a pod without the host's network the system's host name is the pod's own, and would change
+/// with every restart; the node's name does not.
+fn host_name(node_name: &str) -> String {
+    if !node_name.is_empty() {
+        return node_name.to_owned();
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<Duration> {
+    let Some(max_age) = max_age.map(Duration::from_millis) else {
+        return Ok(policy::default_max_age(interval));
+    };
+    if max_age < interval {
+        bail!(
+            "--max-age {}: shorter than --collect-interval {}, so every page would go empty before \
+             the next; give at least the interval",
+            max_age.as_millis(),
+            interval.as_millis()
+        );
+    }
+    Ok(max_age)
+}
+
+fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let shape = "give :PORT or HOST:PORT, as in :9400 or 127.0.0.1:9400";
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port.parse().with_context(|| format!("--address {text}: {shape}"))?;
+        // One socket for both families, or IPv4 alone where the host has no IPv6.
+        return Ok(vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0_u8; 4], port))]);
+    }
+    let found: Vec<_> =
+        text.to_socket_addrs().with_context(|| format!("--address {text}: {shape}"))?.collect();
+    Ok(found)
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected K=V, as in team=search")?;
+    let mut letters = key.chars();
+    let first = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !first || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_') || key.starts_with("__") {
+        return Err(format!(
+            "{key:?} is not a label name: letters, digits and single leading underscores only, \
+             not a digit first"
+        ));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn checked_labels(
+    schema: &Schema,
+    labels: Vec<(String, String)>,
+) -> anyhow::Result<Vec<(String, String)>> {
+    for (position, (key, _)) in labels.iter().enumerate() {
+        if schema.owns(key) {
+            bail!("--extra-label {key}: the series have this label already; choose another name");
+        }
+        if RESERVED.contains(&key.as_str()) {
+            bail!(
+                "--extra-label {key}: the scrape job owns this name and would rename ours to exported_{key}; choose another name"
+            );
+        }
+        if labels.iter().take(position).any(|(earlier, _)| earlier == key) {
+            bail!("--extra-label {key}: given twice; keep one");
+        }
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn config(args: &[&str]) -> anyhow::Result<Config> {
+        Args::try_parse_from([&["nvml-exporter"], args].concat())?.config()
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        format!("{:#}", config(args).unwrap_err())
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.interval, Duration::from_secs(5));
+        assert_eq!(config.max_age, Duration::from_secs(15));
+        assert_eq!(config.addresses[0].to_string(), "[::]:9400");
+        assert_eq!(config.addresses[1].to_string(), "0.0.0.0:9400");
+        assert!(config.mock.is_none() && !config.once);
+    }
+
+    #[test]
+    fn mock_alone_is_the_demo() {
+        assert_eq!(config(&["--mock"]).unwrap().mock.as_deref(), Some("demo"));
+        assert_eq!(config(&["--mock=faulty"]).unwrap().mock.as_deref(), Some("faulty"));
+    }
+
+    #[test]
+    fn the_host_is_named_after_the_node() {
+        let named = config(&["--node-name", "n1"]).unwrap().schema;
+        assert_eq!((&*named.hostname, &*named.node_name), ("n1", "n1"));
+        let both = config(&["--node-name", "n1", "--hostname", "h1"]).unwrap().schema;
+        assert_eq!((&*both.hostname, &*both.node_name), ("h1", "n1"));
+        assert!(!config(&[]).unwrap().schema.hostname.is_empty());
+    }
+
+    #[test]
+    fn every_bad_flag_names_itself_and_the_mend() {
+        for (args, expected) in [
+            (vec!["--address", "9400"], "--address 9400: give :PORT or HOST:PORT"),
+            (vec!["--address", ":70000"], "--address :70000: give :PORT"),
+            (vec!["--collect-interval", "5"], "5 is not in 100..=3600000"),
+            (vec!["--max-age", "10"], "--max-age 10: shorter than --collect-interval 5000"),
+            (vec!["--extra-label", "pod=x"], "--extra-label pod: the scrape job owns this name"),
+            (
+                vec!["--extra-label", "UUID=x"],
+                "--extra-label UUID: the series have this label already",
+            ),
+            (vec!["--extra-label", "a=1", "--extra-label", "a=2"], "--extra-label a: given twice"),
+            (vec!["--extra-label", "9a=1"], "\"9a\" is not a label name"),
+            (vec!["--extra-label", "a"], "expected K=V"),
+            (vec!["--procfs", "/no/such"], "--procfs /no/such: no such directory"),
+            (vec!["--mock", "--nvml-library", "/x"], "cannot be used with"),
+            (vec!["--dialect", "dcgm"], "possible values: ack, dcgm-exporter"),
+        ] {
+            let refusal = refusal(&args);
+            assert!(refusal.contains(expected), "{args:?}: {refusal}");
+        }
+    }
+}

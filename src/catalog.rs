@@ -1,0 +1,495 @@
+//! THE TABLE: the only place where a series is named.
+//!
+//! A new series is one row here. HELP and TYPE, the order of the page, the batch of field ids, the
+//! README's table and the contract tests are all derived from these slices.
+
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method of `Probe<'nvml>` is for one lifetime, a row for all"
+)]
+
+use crate::model::{NodeSample, ProcessSample, Reading};
+use crate::nvml::probe::{Probe, celsius};
+use crate::policy::Tier;
+
+/// How Prometheus types a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// May go up and down.
+    Gauge,
+    /// Only goes up, until the driver is reloaded.
+    Counter,
+}
+
+/// One series family.
+pub struct Metric<Source: 'static> {
+    /// The family's name, exactly as it is exposed.
+    pub name: &'static str,
+    /// Gauge or counter.
+    pub kind: Kind,
+    /// Unit of the exported number.
+    pub unit: &'static str,
+    /// The NVML symbol that the number comes from.
+    pub symbol: &'static str,
+    /// How often it is read.
+    pub tier: Tier,
+    /// How it is read.
+    pub source: Source,
+    /// HELP text, one line.
+    pub help: &'static str,
+    /// When the series is absent although the GPU is healthy, for the README.
+    pub absent: &'static str,
+}
+
+/// How a device's number is read.
+pub enum DeviceSource {
+    /// A field value; all fields of one device travel in one `nvmlDeviceGetFieldValues` call.
+    Field(u32, fn(f64) -> Reading),
+    /// A call of its own, or one that several rows share.
+    Read(fn(&Probe<'_>) -> Reading),
+}
+
+/// How a process's number is read.
+pub type ProcessSource = fn(&ProcessSample) -> Reading;
+
+/// How a node's number is read.
+pub type NodeSource = fn(&NodeSample) -> Reading;
+
+use DeviceSource::{Field, Read};
+use Kind::{Counter, Gauge};
+use Tier::{Cycle, Slow};
+
+/// Rows with one series per GPU.
+pub const DEVICE: &[Metric<DeviceSource>] = &[
+    Metric {
+        name: "DCGM_FI_DEV_SM_CLOCK",
+        kind: Gauge,
+        unit: "MHz",
+        symbol: "nvmlDeviceGetClockInfo",
+        tier: Cycle,
+        source: Read(|p| p.sm_clock()),
+        help: "SM clock frequency (in MHz).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_MEM_CLOCK",
+        kind: Gauge,
+        unit: "MHz",
+        symbol: "nvmlDeviceGetClockInfo",
+        tier: Cycle,
+        source: Read(|p| p.memory_clock()),
+        help: "Memory clock frequency (in MHz).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_MEMORY_TEMP",
+        kind: Gauge,
+        unit: "C",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: Field(82, celsius),
+        help: "Memory temperature (in C).",
+        absent: "boards without a memory sensor: most with GDDR memory",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_GPU_TEMP",
+        kind: Gauge,
+        unit: "C",
+        symbol: "nvmlDeviceGetTemperature",
+        tier: Slow,
+        source: Read(|p| p.temperature()),
+        help: "GPU temperature (in C).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_POWER_USAGE",
+        kind: Gauge,
+        unit: "W",
+        symbol: "nvmlDeviceGetPowerUsage",
+        tier: Cycle,
+        source: Read(|p| p.power()),
+        help: "Power draw of the board (in W); the mean of the last second on most boards since Ampere.",
+        absent: "boards without a power sensor",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+        kind: Counter,
+        unit: "mJ",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: Field(83, Ok),
+        help: "Energy used since the driver was loaded (in mJ).",
+        absent: "before Volta",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PCIE_REPLAY_COUNTER",
+        kind: Counter,
+        unit: "count",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: Field(94, Ok),
+        help: "PCIe retries since the driver was loaded.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_GPU_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetUtilizationRates",
+        tier: Cycle,
+        source: Read(|p| p.gpu_utilization()),
+        help: "Share of the last sample period in which a kernel ran (in %).",
+        absent: "while MIG is on",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_MEM_COPY_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetUtilizationRates",
+        tier: Cycle,
+        source: Read(|p| p.memory_utilization()),
+        help: "Share of the last sample period in which memory was read or written (in %).",
+        absent: "while MIG is on",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_ENC_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetEncoderUtilization",
+        tier: Cycle,
+        source: Read(|p| p.encoder_utilization()),
+        help: "Video encoder utilization (in %).",
+        absent: "while MIG is on",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_DEC_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetDecoderUtilization",
+        tier: Cycle,
+        source: Read(|p| p.decoder_utilization()),
+        help: "Video decoder utilization (in %).",
+        absent: "while MIG is on",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_FB_FREE",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetMemoryInfo_v2",
+        tier: Cycle,
+        source: Read(|p| p.memory_free()),
+        help: "Framebuffer memory free (in MiB).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_FB_USED",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetMemoryInfo_v2",
+        tier: Cycle,
+        source: Read(|p| p.memory_used()),
+        help: "Framebuffer memory used (in MiB), without the part that the driver reserves (drivers before 510 include it).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_CUSTOM_DEV_FB_TOTAL",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetMemoryInfo_v2",
+        tier: Cycle,
+        source: Read(|p| p.memory_total()),
+        help: "Framebuffer memory of the device (in MiB).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_BAR1_USED",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetBAR1MemoryInfo",
+        tier: Slow,
+        source: Read(|p| p.bar1_used()),
+        help: "BAR1 memory used (in MiB).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_BAR1_FREE",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetBAR1MemoryInfo",
+        tier: Slow,
+        source: Read(|p| p.bar1_free()),
+        help: "BAR1 memory free (in MiB).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PSTATE",
+        kind: Gauge,
+        unit: "P-state",
+        symbol: "nvmlDeviceGetPerformanceState",
+        tier: Slow,
+        source: Read(|p| p.performance_state()),
+        help: "Performance state, 0 (fastest) to 15.",
+        absent: "while the driver calls it unknown",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+        kind: Gauge,
+        unit: "bitmask",
+        symbol: "nvmlDeviceGetCurrentClocksEventReasons",
+        tier: Slow,
+        source: Read(|p| p.clock_event_reasons()),
+        help: "Why the clocks are lower than they could be (bitmask of nvmlClocksEventReasons).",
+        absent: "",
+    },
+];
+
+/// Rows with one series per process and GPU.
+pub const PROCESS: &[Metric<ProcessSource>] = &[
+    Metric {
+        name: "DCGM_CUSTOM_PROCESS_SM_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.sm),
+        help: "SM utilization of the process on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_PROCESS_MEM_COPY_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.memory),
+        help: "Memory interface utilization of the process on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_PROCESS_ENCODE_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.encoder),
+        help: "Video encoder utilization of the process on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_PROCESS_DECODE_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.decoder),
+        help: "Video decoder utilization of the process on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_PROCESS_MEM_USED",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetComputeRunningProcesses_v3",
+        tier: Cycle,
+        source: |p| p.memory,
+        help: "Framebuffer memory that the process holds on the GPU (in MiB).",
+        absent: "where the driver does not tell (WSL, some vGPU guests)",
+    },
+];
+
+const PROCESS_UTILIZATION_ABSENT: &str = "in a GPU's first cycle; MPS clients; while MIG is on";
+
+/// Rows with one series per node.
+pub const NODE: &[Metric<NodeSource>] = &[Metric {
+    name: "DCGM_FI_DEV_COUNT",
+    kind: Gauge,
+    unit: "count",
+    symbol: "nvmlDeviceGetCount_v2",
+    tier: Cycle,
+    source: |n| n.gpu_count,
+    help: "GPUs on the node, lost ones included.",
+    absent: "",
+}];
+
+/// A series about the exporter itself.
+pub struct Own {
+    /// Which one.
+    pub series: OwnSeries,
+    /// The family's name.
+    pub name: &'static str,
+    /// Gauge or counter.
+    pub kind: Kind,
+    /// Label keys, in order.
+    pub labels: &'static [&'static str],
+    /// HELP text, one line.
+    pub help: &'static str,
+}
+
+/// The exporter's own series; `telemetry` says what each is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSeries {
+    /// Constant 1.
+    BuildInfo,
+    /// Whether there is a session with the driver.
+    DriverUp,
+    /// Versions; only while the driver is up.
+    DriverInfo,
+    /// Failed attempts to open a session.
+    DriverOpenFailures,
+    /// When the page's snapshot was taken.
+    SnapshotTimestamp,
+    /// Time from asking to publishing.
+    CycleDuration,
+    /// Cycles since start.
+    Cycles,
+    /// Whether a source answered its last question.
+    SourceUp,
+    /// How long a source took.
+    SourceDuration,
+    /// Whether a GPU can be read.
+    GpuUp,
+    /// Readings that are absent, and why.
+    GpuMissing,
+    /// When a GPU last answered.
+    GpuTimestamp,
+    /// Rubbish that was not published.
+    Discarded,
+    /// A GPU that is counted and cannot be named.
+    GpuUnidentified,
+    /// Threads that wait for a driver that does not answer.
+    ThreadsAbandoned,
+}
+
+/// Every row about the exporter itself, in the order of the page.
+pub const OWN: &[Own] = &[
+    Own {
+        series: OwnSeries::BuildInfo,
+        name: "nvml_exporter_build_info",
+        kind: Gauge,
+        labels: &["version"],
+        help: "Constant 1, labelled with the exporter's version.",
+    },
+    Own {
+        series: OwnSeries::DriverUp,
+        name: "nvml_exporter_driver_up",
+        kind: Gauge,
+        labels: &[],
+        help: "1 while NVML is initialised and answers.",
+    },
+    Own {
+        series: OwnSeries::DriverInfo,
+        name: "nvml_exporter_driver_info",
+        kind: Gauge,
+        labels: &["driver_version", "nvml_version", "library"],
+        help: "Constant 1 while the driver is up, labelled with its versions and the path of its library.",
+    },
+    Own {
+        series: OwnSeries::DriverOpenFailures,
+        name: "nvml_exporter_driver_open_failures_total",
+        kind: Counter,
+        labels: &["reason"],
+        help: "Attempts to load and initialise NVML that failed, by reason.",
+    },
+    Own {
+        series: OwnSeries::SnapshotTimestamp,
+        name: "nvml_exporter_snapshot_timestamp_seconds",
+        kind: Gauge,
+        labels: &[],
+        help: "When the numbers of this page were put together; its age is time() minus this.",
+    },
+    Own {
+        series: OwnSeries::CycleDuration,
+        name: "nvml_exporter_cycle_duration_seconds",
+        kind: Gauge,
+        labels: &[],
+        help: "How long the last cycle took, from the first question to the driver to the snapshot.",
+    },
+    Own {
+        series: OwnSeries::Cycles,
+        name: "nvml_exporter_cycles_total",
+        kind: Counter,
+        labels: &[],
+        help: "Cycles since the exporter started.",
+    },
+    Own {
+        series: OwnSeries::SourceUp,
+        name: "nvml_exporter_source_up",
+        kind: Gauge,
+        labels: &["source"],
+        help: "1 if the source answered its last question in time and without an error.",
+    },
+    Own {
+        series: OwnSeries::SourceDuration,
+        name: "nvml_exporter_source_duration_seconds",
+        kind: Gauge,
+        labels: &["source"],
+        help: "How long the source took to answer the last question that it answered.",
+    },
+    Own {
+        series: OwnSeries::GpuUp,
+        name: "nvml_exporter_gpu_up",
+        kind: Gauge,
+        labels: &["gpu", "UUID"],
+        help: "1 while the GPU answers; 0 when it is lost, hung, or every reading of it fails.",
+    },
+    Own {
+        series: OwnSeries::GpuMissing,
+        name: "nvml_exporter_gpu_missing_readings",
+        kind: Gauge,
+        labels: &["gpu", "UUID", "reason"],
+        help: "Series of the GPU that are absent now, by reason; reasons that apply to none are left out.",
+    },
+    Own {
+        series: OwnSeries::GpuTimestamp,
+        name: "nvml_exporter_gpu_sample_timestamp_seconds",
+        kind: Gauge,
+        labels: &["gpu", "UUID"],
+        help: "When the GPU was asked for the numbers that it last answered with.",
+    },
+    Own {
+        series: OwnSeries::Discarded,
+        name: "nvml_exporter_discarded_rows_total",
+        kind: Counter,
+        labels: &["gpu", "UUID", "reason"],
+        help: "Process rows that were not believed, since the session began; reasons that never applied are left out.",
+    },
+    Own {
+        series: OwnSeries::GpuUnidentified,
+        name: "nvml_exporter_gpu_unidentified",
+        kind: Gauge,
+        labels: &["gpu", "reason"],
+        help: "1 for a GPU that the driver counts and that cannot be identified, with the reason; without a UUID it has no other series.",
+    },
+    Own {
+        series: OwnSeries::ThreadsAbandoned,
+        name: "nvml_exporter_threads_abandoned",
+        kind: Gauge,
+        labels: &[],
+        help: "Threads of closed sessions that still wait for the driver and were left behind.",
+    },
+];
+
+/// The field ids of all device rows, for one batch.
+#[must_use]
+pub fn field_ids() -> Vec<u32> {
+    DEVICE
+        .iter()
+        .filter_map(|metric| match metric.source {
+            Field(id, _) => Some(id),
+            Read(_) => None,
+        })
+        .collect()
+}
+
+impl Metric<DeviceSource> {
+    /// Reads the row's number of one device.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn read(&self, probe: &Probe<'_>) -> Reading {
+        match self.source {
+            Field(id, convert) => probe.field(id).and_then(convert),
+            Read(read) => read(probe),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! A Prometheus exporter for NVIDIA GPUs that reads NVML directly.
+//!
+//! One pipeline: [`nvml`] and [`host`] are read in one [`sample`] a cycle, [`attribute`] labels it
+//! and withholds what is too old, and the result is published as one immutable [`snapshot`].
+//! [`render`] turns a snapshot into a page at most once, and [`serve`] hands the page out. One
+//! table, [`catalog`], names every series. [`run`] puts the threads and tasks together, and
+//! [`clock`] is the only module that reads a clock.
+
+pub mod args;
+pub mod attribute;
+pub mod catalog;
+pub mod clock;
+pub mod host;
+pub mod labels;
+pub mod model;
+pub mod nvml;
+pub mod policy;
+pub mod publish;
+pub mod render;
+pub mod run;
+pub mod sample;
+pub mod serve;
+pub mod snapshot;
+pub mod telemetry;
+pub mod worker;

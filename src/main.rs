@@ -1,0 +1,17 @@
+//! The `nvml-exporter` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use nvml_exporter::args::Args;
+use nvml_exporter::run;
+
+fn main() -> ExitCode {
+    match Args::parse().config().and_then(run::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

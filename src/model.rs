@@ -1,0 +1,279 @@
+//! The nouns that every other module speaks of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a number is not there. Absent is never zero: only `Ok` becomes a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The GPU, the driver or its library does not have it (`NOT_SUPPORTED`, or no such symbol).
+    Unsupported,
+    /// The driver refuses us (`NO_PERMISSION`).
+    Denied,
+    /// The GPU fell off the bus or waits for a reset (`GPU_IS_LOST`, `RESET_REQUIRED`).
+    Lost,
+    /// The driver went away under the session (`UNINITIALIZED`, `DRIVER_NOT_LOADED`, `LIB_RM_VERSION_MISMATCH`).
+    DriverGone,
+    /// The driver did not answer and the last number is older than the maximum age.
+    Hung,
+    /// Too early: a mean needs a window, and the first one has not closed.
+    Pending,
+    /// The driver answered with something that cannot be true (a sentinel, a percentage above 100).
+    Invalid,
+    /// Any other `nvmlReturn_t`.
+    Failed(u32),
+}
+
+impl Missing {
+    /// Every `reason()`, in order.
+    pub const REASONS: [&'static str; 8] =
+        ["unsupported", "denied", "lost", "driver_gone", "hung", "pending", "invalid", "failed"];
+
+    /// What an `nvmlReturn_t` other than `NVML_SUCCESS` means for a reading.
+    #[must_use]
+    pub fn from_code(code: u32) -> Self {
+        match code {
+            3 | 13 | 26 => Self::Unsupported,
+            4 => Self::Denied,
+            15 | 16 | 28 => Self::Lost,
+            1 | 9 | 18 => Self::DriverGone,
+            other => Self::Failed(other),
+        }
+    }
+
+    /// The fixed label of this reason, one of [`Missing::REASONS`].
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        Self::REASONS.get(self.position()).copied().unwrap_or_default()
+    }
+
+    /// Where `reason()` stands in [`Missing::REASONS`].
+    #[must_use]
+    pub fn position(self) -> usize {
+        match self {
+            Self::Unsupported => 0,
+            Self::Denied => 1,
+            Self::Lost => 2,
+            Self::DriverGone => 3,
+            Self::Hung => 4,
+            Self::Pending => 5,
+            Self::Invalid => 6,
+            Self::Failed(_) => 7,
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(code) => write!(f, "failed (nvmlReturn_t {code})"),
+            Self::Unsupported
+            | Self::Denied
+            | Self::Lost
+            | Self::DriverGone
+            | Self::Hung
+            | Self::Pending
+            | Self::Invalid => f.write_str(self.reason()),
+        }
+    }
+}
+
+/// A number in the unit that is exported, or why there is none.
+pub type Reading = Result<f64, Missing>;
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Monotonic time since the process began: for ages and deadlines.
+    pub mono: Duration,
+    /// Microseconds since the Unix epoch: the clock of NVML's time stamps.
+    pub wall_us: u64,
+}
+
+/// What identifies a GPU; read once per session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// NVML's index (`nvmlDeviceGetHandleByIndex_v2`), the `gpu` label.
+    pub index: u32,
+    /// Minor number of `/dev/nvidiaN` (`nvmlDeviceGetMinorNumber`); absent where the platform has none.
+    pub minor: Option<u32>,
+    /// `nvmlDeviceGetUUID`. A GPU without one has no series.
+    pub uuid: Arc<str>,
+    /// `nvmlDeviceGetName`.
+    pub name: Arc<str>,
+    /// `nvmlDeviceGetPciInfo_v3`, as `00000000:1B:00.0`.
+    pub pci_bus_id: Arc<str>,
+}
+
+/// A process for as long as it lives: a pid alone is reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// Process id in the exporter's pid namespace.
+    pub pid: u32,
+    /// Clock ticks from boot to the start of the process (`/proc/<pid>/stat`, field 22).
+    pub started: u64,
+}
+
+/// How a process uses a GPU: which of NVML's running lists it stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessKind {
+    /// Compute list only.
+    Compute,
+    /// Graphics list only.
+    Graphics,
+    /// Both lists, with the same memory.
+    ComputeAndGraphics,
+    /// Client of an MPS server.
+    Mps,
+}
+
+impl ProcessKind {
+    /// The `ProcessType` label, as `nvidia-smi` writes it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Compute => "C",
+            Self::Graphics => "G",
+            Self::ComputeAndGraphics => "C+G",
+            Self::Mps => "M",
+        }
+    }
+}
+
+/// What one process does on one GPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProcessSample {
+    /// Which process.
+    pub id: ProcessId,
+    /// Its name when it was first seen (`/proc/<pid>/stat`, `comm`).
+    pub name: Arc<str>,
+    /// How it used the GPU when it was first seen.
+    pub kind: ProcessKind,
+    /// Framebuffer it holds, MiB.
+    pub memory: Reading,
+    /// Mean over the cycle of its share of each engine, percent.
+    pub utilization: Result<EngineShares, Missing>,
+}
+
+/// Percent of each engine, 0 to 100.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineShares {
+    /// Streaming multiprocessors.
+    pub sm: f64,
+    /// Memory interface.
+    pub memory: f64,
+    /// Video encoder.
+    pub encoder: f64,
+    /// Video decoder.
+    pub decoder: f64,
+}
+
+/// What is read once for the whole node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NodeSample {
+    /// GPUs that the driver counts (`nvmlDeviceGetCount_v2`), lost ones included.
+    pub gpu_count: Reading,
+}
+
+/// Why something that the driver or `/proc` told was thrown away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// A pid of 0 or above the kernel's limit.
+    Pid,
+    /// A second utilization row of one pid in one answer.
+    Duplicate,
+    /// A utilization row stamped at or before the cursor that was asked for.
+    OldStamp,
+    /// A utilization row stamped in the future.
+    FutureStamp,
+    /// A utilization above 100 percent.
+    Percentage,
+    /// More framebuffer than the GPU has.
+    Memory,
+    /// A listed process that `/proc` does not know: it has died, or lives in a foreign pid namespace.
+    Gone,
+    /// A listed process that is dead and not yet reaped.
+    Zombie,
+    /// A listed process whose `/proc` entry cannot be read or parsed.
+    Unreadable,
+}
+
+impl Discard {
+    /// Every reason, in the order of [`Discards`].
+    pub const ALL: [Self; 9] = [
+        Self::Pid,
+        Self::Duplicate,
+        Self::OldStamp,
+        Self::FutureStamp,
+        Self::Percentage,
+        Self::Memory,
+        Self::Gone,
+        Self::Zombie,
+        Self::Unreadable,
+    ];
+
+    /// The fixed label of this reason.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::Duplicate => "duplicate",
+            Self::OldStamp => "old_stamp",
+            Self::FutureStamp => "future_stamp",
+            Self::Percentage => "percentage",
+            Self::Memory => "memory",
+            Self::Gone => "gone",
+            Self::Zombie => "zombie",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// How many rows were thrown away since the session began, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discards([u64; Discard::ALL.len()]);
+
+impl Discards {
+    /// Counts one row.
+    pub fn count(&mut self, reason: Discard) {
+        if let Some(n) = self.0.get_mut(reason as usize) {
+            *n += 1;
+        }
+    }
+
+    /// Every reason with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
+        Discard::ALL.into_iter().zip(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_missing_has_its_own_reason() {
+        let all = [
+            Missing::Unsupported,
+            Missing::Denied,
+            Missing::Lost,
+            Missing::DriverGone,
+            Missing::Hung,
+            Missing::Pending,
+            Missing::Invalid,
+            Missing::Failed(999),
+        ];
+        assert_eq!(all.map(Missing::reason), Missing::REASONS);
+    }
+
+    #[test]
+    fn discards_are_counted_under_their_own_reason() {
+        for reason in Discard::ALL {
+            let mut discards = Discards::default();
+            discards.count(reason);
+            let counted: Vec<_> = discards.iter().filter(|(_, n)| *n == 1).collect();
+            assert_eq!(counted, [(reason, 1)]);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! One device in one cycle: each NVML call is made once, whoever asks.
+
+use std::cell::OnceCell;
+
+use nvml_wrapper::Device;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+use nvml_wrapper::struct_wrappers::device::{BAR1MemoryInfo, Utilization};
+
+use super::Session;
+use super::raw::{self, Handle, Memory};
+use crate::model::{Missing, Reading};
+use crate::policy::TEMPERATURE_MAX;
+
+const MIB: u64 = 1024 * 1024;
+
+/// Reads of one device, memoised for one cycle.
+pub struct Probe<'nvml> {
+    session: &'nvml Session,
+    handle: Handle,
+    device: Device<'nvml>,
+    fields: &'nvml [u32],
+    field_values: OnceCell<Result<Vec<Reading>, Missing>>,
+    memory: OnceCell<Result<Memory, Missing>>,
+    utilization: OnceCell<Result<Utilization, Missing>>,
+    bar1: OnceCell<Result<BAR1MemoryInfo, Missing>>,
+}
+
+impl<'nvml> Probe<'nvml> {
+    /// A probe that asks for all of `fields` in one call when the first of them is wanted.
+    #[must_use]
+    pub fn new(session: &'nvml Session, handle: Handle, fields: &'nvml [u32]) -> Self {
+        Self {
+            session,
+            handle,
+            device: handle.device(session.nvml()),
+            fields,
+            field_values: OnceCell::new(),
+            memory: OnceCell::new(),
+            utilization: OnceCell::new(),
+            bar1: OnceCell::new(),
+        }
+    }
+
+    /// Share of the last sample period in which a kernel ran, percent (`nvmlDeviceGetUtilizationRates`).
+    ///
+    /// # Errors
+    /// What the driver answered; not supported while MIG is on.
+    pub fn gpu_utilization(&self) -> Reading {
+        percent(self.utilization()?.gpu)
+    }
+
+    /// Share of the last sample period in which memory was read or written, percent.
+    ///
+    /// # Errors
+    /// As [`Probe::gpu_utilization`].
+    pub fn memory_utilization(&self) -> Reading {
+        percent(self.utilization()?.memory)
+    }
+
+    fn utilization(&self) -> Result<Utilization, Missing> {
+        let read = || Ok(self.device.utilization_rates()?);
+        self.utilization.get_or_init(read).clone()
+    }
+
+    /// Encoder utilization, percent (`nvmlDeviceGetEncoderUtilization`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn encoder_utilization(&self) -> Reading {
+        percent(self.device.encoder_utilization()?.utilization)
+    }
+
+    /// Decoder utilization, percent (`nvmlDeviceGetDecoderUtilization`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn decoder_utilization(&self) -> Reading {
+        percent(self.device.decoder_utilization()?.utilization)
+    }
+
+    /// Framebuffer, bytes (`nvmlDeviceGetMemoryInfo_v2`, v1 before driver 510).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn memory(&self) -> Result<Memory, Missing> {
+        *self.memory.get_or_init(|| raw::memory(self.session.nvml(), self.handle))
+    }
+
+    /// Framebuffer of the device, MiB.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_total(&self) -> Reading {
+        Ok(mebibytes(self.memory()?.total))
+    }
+
+    /// Framebuffer in use, MiB.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_used(&self) -> Reading {
+        Ok(mebibytes(self.memory()?.used))
+    }
+
+    /// Framebuffer free, MiB.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_free(&self) -> Reading {
+        Ok(mebibytes(self.memory()?.free))
+    }
+
+    /// BAR1 in use, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn bar1_used(&self) -> Reading {
+        Ok(mebibytes(self.bar1()?.used))
+    }
+
+    /// BAR1 free, MiB.
+    ///
+    /// # Errors
+    /// As [`Probe::bar1_used`].
+    pub fn bar1_free(&self) -> Reading {
+        Ok(mebibytes(self.bar1()?.free))
+    }
+
+    fn bar1(&self) -> Result<BAR1MemoryInfo, Missing> {
+        let read = || Ok(self.device.bar1_memory_info()?);
+        self.bar1.get_or_init(read).clone()
+    }
+
+    /// SM clock, MHz (`nvmlDeviceGetClockInfo`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn sm_clock(&self) -> Reading {
+        Ok(f64::from(self.device.clock_info(Clock::SM)?))
+    }
+
+    /// Memory clock, MHz (`nvmlDeviceGetClockInfo`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn memory_clock(&self) -> Reading {
+        Ok(f64::from(self.device.clock_info(Clock::Memory)?))
+    }
+
+    /// Temperature of the die, °C (`nvmlDeviceGetTemperature`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn temperature(&self) -> Reading {
+        celsius(f64::from(self.device.temperature(TemperatureSensor::Gpu)?))
+    }
+
+    /// Power draw of the board, W (`nvmlDeviceGetPowerUsage`, mW).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn power(&self) -> Reading {
+        Ok(f64::from(self.device.power_usage()?) / 1000.0)
+    }
+
+    /// Performance state, 0 (fastest) to 15 (`nvmlDeviceGetPerformanceState`).
+    ///
+    /// # Errors
+    /// What the driver answered; invalid where it says "unknown".
+    pub fn performance_state(&self) -> Reading {
+        let state = self.device.performance_state()?.as_c();
+        if state <= 15 { Ok(f64::from(state)) } else { Err(Missing::Invalid) }
+    }
+
+    /// Why the clocks are lower than they could be, a bitmask (`nvmlDeviceGetCurrentClocksEventReasons`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    #[expect(clippy::cast_precision_loss, reason = "NVML defines the low 9 bits")]
+    pub fn clock_event_reasons(&self) -> Reading {
+        Ok(raw::clock_event_reasons(self.session.nvml(), self.handle)? as f64)
+    }
+
+    /// The value of one of the fields that the probe was made with, as the driver gave it.
+    ///
+    /// # Errors
+    /// What the driver answered for the field, or for the call as a whole.
+    pub fn field(&self, field: u32) -> Reading {
+        let read = || raw::field_values(self.session.nvml(), self.handle, self.fields);
+        let values = self.field_values.get_or_init(read).as_ref().map_err(|m| *m)?;
+        let position = self.fields.iter().position(|f| *f == field);
+        position.and_then(|at| values.get(at)).copied().unwrap_or(Err(Missing::Unsupported))
+    }
+}
+
+fn percent(value: u32) -> Reading {
+    if value <= 100 { Ok(f64::from(value)) } else { Err(Missing::Invalid) }
+}
+
+/// A temperature, unless it is a sentinel.
+///
+/// # Errors
+/// [`Missing::Invalid`] above [`TEMPERATURE_MAX`].
+pub fn celsius(value: f64) -> Reading {
+    if value <= TEMPERATURE_MAX { Ok(value) } else { Err(Missing::Invalid) }
+}
+
+/// Whole MiB in `bytes`, truncated as users of the DCGM series expect.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "2^53 MiB is beyond any GPU")]
+pub fn mebibytes(bytes: u64) -> f64 {
+    (bytes / MIB) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_true_is_absent() {
+        assert_eq!(percent(100), Ok(100.0));
+        assert_eq!(percent(101), Err(Missing::Invalid));
+        assert_eq!(celsius(200.0), Ok(200.0));
+        assert_eq!(celsius(f64::from(u32::MAX)), Err(Missing::Invalid));
+        assert_eq!(celsius(f64::NAN), Err(Missing::Invalid));
+    }
+
+    #[test]
+    fn mebibytes_are_truncated() {
+        assert_eq!(mebibytes(MIB - 1).to_bits(), 0.0_f64.to_bits());
+        assert_eq!(mebibytes(3 * MIB + 1).to_bits(), 3.0_f64.to_bits());
+    }
+}

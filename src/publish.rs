@@ -1,0 +1,68 @@
+//! The newest snapshot and its pages, each rendered at most once and on demand.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::render;
+use crate::snapshot::Snapshot;
+
+/// What all scrapes share until the next cycle.
+#[derive(Debug)]
+pub struct Published {
+    snapshot: Arc<Snapshot>,
+    full: Page,
+    withheld: Page,
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    plain: OnceLock<Bytes>,
+    gzip: OnceLock<Bytes>,
+}
+
+impl Published {
+    /// Publishes a snapshot; nothing is rendered yet.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot: Arc::new(snapshot), full: Page::default(), withheld: Page::default() }
+    }
+
+    /// What the pages say.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// How old it is at the monotonic time `now`.
+    #[must_use]
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.snapshot.at.mono)
+    }
+
+    /// The page as text, or compressed. A snapshot that is older than `max_age` at `now`, because
+    /// the sampling thread has stopped, gives no number of any GPU.
+    #[must_use]
+    pub fn page(&self, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
+        let stale = self.age(now) > max_age;
+        let page = if stale { &self.withheld } else { &self.full };
+        let plain = page.plain.get_or_init(|| {
+            let snapshot =
+                if stale { Arc::new(self.snapshot.withheld()) } else { Arc::clone(&self.snapshot) };
+            render::page(&snapshot).unwrap_or_default().into()
+        });
+        if gzip { page.gzip.get_or_init(|| compress(plain)).clone() } else { plain.clone() }
+    }
+}
+
+fn compress(plain: &[u8]) -> Bytes {
+    // Level 1: a page compresses tenfold already, and higher levels cost more than the rendering.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
+    let written = encoder.write_all(plain).and_then(|()| encoder.finish());
+    // Writing to memory does not fail.
+    written.unwrap_or_default().into()
+}

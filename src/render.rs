@@ -1,0 +1,136 @@
+//! Snapshot → exposition text 0.0.4.
+//!
+//! DCGM's counters carry no `_total`, which `OpenMetrics` would force on them: a family is declared
+//! a counter and its samples are encoded as gauges, which is legal in the older text format.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, LabelKeyEncoder, LabelSetEncoder,
+    MetricEncoder,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::catalog::{DEVICE, Kind, NODE, OWN, PROCESS};
+use crate::labels::{Labels, label_set};
+use crate::model::Reading;
+use crate::snapshot::{Entity, Snapshot};
+use crate::telemetry;
+
+/// The whole page.
+///
+/// # Errors
+/// None in practice: writing to a string does not fail.
+pub fn page(snapshot: &Arc<Snapshot>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Page(Arc::clone(snapshot))));
+    let mut text = String::new();
+    encode_registry(&mut text, &registry)?;
+    Ok(text)
+}
+
+struct Page(Arc<Snapshot>);
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Page").field(&self.0.at).finish()
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = &*self.0;
+        let node = std::slice::from_ref(&snapshot.node);
+        for (row, metric) in NODE.iter().enumerate() {
+            let samples = column(node, row);
+            family(&mut encoder, metric.name, metric.kind, metric.help, samples)?;
+        }
+        for (row, metric) in DEVICE.iter().enumerate() {
+            let samples = column(&snapshot.devices, row);
+            family(&mut encoder, metric.name, metric.kind, metric.help, samples)?;
+        }
+        for metric in PROCESS {
+            let samples = snapshot
+                .processes
+                .iter()
+                .map(|(labels, process)| (labels, (metric.source)(process)));
+            family(&mut encoder, metric.name, metric.kind, metric.help, samples)?;
+        }
+        for row in OWN {
+            let samples: Vec<(Labels, Reading)> = telemetry::samples(row.series, snapshot)
+                .into_iter()
+                .map(|(values, value)| {
+                    let pairs = row.labels.iter().copied().zip(values.iter().map(String::as_str));
+                    (label_set(pairs), Ok(value))
+                })
+                .collect();
+            let samples = samples.iter().map(|(labels, reading)| (labels, *reading));
+            family(&mut encoder, row.name, row.kind, row.help, samples)?;
+        }
+        Ok(())
+    }
+}
+
+fn column(entities: &[Entity], row: usize) -> impl Iterator<Item = (&Labels, Reading)> {
+    entities.iter().filter_map(move |entity| Some((&entity.labels, *entity.readings.get(row)?)))
+}
+
+/// One family, or nothing where no sample has a number.
+fn family<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    kind: Kind,
+    help: &str,
+    samples: impl Iterator<Item = (&'a Labels, Reading)>,
+) -> fmt::Result {
+    let mut samples =
+        samples.filter_map(|(labels, reading)| Some((labels, reading.ok()?))).peekable();
+    if samples.peek().is_none() {
+        return Ok(());
+    }
+    let kind = match kind {
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Counter => MetricType::Counter,
+    };
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in samples {
+        if labels.is_empty() {
+            number(&mut family, value)?;
+        } else {
+            number(&mut family.encode_family(&LabelBlock(labels))?, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// A whole number is written without a fraction, as the peers do.
+#[expect(clippy::cast_possible_truncation, reason = "guarded by the range")]
+fn number(encoder: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        encoder.encode_gauge(&(value as i64))
+    } else {
+        encoder.encode_gauge(&value)
+    }
+}
+
+#[derive(Debug)]
+struct LabelBlock<'a>(&'a Labels);
+
+impl EncodeLabelSet for LabelBlock<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        for (key, value) in self.0.iter() {
+            let mut label = encoder.encode_label();
+            let mut key_encoder: LabelKeyEncoder<'_> = label.encode_label_key()?;
+            fmt::Write::write_str(&mut key_encoder, key)?;
+            let mut value_encoder = key_encoder.encode_label_value()?;
+            (&**value).encode(&mut value_encoder)?;
+            value_encoder.finish()?;
+        }
+        Ok(())
+    }
+}

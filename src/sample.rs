@@ -1,0 +1,332 @@
+//! One cycle: every GPU is asked by its own thread, and what has answered by the deadline is the
+//! sample. Nothing here waits longer than that, and nothing joins a thread.
+
+pub mod device;
+pub mod node;
+pub mod processes;
+pub mod ring;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use self::device::{DeviceReader, DeviceSample};
+use self::node::NodeReader;
+use crate::clock::Clock;
+use crate::host::ProcRoot;
+use crate::model::{Missing, Moment, NodeSample};
+use crate::nvml::inventory::Driver;
+use crate::nvml::{LibraryError, Session};
+use crate::policy;
+use crate::worker::Worker;
+
+/// The raw material of one snapshot.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When the cycle began.
+    pub at: Moment,
+    /// How long it took.
+    pub took: Duration,
+    /// The session's state.
+    pub driver: DriverState,
+    /// Node-wide readings and when they were taken.
+    pub node: Option<(NodeSample, Moment)>,
+    /// How long the driver's thread took over its last answer.
+    pub node_took: Option<Duration>,
+    /// GPUs in the order of their index.
+    pub gpus: Vec<SampledGpu>,
+    /// Failed attempts to open the driver, by reason.
+    pub open_failures: BTreeMap<&'static str, u64>,
+    /// Cycles so far, this one included.
+    pub cycles: u64,
+    /// Threads of earlier sessions that still wait for the driver.
+    pub abandoned: usize,
+}
+
+/// Whether there is a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverState {
+    /// Open, with these versions.
+    Up(Driver),
+    /// Not open.
+    Down {
+        /// Fixed label.
+        reason: &'static str,
+        /// A sentence for people.
+        detail: String,
+    },
+}
+
+/// One GPU and the newest thing that is known of it.
+#[derive(Clone, Debug, Default)]
+pub struct SampledGpu {
+    /// Its newest answer, from this cycle or an earlier one: what it is and does, or why it cannot
+    /// even be identified.
+    pub latest: Option<Result<Arc<DeviceSample>, Missing>>,
+    /// Since when it has owed an answer.
+    pub waiting_since: Option<Duration>,
+    /// How long its newest answer took.
+    pub took: Option<Duration>,
+}
+
+struct Seat {
+    worker: Worker<device::Question, Option<Result<DeviceSample, Missing>>>,
+    sampled: SampledGpu,
+}
+
+/// Asks the driver's thread and the GPUs' threads, and remembers their newest answers.
+pub struct Sampler {
+    clock: Clock,
+    deadline: Duration,
+    library: Vec<PathBuf>,
+    proc_root: ProcRoot,
+    live: Arc<AtomicUsize>,
+    driver_thread: Worker<node::Question, node::Answer>,
+    session: Option<Arc<Session>>,
+    driver: DriverState,
+    next_open: Duration,
+    failures: u32,
+    open_failures: BTreeMap<&'static str, u64>,
+    node: Option<(NodeSample, Moment)>,
+    node_asked: Moment,
+    node_took: Option<Duration>,
+    seats: Vec<Seat>,
+    cycles: u64,
+}
+
+impl Sampler {
+    /// A sampler that has not opened the driver yet.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn new(
+        clock: Clock,
+        interval: Duration,
+        library: Vec<PathBuf>,
+        proc_root: ProcRoot,
+    ) -> io::Result<Self> {
+        let live = Arc::default();
+        Ok(Self {
+            deadline: policy::cycle_deadline(interval),
+            driver_thread: driver_thread(&library, &live)?,
+            library,
+            proc_root,
+            live,
+            session: None,
+            driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
+            next_open: Duration::ZERO,
+            failures: 0,
+            open_failures: BTreeMap::new(),
+            node: None,
+            node_asked: clock.now(),
+            node_took: None,
+            seats: Vec::new(),
+            cycles: 0,
+            clock,
+        })
+    }
+
+    /// Moves every GPU's utilization cursor on, without publishing.
+    pub fn read_rings(&mut self) {
+        let now = self.clock.now();
+        self.collect(now.mono);
+        for seat in &mut self.seats {
+            seat.worker.ask(device::Question::Ring(now), now.mono);
+        }
+        self.collect(now.mono + self.deadline);
+    }
+
+    /// Reads everything that is due and returns by the deadline.
+    pub fn cycle(&mut self) -> Sample {
+        let now = self.clock.now();
+        let deadline = now.mono + self.deadline;
+        self.cycles += 1;
+        self.collect(now.mono);
+        if self.session.is_none() {
+            self.open(now, deadline);
+        }
+        if self.session.is_some() {
+            self.ask_driver(node::Question::Read, now);
+        }
+        for seat in &mut self.seats {
+            seat.worker.ask(device::Question::Sample(now), now.mono);
+        }
+        self.collect(deadline);
+        let sample = self.sample(now);
+        self.close_if_over(now);
+        sample
+    }
+
+    /// Waits until no thread is inside NVML, or until `deadline`.
+    pub fn quiesce(&mut self, deadline: Duration) {
+        self.collect(deadline);
+    }
+
+    /// Opens a session and reads its node at once, so that the first page is a full one.
+    fn open(&mut self, now: Moment, deadline: Duration) {
+        if now.mono < self.next_open {
+            return;
+        }
+        if self.driver_thread.is_dead() {
+            match driver_thread(&self.library, &self.live) {
+                Ok(worker) => self.driver_thread = worker,
+                Err(error) => tracing::error!(%error, "no thread for the driver"),
+            }
+        }
+        self.ask_driver(node::Question::Open, now);
+        self.hear_driver(deadline);
+        if self.session.is_some() {
+            self.ask_driver(node::Question::Read, now);
+            self.hear_driver(deadline);
+        }
+    }
+
+    fn ask_driver(&mut self, question: node::Question, now: Moment) {
+        if self.driver_thread.waiting_since().is_none() {
+            self.node_asked = now;
+            self.driver_thread.ask(question, now.mono);
+        }
+    }
+
+    /// Takes in every answer that comes until `deadline`.
+    fn collect(&mut self, deadline: Duration) {
+        for seat in &mut self.seats {
+            seat.hear(&self.clock, deadline);
+        }
+        self.hear_driver(deadline);
+    }
+
+    fn hear_driver(&mut self, deadline: Duration) {
+        let Some(answer) = self.driver_thread.answer(self.clock.until(deadline)) else { return };
+        let now = self.clock.now().mono;
+        self.node_took = Some(now.saturating_sub(self.node_asked.mono));
+        match answer {
+            node::Answer::Opened { session, driver } => {
+                self.failures = 0;
+                self.session = Some(session);
+                self.driver = DriverState::Up(driver);
+            }
+            node::Answer::Closed(error) => self.open_failed(&error, now),
+            node::Answer::Read(node) => {
+                self.node = Some((node, self.node_asked));
+                self.seat_new_gpus(node);
+            }
+        }
+    }
+
+    fn open_failed(&mut self, error: &LibraryError, now: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.next_open = now + policy::open_backoff(self.failures);
+        *self.open_failures.entry(error.reason()).or_default() += 1;
+        self.driver = DriverState::Down { reason: error.reason(), detail: error.to_string() };
+    }
+
+    /// Gives each GPU that is counted for the first time a thread of its own, which also finds out
+    /// which GPU it is: that can hang like everything else.
+    fn seat_new_gpus(&mut self, node: NodeSample) {
+        let (Some(session), Ok(count)) = (self.session.clone(), node.gpu_count) else { return };
+        while f64::from(to_u32(self.seats.len())) < count {
+            let index = to_u32(self.seats.len());
+            let mut reader = DeviceReader::new(Arc::clone(&session), index, self.proc_root.clone());
+            let name = format!("gpu-{index}");
+            match Worker::spawn(name, &self.live, move |question| reader.answer(question)) {
+                Ok(worker) => self.seats.push(Seat { worker, sampled: SampledGpu::default() }),
+                Err(error) => {
+                    tracing::error!(gpu = index, %error, "no thread for this GPU");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn sample(&self, at: Moment) -> Sample {
+        Sample {
+            at,
+            took: self.clock.now().mono.saturating_sub(at.mono),
+            driver: self.driver_state(at.mono),
+            node: self.node,
+            node_took: self.node_took,
+            gpus: self.seats.iter().map(Seat::sampled).collect(),
+            open_failures: self.open_failures.clone(),
+            cycles: self.cycles,
+            // Everybody but the driver's own thread and the GPUs' present ones.
+            abandoned: self.live.load(Ordering::Relaxed).saturating_sub(1 + self.seats.len()),
+        }
+    }
+
+    /// A driver that does not answer to being opened is down, whatever it said before.
+    fn driver_state(&self, now: Duration) -> DriverState {
+        match self.driver_thread.waiting_since() {
+            Some(since) if self.session.is_none() => DriverState::Down {
+                reason: "hung",
+                detail: format!(
+                    "nvmlInit_v2 has not answered for {} s; look at the kernel log for NVRM lines",
+                    now.saturating_sub(since).as_secs()
+                ),
+            },
+            _ => self.driver.clone(),
+        }
+    }
+
+    /// A session ends when the driver says so or when its GPUs are others than before: their
+    /// indexes may have moved. The next cycle opens a new one; until then the threads can let go.
+    fn close_if_over(&mut self, now: Moment) {
+        let Some(reason) = self.session.as_ref().and_then(|_| self.over()) else { return };
+        self.session = None;
+        self.node = None;
+        self.seats.clear();
+        self.next_open = now.mono;
+        self.driver = DriverState::Down { reason, detail: "the session has ended".to_owned() };
+    }
+
+    fn over(&self) -> Option<&'static str> {
+        let gone = |missing: Result<(), Missing>| missing == Err(Missing::DriverGone);
+        let count = self.node.map(|(node, _)| node.gpu_count);
+        let seats = f64::from(to_u32(self.seats.len()));
+        if count.is_some_and(|count| gone(count.map(drop)))
+            || self.seats.iter().any(|seat| seat.state().is_some_and(gone))
+        {
+            Some("driver_gone")
+        } else if self.driver_thread.is_dead() || self.seats.iter().any(|s| s.worker.is_dead()) {
+            Some("thread_died")
+        } else if count.and_then(Result::ok).is_some_and(|count| seats > count) {
+            Some("gpu_removed")
+        } else {
+            None
+        }
+    }
+}
+
+fn driver_thread(
+    library: &[PathBuf],
+    live: &Arc<AtomicUsize>,
+) -> io::Result<Worker<node::Question, node::Answer>> {
+    let mut reader = NodeReader::new(library.to_vec());
+    Worker::spawn("driver".to_owned(), live, move |question| reader.answer(question))
+}
+
+fn to_u32(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+impl Seat {
+    fn hear(&mut self, clock: &Clock, deadline: Duration) {
+        let Some(since) = self.worker.waiting_since() else { return };
+        if let Some(Some(answer)) = self.worker.answer(clock.until(deadline)) {
+            self.sampled.took = Some(clock.now().mono.saturating_sub(since));
+            self.sampled.latest = Some(answer.map(Arc::new));
+        }
+    }
+
+    fn state(&self) -> Option<Result<(), Missing>> {
+        let latest = self.sampled.latest.as_ref()?;
+        Some(latest.as_ref().map_err(|missing| *missing).and_then(|sample| sample.state()))
+    }
+
+    fn sampled(&self) -> SampledGpu {
+        SampledGpu { waiting_since: self.worker.waiting_since(), ..self.sampled.clone() }
+    }
+}

@@ -1,0 +1,69 @@
+//! The driver as a whole, read by a thread of its own: opening it and counting its GPUs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::NodeSample;
+use crate::nvml::inventory::Driver;
+use crate::nvml::{LibraryError, Session};
+
+/// What the driver's thread is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Let go of the session, if there is one, and open a new one.
+    Open,
+    /// Read what belongs to no GPU in particular.
+    Read,
+}
+
+/// What it answers.
+pub enum Answer {
+    /// A new session.
+    Opened {
+        /// To be shared with the GPUs' threads.
+        session: Arc<Session>,
+        /// Versions.
+        driver: Driver,
+    },
+    /// No session.
+    Closed(LibraryError),
+    /// The state of the open session.
+    Read(NodeSample),
+}
+
+/// Opens the driver and counts its GPUs.
+pub struct NodeReader {
+    paths: Vec<PathBuf>,
+    session: Option<Arc<Session>>,
+}
+
+impl NodeReader {
+    /// A reader that will look for the library at `paths`, in their order.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, session: None }
+    }
+
+    /// Answers one question.
+    pub fn answer(&mut self, question: Question) -> Answer {
+        match (question, &self.session) {
+            (Question::Read, Some(session)) => {
+                Answer::Read(NodeSample { gpu_count: session.gpu_count().map(f64::from) })
+            }
+            (Question::Open, _) | (Question::Read, None) => self.open(),
+        }
+    }
+
+    fn open(&mut self) -> Answer {
+        // The old session has to be gone before the library is loaded anew.
+        self.session = None;
+        match Session::open(&self.paths) {
+            Ok(session) => {
+                let session = Arc::new(session);
+                self.session = Some(Arc::clone(&session));
+                Answer::Opened { driver: session.driver(), session }
+            }
+            Err(error) => Answer::Closed(error),
+        }
+    }
+}

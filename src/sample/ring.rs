@@ -1,0 +1,259 @@
+//! The cursor in the driver's ring of per-process utilization.
+//!
+//! A read with cursor `c` answers with one row per process that was busy since `c`: its mean since
+//! `c`, stamped with its own last busy sample. The newest stamp of all rows is the next cursor, so
+//! reads tile time; each row counts for the time that its read moved the cursor. A process without
+//! a row was idle. Where nothing ran lately the cursor follows the clock at the ring's latency, so
+//! that the next busy row is not a mean over the idle past.
+
+use std::collections::HashMap;
+
+use crate::model::{Discard, Discards, EngineShares, Missing};
+use crate::nvml::raw::UtilizationRow;
+use crate::policy::{PID_MAX, RING_LATENCY, STAMP_TOLERANCE};
+
+/// Microseconds of full use of each engine.
+type Busy = [u64; 4];
+
+/// One GPU's cursor, and what was read since the last window closed.
+#[derive(Debug, Default)]
+pub struct RingCursor {
+    seen_us: Option<u64>,
+    failed: Option<Missing>,
+    window: Window,
+}
+
+/// What the processes of one GPU did over one cycle.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    busy: HashMap<u32, Busy>,
+    covered_us: u64,
+}
+
+impl Window {
+    /// Mean share of each engine that `pid` used; zero for a process without a row.
+    #[must_use]
+    pub fn shares(&self, pid: u32) -> EngineShares {
+        let [sm, memory, encoder, decoder] =
+            self.busy.get(&pid).map_or([0.0; 4], |busy| busy.map(|b| mean(b, self.covered_us)));
+        EngineShares { sm, memory, encoder, decoder }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a window of a century fits in 2^53 µs")]
+fn mean(busy: u64, covered_us: u64) -> f64 {
+    if covered_us == 0 { 0.0 } else { busy as f64 / covered_us as f64 }
+}
+
+impl RingCursor {
+    /// The `lastSeenTimeStamp` to ask with.
+    #[must_use]
+    pub fn last_seen_us(&self, now_us: u64) -> u64 {
+        self.seen_us.unwrap_or(horizon(now_us))
+    }
+
+    /// Takes in one answer. The first one only sets the cursor: how much of it is older than the
+    /// exporter is not known.
+    pub fn absorb(&mut self, rows: &[UtilizationRow], now_us: u64, discards: &mut Discards) {
+        let from_us = self.last_seen_us(now_us);
+        let mut believed: HashMap<u32, UtilizationRow> = HashMap::with_capacity(rows.len());
+        for row in rows {
+            match doubt(row, from_us, now_us) {
+                Some(reason) => discards.count(reason),
+                None if believed.contains_key(&row.pid) => discards.count(Discard::Duplicate),
+                None => {
+                    believed.insert(row.pid, *row);
+                }
+            }
+        }
+        let stamps = believed.values().map(|row| row.stamp_us);
+        let newest_us = stamps.chain([from_us, horizon(now_us)]).max().unwrap_or(from_us);
+        if self.seen_us.replace(newest_us).is_some() {
+            self.window.add(believed.values(), newest_us - from_us);
+        } else {
+            self.failed.get_or_insert(Missing::Pending);
+        }
+    }
+
+    /// Takes in a read that failed: the window has a hole, and no mean of it would be true.
+    pub fn fail(&mut self, missing: Missing) {
+        self.seen_us = None;
+        self.failed = Some(missing);
+    }
+
+    /// Closes the window and begins the next one.
+    ///
+    /// # Errors
+    /// The window has a hole, or is the first.
+    pub fn close(&mut self) -> Result<Window, Missing> {
+        let window = std::mem::take(&mut self.window);
+        match self.failed.take() {
+            Some(missing) => Err(missing),
+            None => Ok(window),
+        }
+    }
+}
+
+impl Window {
+    fn add<'a>(&mut self, rows: impl Iterator<Item = &'a UtilizationRow>, for_us: u64) {
+        self.covered_us += for_us;
+        for row in rows {
+            let busy = self.busy.entry(row.pid).or_default();
+            for (sum, percent) in busy.iter_mut().zip(row.percent) {
+                *sum += u64::from(percent) * for_us;
+            }
+        }
+    }
+}
+
+fn horizon(now_us: u64) -> u64 {
+    now_us.saturating_sub(micros(RING_LATENCY))
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn doubt(row: &UtilizationRow, from_us: u64, now_us: u64) -> Option<Discard> {
+    if row.pid == 0 || row.pid > PID_MAX {
+        Some(Discard::Pid)
+    } else if row.stamp_us <= from_us {
+        Some(Discard::OldStamp)
+    } else if row.stamp_us > now_us + micros(STAMP_TOLERANCE) {
+        Some(Discard::FutureStamp)
+    } else if row.percent.iter().any(|p| *p > 100) {
+        Some(Discard::Percentage)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000;
+    const START: u64 = 1_700_000_000 * SECOND;
+
+    fn row(pid: u32, stamp_us: u64, sm: u32) -> UtilizationRow {
+        UtilizationRow { pid, stamp_us, percent: [sm, 0, 0, 0] }
+    }
+
+    fn primed() -> (RingCursor, Discards) {
+        let (mut ring, mut discards) = (RingCursor::default(), Discards::default());
+        ring.absorb(&[row(1, START, 50)], START, &mut discards);
+        assert_eq!(ring.close(), Err(Missing::Pending));
+        (ring, discards)
+    }
+
+    fn sm(window: &Window, pid: u32) -> f64 {
+        window.shares(pid).sm
+    }
+
+    #[test]
+    fn the_cursor_is_the_newest_stamp_of_all_rows() {
+        let (mut ring, mut discards) = primed();
+        let now = START + 2 * SECOND;
+        ring.absorb(
+            &[row(1, START + SECOND, 10), row(2, now, 10), row(3, START + 1, 10)],
+            now,
+            &mut discards,
+        );
+        assert_eq!(ring.last_seen_us(now), now);
+    }
+
+    #[test]
+    fn a_window_is_the_time_weighted_mean_of_its_reads() {
+        let (mut ring, mut discards) = primed();
+        ring.absorb(
+            &[row(1, START + SECOND, 100), row(2, START + SECOND, 30)],
+            START + SECOND,
+            &mut discards,
+        );
+        ring.absorb(&[row(2, START + 4 * SECOND, 30)], START + 4 * SECOND, &mut discards);
+        let window = ring.close().unwrap();
+        assert!((sm(&window, 1) - 25.0).abs() < 1e-9, "one of four seconds");
+        assert!((sm(&window, 2) - 30.0).abs() < 1e-9);
+        assert_eq!(window.shares(3), EngineShares::default(), "no row: idle");
+    }
+
+    #[test]
+    fn after_idle_time_a_mean_covers_no_more_than_the_latency() {
+        let (mut ring, mut discards) = primed();
+        let now = START + 60 * SECOND;
+        ring.absorb(&[], now, &mut discards);
+        assert_eq!(ring.last_seen_us(now), now - 2 * SECOND);
+        assert_eq!(ring.close().unwrap().shares(1), EngineShares::default());
+    }
+
+    #[test]
+    fn a_failed_read_spoils_its_window_and_the_next_begins_anew() {
+        let (mut ring, mut discards) = primed();
+        ring.absorb(&[row(1, START + SECOND, 50)], START + SECOND, &mut discards);
+        ring.fail(Missing::Failed(999));
+        assert_eq!(ring.close(), Err(Missing::Failed(999)));
+        ring.absorb(&[row(1, START + 9 * SECOND, 50)], START + 9 * SECOND, &mut discards);
+        assert_eq!(ring.close(), Err(Missing::Pending));
+        ring.absorb(&[row(1, START + 10 * SECOND, 50)], START + 10 * SECOND, &mut discards);
+        assert!((sm(&ring.close().unwrap(), 1) - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rubbish_is_counted_by_reason_and_not_believed() {
+        let (mut ring, mut discards) = primed();
+        let now = START + SECOND;
+        let rows = [
+            row(0, now, 1),
+            row(u32::MAX, now, 1),
+            row(2, START, 1),
+            row(3, now + 2 * SECOND, 1),
+            row(4, now, 2_147_483_632),
+            row(5, now, 60),
+            row(5, now, 90),
+        ];
+        ring.absorb(&rows, now, &mut discards);
+        let counted: Vec<_> = discards.iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(
+            counted,
+            [
+                (Discard::Pid, 2),
+                (Discard::Duplicate, 1),
+                (Discard::OldStamp, 1),
+                (Discard::FutureStamp, 1),
+                (Discard::Percentage, 1)
+            ]
+        );
+        let window = ring.close().unwrap();
+        assert!((sm(&window, 5) - 60.0).abs() < 1e-9);
+        assert_eq!(window.busy.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_a_share_that_is_not_a_percentage(
+            reads in prop::collection::vec(
+                (prop::collection::vec((0_u32..6, -5_i64..5, any::<u32>()), 0..8), 0_u64..4),
+                1..12,
+            )
+        ) {
+            let (mut ring, mut discards) = primed();
+            let mut now = START;
+            for (rows, step) in reads {
+                now += step * SECOND;
+                let rows: Vec<_> = rows
+                    .iter()
+                    .map(|(pid, at, sm)| row(*pid, now.saturating_add_signed(at * 500_000), sm % 130))
+                    .collect();
+                let before = ring.last_seen_us(now);
+                ring.absorb(&rows, now, &mut discards);
+                prop_assert!(ring.last_seen_us(now) >= before, "the cursor never goes back");
+            }
+            let window = ring.close().unwrap();
+            for pid in 0..6 {
+                let sm = window.shares(pid).sm;
+                prop_assert!((0.0..=100.0).contains(&sm), "{sm}");
+            }
+        }
+    }
+}

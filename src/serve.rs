@@ -1,0 +1,213 @@
+//! HTTP: hands out what was published, and never waits for anything else.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::clock::Clock;
+use crate::policy;
+use crate::publish::Published;
+
+/// The format of every page, whatever the scraper would accept: DCGM's counters are legal in no other.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+const LANDING: &str = concat!(
+    "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>nvml-exporter</title>\n",
+    "<h1>nvml-exporter ",
+    env!("CARGO_PKG_VERSION"),
+    "</h1>\n<ul>\n<li><a href=\"/metrics\">/metrics</a>: the GPUs of this node\n",
+    "<li><a href=\"/readyz\">/readyz</a>: whether they can be read, and why not\n",
+    "<li><a href=\"/healthz\">/healthz</a>: whether the exporter is alive\n</ul>\n</html>\n",
+);
+
+/// What every request may look at.
+#[derive(Clone)]
+pub struct Site {
+    /// The newest snapshot, none before the first.
+    pub published: watch::Receiver<Option<Arc<Published>>>,
+    /// Oldest snapshot that is served whole.
+    pub max_age: Duration,
+    /// To judge its age by.
+    pub clock: Clock,
+}
+
+/// Serves until `stop` is done, then lets requests in flight finish for a while.
+pub async fn serve(listener: TcpListener, site: Site, stop: impl Future<Output = ()>) {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(policy::HTTP_CONNECTIONS));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = async {
+            // The slot comes first: a connection that nobody can serve stays in the kernel's queue.
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = connection(stream, site.clone(), &graceful);
+                tokio::spawn(async move {
+                    let _slot = slot;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "connection ended early");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: one that is freed will help, asking at once will not.
+                tracing::warn!(%error, "no connection accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(policy::SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some clients did not finish in time");
+    }
+}
+
+/// One connection, which `graceful` may ask to end after the request in flight.
+fn connection(
+    stream: TcpStream,
+    site: Site,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = hyper::Result<()>> + use<> {
+    // Only latency is lost where the option cannot be set.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = respond(request.method(), request.uri().path(), request.headers(), &site);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(policy::HTTP_HEADER_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .max_headers(32)
+        .serve_connection(TokioIo::new(stream), service);
+    graceful.watch(connection)
+}
+
+fn respond(method: &Method, path: &str, headers: &HeaderMap, site: &Site) -> Response<Full<Bytes>> {
+    if !matches!(path, "/" | "/metrics" | "/healthz" | "/health" | "/readyz") {
+        return text(StatusCode::NOT_FOUND, "not found; the series are at /metrics\n".to_owned());
+    }
+    if method != Method::GET && method != Method::HEAD {
+        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+        set(&mut refusal, header::ALLOW, "GET, HEAD");
+        return refusal;
+    }
+    match path {
+        "/metrics" => metrics(site, accepts_gzip(headers)),
+        "/readyz" => readiness(site),
+        "/" => response(StatusCode::OK, HTML, Bytes::from_static(LANDING.as_bytes())),
+        // Alive is what can answer: a driver that hangs must not become a restart loop.
+        _ => text(StatusCode::OK, "ok\n".to_owned()),
+    }
+}
+
+fn metrics(site: &Site, gzip: bool) -> Response<Full<Bytes>> {
+    let Some(published) = site.published.borrow().clone() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
+    };
+    let page = published.page(site.clock.now().mono, site.max_age, gzip);
+    let mut response = response(StatusCode::OK, TEXT_FORMAT, page);
+    set(&mut response, header::VARY, "Accept-Encoding");
+    if gzip {
+        set(&mut response, header::CONTENT_ENCODING, "gzip");
+    }
+    response
+}
+
+fn readiness(site: &Site) -> Response<Full<Bytes>> {
+    let verdict = match site.published.borrow().as_deref() {
+        None => Err("no sample yet".to_owned()),
+        Some(published) => {
+            let age = published.age(site.clock.now().mono);
+            if age > site.max_age {
+                Err(format!("the newest sample is {} s old", age.as_secs()))
+            } else {
+                published.snapshot().ready()
+            }
+        }
+    };
+    match verdict {
+        Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+    }
+}
+
+/// Whether `Accept-Encoding` names gzip (or everything) without forbidding it by `q=0`.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING);
+    let codings = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let mut any = false;
+    for coding in codings {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+        let wanted = quality.is_none_or(|q| q > 0.0);
+        match name.as_str() {
+            "gzip" | "x-gzip" => return wanted,
+            "*" => any = wanted,
+            _ => {}
+        }
+    }
+    any
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    response(status, PLAIN, body.into())
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    set(&mut response, header::CONTENT_TYPE, kind);
+    set(&mut response, header::CACHE_CONTROL, "no-store");
+    set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    response
+}
+
+fn set(response: &mut Response<Full<Bytes>>, name: HeaderName, value: &'static str) {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gzip(accept: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_str(accept).unwrap());
+        accepts_gzip(&headers)
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_ask() {
+        for accept in ["gzip", "deflate, GZIP;q=0.5", "*", "identity;q=1, *;q=0.1"] {
+            assert!(gzip(accept), "{accept}");
+        }
+        for accept in ["", "identity", "gzip;q=0", "br, zstd", "*;q=0", "gzip;q=0, *"] {
+            assert!(!gzip(accept), "{accept}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,184 @@
+//! The exporter about itself: its own series, and log lines when something changes.
+
+use std::collections::BTreeMap;
+
+use tracing::{info, warn};
+
+use crate::catalog::{DEVICE, OwnSeries};
+use crate::model::{Missing, Moment, Reading};
+use crate::nvml::inventory::Driver;
+use crate::sample::DriverState;
+use crate::snapshot::{GpuHealth, Health, Snapshot};
+
+/// Label values of one sample, in the order of the row's keys, and its value.
+pub type OwnSample = (Vec<String>, f64);
+
+/// The samples of one of the exporter's own series.
+#[must_use]
+pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
+    let health = &snapshot.health;
+    match series {
+        OwnSeries::BuildInfo => vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
+        OwnSeries::DriverUp => one(flag(matches!(health.driver, DriverState::Up(_)))),
+        OwnSeries::DriverInfo => driver_info(&health.driver),
+        OwnSeries::DriverOpenFailures => by_reason(&health.open_failures),
+        OwnSeries::SnapshotTimestamp => one(seconds(snapshot.at)),
+        OwnSeries::CycleDuration => one(health.cycle_took.as_secs_f64()),
+        OwnSeries::Cycles => one(float(health.cycles)),
+        OwnSeries::SourceUp => source_up(health),
+        OwnSeries::SourceDuration => source_duration(health),
+        OwnSeries::GpuUp => per_gpu(health, |gpu| flag(gpu.state.is_ok())),
+        OwnSeries::GpuTimestamp => per_gpu(health, |gpu| seconds(gpu.sampled_at)),
+        OwnSeries::GpuMissing => {
+            let missing = |gpu: &GpuHealth| Missing::REASONS.into_iter().zip(gpu.missing).collect();
+            per_gpu_and_reason(health, missing)
+        }
+        OwnSeries::Discarded => per_gpu_and_reason(health, |gpu| {
+            gpu.discards.iter().map(|(reason, n)| (reason.reason(), n)).collect()
+        }),
+        OwnSeries::GpuUnidentified => health
+            .unidentified
+            .iter()
+            .map(|(gpu, missing)| (vec![gpu.to_string(), missing.reason().to_owned()], 1.0))
+            .collect(),
+        OwnSeries::ThreadsAbandoned => one(float(health.abandoned as u64)),
+    }
+}
+
+fn one(value: f64) -> Vec<OwnSample> {
+    vec![(Vec::new(), value)]
+}
+
+fn flag(value: bool) -> f64 {
+    if value { 1.0 } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an exported sample is an f64")]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "microseconds since the epoch fit in 2^53 until 2255"
+)]
+fn seconds(moment: Moment) -> f64 {
+    (moment.wall_us / 1000) as f64 / 1000.0
+}
+
+fn driver_info(driver: &DriverState) -> Vec<OwnSample> {
+    match driver {
+        DriverState::Up(Driver { version, nvml_version, library }) => {
+            vec![(vec![version.clone(), nvml_version.clone(), library.clone()], 1.0)]
+        }
+        DriverState::Down { .. } => Vec::new(),
+    }
+}
+
+fn by_reason(counts: &BTreeMap<&'static str, u64>) -> Vec<OwnSample> {
+    counts.iter().map(|(reason, n)| (vec![(*reason).to_owned()], float(*n))).collect()
+}
+
+fn source_name(gpu: u32) -> String {
+    format!("gpu{gpu}")
+}
+
+fn source_up(health: &Health) -> Vec<OwnSample> {
+    let driver = ("driver".to_owned(), matches!(health.driver, DriverState::Up(_)));
+    let known = health.gpus.iter().map(|gpu| (gpu.gpu.index, gpu.answered && gpu.state.is_ok()));
+    let unknown = health.unidentified.keys().map(|gpu| (*gpu, false));
+    let gpus: BTreeMap<u32, bool> = known.chain(unknown).collect();
+    std::iter::once(driver)
+        .chain(gpus.into_iter().map(|(gpu, up)| (source_name(gpu), up)))
+        .map(|(name, up)| (vec![name], flag(up)))
+        .collect()
+}
+
+fn source_duration(health: &Health) -> Vec<OwnSample> {
+    let driver = ("driver".to_owned(), health.driver_took);
+    let gpus = health.gpus.iter().map(|gpu| (source_name(gpu.gpu.index), gpu.took));
+    std::iter::once(driver)
+        .chain(gpus)
+        .filter_map(|(name, took)| Some((vec![name], took?.as_secs_f64())))
+        .collect()
+}
+
+fn gpu_labels(gpu: &GpuHealth) -> Vec<String> {
+    vec![gpu.gpu.index.to_string(), gpu.gpu.uuid.to_string()]
+}
+
+fn per_gpu(health: &Health, value: impl Fn(&GpuHealth) -> f64) -> Vec<OwnSample> {
+    health.gpus.iter().map(|gpu| (gpu_labels(gpu), value(gpu))).collect()
+}
+
+fn per_gpu_and_reason(
+    health: &Health,
+    counts: impl Fn(&GpuHealth) -> Vec<(&'static str, u64)>,
+) -> Vec<OwnSample> {
+    let of = |gpu: &GpuHealth| {
+        let labels = gpu_labels(gpu);
+        counts(gpu).into_iter().filter(|(_, n)| *n > 0).map(move |(reason, n)| {
+            let labels = labels.iter().cloned().chain([reason.to_owned()]);
+            (labels.collect(), float(n))
+        })
+    };
+    health.gpus.iter().flat_map(of).collect()
+}
+
+/// Logs what is different from the snapshot before; a state that lasts is logged once.
+pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
+    log_driver(before.map(|snapshot| &snapshot.health.driver), &now.health.driver);
+    for (position, gpu) in now.health.gpus.iter().enumerate() {
+        let was = before.and_then(|snapshot| {
+            let at = snapshot.health.gpus.iter().position(|g| g.gpu.uuid == gpu.gpu.uuid)?;
+            Some((&snapshot.health.gpus.get(at)?.state, &snapshot.devices.get(at)?.readings))
+        });
+        log_gpu(was.map(|(state, _)| *state), gpu);
+        if let (Ok(()), Some(device)) = (gpu.state, now.devices.get(position)) {
+            log_readings(gpu, was.map(|(_, readings)| readings.as_slice()), &device.readings);
+        }
+    }
+    for (gpu, reason) in &now.health.unidentified {
+        let was = before.and_then(|snapshot| snapshot.health.unidentified.get(gpu));
+        if was != Some(reason) && *reason != Missing::Pending {
+            warn!(gpu, %reason, "GPU cannot be identified; it has no series");
+        }
+    }
+}
+
+fn log_driver(before: Option<&DriverState>, now: &DriverState) {
+    match (before, now) {
+        (Some(DriverState::Up(was)), DriverState::Up(is)) if was == is => {}
+        (_, DriverState::Up(Driver { version, nvml_version, library })) => {
+            info!(version, nvml_version, library, "driver is up");
+        }
+        (Some(DriverState::Down { reason: was, .. }), DriverState::Down { reason, .. })
+            if was == reason => {}
+        (_, DriverState::Down { reason, detail }) => warn!(reason, "driver is down: {detail}"),
+    }
+}
+
+fn log_gpu(before: Option<Result<(), Missing>>, now: &GpuHealth) {
+    let (gpu, uuid) = (now.gpu.index, &*now.gpu.uuid);
+    match (before, now.state) {
+        (Some(was), is) if was == is => {}
+        (_, Ok(())) => info!(gpu, uuid, model = &*now.gpu.name, "GPU is up"),
+        (_, Err(Missing::Pending)) => {}
+        (_, Err(reason)) => warn!(gpu, uuid, %reason, "GPU is down; its series are withheld"),
+    }
+}
+
+fn log_readings(gpu: &GpuHealth, before: Option<&[Reading]>, now: &[Reading]) {
+    for (position, (metric, reading)) in DEVICE.iter().zip(now).enumerate() {
+        let was = before.and_then(|readings| readings.get(position)).copied();
+        let (gpu, uuid, series) = (gpu.gpu.index, &*gpu.gpu.uuid, metric.name);
+        match (was.map(Result::err), reading.err()) {
+            (Some(was), is) if was == is => {}
+            (None, None) | (_, Some(Missing::Unsupported | Missing::Pending)) => {}
+            (_, Some(reason)) => {
+                warn!(gpu, uuid, series, symbol = metric.symbol, %reason, "reading is missing");
+            }
+            (Some(_), None) => info!(gpu, uuid, series, "reading is back"),
+        }
+    }
+}

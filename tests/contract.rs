@@ -1,0 +1,127 @@
+//! Laws of the table.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use nvml_exporter::catalog::{DEVICE, DeviceSource, Kind, NODE, OWN, PROCESS, field_ids};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Name, kind, symbol and HELP of every row that comes from NVML.
+fn rows() -> Vec<(&'static str, Kind, &'static str, &'static str)> {
+    let node = NODE.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
+    let device = DEVICE.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
+    let process = PROCESS.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
+    node.chain(device).chain(process).collect()
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Gauge => "gauge",
+        Kind::Counter => "counter",
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path = Path::new(ROOT).join("tests/product/snapshots").join(format!("{name}.snap"));
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn names_are_unique_and_legal() {
+    let mut seen = BTreeSet::new();
+    for name in rows().iter().map(|row| row.0).chain(OWN.iter().map(|own| own.name)) {
+        assert!(seen.insert(name), "{name} stands twice");
+        let mut letters = name.chars();
+        assert!(letters.next().is_some_and(|c| c.is_ascii_alphabetic()), "{name}");
+        assert!(letters.all(|c| c.is_ascii_alphanumeric() || c == '_'), "{name}");
+    }
+}
+
+#[test]
+fn counters_are_named_as_their_users_expect() {
+    for (name, ..) in rows() {
+        assert!(name.starts_with("DCGM_"), "{name}");
+        assert!(!name.ends_with("_total"), "{name}: DCGM's counters have no such suffix");
+    }
+    for own in OWN {
+        let counter = own.kind == Kind::Counter;
+        assert_eq!(own.name.ends_with("_total"), counter, "{}", own.name);
+    }
+}
+
+#[test]
+fn help_is_one_line() {
+    let own = OWN.iter().map(|own| (own.name, own.help));
+    for (name, help) in rows().iter().map(|row| (row.0, row.3)).chain(own) {
+        // The exposition library writes HELP as it is: a newline would break every scrape.
+        assert!(!help.is_empty() && !help.contains(['\n', '\\']), "{name}: {help:?}");
+    }
+}
+
+#[test]
+fn every_own_series_stands_in_the_table_once() {
+    let mut seen = Vec::new();
+    for own in OWN {
+        assert!(!seen.contains(&own.series), "{}", own.name);
+        seen.push(own.series);
+    }
+}
+
+#[test]
+fn fields_are_asked_for_once() {
+    let ids = field_ids();
+    assert_eq!(ids.len(), ids.iter().collect::<BTreeSet<_>>().len());
+    for metric in DEVICE.iter().filter(|m| matches!(m.source, DeviceSource::Field(..))) {
+        assert_eq!(metric.symbol, "nvmlDeviceGetFieldValues", "{}", metric.name);
+    }
+}
+
+#[test]
+fn every_row_appears_in_a_golden() {
+    let page = golden("demo");
+    for (name, kind, ..) in rows() {
+        let typed = format!("\n# TYPE {name} {}\n{name}{{", word(kind));
+        assert!(page.contains(&typed), "{name}");
+    }
+}
+
+#[test]
+fn a_consumer_board_shows_nothing_that_it_lacks() {
+    let page = golden("consumer-4090");
+    let absent: Vec<&str> = rows()
+        .iter()
+        .map(|row| row.0)
+        .filter(|name| !page.contains(&format!("\n{name}{{")))
+        .collect();
+    assert_eq!(absent, ["DCGM_FI_DEV_MEMORY_TEMP"]);
+}
+
+#[test]
+fn every_symbol_is_exported_by_the_mock() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_nvml-exporter"));
+    let path = binary.parent().unwrap().join("libmock_nvml.so");
+    let library = fs::read(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace first", path.display()));
+    for (name, _, symbol, _) in rows() {
+        let wanted = [b"\0", symbol.as_bytes(), b"\0"].concat();
+        let exported = library.windows(wanted.len()).any(|window| window == wanted);
+        assert!(exported, "{name}: {symbol}");
+    }
+}
+
+#[test]
+#[ignore = "reads the field map that NVML_EXPORTER_FIELD_MAP names; .ci/run runs it where there is one"]
+fn types_agree_with_the_field_map() {
+    let path = std::env::var("NVML_EXPORTER_FIELD_MAP").expect("NVML_EXPORTER_FIELD_MAP");
+    let map = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    for (name, kind, ..) in rows() {
+        let line = map.lines().find(|line| line.starts_with(&format!("{name},")));
+        let expected = line.and_then(|line| line.split(',').nth(2));
+        let expected = expected.unwrap_or_else(|| panic!("{name} is not in {path}"));
+        assert_eq!(word(kind), expected, "{name}");
+    }
+}

@@ -1,0 +1,275 @@
+//! The real binary under test, and a scraper for it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test starts programs and waits for the world to reach a state"
+)]
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Long enough for a loaded machine; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at something that will change.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A running exporter; killed when dropped.
+pub(crate) struct Exporter {
+    server: Client,
+    log: Arc<Mutex<String>>,
+}
+
+/// A program that serves HTTP, and a client for it; killed when dropped.
+pub(crate) struct Client {
+    child: Child,
+    address: String,
+}
+
+/// An HTTP response.
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Exporter {
+    /// Starts it on a free port and waits until it listens.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut child = command(&[&["--address", "127.0.0.1:0"], args].concat())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the exporter starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split("serving address=").nth(1)?.to_owned()))
+            .expect("the exporter says where it serves");
+        let written = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = written.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { server: Client { child, address }, log }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.server.address
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.child.id()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.server.get(path).expect("it listens")
+    }
+
+    pub(crate) fn request(&self, text: &str) -> Response {
+        self.server.request(text).expect("it listens")
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        self.get("/metrics").text()
+    }
+
+    /// Scrapes until the page satisfies `wanted`, and returns it.
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.server
+            .poll("/metrics", wanted)
+            .unwrap_or_else(|page| panic!("no {what} in {PATIENCE:?}:\n{page}\n{}", self.log()))
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
+        let kill = Command::new("kill").arg(self.pid().to_string()).status().unwrap();
+        assert!(kill.success());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.server.child.try_wait().unwrap() {
+                return (status, self.log());
+            }
+            assert!(Instant::now() < deadline, "SIGTERM did not end it");
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Client {
+    /// Starts a program of the test environment that will serve on `address`.
+    pub(crate) fn start(program: &str, args: &[&str], address: SocketAddr) -> Self {
+        let child = Command::new(program)
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| missing(program, &e));
+        Self { child, address: address.to_string() }
+    }
+
+    /// Asks for `path` until the body satisfies `wanted`, and returns it.
+    pub(crate) fn wait_for(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.poll(path, wanted).unwrap_or_else(|body| panic!("{path} in {PATIENCE:?}: {body}"))
+    }
+
+    fn poll(&self, path: &str, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let body = self.get(path).map_or_else(|e| e.to_string(), |answer| answer.text());
+            if wanted(&body) {
+                return Ok(body);
+            }
+            if Instant::now() > deadline {
+                return Err(body);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn get(&self, path: &str) -> io::Result<Response> {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    }
+
+    fn request(&self, text: &str) -> io::Result<Response> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(text.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(Response::parse(&answer))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Response {
+    fn parse(answer: &[u8]) -> Self {
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        Self { status, head, body: answer[end + 4..].to_vec() }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Runs the exporter to its end.
+pub(crate) fn run(args: &[&str]) -> Output {
+    command(args).output().expect("the exporter runs")
+}
+
+/// The page that `--once` prints.
+pub(crate) fn once(args: &[&str]) -> String {
+    let output = run(&[&["--once"], args].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvml-exporter"));
+    // The developer's own environment must not reach the flags' twins.
+    command.env_clear().args(args).stdout(Stdio::piped());
+    command
+}
+
+/// Runs a program of the test environment; a missing one is a failure, never a skipped test.
+pub(crate) fn tool(program: &str, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| missing(program, &e));
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn missing(program: &str, error: &io::Error) -> ! {
+    panic!("{program}: {error}; run the tests with tests/run, which brings it")
+}
+
+/// A scenario file in a directory of its own, to be changed under a running exporter.
+pub(crate) struct Scenario {
+    directory: tempfile::TempDir,
+    name: String,
+}
+
+impl Scenario {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let scenario = Self { directory, name: format!("{name}.toml") };
+        scenario.rewrite(text);
+        scenario
+    }
+
+    /// The built-in scenario of this name with its clock held at `now` seconds.
+    pub(crate) fn held(name: &str, now: u32) -> Self {
+        Self::new(name, &format!("now = {now}\n{}", built_in(name)))
+    }
+
+    /// Replaces the text at once, so that nobody reads half of it.
+    pub(crate) fn rewrite(&self, text: &str) {
+        let draft = self.directory.path().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, self.path()).unwrap();
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join(&self.name)
+    }
+
+    pub(crate) fn flag(&self) -> String {
+        format!("--mock={}", self.path().display())
+    }
+}
+
+pub(crate) fn built_in(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("mock-nvml/scenarios")
+        .join(format!("{name}.toml"));
+    fs::read_to_string(path).unwrap()
+}
+
+/// The sample lines of one family.
+pub(crate) fn series<'a>(page: &'a str, family: &str) -> Vec<&'a str> {
+    page.lines()
+        .filter(|line| line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        .collect()
+}
+
+/// The value of the only sample of a family whose labels contain all of `labels`.
+pub(crate) fn value(page: &str, family: &str, labels: &[&str]) -> Option<f64> {
+    let mut found = series(page, family)
+        .into_iter()
+        .filter(|line| labels.iter().all(|label| line.contains(label)));
+    let line = found.next()?;
+    assert!(found.next().is_none(), "more than one {family} with {labels:?}");
+    line.rsplit(' ').next()?.parse().ok()
+}

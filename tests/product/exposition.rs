@@ -1,0 +1,57 @@
+//! One golden of the whole page per scenario. The diff is the review.
+
+use crate::exporter::{Scenario, once};
+
+fn page(scenario: &str, now: u32, flags: &[&str]) -> String {
+    let scenario = Scenario::held(scenario, now);
+    let mock = scenario.flag();
+    let fixed = ["--node-name", "node-1", "--hostname", "host-1", "--max-age", "5000"];
+    once(&[&[mock.as_str()], fixed.as_slice(), flags].concat())
+}
+
+/// What changes from run to run is masked; nothing else is.
+fn check(name: &str, page: &str) {
+    insta::with_settings!({
+        filters => vec![
+            (r"(_timestamp_seconds(?:\{[^}]*\})?) [0-9.e+]+", "$1 <time>"),
+            (r"(_duration_seconds(?:\{[^}]*\})?) [0-9.e+-]+", "$1 <duration>"),
+            (r"(nvml_exporter_discarded_rows_total\{[^}]*\}) [0-9]+", "$1 <rows>"),
+            (r"nvml_exporter_cycles_total [0-9]+", "nvml_exporter_cycles_total <cycles>"),
+            (r#"version="[0-9]+\.[0-9]+\.[0-9]+"\} 1"#, r#"version="<version>"} 1"#),
+            (r#"library="[^"]*/libnvidia-ml.so.1""#, r#"library="<stage>/libnvidia-ml.so.1""#),
+        ],
+        prepend_module_to_snapshot => false,
+    }, {
+        insta::assert_snapshot!(name, page);
+    });
+}
+
+#[test]
+fn demo() {
+    check("demo", &page("demo", 60, &[]));
+}
+
+#[test]
+fn demo_for_dcgm_exporters_users() {
+    check("demo-dcgm-exporter", &page("demo", 60, &["--dialect", "dcgm-exporter"]));
+}
+
+#[test]
+fn idle_t4() {
+    check("idle-t4", &page("idle-t4", 60, &["--extra-label", "NodePoolId=np-1"]));
+}
+
+#[test]
+fn shared_l20() {
+    check("shared-l20", &page("shared-l20", 60, &[]));
+}
+
+#[test]
+fn consumer_4090() {
+    check("consumer-4090", &page("consumer-4090", 60, &[]));
+}
+
+#[test]
+fn faulty() {
+    check("faulty", &page("faulty", 60, &[]));
+}

@@ -1,0 +1,91 @@
+//! What a scraper, a probe and a browser get.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use flate2::read::GzDecoder;
+
+use crate::exporter::Exporter;
+
+fn exporter() -> Exporter {
+    let exporter = Exporter::start(&["--mock=idle-t4", "--collect-interval", "3600000"]);
+    exporter.wait_for("series", |page| page.contains("DCGM_FI_DEV_GPU_UTIL{"));
+    exporter
+}
+
+#[test]
+fn metrics_are_text_whatever_is_accepted() {
+    let exporter = exporter();
+    let plain = exporter.request(
+        "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(plain.status, 200);
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(plain.header("content-length"), Some(plain.body.len().to_string().as_str()));
+    assert_eq!(plain.header("content-encoding"), None);
+    assert_eq!(plain.header("vary"), Some("accept-encoding"));
+}
+
+#[test]
+fn gzip_holds_the_same_page() {
+    let exporter = exporter();
+    let zipped = exporter.request(
+        "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+    let mut page = String::new();
+    GzDecoder::new(zipped.body.as_slice()).read_to_string(&mut page).unwrap();
+    assert_eq!(page, exporter.metrics());
+}
+
+#[test]
+fn head_has_the_length_and_no_body() {
+    let exporter = exporter();
+    let head = exporter.request("HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-length"), Some(exporter.metrics().len().to_string().as_str()));
+    assert!(head.body.is_empty());
+}
+
+#[test]
+fn other_methods_and_paths_are_refused() {
+    let exporter = exporter();
+    let post = exporter.request(
+        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!((post.status, post.header("allow")), (405, Some("get, head")));
+    assert_eq!(exporter.get("/metric").status, 404);
+}
+
+#[test]
+fn probes_and_landing_page() {
+    let exporter = exporter();
+    for (path, body) in [("/healthz", "ok\n"), ("/health", "ok\n"), ("/readyz", "ready\n")] {
+        let answer = exporter.get(path);
+        assert_eq!((answer.status, answer.text().as_str()), (200, body), "{path}");
+    }
+    let landing = exporter.get("/");
+    assert_eq!(landing.header("content-type"), Some("text/html; charset=utf-8"));
+    for link in ["/metrics", "/readyz", "/healthz"] {
+        assert!(landing.text().contains(&format!("href=\"{link}\"")), "{link}");
+    }
+}
+
+#[test]
+fn sigterm_lets_a_request_in_flight_finish_and_exits_with_0() {
+    let exporter = exporter();
+    // A request whose head is not complete yet when the signal comes.
+    let mut slow = TcpStream::connect(exporter.address()).unwrap();
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n").unwrap();
+    // The signal is not sent before the server has begun to read: it answers in order of arrival.
+    assert_eq!(exporter.get("/healthz").status, 200);
+    let ended = std::thread::spawn(move || exporter.terminate());
+    // SIGTERM closes idle connections; this one is told to finish, or closed cleanly if its head
+    // had not been looked at. Either way the exporter ends by itself.
+    let _ = slow.write_all(b"\r\n");
+    let mut answer = Vec::new();
+    let _ = slow.read_to_end(&mut answer);
+    let (status, log) = ended.join().unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("SIGTERM: stopping"), "{log}");
+}

@@ -1,0 +1,17 @@
+//! Tests of the whole product: the real binary, real sockets, the mock library.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod clients;
+mod command;
+mod exporter;
+mod exposition;
+mod faults;
+mod http;
+mod readme;
