@@ -13,7 +13,7 @@ pub const SLOW_TIER: Duration = Duration::from_secs(10);
 pub const RING_READ_EVERY: Duration = Duration::from_secs(5);
 /// A sample shows up in the ring at most this long after it was taken (the firmware hands them
 /// over once a second), so an idle ring's cursor stays this far behind the clock.
-pub const RING_LATENCY: Duration = Duration::from_secs(2);
+pub const RING_LATENCY: Duration = Duration::from_secs(1);
 /// A row stamped further ahead of our clock than this is rubbish.
 pub const STAMP_TOLERANCE: Duration = Duration::from_secs(1);
 /// The largest pid that a 64-bit kernel gives (`PID_MAX_LIMIT`).

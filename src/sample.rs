@@ -132,11 +132,11 @@ impl Sampler {
     /// Moves every GPU's utilization cursor on, without publishing.
     pub fn read_rings(&mut self) {
         let now = self.clock.now();
-        self.collect(now.mono);
+        self.collect_late();
         for seat in &mut self.seats {
             seat.worker.ask(device::Question::Ring(now), now.mono);
         }
-        self.collect(now.mono + self.deadline);
+        self.collect(now, now.mono + self.deadline);
     }
 
     /// Reads everything that is due and returns by the deadline.
@@ -144,7 +144,7 @@ impl Sampler {
         let now = self.clock.now();
         let deadline = now.mono + self.deadline;
         self.cycles += 1;
-        self.collect(now.mono);
+        self.collect_late();
         if self.session.is_none() {
             self.open(now, deadline);
         }
@@ -154,7 +154,7 @@ impl Sampler {
         for seat in &mut self.seats {
             seat.worker.ask(device::Question::Sample(now), now.mono);
         }
-        self.collect(deadline);
+        self.collect(now, deadline);
         let sample = self.sample(now);
         self.close_if_over(now);
         sample
@@ -162,7 +162,10 @@ impl Sampler {
 
     /// Waits until no thread is inside NVML, or until `deadline`.
     pub fn quiesce(&mut self, deadline: Duration) {
-        self.collect(deadline);
+        for seat in &mut self.seats {
+            seat.hear(&self.clock, deadline);
+        }
+        self.hear_driver(deadline);
     }
 
     /// Opens a session and reads its node at once, so that the first page is a full one.
@@ -191,12 +194,22 @@ impl Sampler {
         }
     }
 
-    /// Takes in every answer that comes until `deadline`.
-    fn collect(&mut self, deadline: Duration) {
+    /// Takes in the answers to questions of earlier cycles, as far as they have come.
+    fn collect_late(&mut self) {
+        self.quiesce(Duration::ZERO);
+    }
+
+    /// Takes in the answers to the questions asked at `now` that come until `deadline`. Whoever
+    /// still owes an older answer is not waited for: a hang must not slow down every cycle.
+    fn collect(&mut self, now: Moment, deadline: Duration) {
         for seat in &mut self.seats {
-            seat.hear(&self.clock, deadline);
+            if seat.worker.waiting_since() == Some(now.mono) {
+                seat.hear(&self.clock, deadline);
+            }
         }
-        self.hear_driver(deadline);
+        if self.driver_thread.waiting_since() == Some(now.mono) {
+            self.hear_driver(deadline);
+        }
     }
 
     fn hear_driver(&mut self, deadline: Duration) {

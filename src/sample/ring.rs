@@ -183,7 +183,7 @@ mod tests {
         let (mut ring, mut discards) = primed();
         let now = START + 60 * SECOND;
         ring.absorb(&[], now, &mut discards);
-        assert_eq!(ring.last_seen_us(now), now - 2 * SECOND);
+        assert_eq!(ring.last_seen_us(now), now - SECOND);
         assert_eq!(ring.close().unwrap().shares(1), EngineShares::default());
     }
 
@@ -229,7 +229,78 @@ mod tests {
         assert_eq!(window.busy.len(), 1);
     }
 
+    /// A driver's ring: samples of 1/6 s, handed over once a second, each naming one process's use.
+    struct Driver {
+        samples: Vec<(u64, u32)>,
+    }
+
+    impl Driver {
+        const PERIOD: u64 = SECOND / 6;
+
+        /// One process that works at `percent` while `busy` says so, for `seconds`.
+        fn working(percent: u32, seconds: u64, busy: impl Fn(u64) -> bool) -> Self {
+            let steps = 0..seconds * SECOND / Self::PERIOD;
+            let sample = |at: u64| (START + at, if busy(at) { percent } else { 0 });
+            Self { samples: steps.map(|step| sample(step * Self::PERIOD)).collect() }
+        }
+
+        fn read(&self, last_seen_us: u64, now_us: u64) -> Vec<UtilizationRow> {
+            let handed_over = now_us / SECOND * SECOND;
+            let known: Vec<_> = self.samples.iter().filter(|(at, _)| *at <= handed_over).collect();
+            let ring = &known[known.len().saturating_sub(72)..];
+            let asked: Vec<_> = ring.iter().filter(|(at, _)| *at > last_seen_us).collect();
+            let Some(last_busy) = asked.iter().rev().find(|(_, sm)| *sm > 0) else {
+                return Vec::new();
+            };
+            let sum: u32 = asked.iter().map(|(_, sm)| sm).sum();
+            vec![row(1, last_busy.0, sum / u32::try_from(asked.len()).unwrap())]
+        }
+
+        /// What the cursor makes of it: the mean of each window of `reads` reads, `step` µs apart.
+        fn observed(&self, seconds: u64, step: u64, reads: u64) -> Vec<f64> {
+            let (mut ring, mut discards) = (RingCursor::default(), Discards::default());
+            let mut means = Vec::new();
+            for n in 0..seconds * SECOND / step {
+                let now = START + n * step;
+                let rows = self.read(ring.last_seen_us(now), now);
+                ring.absorb(&rows, now, &mut discards);
+                if n % reads == 0
+                    && let Ok(window) = ring.close()
+                {
+                    means.push(sm(&window, 1));
+                }
+            }
+            assert_eq!(discards, Discards::default());
+            means
+        }
+    }
+
+    #[test]
+    fn a_steady_load_is_told_exactly_however_it_is_read() {
+        let driver = Driver::working(37, 300, |_| true);
+        for (step, reads) in [(SECOND, 1), (1_300_000, 1), (5 * SECOND, 1), (5 * SECOND, 6)] {
+            let means = driver.observed(300, step, reads);
+            assert!(means.len() > 5);
+            // The first reads meet a ring that has just begun to fill.
+            assert!(means.iter().skip(2).all(|mean| (mean - 37.0).abs() < 1e-9), "{means:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn work_in_bursts_is_neither_lost_nor_counted_twice(
+            on in 2_u64..40, off in 2_u64..40, step in 800_000_u64..5_000_000, reads in 1_u64..7,
+        ) {
+            let seconds = 600;
+            let driver =
+                Driver::working(100, seconds, |at| at % ((on + off) * SECOND) < on * SECOND);
+            let means = driver.observed(seconds, step, reads);
+            let mean = means.iter().sum::<f64>() / u32::try_from(means.len()).map(f64::from).unwrap();
+            let work: u32 = driver.samples.iter().map(|(_, sm)| sm).sum();
+            let truth = f64::from(work) / u32::try_from(driver.samples.len()).map(f64::from).unwrap();
+            prop_assert!((mean - truth).abs() < 0.15 * truth + 2.0, "{mean} for {truth}");
+        }
+
         #[test]
         fn no_answer_makes_a_share_that_is_not_a_percentage(
             reads in prop::collection::vec(

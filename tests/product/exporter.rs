@@ -163,7 +163,7 @@ impl Drop for Client {
 }
 
 impl Response {
-    fn parse(answer: &[u8]) -> Self {
+    pub(crate) fn parse(answer: &[u8]) -> Self {
         let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
         let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");

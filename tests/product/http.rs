@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use flate2::read::GzDecoder;
 
-use crate::exporter::Exporter;
+use crate::exporter::{Exporter, Response, Scenario, series};
 
 fn exporter() -> Exporter {
     let exporter = Exporter::start(&["--mock=idle-t4", "--collect-interval", "3600000"]);
@@ -72,20 +72,33 @@ fn probes_and_landing_page() {
 }
 
 #[test]
-fn sigterm_lets_a_request_in_flight_finish_and_exits_with_0() {
-    let exporter = exporter();
-    // A request whose head is not complete yet when the signal comes.
+fn sigterm_lets_a_scrape_in_flight_finish_and_exits_with_0() {
+    // A page that no socket buffer swallows whole, so that its scrape is in flight for as long as
+    // its reader likes.
+    let gpu = "[[gpu]]\nmodel = \"H100\"\n";
+    let processes = "[[process]]\npid = 1000\nname = \"worker\"\ngpus = [0]\n\
+                     memory = \"8 MiB\"\ncount = 500\n";
+    let scenario = Scenario::new("large", &format!("now = 60\n{gpu}{processes}"));
+    let (mock, text) = (scenario.flag(), "x".repeat(256));
+    let labels: Vec<String> = (0..16).map(|n| format!("--extra-label=l{n}={text}")).collect();
+    let labels = labels.iter().map(String::as_str);
+    let flags: Vec<&str> =
+        [mock.as_str(), "--collect-interval", "500"].into_iter().chain(labels).collect();
+    let exporter = Exporter::start(&flags);
+    exporter
+        .wait_for("every process", |page| series(page, "DCGM_CUSTOM_PROCESS_SM_UTIL").len() == 500);
+
     let mut slow = TcpStream::connect(exporter.address()).unwrap();
-    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n").unwrap();
-    // The signal is not sent before the server has begun to read: it answers in order of arrival.
-    assert_eq!(exporter.get("/healthz").status, 200);
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = vec![0; 4096];
+    slow.read_exact(&mut answer).unwrap();
     let ended = std::thread::spawn(move || exporter.terminate());
-    // SIGTERM closes idle connections; this one is told to finish, or closed cleanly if its head
-    // had not been looked at. Either way the exporter ends by itself.
-    let _ = slow.write_all(b"\r\n");
-    let mut answer = Vec::new();
-    let _ = slow.read_to_end(&mut answer);
+    slow.read_to_end(&mut answer).unwrap();
+    let answer = Response::parse(&answer);
+    let announced = answer.header("content-length").unwrap().parse::<usize>().unwrap();
+    assert!(announced > 6_000_000, "{announced}");
+    assert_eq!(answer.body.len(), announced, "the page arrives whole");
     let (status, log) = ended.join().unwrap();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("SIGTERM: stopping"), "{log}");
+    assert!(log.contains("SIGTERM: stopping") && !log.contains("did not finish"), "{log}");
 }

@@ -59,9 +59,15 @@ fn readme_says_what_the_program_says() {
     let mut table = "| series | scope | type | unit | meaning | source | read every | absent |\n\
                      |---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    NODE.iter().for_each(|metric| row(&mut table, "node", metric));
-    DEVICE.iter().for_each(|metric| row(&mut table, "device", metric));
-    PROCESS.iter().for_each(|metric| row(&mut table, "process", metric));
+    for metric in NODE {
+        row(&mut table, "node", metric);
+    }
+    for metric in DEVICE {
+        row(&mut table, "device", metric);
+    }
+    for metric in PROCESS {
+        row(&mut table, "process", metric);
+    }
     check("series", &table);
 
     let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
@@ -74,7 +80,8 @@ fn readme_says_what_the_program_says() {
 }
 
 fn without_trailing_blanks(text: &str) -> String {
-    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
 }
 
 #[test]
