@@ -194,7 +194,9 @@ pub(crate) fn once(args: &[&str]) -> String {
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nvml-exporter"));
     // The developer's own environment must not reach the flags' twins.
-    command.env_clear().args(args).stdout(Stdio::piped());
+    // A killed exporter leaves its stage behind, which is not to pile up in the system's folder.
+    command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+    command.args(args).stdout(Stdio::piped());
     command
 }
 

@@ -236,3 +236,20 @@ fn the_faulty_scenario_plays_every_fault_at_once() {
         );
     }
 }
+
+#[test]
+fn a_driver_that_hangs_at_init_is_named_and_taken_up_when_it_answers() {
+    let hang = "[[fault]]\nfunction = \"nvmlInit_v2\"\nhang = true\n";
+    let scenario = Scenario::new("init", &format!("{TWO_T4}{hang}"));
+    let exporter = start(&scenario);
+    let page = exporter.wait_for("a page", |page| cycles(page) > 2.0);
+    assert_eq!(value(&page, "nvml_exporter_driver_up", &[]), Some(0.0));
+    let readiness = exporter.get("/readyz").text();
+    assert!(readiness.contains("(hung)") && readiness.contains("nvmlInit_v2"), "{readiness}");
+    let threads = thread_count(&exporter);
+    let from = cycles(&page);
+    exporter.wait_for("more cycles", |page| cycles(page) > from + 3.0);
+    assert_eq!(thread_count(&exporter), threads, "no second attempt beside the first");
+    scenario.rewrite(TWO_T4);
+    exporter.wait_for("both GPUs", |page| util(page, 1).is_some());
+}
