@@ -5,10 +5,23 @@
 #![expect(unsafe_code, reason = "a C ABI is made of raw pointers; nothing outside this module is")]
 #![expect(non_snake_case, reason = "the names are NVML's")]
 
+#[macro_use]
+mod shells;
+
+mod clocks;
 mod device;
+mod ecc;
+mod events;
+mod fields;
 mod handle;
+mod nvlink;
+mod pci;
+mod power;
+mod samples;
 mod stage;
 mod system;
+mod thermal;
+mod topology;
 mod usage;
 
 use std::{
@@ -25,6 +38,7 @@ use nvml_wrapper_sys::bindings::{NvmlLib, nvmlDevice_t, nvmlReturn_t};
 
 use crate::{
     code::{Answer, Code},
+    number::clamp_u32,
     world::{Board, World, complain},
 };
 
@@ -51,20 +65,60 @@ exports! {
     device:
         nvmlDeviceGetName nvmlDeviceGetUUID nvmlDeviceGetSerial nvmlDeviceGetIndex
         nvmlDeviceGetMinorNumber nvmlDeviceGetBrand nvmlDeviceGetArchitecture
-        nvmlDeviceGetCudaComputeCapability
+        nvmlDeviceGetCudaComputeCapability nvmlDeviceGetBoardPartNumber nvmlDeviceGetBoardId
+        nvmlDeviceGetMultiGpuBoard nvmlDeviceGetVbiosVersion nvmlDeviceGetInforomImageVersion
+        nvmlDeviceGetInforomVersion nvmlDeviceGetGspFirmwareVersion nvmlDeviceGetGspFirmwareMode
+        nvmlDeviceGetNumGpuCores nvmlDeviceGetMemoryBusWidth nvmlDeviceGetVirtualizationMode
+        nvmlDeviceGetDisplayMode nvmlDeviceGetDisplayActive
+        nvmlDeviceGetPersistenceMode nvmlDeviceGetComputeMode nvmlDeviceGetMigMode
+        nvmlDeviceGetAccountingMode nvmlDeviceGetAccountingBufferSize
+        nvmlDeviceGetAccountingPids nvmlDeviceGetAccountingStats;
+    pci:
         nvmlDeviceGetPciInfo nvmlDeviceGetPciInfo_v2 nvmlDeviceGetPciInfo_v3
-        nvmlDeviceGetPersistenceMode nvmlDeviceGetComputeMode nvmlDeviceGetEccMode
-        nvmlDeviceGetMigMode nvmlDeviceGetTemperature nvmlDeviceGetClockInfo
-        nvmlDeviceGetMaxClockInfo nvmlDeviceGetPowerUsage nvmlDeviceGetEnforcedPowerLimit
-        nvmlDeviceGetPowerManagementLimit nvmlDeviceGetTotalEnergyConsumption
-        nvmlDeviceGetPcieReplayCounter nvmlDeviceGetPerformanceState
-        nvmlDeviceGetFanSpeed nvmlDeviceGetFanSpeed_v2
+        nvmlDeviceGetPciInfoExt nvmlDeviceGetPcieReplayCounter nvmlDeviceGetPcieThroughput
+        nvmlDeviceGetCurrPcieLinkGeneration nvmlDeviceGetCurrPcieLinkWidth
+        nvmlDeviceGetMaxPcieLinkGeneration nvmlDeviceGetGpuMaxPcieLinkGeneration
+        nvmlDeviceGetMaxPcieLinkWidth nvmlDeviceGetPcieLinkMaxSpeed nvmlDeviceGetPcieSpeed
+        nvmlDeviceGetBusType;
+    clocks:
+        nvmlDeviceGetClockInfo nvmlDeviceGetMaxClockInfo nvmlDeviceGetClock
+        nvmlDeviceGetApplicationsClock nvmlDeviceGetDefaultApplicationsClock
+        nvmlDeviceGetMaxCustomerBoostClock nvmlDeviceGetAutoBoostedClocksEnabled
+        nvmlDeviceGetAdaptiveClockInfoStatus
+        nvmlDeviceGetPerformanceState nvmlDeviceGetPowerState nvmlDeviceGetViolationStatus
         nvmlDeviceGetCurrentClocksThrottleReasons nvmlDeviceGetCurrentClocksEventReasons
         nvmlDeviceGetSupportedClocksThrottleReasons nvmlDeviceGetSupportedClocksEventReasons;
+    power:
+        nvmlDeviceGetPowerUsage nvmlDeviceGetTotalEnergyConsumption
+        nvmlDeviceGetPowerManagementMode nvmlDeviceGetPowerManagementLimit
+        nvmlDeviceGetPowerManagementDefaultLimit nvmlDeviceGetPowerManagementLimitConstraints
+        nvmlDeviceGetEnforcedPowerLimit nvmlDeviceGetPowerSource;
+    thermal:
+        nvmlDeviceGetTemperature nvmlDeviceGetTemperatureV nvmlDeviceGetTemperatureThreshold
+        nvmlDeviceGetFanSpeed nvmlDeviceGetFanSpeed_v2 nvmlDeviceGetTargetFanSpeed
+        nvmlDeviceGetMinMaxFanSpeed nvmlDeviceGetNumFans;
+    ecc:
+        nvmlDeviceGetEccMode nvmlDeviceGetDefaultEccMode nvmlDeviceGetTotalEccErrors
+        nvmlDeviceGetMemoryErrorCounter nvmlDeviceGetDetailedEccErrors
+        nvmlDeviceGetSramEccErrorStatus nvmlDeviceGetRetiredPages nvmlDeviceGetRetiredPages_v2
+        nvmlDeviceGetRetiredPagesPendingStatus nvmlDeviceGetRemappedRows
+        nvmlDeviceGetRowRemapperHistogram;
+    nvlink:
+        nvmlDeviceGetNvLinkState nvmlDeviceGetNvLinkVersion nvmlDeviceGetNvLinkCapability
+        nvmlDeviceGetNvLinkErrorCounter nvmlDeviceGetNvLinkRemotePciInfo_v2
+        nvmlDeviceGetNvLinkRemoteDeviceType;
+    topology:
+        nvmlDeviceGetTopologyCommonAncestor nvmlDeviceGetP2PStatus nvmlDeviceOnSameBoard;
+    events:
+        nvmlDeviceGetSupportedEventTypes nvmlDeviceRegisterEvents
+        nvmlEventSetCreate nvmlEventSetFree nvmlEventSetWait nvmlEventSetWait_v2;
+    fields: nvmlDeviceGetFieldValues;
+    samples: nvmlDeviceGetSamples nvmlDeviceGetProcessesUtilizationInfo;
     usage:
         nvmlDeviceGetMemoryInfo nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetBAR1MemoryInfo
         nvmlDeviceGetUtilizationRates nvmlDeviceGetEncoderUtilization
-        nvmlDeviceGetDecoderUtilization nvmlDeviceGetFieldValues nvmlDeviceGetProcessUtilization
+        nvmlDeviceGetDecoderUtilization nvmlDeviceGetJpgUtilization nvmlDeviceGetOfaUtilization
+        nvmlDeviceGetProcessUtilization
         nvmlDeviceGetComputeRunningProcesses nvmlDeviceGetComputeRunningProcesses_v2
         nvmlDeviceGetComputeRunningProcesses_v3
         nvmlDeviceGetGraphicsRunningProcesses nvmlDeviceGetGraphicsRunningProcesses_v2
@@ -139,6 +193,46 @@ unsafe fn put<T>(out: *mut T, value: T) -> Answer<()> {
     // SAFETY: not null, so valid for this write, says our caller.
     unsafe { out.write(value) };
     Ok(())
+}
+
+/// Writes the rows if there is room for all of them, and in any case how many there are.
+///
+/// # Safety
+/// `count` is null or valid for reads and writes; `out` is null or valid for writes of so many rows.
+unsafe fn put_rows<R: Copy>(count: *mut c_uint, out: *mut R, rows: &[R]) -> Answer<()> {
+    if count.is_null() {
+        return Err(Code::INVALID_ARGUMENT);
+    }
+    // SAFETY: not null, so the caller's count.
+    let room = if out.is_null() { 0 } else { unsafe { count.read() } };
+    let needed = clamp_u32(rows.len());
+    // SAFETY: as above.
+    unsafe { count.write(needed) };
+    if needed > room {
+        return Err(Code::INSUFFICIENT_SIZE);
+    }
+    if needed > 0 {
+        // SAFETY: there is room for `room` rows, which is no less; the caller's rows are not ours.
+        unsafe { rows.as_ptr().copy_to_nonoverlapping(out, rows.len()) };
+    }
+    Ok(())
+}
+
+/// The caller's struct, if it is of this version: its first member says so, and how long it is.
+///
+/// # Safety
+/// `given` is null or valid for a read of `T`, which begins with an `unsigned int`.
+unsafe fn versioned<T: Copy>(given: *const T, version: c_uint) -> Answer<T> {
+    if given.is_null() {
+        return Err(Code::INVALID_ARGUMENT);
+    }
+    let expected = (version << 24) | clamp_u32(size_of::<T>());
+    // SAFETY: not null, so the caller's struct. A caller of another version has given another length.
+    if unsafe { given.cast::<c_uint>().read() } != expected {
+        return Err(Code::ARGUMENT_VERSION_MISMATCH);
+    }
+    // SAFETY: as above, and of this version.
+    Ok(unsafe { given.read() })
 }
 
 /// Writes `text` and a NUL to a buffer of `length` bytes, or nothing if it is too short.

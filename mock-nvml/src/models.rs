@@ -1,8 +1,8 @@
-//! GPU models as data. A new model is one more entry of [`MODELS`].
-//!
-//! Names, framebuffer, power limits, PCI device ids, CUDA capability and top clocks are meant to be those
-//! of the real boards. Reserved and base memory, subsystem ids, idle clocks and power, the thermal figures
-//! and the sample period are plausible, not measured: no test of a client may lean on them as facts.
+//! GPU models as data: [`MODELS`] has one entry for each.
+
+mod table;
+
+pub(crate) use self::table::{BLACKWELL, MODELS};
 
 /// 1 MiB in bytes.
 pub(crate) const MIB: u64 = 1 << 20;
@@ -27,14 +27,62 @@ pub(crate) struct Thermals {
     pub(crate) full: f64,
     /// From here on the driver slows the clocks.
     pub(crate) slowdown: f64,
-    /// How much warmer the memory is than the core, where the board tells.
-    pub(crate) memory_above: Option<f64>,
+    /// From here on the board shuts itself down.
+    pub(crate) shutdown: f64,
+    /// The highest temperature at which the core is meant to work.
+    pub(crate) core_max: f64,
+    /// Of the memory, where the board tells.
+    pub(crate) memory: Option<MemoryThermals>,
     /// Time constant of the heat sink in seconds.
     pub(crate) lag: f64,
 }
 
+/// How warm the memory is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryThermals {
+    /// How much warmer than the core, in °C.
+    pub(crate) above: f64,
+    /// The highest temperature at which it is meant to work, in °C.
+    pub(crate) max: f64,
+}
+
+/// A PCIe slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// Generation of the link.
+    pub(crate) generation: u32,
+    /// Lanes.
+    pub(crate) width: u32,
+}
+
+/// The NVLinks of a board. All of them go to switches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NvLinks {
+    /// How many.
+    pub(crate) count: u32,
+    /// `nvmlNvlinkVersion_t`.
+    pub(crate) version: u32,
+    /// What one carries in one direction, in MB/s.
+    pub(crate) speed: u32,
+}
+
+/// What a board does about memory that errs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Nothing.
+    Nothing,
+    /// The driver retires pages.
+    Pages,
+    /// The board remaps rows; it has spare ones in so many banks.
+    Rows {
+        /// Banks.
+        banks: u32,
+    },
+}
+
 /// What is the same for all boards of a kind.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with one another")]
 pub(crate) struct Model {
     /// How scenarios call it.
     pub(crate) key: &'static str,
@@ -64,18 +112,46 @@ pub(crate) struct Model {
     pub(crate) boost: Clocks,
     /// Largest clocks that the board names.
     pub(crate) max: Clocks,
+    /// Clocks that applications get by default, where the board lets them be set.
+    pub(crate) applications: Option<Clocks>,
+    /// The SM clock that the board promises under full load, in MHz.
+    pub(crate) base_sm: u32,
     /// `nvmlPstates_t` doing nothing.
     pub(crate) idle_pstate: u32,
     /// Power doing nothing, in W.
     pub(crate) idle_watts: f64,
     /// Power limit, in W.
     pub(crate) limit_watts: f64,
+    /// The least and the most that the power limit can be set to, in W.
+    pub(crate) limits_watts: (f64, f64),
     /// See [`Thermals`].
     pub(crate) thermals: Thermals,
     /// Seconds between two samples of the utilization ring.
     pub(crate) sample_period: f64,
     /// Number of fans that the driver governs.
     pub(crate) fans: u32,
+    /// Its PCIe link at its best.
+    pub(crate) pcie: Slot,
+    /// Its NVLinks, if any.
+    pub(crate) nvlinks: Option<NvLinks>,
+    /// CUDA cores.
+    pub(crate) cores: u32,
+    /// Width of the memory bus in bits.
+    pub(crate) bus_width: u32,
+    /// Whether it has engines for JPEG and for optical flow.
+    pub(crate) jpg_ofa: bool,
+    /// Whether the driver counts the time for which it held the clocks down.
+    pub(crate) violations: bool,
+    /// What it does about memory that errs.
+    pub(crate) repair: Repair,
+    /// Whether a GSP runs the driver's firmware.
+    pub(crate) gsp: bool,
+    /// Board part number, where it tells.
+    pub(crate) part: Option<&'static str>,
+    /// VBIOS version.
+    pub(crate) vbios: &'static str,
+    /// InfoROM image version, where there is an InfoROM.
+    pub(crate) inforom: Option<&'static str>,
     /// Whether ECC is on; `None` where the board has none.
     pub(crate) ecc: Option<bool>,
     /// Whether persistence mode is on.
@@ -84,144 +160,15 @@ pub(crate) struct Model {
     pub(crate) serial: bool,
 }
 
-const BRAND_GEFORCE: u32 = 5;
-const BRAND_NVIDIA: u32 = 14;
-const TURING: u32 = 6;
-const ADA: u32 = 8;
-const HOPPER: u32 = 9;
-
-/// All models.
-pub(crate) static MODELS: &[Model] = &[
-    Model {
-        key: "T4",
-        name: "Tesla T4",
-        brand: BRAND_NVIDIA,
-        architecture: TURING,
-        cuda: (7, 5),
-        pci_device: 0x1EB8_10DE,
-        pci_subsystem: 0x12A2_10DE,
-        total_mib: 15_360,
-        reserved_mib: 426,
-        base_mib: 2,
-        bar1_mib: 256,
-        idle: Clocks { sm: 300, mem: 405, video: 540 },
-        boost: Clocks { sm: 1_590, mem: 5_000, video: 1_470 },
-        max: Clocks { sm: 1_590, mem: 5_001, video: 1_470 },
-        idle_pstate: 8,
-        idle_watts: 9.5,
-        limit_watts: 70.0,
-        thermals: Thermals {
-            idle: 33.0,
-            full: 78.0,
-            slowdown: 93.0,
-            memory_above: None,
-            lag: 40.0,
-        },
-        sample_period: 1.0 / 6.0,
-        fans: 0,
-        ecc: Some(true),
-        persistence: true,
-        serial: true,
-    },
-    Model {
-        key: "L20",
-        name: "NVIDIA L20",
-        brand: BRAND_NVIDIA,
-        architecture: ADA,
-        cuda: (8, 9),
-        pci_device: 0x26BA_10DE,
-        pci_subsystem: 0x1957_10DE,
-        total_mib: 46_068,
-        reserved_mib: 598,
-        base_mib: 4,
-        bar1_mib: 65_536,
-        idle: Clocks { sm: 210, mem: 405, video: 1_185 },
-        boost: Clocks { sm: 2_520, mem: 9_001, video: 1_965 },
-        max: Clocks { sm: 2_520, mem: 9_001, video: 1_965 },
-        idle_pstate: 8,
-        idle_watts: 33.0,
-        limit_watts: 275.0,
-        thermals: Thermals {
-            idle: 31.0,
-            full: 71.0,
-            slowdown: 92.0,
-            memory_above: None,
-            lag: 35.0,
-        },
-        sample_period: 1.0 / 6.0,
-        fans: 0,
-        ecc: Some(true),
-        persistence: true,
-        serial: true,
-    },
-    Model {
-        key: "H100",
-        name: "NVIDIA H100 80GB HBM3",
-        brand: BRAND_NVIDIA,
-        architecture: HOPPER,
-        cuda: (9, 0),
-        pci_device: 0x2330_10DE,
-        pci_subsystem: 0x16C1_10DE,
-        total_mib: 81_559,
-        reserved_mib: 551,
-        base_mib: 4,
-        bar1_mib: 131_072,
-        idle: Clocks { sm: 345, mem: 2_619, video: 765 },
-        boost: Clocks { sm: 1_980, mem: 2_619, video: 1_545 },
-        max: Clocks { sm: 1_980, mem: 2_619, video: 1_545 },
-        idle_pstate: 0,
-        idle_watts: 70.0,
-        limit_watts: 700.0,
-        thermals: Thermals {
-            idle: 29.0,
-            full: 66.0,
-            slowdown: 87.0,
-            memory_above: Some(9.0),
-            lag: 25.0,
-        },
-        sample_period: 1.0 / 6.0,
-        fans: 0,
-        ecc: Some(true),
-        persistence: true,
-        serial: true,
-    },
-    Model {
-        key: "RTX 4090",
-        name: "NVIDIA GeForce RTX 4090",
-        brand: BRAND_GEFORCE,
-        architecture: ADA,
-        cuda: (8, 9),
-        pci_device: 0x2684_10DE,
-        pci_subsystem: 0x889D_1043,
-        total_mib: 24_564,
-        reserved_mib: 347,
-        base_mib: 2,
-        bar1_mib: 32_768,
-        idle: Clocks { sm: 210, mem: 405, video: 1_185 },
-        boost: Clocks { sm: 2_745, mem: 10_501, video: 2_145 },
-        max: Clocks { sm: 3_105, mem: 10_501, video: 2_415 },
-        idle_pstate: 8,
-        idle_watts: 18.0,
-        limit_watts: 450.0,
-        thermals: Thermals {
-            idle: 34.0,
-            full: 68.0,
-            slowdown: 90.0,
-            memory_above: None,
-            lag: 30.0,
-        },
-        sample_period: 1.0 / 6.0,
-        fans: 2,
-        ecc: Some(false),
-        persistence: false,
-        serial: false,
-    },
-];
-
 impl Model {
     /// The model that scenarios call `key`.
     pub(crate) fn find(key: &str) -> Option<&'static Self> {
         MODELS.iter().find(|model| model.key == key)
+    }
+
+    /// Whether it counts memory errors: it has ECC, and ECC is on.
+    pub(crate) fn counts_errors(&self) -> bool {
+        self.ecc == Some(true)
     }
 
     /// Framebuffer that processes can have, in bytes.
@@ -247,6 +194,12 @@ mod tests {
             );
             assert!(model.thermals.idle < model.thermals.full, "{key}");
             assert!(model.thermals.full < model.thermals.slowdown, "{key}");
+            assert!(model.thermals.slowdown < model.thermals.shutdown, "{key}");
+            assert!(model.limits_watts.0 < model.limit_watts, "{key}");
+            assert!(model.limit_watts <= model.limits_watts.1, "{key}");
+            assert!(model.base_sm < model.boost.sm, "{key}");
+            assert!(model.repair == Repair::Nothing || model.counts_errors(), "{key}");
+            assert!(model.applications.is_none_or(|clocks| clocks.sm <= model.max.sm), "{key}");
             assert!(model.sample_period > 0.0, "{key}");
             assert_eq!(MODELS.iter().filter(|other| other.key == key).count(), 1, "{key}");
         }

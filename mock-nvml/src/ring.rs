@@ -27,6 +27,10 @@ pub(crate) struct Row {
     pub(crate) enc: u32,
     /// The same of the decoder.
     pub(crate) dec: u32,
+    /// The same of the JPEG decoder.
+    pub(crate) jpg: u32,
+    /// The same of the optical flow accelerator.
+    pub(crate) ofa: u32,
 }
 
 /// When and since when a ring has been sampled.
@@ -71,7 +75,7 @@ impl Ring {
 
     /// The stamp (wall µs) and world time of each sample, oldest first. Stamps lie on the grid of
     /// the period, whatever world time does.
-    fn samples(self, now: Now) -> impl Iterator<Item = (u64, f64)> {
+    pub(crate) fn samples(self, now: Now) -> impl Iterator<Item = (u64, f64)> {
         let period = u64::from(round_u32(self.period * 1e6)).max(1);
         let newest = now.wall / period;
         (newest.saturating_sub(DEPTH - 1)..=newest)
@@ -93,7 +97,16 @@ fn world_at(now: Now, stamp: u64) -> f64 {
 fn row(pid: u32, stamp: u64, sum: Load, samples: u64) -> Row {
     // Rounded down, as integers divide: the rows of a full engine must not sum to more than 100.
     let mean = |sum: f64| floor_u32(sum / float(samples));
-    Row { pid, stamp, sm: mean(sum.sm), mem: mean(sum.mem), enc: mean(sum.enc), dec: mean(sum.dec) }
+    Row {
+        pid,
+        stamp,
+        sm: mean(sum.sm),
+        mem: mean(sum.mem),
+        enc: mean(sum.enc),
+        dec: mean(sum.dec),
+        jpg: mean(sum.jpg),
+        ofa: mean(sum.ofa),
+    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ mod check;
 mod complaint;
 mod curves;
 mod file;
+pub(crate) mod hardware;
 mod memory;
 mod source;
 
 use std::time::Duration;
 
+use self::hardware::{Hardware, Xid};
 pub(crate) use self::{
     complaint::Complaint,
     file::GarbageRow,
@@ -31,6 +33,8 @@ pub(crate) struct Scenario {
     pub(crate) processes: Vec<Process>,
     /// Rows of nonsense in the utilization rings.
     pub(crate) garbage: Vec<Garbage>,
+    /// XIDs, in order of time.
+    pub(crate) xids: Vec<Xid>,
     /// Calls that answer something else than the truth.
     pub(crate) faults: Vec<Fault>,
 }
@@ -69,6 +73,14 @@ pub(crate) struct Driver {
     pub(crate) reloads: Vec<Window>,
 }
 
+impl Driver {
+    /// The branch: the first number of the version.
+    pub(crate) fn branch(&self) -> u32 {
+        let first = self.version.split('.').next().unwrap_or_default();
+        first.parse().unwrap_or(u32::MAX)
+    }
+}
+
 /// One GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Gpu {
@@ -90,6 +102,8 @@ pub(crate) struct Gpu {
     pub(crate) ambient: f64,
     /// When it has fallen off the bus.
     pub(crate) lost: Vec<Window>,
+    /// What is wrong with it.
+    pub(crate) hardware: Hardware,
     /// Indexes of its processes.
     pub(crate) processes: Vec<usize>,
 }
@@ -165,6 +179,16 @@ pub(crate) struct Process {
     pub(crate) enc: Curve,
     /// Load of the decoder.
     pub(crate) dec: Curve,
+    /// Load of the JPEG decoder.
+    pub(crate) jpg: Curve,
+    /// Load of the optical flow accelerator.
+    pub(crate) ofa: Curve,
+    /// What it moves over NVLink in each direction, in MiB/s.
+    pub(crate) nvlink: Curve,
+    /// What its GPU sends over PCIe, in MiB/s.
+    pub(crate) pcie_tx: Curve,
+    /// What its GPU receives over PCIe, in MiB/s.
+    pub(crate) pcie_rx: Curve,
     /// When it is alive; from minus infinity if it ran before the world began.
     pub(crate) life: Window,
     /// When it is a zombie.

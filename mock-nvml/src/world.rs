@@ -5,12 +5,15 @@
 //! others from answering.
 
 mod board;
+mod events;
 mod handles;
 pub(crate) mod load;
 mod physics;
 mod session;
 mod state;
 mod tracks;
+mod traffic;
+mod violations;
 
 use std::{
     path::Path,
@@ -18,9 +21,16 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::board::{Board, FieldValue, List, Memory, ProcessRow};
+pub(crate) use self::board::{
+    Board, Direction, FieldValue, LinkError, List, Memory, ProcessRow, SpareRows,
+};
+use self::events::Registration;
 pub(crate) use self::state::Named;
 use self::state::State;
+pub(crate) use self::{
+    events::{Event, supported},
+    traffic::lane_speed,
+};
 use crate::{
     clock::{self, Now},
     code::{Answer, Code},
@@ -34,6 +44,8 @@ use crate::{
 const LOOK: f64 = 0.025;
 /// How often a hung call looks whether it may go on.
 const HANG_POLL: Duration = Duration::from_millis(20);
+/// How often a call that waits for an event looks for one.
+const EVENT_POLL: Duration = Duration::from_millis(5);
 
 /// The node that this library simulates.
 #[derive(Debug)]
@@ -133,6 +145,66 @@ impl World {
         read(&self.enter(function, target, look)?)
     }
 
+    /// A new set of events.
+    pub(crate) fn create_set(&self, function: &str) -> Answer<usize> {
+        let target = |state: &State| state.session.check().map(|()| None);
+        self.enter(function, target, |state, _| Ok(state.events.create(state.session.serial())))
+    }
+
+    /// The end of a set of events.
+    pub(crate) fn free_set(&self, function: &str, set: usize) -> Answer<()> {
+        let target = |state: &State| state.session.check().map(|()| None);
+        self.enter(function, target, |state, _| state.events.free(set, state.session.serial()))
+    }
+
+    /// Has a set hear of a GPU's events of some types from now on.
+    pub(crate) fn register(
+        &self,
+        function: &str,
+        handle: usize,
+        types: u64,
+        set: usize,
+    ) -> Answer<()> {
+        let target = |state: &State| state.held_by(handle).map(Some);
+        self.enter(function, target, |state, now| {
+            let gpu = state.held_by(handle)?;
+            let model = state.scenario.gpus.get(gpu).ok_or(Code::GPU_IS_LOST)?.model;
+            if types & !supported(model) != 0 {
+                return Err(Code::NOT_SUPPORTED);
+            }
+            let serial = state.session.serial();
+            state.events.register(
+                set,
+                serial,
+                Registration { gpu, handle, types, since: now.world },
+            )
+        })
+    }
+
+    /// Waits for the next event of a set.
+    ///
+    /// # Errors
+    /// `TIMEOUT` if none has come in that time.
+    pub(crate) fn wait(&self, function: &str, set: usize, timeout: Duration) -> Answer<Event> {
+        let target = |state: &State| state.session.check().map(|()| None);
+        let next = |state: &mut State, now: Now| {
+            state.events.next(set, state.session.serial(), &state.scenario, now.world)
+        };
+        let deadline = clock::now(None).real + timeout.as_secs_f64();
+        let mut delayed = false;
+        loop {
+            if let Some(event) = self.enter_again(function, delayed, target, next)? {
+                return Ok(event);
+            }
+            delayed = true;
+            let left = deadline - clock::now(None).real;
+            if left <= 0.0 {
+                return Err(Code::TIMEOUT);
+            }
+            clock::pause(EVENT_POLL.min(Duration::try_from_secs_f64(left).unwrap_or(EVENT_POLL)));
+        }
+    }
+
     /// Answers a call: whose GPU it is about, then what the scenario's faults do to it, then `act`.
     fn enter<T>(
         &self,
@@ -140,7 +212,17 @@ impl World {
         target: impl Fn(&State) -> Answer<Option<usize>>,
         act: impl FnOnce(&mut State, Now) -> Answer<T>,
     ) -> Answer<T> {
-        let mut delayed = false;
+        self.enter_again(function, false, target, act)
+    }
+
+    /// The same; a call that has been `delayed` is not delayed again.
+    fn enter_again<T>(
+        &self,
+        function: &str,
+        mut delayed: bool,
+        target: impl Fn(&State) -> Answer<Option<usize>>,
+        act: impl FnOnce(&mut State, Now) -> Answer<T>,
+    ) -> Answer<T> {
         loop {
             self.follow();
             let wait = {

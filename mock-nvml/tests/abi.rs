@@ -221,7 +221,7 @@ fn fields_answer_one_by_one() {
                 [[fault]]\nfunction = \"nvmlDeviceGetFieldValues\"\ngpu = 0\nfield = 94\ncode = \"UNKNOWN\"";
     let stage = Stage::playing(text);
     let nvml = stage.nvml();
-    let ids = [82, 83, 94, 1].map(nvml_wrapper::structs::device::FieldId);
+    let ids = [82, 83, 94, 60].map(nvml_wrapper::structs::device::FieldId);
     let codes = |gpu: u32| {
         let values = nvml.device_by_index(gpu).unwrap().field_values_for(&ids).unwrap();
         values.into_iter().map(|one| error(one.and_then(|one| one.value))).collect::<Vec<_>>()

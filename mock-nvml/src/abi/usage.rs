@@ -1,22 +1,18 @@
-//! Memory, utilization, processes and fields.
+//! Memory, utilization and processes.
 
-use std::{
-    ffi::{c_int, c_longlong, c_uint, c_ulonglong},
-    slice,
-};
+use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlBAR1Memory_t, nvmlDevice_t, nvmlFieldValue_t, nvmlMemory_t, nvmlMemory_v2_t,
-    nvmlProcessInfo_v1_t, nvmlProcessInfo_v2_t, nvmlProcessUtilizationSample_t, nvmlReturn_t,
-    nvmlUtilization_t, nvmlValue_t,
+    nvmlBAR1Memory_t, nvmlDevice_t, nvmlMemory_t, nvmlMemory_v2_t, nvmlProcessInfo_v1_t,
+    nvmlProcessInfo_v2_t, nvmlProcessUtilizationSample_t, nvmlReturn_t, nvmlUtilization_t,
 };
 
-use super::{board, dispatch, put};
+use super::{board, dispatch, put, put_rows};
 use crate::{
     code::{Answer, Code},
-    number::clamp_u32,
+    models::BLACKWELL,
     ring::Row,
-    world::{Board, FieldValue, List, ProcessRow},
+    world::{Board, List, ProcessRow},
 };
 
 /// Where a process runs that runs in no MIG instance.
@@ -98,9 +94,9 @@ macro_rules! engines {
             period: *mut c_uint,
         ) -> nvmlReturn_t {
             dispatch(|| {
-                let read: fn(&Board) -> c_uint = $read;
+                let read: fn(&Board) -> Answer<c_uint> = $read;
                 let (percent, micros) = board(stringify!($name), device, |board| {
-                    Ok((read(board), board.sample_period_us()))
+                    Ok((read(board)?, board.sample_period_us()))
                 })?;
                 if period.is_null() {
                     return Err(Code::INVALID_ARGUMENT);
@@ -115,8 +111,10 @@ macro_rules! engines {
 }
 
 engines! {
-    nvmlDeviceGetEncoderUtilization = Board::encoder;
-    nvmlDeviceGetDecoderUtilization = Board::decoder;
+    nvmlDeviceGetEncoderUtilization = |board| Ok(board.encoder());
+    nvmlDeviceGetDecoderUtilization = |board| Ok(board.decoder());
+    nvmlDeviceGetJpgUtilization = Board::jpg;
+    nvmlDeviceGetOfaUtilization = Board::ofa;
 }
 
 /// Functions that give a process list.
@@ -190,6 +188,10 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
         let room = unsafe { count.read() };
         let sized = !samples.is_null() && room > 0;
         let rows = board("nvmlDeviceGetProcessUtilization", device, |board| {
+            // From Blackwell on, only the newer call tells.
+            if board.model().architecture >= BLACKWELL {
+                return Err(Code::NOT_SUPPORTED);
+            }
             if sized { board.ring(last_seen) } else { Ok(vec![]) }
         })?;
         if !sized {
@@ -212,60 +214,4 @@ fn sample(row: Row) -> nvmlProcessUtilizationSample_t {
         encUtil: row.enc,
         decUtil: row.dec,
     }
-}
-
-/// Writes the rows if there is room for all of them, and in any case how many there are.
-///
-/// # Safety
-/// `count` is null or valid for reads and writes; `out` is null or valid for writes of so many rows.
-unsafe fn put_rows<R: Copy>(count: *mut c_uint, out: *mut R, rows: &[R]) -> Answer<()> {
-    if count.is_null() {
-        return Err(Code::INVALID_ARGUMENT);
-    }
-    // SAFETY: not null, so the caller's count.
-    let room = if out.is_null() { 0 } else { unsafe { count.read() } };
-    let needed = clamp_u32(rows.len());
-    // SAFETY: as above.
-    unsafe { count.write(needed) };
-    if needed > room {
-        return Err(Code::INSUFFICIENT_SIZE);
-    }
-    if needed > 0 {
-        // SAFETY: there is room for `room` rows, which is no less; the caller's rows are not ours.
-        unsafe { rows.as_ptr().copy_to_nonoverlapping(out, rows.len()) };
-    }
-    Ok(())
-}
-
-#[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn nvmlDeviceGetFieldValues(
-    device: nvmlDevice_t,
-    count: c_int,
-    values: *mut nvmlFieldValue_t,
-) -> nvmlReturn_t {
-    dispatch(|| {
-        let board = board("nvmlDeviceGetFieldValues", device, |board| Ok(board.clone()))?;
-        let count = usize::try_from(count).map_err(|_| Code::INVALID_ARGUMENT)?;
-        if count == 0 || values.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
-        }
-        // SAFETY: the caller gives so many structs, which nobody else uses during the call.
-        for value in unsafe { slice::from_raw_parts_mut(values, count) } {
-            fill(value, &board);
-        }
-        Ok(())
-    })
-}
-
-fn fill(value: &mut nvmlFieldValue_t, board: &Board) {
-    let answer = board.field(value.fieldId);
-    value.nvmlReturn = answer.err().map_or(0, |code| code.0);
-    value.timestamp = c_longlong::try_from(board.now().wall).unwrap_or(c_longlong::MAX);
-    value.latencyUsec = 1;
-    // All of the union is written, so that nothing stale is left beside a short value.
-    (value.valueType, value.value) = match answer {
-        Ok(FieldValue::U32(number)) => (1, nvmlValue_t { ullVal: c_ulonglong::from(number) }),
-        Ok(FieldValue::U64(number)) => (3, nvmlValue_t { ullVal: number }),
-        Err(_) => (0, nvmlValue_t { ullVal: 0 }),
-    };
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod gpus;
+mod hardware;
 mod processes;
 
 use std::ops::Range;
@@ -32,6 +33,7 @@ pub(super) fn check(seed: &str, file: &File) -> Checked<Scenario> {
             .iter()
             .map(|table| faults::check(table, count))
             .collect::<Checked<_>>()?,
+        xids: hardware::xids(&file.xid, count)?,
         gpus,
         processes,
     })
@@ -168,7 +170,8 @@ mod tests {
             (&format!("now = -1\n{GPU}"), "1: now = -1: hold the clock at 0 to 100000 seconds"),
             (
                 "[[gpu]]\nmodel = \"T5\"\n",
-                "2: no model \"T5\", did you mean \"T4\"? the models are T4, L20, H100, RTX 4090",
+                "2: no model \"T5\", did you mean \"T4\"? the models are T4, L20, L40S, A100, \
+                 H100, H200, B200, RTX 4090",
             ),
             ("[[gpu]]\nmodel = \"T4\"\ncount = 65\n", "3: more than 64 GPUs: leave some out"),
             ("[[gpu]]\nmodel = \"T4\"\ncount = 0\n", "3: count = 0: give 1 or more"),
@@ -179,7 +182,8 @@ mod tests {
             (
                 "[[gpu]]\nmodel = \"T4\"\ncuont = 2\n",
                 "3: unknown key \"cuont\", did you mean \"count\"? known here: model, count, uuid, \
-                 serial, minor, pcie_replays_per_hour, ambient, lost",
+                 serial, minor, pcie_replays_per_hour, ambient, lost, ecc, retired, remapped, \
+                 nvlink, slowed",
             ),
             ("[[gpu]]\ncount = 2\n", "1: the key \"model\" is missing: add it"),
             (

@@ -8,31 +8,59 @@ use super::{
 };
 use crate::curve::Curve;
 
-/// The curve that the text of `key` says; nothing said is no load.
+/// What a curve may say.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// Its highest value.
+    most: f64,
+    /// What it counts.
+    unit: &'static str,
+}
+
+const PERCENT: Scale = Scale { most: 100.0, unit: "%" };
+const RATE: Scale = Scale { most: 10_000_000.0, unit: "MiB/s" };
+
+impl Scale {
+    fn holds(self, value: f64) -> bool {
+        (0.0..=self.most).contains(&value)
+    }
+}
+
+/// The load that the text of `key` says, in percent; nothing said is no load.
 pub(super) fn check(key: &str, text: Option<&Spanned<CurveText>>) -> Checked<Curve> {
+    scaled(key, text, PERCENT)
+}
+
+/// The traffic that the text of `key` says, in MiB/s; nothing said is none.
+pub(super) fn rate(key: &str, text: Option<&Spanned<CurveText>>) -> Checked<Curve> {
+    scaled(key, text, RATE)
+}
+
+fn scaled(key: &str, text: Option<&Spanned<CurveText>>, scale: Scale) -> Checked<Curve> {
     let Some(text) = text else { return Ok(Curve::default()) };
+    let Scale { most, unit } = scale;
     match text.get_ref() {
         CurveText::Number(value) => {
-            ensure(percent(*value), text, || {
-                format!("{key} = {value} is no load: give 0 to 100 %")
+            ensure(scale.holds(*value), text, || {
+                format!("{key} = {value} is no load: give 0 to {most} {unit}")
             })?;
             Ok(Curve::Constant(*value))
         }
         CurveText::Table(table) => {
-            curve(table).map_err(|mend| Flaw::new(text.span(), format!("{key}: {mend}")))
+            curve(table, scale).map_err(|mend| Flaw::new(text.span(), format!("{key}: {mend}")))
         }
     }
 }
 
-fn curve(table: &CurveTable) -> Result<Curve, String> {
+fn curve(table: &CurveTable, scale: Scale) -> Result<Curve, String> {
     match (&table.wave, &table.points) {
-        (Some(wave), None) => self::wave(wave, table),
-        (None, Some(points)) => self::points(points, table),
+        (Some(wave), None) => self::wave(wave, table, scale),
+        (None, Some(points)) => self::points(points, table, scale),
         _ => Err("a curve has either \"wave\" or \"points\": give one of them".into()),
     }
 }
 
-fn wave(wave: &str, table: &CurveTable) -> Result<Curve, String> {
+fn wave(wave: &str, table: &CurveTable, scale: Scale) -> Result<Curve, String> {
     if table.repeat.is_some() {
         return Err("a wave repeats by itself: leave out \"repeat\"".into());
     }
@@ -40,8 +68,9 @@ fn wave(wave: &str, table: &CurveTable) -> Result<Curve, String> {
     let high = table.high.ok_or("a wave needs \"high\": add it")?;
     let period = table.period.ok_or("a wave needs \"period\" in seconds: add it")?;
     let phase = table.phase.unwrap_or(0.0);
-    if !(percent(low) && percent(high) && low <= high) {
-        return Err(format!("low = {low}, high = {high}: give 0 <= low <= high <= 100 %"));
+    let Scale { most, unit } = scale;
+    if !(scale.holds(low) && scale.holds(high) && low <= high) {
+        return Err(format!("low = {low}, high = {high}: give 0 <= low <= high <= {most} {unit}"));
     }
     if !(period.is_finite() && period > 0.0) {
         return Err(format!("period = {period}: give seconds above 0"));
@@ -63,17 +92,20 @@ fn wave(wave: &str, table: &CurveTable) -> Result<Curve, String> {
     }
 }
 
-fn points(points: &[(f64, f64)], table: &CurveTable) -> Result<Curve, String> {
+fn points(points: &[(f64, f64)], table: &CurveTable, scale: Scale) -> Result<Curve, String> {
+    let Scale { most, unit } = scale;
     let CurveTable { low, high, period, phase, duty, repeat, .. } = table;
     if [low, high, period, phase, duty].iter().any(|key| key.is_some()) {
         return Err("points say everything: leave out the keys of a wave".into());
     }
     if points.is_empty() {
-        return Err("no points: give at least one [seconds, percent]".into());
+        return Err("no points: give at least one [seconds, load]".into());
     }
     for (time, value) in points {
-        if !time.is_finite() || !percent(*value) {
-            return Err(format!("point [{time}, {value}]: give finite seconds and 0 to 100 %"));
+        if !time.is_finite() || !scale.holds(*value) {
+            return Err(format!(
+                "point [{time}, {value}]: give finite seconds and 0 to {most} {unit}"
+            ));
         }
     }
     if let Some((before, after)) =
@@ -85,8 +117,4 @@ fn points(points: &[(f64, f64)], table: &CurveTable) -> Result<Curve, String> {
         ));
     }
     Ok(Curve::Points { points: points.into(), repeat: repeat.unwrap_or(false) })
-}
-
-fn percent(value: f64) -> bool {
-    (0.0..=100.0).contains(&value)
 }

@@ -1,5 +1,7 @@
 //! The text of a scenario as TOML tables, before anything is believed of it.
 
+mod hardware;
+
 use serde::{
     Deserialize, Deserializer,
     de::{
@@ -8,6 +10,9 @@ use serde::{
 };
 use toml::Spanned;
 
+pub(super) use self::hardware::{
+    EccTable, NvLinkTable, RemappedTable, RetiredTable, SlowedTable, XidTable,
+};
 use super::complaint::{Checked, Flaw, suggestion};
 
 #[derive(Debug, Deserialize)]
@@ -27,6 +32,8 @@ pub(super) struct File {
     pub(super) garbage: Vec<GarbageTable>,
     #[serde(default)]
     pub(super) fault: Vec<Spanned<FaultTable>>,
+    #[serde(default)]
+    pub(super) xid: Vec<XidTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +65,12 @@ pub(super) struct GpuTable {
     pub(super) ambient: Option<Spanned<f64>>,
     #[serde(default)]
     pub(super) lost: Vec<Spanned<WindowTable>>,
+    pub(super) ecc: Option<Spanned<EccTable>>,
+    pub(super) retired: Option<Spanned<RetiredTable>>,
+    pub(super) remapped: Option<Spanned<RemappedTable>>,
+    pub(super) nvlink: Option<Spanned<NvLinkTable>>,
+    #[serde(default)]
+    pub(super) slowed: Vec<SlowedTable>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +88,11 @@ pub(super) struct ProcessTable {
     pub(super) mem: Option<Spanned<CurveText>>,
     pub(super) enc: Option<Spanned<CurveText>>,
     pub(super) dec: Option<Spanned<CurveText>>,
+    pub(super) jpg: Option<Spanned<CurveText>>,
+    pub(super) ofa: Option<Spanned<CurveText>>,
+    pub(super) nvlink: Option<Spanned<CurveText>>,
+    pub(super) pcie_tx: Option<Spanned<CurveText>>,
+    pub(super) pcie_rx: Option<Spanned<CurveText>>,
     pub(super) start: Option<Spanned<f64>>,
     pub(super) end: Option<Spanned<f64>>,
     pub(super) zombie: Option<Spanned<WindowTable>>,
@@ -180,7 +198,7 @@ impl<'de> Deserialize<'de> for CurveText {
             type Value = CurveText;
 
             fn expecting(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
-                to.write_str("a percentage or a curve { wave = … } or { points = … }")
+                to.write_str("a number or a curve { wave = … } or { points = … }")
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<CurveText, E> {
@@ -188,7 +206,7 @@ impl<'de> Deserialize<'de> for CurveText {
             }
 
             fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<CurveText, E> {
-                let value = i32::try_from(value).map_err(|_| E::custom("give 0 to 100 %"))?;
+                let value = i32::try_from(value).map_err(|_| E::custom("give a smaller number"))?;
                 Ok(CurveText::Number(f64::from(value)))
             }
 
@@ -230,7 +248,7 @@ fn mend(message: &str) -> String {
         ("expected u32", "expected a whole number from 0 to 4294967295"),
         ("expected usize", "expected a whole number from 0"),
         ("expected a sequence", "expected an array [ … ]"),
-        ("expected a tuple of size 2", "expected a pair [seconds, percent]"),
+        ("expected a tuple of size 2", "expected a pair [seconds, load]"),
     ] {
         plain = plain.replace(theirs, ours);
     }

@@ -1,10 +1,19 @@
 //! One GPU at one moment, and all that NVML tells of it.
 
+mod fields;
+mod links;
+mod memory_errors;
+mod samples;
 mod usage;
 
 use std::sync::Arc;
 
-pub(crate) use self::usage::{List, Memory, ProcessRow};
+pub(crate) use self::{
+    fields::FieldValue,
+    links::{Direction, LinkError},
+    memory_errors::SpareRows,
+    usage::{List, Memory, ProcessRow},
+};
 use super::{
     load::{self, Load},
     physics::{self, Heat},
@@ -12,18 +21,10 @@ use super::{
 use crate::{
     clock::Now,
     code::{Answer, Code},
-    fault,
     models::Model,
     number::{floor_u32, floor_u64, round_u32},
     scenario::{Gpu, Scenario},
 };
-
-/// `NVML_FI_DEV_MEMORY_TEMP`.
-const FIELD_MEMORY_TEMPERATURE: u32 = 82;
-/// `NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`.
-const FIELD_ENERGY: u32 = 83;
-/// `NVML_FI_DEV_PCIE_REPLAY_COUNTER`.
-const FIELD_REPLAYS: u32 = 94;
 
 /// A GPU at a moment.
 #[derive(Clone, Debug)]
@@ -34,15 +35,6 @@ pub(crate) struct Board {
     now: Now,
     up_since: f64,
     load: Load,
-}
-
-/// The value of a field of `nvmlDeviceGetFieldValues`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FieldValue {
-    /// `unsigned int`
-    U32(u32),
-    /// `unsigned long long`
-    U64(u64),
 }
 
 impl Board {
@@ -66,6 +58,11 @@ impl Board {
     /// What it has in common with its like.
     pub(crate) fn model(&self) -> &'static Model {
         self.gpu.model
+    }
+
+    /// The version of the driver.
+    pub(crate) fn driver_version(&self) -> String {
+        self.scenario.driver.version.clone()
     }
 
     /// When this is.
@@ -93,6 +90,16 @@ impl Board {
         floor_u32(self.load.dec)
     }
 
+    /// JPEG decoder in percent, where there is one.
+    pub(crate) fn jpg(&self) -> Answer<u32> {
+        if self.model().jpg_ofa { Ok(floor_u32(self.load.jpg)) } else { Err(Code::NOT_SUPPORTED) }
+    }
+
+    /// Optical flow accelerator in percent, where there is one.
+    pub(crate) fn ofa(&self) -> Answer<u32> {
+        if self.model().jpg_ofa { Ok(floor_u32(self.load.ofa)) } else { Err(Code::NOT_SUPPORTED) }
+    }
+
     /// Core temperature in °C.
     pub(crate) fn temperature(&self) -> u32 {
         floor_u32(self.heat.celsius)
@@ -100,7 +107,7 @@ impl Board {
 
     /// Power in mW.
     pub(crate) fn power(&self) -> u32 {
-        round_u32(physics::watts(self.model(), self.load, self.heat.hot) * 1_000.0)
+        round_u32(physics::watts(self.model(), self.load, self.is_slow()) * 1_000.0)
     }
 
     /// Power limit in mW.
@@ -120,12 +127,17 @@ impl Board {
 
     /// Clock of a domain (`nvmlClockType_t`) in MHz.
     pub(crate) fn clock(&self, domain: u32) -> Answer<u32> {
-        of_domain(physics::clocks(self.model(), self.load, self.heat.hot), domain)
+        of_domain(physics::clocks(self.model(), self.load, self.is_slow()), domain)
     }
 
     /// Largest clock of a domain (`nvmlClockType_t`) in MHz.
     pub(crate) fn max_clock(&self, domain: u32) -> Answer<u32> {
         of_domain(self.model().max, domain)
+    }
+
+    /// Clock of a domain that applications get, in MHz.
+    pub(crate) fn applications_clock(&self, domain: u32) -> Answer<u32> {
+        of_domain(self.model().applications.ok_or(Code::NOT_SUPPORTED)?, domain)
     }
 
     /// P-state: 0 under load.
@@ -135,7 +147,8 @@ impl Board {
 
     /// Why the clocks are not at their highest, as a bit mask.
     pub(crate) fn reasons(&self) -> u64 {
-        physics::reasons(self.load, self.heat.hot)
+        let held = physics::policies(&self.gpu, self.now.world).map(physics::bits);
+        held.fold(physics::reasons(self.load, self.heat.hot), |reasons, bits| reasons | bits)
     }
 
     /// Speed of a fan in percent; boards without fans have none to tell of.
@@ -152,21 +165,28 @@ impl Board {
         Ok(if warmth <= 0.0 { 0 } else { floor_u32((30.0 + 70.0 * warmth).min(100.0)) })
     }
 
-    /// One field of `nvmlDeviceGetFieldValues`.
-    pub(crate) fn field(&self, field: u32) -> Answer<FieldValue> {
-        let faults = &self.scenario.faults;
-        if let Some(code) = fault::on_field(faults, field, self.gpu.index, self.now.world) {
-            return Err(code);
+    /// Nanoseconds since the driver was loaded for which a policy (`nvmlPerfPolicyType_t`) held the
+    /// clocks down.
+    pub(crate) fn violation(&self, policy: u32) -> Answer<u64> {
+        let held = self.heat.held_down.of(policy).ok_or(Code::INVALID_ARGUMENT)?;
+        if self.model().violations { Ok(held) } else { Err(Code::NOT_SUPPORTED) }
+    }
+
+    /// A threshold (`nvmlTemperatureThresholds_t`) in °C.
+    pub(crate) fn threshold(&self, which: u32) -> Answer<u32> {
+        let thermals = self.model().thermals;
+        match which {
+            0 => Ok(floor_u32(thermals.shutdown)),
+            1 => Ok(floor_u32(thermals.slowdown)),
+            2 => thermals.memory.map(|memory| floor_u32(memory.max)).ok_or(Code::NOT_SUPPORTED),
+            3 => Ok(floor_u32(thermals.core_max)),
+            4..=7 => Err(Code::NOT_SUPPORTED),
+            _ => Err(Code::INVALID_ARGUMENT),
         }
-        match field {
-            FIELD_MEMORY_TEMPERATURE => {
-                let above = self.model().thermals.memory_above.ok_or(Code::NOT_SUPPORTED)?;
-                Ok(FieldValue::U32(floor_u32(self.heat.celsius + above)))
-            }
-            FIELD_ENERGY => Ok(FieldValue::U64(self.energy())),
-            FIELD_REPLAYS => Ok(FieldValue::U32(self.replays())),
-            _ => Err(Code::NOT_SUPPORTED),
-        }
+    }
+
+    fn is_slow(&self) -> bool {
+        physics::slowed(&self.gpu, self.heat.hot, self.now.world)
     }
 }
 
@@ -194,6 +214,15 @@ mod tests {
         Board::new(Arc::new(scenario), 0, heat, now, f64::NEG_INFINITY).unwrap()
     }
 
+    /// The same after it has been watched from time zero.
+    pub(super) fn board_after(text: &str, time: f64) -> Board {
+        let mut board = board(text, time);
+        let (scenario, gpu) = (Arc::clone(&board.scenario), board.gpu.clone());
+        board.heat = Heat::settled(&gpu, load::total(&scenario, &gpu, 0.0), 0.0);
+        board.heat.advance(&gpu, time, |time| load::total(&scenario, &gpu, time));
+        board
+    }
+
     /// A process on GPU 0.
     pub(super) fn process(pid: u32, rest: &str) -> String {
         format!("[[process]]\npid = {pid}\nname = \"p\"\ngpus = [0]\n{rest}\n")
@@ -209,9 +238,9 @@ mod tests {
             (h100.pstate(), h100.clock(2), h100.clock(4)),
             (0, Ok(2_619), Err(Code::INVALID_ARGUMENT))
         );
-        assert_eq!(h100.field(82), Ok(FieldValue::U32(38)));
-        assert_eq!(t4.field(82), Err(Code::NOT_SUPPORTED));
-        assert_eq!(t4.field(83), Ok(FieldValue::U64(0)));
+        assert_eq!(h100.field(82, 0), Ok(FieldValue::U32(38)));
+        assert_eq!(t4.field(82, 0), Err(Code::NOT_SUPPORTED));
+        assert_eq!(t4.field(83, 0), Ok(FieldValue::U64(0)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::Add;
 
+use super::traffic::Traffic;
 use crate::scenario::{Gpu, Process, Scenario};
 
 /// How busy the engines are, in percent.
@@ -15,16 +16,35 @@ pub(crate) struct Load {
     pub(crate) enc: f64,
     /// Decoder.
     pub(crate) dec: f64,
+    /// JPEG decoder.
+    pub(crate) jpg: f64,
+    /// Optical flow accelerator.
+    pub(crate) ofa: f64,
+    /// What goes over its links meanwhile.
+    pub(crate) traffic: Traffic,
 }
 
 impl Load {
     /// Whether any engine works.
     pub(crate) fn is_busy(self) -> bool {
-        self.sm > 0.0 || self.mem > 0.0 || self.enc > 0.0 || self.dec > 0.0
+        [self.sm, self.mem, self.enc, self.dec, self.jpg, self.ofa].iter().any(|load| *load > 0.0)
     }
 
     fn map(self, of: impl Fn(f64) -> f64) -> Self {
-        Self { sm: of(self.sm), mem: of(self.mem), enc: of(self.enc), dec: of(self.dec) }
+        self.with(self, |load, _| of(load))
+    }
+
+    /// Each engine's load made of its own and of `other`'s; the traffic stays.
+    fn with(self, other: Self, of: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            sm: of(self.sm, other.sm),
+            mem: of(self.mem, other.mem),
+            enc: of(self.enc, other.enc),
+            dec: of(self.dec, other.dec),
+            jpg: of(self.jpg, other.jpg),
+            ofa: of(self.ofa, other.ofa),
+            traffic: self.traffic,
+        }
     }
 }
 
@@ -32,12 +52,8 @@ impl Add for Load {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            sm: self.sm + other.sm,
-            mem: self.mem + other.mem,
-            enc: self.enc + other.enc,
-            dec: self.dec + other.dec,
-        }
+        let traffic = self.traffic + other.traffic;
+        Self { traffic, ..self.with(other, |load, more| load + more) }
     }
 }
 
@@ -51,12 +67,18 @@ pub(crate) fn wanted(process: &Process, time: f64) -> Load {
         mem: process.mem.at(time),
         enc: process.enc.at(time),
         dec: process.dec.at(time),
+        jpg: process.jpg.at(time),
+        ofa: process.ofa.at(time),
+        traffic: Traffic::of(process, time),
     }
 }
 
-/// The load of a GPU at `time`: the sum of what its processes ask, at most 100 % of each engine.
+/// The load of a GPU at `time`: the sum of what its processes ask, at most 100 % of each engine and
+/// what each link carries.
 pub(crate) fn total(scenario: &Scenario, gpu: &Gpu, time: f64) -> Load {
-    demand(scenario, gpu, time).map(|sum| sum.min(100.0))
+    let demand = demand(scenario, gpu, time);
+    let traffic = demand.traffic.carried(gpu.model);
+    Load { traffic, ..demand.map(|sum| sum.min(100.0)) }
 }
 
 /// Tells the pid and the share that each process gets of the GPU at `time`. An engine that is asked
@@ -66,15 +88,7 @@ pub(crate) fn shares(scenario: &Scenario, gpu: &Gpu, time: f64, tell: &mut dyn F
     for process in scenario.processes_of(gpu) {
         let want = wanted(process, time);
         if want.is_busy() {
-            tell(
-                process.pid,
-                Load {
-                    sm: want.sm * scale.sm,
-                    mem: want.mem * scale.mem,
-                    enc: want.enc * scale.enc,
-                    dec: want.dec * scale.dec,
-                },
-            );
+            tell(process.pid, want.with(scale, |want, scale| want * scale));
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::{
     models::{Clocks, Model},
     number::{float, floor_i64, round_u32},
-    scenario::Gpu,
-    world::load::Load,
+    scenario::{Gpu, hardware::Policy},
+    world::{load::Load, traffic::Traffic, violations::HeldDown},
 };
 
 /// Seconds between two steps of what accumulates.
@@ -24,6 +24,13 @@ const HYSTERESIS: f64 = 3.0;
 /// The ambient temperature for which the models' figures hold, in °C.
 const AMBIENT: f64 = 25.0;
 
+/// `nvmlClocksEventReasonHwSlowdown`.
+const HW_SLOWDOWN: u64 = 0x8;
+/// `nvmlClocksEventReasonSyncBoost`.
+const SYNC_BOOST: u64 = 0x10;
+/// `nvmlClocksEventReasonHwPowerBrakeSlowdown`.
+const POWER_BRAKE: u64 = 0x80;
+
 /// What a GPU has accumulated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Heat {
@@ -35,6 +42,10 @@ pub(crate) struct Heat {
     pub(crate) celsius: f64,
     /// PCIe replays since the driver was loaded.
     pub(crate) replays: f64,
+    /// How long what held the clocks down, since the driver was loaded.
+    pub(crate) held_down: HeldDown,
+    /// What its links have carried since the driver was loaded, in MiB.
+    pub(crate) carried: Traffic,
     /// Whether the driver slows the clocks because of the temperature.
     pub(crate) hot: bool,
 }
@@ -48,6 +59,8 @@ impl Heat {
             millijoules: 0.0,
             celsius,
             replays: 0.0,
+            held_down: HeldDown::default(),
+            carried: Traffic::default(),
             hot: celsius >= gpu.model.thermals.slowdown,
         }
     }
@@ -58,7 +71,12 @@ impl Heat {
         let settle = 1.0 - (-STEP / thermals.lag).exp();
         let last = floor_i64(time / STEP);
         while self.step < last {
-            let power = watts(gpu.model, load(time_of(self.step)), self.hot);
+            let time = time_of(self.step);
+            let load = load(time);
+            let slow = slowed(gpu, self.hot, time);
+            let power = watts(gpu.model, load, slow);
+            self.held_down.advance(gpu, load, self.hot, time);
+            self.carried = self.carried + load.traffic.over(STEP);
             self.millijoules += power * STEP * 1_000.0;
             self.celsius += (target(gpu, power) - self.celsius) * settle;
             self.replays += gpu.replays_per_hour * STEP / 3_600.0;
@@ -73,12 +91,34 @@ impl Heat {
         self.step = floor_i64(time / STEP);
         self.millijoules = 0.0;
         self.replays = 0.0;
+        self.held_down = HeldDown::default();
+        self.carried = Traffic::default();
+    }
+}
+
+/// Whether a board is slowed at `time`: because it is hot, or by what its scenario says.
+pub(crate) fn slowed(gpu: &Gpu, hot: bool, time: f64) -> bool {
+    hot || policies(gpu, time).next().is_some()
+}
+
+/// What holds the clocks down at `time` besides load and heat.
+pub(crate) fn policies(gpu: &Gpu, time: f64) -> impl Iterator<Item = Policy> {
+    let slowed = gpu.hardware.slowed.iter();
+    slowed.filter(move |slowed| slowed.during.contains(time)).map(|slowed| slowed.by)
+}
+
+/// The bits of a policy in NVML's mask of reasons.
+pub(crate) fn bits(policy: Policy) -> u64 {
+    match policy {
+        Policy::SyncBoost => SYNC_BOOST,
+        Policy::BoardLimit => HW_SLOWDOWN | POWER_BRAKE,
+        Policy::Reliability => HW_SLOWDOWN,
     }
 }
 
 /// Power in W: from idle to the limit with the load, never above.
-pub(crate) fn watts(model: &Model, load: Load, hot: bool) -> f64 {
-    model.idle_watts + (model.limit_watts - model.idle_watts) * demand(load, hot).min(1.0)
+pub(crate) fn watts(model: &Model, load: Load, slow: bool) -> f64 {
+    model.idle_watts + (model.limit_watts - model.idle_watts) * demand(load, slow).min(1.0)
 }
 
 /// The reasons for which the clocks are not at their highest, as NVML's bit mask.
@@ -96,22 +136,23 @@ pub(crate) fn reasons(load: Load, hot: bool) -> u64 {
     reasons
 }
 
-/// Clocks: idle without load, else boost, lowered at the power limit and when hot.
-pub(crate) fn clocks(model: &Model, load: Load, hot: bool) -> Clocks {
+/// Clocks: idle without load, else boost, lowered at the power limit and when slowed.
+pub(crate) fn clocks(model: &Model, load: Load, slow: bool) -> Clocks {
     if !load.is_busy() {
         return model.idle;
     }
-    let over = (demand(load, hot) - 1.0).max(0.0);
-    let slowed = if hot { SLOWED } else { 1.0 };
+    let over = (demand(load, slow) - 1.0).max(0.0);
+    let slowed = if slow { SLOWED } else { 1.0 };
     // Boards move their clocks in steps of 15 MHz.
     let sm = round_u32(f64::from(model.boost.sm) * (1.0 - over) * slowed / 15.0) * 15;
     Clocks { sm, ..model.boost }
 }
 
 /// What the load asks of the power budget: 1 is all of it, more is capped.
-fn demand(load: Load, hot: bool) -> f64 {
-    let asked = 0.85 * load.sm + 0.25 * load.mem + 0.03 * (load.enc + load.dec);
-    asked / 100.0 * if hot { SLOWED } else { 1.0 }
+pub(crate) fn demand(load: Load, slow: bool) -> f64 {
+    let video = load.enc + load.dec + load.jpg + load.ofa;
+    let asked = 0.85 * load.sm + 0.25 * load.mem + 0.03 * video;
+    asked / 100.0 * if slow { SLOWED } else { 1.0 }
 }
 
 /// The temperature at which a board settles that draws `watts`.
@@ -206,13 +247,17 @@ mod tests {
         fn counters_never_go_back(
             times in proptest::collection::vec(0.0..300.0_f64, 1..20), sm in 0.0..100.0_f64
         ) {
-            let gpu = gpu("L20", "pcie_replays_per_hour = 100.0");
+            let slowed = "slowed = [{ by = \"sync_boost\", from = 50, to = 90 }]";
+            let gpu = gpu("L20", &format!("pcie_replays_per_hour = 100.0\n{slowed}"));
+            let traffic = Traffic { nvlink: sm, pcie_tx: sm, pcie_rx: sm };
             let mut heat = Heat::settled(&gpu, Load::default(), 0.0);
             for time in times {
                 let before = heat;
-                heat.advance(&gpu, time, |_| load(sm, sm));
+                heat.advance(&gpu, time, |_| Load { traffic, ..load(sm, sm) });
                 prop_assert!(heat.millijoules >= before.millijoules);
                 prop_assert!(heat.replays >= before.replays);
+                prop_assert!(heat.held_down.is_no_less_than(before.held_down));
+                prop_assert!(heat.carried.is_no_less_than(before.carried));
                 prop_assert!(heat.celsius <= gpu.model.thermals.slowdown);
             }
         }

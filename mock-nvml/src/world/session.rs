@@ -10,6 +10,8 @@ use crate::{
 pub(crate) struct Session {
     /// How many `nvmlInit` lack their `nvmlShutdown`.
     opened: u32,
+    /// How often the first of them was called.
+    serial: u32,
     /// Whether the driver was reloaded under the open session.
     stale: bool,
     /// How often the driver has been reloaded.
@@ -24,6 +26,7 @@ impl Default for Session {
     fn default() -> Self {
         Self {
             opened: 0,
+            serial: 0,
             stale: false,
             generation: 0,
             unloaded: false,
@@ -40,6 +43,9 @@ impl Session {
         if self.stale {
             self.opened = 0;
             self.stale = false;
+        }
+        if self.opened == 0 {
+            self.serial = self.serial.saturating_add(1);
         }
         self.opened = self.opened.saturating_add(1);
         Ok(())
@@ -61,6 +67,11 @@ impl Session {
         } else {
             Ok(())
         }
+    }
+
+    /// Which session it is: each begins when NVML is initialised anew.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial
     }
 
     /// How often the driver has been reloaded.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{handles::Handles, session::Session, tracks::Tracks};
+use super::{events::Events, handles::Handles, session::Session, tracks::Tracks};
 use crate::{
     clock,
     code::{Answer, Code},
@@ -29,6 +29,7 @@ pub(super) struct State {
     pub(super) session: Session,
     pub(super) handles: Handles,
     pub(super) tracks: Tracks,
+    pub(super) events: Events,
     /// World time up to which the state has been brought.
     reached: f64,
 }
@@ -39,7 +40,8 @@ impl State {
         let reached = -1.0;
         let tracks = Tracks::new(&scenario);
         let (session, handles) = (Session::default(), Handles::default());
-        Self { scenario: Arc::new(scenario), session, handles, tracks, reached }
+        let (scenario, events) = (Arc::new(scenario), Events::default());
+        Self { scenario, session, handles, tracks, events, reached }
     }
 
     pub(super) fn advance(&mut self, time: f64) {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, ops::Range};
 
 use toml::Spanned;
 
-use super::windows;
+use super::{hardware, windows};
 use crate::{
     models::{MODELS, Model},
     number::clamp_u32,
@@ -85,6 +85,7 @@ fn gpu(seed: &str, index: usize, said: &GpuTable, count: u32) -> Checked<Gpu> {
         replays_per_hour: rate(said.pcie_replays_per_hour.as_ref())?,
         ambient: ambient(said.ambient.as_ref())?,
         lost: windows("lost", &said.lost)?,
+        hardware: hardware::check(said, model)?,
         processes: vec![],
     })
 }

@@ -73,6 +73,11 @@ fn process(said: &ProcessTable, gpus: usize) -> Checked<Process> {
         mem: curves::check("mem", said.mem.as_ref())?,
         enc: curves::check("enc", said.enc.as_ref())?,
         dec: curves::check("dec", said.dec.as_ref())?,
+        jpg: curves::check("jpg", said.jpg.as_ref())?,
+        ofa: curves::check("ofa", said.ofa.as_ref())?,
+        nvlink: curves::rate("nvlink", said.nvlink.as_ref())?,
+        pcie_tx: curves::rate("pcie_tx", said.pcie_tx.as_ref())?,
+        pcie_rx: curves::rate("pcie_rx", said.pcie_rx.as_ref())?,
         life: life(said)?,
         zombie: said.zombie.as_ref().map(|zombie| window("zombie", zombie)).transpose()?,
         visible: said.proc.unwrap_or(true),
@@ -156,7 +161,8 @@ mod tests {
             (
                 "sn = 1\n",
                 "8: unknown key \"sn\", did you mean \"sm\"? known here: pid, name, command, \
-                 cgroup, type, gpus, memory, sm, mem, enc, dec, start, end, zombie, proc, count",
+                 cgroup, type, gpus, memory, sm, mem, enc, dec, jpg, ofa, nvlink, pcie_tx, \
+                 pcie_rx, start, end, zombie, proc, count",
             ),
             ("start = 5\nend = 5\n", "8: start = 5, end = 5: a process must end after its start"),
             ("type = \"X\"\n", "8: no type \"X\": use \"C\", \"G\", \"C+G\" or \"M\""),

@@ -101,6 +101,8 @@ impl Board {
             mem: row.mem,
             enc: row.enc,
             dec: row.dec,
+            jpg: 0,
+            ofa: 0,
         })
     }
 

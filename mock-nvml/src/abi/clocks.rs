@@ -1,0 +1,72 @@
+//! Clocks, P-states, and what holds them down.
+
+use std::ffi::{c_uint, c_ulonglong};
+
+use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t, nvmlViolationTime_t};
+
+use super::{board, dispatch, put};
+use crate::{code::Code, world::Board};
+
+/// Every reason that a clock may be low for, as a driver of the 550 branch names them.
+const ALL_REASONS: c_ulonglong = 0x1ff;
+
+values! {
+    nvmlDeviceGetPerformanceState: c_uint = |board| Ok(board.pstate());
+    nvmlDeviceGetPowerState: c_uint = |board| Ok(board.pstate());
+    nvmlDeviceGetCurrentClocksThrottleReasons: c_ulonglong = |board| Ok(board.reasons());
+    nvmlDeviceGetCurrentClocksEventReasons: c_ulonglong = |board| Ok(board.reasons());
+    nvmlDeviceGetSupportedClocksThrottleReasons: c_ulonglong = |_| Ok(ALL_REASONS);
+    nvmlDeviceGetSupportedClocksEventReasons: c_ulonglong = |_| Ok(ALL_REASONS);
+    nvmlDeviceGetAdaptiveClockInfoStatus: c_uint = |_| Ok(1);
+}
+
+chosen! {
+    nvmlDeviceGetClockInfo = Board::clock;
+    nvmlDeviceGetMaxClockInfo = Board::max_clock;
+    nvmlDeviceGetApplicationsClock = Board::applications_clock;
+    nvmlDeviceGetDefaultApplicationsClock = Board::applications_clock;
+    nvmlDeviceGetMaxCustomerBoostClock = |board, domain| {
+        board.applications_clock(domain)?;
+        board.max_clock(domain)
+    };
+}
+
+pairs! {
+    // A thing of boards before Pascal.
+    nvmlDeviceGetAutoBoostedClocksEnabled: c_uint = |_| Err(Code::NOT_SUPPORTED);
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn nvmlDeviceGetClock(
+    device: nvmlDevice_t,
+    domain: c_uint,
+    which: c_uint,
+    out: *mut c_uint,
+) -> nvmlReturn_t {
+    dispatch(|| {
+        let clock = board("nvmlDeviceGetClock", device, |board| match which {
+            0 => board.clock(domain),
+            1 | 2 => board.applications_clock(domain),
+            3 => board.applications_clock(domain).and_then(|_| board.max_clock(domain)),
+            _ => Err(Code::INVALID_ARGUMENT),
+        })?;
+        // SAFETY: the caller gives a place for the value.
+        unsafe { put(out, clock) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn nvmlDeviceGetViolationStatus(
+    device: nvmlDevice_t,
+    policy: c_uint,
+    out: *mut nvmlViolationTime_t,
+) -> nvmlReturn_t {
+    dispatch(|| {
+        let (reference, nanoseconds) = board("nvmlDeviceGetViolationStatus", device, |board| {
+            Ok((board.now().wall, board.violation(policy)?))
+        })?;
+        let times = nvmlViolationTime_t { referenceTime: reference, violationTime: nanoseconds };
+        // SAFETY: the caller gives a place for the struct.
+        unsafe { put(out, times) }
+    })
+}

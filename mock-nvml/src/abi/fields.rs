@@ -1,0 +1,49 @@
+//! Fields: many values in one call.
+
+use std::{
+    ffi::{c_int, c_longlong, c_ulonglong},
+    slice,
+};
+
+use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlFieldValue_t, nvmlReturn_t, nvmlValue_t};
+
+use super::{board, dispatch};
+use crate::{
+    code::Code,
+    world::{Board, FieldValue},
+};
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn nvmlDeviceGetFieldValues(
+    device: nvmlDevice_t,
+    count: c_int,
+    values: *mut nvmlFieldValue_t,
+) -> nvmlReturn_t {
+    dispatch(|| {
+        let board = board("nvmlDeviceGetFieldValues", device, |board| Ok(board.clone()))?;
+        let count = usize::try_from(count).map_err(|_| Code::INVALID_ARGUMENT)?;
+        if count == 0 || values.is_null() {
+            return Err(Code::INVALID_ARGUMENT);
+        }
+        // SAFETY: the caller gives so many structs, which nobody else uses during the call.
+        for value in unsafe { slice::from_raw_parts_mut(values, count) } {
+            fill(value, &board);
+        }
+        Ok(())
+    })
+}
+
+fn fill(value: &mut nvmlFieldValue_t, board: &Board) {
+    let answer = board.field(value.fieldId, value.scopeId);
+    value.nvmlReturn = answer.err().map_or(0, |code| code.0);
+    value.timestamp = c_longlong::try_from(board.now().wall).unwrap_or(c_longlong::MAX);
+    value.latencyUsec = 1;
+    // All of the union is written, so that nothing stale is left beside a short value.
+    (value.valueType, value.value) = match answer {
+        Ok(FieldValue::U32(number)) => (1, nvmlValue_t { ullVal: c_ulonglong::from(number) }),
+        Ok(FieldValue::U64(number)) => (3, nvmlValue_t { ullVal: number }),
+        // The upper half is what a sign leaves there.
+        Ok(FieldValue::I32(number)) => (5, nvmlValue_t { sllVal: c_longlong::from(number) }),
+        Err(_) => (0, nvmlValue_t { ullVal: 0 }),
+    };
+}

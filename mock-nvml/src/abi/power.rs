@@ -1,0 +1,22 @@
+//! Power and energy.
+
+use std::ffi::{c_uint, c_ulonglong};
+
+use crate::number::round_u32;
+
+values! {
+    nvmlDeviceGetPowerUsage: c_uint = |board| Ok(board.power());
+    nvmlDeviceGetTotalEnergyConsumption: c_ulonglong = |board| Ok(board.energy());
+    nvmlDeviceGetPowerManagementMode: c_uint = |_| Ok(1);
+    nvmlDeviceGetPowerManagementLimit: c_uint = |board| Ok(board.power_limit());
+    nvmlDeviceGetPowerManagementDefaultLimit: c_uint = |board| Ok(board.power_limit());
+    nvmlDeviceGetEnforcedPowerLimit: c_uint = |board| Ok(board.power_limit());
+    nvmlDeviceGetPowerSource: c_uint = |_| Ok(0);
+}
+
+pairs! {
+    nvmlDeviceGetPowerManagementLimitConstraints: c_uint = |board| {
+        let (least, most) = board.model().limits_watts;
+        Ok((round_u32(least * 1_000.0), round_u32(most * 1_000.0)))
+    };
+}

@@ -1,0 +1,41 @@
+//! Temperatures and fans.
+
+use std::ffi::{c_int, c_uint};
+
+use nvml_wrapper_sys::bindings::nvmlTemperature_v1_t;
+
+use crate::{
+    code::{Answer, Code},
+    world::Board,
+};
+
+chosen! {
+    nvmlDeviceGetTemperature = temperature;
+    nvmlDeviceGetTemperatureThreshold = Board::threshold;
+    nvmlDeviceGetFanSpeed_v2 = Board::fan;
+    nvmlDeviceGetTargetFanSpeed = Board::fan;
+}
+
+values! {
+    nvmlDeviceGetFanSpeed: c_uint = |board| board.fan(0);
+    nvmlDeviceGetNumFans: c_uint = |board| Ok(board.model().fans);
+}
+
+pairs! {
+    nvmlDeviceGetMinMaxFanSpeed: c_uint = |board| board.fan(0).map(|_| (30, 100));
+}
+
+versioned! {
+    nvmlDeviceGetTemperatureV: nvmlTemperature_v1_t, 1 = |board, asked| {
+        let celsius = temperature(board, asked.sensorType)?;
+        let temperature = c_int::try_from(celsius).map_err(|_| Code::UNKNOWN)?;
+        Ok(nvmlTemperature_v1_t { temperature, ..asked })
+    };
+}
+
+fn temperature(board: &Board, sensor: c_uint) -> Answer<c_uint> {
+    match sensor {
+        0 => Ok(board.temperature()),
+        _ => Err(Code::INVALID_ARGUMENT),
+    }
+}

@@ -1,0 +1,250 @@
+//! The fields of `nvmlDeviceGetFieldValues`.
+
+use super::{Board, Direction, LinkError, links::ALL_LINKS};
+use crate::{
+    code::{Answer, Code},
+    fault,
+    number::{floor_u32, round_u32},
+};
+
+/// The value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValue {
+    /// `unsigned int`
+    U32(u32),
+    /// `unsigned long long`
+    U64(u64),
+    /// `int`
+    I32(i32),
+}
+
+/// `NVML_FI_MAX`: no field has this number or a higher one.
+const END: u32 = 274;
+/// The version of the fifth generation of links, which counts more than those before.
+const FIFTH: u32 = 7;
+/// Fields that came after the 470 branch: the first of each group, and the driver branch that has it.
+const SINCE: [(u32, u32); 5] = [(161, 510), (185, 530), (193, 535), (197, 545), (201, 565)];
+/// `NVML_FI_DEV_ECC_SBE_VOL_L1` and those after it: type, counter and place.
+const ECC_PLACES: [(u32, u32, u32); 22] = [
+    (0, 0, 0),
+    (1, 0, 0),
+    (0, 0, 1),
+    (1, 0, 1),
+    (0, 0, 2),
+    (1, 0, 2),
+    (0, 0, 3),
+    (1, 0, 3),
+    (0, 0, 4),
+    (1, 0, 4),
+    (1, 0, 6),
+    (0, 1, 0),
+    (1, 1, 0),
+    (0, 1, 1),
+    (1, 1, 1),
+    (0, 1, 2),
+    (1, 1, 2),
+    (0, 1, 3),
+    (1, 1, 3),
+    (0, 1, 4),
+    (1, 1, 4),
+    (1, 1, 6),
+];
+
+impl Board {
+    /// One field, with the scope that some fields have: a link, or all of them.
+    ///
+    /// # Errors
+    /// What the field's own return code is to be.
+    pub(crate) fn field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
+        let faults = &self.scenario.faults;
+        if let Some(code) = fault::on_field(faults, field, self.gpu.index, self.now.world) {
+            return Err(code);
+        }
+        let branch = self.scenario.driver.branch();
+        if field == 0 || field >= END {
+            return Err(Code::INVALID_ARGUMENT);
+        }
+        if SINCE.iter().any(|(first, since)| field >= *first && branch < *since) {
+            return Err(Code::INVALID_ARGUMENT);
+        }
+        match field {
+            1..=31 | 92 | 93 | 142..=145 => self.memory_field(field),
+            32..=73 | 84..=91 | 96..=141 | 146..=168 | 201..=250 => self.nvlink_field(field, scope),
+            74..=81 => self.violation_field(field),
+            83 | 82 | 185..=196 => self.power_field(field),
+            94 => Ok(FieldValue::U32(self.replays())),
+            // No replay counter has rolled over, and no board has a link to its processor.
+            95 | 170 => Ok(FieldValue::U32(0)),
+            197 => Ok(FieldValue::U64(self.pcie_carried(Direction::Tx))),
+            198 => Ok(FieldValue::U64(self.pcie_carried(Direction::Rx))),
+            251 => self.violation_field(75),
+            _ => Err(Code::NOT_SUPPORTED),
+        }
+    }
+
+    fn memory_field(&self, field: u32) -> Answer<FieldValue> {
+        let u32 = |value: Answer<u32>| value.map(FieldValue::U32);
+        let u64 = |value: Answer<u64>| value.map(FieldValue::U64);
+        match field {
+            1 | 2 => u32(self.ecc().map(u32::from)),
+            3..=6 => u64(self.ecc_errors((field - 3) % 2, (field - 3) / 2)),
+            7..=28 => {
+                let at = usize::try_from(field - 7).ok().and_then(|at| ECC_PLACES.get(at));
+                let (kind, counter, place) = at.copied().ok_or(Code::NOT_SUPPORTED)?;
+                u64(self.ecc_errors_at(kind, counter, place))
+            }
+            29 => u32(self.retired().map(|retired| retired.sbe)),
+            30 => u32(self.retired().map(|retired| retired.dbe)),
+            31 => u32(self.retired().map(|retired| u32::from(retired.pending))),
+            92 | 93 => u32(self.retired().map(|_| 0)),
+            142 => u32(self.remapped().map(|rows| rows.correctable)),
+            143 => u32(self.remapped().map(|rows| rows.uncorrectable)),
+            144 => u32(self.remapped().map(|rows| u32::from(rows.pending))),
+            145 => u32(self.remapped().map(|rows| u32::from(rows.failure))),
+            _ => Err(Code::NOT_SUPPORTED),
+        }
+    }
+
+    fn nvlink_field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
+        let links = self.nvlinks()?;
+        if let Some((error, link)) = error_of_link(field) {
+            if link != ALL_LINKS && link >= links.count {
+                return Err(Code::NOT_SUPPORTED);
+            }
+            return self.nvlink_errors(link, error).map(FieldValue::U64);
+        }
+        let active = |link| self.nvlink_active(link);
+        match field {
+            _ if field > 200 && links.version < FIFTH => Err(Code::NOT_SUPPORTED),
+            // What each link carries in one direction, of a link that is up.
+            84..=89 if active(field - 84)? => Ok(FieldValue::U32(links.speed)),
+            132..=137 if active(field - 126)? => Ok(FieldValue::U32(links.speed)),
+            84..=89 | 132..=137 => Ok(FieldValue::U32(0)),
+            90 => Ok(FieldValue::U32(links.speed)),
+            91 | 147 => Ok(FieldValue::U32(links.count)),
+            138 | 139 => self.nvlink_carried(scope).map(FieldValue::U64),
+            // With what the protocol adds: one eighth.
+            140 | 141 => self.nvlink_carried(scope).map(|kib| FieldValue::U64(kib + kib / 8)),
+            161 => self.nvlink_errors(scope, LinkError::Replay).map(FieldValue::U64),
+            162 | 213 | 215 => self.nvlink_errors(scope, LinkError::Recovery).map(FieldValue::U64),
+            163 => {
+                let flits = self.nvlink_errors(scope, LinkError::Flit)?;
+                let data = self.nvlink_errors(scope, LinkError::Data)?;
+                Ok(FieldValue::U64(flits + data))
+            }
+            164 => active(scope).map(|up| FieldValue::U32(if up { links.speed } else { 0 })),
+            165 => active(scope).map(|up| FieldValue::U32(u32::from(up))),
+            166 => self.nvlink(scope).map(|links| FieldValue::U32(links.version)),
+            202 | 204 => self.nvlink_carried(scope).map(|kib| FieldValue::U64(kib * 1_024)),
+            205..=212 | 214 | 219 | 221 => {
+                self.nvlink_errors(scope, LinkError::Ecc).map(FieldValue::U64)
+            }
+            _ => Err(Code::NOT_SUPPORTED),
+        }
+    }
+
+    fn violation_field(&self, field: u32) -> Answer<FieldValue> {
+        let policy = if field < 80 { field - 74 } else { field - 70 };
+        self.violation(policy).map(FieldValue::U64)
+    }
+
+    fn power_field(&self, field: u32) -> Answer<FieldValue> {
+        let thermals = self.model().thermals;
+        let milliwatts = |watts: f64| Ok(FieldValue::U32(round_u32(watts * 1_000.0)));
+        // How far a threshold is from where slowing begins, in °C.
+        let margin = |to: f64| {
+            let degrees = i32::try_from(round_u32((to - thermals.slowdown).abs())).unwrap_or(0);
+            Ok(FieldValue::I32(if to > thermals.slowdown { -degrees } else { degrees }))
+        };
+        match field {
+            82 => {
+                let memory = thermals.memory.ok_or(Code::NOT_SUPPORTED)?;
+                Ok(FieldValue::U32(floor_u32(self.heat.celsius + memory.above)))
+            }
+            83 | 191 => Ok(FieldValue::U64(self.energy())),
+            185 | 186 => Ok(FieldValue::U32(self.power())),
+            187 => milliwatts(self.model().limits_watts.0),
+            188 => milliwatts(self.model().limits_watts.1),
+            189 | 190 | 192 => Ok(FieldValue::U32(self.power_limit())),
+            193 => margin(thermals.shutdown),
+            194 => margin(thermals.slowdown),
+            196 => margin(thermals.core_max),
+            _ => Err(Code::NOT_SUPPORTED),
+        }
+    }
+}
+
+/// The error and the link of the fields that have one number for each link.
+fn error_of_link(field: u32) -> Option<(LinkError, u32)> {
+    let errors = [LinkError::Flit, LinkError::Data, LinkError::Replay, LinkError::Recovery];
+    let at = |place: u32| usize::try_from(place).ok().and_then(|at| errors.get(at)).copied();
+    match field {
+        32..=59 => {
+            let (error, link) = (at((field - 32) / 7)?, (field - 32) % 7);
+            Some((error, if link == 6 { ALL_LINKS } else { link }))
+        }
+        96..=119 => Some((at((field - 96) / 6)?, 6 + (field - 96) % 6)),
+        148..=159 => Some((LinkError::Ecc, field - 148)),
+        160 => Some((LinkError::Ecc, ALL_LINKS)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{board, board_after, process},
+        *,
+    };
+
+    #[test]
+    fn numbers_of_fields_are_those_of_the_header() {
+        for (field, error, link) in [
+            (32, LinkError::Flit, 0),
+            (38, LinkError::Flit, ALL_LINKS),
+            (39, LinkError::Data, 0),
+            (52, LinkError::Replay, ALL_LINKS),
+            (58, LinkError::Recovery, 5),
+            (96, LinkError::Flit, 6),
+            (119, LinkError::Recovery, 11),
+            (160, LinkError::Ecc, ALL_LINKS),
+        ] {
+            assert_eq!(error_of_link(field), Some((error, link)), "{field}");
+        }
+        assert_eq!(error_of_link(60), None);
+        let gpu = "[[gpu]]\nmodel = \"T4\"\necc = { sbe_volatile = 2, sbe_aggregate = 5, dbe_volatile = 1 }\n";
+        let t4 = board(gpu, 0.0);
+        let count = |field| t4.field(field, 0);
+        assert_eq!([3, 4, 5, 6].map(count), [2, 1, 5, 1].map(|n| Ok(FieldValue::U64(n))));
+        assert_eq!([11, 12, 22, 23].map(count), [2, 1, 5, 1].map(|n| Ok(FieldValue::U64(n))));
+        assert_eq!([7, 17, 28].map(count), [0, 0, 0].map(|n| Ok(FieldValue::U64(n))));
+        assert_eq!(
+            (count(15), count(0), count(274)),
+            (Err(Code::NOT_SUPPORTED), Err(Code::INVALID_ARGUMENT), Err(Code::INVALID_ARGUMENT),)
+        );
+    }
+
+    #[test]
+    fn the_scope_of_a_throughput_is_a_link_or_all() {
+        let text = "[driver]\nversion = \"570.86.15\"\n[[gpu]]\nmodel = \"A100\"\n".to_owned()
+            + &process(1, "memory = \"1 GiB\"\nsm = 50\nnvlink = 1200");
+        let board = board_after(&text, 10.0);
+        assert_eq!(board.field(138, 0), Ok(FieldValue::U64(1_000 * 1_024)));
+        assert_eq!(board.field(139, 11), Ok(FieldValue::U64(1_000 * 1_024)));
+        assert_eq!(board.field(138, 12), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(board.field(138, ALL_LINKS), Ok(FieldValue::U64(12_000 * 1_024)));
+        assert_eq!(board.field(202, 0), Err(Code::NOT_SUPPORTED));
+        assert_eq!(board.field(137, 0), Ok(FieldValue::U32(25_000)));
+    }
+
+    #[test]
+    fn an_old_driver_does_not_know_the_newer_fields() {
+        let old = board("[driver]\nversion = \"470.256.02\"\n[[gpu]]\nmodel = \"A100\"\n", 0.0);
+        assert_eq!(old.field(186, 0), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(old.field(82, 0), Ok(FieldValue::U32(38)));
+        let new = board("[[gpu]]\nmodel = \"A100\"\n", 0.0);
+        assert_eq!(new.field(186, 0), Ok(FieldValue::U32(58_000)));
+        assert_eq!(new.field(194, 0), Ok(FieldValue::I32(0)));
+        assert_eq!(new.field(193, 0), Ok(FieldValue::I32(-3)));
+    }
+}

@@ -1,0 +1,66 @@
+//! Samples of one figure over time.
+
+use super::Board;
+use crate::{
+    code::{Answer, Code},
+    number::{floor_u32, round_u32},
+    ring::Ring,
+    world::{load, physics},
+};
+
+impl Board {
+    /// Stamp and value of each sample of a kind (`nvmlSamplingType_t`) newer than `last_seen` (wall µs).
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when there is none, `NOT_SUPPORTED` where the board does not sample that.
+    pub(crate) fn samples(&self, kind: u32, last_seen: u64) -> Answer<Vec<(u64, u32)>> {
+        let value = |time: f64| -> Answer<u32> {
+            let load = load::total(&self.scenario, &self.gpu, time);
+            let slow = physics::slowed(&self.gpu, self.heat.hot, time);
+            let clocks = physics::clocks(self.model(), load, slow);
+            match kind {
+                0 => Ok(round_u32(physics::watts(self.model(), load, slow) * 1_000.0)),
+                1 => Ok(floor_u32(load.sm)),
+                2 => Ok(floor_u32(load.mem)),
+                3 => Ok(floor_u32(load.enc)),
+                4 => Ok(floor_u32(load.dec)),
+                5 => Ok(clocks.sm),
+                6 => Ok(clocks.mem),
+                8 if self.model().jpg_ofa => Ok(floor_u32(load.jpg)),
+                9 if self.model().jpg_ofa => Ok(floor_u32(load.ofa)),
+                7..=9 => Err(Code::NOT_SUPPORTED),
+                _ => Err(Code::INVALID_ARGUMENT),
+            }
+        };
+        value(self.now.world)?;
+        let ring = Ring { period: self.model().sample_period, since: self.up_since };
+        let newer = ring.samples(self.now).filter(|(stamp, _)| *stamp > last_seen);
+        let samples = newer
+            .map(|(stamp, time)| value(time).map(|value| (stamp, value)))
+            .collect::<Answer<Vec<_>>>()?;
+        if samples.is_empty() { Err(Code::NOT_FOUND) } else { Ok(samples) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{WALL, board, process},
+        *,
+    };
+
+    #[test]
+    fn samples_are_those_since_the_last_seen() {
+        let text = "[[gpu]]\nmodel = \"T4\"\n".to_owned()
+            + &process(1, "memory = \"1 GiB\"\nsm = 40\nmem = 20");
+        let board = board(&text, 1.0);
+        let all = board.samples(1, 0).unwrap();
+        assert_eq!(all.len(), 72);
+        assert!(all.iter().all(|sample| sample.1 == 40));
+        assert_eq!(board.samples(1, WALL - 1_000_000).unwrap().len(), 6);
+        assert_eq!(board.samples(1, WALL), Err(Code::NOT_FOUND));
+        assert_eq!(board.samples(0, 0).unwrap().first().unwrap().1, board.power());
+        assert_eq!(board.samples(8, 0), Err(Code::NOT_SUPPORTED));
+        assert_eq!(board.samples(10, 0), Err(Code::INVALID_ARGUMENT));
+    }
+}
