@@ -13,10 +13,14 @@ mod device;
 mod ecc;
 mod events;
 mod fields;
+mod gpm;
 mod handle;
+mod instances;
+mod mig;
 mod nvlink;
 mod pci;
 mod power;
+mod processes;
 mod samples;
 mod stage;
 mod system;
@@ -114,17 +118,32 @@ exports! {
         nvmlEventSetCreate nvmlEventSetFree nvmlEventSetWait nvmlEventSetWait_v2;
     fields: nvmlDeviceGetFieldValues;
     samples: nvmlDeviceGetSamples nvmlDeviceGetProcessesUtilizationInfo;
-    usage:
-        nvmlDeviceGetMemoryInfo nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetBAR1MemoryInfo
-        nvmlDeviceGetUtilizationRates nvmlDeviceGetEncoderUtilization
-        nvmlDeviceGetDecoderUtilization nvmlDeviceGetJpgUtilization nvmlDeviceGetOfaUtilization
-        nvmlDeviceGetProcessUtilization
+    processes:
         nvmlDeviceGetComputeRunningProcesses nvmlDeviceGetComputeRunningProcesses_v2
         nvmlDeviceGetComputeRunningProcesses_v3
         nvmlDeviceGetGraphicsRunningProcesses nvmlDeviceGetGraphicsRunningProcesses_v2
         nvmlDeviceGetGraphicsRunningProcesses_v3
         nvmlDeviceGetMPSComputeRunningProcesses nvmlDeviceGetMPSComputeRunningProcesses_v2
-        nvmlDeviceGetMPSComputeRunningProcesses_v3;
+        nvmlDeviceGetMPSComputeRunningProcesses_v3
+        nvmlDeviceGetRunningProcessDetailList;
+    mig:
+        nvmlDeviceIsMigDeviceHandle nvmlDeviceGetMaxMigDeviceCount
+        nvmlDeviceGetMigDeviceHandleByIndex nvmlDeviceGetDeviceHandleFromMigDeviceHandle
+        nvmlDeviceGetGpuInstanceId nvmlDeviceGetComputeInstanceId
+        nvmlDeviceGetAttributes nvmlDeviceGetAttributes_v2;
+    instances:
+        nvmlDeviceGetGpuInstanceProfileInfo nvmlDeviceGetGpuInstanceProfileInfoV
+        nvmlDeviceGetGpuInstances nvmlDeviceGetGpuInstanceById nvmlGpuInstanceGetInfo
+        nvmlGpuInstanceGetComputeInstances nvmlGpuInstanceGetComputeInstanceById
+        nvmlComputeInstanceGetInfo nvmlComputeInstanceGetInfo_v2;
+    gpm:
+        nvmlGpmQueryDeviceSupport nvmlGpmSampleAlloc nvmlGpmSampleFree nvmlGpmSampleGet
+        nvmlGpmMigSampleGet nvmlGpmMetricsGet;
+    usage:
+        nvmlDeviceGetMemoryInfo nvmlDeviceGetMemoryInfo_v2 nvmlDeviceGetBAR1MemoryInfo
+        nvmlDeviceGetUtilizationRates nvmlDeviceGetEncoderUtilization
+        nvmlDeviceGetDecoderUtilization nvmlDeviceGetJpgUtilization nvmlDeviceGetOfaUtilization
+        nvmlDeviceGetProcessUtilization;
 }
 
 /// Runs the body of an exported function. No panic leaves the library.

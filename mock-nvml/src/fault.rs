@@ -80,11 +80,19 @@ pub(crate) fn verdict(
         .min_by_key(rank)
 }
 
-/// Whether the C function takes a device handle.
+/// Whether the C function takes a handle of a device or of an instance.
 pub(crate) fn takes_device(function: &str) -> bool {
-    function.starts_with("nvmlDevice")
-        && !function.starts_with("nvmlDeviceGetCount")
-        && !function.starts_with("nvmlDeviceGetHandleBy")
+    const OTHERS: [&str; 5] = [
+        "nvmlGpuInstance",
+        "nvmlComputeInstance",
+        "nvmlGpmQueryDeviceSupport",
+        "nvmlGpmSampleGet",
+        "nvmlGpmMigSampleGet",
+    ];
+    OTHERS.iter().any(|other| function.starts_with(other))
+        || function.starts_with("nvmlDevice")
+            && !function.starts_with("nvmlDeviceGetCount")
+            && !function.starts_with("nvmlDeviceGetHandleBy")
 }
 
 /// Whether a call of the C function is about one GPU.

@@ -1,8 +1,9 @@
 //! GPU models as data: [`MODELS`] has one entry for each.
 
+pub(crate) mod mig;
 mod table;
 
-pub(crate) use self::table::{BLACKWELL, MODELS};
+pub(crate) use self::table::{BLACKWELL, HOPPER, MODELS};
 
 /// 1 MiB in bytes.
 pub(crate) const MIB: u64 = 1 << 20;

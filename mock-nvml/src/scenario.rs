@@ -6,15 +6,21 @@ mod curves;
 mod file;
 pub(crate) mod hardware;
 mod memory;
+pub(crate) mod mig;
+mod pipes;
 mod source;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use self::hardware::{Hardware, Xid};
 pub(crate) use self::{
     complaint::Complaint,
     file::GarbageRow,
+    pipes::Pipes,
     source::{BUILT_IN, Error, Source, Watch},
+};
+use self::{
+    hardware::{Hardware, Xid},
+    mig::{Layout, Place},
 };
 use crate::{curve::Curve, fault::Fault, models::Model};
 
@@ -104,6 +110,8 @@ pub(crate) struct Gpu {
     pub(crate) lost: Vec<Window>,
     /// What is wrong with it.
     pub(crate) hardware: Hardware,
+    /// How it is partitioned, in order of time.
+    pub(crate) mig: Arc<[Layout]>,
     /// Indexes of its processes.
     pub(crate) processes: Vec<usize>,
 }
@@ -169,6 +177,8 @@ pub(crate) struct Process {
     pub(crate) kind: Kind,
     /// Indexes of its GPUs.
     pub(crate) gpus: Vec<usize>,
+    /// Where on a partitioned GPU it runs.
+    pub(crate) place: Option<Place>,
     /// Framebuffer it holds on each of them in bytes; `None` if the driver does not tell.
     pub(crate) memory: Option<u64>,
     /// Load of the SM.
@@ -189,6 +199,8 @@ pub(crate) struct Process {
     pub(crate) pcie_tx: Curve,
     /// What its GPU receives over PCIe, in MiB/s.
     pub(crate) pcie_rx: Curve,
+    /// What it does with the SM.
+    pub(crate) pipes: Pipes,
     /// When it is alive; from minus infinity if it ran before the world began.
     pub(crate) life: Window,
     /// When it is a zombie.

@@ -6,8 +6,10 @@
 
 mod board;
 mod events;
+mod gpm;
 mod handles;
 pub(crate) mod load;
+mod mig;
 mod physics;
 mod session;
 mod state;
@@ -25,8 +27,9 @@ pub(crate) use self::board::{
     Board, Direction, FieldValue, LinkError, List, Memory, ProcessRow, SpareRows,
 };
 use self::events::Registration;
-pub(crate) use self::state::Named;
+pub(crate) use self::gpm::{Metric, text as metric_text};
 use self::state::State;
+pub(crate) use self::{board::Seat, handles::Part, state::Named};
 pub(crate) use self::{
     events::{Event, supported},
     traffic::lane_speed,
@@ -120,29 +123,25 @@ impl World {
     pub(crate) fn handle(&self, function: &str, named: Named) -> Answer<usize> {
         let target = |state: &State| {
             state.session.check()?;
-            state.find(named).map(Some)
+            state.named(named).map(|(gpu, _)| Some(gpu))
         };
         self.enter(function, target, |state, _| {
-            let gpu = state.find(named)?;
-            let incarnation = state.tracks.present(gpu)?;
-            Ok(state.handles.get(state.session.generation(), gpu, incarnation))
+            let held = state.find(named)?;
+            Ok(state.handles.get(held))
         })
     }
 
-    /// A call with a handle. `read` runs without the lock, as it may be long.
+    /// A call with a handle of a GPU or, where the function takes such, a MIG device. `read` runs without the lock, as it may be long.
     pub(crate) fn board<T>(
         &self,
         function: &str,
         handle: usize,
         read: impl FnOnce(&Board) -> Answer<T>,
     ) -> Answer<T> {
-        let target = |state: &State| state.held_by(handle).map(Some);
-        let look = |state: &mut State, now| {
-            let gpu = state.held_by(handle)?;
-            let heat = state.tracks.heat(gpu)?;
-            Board::new(Arc::clone(&state.scenario), gpu, heat, now, state.session.up_since())
-        };
-        read(&self.enter(function, target, look)?)
+        self.part(function, handle, |board| {
+            mig::allows(function, board)?;
+            read(board)
+        })
     }
 
     /// A new set of events.

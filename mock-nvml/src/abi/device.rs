@@ -17,8 +17,8 @@ const ACCOUNTED: c_uint = 4_000;
 const GSP_VERSION: c_uint = 64;
 
 texts! {
-    nvmlDeviceGetName = |board| Ok(board.model().name.to_owned());
-    nvmlDeviceGetUUID = |board| Ok(board.gpu().uuid.clone());
+    nvmlDeviceGetName = |board| Ok(board.name());
+    nvmlDeviceGetUUID = |board| Ok(board.uuid());
     nvmlDeviceGetSerial = |board| {
         if board.model().serial { Ok(board.gpu().serial.clone()) } else { Err(Code::NOT_SUPPORTED) }
     };
@@ -28,7 +28,9 @@ texts! {
 }
 
 values! {
-    nvmlDeviceGetIndex: c_uint = |board| Ok(clamp_u32(board.gpu().index));
+    nvmlDeviceGetIndex: c_uint = |board| {
+        Ok(board.mig_device().map_or_else(|_| clamp_u32(board.gpu().index), |(_, ci)| ci.slot))
+    };
     nvmlDeviceGetMinorNumber: c_uint = |board| Ok(board.gpu().minor);
     nvmlDeviceGetBrand: c_uint = |board| Ok(board.model().brand);
     nvmlDeviceGetArchitecture: c_uint = |board| Ok(board.model().architecture);
@@ -51,7 +53,11 @@ pairs! {
         let on = c_uint::from(board.model().gsp);
         Ok((on, on))
     };
-    nvmlDeviceGetMigMode: c_uint = |_| Err(Code::NOT_SUPPORTED);
+    nvmlDeviceGetMigMode: c_uint = |board| {
+        // A change of layout is a change of both at once.
+        let on = c_uint::from(board.mig_mode()?);
+        Ok((on, on))
+    };
 }
 
 #[unsafe(no_mangle)]

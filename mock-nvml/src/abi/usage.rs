@@ -1,10 +1,10 @@
-//! Memory, utilization and processes.
+//! Memory and utilization.
 
 use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlBAR1Memory_t, nvmlDevice_t, nvmlMemory_t, nvmlMemory_v2_t, nvmlProcessInfo_v1_t,
-    nvmlProcessInfo_v2_t, nvmlProcessUtilizationSample_t, nvmlReturn_t, nvmlUtilization_t,
+    nvmlBAR1Memory_t, nvmlDevice_t, nvmlMemory_t, nvmlMemory_v2_t, nvmlProcessUtilizationSample_t,
+    nvmlReturn_t, nvmlUtilization_t,
 };
 
 use super::{board, dispatch, put, put_rows};
@@ -12,11 +12,9 @@ use crate::{
     code::{Answer, Code},
     models::BLACKWELL,
     ring::Row,
-    world::{Board, List, ProcessRow},
+    world::Board,
 };
 
-/// Where a process runs that runs in no MIG instance.
-const NO_INSTANCE: c_uint = c_uint::MAX;
 /// Rows that a first call of `nvmlDeviceGetProcessUtilization` is told to make room for, whatever runs.
 const RING_ROWS: c_uint = 100;
 /// `NVML_STRUCT_VERSION(Memory, 2)`.
@@ -115,60 +113,6 @@ engines! {
     nvmlDeviceGetDecoderUtilization = |board| Ok(board.decoder());
     nvmlDeviceGetJpgUtilization = Board::jpg;
     nvmlDeviceGetOfaUtilization = Board::ofa;
-}
-
-/// Functions that give a process list.
-macro_rules! lists {
-    ($($name:ident: $row:ty = $list:expr;)*) => {$(
-        #[unsafe(no_mangle)]
-        pub(super) unsafe extern "C" fn $name(
-            device: nvmlDevice_t,
-            count: *mut c_uint,
-            infos: *mut $row,
-        ) -> nvmlReturn_t {
-            dispatch(|| {
-                let rows = board(stringify!($name), device, |board| Ok(board.processes($list)))?;
-                let rows: Vec<_> = rows.into_iter().map(<$row>::of).collect();
-                // SAFETY: the caller gives a count, and room for so many rows or a null.
-                unsafe { put_rows(count, infos, &rows) }
-            })
-        }
-    )*};
-}
-
-lists! {
-    nvmlDeviceGetComputeRunningProcesses: nvmlProcessInfo_v1_t = List::Compute;
-    nvmlDeviceGetComputeRunningProcesses_v2: nvmlProcessInfo_v2_t = List::Compute;
-    nvmlDeviceGetComputeRunningProcesses_v3: nvmlProcessInfo_v2_t = List::Compute;
-    nvmlDeviceGetGraphicsRunningProcesses: nvmlProcessInfo_v1_t = List::Graphics;
-    nvmlDeviceGetGraphicsRunningProcesses_v2: nvmlProcessInfo_v2_t = List::Graphics;
-    nvmlDeviceGetGraphicsRunningProcesses_v3: nvmlProcessInfo_v2_t = List::Graphics;
-    nvmlDeviceGetMPSComputeRunningProcesses: nvmlProcessInfo_v1_t = List::Mps;
-    nvmlDeviceGetMPSComputeRunningProcesses_v2: nvmlProcessInfo_v2_t = List::Mps;
-    nvmlDeviceGetMPSComputeRunningProcesses_v3: nvmlProcessInfo_v2_t = List::Mps;
-}
-
-/// A process row in one of NVML's layouts.
-trait Layout {
-    /// The row.
-    fn of(row: ProcessRow) -> Self;
-}
-
-impl Layout for nvmlProcessInfo_v1_t {
-    fn of(row: ProcessRow) -> Self {
-        Self { pid: row.pid, usedGpuMemory: row.memory }
-    }
-}
-
-impl Layout for nvmlProcessInfo_v2_t {
-    fn of(row: ProcessRow) -> Self {
-        Self {
-            pid: row.pid,
-            usedGpuMemory: row.memory,
-            gpuInstanceId: NO_INSTANCE,
-            computeInstanceId: NO_INSTANCE,
-        }
-    }
 }
 
 #[unsafe(no_mangle)]

@@ -12,7 +12,8 @@ const BRAND_NVIDIA: u32 = 14;
 const TURING: u32 = 6;
 const AMPERE: u32 = 7;
 const ADA: u32 = 8;
-const HOPPER: u32 = 9;
+/// `NVML_DEVICE_ARCH_HOPPER`.
+pub(crate) const HOPPER: u32 = 9;
 /// `NVML_DEVICE_ARCH_BLACKWELL`.
 pub(crate) const BLACKWELL: u32 = 10;
 

@@ -3,6 +3,9 @@
 mod faults;
 mod gpus;
 mod hardware;
+mod identity;
+mod mig;
+mod places;
 mod processes;
 
 use std::ops::Range;
@@ -183,7 +186,7 @@ mod tests {
                 "[[gpu]]\nmodel = \"T4\"\ncuont = 2\n",
                 "3: unknown key \"cuont\", did you mean \"count\"? known here: model, count, uuid, \
                  serial, minor, pcie_replays_per_hour, ambient, lost, ecc, retired, remapped, \
-                 nvlink, slowed",
+                 nvlink, slowed, mig",
             ),
             ("[[gpu]]\ncount = 2\n", "1: the key \"model\" is missing: add it"),
             (

@@ -1,6 +1,8 @@
 //! The text of a scenario as TOML tables, before anything is believed of it.
 
 mod hardware;
+mod mig;
+mod pipes;
 
 use serde::{
     Deserialize, Deserializer,
@@ -12,6 +14,10 @@ use toml::Spanned;
 
 pub(super) use self::hardware::{
     EccTable, NvLinkTable, RemappedTable, RetiredTable, SlowedTable, XidTable,
+};
+pub(super) use self::{
+    mig::{InstanceTable, LayoutTable},
+    pipes::PipesTable,
 };
 use super::complaint::{Checked, Flaw, suggestion};
 
@@ -71,6 +77,8 @@ pub(super) struct GpuTable {
     pub(super) nvlink: Option<Spanned<NvLinkTable>>,
     #[serde(default)]
     pub(super) slowed: Vec<SlowedTable>,
+    #[serde(default)]
+    pub(super) mig: Vec<Spanned<LayoutTable>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +91,8 @@ pub(super) struct ProcessTable {
     #[serde(rename = "type")]
     pub(super) kind: Option<Spanned<String>>,
     pub(super) gpus: Spanned<GpuList>,
+    pub(super) gi: Option<Spanned<u32>>,
+    pub(super) ci: Option<Spanned<u32>>,
     pub(super) memory: Spanned<String>,
     pub(super) sm: Option<Spanned<CurveText>>,
     pub(super) mem: Option<Spanned<CurveText>>,
@@ -93,6 +103,7 @@ pub(super) struct ProcessTable {
     pub(super) nvlink: Option<Spanned<CurveText>>,
     pub(super) pcie_tx: Option<Spanned<CurveText>>,
     pub(super) pcie_rx: Option<Spanned<CurveText>>,
+    pub(super) pipes: Option<Spanned<PipesTable>>,
     pub(super) start: Option<Spanned<f64>>,
     pub(super) end: Option<Spanned<f64>>,
     pub(super) zombie: Option<Spanned<WindowTable>>,

@@ -1,5 +1,7 @@
 //! Framebuffer sizes, and whether they fit.
 
+use std::ops::Range;
+
 use toml::Spanned;
 
 use super::{
@@ -32,19 +34,53 @@ pub(super) fn size(text: &Spanned<String>) -> Checked<Option<u64>> {
     })
 }
 
-/// Refuses processes that at some time hold more of a GPU than it has. `spans` tells where the
-/// memory of each process is said.
-pub(super) fn fits(
-    gpus: &[Gpu],
-    processes: &[Process],
-    spans: &[std::ops::Range<usize>],
-) -> Checked<()> {
+/// Refuses processes that at some time hold more than there is of a GPU or of a GPU instance. `spans`
+/// tells where the memory of each process is said.
+pub(super) fn fits(gpus: &[Gpu], processes: &[Process], spans: &[Range<usize>]) -> Checked<()> {
     for gpu in gpus {
         let on_it: Vec<_> = gpu
             .processes
             .iter()
             .filter_map(|&at| Some((processes.get(at)?, spans.get(at)?)))
             .collect();
+        let whole = Room {
+            of: format!("GPU {}", gpu.index),
+            kind: gpu.model.key,
+            bytes: gpu.model.room(),
+            elsewhere: "GPU",
+        };
+        whole.holds(&on_it)?;
+        for (during, instance) in
+            gpu.mig.iter().flat_map(|one| one.instances.iter().map(|gi| (one.during, gi)))
+        {
+            let mut inside = on_it.clone();
+            inside.retain(|(process, _)| instance.holds(process) && process.life.overlaps(during));
+            let part = Room {
+                of: format!("GPU {}, GPU instance {}", gpu.index, instance.id),
+                kind: instance.profile.name,
+                bytes: instance.room(),
+                elsewhere: "instance",
+            };
+            part.holds(&inside)?;
+        }
+    }
+    Ok(())
+}
+
+/// Framebuffer that processes share.
+struct Room {
+    /// Whose it is.
+    of: String,
+    /// What such a thing is called.
+    kind: &'static str,
+    /// How much.
+    bytes: u64,
+    /// What else there may be.
+    elsewhere: &'static str,
+}
+
+impl Room {
+    fn holds(&self, on_it: &[(&Process, &Range<usize>)]) -> Checked<()> {
         // The sum can only grow where a process starts.
         let mut changes: Vec<_> = on_it
             .iter()
@@ -59,23 +95,24 @@ pub(super) fn fits(
         for (time, bytes, starter) in changes {
             held += bytes;
             if let Some((pid, span)) = starter
-                && held > i128::from(gpu.model.room())
+                && held > i128::from(self.bytes)
             {
-                return Err(Flaw::new(span.clone(), overcommit(gpu, pid, time, held)));
+                return Err(Flaw::new(span.clone(), self.overcommit(pid, time, held)));
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn overcommit(gpu: &Gpu, pid: u32, time: f64, held: i128) -> String {
-    let when = if time.is_finite() { format!("at {time} s") } else { "from the start".into() };
-    format!(
-        "GPU {} would hold {} MiB {when}, but a {} has {} MiB for processes: \
-         give process {pid} less memory or another GPU",
-        gpu.index,
-        held / i128::from(MIB),
-        gpu.model.key,
-        gpu.model.room() / MIB,
-    )
+    fn overcommit(&self, pid: u32, time: f64, held: i128) -> String {
+        let when = if time.is_finite() { format!("at {time} s") } else { "from the start".into() };
+        format!(
+            "{} would hold {} MiB {when}, but a {} has {} MiB for processes: \
+             give process {pid} less memory or another {}",
+            self.of,
+            held / i128::from(MIB),
+            self.kind,
+            self.bytes / MIB,
+            self.elsewhere,
+        )
+    }
 }

@@ -4,6 +4,7 @@ mod fields;
 mod links;
 mod memory_errors;
 mod samples;
+mod seat;
 mod usage;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ pub(crate) use self::{
     fields::FieldValue,
     links::{Direction, LinkError},
     memory_errors::SpareRows,
+    seat::Seat,
     usage::{List, Memory, ProcessRow},
 };
 use super::{
@@ -35,6 +37,7 @@ pub(crate) struct Board {
     now: Now,
     up_since: f64,
     load: Load,
+    seat: Seat,
 }
 
 impl Board {
@@ -47,7 +50,7 @@ impl Board {
     ) -> Answer<Self> {
         let gpu = scenario.gpus.get(gpu).ok_or(Code::GPU_IS_LOST)?.clone();
         let load = load::total(&scenario, &gpu, now.world);
-        Ok(Self { scenario, gpu, heat, now, up_since, load })
+        Ok(Self { scenario, gpu, heat, now, up_since, load, seat: Seat::Board })
     }
 
     /// What identifies it.
@@ -63,6 +66,11 @@ impl Board {
     /// The version of the driver.
     pub(crate) fn driver_version(&self) -> String {
         self.scenario.driver.version.clone()
+    }
+
+    /// The branch of the driver.
+    pub(crate) fn driver_branch(&self) -> u32 {
+        self.scenario.driver.branch()
     }
 
     /// When this is.

@@ -3,7 +3,13 @@
 use std::ops::Add;
 
 use super::traffic::Traffic;
-use crate::scenario::{Gpu, Process, Scenario};
+use crate::scenario::{
+    Gpu, Process, Scenario,
+    mig::{Fraction, GpuInstance},
+};
+
+/// A GPU instance, or a GPU that is whole.
+pub(super) type Part<'a> = Option<&'a GpuInstance>;
 
 /// How busy the engines are, in percent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,6 +34,18 @@ impl Load {
     /// Whether any engine works.
     pub(crate) fn is_busy(self) -> bool {
         [self.sm, self.mem, self.enc, self.dec, self.jpg, self.ofa].iter().any(|load| *load > 0.0)
+    }
+
+    /// What a load in percent of a part is in percent of the GPU.
+    pub(super) fn of_gpu(self, part: Part) -> Self {
+        let Some(instance) = part else { return self };
+        let Fraction { compute, memory } = instance.fraction();
+        Self { mem: self.mem * memory, ..self.map(|load| load * compute) }
+    }
+
+    /// So many times as much of each engine; the traffic stays.
+    pub(super) fn times(self, factor: f64) -> Self {
+        self.map(|load| load * factor)
     }
 
     fn map(self, of: impl Fn(f64) -> f64) -> Self {
@@ -76,26 +94,62 @@ pub(crate) fn wanted(process: &Process, time: f64) -> Load {
 /// The load of a GPU at `time`: the sum of what its processes ask, at most 100 % of each engine and
 /// what each link carries.
 pub(crate) fn total(scenario: &Scenario, gpu: &Gpu, time: f64) -> Load {
-    let demand = demand(scenario, gpu, time);
-    let traffic = demand.traffic.carried(gpu.model);
-    Load { traffic, ..demand.map(|sum| sum.min(100.0)) }
+    let mut sum = Load::default();
+    for part in parts(gpu, time) {
+        let load = demand(scenario, gpu, part, time).map(|sum| sum.min(100.0));
+        sum = sum + load.of_gpu(part);
+    }
+    let traffic = sum.traffic.carried(gpu.model);
+    // Parts that add up to the whole may do so with a rounding error.
+    Load { traffic, ..sum.map(|sum| sum.min(100.0)) }
 }
 
 /// Tells the pid and the share that each process gets of the GPU at `time`. An engine that is asked
 /// for more than it has is sliced in proportion.
 pub(crate) fn shares(scenario: &Scenario, gpu: &Gpu, time: f64, tell: &mut dyn FnMut(u32, Load)) {
-    let scale = demand(scenario, gpu, time).map(|sum| if sum > 100.0 { 100.0 / sum } else { 1.0 });
-    for process in scenario.processes_of(gpu) {
+    for part in parts(gpu, time) {
+        within(scenario, gpu, part, time, &mut |process, load| {
+            tell(process.pid, load.of_gpu(part));
+        });
+    }
+}
+
+/// Tells what each process that works in a part of the GPU gets of that part's engines.
+pub(super) fn within(
+    scenario: &Scenario,
+    gpu: &Gpu,
+    part: Part,
+    time: f64,
+    tell: &mut dyn FnMut(&Process, Load),
+) {
+    let demand = demand(scenario, gpu, part, time);
+    let scale = demand.map(|sum| if sum > 100.0 { 100.0 / sum } else { 1.0 });
+    for process in running(scenario, gpu, part) {
         let want = wanted(process, time);
         if want.is_busy() {
-            tell(process.pid, want.with(scale, |want, scale| want * scale));
+            tell(process, want.with(scale, |want, scale| want * scale));
         }
     }
 }
 
-fn demand(scenario: &Scenario, gpu: &Gpu, time: f64) -> Load {
-    scenario
-        .processes_of(gpu)
+/// The parts of a GPU that do not share their engines: its GPU instances, or all of it.
+pub(super) fn parts(gpu: &Gpu, time: f64) -> impl Iterator<Item = Part<'_>> {
+    let layout = gpu.layout(time);
+    let instances = layout.into_iter().flat_map(|layout| &layout.instances);
+    instances.map(Some).chain(layout.is_none().then_some(None))
+}
+
+fn running<'a>(
+    scenario: &'a Scenario,
+    gpu: &'a Gpu,
+    part: Part<'a>,
+) -> impl Iterator<Item = &'a Process> {
+    let inside = move |process: &&Process| part.is_none_or(|instance| instance.holds(process));
+    scenario.processes_of(gpu).filter(inside)
+}
+
+fn demand(scenario: &Scenario, gpu: &Gpu, part: Part, time: f64) -> Load {
+    running(scenario, gpu, part)
         .map(|process| wanted(process, time))
         .fold(Load::default(), |sum, load| sum + load)
 }

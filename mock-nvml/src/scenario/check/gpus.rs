@@ -4,7 +4,11 @@ use std::{collections::HashSet, ops::Range};
 
 use toml::Spanned;
 
-use super::{hardware, windows};
+use super::{
+    hardware,
+    identity::{hash, is_uuid, uuid},
+    mig, windows,
+};
 use crate::{
     models::{MODELS, Model},
     number::clamp_u32,
@@ -42,6 +46,7 @@ pub(super) fn check(seed: &str, tables: &[Spanned<GpuTable>]) -> Checked<Vec<Gpu
         return Err(Flaw::new(Range::default(), "no GPU: add a [[gpu]] with a model"));
     }
     distinct(&gpus, tables)?;
+    mig::distinct(&gpus, tables)?;
     Ok(gpus)
 }
 
@@ -52,12 +57,12 @@ fn gpu(seed: &str, index: usize, said: &GpuTable, count: u32) -> Checked<Gpu> {
         if count == 1 { Ok(()) } else { Err(Flaw::new(at, text)) }
     };
     let uuid = match &said.uuid {
-        None => uuid(seed, index),
+        None => uuid("GPU-", seed, index),
         Some(uuid) => {
             alone(uuid.span(), "uuid")?;
             let text = uuid.get_ref();
             let mend = "write GPU- and a UUID in lower case hexadecimal";
-            ensure(is_uuid(text), uuid, || format!("uuid = \"{text}\": {mend}"))?;
+            ensure(is_uuid("GPU-", text), uuid, || format!("uuid = \"{text}\": {mend}"))?;
             text.clone()
         }
     };
@@ -86,6 +91,7 @@ fn gpu(seed: &str, index: usize, said: &GpuTable, count: u32) -> Checked<Gpu> {
         ambient: ambient(said.ambient.as_ref())?,
         lost: windows("lost", &said.lost)?,
         hardware: hardware::check(said, model)?,
+        mig: mig::check(seed, index, said, model)?.into(),
         processes: vec![],
     })
 }
@@ -151,38 +157,6 @@ fn pci(index: usize) -> Pci {
     Pci { domain: clamp_u32(index / BUSES.len()), bus, device: 0 }
 }
 
-/// A version 4 UUID in form, but always the same for the same scenario and index.
-fn uuid(seed: &str, index: usize) -> String {
-    let (high, low) = (hash(seed, index, 0), hash(seed, index, 1));
-    format!(
-        "GPU-{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        (high >> 16) & 0xffff,
-        high & 0xfff,
-        (low >> 48) & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff,
-    )
-}
-
-fn is_uuid(text: &str) -> bool {
-    let Some(uuid) = text.strip_prefix("GPU-") else { return false };
-    let parts: Vec<_> = uuid.split('-').collect();
-    let hex = |part: &str| part.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
-    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| hex(part))
-}
-
-/// FNV-1a, then mixed, as FNV alone leaves the high bits of like inputs alike.
-fn hash(seed: &str, index: usize, salt: u8) -> u64 {
-    let bytes = seed.bytes().chain(index.to_le_bytes()).chain([salt]);
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    for _ in 0..2 {
-        hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    }
-    hash ^ (hash >> 32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{
@@ -192,10 +166,10 @@ mod tests {
 
     #[test]
     fn identities_are_proper_distinct_and_always_the_same() {
-        let all: HashSet<_> = (0..MOST).map(|index| uuid("demo", index)).collect();
+        let all: HashSet<_> = (0..MOST).map(|index| uuid("GPU-", "demo", index)).collect();
         assert_eq!(all.len(), MOST);
-        assert!(all.iter().all(|uuid| is_uuid(uuid)));
-        assert_ne!(uuid("demo", 0), uuid("other", 0));
+        assert!(all.iter().all(|uuid| is_uuid("GPU-", uuid)));
+        assert_ne!(uuid("GPU-", "demo", 0), uuid("GPU-", "other", 0));
         let places: HashSet<_> = (0..MOST).map(|index| pci(index).id()).collect();
         assert_eq!(places.len(), MOST);
     }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use toml::Spanned;
 
-use super::{no_gpu, text, window};
+use super::{no_gpu, places, text, window};
 use crate::scenario::{
     Gpu, Kind, Process, Window,
     complaint::{Checked, Flaw, ensure},
     curves,
     file::{GpuList, ProcessTable},
-    memory,
+    memory, pipes,
 };
 
 const MOST: usize = 10_000;
@@ -26,7 +26,8 @@ pub(super) fn check(tables: &[Spanned<ProcessTable>], gpus: &mut [Gpu]) -> Check
         let said = table.get_ref();
         let (first, count) = (process(said, gpus.len())?, count(said, processes.len())?);
         for clone in 0..count {
-            let process = cloned(&first, said, clone, gpus.len())?;
+            let process = cloned(&first, said, clone, gpus)?;
+            places::check(&process, said, gpus)?;
             let times = taken.entry(process.pid).or_default();
             if times.iter().any(|life| life.overlaps(process.life)) {
                 let mend = "is there already at that time: give each its own pid";
@@ -68,6 +69,7 @@ fn process(said: &ProcessTable, gpus: usize) -> Checked<Process> {
         cgroup,
         kind: kind(said.kind.as_ref())?,
         gpus: self::gpus(&said.gpus, gpus)?,
+        place: places::said(said)?,
         memory: memory::size(&said.memory)?,
         sm: curves::check("sm", said.sm.as_ref())?,
         mem: curves::check("mem", said.mem.as_ref())?,
@@ -78,6 +80,7 @@ fn process(said: &ProcessTable, gpus: usize) -> Checked<Process> {
         nvlink: curves::rate("nvlink", said.nvlink.as_ref())?,
         pcie_tx: curves::rate("pcie_tx", said.pcie_tx.as_ref())?,
         pcie_rx: curves::rate("pcie_rx", said.pcie_rx.as_ref())?,
+        pipes: pipes::check(said.pipes.as_ref())?,
         life: life(said)?,
         zombie: said.zombie.as_ref().map(|zombie| window("zombie", zombie)).transpose()?,
         visible: said.proc.unwrap_or(true),
@@ -85,14 +88,18 @@ fn process(said: &ProcessTable, gpus: usize) -> Checked<Process> {
 }
 
 /// The `clone`th clone: the next pid, and the next GPU if they are spread.
-fn cloned(first: &Process, said: &ProcessTable, clone: u32, gpus: usize) -> Checked<Process> {
+fn cloned(first: &Process, said: &ProcessTable, clone: u32, gpus: &[Gpu]) -> Checked<Process> {
     let pid = first.pid.checked_add(clone).filter(|pid| (1..=HIGHEST_PID).contains(pid));
     let pid = pid.ok_or_else(|| {
         Flaw::new(said.pid.span(), format!("a pid is 1 to {HIGHEST_PID}: give another"))
     })?;
     let mut process = Process { pid, ..first.clone() };
     if matches!(said.gpus.get_ref(), GpuList::Word(_)) {
-        process.gpus = vec![usize::try_from(clone).unwrap_or_default() % gpus.max(1)];
+        let (clone, count) = (usize::try_from(clone).unwrap_or_default(), gpus.len().max(1));
+        process.gpus = vec![clone % count];
+        let gpu = gpus.get(clone % count);
+        process.place =
+            process.place.or(gpu.and_then(|gpu| places::spread(&process, gpu, clone / count)));
     }
     Ok(process)
 }
@@ -161,8 +168,8 @@ mod tests {
             (
                 "sn = 1\n",
                 "8: unknown key \"sn\", did you mean \"sm\"? known here: pid, name, command, \
-                 cgroup, type, gpus, memory, sm, mem, enc, dec, jpg, ofa, nvlink, pcie_tx, \
-                 pcie_rx, start, end, zombie, proc, count",
+                 cgroup, type, gpus, gi, ci, memory, sm, mem, enc, dec, jpg, ofa, nvlink, pcie_tx, \
+                 pcie_rx, pipes, start, end, zombie, proc, count",
             ),
             ("start = 5\nend = 5\n", "8: start = 5, end = 5: a process must end after its start"),
             ("type = \"X\"\n", "8: no type \"X\": use \"C\", \"G\", \"C+G\" or \"M\""),

@@ -33,6 +33,9 @@ impl Board {
             }
         };
         value(self.now.world)?;
+        if self.layout().is_some() && !matches!(kind, 0 | 5 | 6) {
+            return Err(Code::NOT_SUPPORTED);
+        }
         let ring = Ring { period: self.model().sample_period, since: self.up_since };
         let newer = ring.samples(self.now).filter(|(stamp, _)| *stamp > last_seen);
         let samples = newer

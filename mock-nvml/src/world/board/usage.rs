@@ -3,9 +3,12 @@
 use super::Board;
 use crate::{
     code::{Answer, Code},
-    models::MIB,
+    models::{MIB, mig::MEMORY_SLICES},
     ring::{Ring, Row, stamp_of_age},
-    scenario::{Kind, Process},
+    scenario::{
+        Kind, Process,
+        mig::{GpuInstance, Place},
+    },
     world::load::{self, Load},
 };
 
@@ -40,25 +43,41 @@ pub(crate) struct ProcessRow {
     pub(crate) pid: u32,
     /// Framebuffer in bytes, all ones if the driver does not tell.
     pub(crate) memory: u64,
+    /// Where on a partitioned GPU it runs.
+    pub(crate) place: Option<Place>,
 }
 
 impl Board {
     /// Framebuffer.
     pub(crate) fn memory(&self) -> Memory {
-        let model = self.model();
         let held: u64 = self.alive().filter_map(|process| process.memory).sum();
-        split(model.total_mib * MIB, model.reserved_mib * MIB, model.base_mib * MIB + held)
+        if let Some(instance) = self.seat().gpu_instance() {
+            return split(instance.profile.mib * MIB, 0, GpuInstance::base() + held);
+        }
+        let model = self.model();
+        let instances: u64 =
+            self.layout().iter().flat_map(|one| &one.instances).map(|_| GpuInstance::base()).sum();
+        let base = model.base_mib * MIB + instances;
+        split(model.total_mib * MIB, model.reserved_mib * MIB, base + held)
     }
 
     /// BAR1: a little, and 2 MiB for each process.
     pub(crate) fn bar1(&self) -> Memory {
         let processes: u64 = self.alive().map(|_| 2 * MIB).sum();
-        split(self.model().bar1_mib * MIB, 0, MIB + processes)
+        let slices =
+            self.seat().gpu_instance().map_or(MEMORY_SLICES, |one| one.profile.memory_slices);
+        let total = self.model().bar1_mib * MIB * u64::from(slices) / u64::from(MEMORY_SLICES);
+        split(total, 0, MIB + processes)
     }
 
     /// The processes of a list.
     pub(crate) fn processes(&self, list: List) -> Vec<ProcessRow> {
+        let own = |process: &&Process| {
+            let here = self.seat().place();
+            here.is_none_or(|here| process.place == Some(here))
+        };
         self.alive()
+            .filter(own)
             .filter(|process| match process.kind {
                 Kind::Compute => list == List::Compute,
                 Kind::Graphics => list == List::Graphics,
@@ -68,6 +87,7 @@ impl Board {
             .map(|process| ProcessRow {
                 pid: process.pid,
                 memory: process.memory.unwrap_or(u64::MAX),
+                place: process.place,
             })
             .collect()
     }
@@ -108,7 +128,10 @@ impl Board {
 
     fn alive(&self) -> impl Iterator<Item = &Process> {
         let processes = self.scenario.processes_of(&self.gpu);
-        processes.filter(|process| process.life.contains(self.now.world))
+        let instance = self.seat().gpu_instance();
+        processes
+            .filter(|process| process.life.contains(self.now.world))
+            .filter(move |process| instance.is_none_or(|instance| instance.holds(process)))
     }
 }
 
@@ -136,7 +159,10 @@ mod tests {
         let board = board(&text, 5.0);
         let pids = |list| board.processes(list).iter().map(|row| row.pid).collect::<Vec<_>>();
         assert_eq!((pids(List::Compute), pids(List::Graphics)), (vec![1], vec![1, 2]));
-        assert_eq!(board.processes(List::Mps), [ProcessRow { pid: 3, memory: u64::MAX }]);
+        assert_eq!(
+            board.processes(List::Mps),
+            [ProcessRow { pid: 3, memory: u64::MAX, place: None }]
+        );
         assert_eq!(board.memory().used, (2 + 110) * MIB);
         assert_eq!(board.bar1().used, (1 + 3 * 2) * MIB);
     }
