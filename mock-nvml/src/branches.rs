@@ -63,7 +63,7 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlDeviceGetSramEccErrorStatus",
         ],
     ),
-    (560, &["nvmlSystemGetDriverBranch"]),
+    (560, &["nvmlSystemGetDriverBranch", "nvmlDeviceGetDriverModel_v2"]),
     (570, &["nvmlDeviceGetTemperatureV"]),
 ];
 
