@@ -1,7 +1,7 @@
 //! Which driver branch brought which symbol.
 //!
-//! The lists and the struct of memory of the 510 branch, GPM of 520 and the process utilization of 550
-//! are known of real libraries; the others are within a branch or two of the truth.
+//! What the 470, 525, 535 and 550 branches have is what their libraries export. Of a symbol that came
+//! between two of them, the exact branch may be another one.
 
 /// Symbols that not every branch has, and the first that does. Older ones are in all of them. It names
 /// some that this library does not have, so that they need no thought when they come.
@@ -52,17 +52,12 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlDeviceGetCurrentClocksEventReasons",
             "nvmlDeviceGetSupportedClocksEventReasons",
             "nvmlDeviceGetRunningProcessDetailList",
-        ],
-    ),
-    (545, &["nvmlDeviceGetJpgUtilization", "nvmlDeviceGetOfaUtilization"]),
-    (
-        550,
-        &[
-            "nvmlDeviceGetProcessesUtilizationInfo",
-            "nvmlDeviceGetPciInfoExt",
+            "nvmlDeviceGetJpgUtilization",
+            "nvmlDeviceGetOfaUtilization",
             "nvmlDeviceGetSramEccErrorStatus",
         ],
     ),
+    (550, &["nvmlDeviceGetProcessesUtilizationInfo", "nvmlDeviceGetPciInfoExt"]),
     (560, &["nvmlSystemGetDriverBranch", "nvmlDeviceGetDriverModel_v2"]),
     (570, &["nvmlDeviceGetTemperatureV"]),
 ];

@@ -53,7 +53,9 @@ pub(crate) struct Heat {
 impl Heat {
     /// A board that has long had this load at world time `time`.
     pub(crate) fn settled(gpu: &Gpu, load: Load, time: f64) -> Self {
-        let celsius = target(gpu, watts(gpu.model, load, false));
+        // One that would get too hot has long been slowed, and stays near its threshold.
+        let slowdown = gpu.model.thermals.slowdown;
+        let celsius = target(gpu, watts(gpu.model, load, false)).min(slowdown);
         Self {
             step: floor_i64(time / STEP),
             millijoules: 0.0,
@@ -61,7 +63,7 @@ impl Heat {
             replays: 0.0,
             held_down: HeldDown::default(),
             carried: Traffic::default(),
-            hot: celsius >= gpu.model.thermals.slowdown,
+            hot: celsius >= slowdown,
         }
     }
 
