@@ -62,7 +62,7 @@ exports! {
         nvmlInit nvmlInit_v2 nvmlInitWithFlags nvmlShutdown nvmlErrorString
         nvmlSystemGetDriverVersion nvmlSystemGetNVMLVersion
         nvmlSystemGetCudaDriverVersion nvmlSystemGetCudaDriverVersion_v2 nvmlSystemGetProcessName
-        nvmlDeviceGetCount nvmlDeviceGetCount_v2;
+        nvmlDeviceGetCount nvmlDeviceGetCount_v2 nvmlSystemGetDriverBranch;
     handle:
         nvmlDeviceGetHandleByIndex nvmlDeviceGetHandleByIndex_v2 nvmlDeviceGetHandleByUUID
         nvmlDeviceGetHandleByPciBusId nvmlDeviceGetHandleByPciBusId_v2 nvmlDeviceGetHandleBySerial;
@@ -72,6 +72,7 @@ exports! {
         nvmlDeviceGetCudaComputeCapability nvmlDeviceGetBoardPartNumber nvmlDeviceGetBoardId
         nvmlDeviceGetMultiGpuBoard nvmlDeviceGetVbiosVersion nvmlDeviceGetInforomImageVersion
         nvmlDeviceGetInforomVersion nvmlDeviceGetGspFirmwareVersion nvmlDeviceGetGspFirmwareMode
+        nvmlDeviceGetDriverModel nvmlDeviceGetDriverModel_v2
         nvmlDeviceGetNumGpuCores nvmlDeviceGetMemoryBusWidth nvmlDeviceGetVirtualizationMode
         nvmlDeviceGetDisplayMode nvmlDeviceGetDisplayActive
         nvmlDeviceGetPersistenceMode nvmlDeviceGetComputeMode nvmlDeviceGetMigMode

@@ -33,6 +33,13 @@ pub(crate) enum Effect {
 }
 
 impl Fault {
+    /// The library does not have the function.
+    pub(crate) fn missing(function: &'static str) -> Self {
+        let during = Window { from: 0.0, to: f64::INFINITY };
+        let effect = Effect::Missing;
+        Self { function: Some(function), gpu: None, field: None, during, effect }
+    }
+
     /// Whether it strikes a call of `function` about `gpu` (if about one) at world time `time`.
     pub(crate) fn strikes(&self, function: &str, gpu: Option<usize>, time: f64) -> bool {
         let called = match self.function {

@@ -6,10 +6,12 @@
 //! - [`abi`] is NVML's C ABI: it decodes, asks the world and encodes. Nothing else is unsafe.
 //! - [`world`] is the machine, [`ring`] its utilization samples, [`fault`] what goes wrong with it.
 //! - [`scenario`] is what a TOML text says of the node, of [`models`] and load [`curve`]s.
+//! - [`branches`] says what older drivers lack.
 //! - [`stage`] gives a client a scenario: a directory with the library and a proc tree.
 //! - [`clock`] alone reads a clock.
 
 mod abi;
+mod branches;
 mod clock;
 mod code;
 mod curve;

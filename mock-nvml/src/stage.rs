@@ -8,6 +8,7 @@ mod library;
 mod proc;
 
 use std::{
+    collections::BTreeSet,
     env, fs, io,
     path::{Path, PathBuf},
 };
@@ -67,14 +68,14 @@ pub(crate) fn set(said: &str, dir: &Path, image: Option<&Path>) -> Result<(), Er
     if !dir.is_dir() {
         return Err(Error::NoDirectory(dir.to_owned()));
     }
-    let missing: Vec<_> = scenario
+    let missing: BTreeSet<_> = scenario
         .faults
         .iter()
         .filter(|fault| fault.effect == Effect::Missing)
         .filter_map(|fault| fault.function)
         .collect();
     let mut bytes = fs::read(image).map_err(at(image))?;
-    library::strike(&mut bytes, &missing)
+    library::strike(&mut bytes, &Vec::from_iter(missing))
         .map_err(|error| Error::Library { path: image.to_owned(), error })?;
     replace(&dir.join(LIBRARY), &bytes)?;
     replace(&dir.join(SCENARIO), source.said().as_bytes())?;

@@ -16,16 +16,20 @@ import tomllib
 MODELS = {
     "T4": "Tesla T4",
     "L20": "NVIDIA L20",
+    "A100": "NVIDIA A100-SXM4-80GB",
     "H100": "NVIDIA H100 80GB HBM3",
+    "B200": "NVIDIA B200",
     "RTX 4090": "NVIDIA GeForce RTX 4090",
 }
-HAS_MEMORY_SENSOR = {"H100"}
+HAS_MEMORY_SENSOR = {"A100", "H100", "B200"}
+# Boards of which only the newer call tells the utilization of processes.
+NEWER_CALL_ONLY = {"B200"}
 MIB = 1024 * 1024
 UNITS = {"MiB": MIB, "GiB": 1024 * MIB}
 
 
-def stage(library, scenario):
-    """Runs this file again in a process that finds the staged library as the driver's."""
+def stage(library, scenario, script=__file__):
+    """Runs a file of ours again in a process that finds the staged library as the driver's."""
     with tempfile.TemporaryDirectory() as directory:
         complaint = ctypes.create_string_buffer(4096)
         mock = ctypes.CDLL(library)
@@ -35,7 +39,7 @@ def stage(library, scenario):
         if code != 0:
             sys.exit(complaint.value.decode())
         environment = dict(os.environ, LD_LIBRARY_PATH=directory)
-        command = [sys.executable, __file__, "--staged", scenario]
+        command = [sys.executable, script, "--staged", scenario]
         return subprocess.run(command, env=environment, check=False).returncode
 
 
@@ -82,10 +86,10 @@ def check_gpu(nvml, handle, gpu):
         assert field.nvmlReturn == nvml.NVML_SUCCESS and 20 < field.value.uiVal < 110
     else:
         assert field.nvmlReturn == nvml.NVML_ERROR_NOT_SUPPORTED
-    check_processes(nvml, handle, gpu["processes"])
+    check_processes(nvml, handle, gpu["model"], gpu["processes"])
 
 
-def check_processes(nvml, handle, processes):
+def check_processes(nvml, handle, model, processes):
     """The three lists hold the scenario's processes with their memory, and nobody else."""
     lists = {
         "C": nvml.nvmlDeviceGetComputeRunningProcesses(handle),
@@ -105,6 +109,9 @@ def check_processes(nvml, handle, processes):
         for pid, process in processes.items()
         if isinstance(process.get("sm"), int) and "zombie" not in process
     }
+    if model in NEWER_CALL_ONLY:
+        refused(lambda: nvml.nvmlDeviceGetProcessUtilization(handle, 0), nvml.NVMLError_NotSupported)
+        return
     oversubscribed = len(processes) > 4
     rows = {row.pid: row.smUtil for row in utilization(nvml, handle)}
     for pid, percent in steady.items():

@@ -1,4 +1,4 @@
-//! Other people's programs agree with us: promtool, a Prometheus server, NVIDIA's Python binding.
+//! Other people's programs agree with us: promtool, a Prometheus server, NVIDIA's Python binding, nvitop, gpustat.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -39,15 +39,27 @@ fn promtool_parses_every_golden() {
 #[test]
 fn the_python_binding_tells_the_scenarios_truth() {
     let library = executable_folder().join("libmock_nvml.so");
-    for name in SCENARIOS {
+    for name in SCENARIOS.into_iter().chain(["blackwell"]) {
         // The hang of `faulty` begins at 30 s.
-        let scenario = Scenario::held(name, 20);
-        let script = Path::new(ROOT).join("tests/clients/binding.py");
-        let paths = [&script, &library, &scenario.path()].map(|p| p.display().to_string());
-        let output = tool(&brought("python/bin/python"), &paths.each_ref().map(String::as_str), "");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name}: {said}");
+        agrees("binding.py", &library, &Scenario::held(name, 20), name);
     }
+}
+
+#[test]
+fn monitors_show_the_scenarios_truth() {
+    let library = executable_folder().join("libmock_nvml.so");
+    for name in ["demo", "shared-l20", "blackwell"] {
+        agrees("monitors.py", &library, &Scenario::held(name, 20), name);
+    }
+}
+
+/// Runs a client's script on a scenario; it fails when the client does not tell what the scenario says.
+fn agrees(script: &str, library: &Path, scenario: &Scenario, name: &str) {
+    let script = Path::new(ROOT).join("tests/clients").join(script);
+    let paths = [&script, library, &scenario.path()].map(|p: &Path| p.display().to_string());
+    let output = tool(&brought("python/bin/python"), &paths.each_ref().map(String::as_str), "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}");
 }
 
 fn executable_folder() -> PathBuf {

@@ -49,6 +49,9 @@ values! {
 
 pairs! {
     nvmlDeviceGetCudaComputeCapability: c_int = |board| Ok(board.model().cuda);
+    // A thing of Windows.
+    nvmlDeviceGetDriverModel: c_uint = |_| Err(Code::NOT_SUPPORTED);
+    nvmlDeviceGetDriverModel_v2: c_uint = |_| Err(Code::NOT_SUPPORTED);
     nvmlDeviceGetGspFirmwareMode: c_uint = |board| {
         let on = c_uint::from(board.model().gsp);
         Ok((on, on))

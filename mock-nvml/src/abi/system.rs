@@ -2,9 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
-use nvml_wrapper_sys::bindings::nvmlReturn_t;
+use nvml_wrapper_sys::bindings::{nvmlReturn_t, nvmlSystemDriverBranchInfo_v1_t};
 
-use super::{dispatch, put, put_text, world};
+use super::{dispatch, pci::chars, put, put_text, versioned, world};
 use crate::code::{self, Code};
 
 /// `NVML_INIT_FLAG_NO_GPUS`, `NVML_INIT_FLAG_NO_ATTACH`
@@ -89,6 +89,25 @@ unsafe fn cuda_version(function: &str, version: *mut c_int) -> code::Answer<()> 
     let cuda = world()?.always(function, |scenario| Ok(scenario.driver.cuda))?;
     // SAFETY: as our caller says.
     unsafe { put(version, cuda) }
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn nvmlSystemGetDriverBranch(
+    info: *mut nvmlSystemDriverBranchInfo_v1_t,
+    length: c_uint,
+) -> nvmlReturn_t {
+    dispatch(|| {
+        let branch = |scenario: &crate::scenario::Scenario, _| Ok(scenario.driver.branch());
+        let text = format!("r{}_00", world()?.node("nvmlSystemGetDriverBranch", branch)?);
+        // SAFETY: the caller gives a struct that it has filled as far as it is asked to.
+        let mut filled = unsafe { versioned(info, 1) }?;
+        if usize::try_from(length).is_ok_and(|room| text.len() >= room) {
+            return Err(Code::INSUFFICIENT_SIZE);
+        }
+        filled.branch = chars(&text);
+        // SAFETY: as above.
+        unsafe { put(info, filled) }
+    })
 }
 
 #[unsafe(no_mangle)]

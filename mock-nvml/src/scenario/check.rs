@@ -17,6 +17,7 @@ use super::{
     complaint::{Checked, Flaw, ensure},
     file::{DriverTable, File, GarbageTable, WindowTable},
 };
+use crate::{abi::FUNCTIONS, branches, fault::Fault};
 
 /// How far a scenario may hold its clock: catching up with a later time would stall the caller.
 const LATEST: f64 = 100_000.0;
@@ -26,16 +27,16 @@ pub(super) fn check(seed: &str, file: &File) -> Checked<Scenario> {
     let mut gpus = gpus::check(seed, &file.gpu)?;
     let processes = processes::check(&file.process, &mut gpus)?;
     let count = gpus.len();
+    let driver = driver(&file.driver)?;
+    let faults = file.fault.iter().map(|table| faults::check(table, count));
+    let lacking = branches::lacking(driver.branch(), FUNCTIONS).map(Fault::missing);
+    let faults = faults.chain(lacking.map(Ok)).collect::<Checked<_>>()?;
     Ok(Scenario {
         hold: hold(file.now.as_ref())?,
         in_container: in_container(file.pid_namespace.as_ref())?,
-        driver: driver(&file.driver)?,
+        driver,
         garbage: file.garbage.iter().map(|table| garbage(table, count)).collect::<Checked<_>>()?,
-        faults: file
-            .fault
-            .iter()
-            .map(|table| faults::check(table, count))
-            .collect::<Checked<_>>()?,
+        faults,
         xids: hardware::xids(&file.xid, count)?,
         gpus,
         processes,
@@ -66,15 +67,19 @@ fn in_container(namespace: Option<&Spanned<String>>) -> Checked<bool> {
 
 fn driver(table: &DriverTable) -> Checked<Driver> {
     let version = version("version", table.version.as_ref(), "550.54.15")?;
-    let nvml = self::version("nvml", table.nvml.as_ref(), &format!("12.{version}"))?;
+    let mut driver = Driver { version, nvml: String::new(), cuda: 0, reloads: vec![] };
     let cuda = match &table.cuda {
-        None => 12_040,
+        None => branches::cuda(driver.branch()),
         Some(said) => cuda(said.get_ref()).ok_or_else(|| {
             let text = format!("cuda = \"{}\": write it like \"12.4\"", said.get_ref());
             Flaw::new(said.span(), text)
         })?,
     };
-    Ok(Driver { version, nvml, cuda, reloads: windows("reload", &table.reload)? })
+    let nvml = format!("{}.{}", cuda / 1_000, driver.version);
+    driver.nvml = self::version("nvml", table.nvml.as_ref(), &nvml)?;
+    driver.cuda = cuda;
+    driver.reloads = windows("reload", &table.reload)?;
+    Ok(driver)
 }
 
 fn version(key: &str, said: Option<&Spanned<String>>, default: &str) -> Checked<String> {

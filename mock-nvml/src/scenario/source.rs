@@ -15,6 +15,8 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("shared-l20", include_str!("../../scenarios/shared-l20.toml")),
     ("consumer-4090", include_str!("../../scenarios/consumer-4090.toml")),
     ("faulty", include_str!("../../scenarios/faulty.toml")),
+    ("blackwell", include_str!("../../scenarios/blackwell.toml")),
+    ("old-driver", include_str!("../../scenarios/old-driver.toml")),
 ];
 
 /// Why there is no scenario.
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
-             demo, idle-t4, shared-l20, consumer-4090, faulty"
+             demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver"
         );
     }
 }

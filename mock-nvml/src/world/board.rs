@@ -156,7 +156,9 @@ impl Board {
     /// Why the clocks are not at their highest, as a bit mask.
     pub(crate) fn reasons(&self) -> u64 {
         let held = physics::policies(&self.gpu, self.now.world).map(physics::bits);
-        held.fold(physics::reasons(self.load, self.heat.hot), |reasons, bits| reasons | bits)
+        held.fold(physics::reasons(self.load, self.heat.hot, self.is_slow()), |reasons, bits| {
+            reasons | bits
+        })
     }
 
     /// Speed of a fan in percent; boards without fans have none to tell of.

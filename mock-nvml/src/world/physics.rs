@@ -53,7 +53,9 @@ pub(crate) struct Heat {
 impl Heat {
     /// A board that has long had this load at world time `time`.
     pub(crate) fn settled(gpu: &Gpu, load: Load, time: f64) -> Self {
-        let celsius = target(gpu, watts(gpu.model, load, false));
+        // One that would get too hot has long been slowed, and stays near its threshold.
+        let slowdown = gpu.model.thermals.slowdown;
+        let celsius = target(gpu, watts(gpu.model, load, false)).min(slowdown);
         Self {
             step: floor_i64(time / STEP),
             millijoules: 0.0,
@@ -61,7 +63,7 @@ impl Heat {
             replays: 0.0,
             held_down: HeldDown::default(),
             carried: Traffic::default(),
-            hot: celsius >= gpu.model.thermals.slowdown,
+            hot: celsius >= slowdown,
         }
     }
 
@@ -122,12 +124,12 @@ pub(crate) fn watts(model: &Model, load: Load, slow: bool) -> f64 {
 }
 
 /// The reasons for which the clocks are not at their highest, as NVML's bit mask.
-pub(crate) fn reasons(load: Load, hot: bool) -> u64 {
+pub(crate) fn reasons(load: Load, hot: bool, slow: bool) -> u64 {
     let mut reasons = 0;
     if !load.is_busy() {
         reasons |= IDLE;
     }
-    if demand(load, hot) >= 1.0 {
+    if demand(load, slow) >= 1.0 {
         reasons |= POWER_CAP;
     }
     if hot {
@@ -149,7 +151,7 @@ pub(crate) fn clocks(model: &Model, load: Load, slow: bool) -> Clocks {
 }
 
 /// What the load asks of the power budget: 1 is all of it, more is capped.
-pub(crate) fn demand(load: Load, slow: bool) -> f64 {
+fn demand(load: Load, slow: bool) -> f64 {
     let video = load.enc + load.dec + load.jpg + load.ofa;
     let asked = 0.85 * load.sm + 0.25 * load.mem + 0.03 * video;
     asked / 100.0 * if slow { SLOWED } else { 1.0 }
@@ -213,9 +215,9 @@ mod tests {
         let gpu = gpu("H100", "");
         let (free, full) = (load(80.0, 40.0), load(100.0, 100.0));
         assert!((watts(gpu.model, full, false) - 700.0).abs() < 1e-9);
-        assert_eq!(reasons(free, false), 0);
-        assert_eq!(reasons(full, false), POWER_CAP);
-        assert_eq!(reasons(Load::default(), false), IDLE);
+        assert_eq!(reasons(free, false, false), 0);
+        assert_eq!(reasons(full, false, false), POWER_CAP);
+        assert_eq!(reasons(Load::default(), false, false), IDLE);
         assert_eq!(clocks(gpu.model, free, false).sm, 1_980);
         assert!(clocks(gpu.model, full, false).sm < 1_980);
     }
@@ -227,7 +229,7 @@ mod tests {
         let busy = load(95.0, 60.0);
         heat.advance(&gpu, 300.0, |_| busy);
         assert!((89.0..94.0).contains(&heat.celsius), "{}", heat.celsius);
-        assert_ne!(reasons(busy, true) & THERMAL_SLOWDOWN, 0);
+        assert_ne!(reasons(busy, true, true) & THERMAL_SLOWDOWN, 0);
         assert!(clocks(gpu.model, busy, true).sm < clocks(gpu.model, busy, false).sm);
     }
 

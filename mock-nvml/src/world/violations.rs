@@ -22,7 +22,8 @@ pub(crate) struct HeldDown {
 impl HeldDown {
     /// Adds one step of time: what is a reason for low clocks in it counts for all of it.
     pub(crate) fn advance(&mut self, gpu: &Gpu, load: Load, hot: bool, time: f64) {
-        let reasons = physics::reasons(load, hot);
+        let slow = physics::slowed(gpu, hot, time);
+        let reasons = physics::reasons(load, hot, slow);
         let add = |seconds: &mut f64, holds: bool| {
             if holds {
                 *seconds += STEP;
@@ -35,7 +36,6 @@ impl HeldDown {
         add(&mut self.sync_boost, by(Policy::SyncBoost));
         add(&mut self.board_limit, by(Policy::BoardLimit));
         add(&mut self.reliability, by(Policy::Reliability));
-        let slow = physics::slowed(gpu, hot, time);
         let sm = physics::clocks(gpu.model, load, slow).sm;
         add(&mut self.below_applications, gpu.model.applications.is_some_and(|set| sm < set.sm));
         add(&mut self.below_base, sm < gpu.model.base_sm);
@@ -81,7 +81,7 @@ mod tests {
         heat.advance(&gpu, 30.0, |time| if time < 9.95 { Load::default() } else { busy });
         let seconds = |policy| heat.held_down.of(policy).unwrap().div_ceil(100_000_000) * 100;
         assert_eq!(seconds(4), 10_000);
-        assert_eq!(seconds(0), 20_000);
+        assert_eq!(seconds(0), 16_000);
         assert_eq!(seconds(3), 4_000);
         assert_eq!((seconds(1), seconds(2), seconds(5)), (0, 0, 0));
         assert_eq!(heat.held_down.of(6), None);

@@ -192,9 +192,18 @@ fn error_of_link(field: u32) -> Option<(LinkError, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
     use super::{
         super::tests::{board, board_after, process},
         *,
+    };
+    use crate::{
+        clock::Now,
+        scenario::{BUILT_IN, Scenario},
+        world::{load, physics::Heat},
     };
 
     #[test]
@@ -235,6 +244,66 @@ mod tests {
         assert_eq!(board.field(138, ALL_LINKS), Ok(FieldValue::U64(12_000 * 1_024)));
         assert_eq!(board.field(202, 0), Err(Code::NOT_SUPPORTED));
         assert_eq!(board.field(137, 0), Ok(FieldValue::U32(25_000)));
+    }
+
+    /// GPU `index` of a built-in scenario after 60 s.
+    fn built_in(name: &str, text: &str, index: usize) -> Option<Board> {
+        let scenario = Scenario::parse(name, text).unwrap();
+        let gpu = scenario.gpus.get(index)?;
+        let mut heat = Heat::settled(gpu, load::total(&scenario, gpu, 0.0), 0.0);
+        heat.advance(gpu, 60.0, |time| load::total(&scenario, gpu, time));
+        let now = Now { real: 0.0, wall: 0, world: 60.0, held: true };
+        Some(Board::new(Arc::new(scenario), index, heat, now, f64::NEG_INFINITY).unwrap())
+    }
+
+    #[test]
+    fn the_built_in_scenarios_have_something_to_tell_in_every_field_that_counts() {
+        let boards: Vec<_> = BUILT_IN
+            .iter()
+            .flat_map(|(name, text)| (0..8).filter_map(move |index| built_in(name, text, index)))
+            .collect();
+        let counts = [3, 4, 5, 6, 29, 30, 31, 38, 45, 52, 59, 83, 94, 138, 139, 140, 141, 142, 143];
+        let more = [144, 145, 161, 162, 163, 185, 186, 197, 198, 202, 204];
+        for id in counts.into_iter().chain(more).chain(74..=82) {
+            let told = boards.iter().filter_map(|board| board.field(id, ALL_LINKS).ok());
+            assert!(told.map(number).any(|count| count > 0), "no board tells of field {id}");
+        }
+    }
+
+    fn number(value: FieldValue) -> u64 {
+        match value {
+            FieldValue::U32(number) => number.into(),
+            FieldValue::U64(number) => number,
+            FieldValue::I32(number) => number.unsigned_abs().into(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_counter_goes_back(mut times in proptest::collection::vec(0.0..120.0_f64, 2..6)) {
+            times.sort_by(f64::total_cmp);
+            let text = "[driver]\nversion = \"570.86.15\"\n[[gpu]]\nmodel = \"B200\"\n\
+                        pcie_replays_per_hour = 900.0\n\
+                        ecc = { sbe_volatile = 4, dbe_volatile = 1, sbe_aggregate = 9, from = 30 }\n\
+                        nvlink = { link = 0, replay = 2, crc_flit = 5, from = 50 }\n\
+                        slowed = [{ by = \"board_limit\", from = 10, to = 70 }]\n".to_owned()
+                + &process(1, "memory = \"1 GiB\"\nsm = { wave = \"sine\", high = 100, period = 9.0 }\n\
+                               nvlink = { wave = \"square\", high = 9000, period = 7.0 }\npcie_rx = 5");
+            let counters = (3..=28).chain(32..=59).chain(74..=81).chain([83, 94, 138, 139, 140, 141])
+                .chain([142, 143, 161, 162, 163, 197, 198, 202, 204, 213, 215]);
+            let boards: Vec<_> = times.iter().map(|time| board_after(&text, *time)).collect();
+            for id in counters {
+                for scope in [0, 5, ALL_LINKS] {
+                    let told: Vec<_> = boards.iter().map(|board| board.field(id, scope).map(number)).collect();
+                    prop_assert!(
+                        told.windows(2).all(|pair| pair[0].is_err() == pair[1].is_err()),
+                        "field {} comes and goes: {:?}", id, told
+                    );
+                    let counts: Vec<_> = told.into_iter().flatten().collect();
+                    prop_assert!(counts.is_sorted(), "field {} of {} goes back: {:?}", id, scope, counts);
+                }
+            }
+        }
     }
 
     #[test]
