@@ -23,6 +23,7 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlDeviceGetPcieSpeed",
             "nvmlDeviceGetGpuMaxPcieLinkGeneration",
             "nvmlDeviceGetNumFans",
+            "nvmlDeviceGetGpuInstanceProfileInfoV",
         ],
     ),
     (

@@ -16,8 +16,6 @@ use crate::{
 
 /// Where a process runs that runs in no MIG instance.
 const NO_INSTANCE: c_uint = c_uint::MAX;
-/// The driver branch that has the list of details.
-const DETAILS_SINCE: u32 = 535;
 /// Those drivers wrote wider rows to the third version's list than its callers knew.
 const WIDE_BRANCH: u32 = 535;
 /// Their second number: up to the release that mended it.
@@ -175,9 +173,6 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRunningProcessDetailList(
     dispatch(|| {
         let board =
             board("nvmlDeviceGetRunningProcessDetailList", device, |board| Ok(board.clone()))?;
-        if board.driver_branch() < DETAILS_SINCE {
-            return Err(Code::FUNCTION_NOT_FOUND);
-        }
         // SAFETY: the caller gives a struct that it has filled as far as it is asked to.
         let mut asked = unsafe { versioned(list, 1) }?;
         let kind = match asked.mode {

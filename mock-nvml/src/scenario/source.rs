@@ -17,6 +17,10 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("faulty", include_str!("../../scenarios/faulty.toml")),
     ("blackwell", include_str!("../../scenarios/blackwell.toml")),
     ("old-driver", include_str!("../../scenarios/old-driver.toml")),
+    ("mig-a100", include_str!("../../scenarios/mig-a100.toml")),
+    ("mig-h100", include_str!("../../scenarios/mig-h100.toml")),
+    ("abi-535", include_str!("../../scenarios/abi-535.toml")),
+    ("huge", include_str!("../../scenarios/huge.toml")),
 ];
 
 /// Why there is no scenario.
@@ -147,7 +151,8 @@ mod tests {
         assert_eq!(
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
-             demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver"
+             demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
+             mig-h100, abi-535, huge"
         );
     }
 }

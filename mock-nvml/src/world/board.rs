@@ -68,11 +68,6 @@ impl Board {
         self.scenario.driver.version.clone()
     }
 
-    /// The branch of the driver.
-    pub(crate) fn driver_branch(&self) -> u32 {
-        self.scenario.driver.branch()
-    }
-
     /// When this is.
     pub(crate) fn now(&self) -> Now {
         self.now

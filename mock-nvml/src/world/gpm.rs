@@ -14,8 +14,6 @@ use crate::{
     scenario::Scenario,
 };
 
-/// The driver branch since which there is such monitoring.
-const SINCE: u32 = 520;
 /// More samples than any client keeps.
 const MOST: usize = 65_536;
 
@@ -74,18 +72,12 @@ impl Samples {
 impl World {
     /// Whether a GPU has such monitoring.
     pub(crate) fn gpm_support(&self, function: &str, handle: usize) -> Answer<bool> {
-        self.board(function, handle, |board| {
-            Ok((board.driver_branch(), board.model().architecture))
-        })
-        .and_then(|(branch, architecture)| exported(branch).map(|()| architecture >= HOPPER))
+        self.board(function, handle, |board| Ok(board.model().architecture >= HOPPER))
     }
 
     /// A new sample, not taken yet.
     pub(crate) fn gpm_alloc(&self, function: &str) -> Answer<usize> {
-        self.enter(function, in_session, |state, _| {
-            exported(state.scenario.driver.branch())?;
-            state.samples.alloc(state.session.serial())
-        })
+        self.enter(function, in_session, |state, _| state.samples.alloc(state.session.serial()))
     }
 
     /// The end of a sample.
@@ -107,7 +99,6 @@ impl World {
     ) -> Answer<()> {
         let target = |state: &State| state.held(handle).map(|held| Some(held.gpu));
         self.enter(function, target, |state, now| {
-            exported(state.scenario.driver.branch())?;
             let gpu = state.held_by(handle)?;
             let gpu = state.scenario.gpus.get(gpu).ok_or(Code::GPU_IS_LOST)?;
             if gpu.model.architecture < HOPPER {
@@ -146,7 +137,6 @@ impl World {
 
 impl State {
     fn span(&mut self, first: usize, second: usize) -> Answer<Span> {
-        exported(self.scenario.driver.branch())?;
         let session = self.session.serial();
         let mut taken = |sample: usize| {
             let sample = *self.samples.of(sample, session)?;
@@ -161,11 +151,6 @@ impl State {
         let scenario = Arc::clone(&self.scenario);
         Ok(Span { scenario, held: first.held, from: first.now, to: second.now })
     }
-}
-
-/// Refuses what a driver of this branch does not have.
-fn exported(branch: u32) -> Answer<()> {
-    if branch < SINCE { Err(Code::FUNCTION_NOT_FOUND) } else { Ok(()) }
 }
 
 fn in_session(state: &State) -> Answer<Option<usize>> {

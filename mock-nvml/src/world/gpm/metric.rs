@@ -116,7 +116,8 @@ impl Activity {
             1 | 2 => load.sm,
             3 => pipes.occupancy,
             4 => pipes.integer,
-            // All that the tensor cores do here is of half precision.
+            // All that the tensor cores do here is of half precision. Nothing of it is still not a
+            // number where there was no time.
             5 | 7 => pipes.tensor,
             6 | 9 => pipes.tensor * 0.0,
             10 => load.mem,
