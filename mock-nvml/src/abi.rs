@@ -21,6 +21,7 @@ mod nvlink;
 mod pci;
 mod power;
 mod processes;
+mod profiles;
 mod samples;
 mod stage;
 mod system;
@@ -132,8 +133,8 @@ exports! {
         nvmlDeviceGetMigDeviceHandleByIndex nvmlDeviceGetDeviceHandleFromMigDeviceHandle
         nvmlDeviceGetGpuInstanceId nvmlDeviceGetComputeInstanceId
         nvmlDeviceGetAttributes nvmlDeviceGetAttributes_v2;
+    profiles: nvmlDeviceGetGpuInstanceProfileInfo nvmlDeviceGetGpuInstanceProfileInfoV;
     instances:
-        nvmlDeviceGetGpuInstanceProfileInfo nvmlDeviceGetGpuInstanceProfileInfoV
         nvmlDeviceGetGpuInstances nvmlDeviceGetGpuInstanceById nvmlGpuInstanceGetInfo
         nvmlGpuInstanceGetComputeInstances nvmlGpuInstanceGetComputeInstanceById
         nvmlComputeInstanceGetInfo nvmlComputeInstanceGetInfo_v2;

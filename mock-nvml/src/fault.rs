@@ -130,8 +130,16 @@ mod tests {
     #[test]
     fn a_star_spares_what_takes_no_device() {
         let hang = fault(None, None, Effect::Hang);
-        assert!(hang.strikes(POWER, Some(0), 15.0));
-        for spared in ["nvmlInit_v2", "nvmlShutdown", COUNT, "nvmlDeviceGetHandleByIndex_v2"] {
+        for struck in [POWER, "nvmlGpuInstanceGetInfo", "nvmlGpmMigSampleGet"] {
+            assert!(hang.strikes(struck, Some(0), 15.0), "{struck}");
+        }
+        for spared in [
+            "nvmlInit_v2",
+            "nvmlShutdown",
+            COUNT,
+            "nvmlDeviceGetHandleByIndex_v2",
+            "nvmlGpmSampleAlloc",
+        ] {
             assert!(!hang.strikes(spared, None, 15.0), "{spared}");
         }
     }

@@ -192,6 +192,29 @@ mod tests {
         assert_eq!([0.0, 5.0, 8.0, 10.0].map(at), [20.0, 70.0, 50.0, 0.0]);
     }
 
+    #[test]
+    fn instances_share_no_engine_and_add_up_to_the_gpu() {
+        let text = "[[gpu]]\nmodel = \"A100\"\nmig = [{ to = 10, instances = [\
+                    { profile = \"4g.40gb\" }, { profile = \"3g.40gb\" }] }]\n"
+            .to_owned()
+            + &process(1, "gi = 1\nend = 10\nsm = 90\nmem = 50")
+            + &process(2, "gi = 1\nend = 10\nsm = 60\nmem = 10")
+            + &process(3, "gi = 2\nend = 10\nsm = 100\nmem = 100")
+            + &process(4, "start = 10\nsm = 100");
+        let scenario = Scenario::parse("test", &text).unwrap();
+        let gpu = scenario.gpus.first().unwrap();
+        let load = total(&scenario, gpu, 5.0);
+        assert!((load.sm - 100.0).abs() < 1e-9 && (load.mem - 80.0).abs() < 1e-9, "{load:?}");
+        let mut found = vec![];
+        shares(&scenario, gpu, 5.0, &mut |pid, load| found.push((pid, load.sm)));
+        let expected = [60.0 * 4.0 / 7.0, 40.0 * 4.0 / 7.0, 300.0 / 7.0];
+        for ((pid, sm), expected) in found.iter().zip(expected) {
+            assert!((sm - expected).abs() < 1e-9, "process {pid} has {sm}, not {expected}");
+        }
+        assert_eq!(found.len(), 3);
+        assert!((total(&scenario, gpu, 10.0).sm - 100.0).abs() < 1e-9, "it is whole again");
+    }
+
     proptest! {
         #[test]
         fn shares_sum_to_the_load_of_the_gpu_and_never_above_a_hundred(
