@@ -23,7 +23,6 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlDeviceGetPcieSpeed",
             "nvmlDeviceGetGpuMaxPcieLinkGeneration",
             "nvmlDeviceGetNumFans",
-            "nvmlDeviceGetGpuInstanceProfileInfoV",
         ],
     ),
     (
@@ -46,6 +45,17 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlGpmQueryDeviceSupport",
         ],
     ),
+    (
+        525,
+        &[
+            "nvmlDeviceGetGpuInstanceProfileInfoV",
+            "nvmlGpuInstanceGetComputeInstanceProfileInfoV",
+            "nvmlGpuInstanceGetComputeInstancePossiblePlacements",
+            "nvmlDeviceGetGpuFabricInfo",
+            "nvmlDeviceGetIrqNum",
+            "nvmlDeviceClearFieldValues",
+        ],
+    ),
     (530, &["nvmlGpmQueryIfStreamingEnabled", "nvmlGpmSetStreamingEnabled"]),
     (
         535,
@@ -53,12 +63,20 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlDeviceGetCurrentClocksEventReasons",
             "nvmlDeviceGetSupportedClocksEventReasons",
             "nvmlDeviceGetRunningProcessDetailList",
+            "nvmlDeviceGetModuleId",
             "nvmlDeviceGetJpgUtilization",
             "nvmlDeviceGetOfaUtilization",
             "nvmlDeviceGetSramEccErrorStatus",
         ],
     ),
-    (550, &["nvmlDeviceGetProcessesUtilizationInfo", "nvmlDeviceGetPciInfoExt"]),
+    (
+        550,
+        &[
+            "nvmlDeviceGetProcessesUtilizationInfo",
+            "nvmlDeviceGetPciInfoExt",
+            "nvmlDeviceGetGpuFabricInfoV",
+        ],
+    ),
     (560, &["nvmlSystemGetDriverBranch", "nvmlDeviceGetDriverModel_v2"]),
     (570, &["nvmlDeviceGetTemperatureV"]),
 ];
