@@ -157,10 +157,10 @@ impl DeviceReader {
     }
 
     fn read_ring(&mut self, handle: Handle, now: Moment) {
-        let since = self.ring.last_seen_us(now.wall_us);
+        let since = self.ring.last_seen_us(now);
         let nvml = self.session.nvml();
         match raw::process_utilization(nvml, handle, since, &mut self.buffers) {
-            Ok(rows) => self.ring.absorb(&rows, now.wall_us, &mut self.discards),
+            Ok(rows) => self.ring.absorb(&rows, now, &mut self.discards),
             Err(missing) => self.ring.fail(missing),
         }
     }
