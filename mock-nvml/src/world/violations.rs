@@ -54,7 +54,7 @@ impl HeldDown {
             11 => self.below_base,
             _ => return None,
         };
-        Some(crate::number::floor_u64(seconds * 1e9))
+        Some(crate::number::floor_u64((seconds * 1e9).round()))
     }
 }
 
