@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{DEVICE, NODE, PROCESS};
-use crate::labels::Schema;
-use crate::model::{Missing, Moment, ProcessSample, Reading};
+use crate::catalog::{DEVICE, DeviceSource, EVENT, INSTANCE, Metric, NODE, PROCESS};
+use crate::labels::{Labels, Schema};
+use crate::model::{Missing, Moment, ProcessSample, Reading, XidRecord};
 use crate::policy::Tier;
-use crate::sample::device::{Cell, DeviceSample};
+use crate::sample::cells::Cell;
+use crate::sample::device::DeviceSample;
+use crate::sample::part::PartSample;
 use crate::sample::{DriverState, Sample, SampledGpu};
 use crate::snapshot::{Entity, GpuHealth, Health, Snapshot};
 
@@ -19,44 +21,100 @@ pub fn attribute(sample: Sample, schema: &Schema, max_age: Duration) -> Snapshot
         DriverState::Up(driver) => driver.version.clone(),
         DriverState::Down { .. } => String::new(),
     };
-    let (mut devices, mut processes, mut gpus) = (Vec::new(), Vec::new(), Vec::new());
-    let mut unidentified = BTreeMap::new();
+    let mut published = Gpus::default();
     for (index, sampled) in (0..).zip(&sample.gpus) {
-        let fresh = match Fresh::of(sampled, sample.at, max_age) {
-            Ok(fresh) => fresh,
+        match Fresh::of(sampled, sample.at, max_age) {
+            Ok(fresh) => {
+                let uuid = &fresh.answer.gpu.uuid;
+                let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
+                published.add(&fresh, &xids, schema, &version);
+            }
             Err(missing) => {
-                unidentified.insert(index, missing);
-                continue;
-            }
-        };
-        let readings = fresh.readings();
-        let mut health = fresh.health(&readings);
-        devices.push(Entity { labels: schema.device(&fresh.answer.gpu, &version), readings });
-        for process in fresh.processes() {
-            for metric in PROCESS {
-                count_missing(&mut health.missing, (metric.source)(process));
-            }
-            if let Some(labels) = schema.process(&fresh.answer.gpu, process) {
-                processes.push((labels, process.clone()));
+                published.unidentified.insert(index, missing);
             }
         }
-        gpus.push(health);
     }
     Snapshot {
         at: sample.at,
         node: Entity { labels: schema.node(), readings: node_readings(&sample, max_age) },
-        devices,
-        processes,
+        devices: published.devices,
+        instances: published.instances,
+        events: published.events,
+        processes: published.processes,
         health: Health {
             driver: sample.driver,
             driver_took: sample.node_took,
             cycle_took: sample.took,
             cycles: sample.cycles,
-            gpus,
-            unidentified,
+            gpus: published.health,
+            unidentified: published.unidentified,
             open_failures: sample.open_failures,
             abandoned: sample.abandoned,
         },
+    }
+}
+
+/// What is published of all GPUs.
+#[derive(Default)]
+struct Gpus {
+    devices: Vec<Entity>,
+    instances: Vec<Entity>,
+    events: Vec<Entity>,
+    processes: Vec<(Labels, ProcessSample)>,
+    health: Vec<GpuHealth>,
+    unidentified: BTreeMap<u32, Missing>,
+}
+
+impl Gpus {
+    fn add(&mut self, fresh: &Fresh<'_>, xids: &XidRecord, schema: &Schema, version: &str) {
+        let gpu = &fresh.answer.gpu;
+        let labels = schema.device(gpu, None, version);
+        let readings = fresh.device_readings();
+        let mut missing = MissingCounts::of(&readings);
+        self.devices.push(Entity { labels: Arc::clone(&labels), readings });
+
+        // What has befallen a GPU stays true while it cannot be read.
+        let readings: Vec<Reading> = EVENT.iter().map(|metric| (metric.source)(xids)).collect();
+        missing.add(&readings);
+        self.events.push(Entity { labels, readings });
+
+        if let Err(reason) = fresh.answer.division {
+            missing.add(&vec![Err(reason); INSTANCE.len()]);
+        }
+        for part in &fresh.answer.parts {
+            let mig = part.mig.as_deref();
+            let readings = fresh.readings(&part.cells, INSTANCE);
+            missing.add(&readings);
+            if !readings.is_empty() {
+                let labels = schema.device(gpu, mig, version);
+                self.instances.push(Entity { labels, readings });
+            }
+            for process in fresh.processes(part, &mut missing) {
+                if let Some(labels) = schema.process(gpu, mig, process) {
+                    self.processes.push((labels, process.clone()));
+                }
+            }
+        }
+        self.health.push(fresh.health(missing.0, xids.counts.clone()));
+    }
+}
+
+/// Absent readings, by [`Missing::position`].
+struct MissingCounts([u64; Missing::REASONS.len()]);
+
+impl MissingCounts {
+    fn of(readings: &[Reading]) -> Self {
+        let mut counts = Self([0; Missing::REASONS.len()]);
+        counts.add(readings);
+        counts
+    }
+
+    fn add(&mut self, readings: &[Reading]) {
+        for missing in readings.iter().filter_map(|reading| reading.err()) {
+            if let Some(n) = self.0.get_mut(missing.position()) {
+                *n += 1;
+            }
+        }
     }
 }
 
@@ -83,40 +141,58 @@ impl<'a> Fresh<'a> {
         Ok(Self { sampled, answer, state, now, max_age })
     }
 
-    fn readings(&self) -> Vec<Reading> {
+    fn device_readings(&self) -> Vec<Reading> {
         match self.state {
             // A hang is judged reading by reading: slow ones live longer.
-            Ok(()) | Err(Missing::Hung) => (self.answer.cells.iter().zip(DEVICE))
-                .map(|(cell, metric)| self.reading(*cell, metric.tier))
-                .collect(),
+            Ok(()) | Err(Missing::Hung) => self.readings(&self.answer.cells, DEVICE),
             // Slow readings of a GPU that is gone are not news of it.
             Err(missing) => vec![Err(missing); DEVICE.len()],
         }
     }
 
+    /// The readings of `rows`, of the GPU or of a part of it; none where the part has none.
+    fn readings(&self, cells: &[Cell], rows: &[Metric<DeviceSource>]) -> Vec<Reading> {
+        let cells = cells.iter().zip(rows);
+        match self.state {
+            Ok(()) | Err(Missing::Hung) => {
+                cells.map(|(cell, metric)| self.reading(*cell, metric.tier)).collect()
+            }
+            Err(missing) => cells.map(|_| Err(missing)).collect(),
+        }
+    }
+
+    /// A number that has grown too old is withheld; that there is none does not grow old.
     fn reading(&self, cell: Cell, tier: Tier) -> Reading {
         let age = self.now.mono.saturating_sub(cell.at);
-        if age > tier.max_age(self.max_age) { Err(Missing::Hung) } else { cell.reading }
+        let too_old = age > tier.max_age(self.max_age);
+        if too_old && cell.reading.is_ok() { Err(Missing::Hung) } else { cell.reading }
     }
 
-    fn processes(&self) -> &'a [ProcessSample] {
-        match self.state {
-            Ok(()) => self.answer.processes.as_deref().unwrap_or_default(),
-            Err(_) => &[],
-        }
-    }
-
-    fn health(&self, readings: &[Reading]) -> GpuHealth {
-        let mut missing = [0; Missing::REASONS.len()];
-        for reading in readings {
-            count_missing(&mut missing, *reading);
-        }
-        // Nobody is listed, so nobody knows how many are missing: each family counts once.
-        if let Err(reason) = self.answer.processes {
-            for _ in PROCESS {
-                count_missing(&mut missing, Err(reason));
+    /// The processes of a part, while the GPU can be read.
+    fn processes(&self, part: &'a PartSample, missing: &mut MissingCounts) -> &'a [ProcessSample] {
+        let listed = self.state.and(part.processes.as_deref().map_err(|missing| *missing));
+        match listed {
+            Ok(processes) => {
+                for process in processes {
+                    for metric in PROCESS {
+                        missing.add(&[(metric.source)(process)]);
+                    }
+                }
+                processes
+            }
+            // Nobody is listed, so nobody knows how many are missing: each family counts once.
+            Err(reason) => {
+                missing.add(&vec![Err(reason); PROCESS.len()]);
+                &[]
             }
         }
+    }
+
+    fn health(
+        &self,
+        missing: [u64; Missing::REASONS.len()],
+        xids: BTreeMap<u32, u64>,
+    ) -> GpuHealth {
         GpuHealth {
             gpu: Arc::clone(&self.answer.gpu),
             state: self.state,
@@ -125,13 +201,8 @@ impl<'a> Fresh<'a> {
             took: self.sampled.took,
             missing,
             discards: self.answer.discards,
+            xids,
         }
-    }
-}
-
-fn count_missing(missing: &mut [u64; Missing::REASONS.len()], reading: Reading) {
-    if let Some(n) = reading.err().and_then(|m| missing.get_mut(m.position())) {
-        *n += 1;
     }
 }
 

@@ -8,8 +8,9 @@
     reason = "a method of `Probe<'nvml>` is for one lifetime, a row for all"
 )]
 
-use crate::model::{NodeSample, ProcessSample, Reading};
+use crate::model::{NodeSample, ProcessSample, Reading, XidRecord};
 use crate::nvml::probe::{Probe, celsius};
+use crate::nvml::raw::fields::Field;
 use crate::policy::Tier;
 
 /// How Prometheus types a family.
@@ -44,7 +45,9 @@ pub struct Metric<Source: 'static> {
 /// How a device's number is read.
 pub enum DeviceSource {
     /// A field value; all fields of one device travel in one `nvmlDeviceGetFieldValues` call.
-    Field(u32, fn(f64) -> Reading),
+    Field(Field, fn(f64) -> Reading),
+    /// How fast the sum of some fields grows in a second.
+    Rate(&'static [Field], fn(f64) -> f64),
     /// A call of its own, or one that several rows share.
     Read(fn(&Probe<'_>) -> Reading),
 }
@@ -52,10 +55,13 @@ pub enum DeviceSource {
 /// How a process's number is read.
 pub type ProcessSource = fn(&ProcessSample) -> Reading;
 
+/// How a number is made of what the driver told by itself.
+pub type EventSource = fn(&XidRecord) -> Reading;
+
 /// How a node's number is read.
 pub type NodeSource = fn(&NodeSample) -> Reading;
 
-use DeviceSource::{Field, Read};
+use DeviceSource::{Rate, Read};
 use Kind::{Counter, Gauge};
 use Tier::{Cycle, Slow};
 
@@ -82,12 +88,42 @@ pub const DEVICE: &[Metric<DeviceSource>] = &[
         absent: "",
     },
     Metric {
+        name: "DCGM_FI_DEV_VIDEO_CLOCK",
+        kind: Gauge,
+        unit: "MHz",
+        symbol: "nvmlDeviceGetClockInfo",
+        tier: Slow,
+        source: Read(|p| p.video_clock()),
+        help: "Clock frequency of the video engines (in MHz).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_APP_SM_CLOCK",
+        kind: Gauge,
+        unit: "MHz",
+        symbol: "nvmlDeviceGetApplicationsClock",
+        tier: Slow,
+        source: Read(|p| p.application_sm_clock()),
+        help: "SM clock frequency that applications asked for (in MHz).",
+        absent: "consumer boards; recent drivers, where the call is deprecated",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_APP_MEM_CLOCK",
+        kind: Gauge,
+        unit: "MHz",
+        symbol: "nvmlDeviceGetApplicationsClock",
+        tier: Slow,
+        source: Read(|p| p.application_memory_clock()),
+        help: "Memory clock frequency that applications asked for (in MHz).",
+        absent: "consumer boards; recent drivers, where the call is deprecated",
+    },
+    Metric {
         name: "DCGM_FI_DEV_MEMORY_TEMP",
         kind: Gauge,
         unit: "C",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: Field(82, celsius),
+        source: DeviceSource::Field(Field::of(82), celsius),
         help: "Memory temperature (in C).",
         absent: "boards without a memory sensor: most with GDDR memory",
     },
@@ -117,7 +153,7 @@ pub const DEVICE: &[Metric<DeviceSource>] = &[
         unit: "mJ",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: Field(83, Ok),
+        source: DeviceSource::Field(Field::of(83), Ok),
         help: "Energy used since the driver was loaded (in mJ).",
         absent: "before Volta",
     },
@@ -127,7 +163,7 @@ pub const DEVICE: &[Metric<DeviceSource>] = &[
         unit: "count",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: Field(94, Ok),
+        source: DeviceSource::Field(Field::of(94), Ok),
         help: "PCIe retries since the driver was loaded.",
         absent: "",
     },
@@ -171,6 +207,131 @@ pub const DEVICE: &[Metric<DeviceSource>] = &[
         help: "Video decoder utilization (in %).",
         absent: "while MIG is on",
     },
+    Metric {
+        name: "DCGM_FI_DEV_PSTATE",
+        kind: Gauge,
+        unit: "P-state",
+        symbol: "nvmlDeviceGetPerformanceState",
+        tier: Slow,
+        source: Read(|p| p.performance_state()),
+        help: "Performance state, 0 (fastest) to 15.",
+        absent: "while the driver calls it unknown",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+        kind: Gauge,
+        unit: "bitmask",
+        symbol: "nvmlDeviceGetCurrentClocksEventReasons",
+        tier: Slow,
+        source: Read(|p| p.clock_event_reasons()),
+        help: "Why the clocks are lower than they could be (bitmask of nvmlClocksEventReasons).",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_POWER_VIOLATION",
+        kind: Counter,
+        unit: "ns",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(74), Ok),
+        help: "Time for which the clocks were held down by power limits, since the driver was loaded (in ns; some pages of vendors say us).",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_THERMAL_VIOLATION",
+        kind: Counter,
+        unit: "ns",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(75), Ok),
+        help: "Time for which the clocks were held down by thermal limits, since the driver was loaded (in ns; some pages of vendors say us).",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_SYNC_BOOST_VIOLATION",
+        kind: Counter,
+        unit: "ns",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(76), Ok),
+        help: "Time for which the clocks were held down by synchronised boost, since the driver was loaded (in ns; some pages of vendors say us).",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION",
+        kind: Counter,
+        unit: "ns",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(77), Ok),
+        help: "Time for which the clocks were held down by limits of the board, since the driver was loaded (in ns; some pages of vendors say us).",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_LOW_UTIL_VIOLATION",
+        kind: Counter,
+        unit: "ns",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(78), Ok),
+        help: "Time for which the clocks were held down by low utilization, since the driver was loaded (in ns; some pages of vendors say us).",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_RELIABILITY_VIOLATION",
+        kind: Counter,
+        unit: "ns",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(79), Ok),
+        help: "Time for which the clocks were held down by reliability limits, since the driver was loaded (in ns; some pages of vendors say us).",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_RETIRED_SBE",
+        kind: Counter,
+        unit: "pages",
+        symbol: "nvmlDeviceGetRetiredPages",
+        tier: Slow,
+        source: Read(|p| p.retired_by_single_bit_errors()),
+        help: "Framebuffer pages retired because of single-bit ECC errors.",
+        absent: "without ECC; Ampere and later, which remap rows instead",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_RETIRED_DBE",
+        kind: Counter,
+        unit: "pages",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(30), Ok),
+        help: "Framebuffer pages retired because of double-bit ECC errors.",
+        absent: "without ECC; Ampere and later, which remap rows instead",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_RETIRED_PENDING",
+        kind: Counter,
+        unit: "bool",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: DeviceSource::Field(Field::of(31), Ok),
+        help: "1 while pages wait for a reboot to be retired.",
+        absent: "without ECC; Ampere and later, which remap rows instead",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+        kind: Counter,
+        unit: "MB/s",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: Rate(&[Field::of_all_links(138), Field::of_all_links(139)], kib_to_mb),
+        help: "Data sent and received over all NVLinks (in MB/s): a rate, although dcgm-exporter types it a counter.",
+        absent: "boards without NVLink; in a GPU's first cycle",
+    },
+];
+
+/// Rows of what MIG divides: one series per GPU, or one per GPU instance while MIG is on. The GPU as
+/// a whole then has none: beside its instances it would double every sum.
+pub const INSTANCE: &[Metric<DeviceSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_FB_FREE",
         kind: Gauge,
@@ -222,26 +383,28 @@ pub const DEVICE: &[Metric<DeviceSource>] = &[
         absent: "",
     },
     Metric {
-        name: "DCGM_FI_DEV_PSTATE",
+        name: "DCGM_FI_DEV_BAR1_TOTAL",
         kind: Gauge,
-        unit: "P-state",
-        symbol: "nvmlDeviceGetPerformanceState",
+        unit: "MiB",
+        symbol: "nvmlDeviceGetBAR1MemoryInfo",
         tier: Slow,
-        source: Read(|p| p.performance_state()),
-        help: "Performance state, 0 (fastest) to 15.",
-        absent: "while the driver calls it unknown",
-    },
-    Metric {
-        name: "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
-        kind: Gauge,
-        unit: "bitmask",
-        symbol: "nvmlDeviceGetCurrentClocksEventReasons",
-        tier: Slow,
-        source: Read(|p| p.clock_event_reasons()),
-        help: "Why the clocks are lower than they could be (bitmask of nvmlClocksEventReasons).",
+        source: Read(|p| p.bar1_total()),
+        help: "BAR1 aperture (in MiB).",
         absent: "",
     },
 ];
+
+/// Rows of what the driver tells by itself, with one series per GPU.
+pub const EVENT: &[Metric<EventSource>] = &[Metric {
+    name: "DCGM_FI_DEV_XID_ERRORS",
+    kind: Gauge,
+    unit: "XID",
+    symbol: "nvmlEventSetWait_v2",
+    tier: Cycle,
+    source: XidRecord::last,
+    help: "The last XID that befell the GPU since the exporter started, 0 before the first.",
+    absent: "where the driver tells of no XIDs (WSL, some vGPU guests)",
+}];
 
 /// Rows with one series per process and GPU.
 pub const PROCESS: &[Metric<ProcessSource>] = &[
@@ -358,6 +521,8 @@ pub enum OwnSeries {
     GpuUnidentified,
     /// Threads that wait for a driver that does not answer.
     ThreadsAbandoned,
+    /// XIDs by GPU and code.
+    XidEvents,
 }
 
 /// Every row about the exporter itself, in the order of the page.
@@ -467,29 +632,27 @@ pub const OWN: &[Own] = &[
         labels: &[],
         help: "Threads of closed sessions that still wait for the driver and were left behind.",
     },
+    Own {
+        series: OwnSeries::XidEvents,
+        name: "nvml_exporter_xid_events_total",
+        kind: Counter,
+        labels: &["gpu", "UUID", "xid"],
+        help: "XIDs that befell the GPU since the exporter started, by code; codes that never came are left out.",
+    },
 ];
 
-/// The field ids of all device rows, for one batch.
+/// The fields of all device rows, for one batch.
 #[must_use]
-pub fn field_ids() -> Vec<u32> {
-    DEVICE
-        .iter()
-        .filter_map(|metric| match metric.source {
-            Field(id, _) => Some(id),
-            Read(_) => None,
-        })
-        .collect()
+pub fn fields() -> Vec<Field> {
+    let of = |metric: &Metric<DeviceSource>| match metric.source {
+        DeviceSource::Field(field, _) => vec![field],
+        Rate(fields, _) => fields.to_vec(),
+        Read(_) => Vec::new(),
+    };
+    DEVICE.iter().flat_map(of).collect()
 }
 
-impl Metric<DeviceSource> {
-    /// Reads the row's number of one device.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn read(&self, probe: &Probe<'_>) -> Reading {
-        match self.source {
-            Field(id, convert) => probe.field(id).and_then(convert),
-            Read(read) => read(probe),
-        }
-    }
+/// As dcgm-exporter reckons: thousands of KiB, whole.
+fn kib_to_mb(kib_per_second: f64) -> f64 {
+    (kib_per_second / 1000.0).trunc()
 }

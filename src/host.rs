@@ -30,6 +30,12 @@ impl ProcRoot {
         Self { root: root.to_owned() }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
     /// Who `pid` is at present, from one read of its `stat`.
     ///
     /// # Errors

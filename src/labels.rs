@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Gpu, ProcessSample};
+use crate::model::{Gpu, MigDevice, ProcessSample};
 
 /// The longest label value that the managed Prometheus keeps, in bytes.
 const VALUE_MAX: usize = 256;
@@ -37,28 +37,37 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Labels of a device's series.
+    /// Labels of a device's series: of a GPU, or of the GPU instance that a MIG device is in.
     #[must_use]
-    pub fn device(&self, gpu: &Gpu, driver_version: &str) -> Labels {
+    pub fn device(&self, gpu: &Gpu, mig: Option<&MigDevice>, driver_version: &str) -> Labels {
         let (index, device) = (gpu.index.to_string(), device_file(gpu));
+        let instance = instance(mig);
+        let instance = pairs(&instance);
         match self.dialect {
-            Dialect::Ack => self.finish(&[
-                ("Hostname", &self.hostname),
-                ("NodeName", &self.node_name),
-                ("UUID", &gpu.uuid),
-                ("device", &device),
-                ("gpu", &index),
-                ("modelName", &gpu.name),
-            ]),
-            Dialect::DcgmExporter => self.finish(&[
-                ("gpu", &index),
-                ("UUID", &gpu.uuid),
-                ("pci_bus_id", &gpu.pci_bus_id),
-                ("device", &device),
-                ("modelName", &gpu.name),
-                ("Hostname", &self.hostname),
-                ("DCGM_FI_DRIVER_VERSION", driver_version),
-            ]),
+            Dialect::Ack => self.finish(
+                [
+                    ("Hostname", &*self.hostname),
+                    ("NodeName", &self.node_name),
+                    ("UUID", &gpu.uuid),
+                    ("device", &device),
+                    ("gpu", &index),
+                    ("modelName", &gpu.name),
+                ]
+                .into_iter()
+                .chain(instance),
+            ),
+            Dialect::DcgmExporter => self.finish(
+                [
+                    ("gpu", &*index),
+                    ("UUID", &gpu.uuid),
+                    ("pci_bus_id", &gpu.pci_bus_id),
+                    ("device", &device),
+                    ("modelName", &gpu.name),
+                ]
+                .into_iter()
+                .chain(instance)
+                .chain([("Hostname", &*self.hostname), ("DCGM_FI_DRIVER_VERSION", driver_version)]),
+            ),
         }
     }
 
@@ -66,22 +75,33 @@ impl Schema {
     ///
     /// The pod labels are empty until processes are attributed to pods.
     #[must_use]
-    pub fn process(&self, gpu: &Gpu, process: &ProcessSample) -> Option<Labels> {
+    pub fn process(
+        &self,
+        gpu: &Gpu,
+        mig: Option<&MigDevice>,
+        process: &ProcessSample,
+    ) -> Option<Labels> {
+        let (pid, index, device) =
+            (process.id.pid.to_string(), gpu.index.to_string(), device_file(gpu));
+        let (instance, compute) = (instance(mig), compute_instance(mig));
+        let own = [
+            ("AllocateMode", "none"),
+            ("ContainerName", ""),
+            ("NamespaceName", ""),
+            ("NodeName", &*self.node_name),
+            ("PodName", ""),
+            ("ProcessId", &pid),
+            ("ProcessName", &process.name),
+            ("ProcessType", process.kind.label()),
+            ("UUID", &gpu.uuid),
+            ("device", &device),
+            ("gpu", &index),
+            ("modelName", &gpu.name),
+        ];
         match self.dialect {
-            Dialect::Ack => Some(self.finish(&[
-                ("AllocateMode", "none"),
-                ("ContainerName", ""),
-                ("NamespaceName", ""),
-                ("NodeName", &self.node_name),
-                ("PodName", ""),
-                ("ProcessId", &process.id.pid.to_string()),
-                ("ProcessName", &process.name),
-                ("ProcessType", process.kind.label()),
-                ("UUID", &gpu.uuid),
-                ("device", &device_file(gpu)),
-                ("gpu", &gpu.index.to_string()),
-                ("modelName", &gpu.name),
-            ])),
+            Dialect::Ack => {
+                Some(self.finish(own.into_iter().chain(pairs(&instance)).chain(pairs(&compute))))
+            }
             Dialect::DcgmExporter => None,
         }
     }
@@ -90,17 +110,20 @@ impl Schema {
     #[must_use]
     pub fn node(&self) -> Labels {
         match self.dialect {
-            Dialect::Ack => self.finish(&[("NodeName", &self.node_name)]),
-            Dialect::DcgmExporter => self.finish(&[("Hostname", &self.hostname)]),
+            Dialect::Ack => self.finish([("NodeName", &*self.node_name)].into_iter()),
+            Dialect::DcgmExporter => self.finish([("Hostname", &*self.hostname)].into_iter()),
         }
     }
 
     /// Whether `key` is a label of this dialect already.
     #[must_use]
     pub fn owns(&self, key: &str) -> bool {
-        const ACK: [&str; 13] = [
+        const ACK: [&str; 16] = [
             "AllocateMode",
             "ContainerName",
+            "GPU_C_ID",
+            "GPU_I_ID",
+            "GPU_I_PROFILE",
             "Hostname",
             "NamespaceName",
             "NodeName",
@@ -113,12 +136,14 @@ impl Schema {
             "gpu",
             "modelName",
         ];
-        const DCGM: [&str; 7] = [
+        const DCGM: [&str; 9] = [
             "gpu",
             "UUID",
             "pci_bus_id",
             "device",
             "modelName",
+            "GPU_I_PROFILE",
+            "GPU_I_ID",
             "Hostname",
             "DCGM_FI_DRIVER_VERSION",
         ];
@@ -128,15 +153,34 @@ impl Schema {
         }
     }
 
-    fn finish(&self, own: &[(&str, &str)]) -> Labels {
+    fn finish<'a>(&'a self, own: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        label_set(own.iter().copied().chain(extra))
+        label_set(own.chain(extra))
     }
 }
 
 /// A label set of these pairs, with clean values.
 pub fn label_set<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
     pairs.map(|(key, value)| (key.into(), clean(value).into())).collect()
+}
+
+/// Which GPU instance, as dcgm-exporter names it.
+fn instance(mig: Option<&MigDevice>) -> Vec<(&'static str, String)> {
+    mig.map_or_else(Vec::new, |mig| {
+        vec![("GPU_I_PROFILE", mig.profile.to_string()), ("GPU_I_ID", mig.gpu_instance.to_string())]
+    })
+}
+
+/// Which compute instance, where its GPU instance has others.
+fn compute_instance(mig: Option<&MigDevice>) -> Option<(&'static str, String)> {
+    let mig = mig.filter(|mig| mig.shares_instance)?;
+    Some(("GPU_C_ID", mig.compute_instance.to_string()))
+}
+
+fn pairs<'a>(
+    owned: impl IntoIterator<Item = &'a (&'static str, String)>,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    owned.into_iter().map(|(key, value)| (*key, value.as_str()))
 }
 
 fn device_file(gpu: &Gpu) -> String {
@@ -182,6 +226,17 @@ mod tests {
         }
     }
 
+    fn mig() -> MigDevice {
+        MigDevice {
+            uuid: "MIG-1".into(),
+            profile: "3g.40gb".into(),
+            gpu_instance: 2,
+            compute_instance: 1,
+            multiprocessors: Some(42),
+            shares_instance: true,
+        }
+    }
+
     fn process() -> ProcessSample {
         ProcessSample {
             id: ProcessId { pid: 7, started: 1 },
@@ -200,8 +255,8 @@ mod tests {
     fn the_ack_dialect_never_uses_a_name_that_belongs_to_the_scrape_job() {
         let schema = schema(Dialect::Ack);
         let sets = [
-            schema.device(&gpu(), "550"),
-            schema.process(&gpu(), &process()).unwrap(),
+            schema.device(&gpu(), Some(&mig()), "550"),
+            schema.process(&gpu(), Some(&mig()), &process()).unwrap(),
             schema.node(),
         ];
         for labels in &sets {
@@ -213,8 +268,10 @@ mod tests {
     fn every_label_is_known_as_our_own() {
         for dialect in [Dialect::Ack, Dialect::DcgmExporter] {
             let schema = Schema { extra: Vec::new(), ..schema(dialect) };
-            let process = schema.process(&gpu(), &process());
-            for labels in [schema.device(&gpu(), "550"), schema.node()].iter().chain(&process) {
+            let process = schema.process(&gpu(), Some(&mig()), &process());
+            for labels in
+                [schema.device(&gpu(), Some(&mig()), "550"), schema.node()].iter().chain(&process)
+            {
                 assert!(keys(labels).iter().all(|key| schema.owns(key)), "{labels:?}");
             }
         }
@@ -222,11 +279,28 @@ mod tests {
 
     #[test]
     fn device_labels_name_the_device_file_by_its_minor_number() {
-        let labels = schema(Dialect::Ack).device(&gpu(), "550");
+        let labels = schema(Dialect::Ack).device(&gpu(), None, "550");
         let value = |key: &str| {
             labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| v.to_string()).unwrap()
         };
         assert_eq!((value("gpu"), value("device")), ("3".to_owned(), "nvidia5".to_owned()));
+    }
+
+    #[test]
+    fn a_mig_device_is_named_after_its_instance_and_its_gpu() {
+        let (ack, dcgm) = (schema(Dialect::Ack), schema(Dialect::DcgmExporter));
+        assert_eq!(
+            keys(&ack.device(&gpu(), Some(&mig()), "550"))[5..],
+            ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "pool"]
+        );
+        assert_eq!(
+            keys(&dcgm.device(&gpu(), Some(&mig()), "550"))[4..8],
+            ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "Hostname"]
+        );
+        let process = |mig: &MigDevice| ack.process(&gpu(), Some(mig), &process()).unwrap();
+        assert!(keys(&process(&mig())).contains(&"GPU_C_ID"));
+        let alone = MigDevice { shares_instance: false, ..mig() };
+        assert!(!keys(&process(&alone)).contains(&"GPU_C_ID"));
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The nouns that every other module speaks of.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +105,63 @@ pub struct Gpu {
     pub name: Arc<str>,
     /// `nvmlDeviceGetPciInfo_v3`, as `00000000:1B:00.0`.
     pub pci_bus_id: Arc<str>,
+}
+
+/// A MIG device: a compute instance inside a GPU instance of its GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigDevice {
+    /// `nvmlDeviceGetUUID` of the MIG device, as `MIG-…`.
+    pub uuid: Arc<str>,
+    /// Profile of its GPU instance, as `1g.10gb` (from `nvmlDeviceGetName`); empty where the name
+    /// does not tell.
+    pub profile: Arc<str>,
+    /// `nvmlDeviceGetGpuInstanceId`: reused as soon as an instance is destroyed.
+    pub gpu_instance: u32,
+    /// `nvmlDeviceGetComputeInstanceId`, within the GPU instance.
+    pub compute_instance: u32,
+    /// Streaming multiprocessors (`nvmlDeviceGetAttributes_v2`), where the driver tells.
+    pub multiprocessors: Option<u32>,
+    /// Whether its GPU instance has other compute instances too, which share its framebuffer.
+    pub shares_instance: bool,
+}
+
+/// What the driver has told of one GPU's XIDs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XidRecord {
+    /// Whether the driver is being listened to, and why not.
+    pub listening: Result<(), Missing>,
+    /// The last XID.
+    pub last: Option<u32>,
+    /// How often each came.
+    pub counts: BTreeMap<u32, u64>,
+}
+
+impl XidRecord {
+    /// Nothing heard, and nobody listening yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { listening: Err(Missing::Pending), last: None, counts: BTreeMap::new() }
+    }
+
+    /// The last XID, or 0: none came while somebody listened.
+    ///
+    /// # Errors
+    /// Nobody listens, so nobody knows.
+    pub fn last(&self) -> Reading {
+        self.listening.map(|()| self.last.map_or(0.0, f64::from))
+    }
+
+    /// Takes one XID down.
+    pub fn count(&mut self, xid: u32) {
+        self.last = Some(xid);
+        *self.counts.entry(xid).or_default() += 1;
+    }
+}
+
+impl Default for XidRecord {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A process for as long as it lives: a pid alone is reused.

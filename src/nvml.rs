@@ -2,6 +2,7 @@
 //!
 //! The real driver's library and the mock are loaded by the same path; nothing here knows which.
 
+pub mod device_nodes;
 pub mod inventory;
 pub mod mock;
 pub mod probe;
@@ -93,16 +94,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the library at the first path that has one and initialises it.
+    /// Loads the library at the first path that has one and initialises it. `proc_root` tells
+    /// whether the kernel has a driver at all.
     ///
     /// Blocks for as long as the driver does, which may be for ever.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`] or [`LibraryError::Init`].
-    pub fn open(paths: &[PathBuf]) -> Result<Self, LibraryError> {
+    pub fn open(paths: &[PathBuf], proc_root: &Path) -> Result<Self, LibraryError> {
         let mut detail = String::new();
         for path in paths {
-            match Nvml::builder().lib_path(path.as_os_str()).init() {
+            let init = || Nvml::builder().lib_path(path.as_os_str()).init();
+            match device_nodes::spared(proc_root, init) {
                 Ok(nvml) => return Ok(Self { nvml, library: path.display().to_string() }),
                 Err(NvmlError::LibloadingError(e)) => detail = e.to_string(),
                 Err(error) => return Err(init_error(path, error)),
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn a_path_given_is_the_only_one_tried() {
         let paths = library_paths(Some(Path::new("/nowhere/libnvidia-ml.so.1")));
-        let error = Session::open(&paths).map(|_| ()).unwrap_err();
+        let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
         assert_eq!(error.reason(), "library_not_found");
         assert!(error.to_string().contains("tried /nowhere/libnvidia-ml.so.1;"), "{error}");
     }
@@ -190,7 +193,7 @@ mod tests {
     #[test]
     fn a_library_that_is_not_nvml_is_named_as_such() {
         let paths = library_paths(Some(Path::new("libc.so.6")));
-        let error = Session::open(&paths).map(|_| ()).unwrap_err();
+        let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
         assert_eq!(error.reason(), "not_nvml");
     }
 

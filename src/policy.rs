@@ -26,6 +26,16 @@ pub const ONCE_OPEN: Duration = Duration::from_secs(10);
 pub const ONCE_WINDOW: Duration = Duration::from_secs(1);
 /// First pause after a failed attempt to open the driver; doubles up to [`OPEN_BACKOFF_MAX`].
 pub const OPEN_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// A closed session's threads have this long to let go of it before a new one is opened: the library
+/// cannot be loaded anew while somebody holds the old one.
+pub const RELEASE_GRACE: Duration = Duration::from_secs(5);
+/// How long the driver is asked to wait for an event. It is also how long a thread that listens
+/// takes to notice that its session is over.
+pub const EVENT_WAIT: Duration = Duration::from_secs(1);
+/// Pause after a wait for events that failed or came back at once.
+pub const EVENT_PAUSE: Duration = Duration::from_secs(1);
+/// Waits for events that end in no word for so long hang.
+pub const EVENT_SILENCE: Duration = Duration::from_secs(15);
 /// Longest pause between attempts to open the driver.
 pub const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A client has this long to send its request, and an idle connection lives this long.

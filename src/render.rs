@@ -15,7 +15,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::catalog::{DEVICE, Kind, NODE, OWN, PROCESS};
+use crate::catalog::{DEVICE, EVENT, INSTANCE, Kind, Metric, NODE, OWN, PROCESS};
 use crate::labels::{Labels, label_set};
 use crate::model::Reading;
 use crate::snapshot::{Entity, Snapshot};
@@ -45,14 +45,10 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = &*self.0;
         let node = std::slice::from_ref(&snapshot.node);
-        for (row, metric) in NODE.iter().enumerate() {
-            let samples = column(node, row);
-            family(&mut encoder, metric.name, metric.kind, metric.help, samples)?;
-        }
-        for (row, metric) in DEVICE.iter().enumerate() {
-            let samples = column(&snapshot.devices, row);
-            family(&mut encoder, metric.name, metric.kind, metric.help, samples)?;
-        }
+        table(&mut encoder, NODE, node)?;
+        table(&mut encoder, DEVICE, &snapshot.devices)?;
+        table(&mut encoder, EVENT, &snapshot.events)?;
+        table(&mut encoder, INSTANCE, &snapshot.instances)?;
         for metric in PROCESS {
             let samples = snapshot
                 .processes
@@ -73,6 +69,19 @@ impl Collector for Page {
         }
         Ok(())
     }
+}
+
+/// The families of a slice of the catalogue.
+fn table<S>(
+    encoder: &mut DescriptorEncoder<'_>,
+    rows: &[Metric<S>],
+    entities: &[Entity],
+) -> fmt::Result {
+    for (row, metric) in rows.iter().enumerate() {
+        let samples = column(entities, row);
+        family(encoder, metric.name, metric.kind, metric.help, samples)?;
+    }
+    Ok(())
 }
 
 fn column(entities: &[Entity], row: usize) -> impl Iterator<Item = (&Labels, Reading)> {

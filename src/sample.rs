@@ -1,23 +1,27 @@
 //! One cycle: every GPU is asked by its own thread, and what has answered by the deadline is the
 //! sample. Nothing here waits longer than that, and nothing joins a thread.
 
+pub mod cells;
 pub mod device;
+pub mod events;
 pub mod node;
+pub mod part;
 pub mod processes;
 pub mod ring;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::device::{DeviceReader, DeviceSample};
+use self::events::Listener;
 use self::node::NodeReader;
 use crate::clock::Clock;
 use crate::host::ProcRoot;
-use crate::model::{Missing, Moment, NodeSample};
+use crate::model::{Missing, Moment, NodeSample, XidRecord};
 use crate::nvml::inventory::Driver;
 use crate::nvml::{LibraryError, Session};
 use crate::policy;
@@ -38,6 +42,8 @@ pub struct Sample {
     pub node_took: Option<Duration>,
     /// GPUs in the order of their index.
     pub gpus: Vec<SampledGpu>,
+    /// What the driver told of each GPU's XIDs, by UUID.
+    pub xids: BTreeMap<Arc<str>, XidRecord>,
     /// Failed attempts to open the driver, by reason.
     pub open_failures: BTreeMap<&'static str, u64>,
     /// Cycles so far, this one included.
@@ -86,6 +92,10 @@ pub struct Sampler {
     live: Arc<AtomicUsize>,
     driver_thread: Worker<node::Question, node::Answer>,
     session: Option<Arc<Session>>,
+    closed: Weak<Session>,
+    release_by: Duration,
+    listener: Option<Listener>,
+    xids: BTreeMap<Arc<str>, XidRecord>,
     driver: DriverState,
     next_open: Duration,
     failures: u32,
@@ -111,11 +121,15 @@ impl Sampler {
         let live = Arc::default();
         Ok(Self {
             deadline: policy::cycle_deadline(interval),
-            driver_thread: driver_thread(&library, &live)?,
+            driver_thread: driver_thread(&library, &proc_root, &live)?,
             library,
             proc_root,
             live,
             session: None,
+            closed: Weak::new(),
+            release_by: Duration::ZERO,
+            listener: None,
+            xids: BTreeMap::new(),
             driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
             next_open: Duration::ZERO,
             failures: 0,
@@ -170,11 +184,11 @@ impl Sampler {
 
     /// Opens a session and reads its node at once, so that the first page is a full one.
     fn open(&mut self, now: Moment, deadline: Duration) {
-        if now.mono < self.next_open {
+        if now.mono < self.next_open || (self.closed_is_held() && now.mono < self.release_by) {
             return;
         }
         if self.driver_thread.is_dead() {
-            match driver_thread(&self.library, &self.live) {
+            match driver_thread(&self.library, &self.proc_root, &self.live) {
                 Ok(worker) => self.driver_thread = worker,
                 Err(error) => tracing::error!(%error, "no thread for the driver"),
             }
@@ -185,6 +199,11 @@ impl Sampler {
             self.ask_driver(node::Question::Read, now);
             self.hear_driver(deadline);
         }
+    }
+
+    /// Whether anybody but the driver's own thread still holds the session before.
+    fn closed_is_held(&self) -> bool {
+        self.closed.strong_count() > 1
     }
 
     fn ask_driver(&mut self, question: node::Question, now: Moment) {
@@ -210,6 +229,7 @@ impl Sampler {
         if self.driver_thread.waiting_since() == Some(now.mono) {
             self.hear_driver(deadline);
         }
+        self.hear_events();
     }
 
     fn hear_driver(&mut self, deadline: Duration) {
@@ -219,6 +239,7 @@ impl Sampler {
         match answer {
             node::Answer::Opened { session, driver } => {
                 self.failures = 0;
+                self.listener = self.listen(&session);
                 self.session = Some(session);
                 self.driver = DriverState::Up(driver);
             }
@@ -228,6 +249,23 @@ impl Sampler {
                 self.seat_new_gpus(node);
             }
         }
+    }
+
+    fn listen(&self, session: &Arc<Session>) -> Option<Listener> {
+        Listener::start(Arc::clone(session), self.clock, &self.live)
+            .inspect_err(|error| tracing::error!(%error, "no thread to listen to the driver"))
+            .ok()
+    }
+
+    /// Has every GPU that is known listened to, and takes down what has been heard.
+    fn hear_events(&mut self) {
+        let Some(listener) = &mut self.listener else { return };
+        for seat in &self.seats {
+            if let Some(Ok(sample)) = &seat.sampled.latest {
+                listener.order(&sample.gpu, sample.handle);
+            }
+        }
+        listener.hear(&mut self.xids, self.clock.now().mono);
     }
 
     fn open_failed(&mut self, error: &LibraryError, now: Duration) {
@@ -263,11 +301,17 @@ impl Sampler {
             node: self.node,
             node_took: self.node_took,
             gpus: self.seats.iter().map(Seat::sampled).collect(),
+            xids: self.xids.clone(),
             open_failures: self.open_failures.clone(),
             cycles: self.cycles,
-            // Everybody but the driver's own thread and the GPUs' present ones.
-            abandoned: self.live.load(Ordering::Relaxed).saturating_sub(1 + self.seats.len()),
+            abandoned: self.abandoned(),
         }
+    }
+
+    /// Threads of this sampler that belong to no session of the present.
+    fn abandoned(&self) -> usize {
+        let present = 1 + self.seats.len() + usize::from(self.listener.is_some());
+        self.live.load(Ordering::Relaxed).saturating_sub(present)
     }
 
     /// A driver that does not answer to being opened is down, whatever it said before.
@@ -287,8 +331,15 @@ impl Sampler {
     /// A session ends when the driver says so or when its GPUs are others than before: their
     /// indexes may have moved. The next cycle opens a new one; until then the threads can let go.
     fn close_if_over(&mut self, now: Moment) {
-        let Some(reason) = self.session.as_ref().and_then(|_| self.over()) else { return };
+        let Some(session) = &self.session else { return };
+        let Some(reason) = self.over() else { return };
+        self.closed = Arc::downgrade(session);
+        self.release_by = now.mono + policy::RELEASE_GRACE;
         self.session = None;
+        self.listener = None;
+        for record in self.xids.values_mut() {
+            record.listening = Err(Missing::Pending);
+        }
         self.node = None;
         self.seats.clear();
         self.next_open = now.mono;
@@ -315,9 +366,10 @@ impl Sampler {
 
 fn driver_thread(
     library: &[PathBuf],
+    proc_root: &ProcRoot,
     live: &Arc<AtomicUsize>,
 ) -> io::Result<Worker<node::Question, node::Answer>> {
-    let mut reader = NodeReader::new(library.to_vec());
+    let mut reader = NodeReader::new(library.to_vec(), proc_root.clone());
     Worker::spawn("driver".to_owned(), live, move |question| reader.answer(question))
 }
 

@@ -17,6 +17,10 @@ pub struct Snapshot {
     pub node: Entity,
     /// Readings of each GPU, one per row of the device slice.
     pub devices: Vec<Entity>,
+    /// Readings of each GPU, or of its instances while MIG is on, one per row of the instance slice.
+    pub instances: Vec<Entity>,
+    /// What each GPU's events tell, one per row of the event slice.
+    pub events: Vec<Entity>,
     /// Processes by GPU and pid.
     pub processes: Vec<(Labels, ProcessSample)>,
     /// About the exporter itself.
@@ -70,6 +74,8 @@ pub struct GpuHealth {
     pub missing: [u64; Missing::REASONS.len()],
     /// Rows that were not believed.
     pub discards: Discards,
+    /// XIDs since the exporter started, by code.
+    pub xids: BTreeMap<u32, u64>,
 }
 
 impl Snapshot {
@@ -79,6 +85,8 @@ impl Snapshot {
     pub fn withheld(&self) -> Self {
         let mut snapshot = self.clone();
         snapshot.devices.clear();
+        snapshot.instances.clear();
+        snapshot.events.clear();
         snapshot.processes.clear();
         snapshot.node.readings.fill(Err(Missing::Hung));
         snapshot

@@ -36,6 +36,7 @@ pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
         OwnSeries::Discarded => per_gpu_and_reason(health, |gpu| {
             gpu.discards.iter().map(|(reason, n)| (reason.reason(), n)).collect()
         }),
+        OwnSeries::XidEvents => xid_events(health),
         OwnSeries::GpuUnidentified => health
             .unidentified
             .iter()
@@ -125,6 +126,17 @@ fn per_gpu_and_reason(
     health.gpus.iter().flat_map(of).collect()
 }
 
+fn xid_events(health: &Health) -> Vec<OwnSample> {
+    let of = |gpu: &GpuHealth| -> Vec<OwnSample> {
+        let sample = |(xid, n): (&u32, &u64)| {
+            let labels = gpu_labels(gpu).into_iter().chain([xid.to_string()]);
+            (labels.collect(), float(*n))
+        };
+        gpu.xids.iter().map(sample).collect()
+    };
+    health.gpus.iter().flat_map(of).collect()
+}
+
 /// Logs what is different from the snapshot before; a state that lasts is logged once.
 pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
     log_driver(before.map(|snapshot| &snapshot.health.driver), &now.health.driver);
@@ -134,6 +146,7 @@ pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
             Some((&snapshot.health.gpus.get(at)?.state, &snapshot.devices.get(at)?.readings))
         });
         log_gpu(was.map(|(state, _)| *state), gpu);
+        log_xids(before, gpu);
         if let (Ok(()), Some(device)) = (gpu.state, now.devices.get(position)) {
             log_readings(gpu, was.map(|(_, readings)| readings.as_slice()), &device.readings);
         }
@@ -165,6 +178,18 @@ fn log_gpu(before: Option<Result<(), Missing>>, now: &GpuHealth) {
         (_, Ok(())) => info!(gpu, uuid, model = &*now.gpu.name, "GPU is up"),
         (_, Err(Missing::Pending)) => {}
         (_, Err(reason)) => warn!(gpu, uuid, %reason, "GPU is down; its series are withheld"),
+    }
+}
+
+/// Counts outlive a session, so a GPU that was not there before is compared with nothing.
+fn log_xids(before: Option<&Snapshot>, now: &GpuHealth) {
+    let was = before.and_then(|b| b.health.gpus.iter().find(|g| g.gpu.uuid == now.gpu.uuid));
+    let Some(was) = was else { return };
+    let (gpu, uuid) = (now.gpu.index, &*now.gpu.uuid);
+    for (xid, count) in &now.xids {
+        if was.xids.get(xid).is_none_or(|earlier| earlier < count) {
+            warn!(gpu, uuid, xid, count, "XID");
+        }
     }
 }
 

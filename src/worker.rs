@@ -30,9 +30,7 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
     ) -> io::Result<Self> {
         let (questions, inbox) = mpsc::channel();
         let (outbox, answers) = mpsc::channel();
-        let counted = Counted::new(live);
-        thread::Builder::new().name(name).spawn(move || {
-            let _counted = counted;
+        spawn_counted(name, live, move || {
             for question in inbox {
                 if outbox.send(answer(question)).is_err() {
                     break;
@@ -79,6 +77,23 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
     pub fn is_dead(&self) -> bool {
         self.dead
     }
+}
+
+/// Starts a thread that nobody joins, counted in `live` for as long as it exists.
+///
+/// # Errors
+/// The system has no thread to give.
+pub fn spawn_counted(
+    name: String,
+    live: &Arc<AtomicUsize>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let counted = Counted::new(live);
+    thread::Builder::new().name(name).spawn(move || {
+        let _counted = counted;
+        body();
+    })?;
+    Ok(())
 }
 
 struct Counted(Arc<AtomicUsize>);

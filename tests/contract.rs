@@ -6,16 +6,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use nvml_exporter::catalog::{DEVICE, DeviceSource, Kind, NODE, OWN, PROCESS, field_ids};
+use nvml_exporter::catalog::{
+    DEVICE, DeviceSource, EVENT, INSTANCE, Kind, Metric, NODE, OWN, PROCESS, fields,
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Name, kind, symbol and HELP of every row that comes from NVML.
 fn rows() -> Vec<(&'static str, Kind, &'static str, &'static str)> {
-    let node = NODE.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
-    let device = DEVICE.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
-    let process = PROCESS.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
-    node.chain(device).chain(process).collect()
+    fn of<S>(slice: &[Metric<S>]) -> Vec<(&'static str, Kind, &'static str, &'static str)> {
+        slice.iter().map(|m| (m.name, m.kind, m.symbol, m.help)).collect()
+    }
+    [of(NODE), of(DEVICE), of(EVENT), of(INSTANCE), of(PROCESS)].concat()
 }
 
 fn word(kind: Kind) -> &'static str {
@@ -28,6 +30,12 @@ fn word(kind: Kind) -> &'static str {
 fn golden(name: &str) -> String {
     let path = Path::new(ROOT).join("tests/product/snapshots").join(format!("{name}.snap"));
     fs::read_to_string(path).unwrap()
+}
+
+fn goldens() -> String {
+    let folder = Path::new(ROOT).join("tests/product/snapshots");
+    let files = fs::read_dir(folder).unwrap();
+    files.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
 }
 
 #[test]
@@ -73,19 +81,23 @@ fn every_own_series_stands_in_the_table_once() {
 
 #[test]
 fn fields_are_asked_for_once() {
-    let ids = field_ids();
-    assert_eq!(ids.len(), ids.iter().collect::<BTreeSet<_>>().len());
-    for metric in DEVICE.iter().filter(|m| matches!(m.source, DeviceSource::Field(..))) {
+    let fields = fields();
+    assert_eq!(fields.len(), fields.iter().collect::<BTreeSet<_>>().len());
+    for metric in DEVICE.iter().filter(|m| !matches!(m.source, DeviceSource::Read(_))) {
         assert_eq!(metric.symbol, "nvmlDeviceGetFieldValues", "{}", metric.name);
+    }
+    for metric in INSTANCE {
+        // A MIG device is not asked for fields.
+        assert!(matches!(metric.source, DeviceSource::Read(_)), "{}", metric.name);
     }
 }
 
 #[test]
 fn every_row_appears_in_a_golden() {
-    let page = golden("demo");
+    let pages = goldens();
     for (name, kind, ..) in rows() {
         let typed = format!("\n# TYPE {name} {}\n{name}{{", word(kind));
-        assert!(page.contains(&typed), "{name}");
+        assert!(pages.contains(&typed), "{name}");
     }
 }
 
@@ -97,7 +109,24 @@ fn a_consumer_board_shows_nothing_that_it_lacks() {
         .map(|row| row.0)
         .filter(|name| !page.contains(&format!("\n{name}{{")))
         .collect();
-    assert_eq!(absent, ["DCGM_FI_DEV_MEMORY_TEMP"]);
+    assert_eq!(
+        absent,
+        [
+            "DCGM_FI_DEV_APP_SM_CLOCK",
+            "DCGM_FI_DEV_APP_MEM_CLOCK",
+            "DCGM_FI_DEV_MEMORY_TEMP",
+            "DCGM_FI_DEV_POWER_VIOLATION",
+            "DCGM_FI_DEV_THERMAL_VIOLATION",
+            "DCGM_FI_DEV_SYNC_BOOST_VIOLATION",
+            "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION",
+            "DCGM_FI_DEV_LOW_UTIL_VIOLATION",
+            "DCGM_FI_DEV_RELIABILITY_VIOLATION",
+            "DCGM_FI_DEV_RETIRED_SBE",
+            "DCGM_FI_DEV_RETIRED_DBE",
+            "DCGM_FI_DEV_RETIRED_PENDING",
+            "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+        ]
+    );
 }
 
 #[test]
@@ -123,5 +152,12 @@ fn types_agree_with_the_field_map() {
         let expected = line.and_then(|line| line.split(',').nth(2));
         let expected = expected.unwrap_or_else(|| panic!("{name} is not in {path}"));
         assert_eq!(word(kind), expected, "{name}");
+    }
+    let ours: BTreeSet<&str> = rows().iter().map(|row| row.0).collect();
+    for line in map.lines() {
+        let columns: Vec<&str> = line.splitn(8, ',').collect();
+        let [name, _, _, _, _, _, "yes", _] = columns[..] else { continue };
+        let later = name.starts_with("DCGM_FI_PROF_") || !name.starts_with("DCGM_FI_");
+        assert!(later || ours.contains(name), "{name} is shown by ACK's exporter and not by ours");
     }
 }

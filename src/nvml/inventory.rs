@@ -3,8 +3,13 @@
 use nvml_wrapper::error::NvmlError;
 
 use super::Session;
-use super::raw::Handle;
-use crate::model::{Gpu, Missing};
+use super::raw::{Handle, instances};
+use crate::model::{Gpu, MigDevice, Missing};
+
+/// `NVML_ERROR_NOT_FOUND`: a slot without a MIG device.
+const NOT_FOUND: u32 = 6;
+/// No GPU can be divided into more; a driver that says so is not followed for ever.
+const MIG_SLOTS: u32 = 64;
 
 /// Versions of what was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +57,64 @@ impl Session {
         Ok((gpu, Handle::of(&device)))
     }
 
+    /// Whether MIG is on (`nvmlDeviceGetMigMode`, the current mode).
+    ///
+    /// # Errors
+    /// What the driver answered; unsupported where the GPU has no MIG.
+    pub fn mig_mode(&self, gpu: Handle) -> Result<bool, Missing> {
+        Ok(gpu.device(self.nvml()).mig_mode()?.current != 0)
+    }
+
+    /// The MIG devices of a GPU with MIG on, and whether these are all: slots are sparse, and one
+    /// that cannot be read does not hide the others. `known` gives what is known of a UUID, so that
+    /// an instance is asked for its facts once.
+    ///
+    /// # Errors
+    /// In the second part: why some could not be read.
+    pub fn mig_devices(
+        &self,
+        gpu: Handle,
+        known: impl Fn(&str) -> Option<MigDevice>,
+    ) -> (Vec<(MigDevice, Handle)>, Result<(), Missing>) {
+        let slots = match gpu.device(self.nvml()).mig_device_count() {
+            Ok(slots) => slots.min(MIG_SLOTS),
+            Err(error) => return (Vec::new(), Err(error.into())),
+        };
+        let (mut found, mut complete) = (Vec::new(), Ok(()));
+        for slot in 0..slots {
+            match self.mig_device(gpu, slot, &known) {
+                Ok(device) => found.push(device),
+                Err(Missing::Failed(NOT_FOUND)) => {}
+                Err(missing) => complete = Err(missing),
+            }
+        }
+        mark_shared(&mut found);
+        (found, complete)
+    }
+
+    fn mig_device(
+        &self,
+        gpu: Handle,
+        slot: u32,
+        known: impl Fn(&str) -> Option<MigDevice>,
+    ) -> Result<(MigDevice, Handle), Missing> {
+        let gpu = gpu.device(self.nvml());
+        let device = gpu.mig_device_by_index(slot)?;
+        let (handle, uuid) = (Handle::of(&device), device.uuid()?);
+        if let Some(mig) = known(&uuid) {
+            return Ok((mig, handle));
+        }
+        let mig = MigDevice {
+            uuid: uuid.into(),
+            profile: profile(&device.name()?).into(),
+            gpu_instance: instances::gpu_instance_id(self.nvml(), handle)?,
+            compute_instance: instances::compute_instance_id(self.nvml(), handle)?,
+            multiprocessors: optional(device.attributes().map(|a| a.multiprocessor_count))?,
+            shares_instance: false,
+        };
+        Ok((mig, handle))
+    }
+
     /// A new handle to a known GPU, for one that was lost and may be back.
     ///
     /// # Errors
@@ -67,5 +130,34 @@ fn optional<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, Missing> {
         Ok(value) => Ok(Some(value)),
         Err(Missing::Unsupported) => Ok(None),
         Err(missing) => Err(missing),
+    }
+}
+
+/// The profile of the GPU instance in a MIG device's name: `1g.10gb` of `NVIDIA H100 80GB HBM3 MIG
+/// 1g.10gb`, and `3g.40gb` of `… MIG 1c.3g.40gb`, a compute instance of one slice.
+fn profile(name: &str) -> &str {
+    let profile = name.rsplit_once("MIG ").map_or("", |(_, profile)| profile);
+    match profile.split_once('.') {
+        Some((compute, instance)) if compute.ends_with('c') => instance,
+        _ => profile,
+    }
+}
+
+fn mark_shared(found: &mut [(MigDevice, Handle)]) {
+    let instances: Vec<u32> = found.iter().map(|(mig, _)| mig.gpu_instance).collect();
+    for (mig, _) in found {
+        mig.shares_instance = instances.iter().filter(|gi| **gi == mig.gpu_instance).count() > 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_what_follows_the_word_mig() {
+        assert_eq!(profile("NVIDIA A100-SXM4-40GB MIG 1g.5gb"), "1g.5gb");
+        assert_eq!(profile("NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb"), "3g.40gb");
+        assert_eq!(profile("NVIDIA H100 80GB HBM3"), "");
     }
 }

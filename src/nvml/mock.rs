@@ -25,7 +25,7 @@ impl Stage {
             .tempdir()
             .map_err(LibraryError::Stage)?;
         let library = beside_executable("libmock_nvml.so").map_err(LibraryError::Stage)?;
-        raw::stage_mock(&library, scenario, directory.path())?;
+        raw::stage::stage_mock(&library, scenario, directory.path())?;
         Ok(Self { directory })
     }
 

@@ -7,7 +7,9 @@ use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::struct_wrappers::device::{BAR1MemoryInfo, Utilization};
 
 use super::Session;
-use super::raw::{self, Handle, Memory};
+use super::raw::fields::Field;
+use super::raw::memory::Memory;
+use super::raw::{self, Handle};
 use crate::model::{Missing, Reading};
 use crate::policy::TEMPERATURE_MAX;
 
@@ -18,7 +20,7 @@ pub struct Probe<'nvml> {
     session: &'nvml Session,
     handle: Handle,
     device: Device<'nvml>,
-    fields: &'nvml [u32],
+    fields: &'nvml [Field],
     field_values: OnceCell<Result<Vec<Reading>, Missing>>,
     memory: OnceCell<Result<Memory, Missing>>,
     utilization: OnceCell<Result<Utilization, Missing>>,
@@ -28,7 +30,7 @@ pub struct Probe<'nvml> {
 impl<'nvml> Probe<'nvml> {
     /// A probe that asks for all of `fields` in one call when the first of them is wanted.
     #[must_use]
-    pub fn new(session: &'nvml Session, handle: Handle, fields: &'nvml [u32]) -> Self {
+    pub fn new(session: &'nvml Session, handle: Handle, fields: &'nvml [Field]) -> Self {
         Self {
             session,
             handle,
@@ -83,7 +85,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// What the driver answered.
     pub fn memory(&self) -> Result<Memory, Missing> {
-        *self.memory.get_or_init(|| raw::memory(self.session.nvml(), self.handle))
+        *self.memory.get_or_init(|| raw::memory::memory(self.session.nvml(), self.handle))
     }
 
     /// Framebuffer of the device, MiB.
@@ -110,10 +112,18 @@ impl<'nvml> Probe<'nvml> {
         Ok(mebibytes(self.memory()?.free))
     }
 
-    /// BAR1 in use, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
+    /// BAR1 aperture of the device, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
     ///
     /// # Errors
     /// What the driver answered.
+    pub fn bar1_total(&self) -> Reading {
+        Ok(mebibytes(self.bar1()?.total))
+    }
+
+    /// BAR1 in use, MiB.
+    ///
+    /// # Errors
+    /// As [`Probe::bar1_total`].
     pub fn bar1_used(&self) -> Reading {
         Ok(mebibytes(self.bar1()?.used))
     }
@@ -121,7 +131,7 @@ impl<'nvml> Probe<'nvml> {
     /// BAR1 free, MiB.
     ///
     /// # Errors
-    /// As [`Probe::bar1_used`].
+    /// As [`Probe::bar1_total`].
     pub fn bar1_free(&self) -> Reading {
         Ok(mebibytes(self.bar1()?.free))
     }
@@ -145,6 +155,40 @@ impl<'nvml> Probe<'nvml> {
     /// What the driver answered.
     pub fn memory_clock(&self) -> Reading {
         Ok(f64::from(self.device.clock_info(Clock::Memory)?))
+    }
+
+    /// Clock of the video engines, MHz (`nvmlDeviceGetClockInfo`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn video_clock(&self) -> Reading {
+        Ok(f64::from(self.device.clock_info(Clock::Video)?))
+    }
+
+    /// SM clock that applications asked for, MHz (`nvmlDeviceGetApplicationsClock` of graphics,
+    /// which the SM runs with).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn application_sm_clock(&self) -> Reading {
+        Ok(f64::from(self.device.applications_clock(Clock::Graphics)?))
+    }
+
+    /// Memory clock that applications asked for, MHz (`nvmlDeviceGetApplicationsClock`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn application_memory_clock(&self) -> Reading {
+        Ok(f64::from(self.device.applications_clock(Clock::Memory)?))
+    }
+
+    /// Pages retired because of single-bit errors (`nvmlDeviceGetRetiredPages`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn retired_by_single_bit_errors(&self) -> Reading {
+        let pages = raw::pages::retired_by_single_bit_errors(self.session.nvml(), self.handle)?;
+        Ok(f64::from(pages))
     }
 
     /// Temperature of the die, °C (`nvmlDeviceGetTemperature`).
@@ -178,15 +222,15 @@ impl<'nvml> Probe<'nvml> {
     /// What the driver answered.
     #[expect(clippy::cast_precision_loss, reason = "NVML defines the low 9 bits")]
     pub fn clock_event_reasons(&self) -> Reading {
-        Ok(raw::clock_event_reasons(self.session.nvml(), self.handle)? as f64)
+        Ok(raw::clocks::clock_event_reasons(self.session.nvml(), self.handle)? as f64)
     }
 
     /// The value of one of the fields that the probe was made with, as the driver gave it.
     ///
     /// # Errors
     /// What the driver answered for the field, or for the call as a whole.
-    pub fn field(&self, field: u32) -> Reading {
-        let read = || raw::field_values(self.session.nvml(), self.handle, self.fields);
+    pub fn field(&self, field: Field) -> Reading {
+        let read = || raw::fields::field_values(self.session.nvml(), self.handle, self.fields);
         let values = self.field_values.get_or_init(read).as_ref().map_err(|m| *m)?;
         let position = self.fields.iter().position(|f| *f == field);
         position.and_then(|at| values.get(at)).copied().unwrap_or(Err(Missing::Unsupported))

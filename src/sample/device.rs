@@ -1,37 +1,34 @@
 //! One GPU, read by its own thread.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::processes::{ProcessTable, RunningLists};
+use super::cells::{Cell, Cells};
+use super::part::{PartReader, PartSample, Tools};
 use super::ring::RingCursor;
 use crate::catalog::{self, DEVICE};
 use crate::host::ProcRoot;
-use crate::model::{Discards, Gpu, Missing, Moment, ProcessSample, Reading};
+use crate::model::{Discards, Gpu, MigDevice, Missing, Moment};
 use crate::nvml::Session;
 use crate::nvml::probe::Probe;
-use crate::nvml::raw::{self, Buffers, Handle, ProcessList};
-
-/// One reading and when it was taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cell {
-    /// The number, or why there is none.
-    pub reading: Reading,
-    /// Monotonic time at which the device was asked.
-    pub at: Duration,
-}
+use crate::nvml::raw::Handle;
+use crate::nvml::raw::fields::Field;
+use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
 
 /// What one GPU answered in one cycle.
 #[derive(Clone, Debug)]
 pub struct DeviceSample {
     /// Which GPU.
     pub gpu: Arc<Gpu>,
+    /// Its present handle.
+    pub handle: Handle,
     /// When it was asked.
     pub at: Moment,
     /// One cell per row of [`DEVICE`], in its order.
     pub cells: Vec<Cell>,
-    /// Its processes, unless a list failed.
-    pub processes: Result<Vec<ProcessSample>, Missing>,
+    /// The GPU as a whole, or its MIG devices while MIG is on.
+    pub parts: Vec<PartSample>,
+    /// Whether all parts were found.
+    pub division: Result<(), Missing>,
     /// Rows thrown away since the session began.
     pub discards: Discards,
 }
@@ -43,7 +40,8 @@ impl DeviceSample {
     /// The reason.
     pub fn state(&self) -> Result<(), Missing> {
         // Slow cells of earlier cycles say nothing about the present.
-        let now = || self.cells.iter().filter(|cell| cell.at == self.at.mono);
+        let all = self.cells.iter().chain(self.parts.iter().flat_map(|part| &part.cells));
+        let now = || all.clone().filter(|cell| cell.at == self.at.mono);
         let failures = || now().filter_map(|cell| cell.reading.err());
         let fatal = |m: &Missing| matches!(m, Missing::Lost | Missing::DriverGone);
         if let Some(missing) = failures().find(fatal) {
@@ -71,13 +69,23 @@ pub struct DeviceReader {
     index: u32,
     known: Option<(Arc<Gpu>, Handle)>,
     proc_root: ProcRoot,
-    fields: Vec<u32>,
-    buffers: Buffers,
+    fields: Vec<Field>,
+    utilization: UtilizationBuffers,
     ring: RingCursor,
-    processes: ProcessTable,
-    cells: Vec<Option<Cell>>,
+    cells: Cells,
+    parts: Vec<PartReader>,
+    mig: Mig,
     discards: Discards,
     down: bool,
+}
+
+/// Whether MIG is on, and whether it can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mig {
+    Unknown,
+    Impossible,
+    Off,
+    On,
 }
 
 impl DeviceReader {
@@ -89,11 +97,12 @@ impl DeviceReader {
             index,
             known: None,
             proc_root,
-            fields: catalog::field_ids(),
-            buffers: Buffers::default(),
+            fields: catalog::fields(),
+            utilization: UtilizationBuffers::default(),
             ring: RingCursor::default(),
-            processes: ProcessTable::default(),
-            cells: vec![None; DEVICE.len()],
+            cells: Cells::new(DEVICE),
+            parts: Vec::new(),
+            mig: Mig::Unknown,
             discards: Discards::default(),
             down: false,
         }
@@ -116,14 +125,17 @@ impl DeviceReader {
 
     fn sample(&mut self, now: Moment) -> Result<DeviceSample, Missing> {
         let (gpu, handle) = self.identity()?;
+        let division = self.divide(handle);
         self.read_ring(handle, now);
-        let total = self.read_cells(handle, now.mono);
-        let processes = self.read_processes(handle, total);
+        self.cells.read(&Probe::new(&self.session, handle, &self.fields), now.mono);
+        let parts = self.sample_parts(now);
         let sample = DeviceSample {
             gpu,
+            handle,
             at: now,
-            cells: self.cells.iter().flatten().copied().collect(),
-            processes,
+            cells: self.cells.to_vec(),
+            parts,
+            division,
             discards: self.discards,
         };
         self.down = sample.state().is_err();
@@ -150,65 +162,101 @@ impl DeviceReader {
     /// holds. Without a new one the old one is asked on, to hear what is wrong.
     fn find_again(&mut self, gpu: &Gpu) -> Option<Handle> {
         let handle = self.session.handle(gpu).ok()?;
-        self.ring = RingCursor::default();
-        self.processes = ProcessTable::default();
-        self.cells.fill(None);
+        self.mig = Mig::Unknown;
+        self.forget();
         Some(handle)
     }
 
+    fn forget(&mut self) {
+        self.ring = RingCursor::default();
+        self.cells.clear();
+        self.parts.clear();
+    }
+
+    /// Finds out what the GPU is divided into, each cycle anew: instances come and go under us, and
+    /// their ids are reused at once.
+    ///
+    /// # Errors
+    /// Some parts could not be found; what they hold is not known.
+    fn divide(&mut self, handle: Handle) -> Result<(), Missing> {
+        let before = self.mig;
+        if before != Mig::Impossible {
+            self.mig = match self.session.mig_mode(handle) {
+                Ok(true) => Mig::On,
+                Ok(false) => Mig::Off,
+                Err(Missing::Unsupported) => Mig::Impossible,
+                Err(missing) => {
+                    self.parts.clear();
+                    return Err(missing);
+                }
+            };
+        }
+        if self.mig != before && before != Mig::Unknown {
+            self.forget();
+        }
+        if self.mig == Mig::On {
+            let known = |uuid: &str| self.parts.iter().find_map(|part| part.mig_device(uuid));
+            let (found, complete) = self.session.mig_devices(handle, known);
+            self.keep_parts(found);
+            complete
+        } else {
+            if self.parts.is_empty() {
+                self.parts.push(PartReader::new(None, handle));
+            }
+            self.parts.iter_mut().for_each(|part| part.take_up(handle, true));
+            Ok(())
+        }
+    }
+
+    /// Goes on with the readers of the MIG devices that are still there.
+    fn keep_parts(&mut self, found: Vec<(MigDevice, Handle)>) {
+        let mut before = std::mem::take(&mut self.parts);
+        let mut instances = Vec::new();
+        for (mig, handle) in found {
+            let known = before.iter().position(|part| part.reads(Some(&mig)));
+            let first = !instances.contains(&mig.gpu_instance);
+            instances.push(mig.gpu_instance);
+            let mut part = known.map_or_else(
+                || PartReader::new(Some(Arc::new(mig)), handle),
+                |at| before.swap_remove(at),
+            );
+            part.take_up(handle, first);
+            self.parts.push(part);
+        }
+    }
+
     fn read_ring(&mut self, handle: Handle, now: Moment) {
+        if self.mig == Mig::On {
+            // Drivers refuse the question while MIG is on.
+            self.ring.fail(Missing::Unsupported);
+            return;
+        }
         let since = self.ring.last_seen_us(now);
         let nvml = self.session.nvml();
-        match raw::process_utilization(nvml, handle, since, &mut self.buffers) {
+        match process_utilization(nvml, handle, since, &mut self.utilization) {
             Ok(rows) => self.ring.absorb(&rows, now, &mut self.discards),
             Err(missing) => self.ring.fail(missing),
         }
     }
 
-    /// Reads every row that is due; returns the framebuffer's size in bytes.
-    fn read_cells(&mut self, handle: Handle, now: Duration) -> Option<u64> {
-        let probe = Probe::new(&self.session, handle, &self.fields);
-        for (metric, cell) in DEVICE.iter().zip(&mut self.cells) {
-            // A failed reading is asked for again at once; only an answer waits for its tier.
-            let last = cell.filter(|cell| cell.reading.is_ok()).map(|cell| cell.at);
-            if metric.tier.due(last, now) {
-                let reading = metric.read(&probe).and_then(finite);
-                *cell = Some(Cell { reading, at: now });
-            }
-        }
-        probe.memory().ok().map(|memory| memory.total)
-    }
-
-    fn read_processes(
-        &mut self,
-        handle: Handle,
-        total: Option<u64>,
-    ) -> Result<Vec<ProcessSample>, Missing> {
-        let nvml = self.session.nvml();
-        let mut list = |which| raw::running_processes(nvml, handle, which, &mut self.buffers);
-        let lists = RunningLists {
-            compute: list(ProcessList::Compute),
-            graphics: list(ProcessList::Graphics),
-            mps: list(ProcessList::Mps),
-        };
+    fn sample_parts(&mut self, now: Moment) -> Vec<PartSample> {
         let window = self.ring.close();
-        self.processes.merge(
-            lists,
-            window.as_ref().map_err(|missing| *missing),
-            total,
-            |pid| self.proc_root.identify(pid),
-            &mut self.discards,
-        )
+        let window = window.as_ref().map_err(|missing| *missing);
+        let mut tools = Tools {
+            session: &self.session,
+            proc_root: &self.proc_root,
+            discards: &mut self.discards,
+        };
+        self.parts.iter_mut().map(|part| part.sample(now, window, &mut tools)).collect()
     }
-}
-
-fn finite(value: f64) -> Reading {
-    if value.is_finite() { Ok(value) } else { Err(Missing::Invalid) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::model::Reading;
 
     fn sample(readings: &[Reading]) -> DeviceSample {
         let at = Moment { mono: Duration::ZERO, wall_us: 0 };
@@ -220,7 +268,15 @@ mod tests {
             pci_bus_id: "".into(),
         });
         let cells = readings.iter().map(|r| Cell { reading: *r, at: at.mono }).collect();
-        DeviceSample { gpu, at, cells, processes: Ok(Vec::new()), discards: Discards::default() }
+        DeviceSample {
+            gpu,
+            handle: Handle::none(),
+            at,
+            cells,
+            parts: Vec::new(),
+            division: Ok(()),
+            discards: Discards::default(),
+        }
     }
 
     #[test]

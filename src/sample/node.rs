@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::host::ProcRoot;
 use crate::model::NodeSample;
 use crate::nvml::inventory::Driver;
 use crate::nvml::{LibraryError, Session};
@@ -34,14 +35,15 @@ pub enum Answer {
 /// Opens the driver and counts its GPUs.
 pub struct NodeReader {
     paths: Vec<PathBuf>,
+    proc_root: ProcRoot,
     session: Option<Arc<Session>>,
 }
 
 impl NodeReader {
     /// A reader that will look for the library at `paths`, in their order.
     #[must_use]
-    pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, session: None }
+    pub fn new(paths: Vec<PathBuf>, proc_root: ProcRoot) -> Self {
+        Self { paths, proc_root, session: None }
     }
 
     /// Answers one question.
@@ -57,7 +59,7 @@ impl NodeReader {
     fn open(&mut self) -> Answer {
         // The old session has to be gone before the library is loaded anew.
         self.session = None;
-        match Session::open(&self.paths) {
+        match Session::open(&self.paths, self.proc_root.path()) {
             Ok(session) => {
                 let session = Arc::new(session);
                 self.session = Some(Arc::clone(&session));

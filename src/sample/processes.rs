@@ -9,7 +9,7 @@ use crate::model::{
     Discard, Discards, EngineShares, Missing, ProcessId, ProcessKind, ProcessSample,
 };
 use crate::nvml::probe::mebibytes;
-use crate::nvml::raw::RunningProcess;
+use crate::nvml::raw::processes::RunningProcess;
 use crate::policy::PID_MAX;
 
 /// The three lists of one device, as they were answered.

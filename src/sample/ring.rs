@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use crate::model::{Discard, Discards, EngineShares, Missing, Moment};
-use crate::nvml::raw::UtilizationRow;
+use crate::nvml::raw::utilization::UtilizationRow;
 use crate::policy::{PID_MAX, RING_LATENCY, STAMP_TOLERANCE};
 
 /// Microseconds of full use of each engine.

@@ -52,6 +52,37 @@ fn consumer_4090() {
 }
 
 #[test]
+fn old_driver() {
+    check("old-driver", &page("old-driver", 60, &[]));
+}
+
+#[test]
+fn blackwell() {
+    check("blackwell", &page("blackwell", 60, &[]));
+}
+
+#[test]
+fn abi_535() {
+    check("abi-535", &page("abi-535", 60, &[]));
+}
+
+#[test]
+fn mig_a100() {
+    check("mig-a100", &page("mig-a100", 60, &[]));
+}
+
+#[test]
+fn mig_h100() {
+    check("mig-h100", &page("mig-h100", 30, &[]));
+}
+
+#[test]
+fn mig_h100_for_dcgm_exporters_users() {
+    let flags = ["--dialect", "dcgm-exporter"];
+    check("mig-h100-dcgm-exporter", &page("mig-h100", 30, &flags));
+}
+
+#[test]
 fn faulty() {
     check("faulty", &page("faulty", 60, &[]));
 }

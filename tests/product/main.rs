@@ -10,8 +10,12 @@
 
 mod clients;
 mod command;
+mod events;
 mod exporter;
 mod exposition;
 mod faults;
 mod http;
+mod mig;
+mod old_drivers;
 mod readme;
+mod real_library;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use nvml_exporter::catalog::{DEVICE, Kind, Metric, NODE, OWN, PROCESS};
+use nvml_exporter::catalog::{DEVICE, EVENT, INSTANCE, Kind, Metric, NODE, OWN, PROCESS};
 use nvml_exporter::policy::{SLOW_TIER, Tier};
 
 use crate::exporter::run;
@@ -64,6 +64,12 @@ fn readme_says_what_the_program_says() {
     }
     for metric in DEVICE {
         row(&mut table, "device", metric);
+    }
+    for metric in EVENT {
+        row(&mut table, "device", metric);
+    }
+    for metric in INSTANCE {
+        row(&mut table, "device or MIG instance", metric);
     }
     for metric in PROCESS {
         row(&mut table, "process", metric);

@@ -1,0 +1,114 @@
+//! Field values: one call for many of a device's numbers.
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper_sys::bindings::{
+    nvmlFieldValue_t, nvmlValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_DOUBLE as DOUBLE,
+    nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_INT as SIGNED_INT,
+    nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_LONG_LONG as SIGNED_LONG_LONG,
+    nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT as UNSIGNED_INT,
+    nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG as UNSIGNED_LONG,
+    nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG as UNSIGNED_LONG_LONG,
+    nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_SHORT as UNSIGNED_SHORT,
+};
+
+use super::{Handle, check, symbol};
+use crate::model::{Missing, Reading};
+
+/// Which field of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Field {
+    /// `NVML_FI_…`.
+    pub id: u32,
+    /// Which part of the device, where the field has parts: an NVLink, or all of them.
+    pub scope: u32,
+}
+
+impl Field {
+    /// A field without parts.
+    #[must_use]
+    pub const fn of(id: u32) -> Self {
+        Self { id, scope: 0 }
+    }
+
+    /// The sum over all of a device's links (`NVLink`).
+    #[must_use]
+    pub const fn of_all_links(id: u32) -> Self {
+        Self { id, scope: u32::MAX }
+    }
+}
+
+/// `nvmlDeviceGetFieldValues`: one call for all of `fields`, answered in their order.
+///
+/// # Errors
+/// What the driver answered to the call as a whole; each field carries its own answer inside.
+pub fn field_values(
+    nvml: &Nvml,
+    handle: Handle,
+    fields: &[Field],
+) -> Result<Vec<Reading>, Missing> {
+    let call = symbol(&nvml.lib().nvmlDeviceGetFieldValues)?;
+    let mut values: Vec<nvmlFieldValue_t> = fields.iter().copied().map(blank_field).collect();
+    let count = i32::try_from(values.len()).map_err(|_| Missing::Invalid)?;
+    // SAFETY: `values` holds `count` live structs.
+    check(unsafe { call(handle.0, count, values.as_mut_ptr()) })?;
+    Ok(values.iter().map(field_reading).collect())
+}
+
+fn blank_field(field: Field) -> nvmlFieldValue_t {
+    nvmlFieldValue_t {
+        fieldId: field.id,
+        scopeId: field.scope,
+        timestamp: 0,
+        latencyUsec: 0,
+        valueType: 0,
+        nvmlReturn: 0,
+        value: nvmlValue_t { ullVal: 0 },
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "an exported sample is an f64; counters past 2^53 lose their last bits"
+)]
+fn field_reading(field: &nvmlFieldValue_t) -> Reading {
+    check(field.nvmlReturn)?;
+    let value = field.value;
+    match field.valueType {
+        // SAFETY: the driver says which member it wrote, and every bit pattern is valid for each.
+        DOUBLE => Ok(unsafe { value.dVal }),
+        // SAFETY: as above.
+        UNSIGNED_INT => Ok(f64::from(unsafe { value.uiVal })),
+        // SAFETY: as above.
+        UNSIGNED_LONG | UNSIGNED_LONG_LONG => Ok(unsafe { value.ullVal } as f64),
+        // SAFETY: as above.
+        SIGNED_LONG_LONG => Ok(unsafe { value.sllVal } as f64),
+        // SAFETY: as above.
+        SIGNED_INT => Ok(f64::from(unsafe { value.siVal })),
+        // SAFETY: as above.
+        UNSIGNED_SHORT => Ok(f64::from(unsafe { value.usVal })),
+        _ => Err(Missing::Invalid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_read_by_the_type_it_says_it_has() {
+        let field =
+            |kind, value| nvmlFieldValue_t { valueType: kind, value, ..blank_field(Field::of(0)) };
+        let read = |kind, value| field_reading(&field(kind, value));
+        assert_eq!(read(UNSIGNED_INT, nvmlValue_t { ullVal: 0xFFFF_FFFF_0000_0007 }), Ok(7.0));
+        assert_eq!(read(SIGNED_INT, nvmlValue_t { siVal: -7 }), Ok(-7.0));
+        assert_eq!(
+            read(UNSIGNED_LONG_LONG, nvmlValue_t { ullVal: 1 << 40 }),
+            Ok(1_099_511_627_776.0)
+        );
+        assert_eq!(read(DOUBLE, nvmlValue_t { dVal: 0.5 }), Ok(0.5));
+        assert_eq!(read(99, nvmlValue_t { ullVal: 1 }), Err(Missing::Invalid));
+        let refused =
+            nvmlFieldValue_t { nvmlReturn: 3, ..field(UNSIGNED_INT, nvmlValue_t { ullVal: 0 }) };
+        assert_eq!(field_reading(&refused), Err(Missing::Unsupported));
+    }
+}

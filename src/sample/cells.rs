@@ -1,0 +1,136 @@
+//! The readings of one device from cycle to cycle: what is due is read anew, what is not is kept.
+
+use std::time::Duration;
+
+use crate::catalog::{DeviceSource, Metric};
+use crate::model::{Missing, Reading};
+use crate::nvml::probe::Probe;
+use crate::nvml::raw::fields::Field;
+use crate::policy::Tier;
+
+/// One reading and when it was taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cell {
+    /// The number, or why there is none.
+    pub reading: Reading,
+    /// Monotonic time at which the device was asked.
+    pub at: Duration,
+}
+
+/// One cell per row of a slice of the catalogue.
+pub struct Cells {
+    rows: &'static [Metric<DeviceSource>],
+    read: Vec<Option<Cell>>,
+    counts: Vec<Option<Count>>,
+}
+
+/// What a rate's fields summed up to, and when.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    sum: f64,
+    at: Duration,
+}
+
+impl Cells {
+    /// Cells of `rows`, none read yet.
+    #[must_use]
+    pub fn new(rows: &'static [Metric<DeviceSource>]) -> Self {
+        Self { rows, read: vec![None; rows.len()], counts: vec![None; rows.len()] }
+    }
+
+    /// Forgets everything: the device is another than before.
+    pub fn clear(&mut self) {
+        self.read.fill(None);
+        self.counts.fill(None);
+    }
+
+    /// Reads every row that is due at `now` (monotonic).
+    pub fn read(&mut self, probe: &Probe<'_>, now: Duration) {
+        for ((metric, cell), count) in self.rows.iter().zip(&mut self.read).zip(&mut self.counts) {
+            if due(*cell, metric.tier, now) {
+                let reading = read(&metric.source, probe, count, now).and_then(finite);
+                *cell = Some(Cell { reading, at: now });
+            }
+        }
+    }
+
+    /// The cells in the order of their rows.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<Cell> {
+        self.read.iter().flatten().copied().collect()
+    }
+}
+
+/// What a device does not have is asked for as rarely as what moves slowly; any other reading that
+/// failed is asked for again at once.
+fn due(cell: Option<Cell>, tier: Tier, now: Duration) -> bool {
+    match cell {
+        Some(Cell { reading: Ok(_), at }) => tier.due(Some(at), now),
+        Some(Cell { reading: Err(Missing::Unsupported), at }) => Tier::Slow.due(Some(at), now),
+        None | Some(Cell { reading: Err(_), .. }) => true,
+    }
+}
+
+fn read(
+    source: &DeviceSource,
+    probe: &Probe<'_>,
+    count: &mut Option<Count>,
+    now: Duration,
+) -> Reading {
+    match source {
+        DeviceSource::Field(field, convert) => probe.field(*field).and_then(convert),
+        DeviceSource::Read(read) => read(probe),
+        DeviceSource::Rate(fields, convert) => {
+            let value = |field: &Field| probe.field(*field);
+            let sum = fields.iter().map(value).sum::<Reading>()?;
+            growth(count.replace(Count { sum, at: now }), Count { sum, at: now }).map(convert)
+        }
+    }
+}
+
+/// Growth a second from one count to the next. A counter that has gone back was reset: how much it
+/// grew is not known.
+fn growth(before: Option<Count>, now: Count) -> Reading {
+    match before {
+        Some(before) if before.at < now.at && before.sum <= now.sum => {
+            Ok((now.sum - before.sum) / now.at.saturating_sub(before.at).as_secs_f64())
+        }
+        _ => Err(Missing::Pending),
+    }
+}
+
+fn finite(value: f64) -> Reading {
+    if value.is_finite() { Ok(value) } else { Err(Missing::Invalid) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::SLOW_TIER;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn count(sum: f64, seconds: u32) -> Count {
+        Count { sum, at: SECOND * seconds }
+    }
+
+    #[test]
+    fn a_rate_needs_two_counts_that_grow() {
+        assert_eq!(growth(None, count(5.0, 1)), Err(Missing::Pending));
+        assert_eq!(growth(Some(count(5.0, 1)), count(25.0, 5)), Ok(5.0));
+        assert_eq!(growth(Some(count(5.0, 1)), count(5.0, 2)), Ok(0.0));
+        assert_eq!(growth(Some(count(5.0, 1)), count(4.0, 2)), Err(Missing::Pending), "reset");
+        assert_eq!(growth(Some(count(5.0, 1)), count(6.0, 1)), Err(Missing::Pending), "no time");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_asked_for_each_time() {
+        let cell = |reading| Some(Cell { reading, at: SECOND });
+        assert!(due(None, Tier::Slow, SECOND));
+        assert!(due(cell(Ok(1.0)), Tier::Cycle, 2 * SECOND));
+        assert!(!due(cell(Ok(1.0)), Tier::Slow, 2 * SECOND));
+        assert!(!due(cell(Err(Missing::Unsupported)), Tier::Cycle, 2 * SECOND));
+        assert!(due(cell(Err(Missing::Unsupported)), Tier::Cycle, SECOND + SLOW_TIER));
+        assert!(due(cell(Err(Missing::Failed(999))), Tier::Slow, 2 * SECOND));
+    }
+}
