@@ -162,6 +162,7 @@ fn world() -> Answer<&'static World> {
     static WORLD: OnceLock<World> = OnceLock::new();
     static BEGINNING: Mutex<()> = Mutex::new(());
     if let Some(world) = WORLD.get() {
+        world.serve();
         return Ok(world);
     }
     let _alone = BEGINNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +171,11 @@ fn world() -> Answer<&'static World> {
     }
     let image = image();
     match World::open(image.as_deref().and_then(path::Path::parent)) {
-        Ok(world) => Ok(WORLD.get_or_init(|| world)),
+        Ok(world) => {
+            let world = WORLD.get_or_init(|| world);
+            world.serve();
+            Ok(world)
+        }
         Err(error) => {
             complain(&error);
             Err(Code::DRIVER_NOT_LOADED)

@@ -7,12 +7,14 @@
 //! - [`world`] is the machine, [`ring`] its utilization samples, [`fault`] what goes wrong with it.
 //! - [`scenario`] is what a TOML text says of the node, of [`models`] and load [`curve`]s.
 //! - [`branches`] says what older drivers lack.
+//! - [`cluster`] is the Kubernetes node around the GPUs, and its servers.
 //! - [`stage`] gives a client a scenario: a directory with the library and a proc tree.
 //! - [`clock`] alone reads a clock.
 
 mod abi;
 mod branches;
 mod clock;
+mod cluster;
 mod code;
 mod curve;
 mod fault;

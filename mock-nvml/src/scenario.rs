@@ -1,6 +1,7 @@
 //! What a node is and does: a validated scenario. `scenarios/README.md` documents the text of one.
 
 mod check;
+pub(crate) mod cluster;
 mod complaint;
 mod curves;
 mod file;
@@ -43,6 +44,8 @@ pub(crate) struct Scenario {
     pub(crate) xids: Vec<Xid>,
     /// Calls that answer something else than the truth.
     pub(crate) faults: Vec<Fault>,
+    /// The Kubernetes node, if it is one.
+    pub(crate) cluster: Option<Arc<cluster::Cluster>>,
 }
 
 /// A stretch of world time in seconds: `from` is in it, `to` is not.

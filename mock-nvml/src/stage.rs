@@ -2,7 +2,8 @@
 //!
 //! - `libnvidia-ml.so.1`: a copy of this library without the symbols that the scenario has missing;
 //! - `scenario`: the name of a scenario inside the library, or the absolute path of a file;
-//! - `proc/`: a proc root, kept in step with world time by the library that runs from the stage.
+//! - `proc/`: a proc root, kept in step with world time by the library that runs from the stage;
+//! - what [`cluster`] serves there, if the scenario has one.
 
 mod library;
 mod proc;
@@ -15,7 +16,7 @@ use std::{
 
 pub(crate) use self::proc::Tree;
 use crate::{
-    clock,
+    clock, cluster,
     fault::Effect,
     scenario::{self, Source},
 };
@@ -57,6 +58,11 @@ pub(crate) fn source(home: Option<&Path>) -> Result<Source, scenario::Error> {
     Source::find(said.as_deref().unwrap_or(DEFAULT))
 }
 
+/// Whether the stage `home` is there, or was taken away.
+pub(crate) fn stands(home: &Path) -> bool {
+    home.join(SCENARIO).is_file() && home.join(PROC).is_dir()
+}
+
 /// Sets a stage up for the scenario `said` in the directory `dir`; `image` is this library's file.
 ///
 /// # Errors
@@ -79,10 +85,22 @@ pub(crate) fn set(said: &str, dir: &Path, image: Option<&Path>) -> Result<(), Er
         .map_err(|error| Error::Library { path: image.to_owned(), error })?;
     replace(&dir.join(LIBRARY), &bytes)?;
     replace(&dir.join(SCENARIO), source.said().as_bytes())?;
+    cluster::clear(dir).map_err(at(dir))?;
+    if let Some(cluster) = &scenario.cluster {
+        announce(&cluster.node, dir)?;
+    }
     let root = dir.join(PROC);
     fs::create_dir_all(&root).map_err(at(&root))?;
     let now = clock::now(Some(scenario.hold.unwrap_or(0.0)));
     Tree::new(root).sync(&scenario.into(), now)
+}
+
+/// What a client has to know of the cluster before it is served: how the node is called, and that
+/// there will be a socket.
+fn announce(node: &str, dir: &Path) -> Result<(), Error> {
+    let sockets = dir.join("pod-resources");
+    fs::create_dir_all(&sockets).map_err(at(&sockets))?;
+    replace(&dir.join("node"), node.as_bytes())
 }
 
 /// Writes a file in one step, so that no reader meets half of it: a library may be mapped.

@@ -18,8 +18,11 @@ mod traffic;
 mod violations;
 
 use std::{
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,6 +39,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{self, Now},
+    cluster,
     code::{Answer, Code},
     fault::{self, Effect},
     number::clamp_u32,
@@ -55,6 +59,10 @@ const EVENT_POLL: Duration = Duration::from_millis(5);
 pub(crate) struct World {
     state: Mutex<State>,
     follower: Mutex<Follower>,
+    /// The stage, if the library runs from one.
+    home: Option<PathBuf>,
+    /// Whether a cluster has to be served, and nobody has begun to.
+    unserved: AtomicBool,
 }
 
 /// What is looked after outside of the state's lock.
@@ -74,11 +82,37 @@ impl World {
         let (watch, scenario) = Watch::begin(stage::source(home)?)?;
         let tree = home.and_then(stage::Tree::beside);
         let world = Self {
+            home: home.filter(|_| tree.is_some()).map(Path::to_owned),
+            unserved: AtomicBool::new(scenario.cluster.is_some()),
             state: Mutex::new(State::new(scenario)),
             follower: Mutex::new(Follower { watch, tree, looked: f64::NEG_INFINITY }),
         };
         world.follow();
         Ok(world)
+    }
+
+    /// Begins to serve the cluster of a stage, once a scenario has one.
+    pub(crate) fn serve(&'static self) {
+        static BEGUN: AtomicBool = AtomicBool::new(false);
+        if let Some(home) = &self.home
+            && self.unserved.load(Ordering::Relaxed)
+            && self.unserved.swap(false, Ordering::Relaxed)
+            && !BEGUN.swap(true, Ordering::Relaxed)
+        {
+            cluster::begin(self, home.clone());
+        }
+    }
+
+    /// The scenario in force, and the present.
+    pub(crate) fn scene(&self) -> (Arc<Scenario>, Now) {
+        self.follow();
+        let (state, now) = self.present();
+        (Arc::clone(&state.scenario), now)
+    }
+
+    /// Whether the scenario can change.
+    pub(crate) fn follows_file(&self) -> bool {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner).watch.follows_file()
     }
 
     /// `nvmlInit…`.
@@ -264,7 +298,10 @@ impl World {
         }
         follower.looked = real;
         match follower.watch.look() {
-            Some(Ok(scenario)) => self.present().0.adopt(scenario),
+            Some(Ok(scenario)) => {
+                self.unserved.fetch_or(scenario.cluster.is_some(), Ordering::Relaxed);
+                self.present().0.adopt(scenario);
+            }
             Some(Err(error)) => complain(&error),
             None => {}
         }

@@ -6,11 +6,10 @@
 )]
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A running exporter; killed when dropped.
 pub(crate) struct Exporter {
     server: Client,
-    log: Arc<Mutex<String>>,
+    log: tempfile::NamedTempFile,
 }
 
 /// A program that serves HTTP, and a client for it; killed when dropped.
@@ -41,26 +40,32 @@ pub(crate) struct Response {
 impl Exporter {
     /// Starts it on a free port and waits until it listens.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut child = command(&[&["--address", "127.0.0.1:0"], args].concat())
-            .stderr(Stdio::piped())
+        // A file, not a pipe: what was written before a page was published is there to be read.
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let child = command(&[&["--address", "127.0.0.1:0"], args].concat())
+            .stderr(log.reopen().expect("the log"))
             .spawn()
             .expect("the exporter starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split("serving address=").nth(1)?.to_owned()))
-            .expect("the exporter says where it serves");
-        let written = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let mut log = written.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
+        let mut exporter = Self { server: Client { child, address: String::new() }, log };
+        exporter.server.address = exporter.where_it_serves();
+        exporter
+    }
+
+    fn where_it_serves(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ended = self.server.child.try_wait().unwrap();
+            let log = self.log();
+            let (told, _) = log.rsplit_once('\n').unwrap_or_default();
+            if let Some(address) =
+                told.lines().find_map(|line| line.split("serving address=").nth(1))
+            {
+                return address.to_owned();
             }
-        });
-        Self { server: Client { child, address }, log }
+            assert!(ended.is_none(), "{ended:?} before it served:\n{log}");
+            assert!(Instant::now() < deadline, "it does not say where it serves:\n{log}");
+            thread::sleep(PAUSE);
+        }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -73,7 +78,7 @@ impl Exporter {
 
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        fs::read_to_string(self.log.path()).expect("the log")
     }
 
     pub(crate) fn get(&self, path: &str) -> Response {
@@ -167,7 +172,9 @@ impl Response {
         let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
         let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-        Self { status, head, body: answer[end + 4..].to_vec() }
+        let body = &answer[end + 4..];
+        let chunked = head.contains("transfer-encoding: chunked");
+        Self { status, head, body: if chunked { joined(body) } else { body.to_vec() } }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -177,6 +184,21 @@ impl Response {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+}
+
+/// The chunks of a body, put together.
+fn joined(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(end) = body.windows(2).position(|w| w == b"\r\n") {
+        let size = std::str::from_utf8(&body[..end]).expect("a size");
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        whole.extend_from_slice(&body[end + 2..end + 2 + size]);
+        body = &body[end + 2 + size + 2..];
+        if size == 0 {
+            break;
+        }
+    }
+    whole
 }
 
 /// Runs the exporter to its end.

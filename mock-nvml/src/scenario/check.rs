@@ -1,5 +1,6 @@
 //! From the tables of a file to a scenario that can be believed.
 
+mod cluster;
 mod faults;
 mod gpus;
 mod hardware;
@@ -25,7 +26,8 @@ const LATEST: f64 = 100_000.0;
 /// Validates everything; `seed` names the scenario.
 pub(super) fn check(seed: &str, file: &File) -> Checked<Scenario> {
     let mut gpus = gpus::check(seed, &file.gpu)?;
-    let processes = processes::check(&file.process, &mut gpus)?;
+    let cluster = cluster::check(seed, file, &gpus)?;
+    let processes = processes::check(&file.process, &mut gpus, cluster.as_deref())?;
     let count = gpus.len();
     let driver = driver(&file.driver)?;
     let faults = file.fault.iter().map(|table| faults::check(table, count));
@@ -40,6 +42,7 @@ pub(super) fn check(seed: &str, file: &File) -> Checked<Scenario> {
         xids: hardware::xids(&file.xid, count)?,
         gpus,
         processes,
+        cluster,
     })
 }
 

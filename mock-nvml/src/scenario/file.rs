@@ -1,5 +1,6 @@
 //! The text of a scenario as TOML tables, before anything is believed of it.
 
+mod cluster;
 mod hardware;
 mod mig;
 mod pipes;
@@ -16,6 +17,10 @@ pub(super) use self::hardware::{
     EccTable, NvLinkTable, RemappedTable, RetiredTable, SlowedTable, XidTable,
 };
 pub(super) use self::{
+    cluster::{
+        AckTable, ClusterFaultTable, ClusterTable, ContainerTable, PodTable, ShareTable,
+        SlicesTable, Which,
+    },
     mig::{InstanceTable, LayoutTable},
     pipes::PipesTable,
 };
@@ -40,6 +45,11 @@ pub(super) struct File {
     pub(super) fault: Vec<Spanned<FaultTable>>,
     #[serde(default)]
     pub(super) xid: Vec<XidTable>,
+    pub(super) cluster: Option<ClusterTable>,
+    #[serde(default)]
+    pub(super) pod: Vec<Spanned<PodTable>>,
+    #[serde(default)]
+    pub(super) cluster_fault: Vec<ClusterFaultTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,6 +119,8 @@ pub(super) struct ProcessTable {
     pub(super) zombie: Option<Spanned<WindowTable>>,
     pub(super) proc: Option<bool>,
     pub(super) count: Option<Spanned<u32>>,
+    pub(super) pod: Option<Spanned<String>>,
+    pub(super) container: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

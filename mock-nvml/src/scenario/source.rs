@@ -118,6 +118,11 @@ impl Watch {
         Ok((Self { source, seen }, scenario))
     }
 
+    /// Whether it can change at all.
+    pub(crate) fn follows_file(&self) -> bool {
+        matches!(self.source, Source::File(_))
+    }
+
     /// The new scenario, if it has changed since the last look.
     pub(crate) fn look(&mut self) -> Option<Result<Scenario, Error>> {
         let now = mark(&self.source);

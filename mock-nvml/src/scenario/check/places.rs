@@ -99,7 +99,7 @@ mod tests {
                 "gi = 1\nend = 10\nmemory_ = 1",
                 "11: unknown key \"memory_\", did you mean \"memory\"? known here: pid, name, \
                  command, cgroup, type, gpus, gi, ci, memory, sm, mem, enc, dec, jpg, ofa, nvlink, \
-                 pcie_tx, pcie_rx, pipes, start, end, zombie, proc, count",
+                 pcie_tx, pcie_rx, pipes, start, end, zombie, proc, count, pod, container",
             ),
         ] {
             assert_eq!(complaint(&process(rest)), said, "for {rest}");

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use toml::Spanned;
 
-use super::{no_gpu, places, text, window};
+use super::{cluster::place, no_gpu, places, text, window};
 use crate::scenario::{
     Gpu, Kind, Process, Window,
+    cluster::Cluster,
     complaint::{Checked, Flaw, ensure},
     curves,
     file::{GpuList, ProcessTable},
@@ -18,7 +19,11 @@ const MOST: usize = 10_000;
 const HIGHEST_PID: u32 = 4_194_304;
 
 /// The processes of the tables, clones written out; each GPU learns which are its own.
-pub(super) fn check(tables: &[Spanned<ProcessTable>], gpus: &mut [Gpu]) -> Checked<Vec<Process>> {
+pub(super) fn check(
+    tables: &[Spanned<ProcessTable>],
+    gpus: &mut [Gpu],
+    cluster: Option<&Cluster>,
+) -> Checked<Vec<Process>> {
     let mut processes: Vec<Process> = vec![];
     let mut spans = vec![];
     let mut taken = HashMap::<u32, Vec<Window>>::new();
@@ -26,7 +31,8 @@ pub(super) fn check(tables: &[Spanned<ProcessTable>], gpus: &mut [Gpu]) -> Check
         let said = table.get_ref();
         let (first, count) = (process(said, gpus.len())?, count(said, processes.len())?);
         for clone in 0..count {
-            let process = cloned(&first, said, clone, gpus)?;
+            let mut process = cloned(&first, said, clone, gpus)?;
+            place(&mut process, said, clone, cluster)?;
             places::check(&process, said, gpus)?;
             let times = taken.entry(process.pid).or_default();
             if times.iter().any(|life| life.overlaps(process.life)) {
@@ -169,7 +175,7 @@ mod tests {
                 "sn = 1\n",
                 "8: unknown key \"sn\", did you mean \"sm\"? known here: pid, name, command, \
                  cgroup, type, gpus, gi, ci, memory, sm, mem, enc, dec, jpg, ofa, nvlink, pcie_tx, \
-                 pcie_rx, pipes, start, end, zombie, proc, count",
+                 pcie_rx, pipes, start, end, zombie, proc, count, pod, container",
             ),
             ("start = 5\nend = 5\n", "8: start = 5, end = 5: a process must end after its start"),
             ("type = \"X\"\n", "8: no type \"X\": use \"C\", \"G\", \"C+G\" or \"M\""),

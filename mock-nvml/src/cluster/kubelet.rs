@@ -1,0 +1,200 @@
+//! What the kubelet's `PodResources` service (v1) answers.
+
+use prost::Message;
+
+use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Offer, Pod};
+
+/// `PodResources`
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PodResources {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    namespace: String,
+    #[prost(message, repeated, tag = "3")]
+    containers: Vec<ContainerResources>,
+}
+
+/// `ContainerResources`
+#[derive(Clone, PartialEq, Message)]
+struct ContainerResources {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    devices: Vec<ContainerDevices>,
+}
+
+/// `ContainerDevices`
+#[derive(Clone, PartialEq, Message)]
+struct ContainerDevices {
+    #[prost(string, tag = "1")]
+    resource_name: String,
+    #[prost(string, repeated, tag = "2")]
+    device_ids: Vec<String>,
+    #[prost(message, optional, tag = "3")]
+    topology: Option<TopologyInfo>,
+}
+
+/// `TopologyInfo`
+#[derive(Clone, PartialEq, Message)]
+struct TopologyInfo {
+    #[prost(message, repeated, tag = "1")]
+    nodes: Vec<NumaNode>,
+}
+
+/// `NUMANode`
+#[derive(Clone, PartialEq, Message)]
+struct NumaNode {
+    #[prost(int64, tag = "1")]
+    id: i64,
+}
+
+/// `ListPodResourcesResponse`
+#[derive(Clone, PartialEq, Message)]
+struct ListResponse {
+    #[prost(message, repeated, tag = "1")]
+    pod_resources: Vec<PodResources>,
+}
+
+/// `AllocatableResourcesResponse`
+#[derive(Clone, PartialEq, Message)]
+struct AllocatableResponse {
+    #[prost(message, repeated, tag = "1")]
+    devices: Vec<ContainerDevices>,
+}
+
+/// `GetPodResourcesRequest`
+#[derive(Clone, PartialEq, Message)]
+struct GetRequest {
+    #[prost(string, tag = "1")]
+    pod_name: String,
+    #[prost(string, tag = "2")]
+    pod_namespace: String,
+}
+
+/// `GetPodResourcesResponse`
+#[derive(Clone, PartialEq, Message)]
+struct GetResponse {
+    #[prost(message, optional, tag = "1")]
+    pod_resources: Option<PodResources>,
+}
+
+/// A gRPC status that is not OK: its code and what it says.
+pub(super) type Status = (u8, String);
+
+const UNKNOWN: u8 = 2;
+const UNIMPLEMENTED: u8 = 12;
+const INVALID_ARGUMENT: u8 = 3;
+
+/// Answers a call of `path` with a message, at world time `time`.
+///
+/// # Errors
+/// As the kubelet would refuse it.
+pub(super) fn answer(
+    cluster: &Cluster,
+    time: f64,
+    path: &str,
+    request: &[u8],
+) -> Result<Vec<u8>, Status> {
+    match path {
+        "/v1.PodResourcesLister/List" => {
+            let active = cluster.pods.iter().filter(|pod| pod.is_active(time));
+            let pod_resources = active.map(resources).collect();
+            Ok(ListResponse { pod_resources }.encode_to_vec())
+        }
+        "/v1.PodResourcesLister/GetAllocatableResources" => {
+            let there = |offer: &&Offer| offer.there.iter().any(|there| there.contains(time));
+            let offers = cluster.allocatable.iter().filter(there);
+            let devices = offers.map(|offer| entry(&offer.device)).collect();
+            Ok(AllocatableResponse { devices }.encode_to_vec())
+        }
+        "/v1.PodResourcesLister/Get" => {
+            let asked = GetRequest::decode(request)
+                .map_err(|error| (INVALID_ARGUMENT, error.to_string()))?;
+            let is = |pod: &&Pod| {
+                pod.name == asked.pod_name
+                    && pod.namespace == asked.pod_namespace
+                    && pod.is_active(time)
+            };
+            let pod = cluster.pods.iter().find(is).ok_or_else(|| {
+                let text = format!(
+                    "pod {} in namespace {} not found",
+                    asked.pod_name, asked.pod_namespace
+                );
+                (UNKNOWN, text)
+            })?;
+            Ok(GetResponse { pod_resources: Some(resources(pod)) }.encode_to_vec())
+        }
+        _ => Err((UNIMPLEMENTED, format!("unknown method {path}"))),
+    }
+}
+
+/// Sidecars, then containers. Init containers, running or not, and ephemeral ones are left out.
+fn resources(pod: &Pod) -> PodResources {
+    let sidecars = pod.of_kind(ContainerKind::Sidecar);
+    let containers = sidecars.chain(pod.of_kind(ContainerKind::App)).map(container).collect();
+    PodResources { name: pod.name.clone(), namespace: pod.namespace.clone(), containers }
+}
+
+/// One entry for each device, as the kubelet lists what plugins give.
+fn container(container: &Container) -> ContainerResources {
+    let devices = container.devices.iter().map(entry).collect();
+    ContainerResources { name: container.name.clone(), devices }
+}
+
+fn entry(device: &Device) -> ContainerDevices {
+    ContainerDevices {
+        resource_name: device.resource.to_string(),
+        device_ids: vec![device.id.clone()],
+        topology: device.numa.map(|id| TopologyInfo { nodes: vec![NumaNode { id }] }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{cluster, scenario};
+    use super::*;
+
+    const LIST: &str = "/v1.PodResourcesLister/List";
+
+    #[test]
+    fn active_pods_are_listed_with_the_containers_that_the_kubelet_lists() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nstart = 5\ncompleted = 9\nend = 20\ncontainers = [\n\
+             { name = \"init\", kind = \"init\", gpus = [0], end = 6 },\n\
+             { name = \"main\", gpus = [1] },\n\
+             { name = \"side\", kind = \"sidecar\" },\n]\n",
+        );
+        let cluster = cluster(&scenario);
+        let at = |time| {
+            ListResponse::decode(&*answer(cluster, time, LIST, &[]).unwrap()).unwrap().pod_resources
+        };
+        assert!(at(4.9).is_empty() && at(9.0).is_empty());
+        let [pod] = &at(5.0)[..] else { panic!("one pod") };
+        let names: Vec<_> = pod.containers.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["side", "main"]);
+        assert_eq!(pod.containers[1].devices[0].device_ids, [scenario.gpus[1].uuid.clone()]);
+        assert_eq!(pod.containers[1].devices[0].topology.as_ref().unwrap().nodes[0].id, 1);
+        let offered = answer(cluster, 5.0, "/v1.PodResourcesLister/GetAllocatableResources", &[]);
+        let offered = AllocatableResponse::decode(&*offered.unwrap()).unwrap().devices;
+        assert_eq!(offered.len(), 2);
+        assert!(offered.iter().all(|one| one.resource_name == "nvidia.com/gpu"));
+    }
+
+    #[test]
+    fn one_pod_is_got_by_its_name_and_namespace() {
+        let scenario =
+            scenario("[[pod]]\nname = \"p\"\nnamespace = \"n\"\ncontainers = [{ name = \"c\" }]\n");
+        let cluster = cluster(&scenario);
+        let get = |namespace: &str| {
+            let asked = GetRequest { pod_name: "p".into(), pod_namespace: namespace.into() };
+            answer(cluster, 0.0, "/v1.PodResourcesLister/Get", &asked.encode_to_vec())
+        };
+        let found = GetResponse::decode(&*get("n").unwrap()).unwrap();
+        assert_eq!(found.pod_resources.unwrap().containers.len(), 1);
+        assert_eq!(get("m").unwrap_err(), (2, "pod p in namespace m not found".to_owned()));
+        assert_eq!(answer(cluster, 0.0, "/v1.PodResourcesLister/X", &[]).unwrap_err().0, 12);
+        let garbage = answer(cluster, 0.0, "/v1.PodResourcesLister/Get", &[0xff]);
+        assert_eq!(garbage.unwrap_err().0, 3);
+    }
+}

@@ -1,0 +1,130 @@
+//! The API server's port.
+
+use serde_json::json;
+
+use crate::stage::Stage;
+
+const STREAM: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&watch=true&\
+                      allowWatchBookmarks=true&sendInitialEvents=true&\
+                      resourceVersionMatch=NotOlderThan&resourceVersion=0";
+
+fn pod(name: &str, rest: &str) -> String {
+    format!(
+        "[[pod]]\nname = \"{name}\"\n{rest}\ncontainers = [{{ name = \"main\", gpus = [0] }}]\n"
+    )
+}
+
+fn scene(now: u32) -> String {
+    format!("now = {now}\n[GPUS]\n{}{}", pod("old", "end = 50"), pod("new", "start = 50"))
+}
+
+#[test]
+fn a_streaming_watch_tells_everything_and_then_what_happens() {
+    let stage = Stage::playing(&scene(10));
+    let mut watch = stage.get(STREAM);
+    assert_eq!(watch.status, 200);
+    assert_eq!(watch.news(), "ADDED old");
+    let (kind, bookmark) = watch.event().unwrap();
+    assert_eq!(kind, "BOOKMARK");
+    assert_eq!(bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    stage.play(&scene(50));
+    assert_eq!(watch.news(), "DELETED old");
+    let (kind, added) = watch.event().unwrap();
+    assert_eq!((kind.as_str(), &added["metadata"]["name"]), ("ADDED", &json!("new")));
+    assert!(added["status"]["containerStatuses"][0]["containerID"].is_null(), "it has just begun");
+    stage.play(&scene(51));
+    let (kind, modified) = watch.event().unwrap();
+    assert_eq!((kind.as_str(), &modified["status"]["phase"]), ("MODIFIED", &json!("Running")));
+    let id = modified["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
+    assert_eq!(id.strip_prefix("containerd://").unwrap().len(), 64);
+}
+
+#[test]
+fn a_list_and_a_watch_from_its_version_make_the_same_of_it() {
+    let older = |now| format!("{}[cluster]\nstreaming_lists = false\n", scene(now));
+    let stage = Stage::playing(&older(10));
+    let refused = stage.get(STREAM);
+    assert_eq!((refused.status, refused.json()["reason"].as_str().unwrap()), (422, "Invalid"));
+    let list = stage.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&resourceVersion=0");
+    let list = list.json();
+    assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("PodList"), &json!("v1")));
+    let item = &list["items"][0];
+    assert_eq!(item["metadata"]["name"], "old");
+    assert_eq!(item["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1");
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = stage.get(&format!("/api/v1/pods?watch=true&resourceVersion={version}"));
+    let mut legacy = stage.get("/api/v1/pods?watch=true&resourceVersion=0");
+    assert_eq!(legacy.news(), "ADDED old");
+    stage.play(&older(50));
+    for watch in [&mut watch, &mut legacy] {
+        assert_eq!([watch.news(), watch.news()], ["DELETED old", "ADDED new"]);
+    }
+}
+
+#[test]
+fn a_version_that_is_not_known_is_refused() {
+    let stage = Stage::playing(&scene(10));
+    let mut old = stage.get("/api/v1/pods?watch=true&resourceVersion=1");
+    assert_eq!(old.status, 200);
+    let (kind, status) = old.event().unwrap();
+    assert_eq!((kind.as_str(), &status["code"]), ("ERROR", &json!(410)));
+    assert_eq!(status["reason"], "Expired");
+    assert_eq!(old.event(), None);
+    assert_eq!(stage.get("/api/v1/pods?watch=true&resourceVersion=999999").status, 504);
+}
+
+#[test]
+fn a_watch_ends_when_it_was_told_to() {
+    let stage = Stage::playing(&scene(10));
+    let mut watch = stage.get("/api/v1/pods?watch=true&timeoutSeconds=0");
+    assert_eq!(watch.news(), "ADDED old");
+    assert_eq!(watch.event(), None);
+}
+
+#[test]
+fn what_it_does_not_serve_it_refuses_as_an_api_server_does() {
+    let stage = Stage::playing(&scene(10));
+    for path in ["/", "/api/v1/secrets", "/api/v1/pods/old"] {
+        let answer = stage.get(path);
+        assert_eq!(answer.status, 404, "{path}");
+        assert_eq!(answer.json()["kind"], "Status", "{path}");
+    }
+    let elsewhere = stage.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-2");
+    assert_eq!(elsewhere.json()["items"], json!([]));
+    let slices = stage.get("/apis/resource.k8s.io/v1/resourceslices");
+    assert_eq!(slices.json()["items"], json!([]));
+}
+
+#[test]
+fn time_passes_though_nobody_calls_nvml() {
+    let text = format!("[GPUS]\n{}", pod("late", "start = 0.4\nend = 0.8"));
+    let stage = Stage::playing(&text);
+    let mut watch = stage.get("/api/v1/pods?watch=true");
+    assert_eq!([watch.news(), watch.news()], ["ADDED late", "DELETED late"]);
+}
+
+#[test]
+fn a_pod_is_told_as_schedulers_and_kubelets_write_it() {
+    let stage = Stage::playing(
+        "[GPUS]\n[cluster]\nnode = \"gpu-7\"\nruntime = \"crio\"\n\
+         [[pod]]\nname = \"share\"\nlabels = { app = \"x\" }\nannotations = { note = \"y\" }\n\
+         containers = [{ name = \"c\", ack = { gpu = 1, gib = 8, cores = 30 } }]\n\
+         [[pod]]\nname = \"static\"\nnamespace = \"kube-system\"\nstatic = true\n\
+         containers = [{ name = \"c\" }]\n",
+    );
+    let pods = stage.pods();
+    let [share, mirror] = &pods[..] else { panic!("{pods:?}") };
+    let annotations = &share["metadata"]["annotations"];
+    assert_eq!(annotations["scheduler.framework.gpushare.allocation"], r#"{"0":{"1":8}}"#);
+    assert_eq!(annotations["note"], "y");
+    assert_eq!(share["metadata"]["labels"]["app"], "x");
+    let limits = &share["spec"]["containers"][0]["resources"]["limits"];
+    assert_eq!(limits["aliyun.com/gpu-mem"], "8");
+    assert_eq!(limits["aliyun.com/gpu-core.percentage"], "30");
+    assert_eq!(share["spec"]["nodeName"], "gpu-7");
+    let id = share["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
+    assert!(id.starts_with("cri-o://"), "{id}");
+    let hash = &mirror["metadata"]["annotations"]["kubernetes.io/config.hash"];
+    assert_eq!(hash.as_str().unwrap().len(), 32);
+    assert_ne!(hash, &mirror["metadata"]["uid"]);
+}
