@@ -11,6 +11,7 @@ pub mod attribute;
 pub mod catalog;
 pub mod clock;
 pub mod host;
+pub mod kube;
 pub mod labels;
 pub mod model;
 pub mod nvml;

@@ -1,9 +1,13 @@
 //! The nouns that every other module speaks of.
 
+mod placement;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use placement::{ContainerId, Placement, PodPath, PodUid};
 
 /// Why a number is not there. Absent is never zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +229,51 @@ pub struct EngineShares {
     pub encoder: f64,
     /// Video decoder.
     pub decoder: f64,
+}
+
+/// A pod, for as long as it lives: a name alone is reused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    /// `metadata.uid` as the API server (or, asked directly, the kubelet) writes it.
+    pub uid: Arc<str>,
+    /// `metadata.namespace`.
+    pub namespace: Arc<str>,
+    /// `metadata.name`.
+    pub name: Arc<str>,
+}
+
+/// How a GPU is given to containers; ordered, so that a node's mode is the greatest of its shares'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AllocateMode {
+    /// Nobody holds it.
+    #[default]
+    None,
+    /// One container holds the whole GPU or MIG device.
+    Exclusive,
+    /// Containers hold shares of it.
+    Share,
+}
+
+impl AllocateMode {
+    /// The `AllocateMode` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Exclusive => "exclusive",
+            Self::Share => "share",
+        }
+    }
+
+    /// The value of the node's mode: 0, 1 or 2.
+    #[must_use]
+    pub fn value(self) -> f64 {
+        match self {
+            Self::None => 0.0,
+            Self::Exclusive => 1.0,
+            Self::Share => 2.0,
+        }
+    }
 }
 
 /// What is read once for the whole node.

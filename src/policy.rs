@@ -18,6 +18,20 @@ pub const RING_LATENCY: Duration = Duration::from_secs(1);
 pub const STAMP_TOLERANCE: Duration = Duration::from_secs(1);
 /// The largest pid that a 64-bit kernel gives (`PID_MAX_LIMIT`).
 pub const PID_MAX: u32 = 4_194_304;
+/// The longest `/proc/<pid>/cgroup` that is read, in bytes: sixteen hierarchies with paths of the
+/// kernel's greatest length.
+pub const CGROUP_TEXT_MAX: u64 = 64 << 10;
+/// Processes are moved between cgroups now and then, so a placement is read again after this long.
+pub const PLACEMENT_MAX_AGE: Duration = Duration::from_secs(60);
+/// A placement that could not be told is looked up every cycle for this long, and then only every
+/// [`PLACEMENT_RETRY`].
+pub const PLACEMENT_EAGER: Duration = Duration::from_secs(60);
+/// How often a placement is looked up that has not been told for long.
+pub const PLACEMENT_RETRY: Duration = Duration::from_secs(30);
+/// A process that was not listed for this many cycles is forgotten.
+pub const PLACEMENT_UNLISTED_CYCLES: u64 = 2;
+/// Entries that a directory of logs may have: the kubelet keeps some hundreds.
+pub const LOG_ENTRIES_MAX: usize = 16_384;
 /// A temperature above this is a sentinel, not a temperature.
 pub const TEMPERATURE_MAX: f64 = 200.0;
 /// `--once` waits this long for the driver to open.
@@ -36,6 +50,21 @@ pub const EVENT_WAIT: Duration = Duration::from_secs(1);
 pub const EVENT_PAUSE: Duration = Duration::from_secs(1);
 /// Waits for events that end in no word for so long hang.
 pub const EVENT_SILENCE: Duration = Duration::from_secs(15);
+/// The status of a container that has just started may not name its id yet: so long nobody is said
+/// to run outside of all pods.
+pub const STRAY_PATIENCE: Duration = Duration::from_secs(10);
+/// Allocations that the kubelet has not confirmed for this long may lack the newest.
+pub const ALLOCATION_MAX_AGE: Duration = Duration::from_secs(60);
+/// A kubelet that has never answered within this is not there, or not for us.
+pub const KUBELET_PATIENCE: Duration = Duration::from_secs(30);
+/// The names of logs are read this often.
+pub const POD_LOGS_EVERY: Duration = Duration::from_secs(30);
+/// The names of logs are read no more often than this, however much they are missed.
+pub const POD_LOGS_PAUSE: Duration = Duration::from_secs(1);
+/// The mock's cluster stands up with its library, a moment after the exporter has begun.
+pub const STAGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked for until then.
+pub const STAGE_LOOK: Duration = Duration::from_millis(5);
 /// Longest pause between attempts to open the driver.
 pub const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A client has this long to send its request, and an idle connection lives this long.
@@ -47,6 +76,54 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// NVML calls in flight have this long to finish after SIGTERM: a monitor that is killed in the
 /// middle of one has been seen to wedge a GPU.
 pub const QUIESCE_GRACE: Duration = Duration::from_secs(2);
+/// The first list of pods waits a random part of this, so that a roll-out over a thousand nodes
+/// does not ask a thousand times in one second.
+pub const KUBE_START_JITTER: Duration = Duration::from_secs(10);
+/// First pause after the API server or the kubelet failed; doubles up to [`KUBE_BACKOFF_MAX`].
+pub const KUBE_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Longest pause between attempts to reach the API server or the kubelet.
+pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A request to the API server or the kubelet is answered (a watch: begun) within this.
+pub const KUBE_ANSWER: Duration = Duration::from_secs(15);
+/// A watch that says nothing for this long is dead: real servers send a bookmark a minute.
+pub const WATCH_IDLE: Duration = Duration::from_secs(150);
+/// The API server ends a watch after this, so that a stale connection is never kept for long.
+pub const WATCH_LIFETIME: Duration = Duration::from_secs(290);
+/// The pods that a streaming watch begins with have arrived within this; a server that does not
+/// mark their end (before 1.27 it does not know how) is asked for a list instead.
+pub const WATCH_INITIAL_EVENTS: Duration = Duration::from_secs(30);
+/// A deleted pod is remembered this long, so that its last processes are not strangers.
+pub const POD_TOMBSTONE: Duration = Duration::from_secs(120);
+/// More pods than any kubelet runs.
+pub const PODS_MAX: usize = 4096;
+/// Container ids that are remembered of one container: the present one and those before it.
+pub const CONTAINER_IDS_MAX: usize = 16;
+/// The largest object that is taken from the API server; etcd refuses them above 1.5 MiB.
+pub const KUBE_OBJECT_MAX: usize = 8 << 20;
+/// The kubelet's own list of pods is read this often.
+pub const KUBELET_PODS_EVERY: Duration = Duration::from_secs(10);
+/// The device assignments are read this often, and after changes of pods.
+pub const POD_RESOURCES_EVERY: Duration = Duration::from_secs(10);
+/// Changes of pods hasten the next reading of assignments to this distance at the most: the
+/// kubelet allows all its clients together 100 questions a second.
+pub const POD_RESOURCES_PAUSE: Duration = Duration::from_secs(1);
+/// The allocatable devices change with the device plugins only.
+pub const ALLOCATABLE_EVERY: Duration = Duration::from_secs(300);
+/// A kubelet that does not answer within this is hung.
+pub const POD_RESOURCES_ANSWER: Duration = Duration::from_secs(5);
+/// The largest answer that is taken from the kubelet: fake ids come to megabytes on real nodes.
+pub const POD_RESOURCES_MAX: usize = 64 << 20;
+/// Resource slices are read again this often; they change when a driver re-partitions a GPU.
+pub const RESOURCE_SLICES_EVERY: Duration = Duration::from_secs(300);
+/// A new claim hastens the next reading of slices and claims to this distance at the most.
+pub const RESOURCE_SLICES_PAUSE: Duration = Duration::from_secs(5);
+
+/// What `/proc` calls an MPS server: `nvidia-cuda-mps-server`, cut to 15 bytes. The control daemon is
+/// called the same, and holds no GPU.
+#[must_use]
+pub fn is_mps_server(comm: &str) -> bool {
+    comm == "nvidia-cuda-mps"
+}
 
 /// How often a reading is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +154,16 @@ impl Tier {
     }
 }
 
+/// Whether a placement is to be looked up again `since` it last was. `untold` is for how long it
+/// could not be told, if it could not.
+#[must_use]
+pub fn placement_due(since: Duration, untold: Option<Duration>) -> bool {
+    match untold {
+        None => since >= PLACEMENT_MAX_AGE,
+        Some(untold) => untold <= PLACEMENT_EAGER || since >= PLACEMENT_RETRY,
+    }
+}
+
 /// `--max-age` when it is not given.
 #[must_use]
 pub fn default_max_age(interval: Duration) -> Duration {
@@ -103,9 +190,28 @@ pub fn open_backoff(failures: u32) -> Duration {
     OPEN_BACKOFF_MIN.saturating_mul(1 << doublings).min(OPEN_BACKOFF_MAX)
 }
 
+/// The pause after the `failures`th failure in a row; `random` (0 to 1) spreads it over the upper
+/// half, so that a thousand nodes do not come back in step.
+#[must_use]
+pub fn jittered_backoff(min: Duration, max: Duration, failures: u32, random: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    let whole = min.saturating_mul(1 << doublings).min(max);
+    whole.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jitter_keeps_a_backoff_between_half_and_whole() {
+        let pause = |n, random| jittered_backoff(KUBE_BACKOFF_MIN, KUBE_BACKOFF_MAX, n, random);
+        assert_eq!(pause(1, 0.0), Duration::from_millis(500));
+        assert_eq!(pause(1, 1.0), Duration::from_secs(1));
+        assert_eq!(pause(4, 1.0), Duration::from_secs(8));
+        assert_eq!(pause(u32::MAX, 1.0), KUBE_BACKOFF_MAX);
+        assert_eq!(pause(3, f64::NAN.max(2.0)), Duration::from_secs(4));
+    }
 
     #[test]
     fn rings_are_read_before_they_wrap() {
@@ -131,6 +237,16 @@ mod tests {
         assert!(Tier::Slow.due(Some(second), second + SLOW_TIER));
         assert_eq!(Tier::Slow.max_age(15 * second), 20 * second);
         assert_eq!(Tier::Slow.max_age(60 * second), 60 * second);
+    }
+
+    #[test]
+    fn placements_are_looked_up_again_sooner_while_they_are_not_told() {
+        let seconds = Duration::from_secs;
+        assert!(!placement_due(seconds(59), None));
+        assert!(placement_due(seconds(60), None));
+        assert!(placement_due(seconds(1), Some(seconds(60))));
+        assert!(!placement_due(seconds(29), Some(seconds(61))));
+        assert!(placement_due(seconds(30), Some(seconds(61))));
     }
 
     #[test]

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["clock", "policy", "worker"],
     &["labels"],
-    &["nvml", "host"],
+    &["nvml", "host", "kube"],
     &["catalog"],
     &["sample"],
     &["snapshot"],

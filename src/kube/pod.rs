@@ -1,0 +1,521 @@
+//! A pod, slim: what is needed to name its processes and to know what it holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::model::PodRef;
+
+/// Annotations that are read; all others are dropped while the text is parsed.
+pub const ANNOTATIONS: &[&str] = &[
+    CONFIG_HASH,
+    CONFIG_MIRROR,
+    "ALIYUN_COM_GPU_MEM_ASSIGNED",
+    "ALIYUN_COM_GPU_MEM_DEV",
+    "ALIYUN_COM_GPU_MEM_IDX",
+    "ALIYUN_COM_GPU_MEM_POD",
+    "gpushare.alibabacloud.com/assigned",
+    "gpushare.alibabacloud.com/core-percentage",
+    "gpushare.alibabacloud.com/gpumemory",
+    "hami.io/bind-phase",
+    "hami.io/vgpu-devices-allocated",
+    "hami.io/vgpu-mig-allocations",
+    "scheduler.framework.gpushare.allocation",
+    "scheduler.framework.gpushare.assigned",
+    "scheduling.koordinator.sh/device-allocated",
+    "volcano.sh/bind-phase",
+    "volcano.sh/gpu-index",
+    "volcano.sh/vgpu-ids-new",
+];
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A pod as far as it concerns us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Who it is.
+    pub id: PodRef,
+    /// A static pod's UID in its cgroup, which is not that of its mirror in the API.
+    pub config_hash: Option<Arc<str>>,
+    /// `spec.nodeName`.
+    pub node: Box<str>,
+    /// It has been told to go.
+    pub deleting: bool,
+    /// Its containers have ended for good (`Succeeded`, `Failed`).
+    pub terminal: bool,
+    /// Those of [`ANNOTATIONS`] that it has.
+    pub annotations: BTreeMap<Box<str>, Box<str>>,
+    /// Containers of all kinds: first those of `spec.containers`, in order.
+    pub containers: Vec<Container>,
+    /// Device claims: the name inside the pod and the `ResourceClaim`'s, once it exists.
+    pub claims: BTreeMap<Box<str>, Option<Box<str>>>,
+}
+
+/// Which list of the pod a container stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerKind {
+    /// `spec.containers`.
+    App,
+    /// `spec.initContainers`.
+    Init {
+        /// A sidecar: it runs for as long as the pod does.
+        restartable: bool,
+    },
+    /// `spec.ephemeralContainers`.
+    Ephemeral,
+}
+
+/// A container of a [`Pod`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its name, unique in the pod.
+    pub name: Arc<str>,
+    /// Which kind it is.
+    pub kind: ContainerKind,
+    /// Limits, and where there is none the request, of resources that concern GPUs.
+    pub resources: BTreeMap<Box<str>, Box<str>>,
+    /// The claims it uses, by their name inside the pod.
+    pub claims: Vec<Box<str>>,
+    /// Its ids without the runtime's prefix: the present one, then that of the run before.
+    pub ids: Vec<Arc<str>>,
+    /// Its present run has ended.
+    pub terminated: bool,
+}
+
+impl Pod {
+    /// An annotation of [`ANNOTATIONS`].
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.get(name).map(AsRef::as_ref)
+    }
+
+    /// It may hold devices: neither ended nor told to go.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.terminal && !self.deleting
+    }
+
+    /// The containers of one kind, in the order of the pod's text.
+    pub fn of_kind(
+        &self,
+        kind: impl Fn(ContainerKind) -> bool,
+    ) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(move |container| kind(container.kind))
+    }
+
+    /// `spec.containers`, by whose positions annotations speak.
+    #[must_use]
+    pub fn app_containers(&self) -> Vec<&Container> {
+        self.of_kind(|kind| kind == ContainerKind::App).collect()
+    }
+
+    /// `spec.initContainers`.
+    #[must_use]
+    pub fn init_containers(&self) -> Vec<&Container> {
+        self.of_kind(|kind| matches!(kind, ContainerKind::Init { .. })).collect()
+    }
+}
+
+impl Container {
+    /// It asks for something that concerns GPUs.
+    #[must_use]
+    pub fn asks_for_gpu(&self) -> bool {
+        self.resources.values().any(|quantity| &**quantity != "0")
+    }
+}
+
+/// Whether a resource's name is of those that concern GPUs.
+#[must_use]
+pub fn concerns_gpus(resource: &str) -> bool {
+    let domains = ["nvidia.com/", "aliyun.com/", "koordinator.sh/", "volcano.sh/"];
+    domains.iter().any(|domain| resource.contains(domain))
+        || resource.contains("gpu")
+        || resource.contains("mig")
+}
+
+/// Reads a pod from the JSON of the API server or the kubelet.
+///
+/// # Errors
+/// It is no JSON, or a field that we read has another shape than Kubernetes gives it.
+pub fn parse(json: &[u8]) -> Result<Pod, serde_json::Error> {
+    serde_json::from_slice::<Wire>(json).map(Pod::from)
+}
+
+/// `null` is what Go writes for an empty list.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A map of which only some keys are kept; the others' values are not even copied.
+#[derive(Debug)]
+struct Only<F>(BTreeMap<Box<str>, Box<str>>, PhantomData<F>);
+
+impl<F> Default for Only<F> {
+    fn default() -> Self {
+        Self(BTreeMap::new(), PhantomData)
+    }
+}
+
+trait Wanted {
+    fn wants(key: &str) -> bool;
+}
+
+#[derive(Debug)]
+struct Annotation;
+
+impl Wanted for Annotation {
+    fn wants(key: &str) -> bool {
+        ANNOTATIONS.contains(&key)
+    }
+}
+
+#[derive(Debug)]
+struct GpuResource;
+
+impl Wanted for GpuResource {
+    fn wants(key: &str) -> bool {
+        concerns_gpus(key)
+    }
+}
+
+/// A quantity may be written as a string or as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    String(Box<str>),
+    Number(serde_json::Number),
+}
+
+impl<'de, F: Wanted> Deserialize<'de> for Only<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Filter<F>(PhantomData<F>);
+        impl<'de, F: Wanted> Visitor<'de> for Filter<F> {
+            type Value = Only<F>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Only<F>, A::Error> {
+                let mut only = Only::default();
+                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                    if !F::wants(&key) {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let text = match map.next_value()? {
+                        Text::String(text) => text,
+                        Text::Number(number) => number.to_string().into(),
+                    };
+                    only.0.insert(key.into(), text);
+                }
+                Ok(only)
+            }
+        }
+        deserializer.deserialize_map(Filter(PhantomData))
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(default, deserialize_with = "or_default")]
+    status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    uid: Arc<str>,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "or_default")]
+    annotations: Only<Annotation>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    #[serde(deserialize_with = "or_default")]
+    node_name: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    containers: Vec<ContainerSpec>,
+    #[serde(deserialize_with = "or_default")]
+    init_containers: Vec<ContainerSpec>,
+    #[serde(deserialize_with = "or_default")]
+    ephemeral_containers: Vec<ContainerSpec>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claims: Vec<ClaimSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerSpec {
+    name: Arc<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    restart_policy: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    resources: Resources,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    #[serde(deserialize_with = "or_default")]
+    limits: Only<GpuResource>,
+    #[serde(deserialize_with = "or_default")]
+    requests: Only<GpuResource>,
+    #[serde(deserialize_with = "or_default")]
+    claims: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimSpec {
+    name: Box<str>,
+    #[serde(default)]
+    resource_claim_name: Option<Box<str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    #[serde(deserialize_with = "or_default")]
+    phase: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    init_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    ephemeral_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claim_statuses: Vec<ClaimSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerStatus {
+    name: Arc<str>,
+    #[serde(default, rename = "containerID", deserialize_with = "or_default")]
+    container_id: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    state: ContainerState,
+    #[serde(default, deserialize_with = "or_default")]
+    last_state: ContainerState,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ContainerState {
+    terminated: Option<Terminated>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Terminated {
+    #[serde(rename = "containerID", deserialize_with = "or_default")]
+    container_id: Box<str>,
+}
+
+impl From<Wire> for Pod {
+    fn from(Wire { metadata, spec, status }: Wire) -> Self {
+        let config_hash = config_hash(&metadata);
+        let Status { container_statuses, init_container_statuses, .. } = &status;
+        let ephemeral = &status.ephemeral_container_statuses;
+        let app = |_: &ContainerSpec| ContainerKind::App;
+        let init = |c: &ContainerSpec| {
+            let restartable = &*c.restart_policy == "Always";
+            ContainerKind::Init { restartable }
+        };
+        let containers = [
+            containers(spec.containers, container_statuses, app),
+            containers(spec.init_containers, init_container_statuses, init),
+            containers(spec.ephemeral_containers, ephemeral, |_| ContainerKind::Ephemeral),
+        ];
+        let mut claims: BTreeMap<_, _> =
+            spec.resource_claims.into_iter().map(|c| (c.name, c.resource_claim_name)).collect();
+        for claim in status.resource_claim_statuses {
+            claims.insert(claim.name, claim.resource_claim_name);
+        }
+        Self {
+            id: PodRef { uid: metadata.uid, namespace: metadata.namespace, name: metadata.name },
+            config_hash,
+            node: spec.node_name,
+            deleting: metadata.deletion_timestamp.is_some(),
+            terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
+            annotations: metadata.annotations.0,
+            containers: containers.into_iter().flatten().collect(),
+            claims,
+        }
+    }
+}
+
+/// The hash is a key into the cgroups of this node, and anybody may write annotations. So it is
+/// taken only as the kubelet writes it: a mirror names its hash twice, a static pod seen by the
+/// kubelet bears it as its UID. The second is no other name, and adds nothing.
+fn config_hash(metadata: &Metadata) -> Option<Arc<str>> {
+    let annotations = &metadata.annotations.0;
+    let hash = annotations.get(CONFIG_HASH)?;
+    let mirrored = annotations.get(CONFIG_MIRROR) == Some(hash);
+    let hex = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (mirrored && hex).then(|| Arc::from(&**hash))
+}
+
+fn containers(
+    specs: Vec<ContainerSpec>,
+    statuses: &[ContainerStatus],
+    kind: impl Fn(&ContainerSpec) -> ContainerKind,
+) -> Vec<Container> {
+    specs
+        .into_iter()
+        .map(|spec| {
+            let status = statuses.iter().find(|status| status.name == spec.name);
+            let kind = kind(&spec);
+            let mut resources = spec.resources.requests.0;
+            resources.extend(spec.resources.limits.0);
+            Container {
+                name: spec.name,
+                kind,
+                resources,
+                claims: spec.resources.claims.into_iter().map(|claim| claim.name).collect(),
+                ids: status.map(ids).unwrap_or_default(),
+                terminated: status.is_some_and(|status| status.state.terminated.is_some()),
+            }
+        })
+        .collect()
+}
+
+fn ids(status: &ContainerStatus) -> Vec<Arc<str>> {
+    let ended = |state: &ContainerState| {
+        state.terminated.as_ref().map(|ended| ended.container_id.clone()).unwrap_or_default()
+    };
+    let mut ids = Vec::new();
+    for id in [status.container_id.clone(), ended(&status.state), ended(&status.last_state)] {
+        // `containerd://<id>`: the runtime's name is not part of the id.
+        let id = id.rsplit("//").next().unwrap_or_default();
+        if !id.is_empty() && !ids.iter().any(|known: &Arc<str>| &**known == id) {
+            ids.push(Arc::from(id));
+        }
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"{
+        "kind": "Pod",
+        "metadata": {
+            "uid": "u-1", "namespace": "demo", "name": "train", "labels": {"app": "x"},
+            "annotations": {"hami.io/bind-phase": "success", "team": "x"},
+            "managedFields": [{"manager": "kubelet"}]
+        },
+        "spec": {
+            "nodeName": "node-1",
+            "containers": [
+                {"name": "a", "resources": {
+                    "limits": {"nvidia.com/gpu": "1", "cpu": "2"},
+                    "requests": {"nvidia.com/gpu": "1", "aliyun.com/gpu-mem": 4},
+                    "claims": [{"name": "gpu", "request": "r"}]
+                }},
+                {"name": "b", "resources": {}}
+            ],
+            "initContainers": [{"name": "side", "restartPolicy": "Always"}, {"name": "init"}],
+            "ephemeralContainers": null,
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "t"}]
+        },
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{
+                "name": "a", "containerID": "containerd://c2", "state": {"running": {}},
+                "lastState": {"terminated": {"containerID": "containerd://c1", "exitCode": 1}}
+            }],
+            "initContainerStatuses": [{
+                "name": "init", "containerID": "cri-o://i1",
+                "state": {"terminated": {"containerID": "cri-o://i1"}}
+            }],
+            "resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "train-gpu-x"}]
+        }
+    }"#;
+
+    #[test]
+    fn what_is_needed_is_read_and_no_more() {
+        let pod = parse(FULL.as_bytes()).unwrap();
+        assert_eq!((&*pod.id.uid, &*pod.node, pod.counts()), ("u-1", "node-1", true));
+        assert_eq!(pod.annotations.len(), 1);
+        assert_eq!(pod.annotation("hami.io/bind-phase"), Some("success"));
+        let names: Vec<_> = pod.containers.iter().map(|c| (&*c.name, c.kind)).collect();
+        assert_eq!(
+            names,
+            [
+                ("a", ContainerKind::App),
+                ("b", ContainerKind::App),
+                ("side", ContainerKind::Init { restartable: true }),
+                ("init", ContainerKind::Init { restartable: false }),
+            ]
+        );
+        let a = &pod.containers[0];
+        let resources: Vec<_> = a.resources.iter().map(|(k, v)| (&**k, &**v)).collect();
+        assert_eq!(resources, [("aliyun.com/gpu-mem", "4"), ("nvidia.com/gpu", "1")]);
+        assert_eq!(a.ids, ["c2".into(), "c1".into()]);
+        assert_eq!(&*a.claims[0], "gpu");
+        assert!(!pod.containers[1].asks_for_gpu());
+        assert!(pod.containers[3].terminated);
+        assert_eq!(pod.containers[3].ids, ["i1".into()]);
+        assert_eq!(pod.claims["gpu"].as_deref(), Some("train-gpu-x"));
+    }
+
+    #[test]
+    fn a_pod_without_a_uid_is_no_pod() {
+        for rubbish in ["", "{}", "[]", r#"{"metadata":{"name":"x","namespace":"y"}}"#] {
+            assert!(parse(rubbish.as_bytes()).is_err(), "{rubbish}");
+        }
+        let bare = br#"{"metadata":{"uid":"u","name":"x","namespace":"y","annotations":null},"spec":null,"status":null}"#;
+        assert!(parse(bare).unwrap().counts());
+    }
+
+    #[test]
+    fn ended_and_leaving_pods_do_not_count() {
+        for change in [
+            (r#""phase": "Running""#, r#""phase": "Succeeded""#),
+            (r#""phase": "Running""#, r#""phase": "Failed""#),
+            (r#""uid": "u-1""#, r#""uid": "u-1", "deletionTimestamp": "2026-01-01T00:00:00Z""#),
+        ] {
+            let pod = parse(FULL.replace(change.0, change.1).as_bytes()).unwrap();
+            assert!(!pod.counts(), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_is_believed_as_the_kubelet_writes_it_only() {
+        let with = |annotations: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"uid":"u","name":"x","namespace":"y","annotations":{annotations}}}}}"#
+            );
+            parse(text.as_bytes()).unwrap().config_hash
+        };
+        let hash = "a55e52cb9c4a2d75b46842070b391f86";
+        let mirror = format!(r#"{{"{CONFIG_HASH}":"{hash}","{CONFIG_MIRROR}":"{hash}"}}"#);
+        assert_eq!(with(&mirror).as_deref(), Some(hash));
+        assert_eq!(with(&format!(r#"{{"{CONFIG_HASH}":"{hash}"}}"#)), None, "no mirror");
+        let victim = "27387a60-bb05-49c9-bb6c-e2bdfa79ca40";
+        let forged = format!(r#"{{"{CONFIG_HASH}":"{victim}","{CONFIG_MIRROR}":"{victim}"}}"#);
+        assert_eq!(with(&forged), None, "another pod's UID");
+    }
+}

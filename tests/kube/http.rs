@@ -1,0 +1,120 @@
+//! An API server whose every answer the test writes: real HTTP/1.1 on a real socket.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::HANG;
+
+/// A server; requests wait until the test asks for them.
+pub(crate) struct FakeServer {
+    pub(crate) url: String,
+    requests: mpsc::UnboundedReceiver<Exchange>,
+    _tasks: JoinSet<()>,
+}
+
+/// A request, and the connection to answer it on.
+pub(crate) struct Exchange {
+    /// Method, path and headers.
+    pub(crate) head: String,
+    connection: TcpStream,
+}
+
+/// An answer that has begun.
+pub(crate) struct Stream(TcpStream);
+
+impl FakeServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (send, requests) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                if let Some(exchange) = Exchange::read(connection).await
+                    && send.send(exchange).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Self { url, requests, _tasks: tasks }
+    }
+
+    /// The next request, whose path has to contain all of these.
+    pub(crate) async fn next(&mut self, contains: &[&str]) -> Exchange {
+        let next = timeout(HANG, self.requests.recv()).await;
+        let exchange = next.unwrap_or_else(|_| panic!("no request for {contains:?}")).unwrap();
+        for part in contains {
+            assert!(exchange.path().contains(part), "{part} in {}", exchange.path());
+        }
+        exchange
+    }
+}
+
+impl Exchange {
+    async fn read(mut connection: TcpStream) -> Option<Self> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.ok()?);
+        }
+        Some(Self { head: String::from_utf8(head).unwrap(), connection })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.head.split(' ').nth(1).unwrap()
+    }
+
+    /// Answers, and is done.
+    pub(crate) async fn whole(mut self, status: u16, body: &str) {
+        let length = body.len();
+        let text = format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        self.connection.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Refuses, as the API server does.
+    pub(crate) async fn refuse(self, status: u16, message: &str) {
+        let body = format!(r#"{{"kind":"Status","code":{status},"message":"{message}"}}"#);
+        self.whole(status, &body).await;
+    }
+
+    /// Begins an answer without saying its length.
+    pub(crate) async fn stream(mut self) -> Stream {
+        let head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+        self.connection.write_all(head).await.unwrap();
+        Stream(self.connection)
+    }
+}
+
+impl Stream {
+    pub(crate) async fn raw(&mut self, text: &str) {
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+        self.0.write_all(chunk.as_bytes()).await.unwrap();
+    }
+
+    pub(crate) async fn line(&mut self, text: &str) {
+        self.raw(&format!("{text}\n")).await;
+    }
+
+    /// Ends the answer properly. Dropping it instead breaks the connection.
+    pub(crate) async fn end(mut self) {
+        self.0.write_all(b"0\r\n\r\n").await.unwrap();
+    }
+}
+
+/// A pod with one container, as the API server writes it.
+pub(crate) fn pod(uid: &str, name: &str, version: u32) -> String {
+    format!(
+        r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"uid":"{uid}","namespace":"demo","name":"{name}","resourceVersion":"{version}"}},"spec":{{"nodeName":"n1","containers":[{{"name":"main"}}]}},"status":{{"containerStatuses":[{{"name":"main","containerID":"containerd://c-{uid}"}}]}}}}"#
+    )
+}
+
+pub(crate) fn event(kind: &str, object: &str) -> String {
+    format!(r#"{{"type":"{kind}","object":{object}}}"#)
+}
