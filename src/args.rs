@@ -1,13 +1,18 @@
 //! Flags and their environment twins → [`Config`].
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 
+use crate::attribute::Grain;
+use crate::cluster::Sources;
+use crate::kube::allocation::MemoryUnit;
+use crate::kube::api::{Address, NodeName};
+use crate::kube::watch::Pace;
 use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
@@ -42,6 +47,10 @@ pub struct Args {
     /// Whose label names to use
     #[arg(long, env = "NVML_EXPORTER_DIALECT", value_enum, default_value_t = DialectName::Ack)]
     dialect: DialectName,
+
+    /// What one series of the process families is about
+    #[arg(long, env = "NVML_EXPORTER_PROCESS_SERIES", value_enum, default_value_t = GrainName::Process)]
+    process_series: GrainName,
 
     /// Name of the Kubernetes node, exactly as the cluster spells it (downward API: spec.nodeName)
     #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "")]
@@ -81,6 +90,63 @@ pub struct Args {
     #[arg(long, env = "NVML_EXPORTER_PROCFS", value_name = "DIR")]
     procfs: Option<PathBuf>,
 
+    /// Kubeconfig that names the API server [default: the service account, inside a cluster]
+    #[arg(long, env = "NVML_EXPORTER_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The kubelet's socket that tells which container was given which GPU
+    #[arg(
+        long,
+        env = "DCGM_POD_RESOURCES_KUBELET_SOCKET",
+        value_name = "PATH",
+        default_value = POD_RESOURCES
+    )]
+    pod_resources_kubelet_socket: PathBuf,
+
+    /// Ask the kubelet at this URL for the pods, instead of the API server (as `https://127.0.0.1:10250`)
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_KUBELET_PODS",
+        value_name = "URL",
+        conflicts_with = "kubeconfig"
+    )]
+    kubelet_pods: Option<String>,
+
+    /// Certificates to check the kubelet's against [default: those of the system]
+    #[arg(long, env = "NVML_EXPORTER_KUBELET_CA", value_name = "FILE", requires = "kubelet_pods")]
+    kubelet_ca: Option<PathBuf>,
+
+    /// Do not check the kubelet's certificate
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_KUBELET_INSECURE_TLS",
+        requires = "kubelet_pods",
+        value_parser = BoolishValueParser::new()
+    )]
+    kubelet_insecure_tls: bool,
+
+    /// Directory whose names tell pods and containers while nobody else does
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_POD_LOGS",
+        value_name = "DIR",
+        default_value = "/var/log/pods"
+    )]
+    pod_logs: PathBuf,
+
+    /// Directory whose links tell containers by their ids
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_CONTAINER_LOGS",
+        value_name = "DIR",
+        default_value = "/var/log/containers"
+    )]
+    container_logs: PathBuf,
+
+    /// What a unit of `aliyun.com/gpu-mem` is, where the annotations do not tell
+    #[arg(long, env = "NVML_EXPORTER_GPU_MEM_UNIT", value_enum, default_value_t = UnitName::Auto)]
+    gpu_mem_unit: UnitName,
+
     /// Print one page to standard output and exit
     #[arg(long)]
     once: bool,
@@ -98,6 +164,29 @@ enum DialectName {
     DcgmExporter,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UnitName {
+    /// GiB, unless more of them are given than the GPU has: then MiB
+    Auto,
+    /// GiB
+    Gib,
+    /// MiB
+    Mib,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum GrainName {
+    /// A process
+    Process,
+    /// All processes of a container on a GPU: their sum, at most 100 %
+    Container,
+}
+
+/// Where the kubelet's socket is on every node.
+const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+/// Where a pod finds the token of its service account.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
 /// What the exporter is told to do; valid as a whole.
 #[derive(Debug)]
 pub struct Config {
@@ -113,6 +202,10 @@ pub struct Config {
     pub mock: Option<String>,
     /// Library paths to try, in order, when nothing is simulated.
     pub library: Vec<PathBuf>,
+    /// What one series of a process family is about.
+    pub grain: Grain,
+    /// Whom to ask about pods and allocations; none where there is no cluster.
+    pub cluster: Option<Sources>,
     /// Where to read processes, if not where it follows from the rest.
     pub procfs: Option<PathBuf>,
     /// Print one page and exit.
@@ -132,12 +225,21 @@ impl Args {
             collect_interval,
             max_age,
             dialect,
+            process_series,
             node_name,
             hostname,
             extra_label,
             mock,
             nvml_library,
             procfs,
+            kubeconfig,
+            pod_resources_kubelet_socket,
+            kubelet_pods,
+            kubelet_ca,
+            kubelet_insecure_tls,
+            pod_logs,
+            container_logs,
+            gpu_mem_unit,
             once,
             debug,
         } = self;
@@ -157,8 +259,34 @@ impl Args {
                 procfs.display()
             );
         }
+        let kubelet = kubelet_pods.map(|url| Address::Kubelet {
+            url,
+            ca: kubelet_ca,
+            insecure: kubelet_insecure_tls,
+            token: Some(PathBuf::from(TOKEN)).filter(|token| token.exists()),
+        });
+        let pods = pods(kubelet.or(kubeconfig.map(Address::Kubeconfig)), &schema.node_name)?;
+        let socket = pod_resources(pod_resources_kubelet_socket);
+        let cluster = (pods.is_some() || socket.is_some()).then(|| Sources {
+            pods,
+            pod_resources: socket,
+            pod_logs,
+            container_logs,
+            memory_unit: match gpu_mem_unit {
+                UnitName::Auto => MemoryUnit::Auto,
+                UnitName::Gib => MemoryUnit::Gib,
+                UnitName::Mib => MemoryUnit::Mib,
+            },
+            pace: Pace::default(),
+            stage_patience: Duration::ZERO,
+        });
         Ok(Config {
             addresses: addresses(&address)?,
+            cluster,
+            grain: match process_series {
+                GrainName::Process => Grain::Process,
+                GrainName::Container => Grain::Container,
+            },
             max_age: checked_max_age(max_age, interval)?,
             interval,
             schema: Schema { extra: checked_labels(&schema, extra_label)?, ..schema },
@@ -183,6 +311,23 @@ fn host_name(node_name: &str) -> String {
     }
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim_end().to_owned()
+}
+
+/// Who knows the pods: whoever was named, or inside a cluster its API server.
+fn pods(named: Option<Address>, node: &str) -> anyhow::Result<Option<(Address, NodeName)>> {
+    if let Some(address) = named {
+        return Ok(Some((address, NodeName::new(node)?)));
+    }
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() || !Path::new(TOKEN).exists() {
+        return Ok(None);
+    }
+    Ok(Some((Address::InCluster, NodeName::new(node)?)))
+}
+
+/// A node without the directory of the socket has no kubelet. The socket itself comes and goes.
+fn pod_resources(socket: PathBuf) -> Option<PathBuf> {
+    let is_there = socket.parent().is_some_and(Path::is_dir);
+    (is_there || socket != Path::new(POD_RESOURCES)).then_some(socket)
 }
 
 fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<Duration> {

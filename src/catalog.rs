@@ -2,14 +2,17 @@
 //!
 //! A new series is one row here. HELP and TYPE, the order of the page, the batch of field ids, the
 //! README's table and the contract tests are all derived from these slices.
+//! [`own`] is its other half: the series about the exporter itself.
 
 #![expect(
     clippy::redundant_closure_for_method_calls,
     reason = "a method of `Probe<'nvml>` is for one lifetime, a row for all"
 )]
 
-use crate::model::{NodeSample, ProcessSample, Reading, XidRecord};
-use crate::nvml::probe::{Probe, celsius};
+pub mod own;
+
+use crate::model::{Allotted, Grant, NodeSample, Reading, Usage, XidRecord};
+use crate::nvml::probe::{Probe, celsius, mebibytes};
 use crate::nvml::raw::fields::Field;
 use crate::policy::Tier;
 
@@ -52,8 +55,14 @@ pub enum DeviceSource {
     Read(fn(&Probe<'_>) -> Reading),
 }
 
-/// How a process's number is read.
-pub type ProcessSource = fn(&ProcessSample) -> Reading;
+/// How the number of a process, or of all processes of a container, is made of what they use.
+pub type ProcessSource = fn(&Usage) -> Reading;
+
+/// How the number of a container is made of what it was given.
+pub type ContainerSource = fn(&Grant) -> Reading;
+
+/// How the number of a device is made of what was given away of it.
+pub type AllottedSource = fn(&Allotted) -> Reading;
 
 /// How a number is made of what the driver told by itself.
 pub type EventSource = fn(&XidRecord) -> Reading;
@@ -406,7 +415,7 @@ pub const EVENT: &[Metric<EventSource>] = &[Metric {
     absent: "where the driver tells of no XIDs (WSL, some vGPU guests)",
 }];
 
-/// Rows with one series per process and GPU.
+/// Rows with one series per process and device.
 pub const PROCESS: &[Metric<ProcessSource>] = &[
     Metric {
         name: "DCGM_CUSTOM_PROCESS_SM_UTIL",
@@ -454,190 +463,126 @@ pub const PROCESS: &[Metric<ProcessSource>] = &[
         unit: "MiB",
         symbol: "nvmlDeviceGetComputeRunningProcesses_v3",
         tier: Cycle,
-        source: |p| p.memory,
+        source: |p| Ok(mebibytes(p.memory?)),
         help: "Framebuffer memory that the process holds on the GPU (in MiB).",
         absent: "where the driver does not tell (WSL, some vGPU guests)",
     },
 ];
 
-const PROCESS_UTILIZATION_ABSENT: &str = "in a GPU's first cycle; MPS clients; while MIG is on";
+/// Rows with one series per process and device of those that use a GPU which nobody gave them.
+pub const ILLEGAL: &[Metric<ProcessSource>] = &[
+    Metric {
+        name: "DCGM_CUSTOM_ILLEGAL_PROCESS_SM_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.sm),
+        help: "SM utilization of a process without an allocation on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_ILLEGAL_PROCESS_MEM_COPY_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.memory),
+        help: "Memory interface utilization of a process without an allocation on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_ILLEGAL_PROCESS_ENCODE_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.encoder),
+        help: "Video encoder utilization of a process without an allocation on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_ILLEGAL_PROCESS_DECODE_UTIL",
+        kind: Gauge,
+        unit: "%",
+        symbol: "nvmlDeviceGetProcessUtilization",
+        tier: Cycle,
+        source: |p| Ok(p.utilization?.decoder),
+        help: "Video decoder utilization of a process without an allocation on the GPU, mean over the collect interval (in %).",
+        absent: PROCESS_UTILIZATION_ABSENT,
+    },
+    Metric {
+        name: "DCGM_CUSTOM_ILLEGAL_PROCESS_MEM_USED",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "nvmlDeviceGetComputeRunningProcesses_v3",
+        tier: Cycle,
+        source: |p| Ok(mebibytes(p.memory?)),
+        help: "Framebuffer memory that a process without an allocation holds on the GPU (in MiB).",
+        absent: "where the driver does not tell (WSL, some vGPU guests)",
+    },
+];
 
-/// Rows with one series per node.
-pub const NODE: &[Metric<NodeSource>] = &[Metric {
-    name: "DCGM_FI_DEV_COUNT",
+const PROCESS_UTILIZATION_ABSENT: &str =
+    "in a GPU's first cycle; MPS clients and servers; while MIG is on";
+
+/// Rows with one series per container and device that was given to it.
+pub const CONTAINER: &[Metric<ContainerSource>] = &[
+    Metric {
+        name: "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED",
+        kind: Gauge,
+        unit: "MiB",
+        symbol: "v1.PodResourcesLister/List",
+        tier: Cycle,
+        source: |grant| grant.memory,
+        help: "Framebuffer memory allocated to the container on the GPU (in MiB).",
+        absent: "where it is not known how much that is",
+    },
+    Metric {
+        name: "DCGM_CUSTOM_CONTAINER_CP_ALLOCATED",
+        kind: Gauge,
+        unit: "ratio",
+        symbol: "v1.PodResourcesLister/List",
+        tier: Cycle,
+        source: |grant| grant.compute,
+        help: "Share of the GPU's compute allocated to the container (0 to 1; 0 is unlimited).",
+        absent: "",
+    },
+];
+
+/// Rows with one series per GPU, or one per GPU instance while MIG is on, of what was given away.
+pub const ALLOTTED: &[Metric<AllottedSource>] = &[Metric {
+    name: "DCGM_CUSTOM_DEV_FB_ALLOCATED",
     kind: Gauge,
-    unit: "count",
-    symbol: "nvmlDeviceGetCount_v2",
+    unit: "ratio",
+    symbol: "v1.PodResourcesLister/List",
     tier: Cycle,
-    source: |n| n.gpu_count,
-    help: "GPUs on the node, lost ones included.",
-    absent: "",
+    source: |allotted| allotted.framebuffer,
+    help: "Part of the framebuffer memory that is allocated to containers (0 to 1).",
+    absent: "without a cluster; while the kubelet does not answer",
 }];
 
-/// A series about the exporter itself.
-pub struct Own {
-    /// Which one.
-    pub series: OwnSeries,
-    /// The family's name.
-    pub name: &'static str,
-    /// Gauge or counter.
-    pub kind: Kind,
-    /// Label keys, in order.
-    pub labels: &'static [&'static str],
-    /// HELP text, one line.
-    pub help: &'static str,
-}
-
-/// The exporter's own series; `telemetry` says what each is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnSeries {
-    /// Constant 1.
-    BuildInfo,
-    /// Whether there is a session with the driver.
-    DriverUp,
-    /// Versions; only while the driver is up.
-    DriverInfo,
-    /// Failed attempts to open a session.
-    DriverOpenFailures,
-    /// When the page's snapshot was taken.
-    SnapshotTimestamp,
-    /// Time from asking to publishing.
-    CycleDuration,
-    /// Cycles since start.
-    Cycles,
-    /// Whether a source answered its last question.
-    SourceUp,
-    /// How long a source took.
-    SourceDuration,
-    /// Whether a GPU can be read.
-    GpuUp,
-    /// Readings that are absent, and why.
-    GpuMissing,
-    /// When a GPU last answered.
-    GpuTimestamp,
-    /// Rubbish that was not published.
-    Discarded,
-    /// A GPU that is counted and cannot be named.
-    GpuUnidentified,
-    /// Threads that wait for a driver that does not answer.
-    ThreadsAbandoned,
-    /// XIDs by GPU and code.
-    XidEvents,
-}
-
-/// Every row about the exporter itself, in the order of the page.
-pub const OWN: &[Own] = &[
-    Own {
-        series: OwnSeries::BuildInfo,
-        name: "nvml_exporter_build_info",
+/// Rows with one series per node.
+pub const NODE: &[Metric<NodeSource>] = &[
+    Metric {
+        name: "DCGM_FI_DEV_COUNT",
         kind: Gauge,
-        labels: &["version"],
-        help: "Constant 1, labelled with the exporter's version.",
+        unit: "count",
+        symbol: "nvmlDeviceGetCount_v2",
+        tier: Cycle,
+        source: |n| n.gpu_count,
+        help: "GPUs on the node, lost ones included.",
+        absent: "",
     },
-    Own {
-        series: OwnSeries::DriverUp,
-        name: "nvml_exporter_driver_up",
+    Metric {
+        name: "DCGM_CUSTOM_ALLOCATE_MODE",
         kind: Gauge,
-        labels: &[],
-        help: "1 while NVML is initialised and answers.",
-    },
-    Own {
-        series: OwnSeries::DriverInfo,
-        name: "nvml_exporter_driver_info",
-        kind: Gauge,
-        labels: &["driver_version", "nvml_version", "library"],
-        help: "Constant 1 while the driver is up, labelled with its versions and the path of its library.",
-    },
-    Own {
-        series: OwnSeries::DriverOpenFailures,
-        name: "nvml_exporter_driver_open_failures_total",
-        kind: Counter,
-        labels: &["reason"],
-        help: "Attempts to load and initialise NVML that failed, by reason.",
-    },
-    Own {
-        series: OwnSeries::SnapshotTimestamp,
-        name: "nvml_exporter_snapshot_timestamp_seconds",
-        kind: Gauge,
-        labels: &[],
-        help: "When the numbers of this page were put together; its age is time() minus this.",
-    },
-    Own {
-        series: OwnSeries::CycleDuration,
-        name: "nvml_exporter_cycle_duration_seconds",
-        kind: Gauge,
-        labels: &[],
-        help: "How long the last cycle took, from the first question to the driver to the snapshot.",
-    },
-    Own {
-        series: OwnSeries::Cycles,
-        name: "nvml_exporter_cycles_total",
-        kind: Counter,
-        labels: &[],
-        help: "Cycles since the exporter started.",
-    },
-    Own {
-        series: OwnSeries::SourceUp,
-        name: "nvml_exporter_source_up",
-        kind: Gauge,
-        labels: &["source"],
-        help: "1 if the source answered its last question in time and without an error.",
-    },
-    Own {
-        series: OwnSeries::SourceDuration,
-        name: "nvml_exporter_source_duration_seconds",
-        kind: Gauge,
-        labels: &["source"],
-        help: "How long the source took to answer the last question that it answered.",
-    },
-    Own {
-        series: OwnSeries::GpuUp,
-        name: "nvml_exporter_gpu_up",
-        kind: Gauge,
-        labels: &["gpu", "UUID"],
-        help: "1 while the GPU answers; 0 when it is lost, hung, or every reading of it fails.",
-    },
-    Own {
-        series: OwnSeries::GpuMissing,
-        name: "nvml_exporter_gpu_missing_readings",
-        kind: Gauge,
-        labels: &["gpu", "UUID", "reason"],
-        help: "Series of the GPU that are absent now, by reason; reasons that apply to none are left out.",
-    },
-    Own {
-        series: OwnSeries::GpuTimestamp,
-        name: "nvml_exporter_gpu_sample_timestamp_seconds",
-        kind: Gauge,
-        labels: &["gpu", "UUID"],
-        help: "When the GPU was asked for the numbers that it last answered with.",
-    },
-    Own {
-        series: OwnSeries::Discarded,
-        name: "nvml_exporter_discarded_rows_total",
-        kind: Counter,
-        labels: &["gpu", "UUID", "reason"],
-        help: "Process rows that were not believed, since the session began; reasons that never applied are left out.",
-    },
-    Own {
-        series: OwnSeries::GpuUnidentified,
-        name: "nvml_exporter_gpu_unidentified",
-        kind: Gauge,
-        labels: &["gpu", "reason"],
-        help: "1 for a GPU that the driver counts and that cannot be identified, with the reason; without a UUID it has no other series.",
-    },
-    Own {
-        series: OwnSeries::ThreadsAbandoned,
-        name: "nvml_exporter_threads_abandoned",
-        kind: Gauge,
-        labels: &[],
-        help: "Threads of closed sessions that still wait for the driver and were left behind.",
-    },
-    Own {
-        series: OwnSeries::XidEvents,
-        name: "nvml_exporter_xid_events_total",
-        kind: Counter,
-        labels: &["gpu", "UUID", "xid"],
-        help: "XIDs that befell the GPU since the exporter started, by code; codes that never came are left out.",
+        unit: "enum",
+        symbol: "v1.PodResourcesLister/List",
+        tier: Cycle,
+        source: |n| n.allocate_mode,
+        help: "How containers hold the node's GPUs: 0 not at all, 1 whole ones, 2 shares.",
+        absent: "without a cluster; while the kubelet does not answer",
     },
 ];
 

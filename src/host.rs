@@ -1,12 +1,19 @@
 //! A proc root: who a pid is.
 
+pub mod cgroup;
+pub mod placements;
+pub mod pod_logs;
+
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use procfs::ProcError;
 use procfs::process::Process;
 
-use crate::model::{Discard, ProcessId};
+use crate::model::{Discard, Placement, ProcessId};
+use crate::policy::CGROUP_TEXT_MAX;
 
 /// The directory that is read as `/proc`.
 #[derive(Clone, Debug)]
@@ -49,16 +56,80 @@ impl ProcRoot {
         let id = ProcessId { pid, started: stat.starttime };
         Ok(Identity { id, name: stat.comm.into() })
     }
+
+    /// Where the process runs, from one read of its `cgroup`.
+    ///
+    /// # Errors
+    /// It is gone, even if another one has its pid by now; it is a zombie, of which some kernels
+    /// say that it is on the host; or its entry cannot be read.
+    pub fn placement(&self, id: ProcessId) -> Result<Placement, Discard> {
+        let text = of_the_same(id, || self.identify(id.pid), || self.cgroup(id.pid))?;
+        Ok(cgroup::parse(&text))
+    }
+
+    /// Whether we are in the machine's first PID namespace, as far as the tree tells.
+    ///
+    /// Drivers list only processes of their caller's namespace and of those below it, and drop all
+    /// others without a word, so "no process" means idle only there. The first namespace's number
+    /// is a constant of the kernel. `self` is the reader whatever tree it is looked up in, so the
+    /// host's tree mounted into a container of a namespace of its own does not mislead. A node
+    /// that is a container itself (kind) is in another namespace and told so: what runs beside
+    /// it stays hidden.
+    ///
+    /// Nothing is known (`None`) where the link is not there, as in the tree of a foreign
+    /// namespace, or says something else.
+    #[must_use]
+    pub fn in_init_pid_namespace(&self) -> Option<bool> {
+        let link = fs::read_link(self.root.join("self/ns/pid")).ok()?;
+        let number = link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?;
+        Some(number.parse::<u32>().ok()? == INIT_PID_NAMESPACE)
+    }
+
+    fn cgroup(&self, pid: u32) -> Result<Vec<u8>, Discard> {
+        let path = self.root.join(pid.to_string()).join("cgroup");
+        let file = fs::File::open(path).map_err(unread)?;
+        let mut text = Vec::new();
+        file.take(CGROUP_TEXT_MAX + 1).read_to_end(&mut text).map_err(unread)?;
+        // Half of a file may lack the very line that names the pod.
+        let whole = u64::try_from(text.len()).is_ok_and(|length| length <= CGROUP_TEXT_MAX);
+        if whole { Ok(text) } else { Err(Discard::Unreadable) }
+    }
+}
+
+/// `PROC_PID_INIT_INO`, the inode of the first PID namespace.
+const INIT_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
+
+/// What `read` finds under the pid of `id`, if it was that process's the whole time.
+fn of_the_same<T>(
+    id: ProcessId,
+    identify: impl Fn() -> Result<Identity, Discard>,
+    read: impl FnOnce() -> Result<T, Discard>,
+) -> Result<T, Discard> {
+    let confirm =
+        || identify().and_then(|now| if now.id == id { Ok(()) } else { Err(Discard::Gone) });
+    confirm()?;
+    let found = read();
+    confirm()?;
+    match found {
+        // It lives, so it is the file that is missing.
+        Err(Discard::Gone) => Err(Discard::Unreadable),
+        found => found,
+    }
+}
+
+const ESRCH: i32 = 3;
+
+fn unread(error: io::Error) -> Discard {
+    discard(error.into())
 }
 
 fn discard(error: ProcError) -> Discard {
-    const ESRCH: i32 = 3;
     match error {
         ProcError::NotFound(_) => Discard::Gone,
+        ProcError::PermissionDenied(_) => Discard::Denied,
         // A process that ends between open and read answers so.
         ProcError::Io(e, _) if e.raw_os_error() == Some(ESRCH) => Discard::Gone,
         ProcError::Io(..)
-        | ProcError::PermissionDenied(_)
         | ProcError::Incomplete(_)
         | ProcError::Other(_)
         | ProcError::InternalError(_) => Discard::Unreadable,
@@ -68,12 +139,13 @@ fn discard(error: ProcError) -> Discard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ContainerId;
 
     fn root_with(pid: u32, stat: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let entry = root.path().join(pid.to_string());
-        std::fs::create_dir(&entry).unwrap();
-        std::fs::write(entry.join("stat"), stat).unwrap();
+        fs::create_dir(&entry).unwrap();
+        fs::write(entry.join("stat"), stat).unwrap();
         root
     }
 
@@ -100,6 +172,87 @@ mod tests {
             found,
             Identity { id: ProcessId { pid: 7, started: 4242 }, name: "a) R (b".into() }
         );
+    }
+
+    #[test]
+    fn placement_is_read_from_the_same_process_only() {
+        let id = ProcessId { pid: 7, started: 4242 };
+        let root = root_with(7, &stat(7, "python", 'S'));
+        let cgroup = root.path().join("7/cgroup");
+        let placement = |id| ProcRoot::new(root.path()).placement(id);
+        assert_eq!(placement(id), Err(Discard::Unreadable), "a kernel without cgroups");
+
+        let container = "ab".repeat(32);
+        fs::write(&cgroup, format!("0::/docker/{container}\n")).unwrap();
+        let container = ContainerId::parse(container.as_bytes()).unwrap();
+        assert_eq!(placement(id), Ok(Placement::Container(container)));
+        assert_eq!(placement(ProcessId { started: 4243, ..id }), Err(Discard::Gone));
+        assert_eq!(placement(ProcessId { pid: 8, ..id }), Err(Discard::Gone));
+
+        // It ends and its pid is given away while we read.
+        let reused = std::cell::Cell::new(4242);
+        let identify = || {
+            let id = ProcessId { started: reused.get(), ..id };
+            Ok(Identity { id, name: "python".into() })
+        };
+        assert_eq!(of_the_same(id, identify, || Ok(reused.replace(4243))), Err(Discard::Gone));
+
+        fs::write(root.path().join("7/stat"), stat(7, "python", 'Z')).unwrap();
+        assert_eq!(placement(id), Err(Discard::Zombie));
+    }
+
+    #[test]
+    fn a_cgroup_file_without_end_is_not_believed() {
+        let id = ProcessId { pid: 7, started: 4242 };
+        let root = root_with(7, &stat(7, "python", 'S'));
+        let cgroup = root.path().join("7/cgroup");
+        let limit = usize::try_from(CGROUP_TEXT_MAX).unwrap();
+        fs::write(&cgroup, "\n".repeat(limit)).unwrap();
+        assert_eq!(ProcRoot::new(root.path()).placement(id), Ok(Placement::Host));
+        fs::write(&cgroup, "\n".repeat(limit + 1)).unwrap();
+        assert_eq!(ProcRoot::new(root.path()).placement(id), Err(Discard::Unreadable));
+        fs::remove_file(&cgroup).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &cgroup).unwrap();
+        assert_eq!(ProcRoot::new(root.path()).placement(id), Err(Discard::Unreadable));
+    }
+
+    #[test]
+    fn refusals_have_a_reason_of_their_own() {
+        const EPERM: i32 = 1;
+        const EACCES: i32 = 13;
+        const EIO: i32 = 5;
+        for (code, reason) in [
+            (EPERM, Discard::Denied),
+            (EACCES, Discard::Denied),
+            (ESRCH, Discard::Gone),
+            (2, Discard::Gone),
+            (EIO, Discard::Unreadable),
+        ] {
+            assert_eq!(unread(io::Error::from_raw_os_error(code)), reason, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_pid_namespace_is_the_first_one_another_or_unknown() {
+        let root = tempfile::tempdir().unwrap();
+        let judged = || ProcRoot::new(root.path()).in_init_pid_namespace();
+        assert_eq!(judged(), None);
+        let namespaces = root.path().join("41/ns");
+        fs::create_dir_all(&namespaces).unwrap();
+        std::os::unix::fs::symlink("41", root.path().join("self")).unwrap();
+        assert_eq!(judged(), None);
+        for (link, expected) in [
+            ("pid:[4026531836]", Some(true)),
+            ("pid:[4026532761]", Some(false)),
+            ("pid:[]", None),
+            ("mnt:[4026531836]", None),
+            ("/nowhere", None),
+        ] {
+            std::os::unix::fs::symlink(link, namespaces.join("pid")).unwrap();
+            assert_eq!(judged(), expected, "{link}");
+            fs::remove_file(namespaces.join("pid")).unwrap();
+        }
+        assert!(ProcRoot::new(Path::new("/proc")).in_init_pid_namespace().is_some());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Gpu, MigDevice, ProcessSample};
+use crate::model::{AllocateMode, Gpu, MigDevice};
 
 /// The longest label value that the managed Prometheus keeps, in bytes.
 const VALUE_MAX: usize = 256;
@@ -18,6 +18,28 @@ pub enum Dialect {
     Ack,
     /// NVIDIA's dcgm-exporter.
     DcgmExporter,
+}
+
+/// Whom a series on a device is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject<'a> {
+    /// How the container was given the device.
+    pub mode: AllocateMode,
+    /// Namespace, pod and container; empty where there are none.
+    pub holder: Option<(&'a str, &'a str, &'a str)>,
+    /// The process; none for the series of what a container was given.
+    pub face: Option<Face<'a>>,
+}
+
+/// What tells a process from others, as label values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Face<'a> {
+    /// `ProcessId`.
+    pub pid: &'a str,
+    /// `ProcessName`.
+    pub name: &'a str,
+    /// `ProcessType`.
+    pub kind: &'a str,
 }
 
 /// A label set, in the order of the page. Values are clean, see [`clean`].
@@ -37,6 +59,12 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// The same for a node of this name, which stands in for the host's, too.
+    #[must_use]
+    pub fn of_node(self, name: &str) -> Self {
+        Self { hostname: name.to_owned(), node_name: name.to_owned(), ..self }
+    }
+
     /// Labels of a device's series: of a GPU, or of the GPU instance that a MIG device is in.
     #[must_use]
     pub fn device(&self, gpu: &Gpu, mig: Option<&MigDevice>, driver_version: &str) -> Labels {
@@ -71,36 +99,40 @@ impl Schema {
         }
     }
 
-    /// Labels of a process's series on a device; none in a dialect that does not have them.
-    ///
-    /// The pod labels are empty until processes are attributed to pods.
+    /// Labels of the series of a process or a container on a device; none in a dialect that does
+    /// not have them.
     #[must_use]
-    pub fn process(
+    pub fn subject(
         &self,
         gpu: &Gpu,
         mig: Option<&MigDevice>,
-        process: &ProcessSample,
+        subject: &Subject<'_>,
     ) -> Option<Labels> {
-        let (pid, index, device) =
-            (process.id.pid.to_string(), gpu.index.to_string(), device_file(gpu));
+        let (index, device) = (gpu.index.to_string(), device_file(gpu));
         let (instance, compute) = (instance(mig), compute_instance(mig));
-        let own = [
-            ("AllocateMode", "none"),
-            ("ContainerName", ""),
-            ("NamespaceName", ""),
-            ("NodeName", &*self.node_name),
-            ("PodName", ""),
-            ("ProcessId", &pid),
-            ("ProcessName", &process.name),
-            ("ProcessType", process.kind.label()),
-            ("UUID", &gpu.uuid),
+        let (namespace, pod, container) = subject.holder.unwrap_or_default();
+        let face = subject.face.as_ref();
+        let face = face.map(|face| {
+            [("ProcessId", face.pid), ("ProcessName", face.name), ("ProcessType", face.kind)]
+        });
+        let labels = [
+            ("AllocateMode", subject.mode.label()),
+            ("ContainerName", container),
+            ("NamespaceName", namespace),
+            ("NodeName", &self.node_name),
+            ("PodName", pod),
+        ]
+        .into_iter()
+        .chain(face.into_iter().flatten())
+        .chain([
+            ("UUID", &*gpu.uuid),
             ("device", &device),
             ("gpu", &index),
             ("modelName", &gpu.name),
-        ];
+        ]);
         match self.dialect {
             Dialect::Ack => {
-                Some(self.finish(own.into_iter().chain(pairs(&instance)).chain(pairs(&compute))))
+                Some(self.finish(labels.chain(pairs(&instance)).chain(pairs(&compute))))
             }
             Dialect::DcgmExporter => None,
         }
@@ -204,7 +236,6 @@ pub fn clean(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Missing, ProcessId, ProcessKind};
     use proptest::prelude::*;
 
     fn schema(dialect: Dialect) -> Schema {
@@ -237,15 +268,11 @@ mod tests {
         }
     }
 
-    fn process() -> ProcessSample {
-        ProcessSample {
-            id: ProcessId { pid: 7, started: 1 },
-            name: "python".into(),
-            kind: ProcessKind::Compute,
-            memory: Err(Missing::Unsupported),
-            utilization: Err(Missing::Unsupported),
-        }
-    }
+    const WORKER: Subject<'_> = Subject {
+        mode: AllocateMode::Exclusive,
+        holder: Some(("team-a", "train-0", "main")),
+        face: Some(Face { pid: "7", name: "python", kind: "C" }),
+    };
 
     fn keys(labels: &Labels) -> Vec<&str> {
         labels.iter().map(|(key, _)| &**key).collect()
@@ -256,7 +283,7 @@ mod tests {
         let schema = schema(Dialect::Ack);
         let sets = [
             schema.device(&gpu(), Some(&mig()), "550"),
-            schema.process(&gpu(), Some(&mig()), &process()).unwrap(),
+            schema.subject(&gpu(), Some(&mig()), &WORKER).unwrap(),
             schema.node(),
         ];
         for labels in &sets {
@@ -268,7 +295,7 @@ mod tests {
     fn every_label_is_known_as_our_own() {
         for dialect in [Dialect::Ack, Dialect::DcgmExporter] {
             let schema = Schema { extra: Vec::new(), ..schema(dialect) };
-            let process = schema.process(&gpu(), Some(&mig()), &process());
+            let process = schema.subject(&gpu(), Some(&mig()), &WORKER);
             for labels in
                 [schema.device(&gpu(), Some(&mig()), "550"), schema.node()].iter().chain(&process)
             {
@@ -297,10 +324,28 @@ mod tests {
             keys(&dcgm.device(&gpu(), Some(&mig()), "550"))[4..8],
             ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "Hostname"]
         );
-        let process = |mig: &MigDevice| ack.process(&gpu(), Some(mig), &process()).unwrap();
+        let process = |mig: &MigDevice| ack.subject(&gpu(), Some(mig), &WORKER).unwrap();
         assert!(keys(&process(&mig())).contains(&"GPU_C_ID"));
         let alone = MigDevice { shares_instance: false, ..mig() };
         assert!(!keys(&process(&alone)).contains(&"GPU_C_ID"));
+    }
+
+    #[test]
+    fn a_process_is_named_with_its_pod_and_a_container_without_processes() {
+        let schema = schema(Dialect::Ack);
+        let labels = |subject| schema.subject(&gpu(), None, &subject).unwrap();
+        let text = |labels: Labels| {
+            labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            text(labels(WORKER)),
+            "AllocateMode=exclusive ContainerName=main NamespaceName=team-a NodeName=node-1 \
+             PodName=train-0 ProcessId=7 ProcessName=python ProcessType=C UUID=GPU-1 \
+             device=nvidia5 gpu=3 modelName=NVIDIA L20 pool=a"
+        );
+        let container = Subject { face: None, ..WORKER };
+        assert!(!text(labels(container)).contains("Process"));
+        assert!(text(labels(Subject::default())).contains("AllocateMode=none ContainerName= "));
     }
 
     proptest! {

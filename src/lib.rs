@@ -10,6 +10,7 @@ pub mod args;
 pub mod attribute;
 pub mod catalog;
 pub mod clock;
+pub mod cluster;
 pub mod host;
 pub mod kube;
 pub mod labels;

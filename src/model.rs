@@ -203,19 +203,67 @@ impl ProcessKind {
     }
 }
 
-/// What one process does on one GPU.
+/// One process on one device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessSample {
     /// Which process.
     pub id: ProcessId,
     /// Its name when it was first seen (`/proc/<pid>/stat`, `comm`).
     pub name: Arc<str>,
-    /// How it used the GPU when it was first seen.
+    /// How it used the device when it was first seen.
     pub kind: ProcessKind,
-    /// Framebuffer it holds, MiB.
-    pub memory: Reading,
-    /// Mean over the cycle of its share of each engine, percent.
+    /// When it was first seen there, on the monotonic clock.
+    pub seen: Duration,
+    /// Where it runs (`/proc/<pid>/cgroup`), or why that is not known.
+    pub placement: Result<Arc<Placement>, Discard>,
+    /// What it uses of the device.
+    pub usage: Usage,
+}
+
+/// What somebody uses of a device: a process, or all processes of a container.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// Framebuffer held, bytes.
+    pub memory: Result<u64, Missing>,
+    /// Mean over the cycle of the share of each engine, percent.
     pub utilization: Result<EngineShares, Missing>,
+}
+
+impl Usage {
+    /// What both use together, at most all of each engine. What is not known of one is not known
+    /// of both.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        let memory = match (self.memory, other.memory) {
+            (Ok(a), Ok(b)) => Ok(a.saturating_add(b)),
+            (Err(missing), _) | (_, Err(missing)) => Err(missing),
+        };
+        let utilization = match (self.utilization, other.utilization) {
+            (Ok(a), Ok(b)) => Ok(a.with(b)),
+            (Err(missing), _) | (_, Err(missing)) => Err(missing),
+        };
+        Self { memory, utilization }
+    }
+}
+
+/// Something that the driver lists on a device and that is no process to be told of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Residue {
+    /// Why not.
+    pub why: Discard,
+    /// Where it ran while it lived, if that is remembered.
+    pub placement: Option<Arc<Placement>>,
+    /// Framebuffer that the driver says it holds, bytes.
+    pub memory: Result<u64, Missing>,
+}
+
+/// Who is on a device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing {
+    /// The living, in the order of their pids.
+    pub processes: Vec<ProcessSample>,
+    /// The rest.
+    pub residues: Vec<Residue>,
 }
 
 /// Percent of each engine, 0 to 100.
@@ -229,6 +277,34 @@ pub struct EngineShares {
     pub encoder: f64,
     /// Video decoder.
     pub decoder: f64,
+}
+
+impl EngineShares {
+    fn with(self, other: Self) -> Self {
+        let sum = |a: f64, b: f64| (a + b).min(100.0);
+        Self {
+            sm: sum(self.sm, other.sm),
+            memory: sum(self.memory, other.memory),
+            encoder: sum(self.encoder, other.encoder),
+            decoder: sum(self.decoder, other.decoder),
+        }
+    }
+}
+
+/// What a container was given of a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grant {
+    /// Framebuffer, MiB.
+    pub memory: Reading,
+    /// Share of the compute, 0 to 1; 0 is unlimited.
+    pub compute: Reading,
+}
+
+/// What was given away of a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allotted {
+    /// Part of the framebuffer, 0 to 1.
+    pub framebuffer: Reading,
 }
 
 /// A pod, for as long as it lives: a name alone is reused.
@@ -276,11 +352,13 @@ impl AllocateMode {
     }
 }
 
-/// What is read once for the whole node.
+/// What is told once for the whole node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NodeSample {
     /// GPUs that the driver counts (`nvmlDeviceGetCount_v2`), lost ones included.
     pub gpu_count: Reading,
+    /// [`AllocateMode`] of the node, as a number.
+    pub allocate_mode: Reading,
 }
 
 /// Why something that the driver or `/proc` told was thrown away.
@@ -304,11 +382,13 @@ pub enum Discard {
     Zombie,
     /// A listed process whose `/proc` entry cannot be read or parsed.
     Unreadable,
+    /// A listed process whose `/proc` entry we may not read (`EACCES`, `EPERM`).
+    Denied,
 }
 
 impl Discard {
     /// Every reason, in the order of [`Discards`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Pid,
         Self::Duplicate,
         Self::OldStamp,
@@ -318,6 +398,7 @@ impl Discard {
         Self::Gone,
         Self::Zombie,
         Self::Unreadable,
+        Self::Denied,
     ];
 
     /// The fixed label of this reason.
@@ -333,6 +414,7 @@ impl Discard {
             Self::Gone => "gone",
             Self::Zombie => "zombie",
             Self::Unreadable => "unreadable",
+            Self::Denied => "denied",
         }
     }
 }

@@ -15,7 +15,10 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::catalog::{DEVICE, EVENT, INSTANCE, Kind, Metric, NODE, OWN, PROCESS};
+use crate::catalog::own::OWN;
+use crate::catalog::{
+    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
+};
 use crate::labels::{Labels, label_set};
 use crate::model::Reading;
 use crate::snapshot::{Entity, Snapshot};
@@ -46,16 +49,14 @@ impl Collector for Page {
         let snapshot = &*self.0;
         let node = std::slice::from_ref(&snapshot.node);
         table(&mut encoder, NODE, node)?;
-        table(&mut encoder, DEVICE, &snapshot.devices)?;
-        table(&mut encoder, EVENT, &snapshot.events)?;
-        table(&mut encoder, INSTANCE, &snapshot.instances)?;
-        for metric in PROCESS {
-            let samples = snapshot
-                .processes
-                .iter()
-                .map(|(labels, process)| (labels, (metric.source)(process)));
-            family(&mut encoder, metric.name, metric.kind, metric.help, samples)?;
-        }
+        let tables = &snapshot.tables;
+        table(&mut encoder, DEVICE, &tables.devices)?;
+        table(&mut encoder, EVENT, &tables.events)?;
+        table(&mut encoder, INSTANCE, &tables.instances)?;
+        derived(&mut encoder, ALLOTTED, &tables.allocated)?;
+        derived(&mut encoder, CONTAINER, &tables.containers)?;
+        derived(&mut encoder, PROCESS, &tables.processes)?;
+        derived(&mut encoder, ILLEGAL, &tables.illegal)?;
         for row in OWN {
             let samples: Vec<(Labels, Reading)> = telemetry::samples(row.series, snapshot)
                 .into_iter()
@@ -79,6 +80,22 @@ fn table<S>(
 ) -> fmt::Result {
     for (row, metric) in rows.iter().enumerate() {
         let samples = column(entities, row);
+        family(encoder, metric.name, metric.kind, metric.help, samples)?;
+    }
+    Ok(())
+}
+
+/// How a number is made of what is known of a subject.
+type Derived<S> = fn(&S) -> Reading;
+
+/// The families of a slice of the catalogue whose numbers are made of what is known of a subject.
+fn derived<S>(
+    encoder: &mut DescriptorEncoder<'_>,
+    rows: &[Metric<Derived<S>>],
+    subjects: &[(Labels, S)],
+) -> fmt::Result {
+    for metric in rows {
+        let samples = subjects.iter().map(|(labels, subject)| (labels, (metric.source)(subject)));
         family(encoder, metric.name, metric.kind, metric.help, samples)?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The composition root: threads, tasks, channels, and the end of it all.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,8 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::args::Config;
-use crate::attribute::attribute;
+use crate::attribute::family::Allocation;
+use crate::attribute::{Grain, Terms, attribute};
 use crate::clock::Clock;
+use crate::cluster::{Cluster, Sources, View, devices};
 use crate::host::ProcRoot;
 use crate::labels::Schema;
 use crate::model::Missing;
@@ -32,8 +35,19 @@ use crate::{render, telemetry};
 /// What keeps the exporter from serving, or `--once` from printing; a driver that is not there
 /// keeps it from neither serving nor waiting for the driver.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    let Config { addresses, interval, max_age, schema, mock, library, procfs, once, debug } =
-        config;
+    let Config {
+        addresses,
+        interval,
+        max_age,
+        schema,
+        grain,
+        cluster,
+        mock,
+        library,
+        procfs,
+        once,
+        debug,
+    } = config;
     start_log(debug);
     let clock = Clock::start();
     let stage = mock.as_deref().map(Stage::set_up).transpose()?;
@@ -41,9 +55,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let procfs = procfs
         .or_else(|| stage.as_ref().map(Stage::procfs))
         .unwrap_or_else(|| PathBuf::from("/proc"));
+    let cluster = match &stage {
+        Some(stage) => Sources::staged(stage.directory())?,
+        None => cluster,
+    };
+    let schema = match &cluster {
+        // A simulated node has a name of its own.
+        Some(Sources { pods: Some((_, node)), .. }) if schema.node_name.is_empty() => {
+            schema.of_node(node.as_str())
+        }
+        _ => schema,
+    };
+    let proc_root = ProcRoot::new(Path::new(&procfs));
     let sampling = Sampling {
-        sampler: Sampler::new(clock, interval, library, ProcRoot::new(Path::new(&procfs)))?,
+        sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
+        cluster: cluster.map(|sources| Cluster::follow(sources, clock)).transpose()?,
+        proc_root,
         schema,
+        grain,
         clock,
         interval,
         max_age,
@@ -76,7 +105,10 @@ pub fn complain(error: &anyhow::Error) {
 
 struct Sampling {
     sampler: Sampler,
+    cluster: Option<Cluster>,
+    proc_root: ProcRoot,
     schema: Schema,
+    grain: Grain,
     clock: Clock,
     interval: Duration,
     max_age: Duration,
@@ -85,11 +117,35 @@ struct Sampling {
 
 impl Sampling {
     fn cycle(&mut self) -> Arc<Published> {
-        let snapshot = attribute(self.sampler.cycle(), &self.schema, self.max_age);
+        let snapshot = self.snapshot();
         telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
         let published = Arc::new(Published::new(snapshot));
         self.last = Some(Arc::clone(&published));
         published
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let sample = self.sampler.cycle();
+        let view =
+            self.cluster.as_mut().map(|cluster| cluster.view(devices(&sample), sample.at.mono));
+        let (sources, problems) = (Vec::new(), BTreeMap::new());
+        let terms = Terms {
+            schema: &self.schema,
+            max_age: self.max_age,
+            grain: self.grain,
+            directory: view.as_ref().map(View::directory).unwrap_or_default(),
+            allocation: view
+                .as_ref()
+                .map_or(Allocation::Nobody { cluster: false }, View::allocation),
+            host_pids: self.proc_root.in_init_pid_namespace(),
+            sources: view.as_ref().map_or(&sources, |view| &view.sources),
+            problems: view.as_ref().map_or(&problems, |view| &view.problems),
+        };
+        let snapshot = attribute(sample, &terms);
+        if let Some(cluster) = &self.cluster {
+            cluster.hasten(!snapshot.health.census.unresolved.is_empty());
+        }
+        snapshot
     }
 
     fn publish_until(
@@ -127,7 +183,7 @@ impl Sampling {
         if let Err(reason) = snapshot.ready() {
             bail!("nothing to read: {reason}");
         }
-        if snapshot.devices.is_empty() {
+        if snapshot.tables.devices.is_empty() {
             bail!("nothing to read: the driver is up and names no GPU");
         }
         let page = render::page(&Arc::new(snapshot.clone()))?;
@@ -140,7 +196,10 @@ fn settled(snapshot: &Snapshot) -> bool {
     use crate::sample::DriverState::{Down, Up};
     match &snapshot.health.driver {
         Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
-        Up(_) => snapshot.health.unidentified.values().all(|why| *why != Missing::Pending),
+        Up(_) => {
+            snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
+                && snapshot.health.sources.iter().all(|source| source.up)
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use self::events::Listener;
 use self::node::NodeReader;
 use crate::clock::Clock;
 use crate::host::ProcRoot;
-use crate::model::{Missing, Moment, NodeSample, XidRecord};
+use crate::model::{Missing, Moment, Reading, XidRecord};
 use crate::nvml::inventory::Driver;
 use crate::nvml::{LibraryError, Session};
 use crate::policy;
@@ -36,8 +36,8 @@ pub struct Sample {
     pub took: Duration,
     /// The session's state.
     pub driver: DriverState,
-    /// Node-wide readings and when they were taken.
-    pub node: Option<(NodeSample, Moment)>,
+    /// How many GPUs the driver counts, and when it was asked.
+    pub gpu_count: Option<(Reading, Moment)>,
     /// How long the driver's thread took over its last answer.
     pub node_took: Option<Duration>,
     /// GPUs in the order of their index.
@@ -100,7 +100,7 @@ pub struct Sampler {
     next_open: Duration,
     failures: u32,
     open_failures: BTreeMap<&'static str, u64>,
-    node: Option<(NodeSample, Moment)>,
+    gpu_count: Option<(Reading, Moment)>,
     node_asked: Moment,
     node_took: Option<Duration>,
     seats: Vec<Seat>,
@@ -134,7 +134,7 @@ impl Sampler {
             next_open: Duration::ZERO,
             failures: 0,
             open_failures: BTreeMap::new(),
-            node: None,
+            gpu_count: None,
             node_asked: clock.now(),
             node_took: None,
             seats: Vec::new(),
@@ -244,9 +244,9 @@ impl Sampler {
                 self.driver = DriverState::Up(driver);
             }
             node::Answer::Closed(error) => self.open_failed(&error, now),
-            node::Answer::Read(node) => {
-                self.node = Some((node, self.node_asked));
-                self.seat_new_gpus(node);
+            node::Answer::Read(count) => {
+                self.gpu_count = Some((count, self.node_asked));
+                self.seat_new_gpus(count);
             }
         }
     }
@@ -277,8 +277,8 @@ impl Sampler {
 
     /// Gives each GPU that is counted for the first time a thread of its own, which also finds out
     /// which GPU it is: that can hang like everything else.
-    fn seat_new_gpus(&mut self, node: NodeSample) {
-        let (Some(session), Ok(count)) = (self.session.clone(), node.gpu_count) else { return };
+    fn seat_new_gpus(&mut self, count: Reading) {
+        let (Some(session), Ok(count)) = (self.session.clone(), count) else { return };
         while f64::from(to_u32(self.seats.len())) < count {
             let index = to_u32(self.seats.len());
             let mut reader = DeviceReader::new(Arc::clone(&session), index, self.proc_root.clone());
@@ -298,7 +298,7 @@ impl Sampler {
             at,
             took: self.clock.now().mono.saturating_sub(at.mono),
             driver: self.driver_state(at.mono),
-            node: self.node,
+            gpu_count: self.gpu_count,
             node_took: self.node_took,
             gpus: self.seats.iter().map(Seat::sampled).collect(),
             xids: self.xids.clone(),
@@ -340,7 +340,7 @@ impl Sampler {
         for record in self.xids.values_mut() {
             record.listening = Err(Missing::Pending);
         }
-        self.node = None;
+        self.gpu_count = None;
         self.seats.clear();
         self.next_open = now.mono;
         self.driver = DriverState::Down { reason, detail: "the session has ended".to_owned() };
@@ -348,7 +348,7 @@ impl Sampler {
 
     fn over(&self) -> Option<&'static str> {
         let gone = |missing: Result<(), Missing>| missing == Err(Missing::DriverGone);
-        let count = self.node.map(|(node, _)| node.gpu_count);
+        let count = self.gpu_count.map(|(count, _)| count);
         let seats = f64::from(to_u32(self.seats.len()));
         if count.is_some_and(|count| gone(count.map(drop)))
             || self.seats.iter().any(|seat| seat.state().is_some_and(gone))

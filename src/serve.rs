@@ -137,6 +137,7 @@ fn metrics(site: &Site, gzip: bool) -> Response<Full<Bytes>> {
 }
 
 fn readiness(site: &Site) -> Response<Full<Bytes>> {
+    let mut warnings = Vec::new();
     let verdict = match site.published.borrow().as_deref() {
         None => Err("no sample yet".to_owned()),
         Some(published) => {
@@ -144,13 +145,19 @@ fn readiness(site: &Site) -> Response<Full<Bytes>> {
             if age > site.max_age {
                 Err(format!("the newest sample is {} s old", age.as_secs()))
             } else {
+                warnings = published.snapshot().warnings();
                 published.snapshot().ready()
             }
         }
     };
+    let warnings = warnings
+        .into_iter()
+        .fold(String::new(), |text, warning| text + "warning: " + &warning + "\n");
     match verdict {
-        Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+        Ok(()) => text(StatusCode::OK, format!("ready\n{warnings}")),
+        Err(reason) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n{warnings}"))
+        }
     }
 }
 

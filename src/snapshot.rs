@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::labels::Labels;
-use crate::model::{Discards, Gpu, Missing, Moment, ProcessSample, Reading};
+use crate::model::{Allotted, Discards, Gpu, Grant, Missing, Moment, Reading, Usage};
 use crate::sample::DriverState;
 
 /// One cycle's truth about the node.
@@ -15,16 +15,29 @@ pub struct Snapshot {
     pub at: Moment,
     /// Readings of the node, one per row of the catalogue's node slice.
     pub node: Entity,
-    /// Readings of each GPU, one per row of the device slice.
-    pub devices: Vec<Entity>,
-    /// Readings of each GPU, or of its instances while MIG is on, one per row of the instance slice.
-    pub instances: Vec<Entity>,
-    /// What each GPU's events tell, one per row of the event slice.
-    pub events: Vec<Entity>,
-    /// Processes by GPU and pid.
-    pub processes: Vec<(Labels, ProcessSample)>,
+    /// The series of devices, containers and processes.
+    pub tables: Tables,
     /// About the exporter itself.
     pub health: Health,
+}
+
+/// The series of devices, containers and processes.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// Readings of each GPU, one per row of the device slice.
+    pub devices: Vec<Entity>,
+    /// What each GPU's events tell, one per row of the event slice.
+    pub events: Vec<Entity>,
+    /// Readings of each GPU, or of its instances while MIG is on, one per row of the instance slice.
+    pub instances: Vec<Entity>,
+    /// What was given away of each GPU, or of its instances while MIG is on.
+    pub allocated: Vec<(Labels, Allotted)>,
+    /// What containers were given, by device.
+    pub containers: Vec<(Labels, Grant)>,
+    /// What processes use, by device and pid; or containers, by device.
+    pub processes: Vec<(Labels, Usage)>,
+    /// What processes use of a device that nobody gave them.
+    pub illegal: Vec<(Labels, Usage)>,
 }
 
 /// Something that has one reading per row of its slice of the catalogue.
@@ -55,6 +68,53 @@ pub struct Health {
     pub open_failures: BTreeMap<&'static str, u64>,
     /// Threads of earlier sessions that still wait for the driver.
     pub abandoned: usize,
+    /// How well it is known whose the processes are.
+    pub census: Census,
+    /// Whether the exporter is in the machine's first PID namespace, where that is known.
+    pub host_pids: Option<bool>,
+    /// The sources of the cluster's knowledge.
+    pub sources: Vec<SourceHealth>,
+    /// Pods of this node, if all are known.
+    pub pods: Option<u64>,
+    /// Allocations that could not be understood, by reason.
+    pub problems: BTreeMap<&'static str, u64>,
+}
+
+/// A source of the cluster's knowledge.
+#[derive(Clone, Debug)]
+pub struct SourceHealth {
+    /// Its name.
+    pub name: &'static str,
+    /// It answered the last question.
+    pub up: bool,
+    /// How old its last word is.
+    pub age: Option<Duration>,
+    /// Failures by reason.
+    pub failures: Vec<(&'static str, u64)>,
+}
+
+/// How well it is known whose the processes on GPUs are.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Processes whose owner is known, by how and what.
+    pub attributed: BTreeMap<(&'static str, &'static str), u64>,
+    /// Processes that are in no family, by reason.
+    pub unresolved: BTreeMap<&'static str, u64>,
+    /// Where the framebuffer is.
+    pub balances: Vec<Balanced>,
+}
+
+/// Where the framebuffer of a GPU or a GPU instance is.
+#[derive(Clone, Debug)]
+pub struct Balanced {
+    /// The GPU's index.
+    pub gpu: u32,
+    /// The GPU's UUID.
+    pub uuid: Arc<str>,
+    /// The GPU instance, while MIG is on.
+    pub instance: Option<u32>,
+    /// Who holds how many bytes; in all, the framebuffer used.
+    pub balance: [(&'static str, i64); 5],
 }
 
 /// One GPU's health.
@@ -84,10 +144,8 @@ impl Snapshot {
     #[must_use]
     pub fn withheld(&self) -> Self {
         let mut snapshot = self.clone();
-        snapshot.devices.clear();
-        snapshot.instances.clear();
-        snapshot.events.clear();
-        snapshot.processes.clear();
+        snapshot.tables = Tables::default();
+        snapshot.health.census = Census::default();
         snapshot.node.readings.fill(Err(Missing::Hung));
         snapshot
     }
@@ -113,6 +171,29 @@ impl Snapshot {
         Err(known.chain(unknown).collect::<Vec<_>>().join("; "))
     }
 }
+
+impl Snapshot {
+    /// What an operator should know although scrapes are good, as sentences.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.health.host_pids == Some(false) {
+            warnings.push(HIDDEN_PROCESSES.to_owned());
+        }
+        let down = self.health.sources.iter().filter(|source| !source.up);
+        warnings.extend(down.map(|source| {
+            let since = source.age.map_or("has never answered".to_owned(), |age| {
+                format!("has not answered for {} s; what it said last is kept", age.as_secs())
+            });
+            format!("{} {since}", source.name)
+        }));
+        warnings
+    }
+}
+
+/// What it means to be in another PID namespace than the machine's first.
+pub const HIDDEN_PROCESSES: &str = "not in the host's PID namespace: the driver hides processes, and \
+     no container is called idle; set hostPID: true";
 
 impl GpuHealth {
     fn sentence(&self) -> String {

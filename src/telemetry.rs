@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use tracing::{info, warn};
 
-use crate::catalog::{DEVICE, OwnSeries};
+use crate::catalog::DEVICE;
+use crate::catalog::own::OwnSeries;
 use crate::model::{Missing, Moment, Reading};
 use crate::nvml::inventory::Driver;
 use crate::sample::DriverState;
-use crate::snapshot::{GpuHealth, Health, Snapshot};
+use crate::snapshot::{Balanced, GpuHealth, HIDDEN_PROCESSES, Health, Snapshot, SourceHealth};
 
 /// Label values of one sample, in the order of the row's keys, and its value.
 pub type OwnSample = (Vec<String>, f64);
@@ -37,6 +38,21 @@ pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
             gpu.discards.iter().map(|(reason, n)| (reason.reason(), n)).collect()
         }),
         OwnSeries::XidEvents => xid_events(health),
+        OwnSeries::HostPidNamespace => {
+            health.host_pids.map_or_else(Vec::new, |host_pids| one(flag(host_pids)))
+        }
+        OwnSeries::Attributed => {
+            let count = |((source, result), n): (&(&str, &str), &u64)| {
+                (vec![(*source).to_owned(), (*result).to_owned()], float(*n))
+            };
+            health.census.attributed.iter().map(count).collect()
+        }
+        OwnSeries::Unresolved => by_reason(&health.census.unresolved),
+        OwnSeries::Framebuffer => health.census.balances.iter().flat_map(framebuffer).collect(),
+        OwnSeries::SourceContact => source_contact(snapshot),
+        OwnSeries::SourceFailures => source_failures(health),
+        OwnSeries::Pods => health.pods.map_or_else(Vec::new, |n| one(float(n))),
+        OwnSeries::AllocationProblems => by_reason(&health.problems),
         OwnSeries::GpuUnidentified => health
             .unidentified
             .iter()
@@ -89,8 +105,10 @@ fn source_up(health: &Health) -> Vec<OwnSample> {
     let known = health.gpus.iter().map(|gpu| (gpu.gpu.index, gpu.answered && gpu.state.is_ok()));
     let unknown = health.unidentified.keys().map(|gpu| (*gpu, false));
     let gpus: BTreeMap<u32, bool> = known.chain(unknown).collect();
+    let cluster = health.sources.iter().map(|source| (source.name.to_owned(), source.up));
     std::iter::once(driver)
         .chain(gpus.into_iter().map(|(gpu, up)| (source_name(gpu), up)))
+        .chain(cluster)
         .map(|(name, up)| (vec![name], flag(up)))
         .collect()
 }
@@ -126,6 +144,35 @@ fn per_gpu_and_reason(
     health.gpus.iter().flat_map(of).collect()
 }
 
+#[expect(clippy::cast_precision_loss, reason = "no GPU has 2^53 bytes")]
+fn framebuffer(balanced: &Balanced) -> Vec<OwnSample> {
+    let instance = balanced.instance.map(|gi| gi.to_string()).unwrap_or_default();
+    let of = |(owner, bytes): &(&str, i64)| {
+        let gpu = balanced.gpu.to_string();
+        let labels = [gpu, balanced.uuid.to_string(), instance.clone(), (*owner).to_owned()];
+        (labels.to_vec(), *bytes as f64)
+    };
+    balanced.balance.iter().map(of).collect()
+}
+
+fn source_contact(snapshot: &Snapshot) -> Vec<OwnSample> {
+    let sources = snapshot.health.sources.iter();
+    let of = |source: &SourceHealth| {
+        let at = seconds(snapshot.at) - source.age?.as_secs_f64();
+        Some((vec![source.name.to_owned()], at))
+    };
+    sources.filter_map(of).collect()
+}
+
+fn source_failures(health: &Health) -> Vec<OwnSample> {
+    let of = |source: &SourceHealth| {
+        let failed = source.failures.iter().filter(|(_, n)| *n > 0);
+        let labels = |reason: &str| vec![source.name.to_owned(), reason.to_owned()];
+        failed.map(|(reason, n)| (labels(reason), float(*n))).collect::<Vec<_>>()
+    };
+    health.sources.iter().flat_map(of).collect()
+}
+
 fn xid_events(health: &Health) -> Vec<OwnSample> {
     let of = |gpu: &GpuHealth| -> Vec<OwnSample> {
         let sample = |(xid, n): (&u32, &u64)| {
@@ -140,14 +187,18 @@ fn xid_events(health: &Health) -> Vec<OwnSample> {
 /// Logs what is different from the snapshot before; a state that lasts is logged once.
 pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
     log_driver(before.map(|snapshot| &snapshot.health.driver), &now.health.driver);
+    let hidden = |snapshot: &Snapshot| snapshot.health.host_pids == Some(false);
+    if hidden(now) && !before.is_some_and(hidden) {
+        warn!("{HIDDEN_PROCESSES}");
+    }
     for (position, gpu) in now.health.gpus.iter().enumerate() {
         let was = before.and_then(|snapshot| {
             let at = snapshot.health.gpus.iter().position(|g| g.gpu.uuid == gpu.gpu.uuid)?;
-            Some((&snapshot.health.gpus.get(at)?.state, &snapshot.devices.get(at)?.readings))
+            Some((&snapshot.health.gpus.get(at)?.state, &snapshot.tables.devices.get(at)?.readings))
         });
         log_gpu(was.map(|(state, _)| *state), gpu);
         log_xids(before, gpu);
-        if let (Ok(()), Some(device)) = (gpu.state, now.devices.get(position)) {
+        if let (Ok(()), Some(device)) = (gpu.state, now.tables.devices.get(position)) {
             log_readings(gpu, was.map(|(_, readings)| readings.as_slice()), &device.readings);
         }
     }
@@ -199,7 +250,8 @@ fn log_readings(gpu: &GpuHealth, before: Option<&[Reading]>, now: &[Reading]) {
         let (gpu, uuid, series) = (gpu.gpu.index, &*gpu.gpu.uuid, metric.name);
         match (was.map(Result::err), reading.err()) {
             (Some(was), is) if was == is => {}
-            (None, None) | (_, Some(Missing::Unsupported | Missing::Pending)) => {}
+            (None | Some(Some(Missing::Unsupported | Missing::Pending)), None)
+            | (_, Some(Missing::Unsupported | Missing::Pending)) => {}
             (_, Some(reason)) => {
                 warn!(gpu, uuid, series, symbol = metric.symbol, %reason, "reading is missing");
             }

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["sample"],
     &["snapshot"],
     &["attribute", "telemetry"],
+    &["cluster"],
     &["render"],
     &["publish"],
     &["serve", "args"],

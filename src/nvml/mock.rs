@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::{LibraryError, raw};
 
-/// A directory with a `libnvidia-ml.so.1` and a `proc`; removed when dropped.
+/// A directory with a `libnvidia-ml.so.1`, a `proc` and, where the scenario has one, a cluster;
+/// removed when dropped.
 pub struct Stage {
     directory: TempDir,
 }
@@ -27,6 +28,12 @@ impl Stage {
         let library = beside_executable("libmock_nvml.so").map_err(LibraryError::Stage)?;
         raw::stage::stage_mock(&library, scenario, directory.path())?;
         Ok(Self { directory })
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The library to load.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::cells::{Cell, Cells};
-use super::part::{PartReader, PartSample, Tools};
+use super::part::{PartReader, PartSample, People, Tools};
 use super::ring::RingCursor;
 use crate::catalog::{self, DEVICE};
 use crate::host::ProcRoot;
+use crate::host::placements::Placements;
 use crate::model::{Discards, Gpu, MigDevice, Missing, Moment};
 use crate::nvml::Session;
 use crate::nvml::probe::Probe;
@@ -75,6 +76,7 @@ pub struct DeviceReader {
     cells: Cells,
     parts: Vec<PartReader>,
     mig: Mig,
+    placements: Placements,
     discards: Discards,
     down: bool,
 }
@@ -103,6 +105,7 @@ impl DeviceReader {
             cells: Cells::new(DEVICE),
             parts: Vec::new(),
             mig: Mig::Unknown,
+            placements: Placements::default(),
             discards: Discards::default(),
             down: false,
         }
@@ -240,11 +243,12 @@ impl DeviceReader {
     }
 
     fn sample_parts(&mut self, now: Moment) -> Vec<PartSample> {
+        self.placements.begin(now.mono);
         let window = self.ring.close();
         let window = window.as_ref().map_err(|missing| *missing);
         let mut tools = Tools {
             session: &self.session,
-            proc_root: &self.proc_root,
+            people: People { root: &self.proc_root, placements: &mut self.placements },
             discards: &mut self.discards,
         };
         self.parts.iter_mut().map(|part| part.sample(now, window, &mut tools)).collect()

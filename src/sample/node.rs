@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::host::ProcRoot;
-use crate::model::NodeSample;
+use crate::model::Reading;
 use crate::nvml::inventory::Driver;
 use crate::nvml::{LibraryError, Session};
 
@@ -28,8 +28,8 @@ pub enum Answer {
     },
     /// No session.
     Closed(LibraryError),
-    /// The state of the open session.
-    Read(NodeSample),
+    /// How many GPUs the open session counts.
+    Read(Reading),
 }
 
 /// Opens the driver and counts its GPUs.
@@ -49,9 +49,7 @@ impl NodeReader {
     /// Answers one question.
     pub fn answer(&mut self, question: Question) -> Answer {
         match (question, &self.session) {
-            (Question::Read, Some(session)) => {
-                Answer::Read(NodeSample { gpu_count: session.gpu_count().map(f64::from) })
-            }
+            (Question::Read, Some(session)) => Answer::Read(session.gpu_count().map(f64::from)),
             (Question::Open, _) | (Question::Read, None) => self.open(),
         }
     }

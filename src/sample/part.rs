@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::cells::{Cell, Cells};
-use super::processes::{ProcessTable, RunningLists};
+use super::processes::{Census, ProcessTable, RunningLists};
 use super::ring::Window;
 use crate::catalog::INSTANCE;
-use crate::host::ProcRoot;
-use crate::model::{Discards, MigDevice, Missing, Moment, ProcessSample};
+use crate::host::placements::Placements;
+use crate::host::{Identity, ProcRoot};
+use crate::model::{Discard, Discards, Listing, MigDevice, Missing, Moment, Placement, ProcessId};
 use crate::nvml::Session;
 use crate::nvml::probe::Probe;
 use crate::nvml::raw::Handle;
+use crate::nvml::raw::memory::Memory;
 use crate::nvml::raw::processes::{ProcessBuffers, ProcessList, running_processes};
 
 /// What one part answered in one cycle.
@@ -21,8 +23,12 @@ pub struct PartSample {
     /// One cell per row of [`INSTANCE`], in its order; empty for a MIG device whose framebuffer is
     /// told by another one of the same GPU instance.
     pub cells: Vec<Cell>,
-    /// Its processes, unless a list failed.
-    pub processes: Result<Vec<ProcessSample>, Missing>,
+    /// Its framebuffer.
+    pub framebuffer: Result<Memory, Missing>,
+    /// Who is on it, unless a list failed.
+    pub listing: Result<Listing, Missing>,
+    /// Whether the utilization of its processes is known; one without a row was idle then.
+    pub utilization: Result<(), Missing>,
 }
 
 /// Reads one part and remembers what has to outlive a cycle.
@@ -40,9 +46,31 @@ pub struct Tools<'a> {
     /// The session that the handles belong to.
     pub session: &'a Session,
     /// Where processes are looked up.
-    pub proc_root: &'a ProcRoot,
+    pub people: People<'a>,
     /// Where rows that are not believed are counted.
     pub discards: &'a mut Discards,
+}
+
+/// The processes under a proc root.
+pub struct People<'a> {
+    /// The proc root.
+    pub root: &'a ProcRoot,
+    /// Where they run, as far as remembered.
+    pub placements: &'a mut Placements,
+}
+
+impl Census for People<'_> {
+    fn identify(&mut self, pid: u32) -> Result<Identity, Discard> {
+        self.root.identify(pid)
+    }
+
+    fn place(&mut self, id: ProcessId) -> Result<Arc<Placement>, Discard> {
+        self.placements.of(id, |id| self.root.placement(id))
+    }
+
+    fn departed(&self, pid: u32) -> Option<Arc<Placement>> {
+        Some(self.placements.departed(pid)?.1)
+    }
 }
 
 impl PartReader {
@@ -90,18 +118,17 @@ impl PartReader {
         if self.owns_framebuffer {
             self.cells.read(&probe, now.mono);
         }
-        let total = probe.memory().ok().map(|memory| memory.total);
+        let framebuffer = probe.memory();
+        let total = framebuffer.ok().map(|memory| memory.total);
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
         let lists = self.lists(tools.session, total);
-        let processes = self.processes.merge(
-            lists,
-            window,
-            total,
-            |pid| tools.proc_root.identify(pid),
-            tools.discards,
-        );
+        let listing = self.processes.merge(lists, window, total, now.mono, &mut tools.people);
+        for residue in listing.iter().flat_map(|listing| &listing.residues) {
+            tools.discards.count(residue.why);
+        }
         let cells = if self.owns_framebuffer { self.cells.to_vec() } else { Vec::new() };
-        PartSample { mig: self.mig.clone(), cells, processes }
+        let utilization = window.map(|_| ());
+        PartSample { mig: self.mig.clone(), cells, framebuffer, listing, utilization }
     }
 
     fn lists(&mut self, session: &Session, total: Option<u64>) -> RunningLists {

@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ring::Window;
 use crate::host::Identity;
 use crate::model::{
-    Discard, Discards, EngineShares, Missing, ProcessId, ProcessKind, ProcessSample,
+    Discard, EngineShares, Listing, Missing, Placement, ProcessId, ProcessKind, ProcessSample,
+    Residue, Usage,
 };
-use crate::nvml::probe::mebibytes;
 use crate::nvml::raw::processes::RunningProcess;
-use crate::policy::PID_MAX;
+use crate::policy::{PID_MAX, is_mps_server};
 
 /// The three lists of one device, as they were answered.
 pub struct RunningLists {
@@ -28,6 +29,7 @@ struct Face {
     id: ProcessId,
     name: Arc<str>,
     kind: ProcessKind,
+    seen: Duration,
 }
 
 /// The processes that one device is known to run.
@@ -36,8 +38,26 @@ pub struct ProcessTable {
     faces: HashMap<u32, Face>,
 }
 
+/// Who the pids of a node are.
+pub trait Census {
+    /// Who `pid` is at present.
+    ///
+    /// # Errors
+    /// Why it is nobody to be told of.
+    fn identify(&mut self, pid: u32) -> Result<Identity, Discard>;
+
+    /// Where a living process runs.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    fn place(&mut self, id: ProcessId) -> Result<Arc<Placement>, Discard>;
+
+    /// Where the process ran that had `pid` until a moment ago.
+    fn departed(&self, pid: u32) -> Option<Arc<Placement>>;
+}
+
 impl ProcessTable {
-    /// One line per living process of the device, in the order of their pids.
+    /// Who is on the device, one entry for each pid.
     ///
     /// `total` is the device's framebuffer in bytes, where known.
     ///
@@ -48,57 +68,63 @@ impl ProcessTable {
         lists: RunningLists,
         window: Result<&Window, Missing>,
         total: Option<u64>,
-        identify: impl Fn(u32) -> Result<Identity, Discard>,
-        discards: &mut Discards,
-    ) -> Result<Vec<ProcessSample>, Missing> {
-        let running = running(lists, total, discards)?;
+        now: Duration,
+        census: &mut impl Census,
+    ) -> Result<Listing, Missing> {
+        let (running, mut residues) = running(lists, total)?;
         let mut faces = HashMap::with_capacity(running.len());
-        let mut samples = Vec::with_capacity(running.len());
+        let mut processes = Vec::with_capacity(running.len());
         for (pid, entry) in running {
-            let found = match identify(pid) {
+            let memory = entry.memory.ok_or(Missing::Unsupported);
+            let found = match census.identify(pid) {
                 Ok(found) => found,
-                Err(reason) => {
-                    discards.count(reason);
+                Err(why) => {
+                    residues.push(Residue { why, placement: census.departed(pid), memory });
                     continue;
                 }
             };
-            let (face, reused) = self.recognise(found, entry.kind);
-            samples.push(ProcessSample {
+            let (face, reused) = self.recognise(found, entry.kind, now);
+            processes.push(ProcessSample {
                 id: face.id,
                 name: Arc::clone(&face.name),
                 kind: face.kind,
-                memory: entry.memory.map(mebibytes).ok_or(Missing::Unsupported),
-                utilization: utilization(face.kind, reused, window, pid),
+                seen: face.seen,
+                placement: census.place(face.id),
+                usage: Usage { memory, utilization: utilization(&face, reused, window) },
             });
             faces.insert(pid, face);
         }
         self.faces = faces;
-        samples.sort_unstable_by_key(|sample| sample.id);
-        Ok(samples)
+        processes.sort_unstable_by_key(|process| process.id);
+        Ok(Listing { processes, residues })
     }
 
     /// The face that the process had before, or its first one; and whether its pid belonged to
     /// another process until now.
-    fn recognise(&self, identity: Identity, kind: ProcessKind) -> (Face, bool) {
+    fn recognise(&self, identity: Identity, kind: ProcessKind, now: Duration) -> (Face, bool) {
         match self.faces.get(&identity.id.pid) {
             Some(face) if face.id == identity.id => (face.clone(), false),
-            other => (Face { id: identity.id, name: identity.name, kind }, other.is_some()),
+            other => {
+                let face = Face { id: identity.id, name: identity.name, kind, seen: now };
+                (face, other.is_some())
+            }
         }
     }
 }
 
-/// The ring knows pids only: the rows of a reused one may be its predecessor's.
+/// The ring knows pids only: the rows of a reused one may be its predecessor's. Whose the work of MPS
+/// clients is in it, the clients' or their server's, is not settled.
 fn utilization(
-    kind: ProcessKind,
+    face: &Face,
     reused: bool,
     window: Result<&Window, Missing>,
-    pid: u32,
 ) -> Result<EngineShares, Missing> {
-    match kind {
+    match face.kind {
         ProcessKind::Mps => Err(Missing::Unsupported),
+        _ if is_mps_server(&face.name) => Err(Missing::Unsupported),
         _ if reused => Err(Missing::Pending),
         ProcessKind::Compute | ProcessKind::Graphics | ProcessKind::ComputeAndGraphics => {
-            Ok(window?.shares(pid))
+            Ok(window?.shares(face.id.pid))
         }
     }
 }
@@ -108,33 +134,42 @@ struct Entry {
     memory: Option<u64>,
 }
 
+/// The entries by pid, and those that cannot be true.
 fn running(
     lists: RunningLists,
     total: Option<u64>,
-    discards: &mut Discards,
-) -> Result<HashMap<u32, Entry>, Missing> {
+) -> Result<(HashMap<u32, Entry>, Vec<Residue>), Missing> {
     let mut running: HashMap<u32, Entry> = HashMap::new();
+    let mut residues = Vec::new();
     for (list, kind) in [
         (lists.compute, ProcessKind::Compute),
         (lists.graphics, ProcessKind::Graphics),
         (lists.mps, ProcessKind::Mps),
     ] {
         for process in known(list)? {
-            if process.pid == 0 || process.pid > PID_MAX {
-                discards.count(Discard::Pid);
-                continue;
+            match impossible(&process, total) {
+                Some(why) => {
+                    let memory = Err(Missing::Invalid);
+                    residues.push(Residue { why, placement: None, memory });
+                }
+                None => {
+                    running
+                        .entry(process.pid)
+                        .and_modify(|entry| entry.add(kind, process.memory))
+                        .or_insert(Entry { kind, memory: process.memory });
+                }
             }
-            if matches!((process.memory, total), (Some(held), Some(total)) if held > total) {
-                discards.count(Discard::Memory);
-                continue;
-            }
-            running
-                .entry(process.pid)
-                .and_modify(|entry| entry.add(kind, process.memory))
-                .or_insert(Entry { kind, memory: process.memory });
         }
     }
-    Ok(running)
+    Ok((running, residues))
+}
+
+fn impossible(process: &RunningProcess, total: Option<u64>) -> Option<Discard> {
+    if process.pid == 0 || process.pid > PID_MAX {
+        return Some(Discard::Pid);
+    }
+    let too_much = matches!((process.memory, total), (Some(held), Some(total)) if held > total);
+    too_much.then_some(Discard::Memory)
 }
 
 /// A list that this device does not have is an empty one.
@@ -164,6 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     const GIB: u64 = 1 << 30;
+    const NOW: Duration = Duration::from_secs(9);
 
     fn process(pid: u32, memory: u64) -> RunningProcess {
         RunningProcess { pid, memory: Some(memory) }
@@ -177,14 +213,33 @@ mod tests {
         }
     }
 
-    fn alive(started: u64) -> impl Fn(u32) -> Result<Identity, Discard> {
-        move |pid| Ok(Identity { id: ProcessId { pid, started }, name: "python".into() })
+    /// Everybody lives since `started` and is called `name`, or nobody lives.
+    struct Everybody {
+        alive: Result<(u64, &'static str), Discard>,
+    }
+
+    impl Census for Everybody {
+        fn identify(&mut self, pid: u32) -> Result<Identity, Discard> {
+            let (started, name) = self.alive?;
+            Ok(Identity { id: ProcessId { pid, started }, name: name.into() })
+        }
+
+        fn place(&mut self, _: ProcessId) -> Result<Arc<Placement>, Discard> {
+            Ok(Arc::new(Placement::Host))
+        }
+
+        fn departed(&self, pid: u32) -> Option<Arc<Placement>> {
+            (pid == 6).then(|| Arc::new(Placement::Host))
+        }
+    }
+
+    fn alive(started: u64) -> Everybody {
+        Everybody { alive: Ok((started, "python")) }
     }
 
     fn merge(table: &mut ProcessTable, lists: RunningLists, started: u64) -> Vec<ProcessSample> {
         let window = Window::default();
-        let mut discards = Discards::default();
-        table.merge(lists, Ok(&window), None, alive(started), &mut discards).unwrap()
+        table.merge(lists, Ok(&window), None, NOW, &mut alive(started)).unwrap().processes
     }
 
     #[test]
@@ -193,74 +248,61 @@ mod tests {
         let samples = merge(&mut ProcessTable::default(), lists(&both, &both), 1);
         assert_eq!(samples.len(), 1);
         assert_eq!(samples[0].kind, ProcessKind::ComputeAndGraphics);
-        assert_eq!(samples[0].memory, Ok(1024.0));
+        assert_eq!(samples[0].usage.memory, Ok(GIB));
     }
 
     #[test]
     fn a_listed_process_without_a_row_is_idle_not_unknown() {
         let samples = merge(&mut ProcessTable::default(), lists(&[process(7, GIB)], &[]), 1);
-        assert_eq!(samples[0].utilization, Ok(EngineShares::default()));
+        assert_eq!(samples[0].usage.utilization, Ok(EngineShares::default()));
     }
 
     #[test]
     fn utilization_is_withheld_where_the_window_is() {
         let mut table = ProcessTable::default();
-        let samples = table
-            .merge(
-                lists(&[process(7, GIB)], &[]),
-                Err(Missing::Pending),
-                None,
-                alive(1),
-                &mut Discards::default(),
-            )
-            .unwrap();
-        assert_eq!(samples[0].utilization, Err(Missing::Pending));
-        assert_eq!(samples[0].memory, Ok(1024.0));
-    }
-
-    #[test]
-    fn an_mps_client_has_memory_and_no_utilization() {
-        let mut running = lists(&[], &[]);
-        running.mps = Ok(vec![process(7, GIB)]);
-        let samples = merge(&mut ProcessTable::default(), running, 1);
-        assert_eq!(samples[0].kind, ProcessKind::Mps);
-        assert_eq!(samples[0].utilization, Err(Missing::Unsupported));
-        assert_eq!(samples[0].memory, Ok(1024.0));
+        let list = lists(&[process(7, GIB)], &[]);
+        let listing = table.merge(list, Err(Missing::Pending), None, NOW, &mut alive(1)).unwrap();
+        let usage = Usage { memory: Ok(GIB), utilization: Err(Missing::Pending) };
+        assert_eq!(listing.processes[0].usage, usage);
     }
 
     #[test]
     fn memory_that_the_driver_does_not_tell_is_absent() {
-        let silent = [RunningProcess { pid: 7, memory: None }];
-        let samples = merge(&mut ProcessTable::default(), lists(&silent, &[]), 1);
-        assert_eq!(samples[0].memory, Err(Missing::Unsupported));
+        let untold = RunningProcess { pid: 7, memory: None };
+        let samples = merge(&mut ProcessTable::default(), lists(&[untold], &[]), 1);
+        assert_eq!(samples[0].usage.memory, Err(Missing::Unsupported));
     }
 
     #[test]
-    fn one_failed_list_withholds_everybody() {
-        let mut running = lists(&[process(7, GIB)], &[]);
-        running.graphics = Err(Missing::Denied);
+    fn a_failed_list_leaves_nobody() {
+        let failed = RunningLists { graphics: Err(Missing::Failed(999)), ..lists(&[], &[]) };
         let window = Window::default();
-        let merged = ProcessTable::default().merge(
-            running,
-            Ok(&window),
-            None,
-            alive(1),
-            &mut Discards::default(),
-        );
-        assert_eq!(merged, Err(Missing::Denied));
+        let merged = ProcessTable::default().merge(failed, Ok(&window), None, NOW, &mut alive(1));
+        assert_eq!(merged, Err(Missing::Failed(999)));
     }
 
     #[test]
-    fn labels_are_frozen_at_first_sight() {
+    fn neither_mps_clients_nor_their_server_are_told_what_they_use() {
+        let running =
+            RunningLists { mps: Ok(vec![process(8, GIB)]), ..lists(&[process(7, GIB)], &[]) };
+        let mut census = Everybody { alive: Ok((1, "nvidia-cuda-mps")) };
+        let window = Window::default();
+        let listing =
+            ProcessTable::default().merge(running, Ok(&window), None, NOW, &mut census).unwrap();
+        let told: Vec<_> = listing.processes.iter().map(|p| p.usage.utilization).collect();
+        assert_eq!(told, [Err(Missing::Unsupported), Err(Missing::Unsupported)]);
+    }
+
+    #[test]
+    fn a_face_is_frozen_at_first_sight() {
         let mut table = ProcessTable::default();
-        let first = merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
-        let renamed =
-            |pid| Ok(Identity { id: ProcessId { pid, started: 1 }, name: "renamed".into() });
+        merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
         let window = Window::default();
+        let mut renamed = Everybody { alive: Ok((1, "renamed")) };
         let both = lists(&[process(7, GIB)], &[process(7, GIB)]);
-        let second =
-            table.merge(both, Ok(&window), None, renamed, &mut Discards::default()).unwrap();
-        assert_eq!((&second[0].name, second[0].kind), (&first[0].name, first[0].kind));
+        let listing = table.merge(both, Ok(&window), None, 2 * NOW, &mut renamed).unwrap();
+        let later = &listing.processes[0];
+        assert_eq!((&*later.name, later.kind, later.seen), ("python", ProcessKind::Compute, NOW));
     }
 
     #[test]
@@ -268,26 +310,31 @@ mod tests {
         let mut table = ProcessTable::default();
         merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
         let successor = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
-        assert_eq!(successor[0].utilization, Err(Missing::Pending));
+        assert_eq!(successor[0].usage.utilization, Err(Missing::Pending));
         let settled = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
-        assert_eq!(settled[0].utilization, Ok(EngineShares::default()));
+        assert_eq!(settled[0].usage.utilization, Ok(EngineShares::default()));
     }
 
     #[test]
-    fn impossible_and_dead_entries_are_counted_and_dropped() {
+    fn what_is_no_process_is_told_apart_and_keeps_its_memory() {
         let entries = [process(0, 1), process(u32::MAX, 1), process(5, 2 * GIB), process(6, 1)];
         let window = Window::default();
-        let mut discards = Discards::default();
-        let merged = ProcessTable::default().merge(
-            lists(&entries, &[]),
-            Ok(&window),
-            Some(GIB),
-            |_| Err(Discard::Gone),
-            &mut discards,
+        let mut nobody = Everybody { alive: Err(Discard::Gone) };
+        let listing = ProcessTable::default()
+            .merge(lists(&entries, &[]), Ok(&window), Some(GIB), NOW, &mut nobody)
+            .unwrap();
+        assert_eq!(listing.processes, []);
+        let invalid = |why| Residue { why, placement: None, memory: Err(Missing::Invalid) };
+        let departed = Some(Arc::new(Placement::Host));
+        assert_eq!(
+            listing.residues,
+            [
+                invalid(Discard::Pid),
+                invalid(Discard::Pid),
+                invalid(Discard::Memory),
+                Residue { why: Discard::Gone, placement: departed, memory: Ok(1) },
+            ]
         );
-        assert_eq!(merged, Ok(Vec::new()));
-        let counted: Vec<_> = discards.iter().filter(|(_, n)| *n > 0).collect();
-        assert_eq!(counted, [(Discard::Pid, 2), (Discard::Memory, 1), (Discard::Gone, 1)]);
     }
 
     proptest! {
@@ -303,13 +350,13 @@ mod tests {
             let running =
                 RunningLists { compute: list(compute), graphics: list(graphics), mps: list(mps) };
             let window = Window::default();
-            let samples = ProcessTable::default()
-                .merge(running, Ok(&window), Some(3 * GIB), alive(1), &mut Discards::default())
+            let listing = ProcessTable::default()
+                .merge(running, Ok(&window), Some(3 * GIB), NOW, &mut alive(1))
                 .unwrap();
-            let mut pids: Vec<_> = samples.iter().map(|sample| sample.id.pid).collect();
+            let mut pids: Vec<_> = listing.processes.iter().map(|p| p.id.pid).collect();
             pids.dedup();
-            prop_assert_eq!(pids.len(), samples.len());
-            prop_assert!(samples.iter().all(|sample| sample.memory.unwrap() <= 3.0 * 1024.0));
+            prop_assert_eq!(pids.len(), listing.processes.len());
+            prop_assert!(listing.processes.iter().all(|p| p.usage.memory.unwrap() <= 3 * GIB));
         }
     }
 }

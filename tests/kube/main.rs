@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a test fails by panicking"
@@ -12,6 +13,7 @@ mod grpc;
 mod http;
 mod kubelet;
 mod lists;
+mod recorded;
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@
 )]
 
 mod clients;
+mod cluster;
 mod command;
 mod events;
 mod exporter;

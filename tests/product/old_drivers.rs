@@ -23,8 +23,10 @@ fn a_driver_that_writes_wide_rows_is_read_by_its_older_lists() {
     let held = by_process(&page, "DCGM_CUSTOM_PROCESS_MEM_USED");
     let workers = (5101..5109).map(|pid| (pid, 3072.0));
     let clients = (5210..5213).map(|pid| (pid, 2048.0));
-    let truth: BTreeMap<u32, f64> = workers.chain([(5201, 30.0)]).chain(clients).collect();
+    let truth: BTreeMap<u32, f64> = workers.chain(clients).collect();
     assert_eq!(held, truth);
+    let server = ["gpu=\"1\"", "owner=\"mps_server\""];
+    assert_eq!(value(&page, "nvml_exporter_framebuffer_bytes", &server), Some(31_457_280.0));
     assert_eq!(series(&page, "nvml_exporter_discarded_rows_total"), Vec::<&str>::new());
 }
 

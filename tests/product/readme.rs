@@ -4,7 +4,10 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use nvml_exporter::catalog::{DEVICE, EVENT, INSTANCE, Kind, Metric, NODE, OWN, PROCESS};
+use nvml_exporter::catalog::own::OWN;
+use nvml_exporter::catalog::{
+    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
+};
 use nvml_exporter::policy::{SLOW_TIER, Tier};
 
 use crate::exporter::run;
@@ -71,7 +74,13 @@ fn readme_says_what_the_program_says() {
     for metric in INSTANCE {
         row(&mut table, "device or MIG instance", metric);
     }
-    for metric in PROCESS {
+    for metric in ALLOTTED {
+        row(&mut table, "device or MIG instance", metric);
+    }
+    for metric in CONTAINER {
+        row(&mut table, "container", metric);
+    }
+    for metric in PROCESS.iter().chain(ILLEGAL) {
         row(&mut table, "process", metric);
     }
     check("series", &table);

@@ -1,0 +1,222 @@
+//! The processes of one part: whose they are, where they are told, and who is idle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::conservation::{Bucket, Ledger};
+use super::device::device;
+use super::family::{Allocation, Family, family};
+use super::owner::{Holder, Owner, Unresolved};
+use super::{Grain, Terms};
+use crate::labels::{Face, Subject};
+use crate::model::{AllocateMode, EngineShares, Gpu, Listing, ProcessSample, Residue, Usage};
+use crate::policy::is_mps_server;
+use crate::sample::part::PartSample;
+use crate::snapshot::{Census, Tables};
+
+/// One part and who is on it.
+pub(super) struct People<'a> {
+    terms: &'a Terms<'a>,
+    gpu: &'a Gpu,
+    part: &'a PartSample,
+    now: Duration,
+    census: &'a mut Census,
+    /// Containers that the driver lists a process of.
+    busy: BTreeSet<Holder>,
+    /// Something is listed of which nobody knows whose it is.
+    doubt: bool,
+    told: Vec<Usage>,
+    sums: BTreeMap<(Kinship, Option<Holder>), Usage>,
+}
+
+/// A family and a mode, as a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kinship {
+    Process(AllocateMode),
+    Illegal,
+}
+
+impl<'a> People<'a> {
+    /// Nobody yet.
+    pub(super) fn new(
+        terms: &'a Terms<'a>,
+        gpu: &'a Gpu,
+        part: &'a PartSample,
+        now: Duration,
+        census: &'a mut Census,
+    ) -> Self {
+        Self {
+            terms,
+            gpu,
+            part,
+            now,
+            census,
+            busy: BTreeSet::new(),
+            doubt: false,
+            told: Vec::new(),
+            sums: BTreeMap::new(),
+        }
+    }
+
+    /// Tells of everybody who is listed, and of those who could be and are not.
+    pub(super) fn tell(&mut self, listing: &Listing, tables: &mut Tables) -> Ledger {
+        let mut ledger = Ledger::default();
+        for process in &listing.processes {
+            self.tell_process(process, &mut ledger, tables);
+        }
+        for residue in &listing.residues {
+            self.book_residue(residue, &mut ledger);
+        }
+        self.tell_sums(tables);
+        self.tell_idle(tables);
+        ledger
+    }
+
+    /// What has been told of.
+    pub(super) fn told(&self) -> &[Usage] {
+        &self.told
+    }
+
+    fn tell_process(&mut self, process: &ProcessSample, ledger: &mut Ledger, tables: &mut Tables) {
+        let (owner, evidence) = match &process.placement {
+            Ok(placement) => self.terms.directory.owner(placement),
+            Err(discard) => (Owner::Unknown((*discard).into()), None),
+        };
+        if let Some(evidence) = evidence {
+            let key = (evidence.label(), owner.label());
+            *self.census.attributed.entry(key).or_default() += 1;
+        }
+        let server = is_mps_server(&process.name);
+        ledger.book(bucket(&owner, server), process.usage.memory);
+        if let Owner::Container(holder) = &owner {
+            self.busy.insert(holder.clone());
+        }
+        let given = !matches!(self.terms.allocation, Allocation::Nobody { .. });
+        if server && given {
+            // It works for its clients, and nobody gave it anything.
+            return;
+        }
+        let device = device(self.gpu, self.part);
+        match family(&owner, device, process.seen, self.now, self.terms.allocation) {
+            Ok(family) => self.tell_usage(family, &owner, process, tables),
+            Err(unresolved) => self.unresolved(unresolved),
+        }
+    }
+
+    fn unresolved(&mut self, unresolved: Unresolved) {
+        self.doubt = true;
+        *self.census.unresolved.entry(unresolved.reason()).or_default() += 1;
+    }
+
+    fn tell_usage(
+        &mut self,
+        family: Family,
+        owner: &Owner,
+        process: &ProcessSample,
+        tables: &mut Tables,
+    ) {
+        self.told.push(process.usage);
+        let holder = match owner {
+            Owner::Container(holder) => Some(holder),
+            Owner::Host | Owner::Stray | Owner::Unknown(_) => None,
+        };
+        match self.terms.grain {
+            Grain::Process => {
+                let pid = process.id.pid.to_string();
+                let kind = process.kind.label();
+                let face = Face { pid: &pid, name: &process.name, kind };
+                self.push(family.into(), holder, face, process.usage, tables);
+            }
+            Grain::Container => {
+                let sum = self.sums.entry((family.into(), holder.cloned()));
+                sum.and_modify(|sum| *sum = sum.with(process.usage)).or_insert(process.usage);
+            }
+        }
+    }
+
+    fn tell_sums(&mut self, tables: &mut Tables) {
+        for ((kinship, holder), usage) in std::mem::take(&mut self.sums) {
+            self.push(kinship, holder.as_ref(), Face::default(), usage, tables);
+        }
+    }
+
+    /// A container that was given the part and has no process on it is idle, not unknown: if the
+    /// driver lists everybody, and it is known of everybody whose they are.
+    fn tell_idle(&mut self, tables: &mut Tables) {
+        let Allocation::Known(holdings) = self.terms.allocation else { return };
+        if self.doubt || self.terms.host_pids != Some(true) {
+            return;
+        }
+        let idle = Usage {
+            memory: Ok(0),
+            utilization: self.part.utilization.map(|()| EngineShares::default()),
+        };
+        let face = match self.terms.grain {
+            Grain::Process => Face { pid: "0", ..Face::default() },
+            Grain::Container => Face::default(),
+        };
+        for share in holdings.of_device(device(self.gpu, self.part)) {
+            if !self.busy.iter().any(|busy| busy.is(&share.holder)) {
+                let kinship = Kinship::Process(share.mode);
+                self.push(kinship, Some(&share.holder), face, idle, tables);
+            }
+        }
+    }
+
+    fn push(
+        &self,
+        kinship: Kinship,
+        holder: Option<&Holder>,
+        face: Face<'_>,
+        usage: Usage,
+        tables: &mut Tables,
+    ) {
+        let (mode, table) = match kinship {
+            Kinship::Process(mode) => (mode, &mut tables.processes),
+            Kinship::Illegal => (AllocateMode::None, &mut tables.illegal),
+        };
+        let subject = Subject { mode, holder: holder.map(Holder::names), face: Some(face) };
+        let mig = self.part.mig.as_deref();
+        if let Some(labels) = self.terms.schema.subject(self.gpu, mig, &subject) {
+            table.push((labels, usage));
+        }
+    }
+
+    /// What is listed and is no process holds its memory all the same, and may be anybody's unless
+    /// it is remembered whose it was.
+    fn book_residue(&mut self, residue: &Residue, ledger: &mut Ledger) {
+        let placement = residue.placement.as_deref();
+        let owner = placement.map(|placement| self.terms.directory.owner(placement).0);
+        match owner {
+            Some(Owner::Container(holder)) => {
+                ledger.book(Bucket::Container, residue.memory);
+                self.busy.insert(holder);
+            }
+            Some(owner @ (Owner::Host | Owner::Stray)) => {
+                ledger.book(bucket(&owner, false), residue.memory);
+            }
+            Some(Owner::Unknown(_)) | None => {
+                ledger.book(Bucket::Unknown, residue.memory);
+                self.unresolved(residue.why.into());
+            }
+        }
+    }
+}
+
+impl From<Family> for Kinship {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Process(mode) => Self::Process(mode),
+            Family::Illegal => Self::Illegal,
+        }
+    }
+}
+
+fn bucket(owner: &Owner, mps_server: bool) -> Bucket {
+    match owner {
+        _ if mps_server => Bucket::MpsServer,
+        Owner::Container(_) => Bucket::Container,
+        Owner::Host | Owner::Stray => Bucket::Host,
+        Owner::Unknown(_) => Bucket::Unknown,
+    }
+}

@@ -1,0 +1,404 @@
+//! Those who know of pods and of who was given what, followed on a thread of their own.
+//!
+//! Each source is a task that publishes what it knows and keeps it while it is down. The sampling
+//! thread only borrows the newest pictures: no cycle waits for the cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime;
+use tokio::sync::{Notify, watch};
+
+use crate::attribute::family::Allocation;
+use crate::attribute::holdings::{Holdings, Share};
+use crate::attribute::owner::{Directory, Holder};
+use crate::clock::Clock;
+use crate::host::pod_logs::{self, LoggedContainers, LoggedPods};
+use crate::kube;
+use crate::kube::allocation::{Allocations, DeviceFacts, MemoryUnit, MigFacts, allocate};
+use crate::kube::api::{Address, NodeName};
+use crate::kube::assignments::{Assignments, Slices};
+use crate::kube::kubelet_pods::KubeletPods;
+use crate::kube::pod_resources::{self, PodResources, Taken};
+use crate::kube::pods::Pods;
+use crate::kube::resource_slices::{self, ResourceSlices};
+use crate::kube::source::{Health, State};
+use crate::kube::watch::{Pace, PodWatch};
+use crate::nvml::probe::mebibytes;
+use crate::policy;
+use crate::sample::Sample;
+use crate::sample::device::DeviceSample;
+use crate::sample::part::PartSample;
+use crate::snapshot::SourceHealth;
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Who knows the pods of this node, and how the node is called.
+    pub pods: Option<(Address, NodeName)>,
+    /// The kubelet's socket for device assignments.
+    pub pod_resources: Option<PathBuf>,
+    /// A directory like `/var/log/pods`.
+    pub pod_logs: PathBuf,
+    /// A directory like `/var/log/containers`.
+    pub container_logs: PathBuf,
+    /// What a unit of ACK's GPU memory is.
+    pub memory_unit: MemoryUnit,
+    /// How long everything may take.
+    pub pace: Pace,
+    /// So long a source's file may take to appear before the source counts as absent.
+    pub stage_patience: Duration,
+}
+
+/// The newest pictures of all sources.
+pub struct Cluster {
+    pods: Option<watch::Receiver<Pods>>,
+    taken: Option<watch::Receiver<Taken>>,
+    slices: Option<watch::Receiver<resource_slices::Taken>>,
+    logs: watch::Receiver<Arc<Logs>>,
+    hasten: Arc<Notify>,
+    names_wanted: Arc<Notify>,
+    slices_wanted: Arc<Notify>,
+    began: Duration,
+    memory_unit: MemoryUnit,
+    ledger: Option<Ledger>,
+}
+
+/// Names that the kubelet's log directories tell.
+#[derive(Debug, Default)]
+pub struct Logs {
+    pods: Option<LoggedPods>,
+    containers: Option<LoggedContainers>,
+}
+
+/// What was made of which pictures: it is made again when one of them changes.
+struct Ledger {
+    pods: Option<Pods>,
+    assignments: Arc<Assignments>,
+    slices: Option<Arc<Slices>>,
+    devices: Vec<DeviceFacts>,
+    holdings: Holdings,
+    problems: BTreeMap<&'static str, u64>,
+}
+
+/// What the cluster says in one cycle.
+pub struct View {
+    pods: Option<Pods>,
+    logs: Arc<Logs>,
+    known: Known,
+    /// How the sources fare.
+    pub sources: Vec<SourceHealth>,
+    /// Allocations that could not be understood, by reason.
+    pub problems: BTreeMap<&'static str, u64>,
+}
+
+enum Known {
+    Nobody,
+    Pending,
+    Holdings(Holdings),
+}
+
+impl Sources {
+    /// The sources of the cluster that the mock plays on a stage; none if its scenario has none.
+    ///
+    /// # Errors
+    /// The stage does not say how its node is called.
+    pub fn staged(stage: &Path) -> anyhow::Result<Option<Self>> {
+        let socket = stage.join("pod-resources");
+        if !socket.is_dir() {
+            return Ok(None);
+        }
+        let node = fs::read_to_string(stage.join("node")).context("the stage's node")?;
+        Ok(Some(Self {
+            pods: Some((
+                Address::Kubeconfig(stage.join("kubeconfig")),
+                NodeName::new(node.trim())?,
+            )),
+            pod_resources: Some(socket.join("kubelet.sock")),
+            pod_logs: stage.join("pods-log"),
+            container_logs: stage.join("containers-log"),
+            memory_unit: MemoryUnit::Auto,
+            pace: Pace { start: Duration::ZERO, ..Pace::default() },
+            stage_patience: policy::STAGE_PATIENCE,
+        }))
+    }
+}
+
+impl Cluster {
+    /// Starts to follow `sources`.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn follow(sources: Sources, clock: Clock) -> io::Result<Self> {
+        let (hasten, names_wanted, slices_wanted) =
+            (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
+        let memory_unit = sources.memory_unit;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| runtime.spawn(task);
+
+        let patience = sources.stage_patience;
+        let pods = sources.pods.clone().map(|(address, node)| {
+            let source = match &address {
+                Address::Kubelet { .. } => kube::kubelet_pods::SOURCE,
+                Address::InCluster | Address::Kubeconfig(_) | Address::Url(_) => {
+                    kube::watch::SOURCE
+                }
+            };
+            let (publish, pods) = watch::channel(Pods::unknown(source));
+            let (pace, changed) = (sources.pace.clone(), Arc::clone(&hasten));
+            spawn(if let Address::Kubelet { .. } = address {
+                let every = policy::KUBELET_PODS_EVERY;
+                Box::pin(KubeletPods { address, node, every, pace, clock }.run(publish, changed))
+            } else {
+                Box::pin(async move {
+                    if let Address::Kubeconfig(file) = &address {
+                        appearance(file, patience).await;
+                    }
+                    PodWatch { address, node, pace, clock }.run(publish, changed).await;
+                })
+            });
+            pods
+        });
+        let taken = sources.pod_resources.clone().map(|socket| {
+            let (publish, taken) = watch::channel(Taken::unknown());
+            let (pace, hasten) = (pod_resources::Pace::default(), Arc::clone(&hasten));
+            spawn(Box::pin(async move {
+                appearance(&socket, patience).await;
+                PodResources { socket, pace, clock }.run(publish, hasten).await;
+            }));
+            taken
+        });
+        let slices = sources.pods.clone().map(|(address, node)| {
+            let (publish, slices) = watch::channel(resource_slices::Taken::unknown());
+            let pace = sources.pace.clone();
+            let wanted = Arc::clone(&slices_wanted);
+            let (every, pause) = (policy::RESOURCE_SLICES_EVERY, policy::RESOURCE_SLICES_PAUSE);
+            let slices_of = ResourceSlices { address, node, every, pause, pace, clock };
+            spawn(Box::pin(slices_of.run(publish, wanted)));
+            slices
+        });
+        let (publish, logs) = watch::channel(Arc::new(Logs::default()));
+        spawn(Box::pin(read_logs(sources, publish, Arc::clone(&names_wanted))));
+
+        thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+            // The tasks never end by themselves; the thread ends with the process.
+            runtime.block_on(std::future::pending::<()>());
+        })?;
+        let began = clock.now().mono;
+        Ok(Self {
+            pods,
+            taken,
+            slices,
+            logs,
+            hasten,
+            names_wanted,
+            slices_wanted,
+            began,
+            memory_unit,
+            ledger: None,
+        })
+    }
+}
+
+impl Cluster {
+    /// What is known of who lives here and who was given which of `devices`, for a cycle that
+    /// began at `now` (monotonic).
+    pub fn view(&mut self, devices: Vec<DeviceFacts>, now: Duration) -> View {
+        let pods = self.pods.as_ref().map(|pods| pods.borrow().clone());
+        let taken = self.taken.as_ref().map(|taken| taken.borrow().clone());
+        let slices = self.slices.as_ref().map(|slices| slices.borrow().clone());
+        let sources = (pods.iter().map(|pods| &pods.health))
+            .chain(taken.iter().map(|taken| &taken.health))
+            .chain(
+                slices.iter().map(|taken| &taken.health).filter(|health| health.contact.is_some()),
+            )
+            .map(|health| source_health(health, now))
+            .collect();
+        let known = match taken {
+            None => Known::Nobody,
+            Some(Taken { assignments: Some(assignments), .. }) => {
+                let slices = slices.and_then(|taken| taken.slices);
+                self.want_slices(&assignments, slices.as_deref());
+                let as_of = assignments.taken;
+                let fresh = now.saturating_sub(as_of) <= policy::ALLOCATION_MAX_AGE;
+                let holdings = self.book(pods.clone(), assignments, slices, devices);
+                Known::Holdings(holdings.as_of(as_of, fresh))
+            }
+            // Whoever has not answered for so long is not there to give anything out.
+            Some(Taken { assignments: None, .. })
+                if now.saturating_sub(self.began) > policy::KUBELET_PATIENCE =>
+            {
+                Known::Nobody
+            }
+            Some(Taken { assignments: None, .. }) => Known::Pending,
+        };
+        let problems = match (&known, &self.ledger) {
+            (Known::Holdings(_), Some(ledger)) => ledger.problems.clone(),
+            _ => BTreeMap::new(),
+        };
+        let logs = Arc::clone(&self.logs.borrow());
+        View { pods, logs, known, sources, problems }
+    }
+
+    /// Has those asked again who may know by now what was not known in the last cycle.
+    pub fn hasten(&self, unresolved: bool) {
+        if unresolved {
+            self.hasten.notify_one();
+            self.names_wanted.notify_one();
+        }
+    }
+
+    /// Devices that are claimed have to be looked up; most clusters have none.
+    fn want_slices(&self, assignments: &Assignments, slices: Option<&Slices>) {
+        let mut claims = assignments.containers.iter().flat_map(|one| &one.claims);
+        if claims.any(|claim| slices.is_none_or(|slices| slices.get(claim).is_none())) {
+            self.slices_wanted.notify_one();
+        }
+    }
+
+    /// Who holds what, reckoned anew only if something has changed.
+    fn book(
+        &mut self,
+        pods: Option<Pods>,
+        assignments: Arc<Assignments>,
+        slices: Option<Arc<Slices>>,
+        devices: Vec<DeviceFacts>,
+    ) -> Holdings {
+        let same = |ledger: &&Ledger| {
+            let pods_are = match (&ledger.pods, &pods) {
+                (Some(was), Some(is)) => was.same_as(is),
+                (was, is) => was.is_none() && is.is_none(),
+            };
+            pods_are
+                && ledger.assignments.says_the_same(&assignments)
+                && ledger.slices.as_ref().map(Arc::as_ptr) == slices.as_ref().map(Arc::as_ptr)
+                && ledger.devices == devices
+        };
+        if let Some(ledger) = self.ledger.as_ref().filter(same) {
+            return ledger.holdings.clone();
+        }
+        let found =
+            allocate(&devices, &assignments, pods.as_ref(), slices.as_deref(), self.memory_unit);
+        let problems = found.problems.clone();
+        let holdings = holdings(found);
+        self.ledger = Some(Ledger {
+            pods,
+            assignments,
+            slices,
+            devices,
+            holdings: holdings.clone(),
+            problems,
+        });
+        holdings
+    }
+}
+
+impl View {
+    /// Who lives on the node.
+    #[must_use]
+    pub fn directory(&self) -> Directory<'_> {
+        Directory {
+            pods: self.pods.as_ref(),
+            logged_pods: self.logs.pods.as_ref(),
+            logged_containers: self.logs.containers.as_ref(),
+        }
+    }
+
+    /// Who was given what.
+    #[must_use]
+    pub fn allocation(&self) -> Allocation<'_> {
+        match &self.known {
+            Known::Nobody => Allocation::Nobody { cluster: self.pods.is_some() },
+            Known::Pending => Allocation::Pending,
+            Known::Holdings(holdings) => Allocation::Known(holdings),
+        }
+    }
+}
+
+fn holdings(found: Allocations) -> Holdings {
+    let shares = found.shares.into_iter().map(|share| Share {
+        holder: Holder { pod: share.pod, container: share.container },
+        device: share.device,
+        mode: share.mode,
+        memory: share.memory,
+        compute: share.compute,
+    });
+    let doubtful = found.doubtful.into_iter().collect();
+    Holdings::new(shares, doubtful, found.doubtful_node)
+}
+
+fn source_health(health: &Health, now: Duration) -> SourceHealth {
+    SourceHealth {
+        name: health.source,
+        up: health.state == State::Up,
+        age: health.age(now),
+        failures: health.failures().map(|(failure, n)| (failure.reason(), n)).collect(),
+    }
+}
+
+/// Waits until a file is there, for no longer than `patience`.
+async fn appearance(file: &Path, patience: Duration) {
+    let _ = tokio::time::timeout(patience, async {
+        while !file.exists() {
+            tokio::time::sleep(policy::STAGE_LOOK).await;
+        }
+    })
+    .await;
+}
+
+/// Reads the names of logs now and then, and when somebody misses one.
+async fn read_logs(sources: Sources, publish: watch::Sender<Arc<Logs>>, wanted: Arc<Notify>) {
+    let mut complained = false;
+    while !publish.is_closed() {
+        let read = pod_logs::read_pods(&sources.pod_logs).and_then(|pods| {
+            let containers = pod_logs::read_containers(&sources.container_logs)?;
+            Ok(Logs { pods, containers })
+        });
+        match read {
+            Ok(logs) => {
+                complained = false;
+                publish.send_replace(Arc::new(logs));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::warn!("names of logs are not read: {error}");
+                }
+            }
+        }
+        tokio::time::sleep(policy::POD_LOGS_PAUSE).await;
+        let _ = tokio::time::timeout(policy::POD_LOGS_EVERY, wanted.notified()).await;
+    }
+}
+
+/// What of a node's GPUs can be given to containers, as they were last answered.
+#[must_use]
+pub fn devices(sample: &Sample) -> Vec<DeviceFacts> {
+    let known = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
+    let facts = |answer: &DeviceSample| {
+        let total = |part: &PartSample| part.framebuffer.ok().map(|m| mebibytes(m.total));
+        let mig = |part: &PartSample| {
+            let mig = part.mig.as_deref()?;
+            Some(MigFacts {
+                uuid: Arc::clone(&mig.uuid),
+                gpu_instance: mig.gpu_instance,
+                compute_instance: mig.compute_instance,
+                framebuffer_mib: total(part),
+                compute: None,
+            })
+        };
+        let whole = answer.parts.iter().find(|part| part.mig.is_none());
+        DeviceFacts {
+            uuid: Arc::clone(&answer.gpu.uuid),
+            minor: answer.gpu.minor,
+            framebuffer_mib: whole.and_then(total),
+            migs: answer.parts.iter().filter_map(mig).collect(),
+        }
+    };
+    known.map(facts).collect()
+}
