@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,6 +17,7 @@ use crate::kube::watch::Pace;
 use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
+use crate::serve::PATHS;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
 /// as dcgm-exporter and the GPU exporter of Alibaba Cloud ACK name them.
@@ -147,6 +149,10 @@ pub struct Args {
     #[arg(long, env = "NVML_EXPORTER_GPU_MEM_UNIT", value_enum, default_value_t = UnitName::Auto)]
     gpu_mem_unit: UnitName,
 
+    /// Serve the exporter's own series (`nvml_exporter_*`) at this path instead of at `/metrics`
+    #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
+    own_metrics_path: Option<String>,
+
     /// Print one page to standard output and exit
     #[arg(long)]
     once: bool,
@@ -208,6 +214,8 @@ pub struct Config {
     pub cluster: Option<Sources>,
     /// Where to read processes, if not where it follows from the rest.
     pub procfs: Option<PathBuf>,
+    /// Where the exporter's own series are, if not at `/metrics`.
+    pub own_path: Option<Arc<str>>,
     /// Print one page and exit.
     pub once: bool,
     /// Log more.
@@ -240,6 +248,7 @@ impl Args {
             pod_logs,
             container_logs,
             gpu_mem_unit,
+            own_metrics_path,
             once,
             debug,
         } = self;
@@ -293,6 +302,7 @@ impl Args {
             mock,
             library: library_paths(nvml_library.as_deref()),
             procfs,
+            own_path: own_metrics_path.map(own_path).transpose()?,
             once,
             debug,
         })
@@ -343,6 +353,20 @@ fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<D
         );
     }
     Ok(max_age)
+}
+
+fn own_path(path: String) -> anyhow::Result<Arc<str>> {
+    if PATHS.contains(&path.as_str()) {
+        bail!("--own-metrics-path {path}: something else is served there; give /metrics/own");
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    if !path.starts_with('/') || !path.chars().all(plain) {
+        bail!(
+            "--own-metrics-path {path}: a path begins with / and has letters, digits and -._~ only, \
+             as in /metrics/own"
+        );
+    }
+    Ok(path.into())
 }
 
 fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {

@@ -8,15 +8,22 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::render;
+use crate::render::{self, Part};
 use crate::snapshot::Snapshot;
 
 /// What all scrapes share until the next cycle.
 #[derive(Debug)]
 pub struct Published {
     snapshot: Arc<Snapshot>,
-    full: Page,
-    withheld: Page,
+    full: Pages,
+    withheld: Pages,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    whole: Page,
+    gpus: Page,
+    own: Page,
 }
 
 #[derive(Debug, Default)]
@@ -29,7 +36,7 @@ impl Published {
     /// Publishes a snapshot; nothing is rendered yet.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot: Arc::new(snapshot), full: Page::default(), withheld: Page::default() }
+        Self { snapshot: Arc::new(snapshot), full: Pages::default(), withheld: Pages::default() }
     }
 
     /// What the pages say.
@@ -44,18 +51,28 @@ impl Published {
         now.saturating_sub(self.snapshot.at.mono)
     }
 
-    /// The page as text, or compressed. A snapshot that is older than `max_age` at `now`, because
+    /// A page as text, or compressed. A snapshot that is older than `max_age` at `now`, because
     /// the sampling thread has stopped, gives no number of any GPU.
     #[must_use]
-    pub fn page(&self, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
+    pub fn page(&self, part: Part, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
         let stale = self.age(now) > max_age;
-        let page = if stale { &self.withheld } else { &self.full };
+        let page = if stale { &self.withheld } else { &self.full }.of(part);
         let plain = page.plain.get_or_init(|| {
             let snapshot =
                 if stale { Arc::new(self.snapshot.withheld()) } else { Arc::clone(&self.snapshot) };
-            render::page(&snapshot).unwrap_or_default().into()
+            render::page(&snapshot, part).unwrap_or_default().into()
         });
         if gzip { page.gzip.get_or_init(|| compress(plain)).clone() } else { plain.clone() }
+    }
+}
+
+impl Pages {
+    fn of(&self, part: Part) -> &Page {
+        match part {
+            Part::Whole => &self.whole,
+            Part::Gpus => &self.gpus,
+            Part::Own => &self.own,
+        }
     }
 }
 

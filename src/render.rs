@@ -24,52 +24,77 @@ use crate::model::Reading;
 use crate::snapshot::{Entity, Snapshot};
 use crate::telemetry;
 
-/// The whole page.
+/// Which families a page has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All.
+    Whole,
+    /// Those that tell of GPUs and of what happens on them.
+    Gpus,
+    /// Those that tell of the exporter.
+    Own,
+}
+
+/// A page.
 ///
 /// # Errors
 /// None in practice: writing to a string does not fail.
-pub fn page(snapshot: &Arc<Snapshot>) -> Result<String, fmt::Error> {
+pub fn page(snapshot: &Arc<Snapshot>, part: Part) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page(Arc::clone(snapshot))));
+    registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), part }));
     let mut text = String::new();
     encode_registry(&mut text, &registry)?;
     Ok(text)
 }
 
-struct Page(Arc<Snapshot>);
+struct Page {
+    snapshot: Arc<Snapshot>,
+    part: Part,
+}
 
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Page").field(&self.0.at).finish()
+        f.debug_struct("Page").field("part", &self.part).finish_non_exhaustive()
     }
 }
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = &*self.0;
-        let node = std::slice::from_ref(&snapshot.node);
-        table(&mut encoder, NODE, node)?;
-        let tables = &snapshot.tables;
-        table(&mut encoder, DEVICE, &tables.devices)?;
-        table(&mut encoder, EVENT, &tables.events)?;
-        table(&mut encoder, INSTANCE, &tables.instances)?;
-        derived(&mut encoder, ALLOTTED, &tables.allocated)?;
-        derived(&mut encoder, CONTAINER, &tables.containers)?;
-        derived(&mut encoder, PROCESS, &tables.processes)?;
-        derived(&mut encoder, ILLEGAL, &tables.illegal)?;
-        for row in OWN {
-            let samples: Vec<(Labels, Reading)> = telemetry::samples(row.series, snapshot)
-                .into_iter()
-                .map(|(values, value)| {
-                    let pairs = row.labels.iter().copied().zip(values.iter().map(String::as_str));
-                    (label_set(pairs), Ok(value))
-                })
-                .collect();
-            let samples = samples.iter().map(|(labels, reading)| (labels, *reading));
-            family(&mut encoder, row.name, row.kind, row.help, samples)?;
+        if self.part != Part::Own {
+            gpus(&mut encoder, &self.snapshot)?;
+        }
+        if self.part != Part::Gpus {
+            own(&mut encoder, &self.snapshot)?;
         }
         Ok(())
     }
+}
+
+fn gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    table(encoder, NODE, std::slice::from_ref(&snapshot.node))?;
+    let tables = &snapshot.tables;
+    table(encoder, DEVICE, &tables.devices)?;
+    table(encoder, EVENT, &tables.events)?;
+    table(encoder, INSTANCE, &tables.instances)?;
+    derived(encoder, ALLOTTED, &tables.allocated)?;
+    derived(encoder, CONTAINER, &tables.containers)?;
+    derived(encoder, PROCESS, &tables.processes)?;
+    derived(encoder, ILLEGAL, &tables.illegal)
+}
+
+fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    for row in OWN {
+        let samples: Vec<(Labels, Reading)> = telemetry::samples(row.series, snapshot)
+            .into_iter()
+            .map(|(values, value)| {
+                let pairs = row.labels.iter().copied().zip(values.iter().map(String::as_str));
+                (label_set(pairs), Ok(value))
+            })
+            .collect();
+        let samples = samples.iter().map(|(labels, reading)| (labels, *reading));
+        family(encoder, row.name, row.kind, row.help, samples)?;
+    }
+    Ok(())
 }
 
 /// The families of a slice of the catalogue.

@@ -24,10 +24,11 @@ use crate::model::Missing;
 use crate::nvml::mock::Stage;
 use crate::policy;
 use crate::publish::Published;
+use crate::render::{self, Part};
 use crate::sample::Sampler;
 use crate::serve::{Site, serve};
 use crate::snapshot::Snapshot;
-use crate::{render, telemetry};
+use crate::telemetry;
 
 /// Does what the configuration says, until it is done or told to stop.
 ///
@@ -45,6 +46,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         mock,
         library,
         procfs,
+        own_path,
         once,
         debug,
     } = config;
@@ -88,7 +90,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
         .spawn(move || sampling.publish_until(&stopped, &publish))?;
-    serve_until_told(listener, Site { published, max_age, clock })?;
+    serve_until_told(listener, Site { published, max_age, clock, own_path })?;
     drop(stop);
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {
@@ -186,7 +188,7 @@ impl Sampling {
         if snapshot.tables.devices.is_empty() {
             bail!("nothing to read: the driver is up and names no GPU");
         }
-        let page = render::page(&Arc::new(snapshot.clone()))?;
+        let page = render::page(&Arc::new(snapshot.clone()), Part::Whole)?;
         io::stdout().write_all(page.as_bytes()).context("standard output")
     }
 }

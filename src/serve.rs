@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::clock::Clock;
 use crate::policy;
 use crate::publish::Published;
+use crate::render::Part;
 
 /// The format of every page, whatever the scraper would accept: DCGM's counters are legal in no other.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -35,6 +36,10 @@ const LANDING: &str = concat!(
     "<li><a href=\"/healthz\">/healthz</a>: whether the exporter is alive\n</ul>\n</html>\n",
 );
 
+/// Where something is served, whatever is asked for.
+pub const PATHS: [&str; 5] = ["/", METRICS, "/healthz", "/health", "/readyz"];
+const METRICS: &str = "/metrics";
+
 /// What every request may look at.
 #[derive(Clone)]
 pub struct Site {
@@ -44,6 +49,18 @@ pub struct Site {
     pub max_age: Duration,
     /// To judge its age by.
     pub clock: Clock,
+    /// Where the exporter's own series are, if not at `/metrics`.
+    pub own_path: Option<Arc<str>>,
+}
+
+impl Site {
+    fn part_at(&self, path: &str) -> Option<Part> {
+        match &self.own_path {
+            Some(own) if **own == *path => Some(Part::Own),
+            Some(_) => (path == METRICS).then_some(Part::Gpus),
+            None => (path == METRICS).then_some(Part::Whole),
+        }
+    }
 }
 
 /// Serves until `stop` is done, then lets requests in flight finish for a while.
@@ -106,7 +123,8 @@ fn connection(
 }
 
 fn respond(method: &Method, path: &str, headers: &HeaderMap, site: &Site) -> Response<Full<Bytes>> {
-    if !matches!(path, "/" | "/metrics" | "/healthz" | "/health" | "/readyz") {
+    let part = site.part_at(path);
+    if part.is_none() && !PATHS.contains(&path) {
         return text(StatusCode::NOT_FOUND, "not found; the series are at /metrics\n".to_owned());
     }
     if method != Method::GET && method != Method::HEAD {
@@ -114,8 +132,10 @@ fn respond(method: &Method, path: &str, headers: &HeaderMap, site: &Site) -> Res
         set(&mut refusal, header::ALLOW, "GET, HEAD");
         return refusal;
     }
+    if let Some(part) = part {
+        return metrics(site, part, accepts_gzip(headers));
+    }
     match path {
-        "/metrics" => metrics(site, accepts_gzip(headers)),
         "/readyz" => readiness(site),
         "/" => response(StatusCode::OK, HTML, Bytes::from_static(LANDING.as_bytes())),
         // Alive is what can answer: a driver that hangs must not become a restart loop.
@@ -123,11 +143,11 @@ fn respond(method: &Method, path: &str, headers: &HeaderMap, site: &Site) -> Res
     }
 }
 
-fn metrics(site: &Site, gzip: bool) -> Response<Full<Bytes>> {
+fn metrics(site: &Site, part: Part, gzip: bool) -> Response<Full<Bytes>> {
     let Some(published) = site.published.borrow().clone() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
     };
-    let page = published.page(site.clock.now().mono, site.max_age, gzip);
+    let page = published.page(part, site.clock.now().mono, site.max_age, gzip);
     let mut response = response(StatusCode::OK, TEXT_FORMAT, page);
     set(&mut response, header::VARY, "Accept-Encoding");
     if gzip {

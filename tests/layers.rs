@@ -19,7 +19,8 @@ const LAYERS: &[&[&str]] = &[
     &["cluster"],
     &["render"],
     &["publish"],
-    &["serve", "args"],
+    &["serve"],
+    &["args"],
     &["run"],
 ];
 

@@ -46,6 +46,15 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
+fn a_path_for_own_series_that_cannot_be_is_refused() {
+    for path in ["own", "/own?x", "/a b", "/metrics", "/", ""] {
+        let said = refusal(&["--mock=idle-t4", "--once", "--own-metrics-path", path]);
+        let named = said.contains(&format!("--own-metrics-path {path}"));
+        assert!(named && said.contains("/metrics/own"), "{said}");
+    }
+}
+
+#[test]
 fn help_and_version() {
     let help = run(&["--help"]);
     assert!(help.status.success());

@@ -27,6 +27,19 @@ fn metrics_are_text_whatever_is_accepted() {
 }
 
 #[test]
+fn the_exporters_own_series_stand_where_they_are_wanted() {
+    let whole = exporter().metrics();
+    let own = ["--mock=idle-t4", "--own-metrics-path=/metrics/own"];
+    let exporter = Exporter::start(&own);
+    let gpus = exporter.wait_for("series", |page| page.contains("DCGM_FI_DEV_GPU_UTIL{"));
+    let own = exporter.get("/metrics/own");
+    assert_eq!(own.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let types = |page: &str| page.lines().filter(|line| line.starts_with("# TYPE")).count();
+    assert!(!gpus.contains("nvml_exporter_") && !own.text().contains("DCGM_"), "{gpus}");
+    assert_eq!(types(&gpus) + types(&own.text()), types(&whole));
+}
+
+#[test]
 fn gzip_holds_the_same_page() {
     let exporter = exporter();
     let zipped = exporter.request(
