@@ -1,0 +1,40 @@
+# The image: the exporter and the mock library, side by side, on glibc and nothing else.
+#
+#   docker build --tag nvml-exporter:0.1.0 .
+#   docker run --rm nvml-exporter:0.1.0 --mock --once
+#
+# NVML is not in the image: the container runtime lays the host's driver library in. It is glibc code
+# that is opened at run time, so neither a static binary nor musl would do.
+
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY mock-nvml ./mock-nvml
+COPY src ./src
+RUN cargo build --workspace --release --locked
+
+# The same Debian as above, so that the glibc is no older than the one that was linked against. The
+# publisher gives these images no tags by version; whoever needs one fixed pins the digest of a mirror.
+FROM gcr.io/distroless/cc-debian12:nonroot
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="nvml-exporter" \
+      org.opencontainers.image.description="Prometheus exporter for NVIDIA GPUs that reads NVML directly" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# `--mock` looks for the library beside the executable.
+COPY --from=build /src/target/release/nvml-exporter /src/target/release/libmock_nvml.so /usr/local/bin/
+
+# What the NVIDIA container runtime is to lay in: every GPU of the node, and of the driver's libraries
+# the one that holds NVML.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=utility
+
+# The kubelet's pod-resources socket lets in root alone. No capability is needed beside that, and nothing
+# is written: run it with all capabilities dropped and a read-only root file system. Only `--mock`
+# wants a folder to write to, which TMPDIR names (/tmp unless it says otherwise).
+# hadolint ignore=DL3002
+USER 0:0
+EXPOSE 9400
+ENTRYPOINT ["/usr/local/bin/nvml-exporter"]

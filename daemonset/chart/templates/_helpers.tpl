@@ -1,0 +1,98 @@
+{{- define "nvml-exporter.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "nvml-exporter.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "nvml-exporter.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{- define "nvml-exporter.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "nvml-exporter.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "nvml-exporter.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "nvml-exporter.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "nvml-exporter.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "nvml-exporter.selectorLabels" . }}
+app.kubernetes.io/component: metrics
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* Whether the pods are to know whose the processes are. */}}
+{{- define "nvml-exporter.watchesPods" -}}
+{{- if not .Values.mock.enabled }}true{{ end }}
+{{- end }}
+
+{{/* The nodes that some label marks as having an NVIDIA GPU. */}}
+{{- define "nvml-exporter.gpuNodes" -}}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      - matchExpressions:
+          - {key: nvidia.com/gpu.present, operator: In, values: ["true"]}
+      - matchExpressions:
+          - {key: feature.node.kubernetes.io/pci-10de.present, operator: In, values: ["true"]}
+      - matchExpressions:
+          - {key: feature.node.kubernetes.io/pci-0302_10de.present, operator: In, values: ["true"]}
+      - matchExpressions:
+          - {key: feature.node.kubernetes.io/pci-0300_10de.present, operator: In, values: ["true"]}
+      - matchExpressions:
+          - {key: aliyun.accelerator/nvidia_name, operator: Exists}
+      - matchExpressions:
+          - {key: cloud.google.com/gke-accelerator, operator: Exists}
+      - matchExpressions:
+          - {key: k8s.amazonaws.com/accelerator, operator: Exists}
+{{- end }}
+
+{{/* Values that ask for what the exporter cannot do, or that contradict one another. */}}
+{{- define "nvml-exporter.refuse" -}}
+{{- if .Values.tlsServerConfig.enabled }}
+{{- fail "tlsServerConfig.enabled: the exporter serves plain HTTP; put a proxy such as kube-rbac-proxy before it" }}
+{{- end }}
+{{- if .Values.basicAuth.users }}
+{{- fail "basicAuth.users: the exporter asks for no password; put a proxy such as kube-rbac-proxy before it" }}
+{{- end }}
+{{- if .Values.customMetrics }}
+{{- fail "customMetrics: the exporter reads no list of counters; drop series with serviceMonitor.metricRelabelings" }}
+{{- end }}
+{{- if .Values.kubernetesDRA.enabled }}
+{{- fail "kubernetesDRA.enabled: the exporter does not follow ResourceClaims" }}
+{{- end }}
+{{- if .Values.debugDump.enabled }}
+{{- fail "debugDump.enabled: the exporter writes no dumps; add --debug to arguments to have it log more" }}
+{{- end }}
+{{- if or .Values.kubernetes.enablePodLabels .Values.kubernetes.enablePodUID .Values.kubernetes.podLabelAllowlistRegex }}
+{{- fail "kubernetes.enablePodLabels, enablePodUID, podLabelAllowlistRegex: the exporter adds no labels of pods; join with kube_pod_labels" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
+{{- fail "serviceMonitor.enabled and podMonitor.enabled: both would scrape every node twice, which doubles every sum" }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled (not .Values.service.enable) }}
+{{- fail "serviceMonitor.enabled needs service.enable" }}
+{{- end }}
+{{- if not (hasSuffix (printf ":%d" (int .Values.service.port)) .Values.service.address) }}
+{{- fail (printf "service.address %q does not end in the service.port %d" .Values.service.address (int .Values.service.port)) }}
+{{- end }}
+{{- end }}

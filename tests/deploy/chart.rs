@@ -1,0 +1,215 @@
+//! The chart, linted and rendered by Helm's own code.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::manifests::{
+    Posture, check_command, check_posture, check_wiring, documents, of_kind, only, validate,
+};
+use crate::programs::{brought, read, root, said};
+
+/// What the chart makes of each of the values.
+fn rendered(values: &Value) -> Vec<Value> {
+    let script = root().join("tests/clients/manifests.py").display().to_string();
+    let chart = root().join("daemonset/chart").display().to_string();
+    let arguments = [script.as_str(), "chart", &chart];
+    let answer = said(&brought("python/bin/python"), &arguments, &values.to_string());
+    serde_json::from_str(&answer).unwrap()
+}
+
+fn documents_of(answer: &Value) -> Vec<Value> {
+    answer["documents"].as_array().unwrap_or_else(|| panic!("{}", answer["error"])).clone()
+}
+
+fn container(documents: &[Value]) -> Value {
+    only(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0].clone()
+}
+
+#[test]
+fn charts_render_and_ask_for_no_more_than_the_manifests() {
+    let monitor = json!({"enabled": true, "additionalLabels": {"release": "prometheus"}});
+    let cases = [
+        ("defaults", json!({}), Posture::default()),
+        ("mig", json!({"mig": {"enabled": true}}), Posture { mig: true, mock: false }),
+        ("mock", json!({"mock": {"enabled": true}}), Posture { mig: false, mock: true }),
+        ("service monitor", json!({"serviceMonitor": monitor}), Posture::default()),
+        ("pod monitor", json!({"podMonitor": monitor}), Posture::default()),
+        ("rules", json!({"prometheusRule": {"enabled": true}}), Posture::default()),
+        ("dcgm-exporter", json!({"dialect": "dcgm-exporter"}), Posture::default()),
+        (
+            "ack",
+            json!({
+                "ownMetricsPath": "/metrics/own",
+                "service": {
+                    "port": 9445, "address": ":9445", "portName": "http-metrics",
+                    "labels": {"k8s-app": "ack-prometheus-gpu-exporter"},
+                },
+            }),
+            Posture::default(),
+        ),
+    ];
+    let values: Vec<&Value> = cases.iter().map(|(_, values, _)| values).collect();
+    let answers = rendered(&json!(values));
+    let mut all = Vec::new();
+    for ((name, _, posture), answer) in cases.iter().zip(&answers) {
+        let documents = documents_of(answer);
+        check_posture(name, &documents, *posture);
+        check_wiring(name, &documents);
+        check_command(name, &documents);
+        let notes = answer["notes"].as_str().unwrap();
+        assert!(notes.contains("every sum would double"), "{name}: {notes}");
+        all.extend(documents);
+    }
+    validate("chart", &all);
+
+    // Left alone, it runs on the nodes that the kustomization runs on.
+    let wanted = crate::manifests::rendered("base");
+    let affinity = |documents: &[Value]| {
+        only(documents, "DaemonSet")["spec"]["template"]["spec"]["affinity"].clone()
+    };
+    assert_eq!(affinity(&documents_of(&answers[0])), affinity(&wanted));
+
+    // The chart has the same alerts as the kustomization.
+    let rule = documents(&read("daemonset/rules/prometheus-rule.yaml"));
+    assert_eq!(only(&all, "PrometheusRule")["spec"], rule[0]["spec"]);
+}
+
+#[test]
+fn values_of_dcgm_exporters_chart_work() {
+    // As a user of the other chart writes them: every key of it that this one can honour, with a value
+    // of its own.
+    let values = json!({
+        "image": {"repository": "registry.example.com/gpu/exporter", "tag": "1.2.3"},
+        "arguments": ["--debug"],
+        "imagePullSecrets": [{"name": "pull"}],
+        "fullnameOverride": "dcgm-exporter",
+        "namespaceOverride": "gpus",
+        "hostPID": true,
+        "hostNetwork": false,
+        "runtimeClassName": "nvidia",
+        "priorityClassName": "system-cluster-critical",
+        "serviceAccount": {"create": true, "annotations": {"a": "b"}, "name": "gpu-reader"},
+        "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
+        "podLabels": {"team": "infra"},
+        "podAnnotations": {"prometheus.io/scrape": "true"},
+        "podSecurityContext": {"fsGroup": 2000},
+        "service": {
+            "enable": true, "type": "ClusterIP", "clusterIP": "", "port": 9401,
+            "address": ":9401", "internalTrafficPolicy": "Local", "annotations": {"c": "d"},
+        },
+        "resources": {"limits": {"memory": "96Mi"}},
+        "serviceMonitor": {
+            "enabled": true, "interval": "30s", "scrapeTimeout": "25s", "honorLabels": true,
+            "additionalLabels": {"release": "prometheus"},
+            "relabelings": [{"action": "labeldrop", "regex": "pod"}],
+            "metricRelabelings": [{"action": "drop", "regex": "DCGM_FI_PROF_.*",
+                                   "sourceLabels": ["__name__"]}],
+        },
+        "nodeSelector": {"gpu": "true"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "affinity": {},
+        "extraHostVolumes": [{"name": "lib", "hostPath": "/opt/nvidia"}],
+        "extraConfigMapVolumes": [{"name": "more", "configMap": {"name": "more"}}],
+        "extraVolumeMounts": [{"name": "lib", "mountPath": "/opt/nvidia", "readOnly": true}],
+        "extraEnv": [{"name": "NVML_EXPORTER_MAX_AGE", "value": "30000"}],
+        "initContainers": [{"name": "wait", "image": "registry.example.com/wait:1"}],
+        "kubeletPath": "/var/snap/microk8s/common/var/lib/kubelet/pod-resources",
+        "kubernetes": {"enablePodLabels": false, "enablePodUID": false,
+                       "podLabelAllowlistRegex": [], "rbac": {"create": true}},
+        "kubernetesDRA": {"enabled": false},
+        "tlsServerConfig": {"enabled": false, "autoGenerated": true, "certFilename": "tls.crt"},
+        "basicAuth": {"users": {}},
+        "debugDump": {"enabled": false, "directory": "/tmp/dumps", "retention": 24},
+        "livenessProbe": {"initialDelaySeconds": 45, "periodSeconds": 5},
+        "readinessProbe": {"initialDelaySeconds": 45},
+    });
+    let answer = rendered(&json!([values]));
+    let documents = documents_of(&answer[0]);
+    validate("values of dcgm-exporter", &documents);
+    let daemonset = only(&documents, "DaemonSet");
+    assert_eq!(daemonset["metadata"]["name"], "dcgm-exporter");
+    assert_eq!(daemonset["metadata"]["namespace"], "gpus");
+    // Every value with a mark of its own comes out somewhere.
+    let text = json!(documents).to_string();
+    for mark in [
+        "registry.example.com/gpu/exporter:1.2.3",
+        "--debug",
+        "\"pull\"",
+        "\"nvidia\"",
+        "system-cluster-critical",
+        "gpu-reader",
+        "\"infra\"",
+        "prometheus.io/scrape",
+        "2000",
+        "9401",
+        "\"Local\"",
+        "96Mi",
+        "30s",
+        "25s",
+        "labeldrop",
+        "DCGM_FI_PROF_",
+        "/opt/nvidia",
+        "\"more\"",
+        "NVML_EXPORTER_MAX_AGE",
+        "wait:1",
+        "microk8s",
+        "\"initialDelaySeconds\":45",
+    ] {
+        assert!(text.contains(mark), "{mark} is lost");
+    }
+    assert_eq!(daemonset["spec"]["template"]["spec"]["affinity"], Value::Null);
+}
+
+#[test]
+fn values_that_cannot_be_honoured_are_refused_by_name() {
+    let cases = [
+        (json!({"tlsServerConfig": {"enabled": true}}), "tlsServerConfig.enabled"),
+        (json!({"basicAuth": {"users": {"a": "b"}}}), "basicAuth.users"),
+        (json!({"customMetrics": "DCGM_FI_DEV_GPU_UTIL, gauge, x"}), "customMetrics"),
+        (json!({"kubernetesDRA": {"enabled": true}}), "kubernetesDRA.enabled"),
+        (json!({"debugDump": {"enabled": true}}), "debugDump.enabled"),
+        (json!({"kubernetes": {"enablePodLabels": true}}), "enablePodLabels"),
+        (
+            json!({"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}),
+            "doubles every sum",
+        ),
+        (json!({"service": {"port": 9445}}), "does not end in the service.port 9445"),
+        (json!({"serviceMonitors": {}}), "serviceMonitors"),
+        (json!({"dialect": "nvidia"}), "dialect"),
+        (json!({"rollingUpdate": {"maxUnavailable": "some"}}), "maxUnavailable"),
+    ];
+    let values: Vec<&Value> = cases.iter().map(|(values, _)| values).collect();
+    for ((values, named), answer) in cases.iter().zip(rendered(&json!(values))) {
+        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{values} is taken"));
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
+fn charts_defaults_fit_their_schema_and_leave_no_key_out() {
+    let schema: Value = serde_json::from_str(&read("daemonset/chart/values.schema.json")).unwrap();
+    let values = documents(&read("daemonset/chart/values.yaml")).remove(0);
+    let known: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    for key in known.iter().filter(|key| **key != "global") {
+        assert!(values.get(key.as_str()).is_some(), "{key} has no default");
+    }
+    // A values key that no template reads is a promise that is not kept.
+    let mut templates = String::new();
+    for entry in fs::read_dir(root().join("daemonset/chart/templates")).unwrap() {
+        templates += &fs::read_to_string(entry.unwrap().path()).unwrap();
+    }
+    for key in values.as_object().unwrap().keys() {
+        assert!(templates.contains(&format!(".Values.{key}")), "{key} is never read");
+    }
+}
+
+#[test]
+fn charts_versions_are_the_programs() {
+    let chart = documents(&read("daemonset/chart/Chart.yaml")).remove(0);
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    let answer = rendered(&json!([{}]));
+    let image = container(&documents_of(&answer[0]))["image"].as_str().unwrap().to_owned();
+    assert_eq!(image, format!("nvml-exporter:{}", env!("CARGO_PKG_VERSION")));
+    assert_eq!(of_kind(&documents_of(&answer[0]), "ServiceMonitor").len(), 0);
+}

@@ -1,0 +1,284 @@
+//! Recording rules, alerts, the adapter's rules and the autoscaler's examples.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::adapter::Rule;
+use crate::exported;
+use crate::manifests::{documents, only, rendered, validate};
+use crate::programs::{brought, errors, read, run};
+
+fn document(path: &str) -> Value {
+    let mut found = documents(&read(path));
+    assert_eq!(found.len(), 1, "{path}");
+    found.remove(0)
+}
+
+fn groups() -> Value {
+    document("daemonset/rules/prometheus-rule.yaml")["spec"]["groups"].clone()
+}
+
+fn list(value: &Value) -> &Vec<Value> {
+    value.as_array().unwrap_or_else(|| panic!("a list and not {value}"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("a text and not {value}"))
+}
+
+/// Rules of all groups.
+pub(crate) fn rules() -> Vec<Value> {
+    let groups = groups();
+    list(&groups).iter().flat_map(|group| list(&group["rules"]).clone()).collect()
+}
+
+fn alerts() -> Vec<Value> {
+    rules().into_iter().filter(|rule| rule["alert"].is_string()).collect()
+}
+
+/// Names of exported series in a query.
+pub(crate) fn series(query: &str) -> Vec<String> {
+    let word = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':';
+    let ours = |name: &&str| name.starts_with("DCGM_") || name.starts_with("nvml_exporter_");
+    query.split(word).filter(ours).map(str::to_owned).collect()
+}
+
+/// Runs promtool's unit tests on rules and expressions, both as JSON, which is YAML.
+fn promtool(rules: &Value, tests: &str) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::write(folder.path().join("rules.yml"), rules.to_string()).unwrap();
+    let file = folder.path().join("tests.yml");
+    fs::write(&file, tests).unwrap();
+    let file = file.display().to_string();
+    let output = run(&brought("debian/usr/bin/promtool"), &["test", "rules", &file], "");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &errors(&output);
+    assert!(output.status.success(), "{told}");
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_not_otherwise() {
+    let mut groups = groups();
+    for group in groups.as_array_mut().unwrap() {
+        for rule in group["rules"].as_array_mut().unwrap() {
+            if let Some(annotations) = rule["annotations"].as_object_mut() {
+                annotations.remove("description");
+            }
+        }
+    }
+    promtool(&json!({"groups": groups}), &read("tests/deploy/alerts.yml"));
+}
+
+#[test]
+fn every_alert_is_tested_both_ways_and_every_recording_rule_once() {
+    let tests = document("tests/deploy/alerts.yml");
+    let (mut fires, mut rests) = (BTreeSet::new(), BTreeSet::new());
+    let mut recorded = String::new();
+    for test in list(&tests["tests"]) {
+        for check in test["alert_rule_test"].as_array().into_iter().flatten() {
+            let rest = list(&check["exp_alerts"]).is_empty();
+            let set = if rest { &mut rests } else { &mut fires };
+            set.insert(text(&check["alertname"]).to_owned());
+        }
+        for check in test["promql_expr_test"].as_array().into_iter().flatten() {
+            recorded += text(&check["expr"]);
+        }
+    }
+    // A rule that another is made of is tested through it.
+    let used: String = rules().iter().map(|rule| text(&rule["expr"]).to_owned()).collect();
+    for rule in rules() {
+        if let Some(name) = rule["record"].as_str() {
+            assert!(recorded.contains(name) || used.contains(name), "{name} is not tested");
+        }
+    }
+    for alert in alerts() {
+        let name = text(&alert["alert"]);
+        assert!(fires.contains(name), "no test lets {name} fire");
+        assert!(rests.contains(name), "no test lets {name} rest");
+    }
+}
+
+#[test]
+fn alerts_are_complete_and_speak_of_series_that_exist() {
+    for rule in rules() {
+        let name = rule["alert"].as_str().or(rule["record"].as_str()).expect("a name").to_owned();
+        exported::check_series(&name, &series(text(&rule["expr"])));
+    }
+    for alert in alerts() {
+        let name = text(&alert["alert"]);
+        let severity = text(&alert["labels"]["severity"]);
+        assert!(["info", "warning", "critical"].contains(&severity), "{name}: {severity}");
+        for annotation in ["summary", "description"] {
+            assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
+        }
+    }
+}
+
+#[test]
+fn every_xid_is_in_one_class() {
+    let codes = |name: &str, operator: &str| -> Vec<String> {
+        let alert = alerts().into_iter().find(|alert| alert["alert"] == name).expect("an alert");
+        let expr = text(&alert["expr"]).to_owned();
+        let (_, rest) = expr.split_once(&format!("xid{operator}\"")).expect("a matcher");
+        rest.split('"').next().unwrap().split('|').map(String::from).collect()
+    };
+    let mut known = codes("GpuXidHardware", "=~");
+    known.extend(codes("GpuXidMemory", "="));
+    known.extend(codes("GpuXidRecorded", "=~"));
+    known.extend(codes("GpuXidApplication", "=~"));
+    assert_eq!(known.iter().collect::<BTreeSet<_>>().len(), known.len(), "{known:?}");
+    assert_eq!(codes("GpuXidOther", "!~"), known);
+}
+
+#[test]
+fn adapter_rules_are_the_same_wherever_they_stand() {
+    let adapter =
+        |file: &str| list(&document(&format!("daemonset/rules/adapter/{file}"))["rules"]).clone();
+    let (verbatim, corrected) = (adapter("verbatim.yaml"), adapter("corrected.yaml"));
+    let values = |file: &str| {
+        let values = document(&format!("daemonset/rules/ack-metrics-adapter/{file}"));
+        let rules = &values["AlibabaCloudMetricsAdapter"]["prometheus"]["adapter"]["rules"];
+        assert_eq!(rules["default"], false);
+        list(&rules["custom"]).clone()
+    };
+    assert_eq!(values("values-verbatim.yaml"), verbatim);
+    assert_eq!(values("values.yaml"), corrected);
+    let maps = rendered("rules/adapter");
+    let data = &only(&maps, "ConfigMap")["data"];
+    for (key, rules) in [("config.yaml", &corrected), ("verbatim.yaml", &verbatim)] {
+        assert_eq!(documents(text(&data[key]))[0]["rules"], json!(rules), "{key}");
+    }
+
+    // The corrected rules offer the same names for the same resources; two queries differ.
+    let (verbatim, corrected) = (Rule::shipped("verbatim.yaml"), Rule::shipped("corrected.yaml"));
+    assert_eq!((verbatim.len(), corrected.len()), (5, 5));
+    let mut differing = Vec::new();
+    for (verbatim, corrected) in verbatim.iter().zip(&corrected) {
+        assert_eq!(verbatim.name(), corrected.name());
+        assert_eq!(verbatim.resources, corrected.resources);
+        assert_eq!(verbatim.selector, corrected.selector);
+        if verbatim.query != corrected.query {
+            differing.push(verbatim.name());
+        }
+    }
+    let wanted = ["DCGM_CUSTOM_PROCESS_SM_UTIL", "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO"];
+    assert_eq!(differing, wanted);
+}
+
+#[test]
+fn adapter_rules_name_series_and_labels_that_exist() {
+    let page = read("tests/product/snapshots/demo.snap");
+    for rule in Rule::shipped("verbatim.yaml").iter().chain(&Rule::shipped("corrected.yaml")) {
+        exported::check_series("adapter rules", &series(&(rule.query.clone() + &rule.selector)));
+        let name = format!("{}{{", rule.series());
+        let line = page.lines().find(|line| line.starts_with(&name)).unwrap();
+        for label in rule.resources.keys() {
+            assert!(line.contains(&format!("{label}=\"")), "{label}: {line}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, the guide's rules as they were given"]
+fn verbatim_rules_are_verbatim() {
+    let folder = std::env::var("NVML_EXPORTER_KUBELET_DATA").expect("the folder of the recordings");
+    let given = fs::read_to_string(format!("{folder}/hpa/adapter-rules.yaml")).unwrap();
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(String::from).collect()
+    };
+    assert_eq!(lines(&read("daemonset/rules/adapter/verbatim.yaml")), lines(&given));
+}
+
+/// One series of a process or a container.
+fn one(family: &str, pod: &str, uuid: &str, process: u32, value: f64) -> Value {
+    let (namespace, name) = pod.split_once('/').unwrap();
+    let labels = format!(
+        r#"NamespaceName="{namespace}",PodName="{name}",NodeName="n",UUID="{uuid}",ProcessId="{process}""#
+    );
+    json!({"series": format!("DCGM_CUSTOM_{family}{{{labels}}}"), "values": format!("{value}x5")})
+}
+
+/// What the plain and the corrected rules say of the same pods, by promtool.
+#[test]
+fn corrected_rules_say_what_pods_use_where_the_plain_ones_mislead() {
+    let util = |pod, uuid, process, value| one("PROCESS_SM_UTIL", pod, uuid, process, value);
+    let used = |pod, uuid, value| one("PROCESS_MEM_USED", pod, uuid, 1, value);
+    let allocated = |pod, uuid| one("CONTAINER_MEM_ALLOCATED", pod, uuid, 0, 1024.0);
+    let input = json!([
+        util("a/bert", "GPU-1", 1, 23.0),
+        util("a/idle", "GPU-2", 0, 0.0),
+        util("a/workers", "GPU-3", 1, 20.0),
+        util("a/workers", "GPU-3", 2, 20.0),
+        util("a/workers", "GPU-3", 3, 20.0),
+        util("a/workers", "GPU-3", 4, 20.0),
+        util("a/pair", "GPU-4", 1, 90.0),
+        util("a/pair", "GPU-5", 2, 30.0),
+        util("a/twin", "GPU-6", 1, 40.0),
+        util("b/twin", "GPU-7", 1, 80.0),
+        used("a/twin", "GPU-6", 512.0),
+        used("b/twin", "GPU-7", 1024.0),
+        allocated("a/twin", "GPU-6"),
+        allocated("b/twin", "GPU-7"),
+    ]);
+    let (plain, corrected) = (Rule::shipped("verbatim.yaml"), Rule::shipped("corrected.yaml"));
+    let mut checks = Vec::new();
+    let mut check = |rules: &[Rule], name: &str, pod: &str, value: f64| {
+        let rule = rules.iter().find(|rule| rule.name() == name).expect("a rule");
+        let (namespace, pod) = pod.split_once('/').unwrap();
+        let matchers = format!(r#"NamespaceName="{namespace}",PodName="{pod}""#);
+        checks.push(json!({
+            "expr": rule.expand(&matchers, "PodName"),
+            "eval_time": "3m",
+            "exp_samples": [{"labels": format!(r#"{{PodName="{pod}"}}"#), "value": value}],
+        }));
+    };
+    let util = "DCGM_CUSTOM_PROCESS_SM_UTIL";
+    for (pod, plainly, rightly) in [
+        ("a/bert", 23.0, 23.0),
+        ("a/idle", 0.0, 0.0),
+        ("a/workers", 20.0, 80.0),
+        ("a/pair", 60.0, 60.0),
+        ("a/twin", 40.0, 40.0),
+        ("b/twin", 80.0, 80.0),
+    ] {
+        check(&plain, util, pod, plainly);
+        check(&corrected, util, pod, rightly);
+    }
+    let ratio = "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO";
+    for (pod, plainly, rightly) in [("a/twin", 0.25, 0.5), ("b/twin", 0.5, 1.0)] {
+        check(&plain, ratio, pod, plainly);
+        check(&corrected, ratio, pod, rightly);
+    }
+    let tests = json!({
+        "rule_files": ["rules.yml"],
+        "tests": [{"interval": "1m", "input_series": input, "promql_expr_test": checks}],
+    });
+    promtool(&json!({"groups": []}), &tests.to_string());
+}
+
+#[test]
+fn autoscalers_ask_for_what_the_adapter_offers() {
+    let pods: Vec<String> = Rule::shipped("corrected.yaml")
+        .iter()
+        .filter(|rule| rule.resources.values().any(|resource| resource == "pods"))
+        .map(Rule::name)
+        .collect();
+    for file in ["utilization.yaml", "memory-ratio.yaml"] {
+        let autoscaler = document(&format!("daemonset/rules/hpa/{file}"));
+        validate(file, std::slice::from_ref(&autoscaler));
+        let metric = &autoscaler["spec"]["metrics"][0]["pods"];
+        assert!(pods.contains(&text(&metric["metric"]["name"]).to_owned()), "{file}");
+        assert_eq!(metric["target"]["type"], "AverageValue", "{file}");
+    }
+    // No schema that can be had is old enough for this one, so it is compared.
+    let newer = document("daemonset/rules/hpa/utilization.yaml");
+    let older = document("daemonset/rules/hpa/utilization-v2beta1.yaml");
+    assert_eq!(older["apiVersion"], "autoscaling/v2beta1");
+    for key in ["scaleTargetRef", "minReplicas", "maxReplicas"] {
+        assert_eq!(older["spec"][key], newer["spec"][key]);
+    }
+    let (old, new) = (&older["spec"]["metrics"][0]["pods"], &newer["spec"]["metrics"][0]["pods"]);
+    assert_eq!(old["metricName"], new["metric"]["name"]);
+    assert_eq!(old["targetAverageValue"], new["target"]["averageValue"]);
+}
