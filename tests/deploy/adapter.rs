@@ -137,6 +137,18 @@ pub(crate) fn of_pods(
     evaluate(rule, &matchers, pod, prometheus)
 }
 
+/// `namespaces/NAMESPACE/metrics/NAME`.
+pub(crate) fn of_namespace(
+    rules: &[Rule],
+    name: &str,
+    namespace: &str,
+    prometheus: &Server,
+) -> Option<i64> {
+    let rule = rule(rules, name);
+    let label = rule.label("namespaces");
+    evaluate(rule, &format!(r#"{label}="{namespace}""#), label, prometheus).remove(namespace)
+}
+
 /// `nodes/NODE/NAME`.
 pub(crate) fn of_node(rules: &[Rule], name: &str, node: &str, prometheus: &Server) -> Option<i64> {
     let rule = rule(rules, name);

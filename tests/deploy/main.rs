@@ -11,6 +11,7 @@
 )]
 
 mod adapter;
+mod alarms;
 mod autoscaler;
 mod chart;
 mod dashboards;
@@ -19,3 +20,4 @@ mod image;
 mod manifests;
 mod programs;
 mod rules;
+mod walk_through;

@@ -13,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The repository.
@@ -91,11 +92,23 @@ impl Server {
 
     /// A Prometheus that scrapes one target a few times a second.
     pub(crate) fn prometheus(program: &str, target: &str) -> Self {
+        Self::prometheus_with(program, &[target], &serde_json::json!([]))
+    }
+
+    /// One that scrapes several, and evaluates groups of rules as often.
+    pub(crate) fn prometheus_with(program: &str, targets: &[&str], groups: &Value) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = folder.path().join("prometheus.yml");
+        let often = "300ms";
+        let rules = folder.path().join("rules.yml");
+        // JSON is YAML.
+        std::fs::write(&rules, serde_json::json!({"groups": groups}).to_string()).unwrap();
         let text = serde_json::json!({
-            "global": {"scrape_interval": "300ms", "scrape_timeout": "300ms"},
-            "scrape_configs": [{"job_name": "gpu", "static_configs": [{"targets": [target]}]}],
+            "global": {
+                "scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often,
+            },
+            "rule_files": [rules],
+            "scrape_configs": [{"job_name": "gpu", "static_configs": [{"targets": targets}]}],
         });
         std::fs::write(&config, text.to_string()).unwrap();
         let address = free_address();
@@ -132,13 +145,20 @@ impl Server {
 
     /// Asks for `path` until the body satisfies `wanted`, and returns it.
     pub(crate) fn wait_for(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait_until(path, |body| if wanted(body) { Ok(()) } else { Err(body.to_owned()) })
+    }
+
+    /// Asks for `path` until the body is as it should be, and returns it; `judge` says what is not.
+    pub(crate) fn wait_until(
+        &self,
+        path: &str,
+        judge: impl Fn(&str) -> Result<(), String>,
+    ) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let body = self.get(path).unwrap_or_else(|e| e.to_string());
-            if wanted(&body) {
-                return body;
-            }
-            assert!(Instant::now() < deadline, "{path} in {PATIENCE:?}: {body}");
+            let Err(lacks) = judge(&body) else { return body };
+            assert!(Instant::now() < deadline, "{path} in {PATIENCE:?}: {lacks}");
             thread::sleep(PAUSE);
         }
     }

@@ -16,7 +16,7 @@ fn document(path: &str) -> Value {
     found.remove(0)
 }
 
-fn groups() -> Value {
+pub(crate) fn groups() -> Value {
     document("daemonset/rules/prometheus-rule.yaml")["spec"]["groups"].clone()
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn rules() -> Vec<Value> {
     list(&groups).iter().flat_map(|group| list(&group["rules"]).clone()).collect()
 }
 
-fn alerts() -> Vec<Value> {
+pub(crate) fn alerts() -> Vec<Value> {
     rules().into_iter().filter(|rule| rule["alert"].is_string()).collect()
 }
 

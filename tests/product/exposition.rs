@@ -62,6 +62,11 @@ fn blackwell() {
 }
 
 #[test]
+fn bert_hpa() {
+    check("bert-hpa", &page("bert-hpa", 90, &[]));
+}
+
+#[test]
 fn abi_535() {
     check("abi-535", &page("abi-535", 60, &[]));
 }

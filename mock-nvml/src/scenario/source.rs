@@ -19,6 +19,7 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("old-driver", include_str!("../../scenarios/old-driver.toml")),
     ("mig-a100", include_str!("../../scenarios/mig-a100.toml")),
     ("mig-h100", include_str!("../../scenarios/mig-h100.toml")),
+    ("bert-hpa", include_str!("../../scenarios/bert-hpa.toml")),
     ("abi-535", include_str!("../../scenarios/abi-535.toml")),
     ("huge", include_str!("../../scenarios/huge.toml")),
 ];
@@ -157,7 +158,7 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, abi-535, huge"
+             mig-h100, bert-hpa, abi-535, huge"
         );
     }
 }

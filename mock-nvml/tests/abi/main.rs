@@ -42,7 +42,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 11] = [
+const BUILT_IN: [&str; 12] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -52,6 +52,7 @@ const BUILT_IN: [&str; 11] = [
     "old-driver",
     "mig-a100",
     "mig-h100",
+    "bert-hpa",
     "abi-535",
     "huge",
 ];
@@ -164,6 +165,7 @@ fn every_built_in_has_its_gpus() {
         ("NVIDIA B200", 2, 183_359),
         ("NVIDIA A100-SXM4-80GB", 2, 81_920),
         ("NVIDIA H100 80GB HBM3", 2, 81_559),
+        ("Tesla T4", 2, 15_360),
         ("NVIDIA L20", 2, 46_068),
         ("NVIDIA A100-SXM4-80GB", 16, 81_920),
     ];
