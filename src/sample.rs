@@ -87,7 +87,7 @@ struct Seat {
 pub struct Sampler {
     clock: Clock,
     deadline: Duration,
-    library: Vec<PathBuf>,
+    libraries: Vec<PathBuf>,
     proc_root: ProcRoot,
     live: Arc<AtomicUsize>,
     driver_thread: Worker<node::Question, node::Answer>,
@@ -115,14 +115,14 @@ impl Sampler {
     pub fn new(
         clock: Clock,
         interval: Duration,
-        library: Vec<PathBuf>,
+        libraries: Vec<PathBuf>,
         proc_root: ProcRoot,
     ) -> io::Result<Self> {
         let live = Arc::default();
         Ok(Self {
             deadline: policy::cycle_deadline(interval),
-            driver_thread: driver_thread(&library, &proc_root, &live)?,
-            library,
+            driver_thread: driver_thread(&libraries, &proc_root, &live)?,
+            libraries,
             proc_root,
             live,
             session: None,
@@ -188,7 +188,7 @@ impl Sampler {
             return;
         }
         if self.driver_thread.is_dead() {
-            match driver_thread(&self.library, &self.proc_root, &self.live) {
+            match driver_thread(&self.libraries, &self.proc_root, &self.live) {
                 Ok(worker) => self.driver_thread = worker,
                 Err(error) => tracing::error!(%error, "no thread for the driver"),
             }
@@ -365,11 +365,11 @@ impl Sampler {
 }
 
 fn driver_thread(
-    library: &[PathBuf],
+    libraries: &[PathBuf],
     proc_root: &ProcRoot,
     live: &Arc<AtomicUsize>,
 ) -> io::Result<Worker<node::Question, node::Answer>> {
-    let mut reader = NodeReader::new(library.to_vec(), proc_root.clone());
+    let mut reader = NodeReader::new(libraries.to_vec(), proc_root.clone());
     Worker::spawn("driver".to_owned(), live, move |question| reader.answer(question))
 }
 

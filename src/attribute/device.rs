@@ -85,7 +85,7 @@ impl<'a> Devices<'a> {
             self.tables.allocated.push((Arc::clone(&labels), Allotted { framebuffer }));
             self.tables.instances.push(Entity { labels, readings });
         }
-        self.add_grants(gpu, part);
+        self.add_grants(fresh, part);
         match fresh.listing(part) {
             Ok(listing) => {
                 let mut people = People::new(self.terms, gpu, part, self.now, &mut self.census);
@@ -123,9 +123,12 @@ impl<'a> Devices<'a> {
         given.map(|given| given.min(1.0)).ok_or(Missing::Pending)
     }
 
-    /// What containers were given of a part, whether they use it or not.
-    fn add_grants(&mut self, gpu: &Gpu, part: &PartSample) {
-        let Allocation::Known(holdings) = self.terms.allocation else { return };
+    /// What containers were given of a part, whether they use it or not, while there is one to have.
+    fn add_grants(&mut self, fresh: &Fresh<'_>, part: &PartSample) {
+        let (Ok(()), Allocation::Known(holdings)) = (fresh.state, self.terms.allocation) else {
+            return;
+        };
+        let gpu = &*fresh.answer.gpu;
         for share in holdings.of_device(device(gpu, part)) {
             let holder = Some(share.holder.names());
             let subject = Subject { mode: share.mode, holder, face: None };

@@ -113,6 +113,28 @@ fn zero_goes_when_a_process_comes_and_comes_when_it_goes() {
 }
 
 #[test]
+fn nobody_has_anything_of_a_gpu_that_is_lost() {
+    let world = node(30, "");
+    let scenario = Scenario::new("lost", &world);
+    let exporter = start(&scenario);
+    let of_gpu_0 = |page: &str| {
+        page.lines()
+            .filter(|line| line.starts_with("DCGM_CUSTOM_") && line.contains("gpu=\"0\""))
+            .count()
+    };
+    exporter.wait_for("what the pod has", |page| sm(page, "train").is_some());
+    let lost =
+        "[[gpu]]\nmodel = \"L20\"\nlost = [{ from = 31.0 }]\n[[gpu]]\nmodel = \"L20\"\ncount = 2\n";
+    let gone = world.replace("[[gpu]]\nmodel = \"L20\"\ncount = 3\n", lost);
+    assert_ne!(world, gone);
+    scenario.rewrite(&gone.replace("now = 30", "now = 40"));
+    let page = exporter.wait_for("the loss", |page| {
+        value(page, "nvml_exporter_gpu_up", &["gpu=\"0\""]) == Some(0.0)
+    });
+    assert_eq!(of_gpu_0(&page), 0, "{page}");
+}
+
+#[test]
 fn a_deleted_pod_takes_its_series_with_it() {
     let scenario = Scenario::new("node", &node(60, WEB));
     let exporter = start(&scenario);
