@@ -14,7 +14,7 @@ use crate::cluster::Sources;
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
 use crate::kube::watch::Pace;
-use crate::labels::{Dialect, RESERVED, Schema};
+use crate::labels::{Compat, Dialect, RESERVED, Schema, Style};
 use crate::nvml::library_paths;
 use crate::policy;
 use crate::serve::PATHS;
@@ -256,11 +256,12 @@ impl Args {
         let schema = Schema {
             dialect: match dialect {
                 DialectName::Ack => Dialect::Ack,
-                DialectName::DcgmExporter => Dialect::DcgmExporter,
+                DialectName::DcgmExporter => Dialect::DcgmExporter(vec![Compat::V4_8]),
             },
             hostname: hostname.unwrap_or_else(|| host_name(&node_name)),
             node_name,
             extra: Vec::new(),
+            style: Style::default(),
         };
         if let Some(procfs) = procfs.as_ref().filter(|dir| !dir.is_dir()) {
             bail!(

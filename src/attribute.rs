@@ -11,23 +11,33 @@ mod device;
 mod people;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::device::Devices;
 use self::family::Allocation;
 use self::fresh::Fresh;
 use self::owner::Directory;
-use crate::catalog::NODE;
-use crate::labels::Schema;
+use crate::catalog::NodeSource;
+use crate::host::hpc_jobs::Jobs;
+use crate::labels::{Dialect, Schema};
 use crate::model::{AllocateMode, Missing, NodeSample, Reading};
+use crate::nvml::inventory::Driver;
 use crate::sample::{DriverState, Sample};
+use crate::selection::{Chosen, Selection};
 use crate::snapshot::{Entity, Health, Snapshot, SourceHealth};
 
 /// Everything but the sample that a snapshot depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
+    /// What is shown.
+    pub selection: &'a Arc<Selection>,
     /// Label names, and the values that all series share.
     pub schema: &'a Schema,
+    /// Whether the series of devices name the pods that hold them.
+    pub device_pods: Option<DevicePods>,
+    /// Which jobs of a batch system run on which device.
+    pub jobs: &'a Jobs,
     /// How old an unanswered reading may be.
     pub max_age: Duration,
     /// One series a process, or one a container.
@@ -44,6 +54,13 @@ pub struct Terms<'a> {
     pub problems: &'a BTreeMap<&'static str, u64>,
 }
 
+/// What the series of devices tell of the pods that hold them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DevicePods {
+    /// The pod's UID, too.
+    pub uid: bool,
+}
+
 /// What one series of a process family is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Grain {
@@ -57,11 +74,12 @@ pub enum Grain {
 /// Turns what was read into what is published.
 #[must_use]
 pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
-    let version = match &sample.driver {
-        DriverState::Up(driver) => driver.version.clone(),
-        DriverState::Down { .. } => String::new(),
+    let driver = match &sample.driver {
+        DriverState::Up(driver) => driver.clone(),
+        DriverState::Down { .. } => Driver::default(),
     };
-    let mut devices = Devices::new(terms, &version, sample.at.mono);
+    let node = node(&sample, terms);
+    let mut devices = Devices::new(terms, &driver, &node, sample.at.mono);
     let mut unidentified = BTreeMap::new();
     for (index, sampled) in (0..).zip(&sample.gpus) {
         match Fresh::of(sampled, sample.at, terms.max_age) {
@@ -77,7 +95,14 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
     }
     Snapshot {
         at: sample.at,
-        node: Entity { labels: terms.schema.node(), readings: node_readings(&sample, terms) },
+        selection: Arc::clone(terms.selection),
+        nodes: match terms.schema.dialect {
+            Dialect::Ack => {
+                let readings = node_readings(&terms.selection.node, &node);
+                vec![Entity { labels: terms.schema.node(), readings }]
+            }
+            Dialect::DcgmExporter(_) => devices.nodes,
+        },
         tables: devices.tables,
         health: Health {
             driver: sample.driver,
@@ -97,7 +122,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
     }
 }
 
-fn node_readings(sample: &Sample, terms: &Terms<'_>) -> Vec<Reading> {
+fn node(sample: &Sample, terms: &Terms<'_>) -> NodeSample {
     let gpu_count = match (sample.gpu_count, &sample.driver) {
         (None, DriverState::Down { .. }) => Err(Missing::DriverGone),
         (None, DriverState::Up(_)) => Err(Missing::Pending),
@@ -113,8 +138,11 @@ fn node_readings(sample: &Sample, terms: &Terms<'_>) -> Vec<Reading> {
             holdings.mode().map(AllocateMode::value).ok_or(Missing::Pending)
         }
     };
-    let node = NodeSample { gpu_count, allocate_mode };
-    NODE.iter().map(|metric| (metric.source)(&node)).collect()
+    NodeSample { gpu_count, allocate_mode }
+}
+
+fn node_readings(chosen: &Chosen<NodeSource>, node: &NodeSample) -> Vec<Reading> {
+    chosen.families().iter().map(|family| (family.metric.source)(node)).collect()
 }
 
 fn to_u64(n: usize) -> u64 {

@@ -9,10 +9,15 @@
     reason = "a method of `Probe<'nvml>` is for one lifetime, a row for all"
 )]
 
+pub mod alias;
 pub mod own;
+pub mod preset;
 
-use crate::model::{Allotted, Grant, NodeSample, Reading, Usage, XidRecord};
+use crate::model::{Allotted, Gpu, Grant, Missing, NodeSample, Reading, Usage, XidRecord};
+use crate::nvml::Session;
+use crate::nvml::inventory::Driver;
 use crate::nvml::probe::{Probe, celsius, mebibytes};
+use crate::nvml::raw::Handle;
 use crate::nvml::raw::fields::Field;
 use crate::policy::Tier;
 
@@ -26,6 +31,7 @@ pub enum Kind {
 }
 
 /// One series family.
+#[derive(Debug)]
 pub struct Metric<Source: 'static> {
     /// The family's name, exactly as it is exposed.
     pub name: &'static str,
@@ -46,6 +52,7 @@ pub struct Metric<Source: 'static> {
 }
 
 /// How a device's number is read.
+#[derive(Debug)]
 pub enum DeviceSource {
     /// A field value; all fields of one device travel in one `nvmlDeviceGetFieldValues` call.
     Field(Field, fn(f64) -> Reading),
@@ -64,8 +71,42 @@ pub type ContainerSource = fn(&Grant) -> Reading;
 /// How the number of a device is made of what was given away of it.
 pub type AllottedSource = fn(&Allotted) -> Reading;
 
-/// How a number is made of what the driver told by itself.
-pub type EventSource = fn(&XidRecord) -> Reading;
+/// What numbers are made of what the driver told by itself; none for a family that has nothing to
+/// tell of.
+pub type EventSource = fn(&Told<'_>) -> Vec<EventSample>;
+
+/// What is known of a GPU's events.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    /// Its XIDs.
+    pub xids: &'a XidRecord,
+}
+
+/// One number of a family of events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventSample {
+    /// What tells it from the others of the family on the same GPU.
+    pub labels: Vec<(&'static str, String)>,
+    /// The number.
+    pub reading: Reading,
+}
+
+impl From<Reading> for EventSample {
+    fn from(reading: Reading) -> Self {
+        Self { labels: Vec::new(), reading }
+    }
+}
+
+/// How a text that labels every series of a GPU is known.
+#[derive(Debug)]
+pub enum TextSource {
+    /// Of the driver.
+    Driver(fn(&Driver) -> &str),
+    /// Of the GPU's identity.
+    Gpu(fn(&Gpu) -> &str),
+    /// A call of its own, made once a session.
+    Read(fn(&Session, Handle) -> Result<String, Missing>),
+}
 
 /// How a node's number is read.
 pub type NodeSource = fn(&NodeSample) -> Reading;
@@ -410,7 +451,7 @@ pub const EVENT: &[Metric<EventSource>] = &[Metric {
     unit: "XID",
     symbol: "nvmlEventSetWait_v2",
     tier: Cycle,
-    source: XidRecord::last,
+    source: |told| vec![told.xids.last().into()],
     help: "The last XID that befell the GPU since the exporter started, 0 before the first.",
     absent: "where the driver tells of no XIDs (WSL, some vGPU guests)",
 }];
@@ -586,15 +627,100 @@ pub const NODE: &[Metric<NodeSource>] = &[
     },
 ];
 
-/// The fields of all device rows, for one batch.
+/// Rows whose text is a label of every series of a GPU, and which have no series of their own.
+pub const TEXT: &[Metric<TextSource>] = &[
+    Metric {
+        name: "DCGM_FI_DRIVER_VERSION",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlSystemGetDriverVersion",
+        tier: Slow,
+        source: TextSource::Driver(|driver| &driver.version),
+        help: "Version of the driver.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_NVML_VERSION",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlSystemGetNVMLVersion",
+        tier: Slow,
+        source: TextSource::Driver(|driver| &driver.nvml_version),
+        help: "Version of NVML.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_NAME",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetName",
+        tier: Slow,
+        source: TextSource::Gpu(|gpu| &gpu.name),
+        help: "Model of the GPU.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_UUID",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetUUID",
+        tier: Slow,
+        source: TextSource::Gpu(|gpu| &gpu.uuid),
+        help: "UUID of the GPU; of the parent, for a GPU instance.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PCI_BUSID",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetPciInfo_v3",
+        tier: Slow,
+        source: TextSource::Gpu(|gpu| &gpu.pci_bus_id),
+        help: "PCI address of the GPU.",
+        absent: "",
+    },
+];
+
+impl DeviceSource {
+    /// The fields that the number is made of.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        match self {
+            Self::Field(field, _) => std::slice::from_ref(field),
+            Rate(fields, _) => fields,
+            Read(_) => &[],
+        }
+    }
+}
+
+/// A row, whatever its slice: what a list of all rows shows of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The family's name.
+    pub name: &'static str,
+    /// Gauge or counter.
+    pub kind: Kind,
+    /// HELP text, one line.
+    pub help: &'static str,
+    /// Whether it is a text, which labels the other series.
+    pub is_text: bool,
+}
+
+/// The row of this name, or of what is also called so.
 #[must_use]
-pub fn fields() -> Vec<Field> {
-    let of = |metric: &Metric<DeviceSource>| match metric.source {
-        DeviceSource::Field(field, _) => vec![field],
-        Rate(fields, _) => fields.to_vec(),
-        Read(_) => Vec::new(),
-    };
-    DEVICE.iter().flat_map(of).collect()
+pub fn find(name: &str) -> Option<Row> {
+    let exact = |name: &str| rows().find(|row| row.name == name);
+    exact(name).or_else(|| exact(&alias::row_of(name)?))
+}
+
+/// Every row, in the order of the page.
+pub fn rows() -> impl Iterator<Item = Row> {
+    fn of<S>(slice: &'static [Metric<S>]) -> impl Iterator<Item = Row> {
+        slice.iter().map(|m| Row { name: m.name, kind: m.kind, help: m.help, is_text: false })
+    }
+    let devices = of(NODE).chain(of(DEVICE)).chain(of(EVENT)).chain(of(INSTANCE));
+    let people = of(ALLOTTED).chain(of(CONTAINER)).chain(of(PROCESS)).chain(of(ILLEGAL));
+    devices.chain(people).chain(of(TEXT).map(|row| Row { is_text: true, ..row }))
 }
 
 /// As dcgm-exporter reckons: thousands of KiB, whole.

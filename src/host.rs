@@ -1,6 +1,7 @@
 //! A proc root: who a pid is.
 
 pub mod cgroup;
+pub mod hpc_jobs;
 pub mod placements;
 pub mod pod_logs;
 

@@ -1,5 +1,6 @@
 //! One label schema per scope and dialect.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::model::{AllocateMode, Gpu, MigDevice};
@@ -12,12 +13,23 @@ pub const RESERVED: [&str; 7] =
     ["namespace", "pod", "node", "service", "job", "instance", "container"];
 
 /// Whose dashboards and rules the label names are made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// The GPU exporter of Alibaba Cloud ACK.
     Ack,
-    /// NVIDIA's dcgm-exporter.
-    DcgmExporter,
+    /// NVIDIA's dcgm-exporter, of one version or of several at once.
+    DcgmExporter(Vec<Compat>),
+}
+
+/// Which version of dcgm-exporter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Compat {
+    /// Until 4.8.2.
+    V4_8,
+    /// 4.8.3 and 4.8.4.
+    V4_8_4,
+    /// Since 4.9.
+    V4_9,
 }
 
 /// Whom a series on a device is about.
@@ -42,6 +54,30 @@ pub struct Face<'a> {
     pub kind: &'a str,
 }
 
+/// Whose a device is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held<'a> {
+    /// Namespace of the pod; empty where nobody holds the device.
+    pub namespace: &'a str,
+    /// Its name.
+    pub pod: &'a str,
+    /// The container.
+    pub container: &'a str,
+    /// The pod's UID, where it is asked for.
+    pub uid: Option<&'a str>,
+}
+
+/// What is told of a device beside what it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// Texts that label all its series.
+    pub texts: &'a [(Arc<str>, Arc<str>)],
+    /// Whose it is; none where that is not asked for.
+    pub held: Option<Held<'a>>,
+    /// What tells this series from others of the device.
+    pub more: &'a [(&'a str, &'a str)],
+}
+
 /// A label set, in the order of the page. Values are clean, see [`clean`].
 pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
 
@@ -56,6 +92,27 @@ pub struct Schema {
     pub node_name: String,
     /// `--extra-label`, appended to every GPU series.
     pub extra: Vec<(String, String)>,
+    /// Lesser choices.
+    pub style: Style,
+}
+
+/// Choices that dcgm-exporter offers within its dialect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// No label names the host.
+    pub no_hostname: bool,
+    /// The names of the first versions for UUID, pod, namespace and container.
+    pub old_namespace: bool,
+    /// Hyphens instead of blanks in the model.
+    pub replace_blanks: bool,
+}
+
+/// A device as label values.
+struct Facts<'a> {
+    index: String,
+    file: String,
+    model: Cow<'a, str>,
+    instance: Vec<(&'static str, String)>,
 }
 
 impl Schema {
@@ -67,90 +124,157 @@ impl Schema {
 
     /// Labels of a device's series: of a GPU, or of the GPU instance that a MIG device is in.
     #[must_use]
-    pub fn device(&self, gpu: &Gpu, mig: Option<&MigDevice>, driver_version: &str) -> Labels {
-        let (index, device) = (gpu.index.to_string(), device_file(gpu));
-        let instance = instance(mig);
-        let instance = pairs(&instance);
-        match self.dialect {
-            Dialect::Ack => self.finish(
-                [
-                    ("Hostname", &*self.hostname),
-                    ("NodeName", &self.node_name),
-                    ("UUID", &gpu.uuid),
-                    ("device", &device),
-                    ("gpu", &index),
-                    ("modelName", &gpu.name),
-                ]
-                .into_iter()
-                .chain(instance),
-            ),
-            Dialect::DcgmExporter => self.finish(
-                [
-                    ("gpu", &*index),
-                    ("UUID", &gpu.uuid),
-                    ("pci_bus_id", &gpu.pci_bus_id),
-                    ("device", &device),
-                    ("modelName", &gpu.name),
-                ]
-                .into_iter()
-                .chain(instance)
-                .chain([("Hostname", &*self.hostname), ("DCGM_FI_DRIVER_VERSION", driver_version)]),
-            ),
+    pub fn device(&self, gpu: &Gpu, mig: Option<&MigDevice>, about: &About<'_>) -> Labels {
+        let facts = self.facts(gpu, mig);
+        let mut labels = self.of_device(gpu, &facts, about.texts);
+        if let Some(held) = &about.held {
+            labels.extend(self.of_holder(held));
         }
+        labels.extend(about.more);
+        self.finish(labels)
     }
 
-    /// Labels of the series of a process or a container on a device; none in a dialect that does
-    /// not have them.
+    /// Labels of the series of a process or a container on a device.
     #[must_use]
     pub fn subject(
         &self,
         gpu: &Gpu,
         mig: Option<&MigDevice>,
         subject: &Subject<'_>,
-    ) -> Option<Labels> {
-        let (index, device) = (gpu.index.to_string(), device_file(gpu));
-        let (instance, compute) = (instance(mig), compute_instance(mig));
+        texts: &[(Arc<str>, Arc<str>)],
+    ) -> Labels {
+        let (facts, compute) = (self.facts(gpu, mig), compute_instance(mig));
+        let compute = compute.iter().map(|(key, value)| (*key, value.as_str()));
         let (namespace, pod, container) = subject.holder.unwrap_or_default();
-        let face = subject.face.as_ref();
-        let face = face.map(|face| {
-            [("ProcessId", face.pid), ("ProcessName", face.name), ("ProcessType", face.kind)]
-        });
-        let labels = [
-            ("AllocateMode", subject.mode.label()),
-            ("ContainerName", container),
-            ("NamespaceName", namespace),
-            ("NodeName", &self.node_name),
-            ("PodName", pod),
-        ]
-        .into_iter()
-        .chain(face.into_iter().flatten())
-        .chain([
-            ("UUID", &*gpu.uuid),
-            ("device", &device),
-            ("gpu", &index),
-            ("modelName", &gpu.name),
-        ]);
-        match self.dialect {
+        let held = Held { namespace, pod, container, uid: None };
+        let mut labels = Vec::with_capacity(16);
+        match &self.dialect {
             Dialect::Ack => {
-                Some(self.finish(labels.chain(pairs(&instance)).chain(pairs(&compute))))
+                labels.extend([
+                    ("AllocateMode", subject.mode.label()),
+                    ("ContainerName", container),
+                    ("NamespaceName", namespace),
+                    ("NodeName", &self.node_name),
+                    ("PodName", pod),
+                ]);
+                labels.extend(subject.face.iter().flat_map(|face| {
+                    [
+                        ("ProcessId", face.pid),
+                        ("ProcessName", face.name),
+                        ("ProcessType", face.kind),
+                    ]
+                }));
+                labels.extend([
+                    ("UUID", &*gpu.uuid),
+                    ("device", &facts.file),
+                    ("gpu", &facts.index),
+                    ("modelName", &facts.model),
+                ]);
+                labels.extend(facts.instance.iter().map(|(key, value)| (*key, value.as_str())));
+                labels.extend(compute);
             }
-            Dialect::DcgmExporter => None,
+            Dialect::DcgmExporter(_) => {
+                labels = self.of_device(gpu, &facts, texts);
+                labels.extend(compute);
+                labels.extend(self.of_holder(&held));
+                labels.push(("allocate_mode", subject.mode.label()));
+                labels.extend(subject.face.iter().flat_map(|face| {
+                    [
+                        ("process_id", face.pid),
+                        ("process_name", face.name),
+                        ("process_type", face.kind),
+                    ]
+                }));
+            }
+        }
+        self.finish(labels)
+    }
+
+    /// Labels of a node's series, where it has one only.
+    #[must_use]
+    pub fn node(&self) -> Labels {
+        self.finish(vec![("NodeName", &self.node_name)])
+    }
+
+    fn facts<'a>(&self, gpu: &'a Gpu, mig: Option<&MigDevice>) -> Facts<'a> {
+        let model = if self.style.replace_blanks {
+            gpu.name.split_whitespace().collect::<Vec<_>>().join("-").into()
+        } else {
+            Cow::Borrowed(&*gpu.name)
+        };
+        Facts {
+            index: gpu.index.to_string(),
+            file: device_file(gpu),
+            model,
+            instance: instance(mig),
         }
     }
 
-    /// Labels of a node's series.
-    #[must_use]
-    pub fn node(&self) -> Labels {
+    /// What a device is, with its texts.
+    fn of_device<'a>(
+        &'a self,
+        gpu: &'a Gpu,
+        facts: &'a Facts<'_>,
+        texts: &'a [(Arc<str>, Arc<str>)],
+    ) -> Vec<(&'a str, &'a str)> {
+        let instance = facts.instance.iter().map(|(key, value)| (*key, value.as_str()));
+        let texts = texts.iter().map(|(key, value)| (&**key, &**value));
+        let mut labels = Vec::with_capacity(20);
+        match &self.dialect {
+            Dialect::Ack => {
+                if !self.style.no_hostname {
+                    labels.push(("Hostname", &*self.hostname));
+                }
+                labels.extend([
+                    ("NodeName", &*self.node_name),
+                    ("UUID", &gpu.uuid),
+                    ("device", &facts.file),
+                    ("gpu", &facts.index),
+                    ("modelName", &facts.model),
+                ]);
+                labels.extend(instance);
+            }
+            Dialect::DcgmExporter(compat) => {
+                let uuid = if self.style.old_namespace { "uuid" } else { "UUID" };
+                labels.extend([
+                    ("gpu", &*facts.index),
+                    (uuid, &gpu.uuid),
+                    ("pci_bus_id", &gpu.pci_bus_id),
+                    ("device", &facts.file),
+                    ("modelName", &facts.model),
+                ]);
+                labels.extend(instance);
+                if !self.style.no_hostname {
+                    labels.extend(host_keys(compat).map(|key| (key, &*self.hostname)));
+                }
+            }
+        }
+        labels.extend(texts);
+        labels
+    }
+
+    fn of_holder<'a>(&self, held: &Held<'a>) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let [container, namespace, pod]: [&'a str; 3] = self.holder_keys();
+        let uid = held.uid.map(|uid| ("pod_uid", uid));
+        [(container, held.container), (namespace, held.namespace), (pod, held.pod)]
+            .into_iter()
+            .chain(uid)
+    }
+
+    fn holder_keys(&self) -> [&'static str; 3] {
         match self.dialect {
-            Dialect::Ack => self.finish([("NodeName", &*self.node_name)].into_iter()),
-            Dialect::DcgmExporter => self.finish([("Hostname", &*self.hostname)].into_iter()),
+            Dialect::Ack => ["ContainerName", "NamespaceName", "PodName"],
+            Dialect::DcgmExporter(_) if self.style.old_namespace => {
+                ["container_name", "pod_namespace", "pod_name"]
+            }
+            Dialect::DcgmExporter(_) => ["container", "namespace", "pod"],
         }
     }
 
     /// Whether `key` is a label of this dialect already.
     #[must_use]
     pub fn owns(&self, key: &str) -> bool {
-        const ACK: [&str; 16] = [
+        const ACK: [&str; 17] = [
             "AllocateMode",
             "ContainerName",
             "GPU_C_ID",
@@ -167,28 +291,53 @@ impl Schema {
             "device",
             "gpu",
             "modelName",
+            "pod_uid",
         ];
-        const DCGM: [&str; 9] = [
-            "gpu",
-            "UUID",
-            "pci_bus_id",
-            "device",
-            "modelName",
-            "GPU_I_PROFILE",
+        const DCGM: [&str; 23] = [
+            "GPU_C_ID",
             "GPU_I_ID",
+            "GPU_I_PROFILE",
             "Hostname",
-            "DCGM_FI_DRIVER_VERSION",
+            "UUID",
+            "allocate_mode",
+            "container_name",
+            "device",
+            "err_code",
+            "err_msg",
+            "gpu",
+            "hostname",
+            "hpc_job",
+            "modelName",
+            "pci_bus_id",
+            "pod_name",
+            "pod_namespace",
+            "pod_uid",
+            "process_id",
+            "process_name",
+            "process_type",
+            "uuid",
+            "vgpu",
         ];
-        match self.dialect {
-            Dialect::Ack => ACK.contains(&key),
-            Dialect::DcgmExporter => DCGM.contains(&key),
-        }
+        key.starts_with("DCGM_FI_")
+            || match self.dialect {
+                Dialect::Ack => ACK.contains(&key),
+                Dialect::DcgmExporter(_) => {
+                    DCGM.contains(&key) || self.holder_keys().contains(&key)
+                }
+            }
     }
 
-    fn finish<'a>(&'a self, own: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
+    fn finish<'a>(&'a self, own: Vec<(&'a str, &'a str)>) -> Labels {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        label_set(own.chain(extra))
+        label_set(own.into_iter().chain(extra))
     }
+}
+
+/// The keys of the host's name, of all versions at once.
+fn host_keys<'a>(compat: &[Compat]) -> impl Iterator<Item = &'a str> + use<'a> {
+    let old = compat.contains(&Compat::V4_8);
+    let new = compat.iter().any(|compat| *compat != Compat::V4_8);
+    old.then_some("Hostname").into_iter().chain(new.then_some("hostname"))
 }
 
 /// A label set of these pairs, with clean values.
@@ -207,12 +356,6 @@ fn instance(mig: Option<&MigDevice>) -> Vec<(&'static str, String)> {
 fn compute_instance(mig: Option<&MigDevice>) -> Option<(&'static str, String)> {
     let mig = mig.filter(|mig| mig.shares_instance)?;
     Some(("GPU_C_ID", mig.compute_instance.to_string()))
-}
-
-fn pairs<'a>(
-    owned: impl IntoIterator<Item = &'a (&'static str, String)>,
-) -> impl Iterator<Item = (&'a str, &'a str)> {
-    owned.into_iter().map(|(key, value)| (*key, value.as_str()))
 }
 
 fn device_file(gpu: &Gpu) -> String {
@@ -238,8 +381,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const DCGM: [Compat; 1] = [Compat::V4_8];
+
+    fn dcgm(compat: &[Compat]) -> Schema {
+        schema(Dialect::DcgmExporter(compat.to_vec()))
+    }
+
+    fn texts() -> [(Arc<str>, Arc<str>); 1] {
+        [("DCGM_FI_DRIVER_VERSION".into(), "550".into())]
+    }
+
+    const NOTHING: About<'_> = About { texts: &[], held: None, more: &[] };
+
     fn schema(dialect: Dialect) -> Schema {
         Schema {
+            style: Style::default(),
             dialect,
             hostname: "host-1".to_owned(),
             node_name: "node-1".to_owned(),
@@ -282,8 +438,8 @@ mod tests {
     fn the_ack_dialect_never_uses_a_name_that_belongs_to_the_scrape_job() {
         let schema = schema(Dialect::Ack);
         let sets = [
-            schema.device(&gpu(), Some(&mig()), "550"),
-            schema.subject(&gpu(), Some(&mig()), &WORKER).unwrap(),
+            schema.device(&gpu(), Some(&mig()), &NOTHING),
+            schema.subject(&gpu(), Some(&mig()), &WORKER, &[]),
             schema.node(),
         ];
         for labels in &sets {
@@ -293,20 +449,31 @@ mod tests {
 
     #[test]
     fn every_label_is_known_as_our_own() {
-        for dialect in [Dialect::Ack, Dialect::DcgmExporter] {
-            let schema = Schema { extra: Vec::new(), ..schema(dialect) };
-            let process = schema.subject(&gpu(), Some(&mig()), &WORKER);
-            for labels in
-                [schema.device(&gpu(), Some(&mig()), "550"), schema.node()].iter().chain(&process)
-            {
-                assert!(keys(labels).iter().all(|key| schema.owns(key)), "{labels:?}");
+        let all = [Compat::V4_8, Compat::V4_8_4, Compat::V4_9];
+        let held = Held { uid: Some("u"), ..Held::default() };
+        for dialect in [Dialect::Ack, Dialect::DcgmExporter(all.to_vec())] {
+            for old_namespace in [false, true] {
+                let style = Style { old_namespace, ..Style::default() };
+                let schema = Schema { extra: Vec::new(), style, ..schema(dialect.clone()) };
+                let about = About { texts: &texts(), held: Some(held), ..NOTHING };
+                for labels in [
+                    schema.device(&gpu(), Some(&mig()), &about),
+                    schema.subject(&gpu(), Some(&mig()), &WORKER, &texts()),
+                    schema.node(),
+                ] {
+                    let foreign = keys(&labels).into_iter().find(|key| !schema.owns(key));
+                    assert_eq!(
+                        foreign,
+                        (dialect != Dialect::Ack && labels.len() == 1).then_some("NodeName")
+                    );
+                }
             }
         }
     }
 
     #[test]
     fn device_labels_name_the_device_file_by_its_minor_number() {
-        let labels = schema(Dialect::Ack).device(&gpu(), None, "550");
+        let labels = schema(Dialect::Ack).device(&gpu(), None, &NOTHING);
         let value = |key: &str| {
             labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| v.to_string()).unwrap()
         };
@@ -314,17 +481,42 @@ mod tests {
     }
 
     #[test]
-    fn a_mig_device_is_named_after_its_instance_and_its_gpu() {
-        let (ack, dcgm) = (schema(Dialect::Ack), schema(Dialect::DcgmExporter));
+    fn dcgm_exporters_order_and_names_are_kept_through_its_versions() {
+        let held = Held { namespace: "a", pod: "p", container: "c", uid: Some("u") };
+        let more = [("err_code", "79")];
+        let labels = |schema: &Schema| {
+            let about = About { texts: &texts(), held: Some(held), more: &more };
+            keys(&schema.device(&gpu(), Some(&mig()), &about)).join(" ")
+        };
+        let old = "gpu UUID pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID Hostname \
+                   DCGM_FI_DRIVER_VERSION container namespace pod pod_uid err_code pool";
+        assert_eq!(labels(&dcgm(&DCGM)), old);
+        assert_eq!(labels(&dcgm(&[Compat::V4_8_4])), old.replace("Hostname", "hostname"));
+        let both = old.replace("Hostname", "Hostname hostname");
+        assert_eq!(labels(&dcgm(&[Compat::V4_8, Compat::V4_9])), both);
+        let style = Style { no_hostname: true, old_namespace: true, replace_blanks: true };
+        let styled = Schema { style, ..dcgm(&DCGM) };
         assert_eq!(
-            keys(&ack.device(&gpu(), Some(&mig()), "550"))[5..],
+            labels(&styled),
+            "gpu uuid pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID DCGM_FI_DRIVER_VERSION \
+             container_name pod_namespace pod_name pod_uid err_code pool"
+        );
+        let set = styled.device(&gpu(), None, &NOTHING);
+        assert!(set.iter().any(|(key, value)| &**key == "modelName" && &**value == "NVIDIA-L20"));
+    }
+
+    #[test]
+    fn a_mig_device_is_named_after_its_instance_and_its_gpu() {
+        let (ack, dcgm) = (schema(Dialect::Ack), dcgm(&DCGM));
+        assert_eq!(
+            keys(&ack.device(&gpu(), Some(&mig()), &NOTHING))[5..],
             ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "pool"]
         );
         assert_eq!(
-            keys(&dcgm.device(&gpu(), Some(&mig()), "550"))[4..8],
+            keys(&dcgm.device(&gpu(), Some(&mig()), &NOTHING))[4..8],
             ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "Hostname"]
         );
-        let process = |mig: &MigDevice| ack.subject(&gpu(), Some(mig), &WORKER).unwrap();
+        let process = |mig: &MigDevice| ack.subject(&gpu(), Some(mig), &WORKER, &[]);
         assert!(keys(&process(&mig())).contains(&"GPU_C_ID"));
         let alone = MigDevice { shares_instance: false, ..mig() };
         assert!(!keys(&process(&alone)).contains(&"GPU_C_ID"));
@@ -333,7 +525,7 @@ mod tests {
     #[test]
     fn a_process_is_named_with_its_pod_and_a_container_without_processes() {
         let schema = schema(Dialect::Ack);
-        let labels = |subject| schema.subject(&gpu(), None, &subject).unwrap();
+        let labels = |subject| schema.subject(&gpu(), None, &subject, &[]);
         let text = |labels: Labels| {
             labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
         };

@@ -21,6 +21,8 @@ pub mod publish;
 pub mod render;
 pub mod run;
 pub mod sample;
+pub mod scope;
+pub mod selection;
 pub mod serve;
 pub mod snapshot;
 pub mod telemetry;

@@ -15,13 +15,12 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::catalog::Kind;
 use crate::catalog::own::OWN;
-use crate::catalog::{
-    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
-};
 use crate::labels::{Labels, label_set};
 use crate::model::Reading;
-use crate::snapshot::{Entity, Snapshot};
+use crate::selection::Chosen;
+use crate::snapshot::{Entity, EventSeries, Snapshot};
 use crate::telemetry;
 
 /// Which families a page has.
@@ -71,15 +70,15 @@ impl Collector for Page {
 }
 
 fn gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    table(encoder, NODE, std::slice::from_ref(&snapshot.node))?;
-    let tables = &snapshot.tables;
-    table(encoder, DEVICE, &tables.devices)?;
-    table(encoder, EVENT, &tables.events)?;
-    table(encoder, INSTANCE, &tables.instances)?;
-    derived(encoder, ALLOTTED, &tables.allocated)?;
-    derived(encoder, CONTAINER, &tables.containers)?;
-    derived(encoder, PROCESS, &tables.processes)?;
-    derived(encoder, ILLEGAL, &tables.illegal)
+    let (chosen, tables) = (&*snapshot.selection, &snapshot.tables);
+    table(encoder, &chosen.node, &snapshot.nodes)?;
+    table(encoder, &chosen.device, &tables.devices)?;
+    events(encoder, &chosen.event, &tables.events)?;
+    table(encoder, &chosen.instance, &tables.instances)?;
+    derived(encoder, &chosen.allotted, &tables.allocated)?;
+    derived(encoder, &chosen.container, &tables.containers)?;
+    derived(encoder, &chosen.process, &tables.processes)?;
+    derived(encoder, &chosen.illegal, &tables.illegal)
 }
 
 fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -97,15 +96,29 @@ fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result 
     Ok(())
 }
 
-/// The families of a slice of the catalogue.
+/// The families that are chosen of a slice of the catalogue.
 fn table<S>(
     encoder: &mut DescriptorEncoder<'_>,
-    rows: &[Metric<S>],
+    chosen: &Chosen<S>,
     entities: &[Entity],
 ) -> fmt::Result {
-    for (row, metric) in rows.iter().enumerate() {
-        let samples = column(entities, row);
-        family(encoder, metric.name, metric.kind, metric.help, samples)?;
+    for (position, shown) in chosen.families().iter().enumerate() {
+        let samples = column(entities, position);
+        family(encoder, &shown.name, shown.kind, &shown.help, samples)?;
+    }
+    Ok(())
+}
+
+/// The families that are chosen of the events.
+fn events<S>(
+    encoder: &mut DescriptorEncoder<'_>,
+    chosen: &Chosen<S>,
+    series: &[EventSeries],
+) -> fmt::Result {
+    for (position, shown) in chosen.families().iter().enumerate() {
+        let samples = series.iter().filter(|series| series.family == position);
+        let samples = samples.map(|series| (&series.labels, series.reading));
+        family(encoder, &shown.name, shown.kind, &shown.help, samples)?;
     }
     Ok(())
 }
@@ -113,21 +126,24 @@ fn table<S>(
 /// How a number is made of what is known of a subject.
 type Derived<S> = fn(&S) -> Reading;
 
-/// The families of a slice of the catalogue whose numbers are made of what is known of a subject.
+/// The families that are chosen of a slice of the catalogue whose numbers are made of what is known of a subject.
 fn derived<S>(
     encoder: &mut DescriptorEncoder<'_>,
-    rows: &[Metric<Derived<S>>],
+    chosen: &Chosen<Derived<S>>,
     subjects: &[(Labels, S)],
 ) -> fmt::Result {
-    for metric in rows {
-        let samples = subjects.iter().map(|(labels, subject)| (labels, (metric.source)(subject)));
-        family(encoder, metric.name, metric.kind, metric.help, samples)?;
+    for shown in chosen.families() {
+        let read = shown.metric.source;
+        let samples = subjects.iter().map(|(labels, subject)| (labels, read(subject)));
+        family(encoder, &shown.name, shown.kind, &shown.help, samples)?;
     }
     Ok(())
 }
 
-fn column(entities: &[Entity], row: usize) -> impl Iterator<Item = (&Labels, Reading)> {
-    entities.iter().filter_map(move |entity| Some((&entity.labels, *entity.readings.get(row)?)))
+fn column(entities: &[Entity], position: usize) -> impl Iterator<Item = (&Labels, Reading)> {
+    entities
+        .iter()
+        .filter_map(move |entity| Some((&entity.labels, *entity.readings.get(position)?)))
 }
 
 /// One family, or nothing where no sample has a number.

@@ -19,6 +19,7 @@ use crate::attribute::{Grain, Terms, attribute};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Sources, View, devices};
 use crate::host::ProcRoot;
+use crate::host::hpc_jobs::Jobs;
 use crate::labels::Schema;
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
@@ -26,6 +27,8 @@ use crate::policy;
 use crate::publish::Published;
 use crate::render::{self, Part};
 use crate::sample::Sampler;
+use crate::scope::Scope;
+use crate::selection::{Selection, preset};
 use crate::serve::{Site, serve};
 use crate::snapshot::Snapshot;
 use crate::telemetry;
@@ -73,6 +76,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
         cluster: cluster.map(|sources| Cluster::follow(sources, clock)).transpose()?,
         proc_root,
+        selection: Arc::new(Selection::of(&preset(&schema.dialect), Scope::all())),
+        jobs: Jobs::new(),
         schema,
         grain,
         clock,
@@ -109,6 +114,8 @@ struct Sampling {
     sampler: Sampler,
     cluster: Option<Cluster>,
     proc_root: ProcRoot,
+    selection: Arc<Selection>,
+    jobs: Jobs,
     schema: Schema,
     grain: Grain,
     clock: Clock,
@@ -127,12 +134,15 @@ impl Sampling {
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        let sample = self.sampler.cycle();
+        let sample = self.sampler.cycle(&self.selection);
         let view =
             self.cluster.as_mut().map(|cluster| cluster.view(devices(&sample), sample.at.mono));
         let (sources, problems) = (Vec::new(), BTreeMap::new());
         let terms = Terms {
+            selection: &self.selection,
             schema: &self.schema,
+            device_pods: None,
+            jobs: &self.jobs,
             max_age: self.max_age,
             grain: self.grain,
             directory: view.as_ref().map(View::directory).unwrap_or_default(),

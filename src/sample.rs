@@ -8,6 +8,7 @@ pub mod node;
 pub mod part;
 pub mod processes;
 pub mod ring;
+pub mod texts;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,7 @@ use crate::model::{Missing, Moment, Reading, XidRecord};
 use crate::nvml::inventory::Driver;
 use crate::nvml::{LibraryError, Session};
 use crate::policy;
+use crate::selection::Selection;
 use crate::worker::Worker;
 
 /// The raw material of one snapshot.
@@ -153,8 +155,8 @@ impl Sampler {
         self.collect(now, now.mono + self.deadline);
     }
 
-    /// Reads everything that is due and returns by the deadline.
-    pub fn cycle(&mut self) -> Sample {
+    /// Reads everything that is chosen and due, and returns by the deadline.
+    pub fn cycle(&mut self, selection: &Arc<Selection>) -> Sample {
         let now = self.clock.now();
         let deadline = now.mono + self.deadline;
         self.cycles += 1;
@@ -166,7 +168,7 @@ impl Sampler {
             self.ask_driver(node::Question::Read, now);
         }
         for seat in &mut self.seats {
-            seat.worker.ask(device::Question::Sample(now), now.mono);
+            seat.worker.ask(device::Question::Sample(now, Arc::clone(selection)), now.mono);
         }
         self.collect(now, deadline);
         let sample = self.sample(now);

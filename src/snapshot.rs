@@ -7,14 +7,17 @@ use std::time::Duration;
 use crate::labels::Labels;
 use crate::model::{Allotted, Discards, Gpu, Grant, Missing, Moment, Reading, Usage};
 use crate::sample::DriverState;
+use crate::selection::Selection;
 
 /// One cycle's truth about the node.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// When the cycle began.
     pub at: Moment,
-    /// Readings of the node, one per row of the catalogue's node slice.
-    pub node: Entity,
+    /// Which families the readings are of.
+    pub selection: Arc<Selection>,
+    /// Readings of the node, one per family: once, or in a dialect that repeats them, by GPU.
+    pub nodes: Vec<Entity>,
     /// The series of devices, containers and processes.
     pub tables: Tables,
     /// About the exporter itself.
@@ -24,11 +27,12 @@ pub struct Snapshot {
 /// The series of devices, containers and processes.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    /// Readings of each GPU, one per row of the device slice.
+    /// Readings of each GPU, one per family of the device slice.
     pub devices: Vec<Entity>,
-    /// What each GPU's events tell, one per row of the event slice.
-    pub events: Vec<Entity>,
-    /// Readings of each GPU, or of its instances while MIG is on, one per row of the instance slice.
+    /// What each GPU's events tell.
+    pub events: Vec<EventSeries>,
+    /// Readings of each GPU, or of its instances while MIG is on, one per
+    /// family of the instance slice.
     pub instances: Vec<Entity>,
     /// What was given away of each GPU, or of its instances while MIG is on.
     pub allocated: Vec<(Labels, Allotted)>,
@@ -40,13 +44,24 @@ pub struct Tables {
     pub illegal: Vec<(Labels, Usage)>,
 }
 
-/// Something that has one reading per row of its slice of the catalogue.
+/// Something that has one reading per family that is chosen of its slice of the catalogue.
 #[derive(Clone, Debug)]
 pub struct Entity {
     /// Its label set.
     pub labels: Labels,
-    /// Its readings, in the order of the rows.
+    /// Its readings, in the order of the families.
     pub readings: Vec<Reading>,
+}
+
+/// One number that an event made.
+#[derive(Clone, Debug)]
+pub struct EventSeries {
+    /// Which of the families that are chosen of the event slice.
+    pub family: usize,
+    /// Its label set.
+    pub labels: Labels,
+    /// The number.
+    pub reading: Reading,
 }
 
 /// What went well and what did not.
@@ -136,6 +151,8 @@ pub struct GpuHealth {
     pub discards: Discards,
     /// XIDs since the exporter started, by code.
     pub xids: BTreeMap<u32, u64>,
+    /// Its readings, one per family of the device slice, whether it has series of its own or not.
+    pub readings: Vec<Reading>,
 }
 
 impl Snapshot {
@@ -146,7 +163,7 @@ impl Snapshot {
         let mut snapshot = self.clone();
         snapshot.tables = Tables::default();
         snapshot.health.census = Census::default();
-        snapshot.node.readings.fill(Err(Missing::Hung));
+        snapshot.nodes.clear();
         snapshot
     }
 

@@ -1,14 +1,15 @@
 //! The exporter about itself: its own series, and log lines when something changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::catalog::DEVICE;
 use crate::catalog::own::OwnSeries;
 use crate::model::{Missing, Moment, Reading};
 use crate::nvml::inventory::Driver;
 use crate::sample::DriverState;
+use crate::selection::Selection;
 use crate::snapshot::{Balanced, GpuHealth, HIDDEN_PROCESSES, Health, Snapshot, SourceHealth};
 
 /// Label values of one sample, in the order of the row's keys, and its value.
@@ -191,15 +192,16 @@ pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
     if hidden(now) && !before.is_some_and(hidden) {
         warn!("{HIDDEN_PROCESSES}");
     }
-    for (position, gpu) in now.health.gpus.iter().enumerate() {
+    for gpu in &now.health.gpus {
         let was = before.and_then(|snapshot| {
-            let at = snapshot.health.gpus.iter().position(|g| g.gpu.uuid == gpu.gpu.uuid)?;
-            Some((&snapshot.health.gpus.get(at)?.state, &snapshot.tables.devices.get(at)?.readings))
+            snapshot.health.gpus.iter().find(|was| was.gpu.uuid == gpu.gpu.uuid)
         });
-        log_gpu(was.map(|(state, _)| *state), gpu);
+        log_gpu(was.map(|was| was.state), gpu);
         log_xids(before, gpu);
-        if let (Ok(()), Some(device)) = (gpu.state, now.tables.devices.get(position)) {
-            log_readings(gpu, was.map(|(_, readings)| readings.as_slice()), &device.readings);
+        let same = before.is_some_and(|was| Arc::ptr_eq(&was.selection, &now.selection));
+        let readings = was.filter(|_| same).map(|was| was.readings.as_slice());
+        if gpu.state.is_ok() {
+            log_readings(&now.selection, gpu, readings);
         }
     }
     for (gpu, reason) in &now.health.unidentified {
@@ -244,16 +246,17 @@ fn log_xids(before: Option<&Snapshot>, now: &GpuHealth) {
     }
 }
 
-fn log_readings(gpu: &GpuHealth, before: Option<&[Reading]>, now: &[Reading]) {
-    for (position, (metric, reading)) in DEVICE.iter().zip(now).enumerate() {
+fn log_readings(selection: &Selection, gpu: &GpuHealth, before: Option<&[Reading]>) {
+    let families = selection.device.families().iter().zip(&gpu.readings);
+    for (position, (shown, reading)) in families.enumerate() {
         let was = before.and_then(|readings| readings.get(position)).copied();
-        let (gpu, uuid, series) = (gpu.gpu.index, &*gpu.gpu.uuid, metric.name);
+        let (gpu, uuid, series) = (gpu.gpu.index, &*gpu.gpu.uuid, &*shown.name);
         match (was.map(Result::err), reading.err()) {
             (Some(was), is) if was == is => {}
             (None | Some(Some(Missing::Unsupported | Missing::Pending)), None)
             | (_, Some(Missing::Unsupported | Missing::Pending)) => {}
             (_, Some(reason)) => {
-                warn!(gpu, uuid, series, symbol = metric.symbol, %reason, "reading is missing");
+                warn!(gpu, uuid, series, symbol = shown.metric.symbol, %reason, "reading is missing");
             }
             (Some(_), None) => info!(gpu, uuid, series, "reading is back"),
         }

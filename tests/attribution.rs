@@ -13,7 +13,7 @@ use nvml_exporter::attribute::owner::{Directory, Holder};
 use nvml_exporter::attribute::{Grain, Terms, attribute};
 use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
-use nvml_exporter::labels::{Dialect, Labels, Schema};
+use nvml_exporter::labels::{Dialect, Labels, Schema, Style};
 use nvml_exporter::model::{
     AllocateMode, ContainerId, Discard, Discards, EngineShares, Gpu, Listing, Missing, Moment,
     Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Residue, Usage,
@@ -24,6 +24,8 @@ use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::part::PartSample;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
+use nvml_exporter::scope::Scope;
+use nvml_exporter::selection::{Selection, preset};
 use nvml_exporter::snapshot::Snapshot;
 use proptest::prelude::*;
 
@@ -116,14 +118,22 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
     };
     let framebuffer =
         Ok(Memory { total: 48 << 30, used: used_mib * MIB, free: (48 << 30) - used_mib * MIB });
-    let part =
-        PartSample { mig: None, cells: Vec::new(), framebuffer, listing, utilization: Ok(()) };
+    let part = PartSample {
+        mig: None,
+        cells: Vec::new(),
+        tells_of_instance: true,
+        framebuffer,
+        listing,
+        utilization: Ok(()),
+    };
     let cell = nvml_exporter::sample::cells::Cell { reading: Ok(1.0), at: NOW.mono };
     let answer = DeviceSample {
         gpu: Arc::new(gpu),
         handle: Handle::none(),
         at: NOW,
-        cells: vec![cell; nvml_exporter::catalog::DEVICE.len()],
+        cells: vec![Some(cell); nvml_exporter::catalog::DEVICE.len()],
+        undivided: None,
+        texts: Vec::new(),
         parts: vec![part],
         division: Ok(()),
         discards: Discards::default(),
@@ -166,10 +176,15 @@ impl World {
             hostname: "h".to_owned(),
             node_name: "node-1".to_owned(),
             extra: Vec::new(),
+            style: Style::default(),
         };
+        let selection = Arc::new(Selection::of(&preset(&Dialect::Ack), Scope::all()));
         let problems = BTreeMap::new();
         let terms = Terms {
+            selection: &selection,
             schema: &schema,
+            device_pods: None,
+            jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
             grain: self.grain,
             directory: Directory { pods: Some(&self.pods), ..Directory::default() },

@@ -8,8 +8,7 @@ use std::path::Path;
 
 use nvml_exporter::catalog::own::OWN;
 use nvml_exporter::catalog::{
-    ALLOTTED, CONTAINER, DEVICE, DeviceSource, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE,
-    PROCESS, fields,
+    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS, TEXT,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -44,7 +43,8 @@ fn goldens() -> String {
 #[test]
 fn names_are_unique_and_legal() {
     let mut seen = BTreeSet::new();
-    for name in rows().iter().map(|row| row.0).chain(OWN.iter().map(|own| own.name)) {
+    let texts = TEXT.iter().map(|text| text.name);
+    for name in rows().iter().map(|row| row.0).chain(texts).chain(OWN.iter().map(|own| own.name)) {
         assert!(seen.insert(name), "{name} stands twice");
         let mut letters = name.chars();
         assert!(letters.next().is_some_and(|c| c.is_ascii_alphabetic()), "{name}");
@@ -83,15 +83,11 @@ fn every_own_series_stands_in_the_table_once() {
 }
 
 #[test]
-fn fields_are_asked_for_once() {
-    let fields = fields();
-    assert_eq!(fields.len(), fields.iter().collect::<BTreeSet<_>>().len());
-    for metric in DEVICE.iter().filter(|m| !matches!(m.source, DeviceSource::Read(_))) {
-        assert_eq!(metric.symbol, "nvmlDeviceGetFieldValues", "{}", metric.name);
-    }
-    for metric in INSTANCE {
-        // A MIG device is not asked for fields.
-        assert!(matches!(metric.source, DeviceSource::Read(_)), "{}", metric.name);
+fn a_row_of_fields_names_the_call_that_fetches_them() {
+    for metric in DEVICE.iter().chain(INSTANCE) {
+        let of_fields = !metric.source.fields().is_empty();
+        let symbol = metric.symbol == "nvmlDeviceGetFieldValues";
+        assert_eq!(of_fields, symbol, "{}", metric.name);
     }
 }
 

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["model"],
     &["clock", "policy", "worker"],
-    &["labels"],
+    &["labels", "scope"],
     &["nvml", "host", "kube"],
     &["catalog"],
+    &["selection"],
     &["sample"],
     &["snapshot"],
     &["attribute", "telemetry"],

@@ -4,22 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Terms;
 use super::family::Allocation;
 use super::fresh::Fresh;
 use super::people::People;
-use crate::catalog::{EVENT, INSTANCE, PROCESS};
-use crate::labels::Subject;
-use crate::model::{Allotted, Gpu, Grant, Missing, Reading, XidRecord};
+use super::{DevicePods, Terms, node_readings};
+use crate::catalog::{TextSource, Told};
+use crate::labels::{About, Dialect, Held, Labels, Subject};
+use crate::model::{
+    AllocateMode, Allotted, Gpu, Grant, MigDevice, Missing, NodeSample, Reading, XidRecord,
+};
+use crate::nvml::inventory::Driver;
 use crate::nvml::probe::mebibytes;
+use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
-use crate::snapshot::{Balanced, Census, Entity, GpuHealth, Tables};
+use crate::selection::{Chosen, Family};
+use crate::snapshot::{Balanced, Census, Entity, EventSeries, GpuHealth, Tables};
 
 /// What is published of all GPUs, added one by one.
 pub(super) struct Devices<'a> {
     terms: &'a Terms<'a>,
-    version: &'a str,
+    driver: &'a Driver,
+    node: &'a NodeSample,
     now: Duration,
+    /// GPU instances so far, through the node.
+    instances: u32,
+    /// Readings of the node, once or by GPU.
+    pub(super) nodes: Vec<Entity>,
     /// The series.
     pub(super) tables: Tables,
     /// How each GPU fares.
@@ -28,33 +38,67 @@ pub(super) struct Devices<'a> {
     pub(super) census: Census,
 }
 
+/// A GPU, or a GPU instance, that has series.
+struct Stand<'a> {
+    gpu: &'a Gpu,
+    mig: Option<&'a MigDevice>,
+    texts: &'a Texts,
+    held: Option<Held<'a>>,
+    jobs: &'a [Arc<str>],
+}
+
 impl<'a> Devices<'a> {
-    /// Nothing yet. `version` is the driver's.
-    pub(super) fn new(terms: &'a Terms<'a>, version: &'a str, now: Duration) -> Self {
-        let (tables, census) = (Tables::default(), Census::default());
-        Self { terms, version, now, tables, health: Vec::new(), census }
+    /// Nothing yet.
+    pub(super) fn new(
+        terms: &'a Terms<'a>,
+        driver: &'a Driver,
+        node: &'a NodeSample,
+        now: Duration,
+    ) -> Self {
+        Self {
+            terms,
+            driver,
+            node,
+            now,
+            instances: 0,
+            nodes: Vec::new(),
+            tables: Tables::default(),
+            health: Vec::new(),
+            census: Census::default(),
+        }
     }
 
     /// Adds a GPU, with what the driver told of its XIDs.
     pub(super) fn add(&mut self, fresh: &Fresh<'_>, xids: &XidRecord) {
+        let selection = self.terms.selection;
         let gpu = &*fresh.answer.gpu;
-        let labels = self.terms.schema.device(gpu, None, self.version);
-        let readings = fresh.device_readings();
         let mut missing = MissingCounts::default();
+        let readings = fresh.readings(&fresh.answer.cells, &selection.device);
         missing.add(&readings);
-        self.tables.devices.push(Entity { labels: Arc::clone(&labels), readings });
-
-        // What has befallen a GPU stays true while it cannot be read.
-        let readings: Vec<Reading> = EVENT.iter().map(|metric| (metric.source)(xids)).collect();
-        missing.add(&readings);
-        self.tables.events.push(Entity { labels, readings });
-
         if let Err(reason) = fresh.answer.division {
-            missing.add(&vec![Err(reason); INSTANCE.len()]);
+            missing.add(&vec![Err(reason); selection.instance.len()]);
+        }
+        for shown in selection.event.families() {
+            let samples = (shown.metric.source)(&Told { xids }).into_iter();
+            missing.add(&samples.map(|sample| sample.reading).collect::<Vec<_>>());
+        }
+        let texts = texts(&selection.text, self.driver, fresh.answer);
+        let divided = fresh.answer.parts.iter().any(|part| part.mig.is_some());
+        if selection.scope.has_gpu(gpu.index, divided) {
+            let stand = self.stand(fresh, None, &texts);
+            self.tell_gpu(&stand, &readings, xids);
+            if let Some(cells) = &fresh.answer.undivided {
+                let readings = fresh.readings(cells, &selection.instance);
+                self.tables.instances.extend(self.entities(&stand, &readings));
+            }
         }
         let mut balances = Balances::default();
         for part in &fresh.answer.parts {
-            self.add_part(fresh, part, &mut missing, &mut balances);
+            let shown = self.shows(gpu, part);
+            if shown && part.mig.is_some() && part.tells_of_instance && selection.scope.repeats() {
+                self.tell_gpu(&self.stand(fresh, Some(part), &texts), &readings, xids);
+            }
+            self.add_part(fresh, part, shown.then_some(&texts), &mut missing, &mut balances);
         }
         self.census.balances.extend(balances.close(gpu));
         self.health.push(GpuHealth {
@@ -66,40 +110,127 @@ impl<'a> Devices<'a> {
             missing: missing.0,
             discards: fresh.answer.discards,
             xids: xids.counts.clone(),
+            readings,
         });
     }
 
+    /// Whether a part has series. Counts the instances.
+    fn shows(&mut self, gpu: &Gpu, part: &PartSample) -> bool {
+        let scope = &self.terms.selection.scope;
+        if part.mig.is_none() {
+            return scope.has_gpu(gpu.index, false);
+        }
+        self.instances += u32::from(part.tells_of_instance);
+        scope.has_instance(self.instances.saturating_sub(1))
+    }
+
+    fn stand<'s>(
+        &self,
+        fresh: &'s Fresh<'_>,
+        part: Option<&'s PartSample>,
+        texts: &'s Texts,
+    ) -> Stand<'s>
+    where
+        'a: 's,
+    {
+        let gpu = &*fresh.answer.gpu;
+        let mig = part.and_then(|part| part.mig.as_deref());
+        let instance = mig.map(|mig| mig.gpu_instance);
+        let held = self.terms.device_pods.map(|pods| {
+            let whole =
+                |part: &&PartSample| part.mig.as_deref().map(|mig| mig.gpu_instance) == instance;
+            let parts = fresh.answer.parts.iter().filter(whole);
+            let devices: Vec<&str> = parts.map(|part| device(gpu, part)).collect();
+            holder(self.terms.allocation, &devices, pods)
+        });
+        let jobs = self.terms.jobs.get(&(gpu.index, instance)).map_or(&[][..], Vec::as_slice);
+        Stand { gpu, mig, texts, held, jobs }
+    }
+
+    /// What is known of a GPU as a whole, and of its node where the dialect repeats that.
+    fn tell_gpu(&mut self, stand: &Stand<'_>, readings: &[Reading], xids: &XidRecord) {
+        self.tables.devices.extend(self.entities(stand, readings));
+        if matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)) {
+            let node = node_readings(&self.terms.selection.node, self.node);
+            self.nodes.extend(self.entities(stand, &node));
+        }
+        // What has befallen a GPU stays true while it cannot be read.
+        let told = Told { xids };
+        for (family, shown) in self.terms.selection.event.families().iter().enumerate() {
+            for sample in (shown.metric.source)(&told) {
+                let more: Vec<(&str, &str)> =
+                    sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
+                let series = self.label_sets(stand, &more).into_iter();
+                let reading = sample.reading;
+                let series = series.map(|labels| EventSeries { family, labels, reading });
+                self.tables.events.extend(series);
+            }
+        }
+    }
+
+    fn entities(
+        &self,
+        stand: &Stand<'_>,
+        readings: &[Reading],
+    ) -> impl Iterator<Item = Entity> + use<> {
+        let readings = readings.to_vec();
+        let sets = self.label_sets(stand, &[]).into_iter();
+        sets.map(move |labels| Entity { labels, readings: readings.clone() })
+    }
+
+    /// The label sets of a stand: one, or one for each job that runs on it.
+    fn label_sets(&self, stand: &Stand<'_>, more: &[(&str, &str)]) -> Vec<Labels> {
+        let set = |more: &[(&str, &str)]| {
+            let about = About { texts: stand.texts, held: stand.held, more };
+            self.terms.schema.device(stand.gpu, stand.mig, &about)
+        };
+        if stand.jobs.is_empty() {
+            return vec![set(more)];
+        }
+        let with = |job: &Arc<str>| set(&[more, &[("hpc_job", &**job)]].concat());
+        stand.jobs.iter().map(with).collect()
+    }
+
+    /// Adds a part; `texts` are those of its GPU if it has series, else nothing is shown of it.
     fn add_part(
         &mut self,
         fresh: &Fresh<'_>,
         part: &PartSample,
+        texts: Option<&Texts>,
         missing: &mut MissingCounts,
         balances: &mut Balances,
     ) {
-        let (gpu, mig) = (&*fresh.answer.gpu, part.mig.as_deref());
-        let readings = fresh.readings(&part.cells, INSTANCE);
-        missing.add(&readings);
-        if !readings.is_empty() {
-            let labels = self.terms.schema.device(gpu, mig, self.version);
-            let framebuffer = self.allocated(fresh, part);
-            self.tables.allocated.push((Arc::clone(&labels), Allotted { framebuffer }));
-            self.tables.instances.push(Entity { labels, readings });
+        let (gpu, selection) = (&*fresh.answer.gpu, self.terms.selection);
+        if part.tells_of_instance {
+            let readings = fresh.readings(&part.cells, &selection.instance);
+            missing.add(&readings);
+            if let Some(texts) = texts {
+                let stand = self.stand(fresh, Some(part), texts);
+                let allotted = Allotted { framebuffer: self.allocated(fresh, part) };
+                let labels = self.label_sets(&stand, &[]).into_iter();
+                self.tables.allocated.extend(labels.map(|labels| (labels, allotted)));
+                self.tables.instances.extend(self.entities(&stand, &readings));
+            }
         }
-        self.add_grants(fresh, part);
+        if let Some(texts) = texts {
+            self.add_grants(fresh, part, texts);
+        }
         match fresh.listing(part) {
             Ok(listing) => {
                 let mut people = People::new(self.terms, gpu, part, self.now, &mut self.census);
-                let ledger = people.tell(listing, &mut self.tables);
+                let mut hidden = Tables::default();
+                let tables = if texts.is_some() { &mut self.tables } else { &mut hidden };
+                let ledger = people.tell(listing, texts.map_or(&[], Vec::as_slice), tables);
                 for usage in people.told() {
-                    for metric in PROCESS {
-                        missing.add(&[(metric.source)(usage)]);
+                    for shown in selection.process.families() {
+                        missing.add(&[(shown.metric.source)(usage)]);
                     }
                 }
                 balances.add(part, ledger);
             }
             // Nobody is listed, so nobody knows how many are missing: each family counts once.
             Err(reason) => {
-                missing.add(&vec![Err(reason); PROCESS.len()]);
+                missing.add(&vec![Err(reason); selection.process.len()]);
                 balances.spoil(part);
             }
         }
@@ -124,7 +255,7 @@ impl<'a> Devices<'a> {
     }
 
     /// What containers were given of a part, whether they use it or not, while there is one to have.
-    fn add_grants(&mut self, fresh: &Fresh<'_>, part: &PartSample) {
+    fn add_grants(&mut self, fresh: &Fresh<'_>, part: &PartSample, texts: &Texts) {
         let (Ok(()), Allocation::Known(holdings)) = (fresh.state, self.terms.allocation) else {
             return;
         };
@@ -132,11 +263,43 @@ impl<'a> Devices<'a> {
         for share in holdings.of_device(device(gpu, part)) {
             let holder = Some(share.holder.names());
             let subject = Subject { mode: share.mode, holder, face: None };
-            let labels = self.terms.schema.subject(gpu, part.mig.as_deref(), &subject);
+            let labels = self.terms.schema.subject(gpu, part.mig.as_deref(), &subject, texts);
             let grant =
                 Grant { memory: share.memory.ok_or(Missing::Pending), compute: Ok(share.compute) };
-            self.tables.containers.extend(labels.map(|labels| (labels, grant)));
+            self.tables.containers.push((labels, grant));
         }
+    }
+}
+
+/// Texts that label all series of a GPU, by key.
+pub(super) type Texts = Vec<(Arc<str>, Arc<str>)>;
+
+fn texts(chosen: &Chosen<TextSource>, driver: &Driver, answer: &DeviceSample) -> Texts {
+    let text = |family: &Family<TextSource>| -> Option<Arc<str>> {
+        match family.metric.source {
+            TextSource::Driver(of) => Some(of(driver).into()),
+            TextSource::Gpu(of) => Some(of(&answer.gpu).into()),
+            TextSource::Read(_) => answer.texts.get(family.row)?.clone()?.ok(),
+        }
+    };
+    let pair = |family: &Family<TextSource>| Some((Arc::clone(&family.name), text(family)?));
+    let known = chosen.families().iter().filter_map(pair);
+    let mut texts: Texts = known.filter(|(_, text)| !text.is_empty()).collect();
+    texts.sort();
+    texts
+}
+
+/// Who holds all of what is told of: nobody, if it is shared, or if that is not known.
+fn holder<'a>(allocation: Allocation<'a>, devices: &[&str], pods: DevicePods) -> Held<'a> {
+    let ([device], Allocation::Known(holdings)) = (devices, allocation) else {
+        return Held { uid: pods.uid.then_some(""), ..Held::default() };
+    };
+    match holdings.of_device(device) {
+        [share] if share.mode == AllocateMode::Exclusive => {
+            let (namespace, pod, container) = share.holder.names();
+            Held { namespace, pod, container, uid: pods.uid.then_some(&share.holder.pod.uid) }
+        }
+        _ => Held { uid: pods.uid.then_some(""), ..Held::default() },
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use crate::catalog::{DEVICE, DeviceSource, Metric};
+use crate::catalog::DeviceSource;
 use crate::model::{Listing, Missing, Moment, Reading};
 use crate::policy::Tier;
 use crate::sample::SampledGpu;
 use crate::sample::cells::Cell;
 use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
+use crate::selection::Chosen;
 
 /// What a GPU has answered, and what of it still holds.
 pub struct Fresh<'a> {
@@ -38,27 +39,20 @@ impl<'a> Fresh<'a> {
         Ok(Self { sampled, answer, state, now, max_age })
     }
 
-    /// The readings of the GPU itself.
+    /// The readings of the families of `chosen`, of the GPU or of a part of it.
     #[must_use]
-    pub fn device_readings(&self) -> Vec<Reading> {
-        match self.state {
+    pub fn readings(&self, cells: &[Option<Cell>], chosen: &Chosen<DeviceSource>) -> Vec<Reading> {
+        let of = |row: usize, tier| match self.state {
             // A hang is judged reading by reading: slow ones live longer.
-            Ok(()) | Err(Missing::Hung) => self.readings(&self.answer.cells, DEVICE),
-            // Slow readings of a GPU that is gone are not news of it.
-            Err(missing) => vec![Err(missing); DEVICE.len()],
-        }
-    }
-
-    /// The readings of `rows`, of the GPU or of a part of it; none where the part has none.
-    #[must_use]
-    pub fn readings(&self, cells: &[Cell], rows: &[Metric<DeviceSource>]) -> Vec<Reading> {
-        let cells = cells.iter().zip(rows);
-        match self.state {
             Ok(()) | Err(Missing::Hung) => {
-                cells.map(|(cell, metric)| self.reading(*cell, metric.tier)).collect()
+                // What has been chosen since it was asked is not known yet.
+                let cell = cells.get(row).copied().flatten().ok_or(Missing::Pending)?;
+                self.reading(cell, tier)
             }
-            Err(missing) => cells.map(|_| Err(missing)).collect(),
-        }
+            // Slow readings of a GPU that is gone are not news of it.
+            Err(missing) => Err(missing),
+        };
+        chosen.families().iter().map(|family| of(family.row, family.metric.tier)).collect()
     }
 
     /// A number that has grown too old is withheld; that there is none does not grow old.

@@ -1,6 +1,7 @@
 //! The processes of one part: whose they are, where they are told, and who is idle.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::conservation::{Bucket, Ledger};
@@ -26,6 +27,7 @@ pub(super) struct People<'a> {
     /// Something is listed of which nobody knows whose it is.
     doubt: bool,
     told: Vec<Usage>,
+    texts: &'a [(Arc<str>, Arc<str>)],
     sums: BTreeMap<(Kinship, Option<Holder>), Usage>,
 }
 
@@ -54,12 +56,19 @@ impl<'a> People<'a> {
             busy: BTreeSet::new(),
             doubt: false,
             told: Vec::new(),
+            texts: &[],
             sums: BTreeMap::new(),
         }
     }
 
     /// Tells of everybody who is listed, and of those who could be and are not.
-    pub(super) fn tell(&mut self, listing: &Listing, tables: &mut Tables) -> Ledger {
+    pub(super) fn tell(
+        &mut self,
+        listing: &Listing,
+        texts: &'a [(Arc<str>, Arc<str>)],
+        tables: &mut Tables,
+    ) -> Ledger {
+        self.texts = texts;
         let mut ledger = Ledger::default();
         for process in &listing.processes {
             self.tell_process(process, &mut ledger, tables);
@@ -177,9 +186,8 @@ impl<'a> People<'a> {
         };
         let subject = Subject { mode, holder: holder.map(Holder::names), face: Some(face) };
         let mig = self.part.mig.as_deref();
-        if let Some(labels) = self.terms.schema.subject(self.gpu, mig, &subject) {
-            table.push((labels, usage));
-        }
+        let labels = self.terms.schema.subject(self.gpu, mig, &subject, self.texts);
+        table.push((labels, usage));
     }
 
     /// What is listed and is no process holds its memory all the same, and may be anybody's unless

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::catalog::{DeviceSource, Metric};
+use crate::catalog::DeviceSource;
 use crate::model::{Missing, Reading};
 use crate::nvml::probe::Probe;
 use crate::nvml::raw::fields::Field;
 use crate::policy::Tier;
+use crate::selection::Chosen;
 
 /// One reading and when it was taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,9 +18,9 @@ pub struct Cell {
     pub at: Duration,
 }
 
-/// One cell per row of a slice of the catalogue.
+/// One cell per row of a slice of the catalogue, none for a row that was not read.
+#[derive(Default)]
 pub struct Cells {
-    rows: &'static [Metric<DeviceSource>],
     read: Vec<Option<Cell>>,
     counts: Vec<Option<Count>>,
 }
@@ -32,32 +33,51 @@ struct Count {
 }
 
 impl Cells {
-    /// Cells of `rows`, none read yet.
-    #[must_use]
-    pub fn new(rows: &'static [Metric<DeviceSource>]) -> Self {
-        Self { rows, read: vec![None; rows.len()], counts: vec![None; rows.len()] }
-    }
-
     /// Forgets everything: the device is another than before.
     pub fn clear(&mut self) {
-        self.read.fill(None);
-        self.counts.fill(None);
+        *self = Self::default();
     }
 
-    /// Reads every row that is due at `now` (monotonic).
-    pub fn read(&mut self, probe: &Probe<'_>, now: Duration) {
-        for ((metric, cell), count) in self.rows.iter().zip(&mut self.read).zip(&mut self.counts) {
-            if due(*cell, metric.tier, now) {
-                let reading = read(&metric.source, probe, count, now).and_then(finite);
-                *cell = Some(Cell { reading, at: now });
+    /// The fields of all rows that are chosen and due at `now` (monotonic), for one batch.
+    #[must_use]
+    pub fn due_fields(&self, chosen: &Chosen<DeviceSource>, now: Duration) -> Vec<Field> {
+        let mut fields = Vec::new();
+        for family in chosen.families() {
+            if due(self.cell(family.row), family.metric.tier, now) {
+                let new = family.metric.source.fields().iter();
+                let new: Vec<Field> =
+                    new.filter(|field| !fields.contains(*field)).copied().collect();
+                fields.extend(new);
+            }
+        }
+        fields
+    }
+
+    /// Reads every row that is chosen and due at `now` (monotonic), and forgets those that are not
+    /// chosen.
+    pub fn read(&mut self, chosen: &Chosen<DeviceSource>, probe: &Probe<'_>, now: Duration) {
+        self.read.resize(chosen.slice_len(), None);
+        self.counts.resize(chosen.slice_len(), None);
+        for (row, (cell, count)) in self.read.iter_mut().zip(&mut self.counts).enumerate() {
+            match chosen.metric(row) {
+                Some(metric) if due(*cell, metric.tier, now) => {
+                    let reading = read(&metric.source, probe, count, now).and_then(finite);
+                    *cell = Some(Cell { reading, at: now });
+                }
+                Some(_) => {}
+                None => (*cell, *count) = (None, None),
             }
         }
     }
 
     /// The cells in the order of their rows.
     #[must_use]
-    pub fn to_vec(&self) -> Vec<Cell> {
-        self.read.iter().flatten().copied().collect()
+    pub fn to_vec(&self) -> Vec<Option<Cell>> {
+        self.read.clone()
+    }
+
+    fn cell(&self, row: usize) -> Option<Cell> {
+        self.read.get(row).copied().flatten()
     }
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use super::cells::{Cell, Cells};
 use super::part::{PartReader, PartSample, People, Tools};
 use super::ring::RingCursor;
-use crate::catalog::{self, DEVICE};
+use super::texts::Texts;
 use crate::host::ProcRoot;
 use crate::host::placements::Placements;
 use crate::model::{Discards, Gpu, MigDevice, Missing, Moment};
 use crate::nvml::Session;
 use crate::nvml::probe::Probe;
 use crate::nvml::raw::Handle;
-use crate::nvml::raw::fields::Field;
 use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
+use crate::selection::Selection;
 
 /// What one GPU answered in one cycle.
 #[derive(Clone, Debug)]
@@ -24,8 +24,13 @@ pub struct DeviceSample {
     pub handle: Handle,
     /// When it was asked.
     pub at: Moment,
-    /// One cell per row of [`DEVICE`], in its order.
-    pub cells: Vec<Cell>,
+    /// One cell per row of the catalogue's device slice, in its order; none for what is not chosen.
+    pub cells: Vec<Option<Cell>>,
+    /// What a GPU with MIG on tells as a whole of what it is divided into, where that is wanted: one
+    /// cell per row of the instance slice.
+    pub undivided: Option<Vec<Option<Cell>>>,
+    /// One text per row of the text slice; none for what is not chosen or known without asking.
+    pub texts: Vec<Option<Result<Arc<str>, Missing>>>,
     /// The GPU as a whole, or its MIG devices while MIG is on.
     pub parts: Vec<PartSample>,
     /// Whether all parts were found.
@@ -41,14 +46,17 @@ impl DeviceSample {
     /// The reason.
     pub fn state(&self) -> Result<(), Missing> {
         // Slow cells of earlier cycles say nothing about the present.
-        let all = self.cells.iter().chain(self.parts.iter().flat_map(|part| &part.cells));
-        let now = || all.clone().filter(|cell| cell.at == self.at.mono);
-        let failures = || now().filter_map(|cell| cell.reading.err());
+        let cells = self.cells.iter().chain(self.parts.iter().flat_map(|part| &part.cells));
+        let present = cells.flatten().filter(|cell| cell.at == self.at.mono);
+        let framebuffers = self.parts.iter().map(|part| part.framebuffer.map(drop));
+        let all = present.map(|cell| cell.reading.map(drop)).chain(framebuffers);
+        let now = || all.clone();
+        let failures = || now().filter_map(Result::err);
         let fatal = |m: &Missing| matches!(m, Missing::Lost | Missing::DriverGone);
         if let Some(missing) = failures().find(fatal) {
             return Err(missing);
         }
-        if now().any(|cell| cell.reading.is_ok()) {
+        if now().any(|read| read.is_ok()) {
             return Ok(());
         }
         Err(failures().find(|m| *m != Missing::Unsupported).unwrap_or(Missing::Unsupported))
@@ -56,12 +64,12 @@ impl DeviceSample {
 }
 
 /// What a GPU's thread is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Question {
     /// Only move the utilization ring's cursor on.
     Ring(Moment),
-    /// Everything that is due.
-    Sample(Moment),
+    /// Everything that is chosen and due.
+    Sample(Moment, Arc<Selection>),
 }
 
 /// Reads one GPU and remembers what has to outlive a cycle.
@@ -70,10 +78,11 @@ pub struct DeviceReader {
     index: u32,
     known: Option<(Arc<Gpu>, Handle)>,
     proc_root: ProcRoot,
-    fields: Vec<Field>,
     utilization: UtilizationBuffers,
     ring: RingCursor,
     cells: Cells,
+    undivided: Cells,
+    texts: Texts,
     parts: Vec<PartReader>,
     mig: Mig,
     placements: Placements,
@@ -99,10 +108,11 @@ impl DeviceReader {
             index,
             known: None,
             proc_root,
-            fields: catalog::fields(),
             utilization: UtilizationBuffers::default(),
             ring: RingCursor::default(),
-            cells: Cells::new(DEVICE),
+            cells: Cells::default(),
+            undivided: Cells::default(),
+            texts: Texts::default(),
             parts: Vec::new(),
             mig: Mig::Unknown,
             placements: Placements::default(),
@@ -122,21 +132,31 @@ impl DeviceReader {
                 self.read_ring(*handle, now);
                 None
             }
-            (Question::Sample(now), _) => Some(self.sample(now)),
+            (Question::Sample(now, selection), _) => Some(self.sample(now, &selection)),
         }
     }
 
-    fn sample(&mut self, now: Moment) -> Result<DeviceSample, Missing> {
+    fn sample(&mut self, now: Moment, selection: &Selection) -> Result<DeviceSample, Missing> {
         let (gpu, handle) = self.identity()?;
         let division = self.divide(handle);
-        self.read_ring(handle, now);
-        self.cells.read(&Probe::new(&self.session, handle, &self.fields), now.mono);
-        let parts = self.sample_parts(now);
+        if selection.wants_processes() {
+            self.read_ring(handle, now);
+        } else {
+            self.ring.fail(Missing::Pending);
+        }
+        let fields = self.cells.due_fields(&selection.device, now.mono);
+        let probe = Probe::new(&self.session, handle, &fields);
+        self.cells.read(&selection.device, &probe, now.mono);
+        let undivided = self.read_undivided(handle, now, selection);
+        self.texts.read(&selection.text, &self.session, handle);
+        let parts = self.sample_parts(now, selection);
         let sample = DeviceSample {
             gpu,
             handle,
             at: now,
             cells: self.cells.to_vec(),
+            undivided,
+            texts: self.texts.to_vec(),
             parts,
             division,
             discards: self.discards,
@@ -173,6 +193,8 @@ impl DeviceReader {
     fn forget(&mut self) {
         self.ring = RingCursor::default();
         self.cells.clear();
+        self.undivided.clear();
+        self.texts = Texts::default();
         self.parts.clear();
     }
 
@@ -228,6 +250,22 @@ impl DeviceReader {
         }
     }
 
+    fn read_undivided(
+        &mut self,
+        handle: Handle,
+        now: Moment,
+        selection: &Selection,
+    ) -> Option<Vec<Option<Cell>>> {
+        if self.mig != Mig::On || !selection.scope.undivided() {
+            self.undivided.clear();
+            return None;
+        }
+        let fields = self.undivided.due_fields(&selection.instance, now.mono);
+        let probe = Probe::new(&self.session, handle, &fields);
+        self.undivided.read(&selection.instance, &probe, now.mono);
+        Some(self.undivided.to_vec())
+    }
+
     fn read_ring(&mut self, handle: Handle, now: Moment) {
         if self.mig == Mig::On {
             // Drivers refuse the question while MIG is on.
@@ -242,7 +280,7 @@ impl DeviceReader {
         }
     }
 
-    fn sample_parts(&mut self, now: Moment) -> Vec<PartSample> {
+    fn sample_parts(&mut self, now: Moment, selection: &Selection) -> Vec<PartSample> {
         self.placements.begin(now.mono);
         let window = self.ring.close();
         let window = window.as_ref().map_err(|missing| *missing);
@@ -251,7 +289,8 @@ impl DeviceReader {
             people: People { root: &self.proc_root, placements: &mut self.placements },
             discards: &mut self.discards,
         };
-        self.parts.iter_mut().map(|part| part.sample(now, window, &mut tools)).collect()
+        let sample = |part: &mut PartReader| part.sample(now, selection, window, &mut tools);
+        self.parts.iter_mut().map(sample).collect()
     }
 }
 
@@ -271,12 +310,14 @@ mod tests {
             name: "".into(),
             pci_bus_id: "".into(),
         });
-        let cells = readings.iter().map(|r| Cell { reading: *r, at: at.mono }).collect();
+        let cells = readings.iter().map(|r| Some(Cell { reading: *r, at: at.mono })).collect();
         DeviceSample {
             gpu,
             handle: Handle::none(),
             at,
             cells,
+            undivided: None,
+            texts: Vec::new(),
             parts: Vec::new(),
             division: Ok(()),
             discards: Discards::default(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::cells::{Cell, Cells};
 use super::processes::{Census, ProcessTable, RunningLists};
 use super::ring::Window;
-use crate::catalog::INSTANCE;
 use crate::host::placements::Placements;
 use crate::host::{Identity, ProcRoot};
 use crate::model::{Discard, Discards, Listing, MigDevice, Missing, Moment, Placement, ProcessId};
@@ -14,15 +13,17 @@ use crate::nvml::probe::Probe;
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::memory::Memory;
 use crate::nvml::raw::processes::{ProcessBuffers, ProcessList, running_processes};
+use crate::selection::Selection;
 
 /// What one part answered in one cycle.
 #[derive(Clone, Debug)]
 pub struct PartSample {
     /// Which MIG device; none for a GPU as a whole.
     pub mig: Option<Arc<MigDevice>>,
-    /// One cell per row of [`INSTANCE`], in its order; empty for a MIG device whose framebuffer is
-    /// told by another one of the same GPU instance.
-    pub cells: Vec<Cell>,
+    /// One cell per row of the catalogue's instance slice, in its order; none for what is not chosen.
+    pub cells: Vec<Option<Cell>>,
+    /// Whether it tells of its GPU instance; not so a MIG device beside another one of the same.
+    pub tells_of_instance: bool,
     /// Its framebuffer.
     pub framebuffer: Result<Memory, Missing>,
     /// Who is on it, unless a list failed.
@@ -35,7 +36,7 @@ pub struct PartSample {
 pub struct PartReader {
     mig: Option<Arc<MigDevice>>,
     handle: Handle,
-    owns_framebuffer: bool,
+    tells_of_instance: bool,
     cells: Cells,
     processes: ProcessTable,
     buffers: ProcessBuffers,
@@ -80,8 +81,8 @@ impl PartReader {
         Self {
             mig,
             handle,
-            owns_framebuffer: true,
-            cells: Cells::new(INSTANCE),
+            tells_of_instance: true,
+            cells: Cells::default(),
             processes: ProcessTable::default(),
             buffers: ProcessBuffers::default(),
         }
@@ -99,11 +100,11 @@ impl PartReader {
         self.mig.as_deref().filter(|mig| &*mig.uuid == uuid).cloned()
     }
 
-    /// Goes on with another handle of the same part. `owns_framebuffer`: whether this part, of all
-    /// that share it, tells of the framebuffer.
-    pub fn take_up(&mut self, handle: Handle, owns_framebuffer: bool) {
+    /// Goes on with another handle of the same part. `tells_of_instance`: whether this part, of
+    /// all that share a GPU instance, tells of it.
+    pub fn take_up(&mut self, handle: Handle, tells_of_instance: bool) {
         self.handle = handle;
-        self.owns_framebuffer = owns_framebuffer;
+        self.tells_of_instance = tells_of_instance;
     }
 
     /// Reads what is due. `window` is what the GPU's utilization ring told; rings tell nothing of
@@ -111,24 +112,37 @@ impl PartReader {
     pub fn sample(
         &mut self,
         now: Moment,
+        selection: &Selection,
         window: Result<&Window, Missing>,
         tools: &mut Tools<'_>,
     ) -> PartSample {
-        let probe = Probe::new(tools.session, self.handle, &[]);
-        if self.owns_framebuffer {
-            self.cells.read(&probe, now.mono);
+        let fields = self.cells.due_fields(&selection.instance, now.mono);
+        let probe = Probe::new(tools.session, self.handle, &fields);
+        if self.tells_of_instance {
+            self.cells.read(&selection.instance, &probe, now.mono);
+        } else {
+            self.cells.clear();
         }
         let framebuffer = probe.memory();
         let total = framebuffer.ok().map(|memory| memory.total);
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
-        let lists = self.lists(tools.session, total);
-        let listing = self.processes.merge(lists, window, total, now.mono, &mut tools.people);
+        let listing = if selection.wants_processes() {
+            let lists = self.lists(tools.session, total);
+            self.processes.merge(lists, window, total, now.mono, &mut tools.people)
+        } else {
+            Err(Missing::Pending)
+        };
         for residue in listing.iter().flat_map(|listing| &listing.residues) {
             tools.discards.count(residue.why);
         }
-        let cells = if self.owns_framebuffer { self.cells.to_vec() } else { Vec::new() };
-        let utilization = window.map(|_| ());
-        PartSample { mig: self.mig.clone(), cells, framebuffer, listing, utilization }
+        PartSample {
+            mig: self.mig.clone(),
+            cells: self.cells.to_vec(),
+            tells_of_instance: self.tells_of_instance,
+            framebuffer,
+            listing,
+            utilization: window.map(|_| ()),
+        }
     }
 
     fn lists(&mut self, session: &Session, total: Option<u64>) -> RunningLists {

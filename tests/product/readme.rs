@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nvml_exporter::catalog::own::OWN;
 use nvml_exporter::catalog::{
-    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
+    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS, TEXT,
 };
 use nvml_exporter::policy::{SLOW_TIER, Tier};
 
@@ -82,6 +82,9 @@ fn readme_says_what_the_program_says() {
     }
     for metric in PROCESS.iter().chain(ILLEGAL) {
         row(&mut table, "process", metric);
+    }
+    for metric in TEXT {
+        row(&mut table, "label", metric);
     }
     check("series", &table);
 

@@ -1,0 +1,198 @@
+//! Which rows of the catalogue are read and shown, and under which names: the defaults of a dialect,
+//! or what a counters file asks for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
+use crate::catalog::{
+    ALLOTTED, AllottedSource, CONTAINER, ContainerSource, DEVICE, DeviceSource, EVENT, EventSource,
+    ILLEGAL, INSTANCE, Kind, Metric, NODE, NodeSource, PROCESS, ProcessSource, TEXT, TextSource,
+    find,
+};
+use crate::labels::{Compat, Dialect};
+use crate::scope::Scope;
+
+/// What a dialect shows unless it is told otherwise.
+#[must_use]
+pub fn preset(dialect: &Dialect) -> Vec<Request> {
+    let all = |names: &[&str]| names.iter().filter_map(|name| Request::named(name)).collect();
+    match dialect {
+        Dialect::Ack => all(ACK),
+        Dialect::DcgmExporter(compat) => {
+            let of = |compat: &Compat| match compat {
+                Compat::V4_8 => all(DCGM_4_8),
+                Compat::V4_8_4 => all(DCGM_4_8).into_iter().map(Request::since_4_8_4).collect(),
+                Compat::V4_9 => all(DCGM_4_9),
+            };
+            compat.iter().flat_map(of).collect()
+        }
+    }
+}
+
+/// One family as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its name in the catalogue.
+    pub row: &'static str,
+    /// The name to print.
+    pub name: Arc<str>,
+    /// How to type it; none for the text of a row that becomes a label of every series.
+    pub kind: Option<Kind>,
+    /// The help to print.
+    pub help: Arc<str>,
+}
+
+impl Request {
+    /// The family of this name, as the catalogue describes it; none if there is no such row.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let row = find(name)?;
+        Some(Self {
+            row: row.name,
+            name: name.into(),
+            kind: (!row.is_text).then_some(row.kind),
+            help: row.help.into(),
+        })
+    }
+
+    fn since_4_8_4(self) -> Self {
+        let gauge = GAUGES_SINCE_4_8_4.contains(&self.row);
+        Self { kind: if gauge { Some(Kind::Gauge) } else { self.kind }, ..self }
+    }
+}
+
+/// What is read and shown. Immutable: a change is another one.
+#[derive(Debug, Default)]
+pub struct Selection {
+    /// Of which devices.
+    pub scope: Scope,
+    /// Families with one series a node.
+    pub node: Chosen<NodeSource>,
+    /// Families with one series a GPU.
+    pub device: Chosen<DeviceSource>,
+    /// Families of what the driver tells by itself.
+    pub event: Chosen<EventSource>,
+    /// Families with one series a GPU, or a GPU instance while MIG is on.
+    pub instance: Chosen<DeviceSource>,
+    /// Families of what was given away of a GPU or an instance.
+    pub allotted: Chosen<AllottedSource>,
+    /// Families with one series a container and device.
+    pub container: Chosen<ContainerSource>,
+    /// Families with one series a process and device.
+    pub process: Chosen<ProcessSource>,
+    /// The same of processes without an allocation.
+    pub illegal: Chosen<ProcessSource>,
+    /// Texts that become labels of every series of a GPU.
+    pub text: Chosen<TextSource>,
+}
+
+/// The families that are chosen of one slice of the catalogue.
+#[derive(Debug)]
+pub struct Chosen<S: 'static> {
+    slice: &'static [Metric<S>],
+    families: Vec<Family<S>>,
+    wanted: Vec<bool>,
+}
+
+/// A row of the catalogue under the name it is shown by.
+#[derive(Debug)]
+pub struct Family<S: 'static> {
+    /// The name to print.
+    pub name: Arc<str>,
+    /// How to type it.
+    pub kind: Kind,
+    /// The help to print.
+    pub help: Arc<str>,
+    /// Where the row stands in its slice.
+    pub row: usize,
+    /// The row.
+    pub metric: &'static Metric<S>,
+}
+
+impl Selection {
+    /// What `requests` ask for, in their order within each slice. A name that is asked for twice is
+    /// shown once.
+    #[must_use]
+    pub fn of(requests: &[Request], scope: Scope) -> Self {
+        let mut names = BTreeSet::new();
+        let requests: Vec<&Request> =
+            requests.iter().filter(|request| names.insert(&*request.name)).collect();
+        Self {
+            scope,
+            node: Chosen::of(NODE, &requests),
+            device: Chosen::of(DEVICE, &requests),
+            event: Chosen::of(EVENT, &requests),
+            instance: Chosen::of(INSTANCE, &requests),
+            allotted: Chosen::of(ALLOTTED, &requests),
+            container: Chosen::of(CONTAINER, &requests),
+            process: Chosen::of(PROCESS, &requests),
+            illegal: Chosen::of(ILLEGAL, &requests),
+            text: Chosen::of(TEXT, &requests),
+        }
+    }
+
+    /// Whether anything is shown of processes, so that they have to be looked for.
+    #[must_use]
+    pub fn wants_processes(&self) -> bool {
+        !self.process.is_empty() || !self.illegal.is_empty()
+    }
+}
+
+impl<S> Chosen<S> {
+    fn of(rows: &'static [Metric<S>], requests: &[&Request]) -> Self {
+        let mut wanted = vec![false; rows.len()];
+        let mut families = Vec::new();
+        for request in requests {
+            let found = rows.iter().enumerate().find(|(_, metric)| metric.name == request.row);
+            let Some((row, metric)) = found else { continue };
+            if let Some(wanted) = wanted.get_mut(row) {
+                *wanted = true;
+            }
+            families.push(Family {
+                name: Arc::clone(&request.name),
+                kind: request.kind.unwrap_or(metric.kind),
+                help: Arc::clone(&request.help),
+                row,
+                metric,
+            });
+        }
+        Self { slice: rows, families, wanted }
+    }
+
+    /// The families, in the order of the page.
+    #[must_use]
+    pub fn families(&self) -> &[Family<S>] {
+        &self.families
+    }
+
+    /// How many families there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.families.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.families.is_empty()
+    }
+
+    /// How many rows the slice has, chosen or not.
+    #[must_use]
+    pub fn slice_len(&self) -> usize {
+        self.slice.len()
+    }
+
+    /// The row at `row` of the slice, if it is chosen.
+    #[must_use]
+    pub fn metric(&self, row: usize) -> Option<&'static Metric<S>> {
+        if *self.wanted.get(row)? { self.slice.get(row) } else { None }
+    }
+}
+
+impl<S> Default for Chosen<S> {
+    fn default() -> Self {
+        Self { slice: &[], families: Vec::new(), wanted: Vec::new() }
+    }
+}
