@@ -1,5 +1,9 @@
 //! Flags and their environment twins → [`Config`].
 
+pub mod dcgm_exporter;
+pub mod idle;
+
+use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +13,18 @@ use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 
-use crate::attribute::Grain;
+use self::dcgm_exporter::{Adopted, LogFormat, Settled, default_scope};
+use self::idle::sift;
+use crate::attribute::{DevicePods, Grain};
 use crate::cluster::Sources;
+use crate::counters::follow::Source;
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
 use crate::kube::watch::Pace;
-use crate::labels::{Compat, Dialect, RESERVED, Schema, Style};
+use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
+use crate::scope::Scope;
 use crate::serve::PATHS;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
@@ -153,6 +161,9 @@ pub struct Args {
     #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
     own_metrics_path: Option<String>,
 
+    #[command(flatten)]
+    adopted: Adopted,
+
     /// Print one page to standard output and exit
     #[arg(long)]
     once: bool,
@@ -160,6 +171,10 @@ pub struct Args {
     /// Log more
     #[arg(long, env = "DCGM_EXPORTER_DEBUG", value_parser = BoolishValueParser::new())]
     debug: bool,
+
+    /// What the command line asks for in vain.
+    #[arg(skip)]
+    remarks: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -204,6 +219,14 @@ pub struct Config {
     pub max_age: Duration,
     /// Label names and the values that all series share.
     pub schema: Schema,
+    /// Where it is written down what is shown; none for the dialect's own.
+    pub counters: Option<Source>,
+    /// Which devices have series.
+    pub scope: Scope,
+    /// What the series of devices tell of the pods that hold them.
+    pub device_pods: Option<DevicePods>,
+    /// Directory of the jobs of a batch system.
+    pub job_directory: Option<PathBuf>,
     /// Scenario to simulate.
     pub mock: Option<String>,
     /// Library paths to try, in order, when nothing is simulated.
@@ -220,9 +243,20 @@ pub struct Config {
     pub once: bool,
     /// Log more.
     pub debug: bool,
+    /// How to write the log.
+    pub log_format: LogFormat,
+    /// What is asked for in vain, to be logged.
+    pub remarks: Vec<String>,
 }
 
 impl Args {
+    /// Reads the command line and the environment; ends the process where they are not understood.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let (kept, remarks) = sift::<Self>(env::args_os(), |name| env::var_os(name));
+        Self { remarks, ..Self::parse_from(kept) }
+    }
+
     /// Checks what clap cannot and fills in what follows from something else.
     ///
     /// # Errors
@@ -249,19 +283,38 @@ impl Args {
             container_logs,
             gpu_mem_unit,
             own_metrics_path,
+            adopted,
             once,
             debug,
+            remarks,
         } = self;
         let interval = Duration::from_millis(collect_interval);
+        let kubelet = kubelet_pods.map(|url| Address::Kubelet {
+            url,
+            ca: kubelet_ca,
+            insecure: kubelet_insecure_tls,
+            token: Some(PathBuf::from(TOKEN)).filter(|token| token.exists()),
+        });
+        let asked = kubelet.or(kubeconfig.map(Address::Kubeconfig));
+        let Settled {
+            versions,
+            style,
+            counters,
+            scope,
+            device_pods,
+            job_directory,
+            fake_gpus,
+            log_format,
+        } = adopted.settle(asked.as_ref())?;
         let schema = Schema {
             dialect: match dialect {
                 DialectName::Ack => Dialect::Ack,
-                DialectName::DcgmExporter => Dialect::DcgmExporter(vec![Compat::V4_8]),
+                DialectName::DcgmExporter => Dialect::DcgmExporter(versions),
             },
             hostname: hostname.unwrap_or_else(|| host_name(&node_name)),
             node_name,
             extra: Vec::new(),
-            style: Style::default(),
+            style,
         };
         if let Some(procfs) = procfs.as_ref().filter(|dir| !dir.is_dir()) {
             bail!(
@@ -269,13 +322,7 @@ impl Args {
                 procfs.display()
             );
         }
-        let kubelet = kubelet_pods.map(|url| Address::Kubelet {
-            url,
-            ca: kubelet_ca,
-            insecure: kubelet_insecure_tls,
-            token: Some(PathBuf::from(TOKEN)).filter(|token| token.exists()),
-        });
-        let pods = pods(kubelet.or(kubeconfig.map(Address::Kubeconfig)), &schema.node_name)?;
+        let pods = pods(asked, &schema.node_name)?;
         let socket = pod_resources(pod_resources_kubelet_socket);
         let cluster = (pods.is_some() || socket.is_some()).then(|| Sources {
             pods,
@@ -293,6 +340,10 @@ impl Args {
         Ok(Config {
             addresses: addresses(&address)?,
             cluster,
+            counters,
+            scope: scope.unwrap_or_else(|| default_scope(&schema.dialect)),
+            device_pods,
+            job_directory,
             grain: match process_series {
                 GrainName::Process => Grain::Process,
                 GrainName::Container => Grain::Container,
@@ -300,12 +351,14 @@ impl Args {
             max_age: checked_max_age(max_age, interval)?,
             interval,
             schema: Schema { extra: checked_labels(&schema, extra_label)?, ..schema },
-            mock,
+            mock: mock.or_else(|| fake_gpus.then(|| "demo".to_owned())),
             library: library_paths(nvml_library.as_deref()),
             procfs,
             own_path: own_metrics_path.map(own_path).transpose()?,
             once,
             debug,
+            log_format,
+            remarks,
         })
     }
 }
@@ -329,7 +382,7 @@ fn pods(named: Option<Address>, node: &str) -> anyhow::Result<Option<(Address, N
     if let Some(address) = named {
         return Ok(Some((address, NodeName::new(node)?)));
     }
-    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() || !Path::new(TOKEN).exists() {
+    if env::var_os("KUBERNETES_SERVICE_HOST").is_none() || !Path::new(TOKEN).exists() {
         return Ok(None);
     }
     Ok(Some((Address::InCluster, NodeName::new(node)?)))

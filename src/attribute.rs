@@ -23,6 +23,7 @@ use crate::host::hpc_jobs::Jobs;
 use crate::labels::{Dialect, Schema};
 use crate::model::{AllocateMode, Missing, NodeSample, Reading};
 use crate::nvml::inventory::Driver;
+use crate::pod_labels::Allowlist;
 use crate::sample::{DriverState, Sample};
 use crate::selection::{Chosen, Selection};
 use crate::snapshot::{Entity, Health, Snapshot, SourceHealth};
@@ -35,7 +36,7 @@ pub struct Terms<'a> {
     /// Label names, and the values that all series share.
     pub schema: &'a Schema,
     /// Whether the series of devices name the pods that hold them.
-    pub device_pods: Option<DevicePods>,
+    pub device_pods: Option<&'a DevicePods>,
     /// Which jobs of a batch system run on which device.
     pub jobs: &'a Jobs,
     /// How old an unanswered reading may be.
@@ -55,10 +56,12 @@ pub struct Terms<'a> {
 }
 
 /// What the series of devices tell of the pods that hold them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct DevicePods {
     /// The pod's UID, too.
     pub uid: bool,
+    /// Those of the pod's labels, too.
+    pub labels: Option<Allowlist>,
 }
 
 /// What one series of a process family is about.

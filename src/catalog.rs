@@ -12,6 +12,7 @@
 pub mod alias;
 pub mod own;
 pub mod preset;
+pub mod unanswered;
 
 use crate::model::{Allotted, Gpu, Grant, Missing, NodeSample, Reading, Usage, XidRecord};
 use crate::nvml::Session;
@@ -711,6 +712,11 @@ pub struct Row {
 pub fn find(name: &str) -> Option<Row> {
     let exact = |name: &str| rows().find(|row| row.name == name);
     exact(name).or_else(|| exact(&alias::row_of(name)?))
+}
+
+/// Every name that is found: of rows, and what they are also called.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    rows().map(|row| row.name).chain(alias::all().map(|(name, _)| name))
 }
 
 /// Every row, in the order of the page.

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use nvml_exporter::args::Args;
 use nvml_exporter::run;
 
 fn main() -> ExitCode {
-    match Args::parse().config().and_then(run::run) {
+    match Args::from_command_line().config().and_then(run::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             run::complain(&error);

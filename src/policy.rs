@@ -67,6 +67,10 @@ pub const STAGE_PATIENCE: Duration = Duration::from_secs(5);
 pub const STAGE_LOOK: Duration = Duration::from_millis(5);
 /// Longest pause between attempts to open the driver.
 pub const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A counters file is looked at this often; a reload can also be asked for by a signal.
+pub const COUNTERS_FILE_EVERY: Duration = Duration::from_secs(1);
+/// A `ConfigMap` of counters is asked for this often.
+pub const COUNTERS_CONFIG_MAP_EVERY: Duration = Duration::from_secs(30);
 /// A client has this long to send its request, and an idle connection lives this long.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that are served at one time.

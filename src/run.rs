@@ -14,13 +14,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::args::Config;
+use crate::args::dcgm_exporter::LogFormat;
 use crate::attribute::family::Allocation;
-use crate::attribute::{Grain, Terms, attribute};
+use crate::attribute::{DevicePods, Grain, Terms, attribute};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Sources, View, devices};
+use crate::counters::follow::{Followed, News, Source};
 use crate::host::ProcRoot;
-use crate::host::hpc_jobs::Jobs;
-use crate::labels::Schema;
+use crate::host::hpc_jobs::JobDirectory;
+use crate::kube::api::Address;
+use crate::labels::{Dialect, Schema};
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
 use crate::policy;
@@ -30,7 +33,7 @@ use crate::sample::Sampler;
 use crate::scope::Scope;
 use crate::selection::{Selection, preset};
 use crate::serve::{Site, serve};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SourceHealth};
 use crate::telemetry;
 
 /// Does what the configuration says, until it is done or told to stop.
@@ -44,6 +47,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         interval,
         max_age,
         schema,
+        counters,
+        scope,
+        device_pods,
+        job_directory,
         grain,
         cluster,
         mock,
@@ -52,8 +59,13 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         own_path,
         once,
         debug,
+        log_format,
+        remarks,
     } = config;
-    start_log(debug);
+    start_log(debug, log_format);
+    for remark in remarks {
+        tracing::warn!("{remark}");
+    }
     let clock = Clock::start();
     let stage = mock.as_deref().map(Stage::set_up).transpose()?;
     let library = stage.as_ref().map_or(library, |stage| vec![stage.library()]);
@@ -72,12 +84,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         _ => schema,
     };
     let proc_root = ProcRoot::new(Path::new(&procfs));
+    let counters = counters.map(|source| staged_source(source, stage.as_ref()));
+    let (selection, counters) = selection(counters, scope, &schema.dialect)?;
+    let reload = counters.as_ref().map(Followed::reload);
     let sampling = Sampling {
         sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
         cluster: cluster.map(|sources| Cluster::follow(sources, clock)).transpose()?,
         proc_root,
-        selection: Arc::new(Selection::of(&preset(&schema.dialect), Scope::all())),
-        jobs: Jobs::new(),
+        selection,
+        counters,
+        counters_up: true,
+        device_pods,
+        jobs: job_directory.map(JobDirectory::new),
         schema,
         grain,
         clock,
@@ -95,7 +113,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
         .spawn(move || sampling.publish_until(&stopped, &publish))?;
-    serve_until_told(listener, Site { published, max_age, clock, own_path })?;
+    serve_until_told(listener, reload, Site { published, max_age, clock, own_path })?;
     drop(stop);
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {
@@ -110,12 +128,41 @@ pub fn complain(error: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "nvml-exporter: {error:#}");
 }
 
+/// What to show, and the place to follow where that is written down.
+fn selection(
+    source: Option<Source>,
+    scope: Scope,
+    dialect: &Dialect,
+) -> anyhow::Result<(Arc<Selection>, Option<Followed>)> {
+    let Some(source) = source else {
+        return Ok((Arc::new(Selection::of(&preset(dialect), scope)), None));
+    };
+    let counters = source.read()?;
+    source.log_remarks(&counters);
+    let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
+    Ok((selection, Some(Followed::start(source, counters, scope)?)))
+}
+
+/// A simulated node asks its own cluster's API server.
+fn staged_source(source: Source, stage: Option<&Stage>) -> Source {
+    match (source, stage) {
+        (Source::ConfigMap { namespace, name, .. }, Some(stage)) => {
+            let address = Address::Kubeconfig(stage.directory().join("kubeconfig"));
+            Source::ConfigMap { address, namespace, name }
+        }
+        (source, _) => source,
+    }
+}
+
 struct Sampling {
     sampler: Sampler,
     cluster: Option<Cluster>,
     proc_root: ProcRoot,
     selection: Arc<Selection>,
-    jobs: Jobs,
+    counters: Option<Followed>,
+    counters_up: bool,
+    device_pods: Option<DevicePods>,
+    jobs: Option<JobDirectory>,
     schema: Schema,
     grain: Grain,
     clock: Clock,
@@ -133,16 +180,36 @@ impl Sampling {
         published
     }
 
+    /// Takes up other counters, if there are some.
+    fn hear_counters(&mut self) {
+        for news in self.counters.iter().flat_map(Followed::news) {
+            self.counters_up = !matches!(news, News::Trouble);
+            if let News::Counters(selection) = news {
+                self.selection = selection;
+            }
+        }
+    }
+
     fn snapshot(&mut self) -> Snapshot {
+        self.hear_counters();
+        let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
+        let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
         let sample = self.sampler.cycle(&self.selection);
         let view =
             self.cluster.as_mut().map(|cluster| cluster.view(devices(&sample), sample.at.mono));
-        let (sources, problems) = (Vec::new(), BTreeMap::new());
+        let problems = BTreeMap::new();
+        let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();
+        if self.counters.is_some() {
+            sources.push(SourceHealth::plain("counters", self.counters_up));
+        }
+        if let Some(up) = jobs_up {
+            sources.push(SourceHealth::plain("hpc_jobs", up));
+        }
         let terms = Terms {
             selection: &self.selection,
             schema: &self.schema,
-            device_pods: None,
-            jobs: &self.jobs,
+            device_pods: self.device_pods.as_ref(),
+            jobs: &jobs,
             max_age: self.max_age,
             grain: self.grain,
             directory: view.as_ref().map(View::directory).unwrap_or_default(),
@@ -150,7 +217,7 @@ impl Sampling {
                 .as_ref()
                 .map_or(Allocation::Nobody { cluster: false }, View::allocation),
             host_pids: self.proc_root.in_init_pid_namespace(),
-            sources: view.as_ref().map_or(&sources, |view| &view.sources),
+            sources: &sources,
             problems: view.as_ref().map_or(&problems, |view| &view.problems),
         };
         let snapshot = attribute(sample, &terms);
@@ -215,13 +282,14 @@ fn settled(snapshot: &Snapshot) -> bool {
     }
 }
 
-fn start_log(debug: bool) {
+fn start_log(debug: bool, format: LogFormat) {
     let level = if debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_target(false)
-        .init();
+    let log =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
 fn listen(addresses: &[SocketAddr]) -> anyhow::Result<TcpListener> {
@@ -233,11 +301,26 @@ fn listen(addresses: &[SocketAddr]) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn serve_until_told(listener: TcpListener, site: Site) -> anyhow::Result<()> {
+fn serve_until_told(
+    listener: TcpListener,
+    reload: Option<mpsc::Sender<()>>,
+    site: Site,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                if let Some(reload) = &reload {
+                    // Who follows the file ends only with the process.
+                    let _ = reload.send(());
+                } else {
+                    tracing::info!("SIGHUP: there is no counters file to read again");
+                }
+            }
+        });
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

@@ -108,6 +108,14 @@ pub struct SourceHealth {
     pub failures: Vec<(&'static str, u64)>,
 }
 
+impl SourceHealth {
+    /// A source of which no more is known than that.
+    #[must_use]
+    pub fn plain(name: &'static str, up: bool) -> Self {
+        Self { name, up, age: None, failures: Vec::new() }
+    }
+}
+
 /// How well it is known whose the processes on GPUs are.
 #[derive(Clone, Debug, Default)]
 pub struct Census {

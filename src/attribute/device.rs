@@ -1,14 +1,17 @@
 //! What is published of each GPU and its parts.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::family::Allocation;
 use super::fresh::Fresh;
+use super::owner::Holder;
 use super::people::People;
-use super::{DevicePods, Terms, node_readings};
+use super::{Terms, node_readings};
 use crate::catalog::{TextSource, Told};
+use crate::kube::pods::ByUid;
 use crate::labels::{About, Dialect, Held, Labels, Subject};
 use crate::model::{
     AllocateMode, Allotted, Gpu, Grant, MigDevice, Missing, NodeSample, Reading, XidRecord,
@@ -42,7 +45,7 @@ pub(super) struct Devices<'a> {
 struct Stand<'a> {
     gpu: &'a Gpu,
     mig: Option<&'a MigDevice>,
-    texts: &'a Texts,
+    texts: Cow<'a, Texts>,
     held: Option<Held<'a>>,
     jobs: &'a [Arc<str>],
 }
@@ -136,15 +139,35 @@ impl<'a> Devices<'a> {
         let gpu = &*fresh.answer.gpu;
         let mig = part.and_then(|part| part.mig.as_deref());
         let instance = mig.map(|mig| mig.gpu_instance);
-        let held = self.terms.device_pods.map(|pods| {
+        let exclusive = self.terms.device_pods.and_then(|_| {
             let whole =
                 |part: &&PartSample| part.mig.as_deref().map(|mig| mig.gpu_instance) == instance;
             let parts = fresh.answer.parts.iter().filter(whole);
             let devices: Vec<&str> = parts.map(|part| device(gpu, part)).collect();
-            holder(self.terms.allocation, &devices, pods)
+            holder(self.terms.allocation, &devices)
         });
+        let held = self.terms.device_pods.map(|pods| held(exclusive, pods.uid));
+        let labels = exclusive.map_or_else(Vec::new, |holder| self.pod_labels(holder));
+        let texts = if labels.is_empty() {
+            Cow::Borrowed(texts)
+        } else {
+            let mut all = [labels, texts.clone()].concat();
+            all.sort();
+            Cow::Owned(all)
+        };
         let jobs = self.terms.jobs.get(&(gpu.index, instance)).map_or(&[][..], Vec::as_slice);
         Stand { gpu, mig, texts, held, jobs }
+    }
+
+    /// Labels of a pod that its devices have too.
+    fn pod_labels(&self, holder: &Holder) -> Texts {
+        let allowed = self.terms.device_pods.and_then(|pods| pods.labels.as_ref());
+        let (Some(allowed), Some(pods)) = (allowed, self.terms.directory.pods) else {
+            return Vec::new();
+        };
+        let ByUid::Live(known) = pods.by_uid(&holder.pod.uid) else { return Vec::new() };
+        let labels = known.pod.labels.iter().map(|(key, value)| (&**key, &**value));
+        allowed.shown(labels, |name| self.terms.schema.owns(name))
     }
 
     /// What is known of a GPU as a whole, and of its node where the dialect repeats that.
@@ -181,7 +204,7 @@ impl<'a> Devices<'a> {
     /// The label sets of a stand: one, or one for each job that runs on it.
     fn label_sets(&self, stand: &Stand<'_>, more: &[(&str, &str)]) -> Vec<Labels> {
         let set = |more: &[(&str, &str)]| {
-            let about = About { texts: stand.texts, held: stand.held, more };
+            let about = About { texts: &stand.texts, held: stand.held, more };
             self.terms.schema.device(stand.gpu, stand.mig, &about)
         };
         if stand.jobs.is_empty() {
@@ -290,17 +313,20 @@ fn texts(chosen: &Chosen<TextSource>, driver: &Driver, answer: &DeviceSample) ->
 }
 
 /// Who holds all of what is told of: nobody, if it is shared, or if that is not known.
-fn holder<'a>(allocation: Allocation<'a>, devices: &[&str], pods: DevicePods) -> Held<'a> {
-    let ([device], Allocation::Known(holdings)) = (devices, allocation) else {
-        return Held { uid: pods.uid.then_some(""), ..Held::default() };
-    };
+fn holder<'a>(allocation: Allocation<'a>, devices: &[&str]) -> Option<&'a Holder> {
+    let ([device], Allocation::Known(holdings)) = (devices, allocation) else { return None };
     match holdings.of_device(device) {
-        [share] if share.mode == AllocateMode::Exclusive => {
-            let (namespace, pod, container) = share.holder.names();
-            Held { namespace, pod, container, uid: pods.uid.then_some(&share.holder.pod.uid) }
-        }
-        _ => Held { uid: pods.uid.then_some(""), ..Held::default() },
+        [share] if share.mode == AllocateMode::Exclusive => Some(&share.holder),
+        _ => None,
     }
+}
+
+/// A device that nobody holds has these labels all the same, and empty: without them, those of the
+/// exporter's own pod would stand on it where the scraper honours ours.
+fn held(holder: Option<&Holder>, uid: bool) -> Held<'_> {
+    let (namespace, pod, container) = holder.map(Holder::names).unwrap_or_default();
+    let uid = uid.then(|| holder.map_or("", |holder| &*holder.pod.uid));
+    Held { namespace, pod, container, uid }
 }
 
 /// The UUID by which a part is given to containers.

@@ -15,6 +15,47 @@ const JOBS_MAX: usize = 64;
 /// Jobs by GPU index and, on a GPU with MIG on, the id of the GPU instance.
 pub type Jobs = BTreeMap<(u32, Option<u32>), Vec<Arc<str>>>;
 
+/// A directory of jobs, and what it said last.
+#[derive(Debug)]
+pub struct JobDirectory {
+    path: PathBuf,
+    jobs: Jobs,
+    in_trouble: bool,
+}
+
+impl JobDirectory {
+    /// A directory that has not been read yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, jobs: Jobs::new(), in_trouble: false }
+    }
+
+    /// The jobs as of now; none while it cannot be read.
+    pub fn read(&mut self) -> &Jobs {
+        match read(&self.path) {
+            Ok(jobs) => {
+                if std::mem::take(&mut self.in_trouble) {
+                    tracing::info!(path = %self.path.display(), "jobs can be read again");
+                }
+                self.jobs = jobs;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.in_trouble, true) {
+                    tracing::warn!("{error}; no series names a job");
+                }
+                self.jobs.clear();
+            }
+        }
+        &self.jobs
+    }
+
+    /// Whether it could be read.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !self.in_trouble
+    }
+}
+
 /// Why a job mapping cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("--hpc-job-mapping-dir: {path}: {error}", path = path.display())]

@@ -49,6 +49,8 @@ pub struct Pod {
     pub terminal: bool,
     /// Those of [`ANNOTATIONS`] that it has.
     pub annotations: BTreeMap<Box<str>, Box<str>>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<Box<str>, Box<str>>,
     /// Containers of all kinds: first those of `spec.containers`, in order.
     pub containers: Vec<Container>,
     /// Device claims: the name inside the pod and the `ResourceClaim`'s, once it exists.
@@ -241,6 +243,8 @@ struct Metadata {
     deletion_timestamp: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "or_default")]
     annotations: Only<Annotation>,
+    #[serde(default, deserialize_with = "or_default")]
+    labels: BTreeMap<Box<str>, Box<str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -359,6 +363,7 @@ impl From<Wire> for Pod {
             deleting: metadata.deletion_timestamp.is_some(),
             terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
             annotations: metadata.annotations.0,
+            labels: metadata.labels,
             containers: containers.into_iter().flatten().collect(),
             claims,
         }
