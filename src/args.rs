@@ -32,7 +32,8 @@ use crate::serve::PATHS;
 ///
 /// Without a GPU, `nvml-exporter --mock` simulates a node.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+// A flag that is given again is meant anew, as users of the exporters before are used to.
+#[command(version, max_term_width = 100, args_override_self = true)]
 pub struct Args {
     /// Address to serve on: `:PORT` for every interface, `HOST:PORT` for one
     #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]

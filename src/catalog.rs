@@ -14,12 +14,17 @@ pub mod own;
 pub mod preset;
 pub mod unanswered;
 
+mod board;
+mod errors;
+mod links;
+mod profiling;
+
 use crate::model::{Allotted, Gpu, Grant, Missing, NodeSample, Reading, Usage, XidRecord};
-use crate::nvml::Session;
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::{Probe, celsius, mebibytes};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::fields::Field;
+use crate::nvml::{Session, facts};
 use crate::policy::Tier;
 
 /// How Prometheus types a family.
@@ -32,7 +37,7 @@ pub enum Kind {
 }
 
 /// One series family.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Metric<Source: 'static> {
     /// The family's name, exactly as it is exposed.
     pub name: &'static str,
@@ -53,12 +58,16 @@ pub struct Metric<Source: 'static> {
 }
 
 /// How a device's number is read.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum DeviceSource {
     /// A field value; all fields of one device travel in one `nvmlDeviceGetFieldValues` call.
     Field(Field, fn(f64) -> Reading),
     /// How fast the sum of some fields grows in a second.
     Rate(&'static [Field], fn(f64) -> f64),
+    /// A metric of GPM (`nvmlGpmMetricId_t`); all metrics of one device travel in one call.
+    Gpm(u32, fn(f64) -> f64),
+    /// The same, or on boards without GPM how fast the sum of some fields grows in a second.
+    GpmOrRate(u32, fn(f64) -> f64, &'static [Field], fn(f64) -> f64),
     /// A call of its own, or one that several rows share.
     Read(fn(&Probe<'_>) -> Reading),
 }
@@ -117,7 +126,38 @@ use Kind::{Counter, Gauge};
 use Tier::{Cycle, Slow};
 
 /// Rows with one series per GPU.
-pub const DEVICE: &[Metric<DeviceSource>] = &[
+pub const DEVICE: &[Metric<DeviceSource>] = &joined::<{ DEVICES }>(&[
+    &GPU,
+    &board::ROWS,
+    &board::BASE_UNITS,
+    &errors::ROWS,
+    &errors::CORRECTED_VOLATILE,
+    &errors::CORRECTED_AGGREGATE,
+    &errors::UNCORRECTED_VOLATILE,
+    &errors::UNCORRECTED_AGGREGATE,
+    &links::ROWS,
+    &links::BANDWIDTHS,
+    &links::FLIT_ERRORS,
+    &links::DATA_ERRORS,
+    &links::REPLAYS,
+    &links::RECOVERIES,
+    &profiling::BY_GPU,
+    &profiling::DECODERS,
+    &profiling::JPEG,
+    &profiling::OPTICAL_FLOW,
+    &profiling::SENT,
+    &profiling::RECEIVED,
+]);
+const DEVICES: usize = GPU.len() + 35 + 5 + 16 + 4 * 8 + 12 + 5 * 18 + 8 + 8 + 8 + 2 + 2 * 18;
+
+/// Rows of what MIG divides: one series per GPU, or one per GPU instance while MIG is on. The GPU as
+/// a whole then has none: beside its instances it would double every sum.
+pub const INSTANCE: &[Metric<DeviceSource>] =
+    &joined::<{ INSTANCES }>(&[&MEMORY, &MORE_MEMORY, &profiling::BY_INSTANCE, &profiling::TOTALS]);
+const INSTANCES: usize = MEMORY.len() + MORE_MEMORY.len() + 12 + 13;
+
+/// Those of a GPU that most users look at.
+const GPU: [Metric<DeviceSource>; 26] = [
     Metric {
         name: "DCGM_FI_DEV_SM_CLOCK",
         kind: Gauge,
@@ -380,9 +420,8 @@ pub const DEVICE: &[Metric<DeviceSource>] = &[
     },
 ];
 
-/// Rows of what MIG divides: one series per GPU, or one per GPU instance while MIG is on. The GPU as
-/// a whole then has none: beside its instances it would double every sum.
-pub const INSTANCE: &[Metric<DeviceSource>] = &[
+/// Those of what MIG divides that most users look at.
+const MEMORY: [Metric<DeviceSource>; 6] = [
     Metric {
         name: "DCGM_FI_DEV_FB_FREE",
         kind: Gauge,
@@ -444,6 +483,116 @@ pub const INSTANCE: &[Metric<DeviceSource>] = &[
         absent: "",
     },
 ];
+
+/// The rest of the framebuffer's, and the same in bytes.
+const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
+    each_cycle(
+        "DCGM_FI_DEV_FB_TOTAL",
+        Gauge,
+        "MiB",
+        "nvmlDeviceGetMemoryInfo_v2",
+        Read(|p| p.memory_total()),
+        "Framebuffer memory of the device (in MiB).",
+        "",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_FB_RESERVED",
+        Gauge,
+        "MiB",
+        "nvmlDeviceGetMemoryInfo_v2",
+        Read(|p| p.memory_reserved()),
+        "Framebuffer memory that the driver keeps for itself (in MiB).",
+        "drivers before 510",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_FB_USED_PERCENT",
+        Gauge,
+        "ratio 0..1",
+        "nvmlDeviceGetMemoryInfo_v2",
+        Read(|p| p.memory_used_ratio()),
+        "Framebuffer memory used of what can be used (0 to 1, whatever the name says).",
+        "",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_FB_CAPACITY_BYTES",
+        Gauge,
+        "bytes",
+        "nvmlDeviceGetMemoryInfo_v2",
+        Read(|p| p.memory_total_bytes()),
+        "Framebuffer memory of the device (in bytes).",
+        "",
+    ),
+    slow(
+        "DCGM_FI_DEV_BAR1_CAPACITY_BYTES",
+        Gauge,
+        "bytes",
+        "nvmlDeviceGetBAR1MemoryInfo",
+        Read(|p| p.bar1_total_bytes()),
+        "BAR1 aperture (in bytes).",
+        "",
+    ),
+    slow(
+        "DCGM_FI_DEV_BAR1_USED_BYTES",
+        Gauge,
+        "bytes",
+        "nvmlDeviceGetBAR1MemoryInfo",
+        Read(|p| p.bar1_used_bytes()),
+        "BAR1 memory used (in bytes).",
+        "",
+    ),
+    slow(
+        "DCGM_FI_DEV_BAR1_FREE_BYTES",
+        Gauge,
+        "bytes",
+        "nvmlDeviceGetBAR1MemoryInfo",
+        Read(|p| p.bar1_free_bytes()),
+        "BAR1 memory free (in bytes).",
+        "",
+    ),
+];
+
+/// A row that is read every cycle.
+const fn each_cycle(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    symbol: &'static str,
+    source: DeviceSource,
+    help: &'static str,
+    absent: &'static str,
+) -> Metric<DeviceSource> {
+    Metric { name, kind, unit, symbol, tier: Cycle, source, help, absent }
+}
+
+/// A row that is read now and then.
+const fn slow(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    symbol: &'static str,
+    source: DeviceSource,
+    help: &'static str,
+    absent: &'static str,
+) -> Metric<DeviceSource> {
+    Metric { name, kind, unit, symbol, tier: Slow, source, help, absent }
+}
+
+/// One slice of several; `N` is their length, or it does not compile.
+#[expect(clippy::indexing_slicing, reason = "at compile time, where an index too far is an error")]
+const fn joined<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<DeviceSource>; N] {
+    let mut joined = [slices[0][0]; N];
+    let (mut at, mut slice) = (0, 0);
+    while slice < slices.len() {
+        let mut row = 0;
+        while row < slices[slice].len() {
+            joined[at] = slices[slice][row];
+            (at, row) = (at + 1, row + 1);
+        }
+        slice += 1;
+    }
+    assert!(at == N, "another number of rows");
+    joined
+}
 
 /// Rows of what the driver tells by itself, with one series per GPU.
 pub const EVENT: &[Metric<EventSource>] = &[Metric {
@@ -680,6 +829,76 @@ pub const TEXT: &[Metric<TextSource>] = &[
         help: "PCI address of the GPU.",
         absent: "",
     },
+    Metric {
+        name: "DCGM_FI_DEV_BRAND",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetBrand",
+        tier: Slow,
+        source: TextSource::Read(facts::brand),
+        help: "Line of products that the GPU is of.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_SERIAL",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetSerial",
+        tier: Slow,
+        source: TextSource::Read(facts::serial),
+        help: "Serial number of the board.",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_OEM_INFOROM_VER",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetInforomVersion",
+        tier: Slow,
+        source: TextSource::Read(facts::inforom_oem),
+        help: "Version of the inforom's object for the maker's data.",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_ECC_INFOROM_VER",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetInforomVersion",
+        tier: Slow,
+        source: TextSource::Read(facts::inforom_ecc),
+        help: "Version of the inforom's object for ECC.",
+        absent: "boards without ECC",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_POWER_INFOROM_VER",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetInforomVersion",
+        tier: Slow,
+        source: TextSource::Read(facts::inforom_power),
+        help: "Version of the inforom's object for power management.",
+        absent: "where the board has none",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_INFOROM_IMAGE_VER",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetInforomImageVersion",
+        tier: Slow,
+        source: TextSource::Read(facts::inforom),
+        help: "Version of the inforom's image.",
+        absent: "consumer boards",
+    },
+    Metric {
+        name: "DCGM_FI_DEV_VBIOS_VERSION",
+        kind: Gauge,
+        unit: "text",
+        symbol: "nvmlDeviceGetVbiosVersion",
+        tier: Slow,
+        source: TextSource::Read(facts::vbios),
+        help: "Version of the VBIOS.",
+        absent: "",
+    },
 ];
 
 impl DeviceSource {
@@ -688,8 +907,17 @@ impl DeviceSource {
     pub fn fields(&self) -> &[Field] {
         match self {
             Self::Field(field, _) => std::slice::from_ref(field),
-            Rate(fields, _) => fields,
-            Read(_) => &[],
+            Rate(fields, _) | Self::GpmOrRate(_, _, fields, _) => fields,
+            Read(_) | Self::Gpm(..) => &[],
+        }
+    }
+
+    /// The metric of GPM that the number is.
+    #[must_use]
+    pub fn gpm(&self) -> Option<u32> {
+        match self {
+            Self::Gpm(id, _) | Self::GpmOrRate(id, ..) => Some(*id),
+            Self::Field(..) | Rate(..) | Read(_) => None,
         }
     }
 }

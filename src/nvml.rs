@@ -3,6 +3,7 @@
 //! The real driver's library and the mock are loaded by the same path; nothing here knows which.
 
 pub mod device_nodes;
+pub mod facts;
 pub mod inventory;
 pub mod mock;
 pub mod probe;

@@ -32,6 +32,8 @@ pub const PLACEMENT_RETRY: Duration = Duration::from_secs(30);
 pub const PLACEMENT_UNLISTED_CYCLES: u64 = 2;
 /// Entries that a directory of logs may have: the kubelet keeps some hundreds.
 pub const LOG_ENTRIES_MAX: usize = 16_384;
+/// Two samples of GPM are this far apart, at the least.
+pub const GPM_WINDOW_MIN: Duration = Duration::from_millis(100);
 /// A temperature above this is a sentinel, not a temperature.
 pub const TEMPERATURE_MAX: f64 = 200.0;
 /// `--once` waits this long for the driver to open.

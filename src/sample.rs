@@ -4,6 +4,7 @@
 pub mod cells;
 pub mod device;
 pub mod events;
+pub mod gpm;
 pub mod node;
 pub mod part;
 pub mod processes;

@@ -191,6 +191,19 @@ impl<S> Chosen<S> {
     }
 }
 
+impl Chosen<DeviceSource> {
+    /// The metrics of GPM of all rows that are chosen, each once. Such rows are read every cycle: what
+    /// a metric is the mean of begins with the sample before.
+    #[must_use]
+    pub fn gpm_metrics(&self) -> Vec<u32> {
+        let ids = self.families.iter().filter_map(|family| family.metric.source.gpm());
+        let mut ids: Vec<u32> = ids.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
 impl<S> Default for Chosen<S> {
     fn default() -> Self {
         Self { slice: &[], families: Vec::new(), wanted: Vec::new() }

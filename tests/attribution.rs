@@ -116,8 +116,12 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         name: "NVIDIA L20".into(),
         pci_bus_id: "00000000:1B:00.0".into(),
     };
-    let framebuffer =
-        Ok(Memory { total: 48 << 30, used: used_mib * MIB, free: (48 << 30) - used_mib * MIB });
+    let framebuffer = Ok(Memory {
+        total: 48 << 30,
+        used: used_mib * MIB,
+        free: (48 << 30) - used_mib * MIB,
+        reserved: None,
+    });
     let part = PartSample {
         mig: None,
         cells: Vec::new(),

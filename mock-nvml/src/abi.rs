@@ -19,6 +19,7 @@ mod instances;
 mod mig;
 mod nvlink;
 mod pci;
+mod platform;
 mod power;
 mod processes;
 mod profiles;
@@ -119,6 +120,7 @@ exports! {
         nvmlDeviceGetSupportedEventTypes nvmlDeviceRegisterEvents
         nvmlEventSetCreate nvmlEventSetFree nvmlEventSetWait nvmlEventSetWait_v2;
     fields: nvmlDeviceGetFieldValues;
+    platform: nvmlDeviceGetGpuFabricInfoV nvmlDeviceGetGridLicensableFeatures_v4;
     samples: nvmlDeviceGetSamples nvmlDeviceGetProcessesUtilizationInfo;
     processes:
         nvmlDeviceGetComputeRunningProcesses nvmlDeviceGetComputeRunningProcesses_v2

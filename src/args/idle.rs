@@ -46,7 +46,7 @@ const IDLE: &[Idle] = &[
 const NOT_NVML: &str = "only GPUs are read";
 const NO_ENGINE: &str = "there is no host engine; NVML is read directly";
 const PROCESSES: &str =
-    "DCGM_CUSTOM_PROCESS_* in a counters file tell who uses how much of a shared GPU";
+    "in a counters file, DCGM_CUSTOM_PROCESS_* tell who uses how much of a shared GPU";
 const DEBUG: &str = "--debug logs more";
 const REBOUND: &str = "GPUs that come and go are always noticed";
 const NO_RUNTIME: &str =

@@ -1,5 +1,8 @@
 //! One device in one cycle: each NVML call is made once, whoever asks.
 
+mod board;
+mod errors;
+
 use std::cell::OnceCell;
 
 use nvml_wrapper::Device;
@@ -8,6 +11,7 @@ use nvml_wrapper::struct_wrappers::device::{BAR1MemoryInfo, Utilization};
 
 use super::Session;
 use super::raw::fields::Field;
+use super::raw::health::{Fabric, SpareRows};
 use super::raw::memory::Memory;
 use super::raw::{self, Handle};
 use crate::model::{Missing, Reading};
@@ -25,6 +29,23 @@ pub struct Probe<'nvml> {
     memory: OnceCell<Result<Memory, Missing>>,
     utilization: OnceCell<Result<Utilization, Missing>>,
     bar1: OnceCell<Result<BAR1MemoryInfo, Missing>>,
+    fabric: OnceCell<Result<Fabric, Missing>>,
+    spare_rows: OnceCell<Result<SpareRows, Missing>>,
+    gpm: Gpm<'nvml>,
+}
+
+/// What GPM measured of the device, by metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Gpm<'a> {
+    /// The metrics that were asked for (`nvmlGpmMetricId_t`).
+    pub ids: &'a [u32],
+    /// Their readings, in that order.
+    pub readings: Result<&'a [Reading], Missing>,
+}
+
+impl Gpm<'_> {
+    /// Nothing was asked for.
+    pub const NONE: Self = Self { ids: &[], readings: Err(Missing::Unsupported) };
 }
 
 impl<'nvml> Probe<'nvml> {
@@ -40,7 +61,26 @@ impl<'nvml> Probe<'nvml> {
             memory: OnceCell::new(),
             utilization: OnceCell::new(),
             bar1: OnceCell::new(),
+            fabric: OnceCell::new(),
+            spare_rows: OnceCell::new(),
+            gpm: Gpm::NONE,
         }
+    }
+
+    /// The same, with what GPM measured.
+    #[must_use]
+    pub fn with_gpm(self, gpm: Gpm<'nvml>) -> Self {
+        Self { gpm, ..self }
+    }
+
+    /// A metric of GPM, in its own unit (`nvmlGpmMetricsGet`).
+    ///
+    /// # Errors
+    /// What the driver answered; unsupported before Hopper; pending before the second sample.
+    pub fn gpm(&self, id: u32) -> Reading {
+        let readings = self.gpm.readings?;
+        let position = self.gpm.ids.iter().position(|asked| *asked == id);
+        position.and_then(|at| readings.get(at)).copied().unwrap_or(Err(Missing::Unsupported))
     }
 
     /// Share of the last sample period in which a kernel ran, percent (`nvmlDeviceGetUtilizationRates`).
@@ -110,6 +150,56 @@ impl<'nvml> Probe<'nvml> {
     /// As [`Probe::memory`].
     pub fn memory_free(&self) -> Reading {
         Ok(mebibytes(self.memory()?.free))
+    }
+
+    /// Framebuffer that the driver keeps for itself, MiB (`nvmlDeviceGetMemoryInfo_v2`).
+    ///
+    /// # Errors
+    /// As [`Probe::memory`]; unsupported before driver 510.
+    pub fn memory_reserved(&self) -> Reading {
+        Ok(mebibytes(self.memory()?.reserved.ok_or(Missing::Unsupported)?))
+    }
+
+    /// Part of the framebuffer in use, of what can be used, 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`]; invalid where nothing can be used.
+    pub fn memory_used_ratio(&self) -> Reading {
+        let memory = self.memory()?;
+        let usable = memory.total.saturating_sub(memory.reserved.unwrap_or_default());
+        if usable == 0 { Err(Missing::Invalid) } else { Ok(bytes(memory.used) / bytes(usable)) }
+    }
+
+    /// Framebuffer of the device, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_total_bytes(&self) -> Reading {
+        Ok(bytes(self.memory()?.total))
+    }
+
+    /// BAR1 aperture of the device, bytes (`nvmlDeviceGetBAR1MemoryInfo`).
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn bar1_total_bytes(&self) -> Reading {
+        Ok(bytes(self.bar1()?.total))
+    }
+
+    /// BAR1 in use, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::bar1_total_bytes`].
+    pub fn bar1_used_bytes(&self) -> Reading {
+        Ok(bytes(self.bar1()?.used))
+    }
+
+    /// BAR1 free, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::bar1_total_bytes`].
+    pub fn bar1_free_bytes(&self) -> Reading {
+        Ok(bytes(self.bar1()?.free))
     }
 
     /// BAR1 aperture of the device, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
@@ -254,6 +344,11 @@ pub fn celsius(value: f64) -> Reading {
 #[expect(clippy::cast_precision_loss, reason = "2^53 MiB is beyond any GPU")]
 pub fn mebibytes(bytes: u64) -> f64 {
     (bytes / MIB) as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no GPU has 2^53 bytes")]
+fn bytes(count: u64) -> f64 {
+    count as f64
 }
 
 #[cfg(test)]

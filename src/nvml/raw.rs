@@ -9,6 +9,8 @@
 pub mod clocks;
 pub mod events;
 pub mod fields;
+pub mod gpm;
+pub mod health;
 pub mod instances;
 pub mod memory;
 pub mod pages;

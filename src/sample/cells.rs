@@ -100,12 +100,18 @@ fn read(
     match source {
         DeviceSource::Field(field, convert) => probe.field(*field).and_then(convert),
         DeviceSource::Read(read) => read(probe),
-        DeviceSource::Rate(fields, convert) => {
-            let value = |field: &Field| probe.field(*field);
-            let sum = fields.iter().map(value).sum::<Reading>()?;
-            growth(count.replace(Count { sum, at: now }), Count { sum, at: now }).map(convert)
-        }
+        DeviceSource::Rate(fields, convert) => rate(fields, probe, count, now).map(convert),
+        DeviceSource::Gpm(id, convert) => probe.gpm(*id).map(convert),
+        DeviceSource::GpmOrRate(id, convert, fields, rate_convert) => match probe.gpm(*id) {
+            Err(Missing::Unsupported) => rate(fields, probe, count, now).map(rate_convert),
+            measured => measured.map(convert),
+        },
     }
+}
+
+fn rate(fields: &[Field], probe: &Probe<'_>, count: &mut Option<Count>, now: Duration) -> Reading {
+    let sum = fields.iter().map(|field| probe.field(*field)).sum::<Reading>()?;
+    growth(count.replace(Count { sum, at: now }), Count { sum, at: now })
 }
 
 /// Growth a second from one count to the next. A counter that has gone back was reset: how much it

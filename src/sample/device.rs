@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cells::{Cell, Cells};
+use super::gpm::GpmReader;
 use super::part::{PartReader, PartSample, People, Tools};
 use super::ring::RingCursor;
 use super::texts::Texts;
@@ -10,7 +11,7 @@ use crate::host::ProcRoot;
 use crate::host::placements::Placements;
 use crate::model::{Discards, Gpu, MigDevice, Missing, Moment};
 use crate::nvml::Session;
-use crate::nvml::probe::Probe;
+use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
 use crate::selection::Selection;
@@ -81,6 +82,7 @@ pub struct DeviceReader {
     utilization: UtilizationBuffers,
     ring: RingCursor,
     cells: Cells,
+    gpm: GpmReader,
     undivided: Cells,
     texts: Texts,
     parts: Vec<PartReader>,
@@ -104,6 +106,7 @@ impl DeviceReader {
     #[must_use]
     pub fn new(session: Arc<Session>, index: u32, proc_root: ProcRoot) -> Self {
         Self {
+            gpm: GpmReader::new(Arc::clone(&session), None),
             session,
             index,
             known: None,
@@ -145,11 +148,14 @@ impl DeviceReader {
             self.ring.fail(Missing::Pending);
         }
         let fields = self.cells.due_fields(&selection.device, now.mono);
-        let probe = Probe::new(&self.session, handle, &fields);
+        let ids = self.gpm_metrics(selection);
+        let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);
+        let gpm = Gpm { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
+        let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm);
         self.cells.read(&selection.device, &probe, now.mono);
-        let undivided = self.read_undivided(handle, now, selection);
+        let undivided = self.read_undivided(handle, now, selection, gpm);
         self.texts.read(&selection.text, &self.session, handle);
-        let parts = self.sample_parts(now, selection);
+        let parts = self.sample_parts(handle, now, selection, gpm);
         let sample = DeviceSample {
             gpu,
             handle,
@@ -194,6 +200,7 @@ impl DeviceReader {
         self.ring = RingCursor::default();
         self.cells.clear();
         self.undivided.clear();
+        self.gpm = GpmReader::new(Arc::clone(&self.session), None);
         self.texts = Texts::default();
         self.parts.clear();
     }
@@ -250,18 +257,28 @@ impl DeviceReader {
         }
     }
 
+    /// The metrics of GPM of the GPU as a whole, for one call.
+    fn gpm_metrics(&self, selection: &Selection) -> Vec<u32> {
+        let mut ids = selection.device.gpm_metrics();
+        if self.mig != Mig::On || selection.scope.undivided() {
+            ids.extend(selection.instance.gpm_metrics());
+        }
+        ids
+    }
+
     fn read_undivided(
         &mut self,
         handle: Handle,
         now: Moment,
         selection: &Selection,
+        gpm: Gpm<'_>,
     ) -> Option<Vec<Option<Cell>>> {
         if self.mig != Mig::On || !selection.scope.undivided() {
             self.undivided.clear();
             return None;
         }
         let fields = self.undivided.due_fields(&selection.instance, now.mono);
-        let probe = Probe::new(&self.session, handle, &fields);
+        let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm);
         self.undivided.read(&selection.instance, &probe, now.mono);
         Some(self.undivided.to_vec())
     }
@@ -280,12 +297,20 @@ impl DeviceReader {
         }
     }
 
-    fn sample_parts(&mut self, now: Moment, selection: &Selection) -> Vec<PartSample> {
+    fn sample_parts(
+        &mut self,
+        gpu: Handle,
+        now: Moment,
+        selection: &Selection,
+        gpm: Gpm<'_>,
+    ) -> Vec<PartSample> {
         self.placements.begin(now.mono);
         let window = self.ring.close();
         let window = window.as_ref().map_err(|missing| *missing);
         let mut tools = Tools {
             session: &self.session,
+            gpu,
+            gpm,
             people: People { root: &self.proc_root, placements: &mut self.placements },
             discards: &mut self.discards,
         };

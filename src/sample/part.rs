@@ -1,15 +1,19 @@
 //! What a GPU is divided into: itself as a whole, or its MIG devices while MIG is on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cells::{Cell, Cells};
+use super::gpm::GpmReader;
 use super::processes::{Census, ProcessTable, RunningLists};
 use super::ring::Window;
 use crate::host::placements::Placements;
 use crate::host::{Identity, ProcRoot};
-use crate::model::{Discard, Discards, Listing, MigDevice, Missing, Moment, Placement, ProcessId};
+use crate::model::{
+    Discard, Discards, Listing, MigDevice, Missing, Moment, Placement, ProcessId, Reading,
+};
 use crate::nvml::Session;
-use crate::nvml::probe::Probe;
+use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::memory::Memory;
 use crate::nvml::raw::processes::{ProcessBuffers, ProcessList, running_processes};
@@ -38,6 +42,7 @@ pub struct PartReader {
     handle: Handle,
     tells_of_instance: bool,
     cells: Cells,
+    gpm: Option<GpmReader>,
     processes: ProcessTable,
     buffers: ProcessBuffers,
 }
@@ -45,7 +50,11 @@ pub struct PartReader {
 /// What all parts of a GPU are read with.
 pub struct Tools<'a> {
     /// The session that the handles belong to.
-    pub session: &'a Session,
+    pub session: &'a Arc<Session>,
+    /// The GPU that the parts are of.
+    pub gpu: Handle,
+    /// What GPM measured of the GPU as a whole.
+    pub gpm: Gpm<'a>,
     /// Where processes are looked up.
     pub people: People<'a>,
     /// Where rows that are not believed are counted.
@@ -83,6 +92,7 @@ impl PartReader {
             handle,
             tells_of_instance: true,
             cells: Cells::default(),
+            gpm: None,
             processes: ProcessTable::default(),
             buffers: ProcessBuffers::default(),
         }
@@ -117,7 +127,13 @@ impl PartReader {
         tools: &mut Tools<'_>,
     ) -> PartSample {
         let fields = self.cells.due_fields(&selection.instance, now.mono);
-        let probe = Probe::new(tools.session, self.handle, &fields);
+        let ids = selection.instance.gpm_metrics();
+        let readings = self.read_gpm(tools, &ids, now.mono);
+        let gpm = match &readings {
+            Some(readings) => Gpm { ids: &ids, readings: readings.as_deref().map_err(|m| *m) },
+            None => tools.gpm,
+        };
+        let probe = Probe::new(tools.session, self.handle, &fields).with_gpm(gpm);
         if self.tells_of_instance {
             self.cells.read(&selection.instance, &probe, now.mono);
         } else {
@@ -143,6 +159,23 @@ impl PartReader {
             listing,
             utilization: window.map(|_| ()),
         }
+    }
+
+    /// What GPM measured of a GPU instance; none for the GPU as a whole, which has been measured.
+    fn read_gpm(
+        &mut self,
+        tools: &Tools<'_>,
+        ids: &[u32],
+        now: Duration,
+    ) -> Option<Result<Vec<Reading>, Missing>> {
+        let instance = self.mig.as_deref()?.gpu_instance;
+        if !self.tells_of_instance {
+            self.gpm = None;
+            return Some(Err(Missing::Pending));
+        }
+        let new = || GpmReader::new(Arc::clone(tools.session), Some(instance));
+        let reader = self.gpm.get_or_insert_with(new);
+        Some(reader.read(tools.gpu, ids, now).map(<[_]>::to_vec))
     }
 
     fn lists(&mut self, session: &Session, total: Option<u64>) -> RunningLists {

@@ -1,5 +1,7 @@
 //! One golden of the whole page per scenario. The diff is the review.
 
+use nvml_exporter::catalog::Kind;
+
 use crate::exporter::{Scenario, once};
 
 fn page(scenario: &str, now: u32, flags: &[&str]) -> String {
@@ -29,6 +31,57 @@ fn check(name: &str, page: &str) {
     }, {
         insta::assert_snapshot!(name, page);
     });
+}
+
+/// A board of each kind, with all that can happen to one.
+const EVERYTHING: &str = r#"
+now = 60
+[driver]
+version = "570.124.06"
+[[gpu]]
+model = "T4"
+retired = { sbe = 1, dbe = 2, pending = true }
+ecc = { sbe_volatile = 5, dbe_volatile = 1, sbe_aggregate = 9, dbe_aggregate = 2 }
+[[gpu]]
+model = "A100"
+remapped = { correctable = 3, uncorrectable = 1, pending = true }
+nvlink = { link = 3, crc_flit = 2, crc_data = 3, replay = 4, recovery = 5 }
+[[gpu]]
+model = "H100"
+[[gpu]]
+model = "B200"
+nvlink = { link = 1, replay = 4, recovery = 5 }
+[[gpu]]
+model = "RTX 4090"
+[[process]]
+pid = 2101
+name = "python"
+gpus = [0, 1, 2, 3, 4]
+sm = 60
+mem = 30
+dec = 10
+memory = "4 GiB"
+nvlink = 2000
+pcie_tx = 300
+pcie_rx = 200
+"#;
+
+/// Every row that there is, asked for by name.
+#[test]
+fn everything() {
+    let scenario = Scenario::new("everything", EVERYTHING);
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("all.csv");
+    let row = |row: nvml_exporter::catalog::Row| match (row.is_text, row.kind) {
+        (true, _) => format!("{},label,\n", row.name),
+        (false, Kind::Gauge) => format!("{},gauge,\n", row.name),
+        (false, Kind::Counter) => format!("{},counter,\n", row.name),
+    };
+    let all: String = nvml_exporter::catalog::rows().map(row).collect();
+    std::fs::write(&counters, all).unwrap();
+    let (mock, file) = (scenario.flag(), format!("-f={}", counters.display()));
+    let dialect = ["--dialect", "dcgm-exporter", "--hostname", "host-1", "--max-age", "5000"];
+    check("everything", &once(&[&[mock.as_str(), &file], dialect.as_slice()].concat()));
 }
 
 #[test]

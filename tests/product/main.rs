@@ -15,6 +15,7 @@ mod events;
 mod exporter;
 mod exposition;
 mod faults;
+mod gpm;
 mod http;
 mod mig;
 mod old_drivers;

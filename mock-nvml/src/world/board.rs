@@ -63,6 +63,11 @@ impl Board {
         self.gpu.model
     }
 
+    /// The branch of the driver.
+    pub(crate) fn branch(&self) -> u32 {
+        self.scenario.driver.branch()
+    }
+
     /// The version of the driver.
     pub(crate) fn driver_version(&self) -> String {
         self.scenario.driver.version.clone()

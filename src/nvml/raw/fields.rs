@@ -30,6 +30,12 @@ impl Field {
         Self { id, scope: 0 }
     }
 
+    /// One link of a device (`NVLink`).
+    #[must_use]
+    pub const fn of_link(id: u32, link: u32) -> Self {
+        Self { id, scope: link }
+    }
+
     /// The sum over all of a device's links (`NVLink`).
     #[must_use]
     pub const fn of_all_links(id: u32) -> Self {

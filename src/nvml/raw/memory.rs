@@ -16,6 +16,8 @@ pub struct Memory {
     pub used: u64,
     /// Free for allocations.
     pub free: u64,
+    /// Kept by the driver for itself; only the v2 call tells.
+    pub reserved: Option<u64>,
 }
 
 /// `nvmlDeviceGetMemoryInfo_v2`, or `nvmlDeviceGetMemoryInfo` where the driver has no v2.
@@ -36,7 +38,8 @@ fn memory_v2(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
         nvmlMemory_v2_t { version: size | (2 << 24), total: 0, reserved: 0, free: 0, used: 0 };
     // SAFETY: `info` is a live struct whose version field tells its size.
     check(unsafe { call(handle.0, &raw mut info) })?;
-    Ok(Memory { total: info.total, used: info.used, free: info.free })
+    let nvmlMemory_v2_t { total, used, free, reserved, .. } = info;
+    Ok(Memory { total, used, free, reserved: Some(reserved) })
 }
 
 fn memory_v1(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
@@ -44,5 +47,5 @@ fn memory_v1(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
     let mut info = nvmlMemory_t { total: 0, free: 0, used: 0 };
     // SAFETY: `info` is a live struct of the type that the symbol's signature names.
     check(unsafe { call(handle.0, &raw mut info) })?;
-    Ok(Memory { total: info.total, used: info.used, free: info.free })
+    Ok(Memory { total: info.total, used: info.used, free: info.free, reserved: None })
 }

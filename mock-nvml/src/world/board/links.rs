@@ -12,6 +12,9 @@ use crate::{
 /// The scope that means all links.
 pub(crate) const ALL_LINKS: u32 = u32::MAX;
 
+/// A board with so many links is made for switches.
+const SWITCHED: u32 = 18;
+
 /// What an NVLink counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkError {
@@ -49,6 +52,11 @@ impl Board {
     /// Its NVLinks.
     pub(crate) fn nvlinks(&self) -> Answer<NvLinks> {
         self.model().nvlinks.ok_or(Code::NOT_SUPPORTED)
+    }
+
+    /// Whether it is linked to others through switches: boards that have links for it.
+    pub(crate) fn is_in_fabric(&self) -> bool {
+        self.model().nvlinks.is_some_and(|links| links.count >= SWITCHED)
     }
 
     /// Its NVLinks, if `link` is one of them.

@@ -130,6 +130,8 @@ impl Activity {
             20 => load.traffic.pcie_tx,
             21 => load.traffic.pcie_rx,
             30..=37 if id - 30 < DECODERS => load.dec,
+            // Nothing in a scenario decodes pictures or looks at how they flow.
+            40..=47 | 50 => load.dec * 0.0,
             60 | 61 if self.model.nvlinks.is_some() => load.traffic.nvlink,
             // Each link has two: received, and sent.
             62..=97 => self.link((id - 62) / 2)?,
@@ -166,6 +168,8 @@ pub(crate) fn text(id: u32) -> (&'static CStr, &'static CStr) {
         20 => (c"PCIe TX", c"MiB/s"),
         21 => (c"PCIe RX", c"MiB/s"),
         30..=37 => (c"NVDEC Util", c"%"),
+        40..=47 => (c"NVJPG Util", c"%"),
+        50 => (c"NVOFA Util", c"%"),
         60 => (c"NVLink Total RX", c"MiB/s"),
         61 => (c"NVLink Total TX", c"MiB/s"),
         62..=97 if id.is_multiple_of(2) => (c"NVLink RX", c"MiB/s"),

@@ -1,0 +1,167 @@
+//! Rows of the links between GPUs (`NVLink`).
+
+use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
+
+use super::DeviceSource::{self, Field, Rate, Read};
+use super::Kind::{Counter, Gauge};
+use super::{Metric, each_cycle, kib_to_mb, slow};
+use crate::nvml::raw::fields::Field as Id;
+
+const BATCH: &str = "nvmlDeviceGetFieldValues";
+const NO_RATE: &str = "boards without NVLink; in a GPU's first cycle";
+const OLDER: &str = "boards without NVLink; since Hopper, which counts otherwise";
+
+pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of(38), Ok),
+        "Errors of flow control on all NVLinks.",
+        OLDER,
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of(45), Ok),
+        "Errors of data on all NVLinks.",
+        OLDER,
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of(52), Ok),
+        "Retries on all NVLinks.",
+        OLDER,
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of(59), Ok),
+        "Recoveries of all NVLinks.",
+        OLDER,
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_REPLAY_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of_all_links(161), Ok),
+        "Retries on all NVLinks, as Hopper counts them.",
+        "before Hopper, and boards without NVLink",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_RECOVERY_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of_all_links(162), Ok),
+        "Recoveries of all NVLinks, as Hopper counts them.",
+        "before Hopper, and boards without NVLink",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_CRC_ERROR_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of_all_links(163), Ok),
+        "Errors on all NVLinks, as Hopper counts them.",
+        "before Hopper, and boards without NVLink",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_RECOVERY_SUCCESSFUL_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of_all_links(213), Ok),
+        "Recoveries of NVLinks that succeeded.",
+        "before Blackwell, and boards without NVLink",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_RECOVERY_FAILED_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of_all_links(214), Ok),
+        "Recoveries of NVLinks that failed.",
+        "before Blackwell, and boards without NVLink",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_RECOVERY_EVENT_TOTAL",
+        Counter,
+        "count",
+        BATCH,
+        Field(Id::of_all_links(215), Ok),
+        "Recoveries of NVLinks, whether they succeeded or not.",
+        "before Blackwell, and boards without NVLink",
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_TX_BANDWIDTH_TOTAL",
+        Gauge,
+        "MB/s",
+        BATCH,
+        Rate(&[Id::of_all_links(138)], kib_to_mb),
+        "Data sent over all NVLinks (in MB/s).",
+        NO_RATE,
+    ),
+    each_cycle(
+        "DCGM_FI_DEV_NVLINK_RX_BANDWIDTH_TOTAL",
+        Gauge,
+        "MB/s",
+        BATCH,
+        Rate(&[Id::of_all_links(139)], kib_to_mb),
+        "Data received over all NVLinks (in MB/s).",
+        NO_RATE,
+    ),
+];
+
+/// Errors of one kind on each link.
+macro_rules! errors_by_link {
+    ($name:literal, $counter:ident, $told:literal, $($link:literal)*) => {
+        [$(slow(
+            concat!("DCGM_FI_DEV_NVLINK_", $name, "_ERROR_COUNT_L", $link),
+            Counter,
+            "count",
+            "nvmlDeviceGetNvLinkErrorCounter",
+            Read(|p| p.link_errors($link, ErrorCounter::$counter)),
+            concat!($told, " NVLink ", $link, "."),
+            OLDER,
+        )),*]
+    };
+    ($name:literal, $counter:ident, $told:literal) => {
+        errors_by_link!($name, $counter, $told, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
+    };
+}
+
+/// Data in both directions over each link.
+macro_rules! bandwidth_by_link {
+    ($($link:literal)*) => {
+        [$(each_cycle(
+            concat!("DCGM_FI_DEV_NVLINK_BANDWIDTH_L", $link),
+            Counter,
+            "MB/s",
+            BATCH,
+            Rate(&[Id::of_link(138, $link), Id::of_link(139, $link)], kib_to_mb),
+            concat!("Data sent and received over NVLink ", $link, " (in MB/s): a rate, although dcgm-exporter types it a counter."),
+            NO_RATE,
+        )),*]
+    };
+}
+
+pub(super) const FLIT_ERRORS: [Metric<DeviceSource>; 18] =
+    errors_by_link!("CRC_FLIT", DlCrcFlit, "Errors of flow control on");
+pub(super) const DATA_ERRORS: [Metric<DeviceSource>; 18] =
+    errors_by_link!("CRC_DATA", DlCrcData, "Errors of data on");
+pub(super) const REPLAYS: [Metric<DeviceSource>; 18] =
+    errors_by_link!("REPLAY", DlReplay, "Retries on");
+pub(super) const RECOVERIES: [Metric<DeviceSource>; 18] =
+    errors_by_link!("RECOVERY", DlRecovery, "Recoveries of");
+pub(super) const BANDWIDTHS: [Metric<DeviceSource>; 18] =
+    bandwidth_by_link!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
