@@ -100,10 +100,19 @@ impl Exporter {
             .unwrap_or_else(|page| panic!("no {what} in {PATIENCE:?}:\n{page}\n{}", self.log()))
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.kill("-HUP");
+    }
+
+    fn kill(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(kill.success());
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
-        let kill = Command::new("kill").arg(self.pid().to_string()).status().unwrap();
-        assert!(kill.success());
+        self.kill("-TERM");
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.server.child.try_wait().unwrap() {
@@ -203,7 +212,12 @@ fn joined(mut body: &[u8]) -> Vec<u8> {
 
 /// Runs the exporter to its end.
 pub(crate) fn run(args: &[&str]) -> Output {
-    command(args).output().expect("the exporter runs")
+    run_with(&[], args)
+}
+
+/// Runs the exporter to its end in this environment.
+pub(crate) fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Output {
+    command(args).envs(environment.iter().copied()).output().expect("the exporter runs")
 }
 
 /// The page that `--once` prints.

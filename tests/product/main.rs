@@ -11,6 +11,7 @@
 mod clients;
 mod cluster;
 mod command;
+mod drop_in;
 mod events;
 mod exporter;
 mod exposition;
