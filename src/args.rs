@@ -24,7 +24,7 @@ use crate::kube::watch::Pace;
 use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
-use crate::scope::Scope;
+use crate::selection::Frame;
 use crate::serve::PATHS;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
@@ -196,6 +196,16 @@ enum UnitName {
     Mib,
 }
 
+impl From<UnitName> for MemoryUnit {
+    fn from(name: UnitName) -> Self {
+        match name {
+            UnitName::Auto => Self::Auto,
+            UnitName::Gib => Self::Gib,
+            UnitName::Mib => Self::Mib,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum GrainName {
     /// A process
@@ -222,8 +232,8 @@ pub struct Config {
     pub schema: Schema,
     /// Where it is written down what is shown; none for the dialect's own.
     pub counters: Option<Source>,
-    /// Which devices have series.
-    pub scope: Scope,
+    /// Which devices have series, and how far back counts of a window look.
+    pub frame: Frame,
     /// What the series of devices tell of the pods that hold them.
     pub device_pods: Option<DevicePods>,
     /// Directory of the jobs of a batch system.
@@ -302,6 +312,7 @@ impl Args {
             style,
             counters,
             scope,
+            windows,
             device_pods,
             job_directory,
             fake_gpus,
@@ -330,11 +341,7 @@ impl Args {
             pod_resources: socket,
             pod_logs,
             container_logs,
-            memory_unit: match gpu_mem_unit {
-                UnitName::Auto => MemoryUnit::Auto,
-                UnitName::Gib => MemoryUnit::Gib,
-                UnitName::Mib => MemoryUnit::Mib,
-            },
+            memory_unit: gpu_mem_unit.into(),
             pace: Pace::default(),
             stage_patience: Duration::ZERO,
         });
@@ -342,7 +349,10 @@ impl Args {
             addresses: addresses(&address)?,
             cluster,
             counters,
-            scope: scope.unwrap_or_else(|| default_scope(&schema.dialect)),
+            frame: Frame {
+                scope: scope.unwrap_or_else(|| default_scope(&schema.dialect)),
+                windows,
+            },
             device_pods,
             job_directory,
             grain: match process_series {

@@ -89,7 +89,8 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
             Ok(fresh) => {
                 let uuid = &fresh.answer.gpu.uuid;
                 let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
-                devices.add(&fresh, &xids);
+                let clocks = sample.clocks.get(uuid).copied().unwrap_or(Err(Missing::Pending));
+                devices.add(&fresh, &xids, clocks);
             }
             Err(missing) => {
                 unidentified.insert(index, missing);

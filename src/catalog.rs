@@ -13,13 +13,19 @@ pub mod alias;
 pub mod own;
 pub mod preset;
 pub mod unanswered;
+pub mod xid;
 
 mod board;
 mod errors;
+mod events;
 mod links;
 mod profiling;
 
-use crate::model::{Allotted, Gpu, Grant, Missing, NodeSample, Reading, Usage, XidRecord};
+use std::time::Duration;
+
+use crate::model::{
+    Allotted, ClockCounts, Gpu, Grant, Missing, NodeSample, Reading, Usage, Windows, XidRecord,
+};
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::{Probe, celsius, mebibytes};
 use crate::nvml::raw::Handle;
@@ -90,6 +96,16 @@ pub type EventSource = fn(&Told<'_>) -> Vec<EventSample>;
 pub struct Told<'a> {
     /// Its XIDs.
     pub xids: &'a XidRecord,
+    /// How often there were reasons for lower clocks.
+    pub clocks: Result<ClockCounts, Missing>,
+    /// How it reaches other GPUs, by their index (`nvmlGpuP2PStatus_t`).
+    pub peers: &'a [(u32, Result<u32, Missing>)],
+    /// How far back counts of a window look.
+    pub windows: Windows,
+    /// Now (monotonic).
+    pub now: Duration,
+    /// Whether the dialect names the last XID in labels.
+    pub names_xid: bool,
 }
 
 /// One number of a family of events.
@@ -595,16 +611,74 @@ const fn joined<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<D
 }
 
 /// Rows of what the driver tells by itself, with one series per GPU.
-pub const EVENT: &[Metric<EventSource>] = &[Metric {
-    name: "DCGM_FI_DEV_XID_ERRORS",
-    kind: Gauge,
-    unit: "XID",
-    symbol: "nvmlEventSetWait_v2",
-    tier: Cycle,
-    source: |told| vec![told.xids.last().into()],
-    help: "The last XID that befell the GPU since the exporter started, 0 before the first.",
-    absent: "where the driver tells of no XIDs (WSL, some vGPU guests)",
-}];
+pub const EVENT: &[Metric<EventSource>] = &[
+    Metric {
+        name: "DCGM_FI_DEV_XID_ERRORS",
+        kind: Gauge,
+        unit: "XID",
+        symbol: "nvmlEventSetWait_v2",
+        tier: Cycle,
+        source: events::last_xid,
+        help: "The last XID that befell the GPU since the exporter started, 0 before the first.",
+        absent: NO_XIDS,
+    },
+    Metric {
+        name: "DCGM_EXP_XID_ERRORS_COUNT",
+        kind: Counter,
+        unit: "count",
+        symbol: "nvmlEventSetWait_v2",
+        tier: Cycle,
+        source: events::xids_within,
+        help: "XIDs that befell the GPU within the window.",
+        absent: NO_XIDS,
+    },
+    Metric {
+        name: "DCGM_EXP_XID_ERRORS_TOTAL",
+        kind: Counter,
+        unit: "count",
+        symbol: "nvmlEventSetWait_v2",
+        tier: Cycle,
+        source: events::xids_in_all,
+        help: "XIDs that befell the GPU since the exporter started.",
+        absent: "before the first XID",
+    },
+    Metric {
+        name: "DCGM_EXP_CLOCK_EVENTS_COUNT",
+        kind: Counter,
+        unit: "samples",
+        symbol: CLOCK_EVENT_SYMBOL,
+        tier: Cycle,
+        source: events::clock_events_within,
+        help: "Samples within the window in which there was this reason for lower clocks.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_EXP_CLOCK_EVENTS_TOTAL",
+        kind: Counter,
+        unit: "events",
+        symbol: CLOCK_EVENT_SYMBOL,
+        tier: Cycle,
+        source: events::clock_events_in_all,
+        help: "How often this reason for lower clocks has begun since the exporter started.",
+        absent: "",
+    },
+    Metric {
+        name: "DCGM_EXP_P2P_STATUS",
+        kind: Counter,
+        unit: "enum",
+        symbol: PEER_SYMBOL,
+        tier: Slow,
+        source: events::peers,
+        help: "Whether the GPU reaches another over NVLink: 0 it does, else why not (nvmlGpuP2PStatus).",
+        absent: "on a node with one GPU",
+    },
+];
+
+const NO_XIDS: &str = "where the driver tells of no XIDs (WSL, some vGPU guests)";
+/// The call behind counts of reasons for lower clocks.
+pub const CLOCK_EVENT_SYMBOL: &str = "nvmlDeviceGetCurrentClocksEventReasons";
+/// The call behind what is told of pairs of GPUs.
+pub const PEER_SYMBOL: &str = "nvmlDeviceGetP2PStatus";
 
 /// Rows with one series per process and device.
 pub const PROCESS: &[Metric<ProcessSource>] = &[

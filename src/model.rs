@@ -1,13 +1,14 @@
 //! The nouns that every other module speaks of.
 
 mod placement;
+mod record;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use placement::{ContainerId, Placement, PodPath, PodUid};
+pub use record::{CLOCK_EVENTS, ClockCounts, ClockRecord, Windows, XidRecord};
 
 /// Why a number is not there. Absent is never zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,45 +128,6 @@ pub struct MigDevice {
     pub multiprocessors: Option<u32>,
     /// Whether its GPU instance has other compute instances too, which share its framebuffer.
     pub shares_instance: bool,
-}
-
-/// What the driver has told of one GPU's XIDs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct XidRecord {
-    /// Whether the driver is being listened to, and why not.
-    pub listening: Result<(), Missing>,
-    /// The last XID.
-    pub last: Option<u32>,
-    /// How often each came.
-    pub counts: BTreeMap<u32, u64>,
-}
-
-impl XidRecord {
-    /// Nothing heard, and nobody listening yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { listening: Err(Missing::Pending), last: None, counts: BTreeMap::new() }
-    }
-
-    /// The last XID, or 0: none came while somebody listened.
-    ///
-    /// # Errors
-    /// Nobody listens, so nobody knows.
-    pub fn last(&self) -> Reading {
-        self.listening.map(|()| self.last.map_or(0.0, f64::from))
-    }
-
-    /// Takes one XID down.
-    pub fn count(&mut self, xid: u32) {
-        self.last = Some(xid);
-        *self.counts.entry(xid).or_default() += 1;
-    }
-}
-
-impl Default for XidRecord {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// A process for as long as it lives: a pid alone is reused.

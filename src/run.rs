@@ -30,8 +30,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::render::{self, Part};
 use crate::sample::Sampler;
-use crate::scope::Scope;
-use crate::selection::{Selection, preset};
+use crate::selection::{Frame, Selection, preset};
 use crate::serve::{Site, serve};
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::telemetry;
@@ -48,7 +47,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         max_age,
         schema,
         counters,
-        scope,
+        frame,
         device_pods,
         job_directory,
         grain,
@@ -85,7 +84,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     };
     let proc_root = ProcRoot::new(Path::new(&procfs));
     let counters = counters.map(|source| staged_source(source, stage.as_ref()));
-    let (selection, counters) = selection(counters, scope, &schema.dialect)?;
+    let (selection, counters) = selection(counters, frame, &schema.dialect)?;
     let reload = counters.as_ref().map(Followed::reload);
     let sampling = Sampling {
         sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
@@ -131,16 +130,16 @@ pub fn complain(error: &anyhow::Error) {
 /// What to show, and the place to follow where that is written down.
 fn selection(
     source: Option<Source>,
-    scope: Scope,
+    frame: Frame,
     dialect: &Dialect,
 ) -> anyhow::Result<(Arc<Selection>, Option<Followed>)> {
     let Some(source) = source else {
-        return Ok((Arc::new(Selection::of(&preset(dialect), scope)), None));
+        return Ok((Arc::new(Selection::of(&preset(dialect), frame)), None));
     };
     let counters = source.read()?;
     source.log_remarks(&counters);
-    let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
-    Ok((selection, Some(Followed::start(source, counters, scope)?)))
+    let selection = Arc::new(Selection::of(&counters.requests, frame.clone()));
+    Ok((selection, Some(Followed::start(source, counters, frame)?)))
 }
 
 /// A simulated node asks its own cluster's API server.

@@ -23,8 +23,9 @@ use self::events::Listener;
 use self::node::NodeReader;
 use crate::clock::Clock;
 use crate::host::ProcRoot;
-use crate::model::{Missing, Moment, Reading, XidRecord};
+use crate::model::{ClockCounts, ClockRecord, Missing, Moment, Reading, XidRecord};
 use crate::nvml::inventory::Driver;
+use crate::nvml::raw::Handle;
 use crate::nvml::{LibraryError, Session};
 use crate::policy;
 use crate::selection::Selection;
@@ -47,6 +48,8 @@ pub struct Sample {
     pub gpus: Vec<SampledGpu>,
     /// What the driver told of each GPU's XIDs, by UUID.
     pub xids: BTreeMap<Arc<str>, XidRecord>,
+    /// How often there were reasons for lower clocks on each GPU, by UUID.
+    pub clocks: BTreeMap<Arc<str>, Result<ClockCounts, Missing>>,
     /// Failed attempts to open the driver, by reason.
     pub open_failures: BTreeMap<&'static str, u64>,
     /// Cycles so far, this one included.
@@ -99,6 +102,7 @@ pub struct Sampler {
     release_by: Duration,
     listener: Option<Listener>,
     xids: BTreeMap<Arc<str>, XidRecord>,
+    clocks: BTreeMap<Arc<str>, ClockRecord>,
     driver: DriverState,
     next_open: Duration,
     failures: u32,
@@ -133,6 +137,7 @@ impl Sampler {
             release_by: Duration::ZERO,
             listener: None,
             xids: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
             next_open: Duration::ZERO,
             failures: 0,
@@ -168,10 +173,13 @@ impl Sampler {
         if self.session.is_some() {
             self.ask_driver(node::Question::Read, now);
         }
+        let peers: Arc<[_]> = self.seats.iter().filter_map(Seat::peer).collect();
         for seat in &mut self.seats {
-            seat.worker.ask(device::Question::Sample(now, Arc::clone(selection)), now.mono);
+            let (selection, peers) = (Arc::clone(selection), Arc::clone(&peers));
+            seat.worker.ask(device::Question::Sample(now, selection, peers), now.mono);
         }
         self.collect(now, deadline);
+        self.note_clocks(selection);
         let sample = self.sample(now);
         self.close_if_over(now);
         sample
@@ -271,6 +279,21 @@ impl Sampler {
         listener.hear(&mut self.xids, self.clock.now().mono);
     }
 
+    /// Takes down why clocks are lower than they could be, while that is counted.
+    fn note_clocks(&mut self, selection: &Selection) {
+        if !selection.wants_clock_events() {
+            self.clocks.clear();
+            return;
+        }
+        for seat in &self.seats {
+            let Some(Ok(sample)) = &seat.sampled.latest else { continue };
+            if let Some(bits) = sample.clock_event_reasons {
+                let record = self.clocks.entry(Arc::clone(&sample.gpu.uuid)).or_default();
+                record.take(bits, sample.at.mono, selection.frame.windows.clocks);
+            }
+        }
+    }
+
     fn open_failed(&mut self, error: &LibraryError, now: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.next_open = now + policy::open_backoff(self.failures);
@@ -305,6 +328,7 @@ impl Sampler {
             node_took: self.node_took,
             gpus: self.seats.iter().map(Seat::sampled).collect(),
             xids: self.xids.clone(),
+            clocks: self.clocks.iter().map(|(gpu, r)| (Arc::clone(gpu), r.counts())).collect(),
             open_failures: self.open_failures.clone(),
             cycles: self.cycles,
             abandoned: self.abandoned(),
@@ -387,6 +411,12 @@ impl Seat {
             self.sampled.took = Some(clock.now().mono.saturating_sub(since));
             self.sampled.latest = Some(answer.map(Arc::new));
         }
+    }
+
+    /// The GPU as others may ask for it.
+    fn peer(&self) -> Option<(u32, Handle)> {
+        let sample = self.sampled.latest.as_ref()?.as_ref().ok()?;
+        Some((sample.gpu.index, sample.handle))
     }
 
     fn state(&self) -> Option<Result<(), Missing>> {

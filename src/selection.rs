@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
-    ALLOTTED, AllottedSource, CONTAINER, ContainerSource, DEVICE, DeviceSource, EVENT, EventSource,
-    ILLEGAL, INSTANCE, Kind, Metric, NODE, NodeSource, PROCESS, ProcessSource, TEXT, TextSource,
-    find,
+    ALLOTTED, AllottedSource, CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource, DEVICE, DeviceSource,
+    EVENT, EventSource, ILLEGAL, INSTANCE, Kind, Metric, NODE, NodeSource, PEER_SYMBOL, PROCESS,
+    ProcessSource, TEXT, TextSource, find,
 };
 use crate::labels::{Compat, Dialect};
+use crate::model::Windows;
 use crate::scope::Scope;
 
 /// What a dialect shows unless it is told otherwise.
@@ -62,11 +63,20 @@ impl Request {
     }
 }
 
+/// What is shown beside families.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// Which devices have series.
+    pub scope: Scope,
+    /// How far back counts of a window look.
+    pub windows: Windows,
+}
+
 /// What is read and shown. Immutable: a change is another one.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// Of which devices.
-    pub scope: Scope,
+    /// Of which devices, and over which windows.
+    pub frame: Frame,
     /// Families with one series a node.
     pub node: Chosen<NodeSource>,
     /// Families with one series a GPU.
@@ -114,12 +124,12 @@ impl Selection {
     /// What `requests` ask for, in their order within each slice. A name that is asked for twice is
     /// shown once.
     #[must_use]
-    pub fn of(requests: &[Request], scope: Scope) -> Self {
+    pub fn of(requests: &[Request], frame: Frame) -> Self {
         let mut names = BTreeSet::new();
         let requests: Vec<&Request> =
             requests.iter().filter(|request| names.insert(&*request.name)).collect();
         Self {
-            scope,
+            frame,
             node: Chosen::of(NODE, &requests),
             device: Chosen::of(DEVICE, &requests),
             event: Chosen::of(EVENT, &requests),
@@ -130,6 +140,18 @@ impl Selection {
             illegal: Chosen::of(ILLEGAL, &requests),
             text: Chosen::of(TEXT, &requests),
         }
+    }
+
+    /// Whether reasons of lower clocks are counted, so that they have to be read every cycle.
+    #[must_use]
+    pub fn wants_clock_events(&self) -> bool {
+        self.event.families().iter().any(|family| family.metric.symbol == CLOCK_EVENT_SYMBOL)
+    }
+
+    /// Whether it is told how GPUs reach each other.
+    #[must_use]
+    pub fn wants_peers(&self) -> bool {
+        self.event.families().iter().any(|family| family.metric.symbol == PEER_SYMBOL)
     }
 
     /// Whether anything is shown of processes, so that they have to be looked for.

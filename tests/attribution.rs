@@ -24,8 +24,7 @@ use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::part::PartSample;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
-use nvml_exporter::scope::Scope;
-use nvml_exporter::selection::{Selection, preset};
+use nvml_exporter::selection::{Frame, Selection, preset};
 use nvml_exporter::snapshot::Snapshot;
 use proptest::prelude::*;
 
@@ -138,6 +137,8 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         cells: vec![Some(cell); nvml_exporter::catalog::DEVICE.len()],
         undivided: None,
         texts: Vec::new(),
+        clock_event_reasons: None,
+        peers: Vec::new(),
         parts: vec![part],
         division: Ok(()),
         discards: Discards::default(),
@@ -150,6 +151,7 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         node_took: None,
         gpus: vec![SampledGpu { latest: Some(Ok(Arc::new(answer))), ..SampledGpu::default() }],
         xids: BTreeMap::new(),
+        clocks: BTreeMap::new(),
         open_failures: BTreeMap::new(),
         cycles: 1,
         abandoned: 0,
@@ -182,7 +184,7 @@ impl World {
             extra: Vec::new(),
             style: Style::default(),
         };
-        let selection = Arc::new(Selection::of(&preset(&Dialect::Ack), Scope::all()));
+        let selection = Arc::new(Selection::of(&preset(&Dialect::Ack), Frame::default()));
         let problems = BTreeMap::new();
         let terms = Terms {
             selection: &selection,

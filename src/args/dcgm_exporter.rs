@@ -1,6 +1,7 @@
 //! The flags and environment names of dcgm-exporter that mean here what they mean there.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
@@ -10,6 +11,7 @@ use crate::attribute::DevicePods;
 use crate::counters::follow::Source;
 use crate::kube::api::Address;
 use crate::labels::{Compat, Dialect, Style};
+use crate::model::Windows;
 use crate::pod_labels::Allowlist;
 use crate::scope::Scope;
 
@@ -88,6 +90,27 @@ pub struct Adopted {
     #[arg(long, alias = "rbmn", env = "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", value_parser = BoolishValueParser::new())]
     pub replace_blanks_in_model_name: bool,
 
+    /// How far back `DCGM_EXP_XID_ERRORS_COUNT` looks, in milliseconds
+    #[arg(
+        short,
+        long,
+        env = "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",
+        value_name = "MS",
+        default_value_t = 300_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=86_400_000)
+    )]
+    pub xid_count_window_size: u64,
+
+    /// How far back `DCGM_EXP_CLOCK_EVENTS_COUNT` looks, in milliseconds
+    #[arg(
+        long,
+        env = "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
+        value_name = "MS",
+        default_value_t = 300_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=86_400_000)
+    )]
+    pub clock_events_count_window_size: u64,
+
     /// Directory with a file for each GPU (`<index>`) or GPU instance (`<index>.<id>`) that lists jobs
     #[arg(long, env = "DCGM_HPC_JOB_MAPPING_DIR", value_name = "DIR")]
     pub hpc_job_mapping_dir: Option<PathBuf>,
@@ -144,6 +167,8 @@ pub struct Settled {
     pub counters: Option<Source>,
     /// Which devices have series; none for the dialect's own.
     pub scope: Option<Scope>,
+    /// How far back counts of a window look.
+    pub windows: Windows,
     /// What the series of devices tell of the pods that hold them.
     pub device_pods: Option<DevicePods>,
     /// Directory of the jobs of a batch system.
@@ -175,6 +200,8 @@ impl Adopted {
             use_old_namespace,
             no_hostname,
             replace_blanks_in_model_name,
+            xid_count_window_size,
+            clock_events_count_window_size,
             hpc_job_mapping_dir,
             fake_gpus,
             log_format,
@@ -190,6 +217,10 @@ impl Adopted {
             },
             counters: counters(collectors, &configmap_data, asked)?,
             scope: devices.map(scope).transpose()?,
+            windows: Windows {
+                xids: Duration::from_millis(xid_count_window_size),
+                clocks: Duration::from_millis(clock_events_count_window_size),
+            },
             device_pods: kubernetes.then_some(DevicePods {
                 uid: kubernetes_enable_pod_uid,
                 labels: kubernetes_enable_pod_labels.then_some(allowed),

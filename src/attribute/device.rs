@@ -14,7 +14,8 @@ use crate::catalog::{TextSource, Told};
 use crate::kube::pods::ByUid;
 use crate::labels::{About, Dialect, Held, Labels, Subject};
 use crate::model::{
-    AllocateMode, Allotted, Gpu, Grant, MigDevice, Missing, NodeSample, Reading, XidRecord,
+    AllocateMode, Allotted, ClockCounts, Gpu, Grant, MigDevice, Missing, NodeSample, Reading,
+    XidRecord,
 };
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::mebibytes;
@@ -71,8 +72,13 @@ impl<'a> Devices<'a> {
         }
     }
 
-    /// Adds a GPU, with what the driver told of its XIDs.
-    pub(super) fn add(&mut self, fresh: &Fresh<'_>, xids: &XidRecord) {
+    /// Adds a GPU, with what has befallen it.
+    pub(super) fn add(
+        &mut self,
+        fresh: &Fresh<'_>,
+        xids: &XidRecord,
+        clocks: Result<ClockCounts, Missing>,
+    ) {
         let selection = self.terms.selection;
         let gpu = &*fresh.answer.gpu;
         let mut missing = MissingCounts::default();
@@ -81,15 +87,24 @@ impl<'a> Devices<'a> {
         if let Err(reason) = fresh.answer.division {
             missing.add(&vec![Err(reason); selection.instance.len()]);
         }
+        let told = Told {
+            xids,
+            // What was counted of a GPU that cannot be read is not the present.
+            clocks: fresh.state.and(clocks),
+            peers: if fresh.state.is_ok() { &fresh.answer.peers } else { &[] },
+            windows: selection.frame.windows,
+            now: self.now,
+            names_xid: matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)),
+        };
         for shown in selection.event.families() {
-            let samples = (shown.metric.source)(&Told { xids }).into_iter();
+            let samples = (shown.metric.source)(&told).into_iter();
             missing.add(&samples.map(|sample| sample.reading).collect::<Vec<_>>());
         }
         let texts = texts(&selection.text, self.driver, fresh.answer);
         let divided = fresh.answer.parts.iter().any(|part| part.mig.is_some());
-        if selection.scope.has_gpu(gpu.index, divided) {
+        if selection.frame.scope.has_gpu(gpu.index, divided) {
             let stand = self.stand(fresh, None, &texts);
-            self.tell_gpu(&stand, &readings, xids);
+            self.tell_gpu(&stand, &readings, &told);
             if let Some(cells) = &fresh.answer.undivided {
                 let readings = fresh.readings(cells, &selection.instance);
                 self.tables.instances.extend(self.entities(&stand, &readings));
@@ -98,8 +113,12 @@ impl<'a> Devices<'a> {
         let mut balances = Balances::default();
         for part in &fresh.answer.parts {
             let shown = self.shows(gpu, part);
-            if shown && part.mig.is_some() && part.tells_of_instance && selection.scope.repeats() {
-                self.tell_gpu(&self.stand(fresh, Some(part), &texts), &readings, xids);
+            if shown
+                && part.mig.is_some()
+                && part.tells_of_instance
+                && selection.frame.scope.repeats()
+            {
+                self.tell_gpu(&self.stand(fresh, Some(part), &texts), &readings, &told);
             }
             self.add_part(fresh, part, shown.then_some(&texts), &mut missing, &mut balances);
         }
@@ -119,7 +138,7 @@ impl<'a> Devices<'a> {
 
     /// Whether a part has series. Counts the instances.
     fn shows(&mut self, gpu: &Gpu, part: &PartSample) -> bool {
-        let scope = &self.terms.selection.scope;
+        let scope = &self.terms.selection.frame.scope;
         if part.mig.is_none() {
             return scope.has_gpu(gpu.index, false);
         }
@@ -171,16 +190,15 @@ impl<'a> Devices<'a> {
     }
 
     /// What is known of a GPU as a whole, and of its node where the dialect repeats that.
-    fn tell_gpu(&mut self, stand: &Stand<'_>, readings: &[Reading], xids: &XidRecord) {
+    fn tell_gpu(&mut self, stand: &Stand<'_>, readings: &[Reading], told: &Told<'_>) {
         self.tables.devices.extend(self.entities(stand, readings));
         if matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)) {
             let node = node_readings(&self.terms.selection.node, self.node);
             self.nodes.extend(self.entities(stand, &node));
         }
         // What has befallen a GPU stays true while it cannot be read.
-        let told = Told { xids };
         for (family, shown) in self.terms.selection.event.families().iter().enumerate() {
-            for sample in (shown.metric.source)(&told) {
+            for sample in (shown.metric.source)(told) {
                 let more: Vec<(&str, &str)> =
                     sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 let series = self.label_sets(stand, &more).into_iter();

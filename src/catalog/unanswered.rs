@@ -5,7 +5,9 @@
 /// Whether DCGM has a field of this name, which is no row here.
 #[must_use]
 pub fn is_unanswered(name: &str) -> bool {
-    name.strip_prefix("DCGM_FI_").is_some_and(|rest| FIELDS.binary_search(&rest).is_ok())
+    // A judgement that DCGM makes.
+    name == "DCGM_EXP_GPU_HEALTH_STATUS"
+        || name.strip_prefix("DCGM_FI_").is_some_and(|rest| FIELDS.binary_search(&rest).is_ok())
 }
 
 /// Their names without `DCGM_FI_`, sorted.

@@ -16,8 +16,7 @@ use super::{Counters, CountersError, FILE_MAX, parse};
 use crate::kube::api::{Address, Fault, get, whole};
 use crate::kube::source::Failure;
 use crate::policy;
-use crate::scope::Scope;
-use crate::selection::Selection;
+use crate::selection::{Frame, Selection};
 
 /// Where counters are written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,11 +180,11 @@ impl Followed {
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn start(source: Source, known: Counters, scope: Scope) -> io::Result<Self> {
+    pub fn start(source: Source, known: Counters, frame: Frame) -> io::Result<Self> {
         let (reload, asked) = mpsc::channel();
         let (tell, news) = mpsc::channel();
         thread::Builder::new().name("counters".to_owned()).spawn(move || {
-            Follower { source, known, scope, in_trouble: false }.follow(&asked, &tell);
+            Follower { source, known, frame, in_trouble: false }.follow(&asked, &tell);
         })?;
         Ok(Self { news, reload })
     }
@@ -205,7 +204,7 @@ impl Followed {
 struct Follower {
     source: Source,
     known: Counters,
-    scope: Scope,
+    frame: Frame,
     in_trouble: bool,
 }
 
@@ -239,7 +238,7 @@ impl Follower {
                     "{}: has changed and is in force",
                     self.source.place()
                 );
-                let selection = Selection::of(&counters.requests, self.scope.clone());
+                let selection = Selection::of(&counters.requests, self.frame.clone());
                 self.known = counters;
                 News::Counters(Arc::new(selection))
             }

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod pages;
 pub mod processes;
 pub mod stage;
+pub mod topology;
 pub mod utilization;
 
 use nvml_wrapper::{Device, Nvml};

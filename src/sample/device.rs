@@ -1,6 +1,7 @@
 //! One GPU, read by its own thread.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
@@ -13,7 +14,10 @@ use crate::model::{Discards, Gpu, MigDevice, Missing, Moment};
 use crate::nvml::Session;
 use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
+use crate::nvml::raw::clocks::clock_event_reasons;
+use crate::nvml::raw::topology::nvlink_status;
 use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
+use crate::policy::Tier;
 use crate::selection::Selection;
 
 /// What one GPU answered in one cycle.
@@ -32,6 +36,10 @@ pub struct DeviceSample {
     pub undivided: Option<Vec<Option<Cell>>>,
     /// One text per row of the text slice; none for what is not chosen or known without asking.
     pub texts: Vec<Option<Result<Arc<str>, Missing>>>,
+    /// Why its clocks are lower than they could be, while that is counted.
+    pub clock_event_reasons: Option<Result<u64, Missing>>,
+    /// How it reaches other GPUs, by their index, while that is told.
+    pub peers: Vec<(u32, Result<u32, Missing>)>,
     /// The GPU as a whole, or its MIG devices while MIG is on.
     pub parts: Vec<PartSample>,
     /// Whether all parts were found.
@@ -69,8 +77,8 @@ impl DeviceSample {
 pub enum Question {
     /// Only move the utilization ring's cursor on.
     Ring(Moment),
-    /// Everything that is chosen and due.
-    Sample(Moment, Arc<Selection>),
+    /// Everything that is chosen and due; with the GPUs whose reach may be asked for.
+    Sample(Moment, Arc<Selection>, Arc<[(u32, Handle)]>),
 }
 
 /// Reads one GPU and remembers what has to outlive a cycle.
@@ -85,11 +93,20 @@ pub struct DeviceReader {
     gpm: GpmReader,
     undivided: Cells,
     texts: Texts,
+    reach: Reach,
     parts: Vec<PartReader>,
     mig: Mig,
     placements: Placements,
     discards: Discards,
     down: bool,
+}
+
+/// How a GPU reaches others, as it was last told.
+#[derive(Default)]
+struct Reach {
+    at: Option<Duration>,
+    peers: Vec<(u32, Handle)>,
+    told: Vec<(u32, Result<u32, Missing>)>,
 }
 
 /// Whether MIG is on, and whether it can be.
@@ -116,6 +133,7 @@ impl DeviceReader {
             cells: Cells::default(),
             undivided: Cells::default(),
             texts: Texts::default(),
+            reach: Reach::default(),
             parts: Vec::new(),
             mig: Mig::Unknown,
             placements: Placements::default(),
@@ -135,11 +153,18 @@ impl DeviceReader {
                 self.read_ring(*handle, now);
                 None
             }
-            (Question::Sample(now, selection), _) => Some(self.sample(now, &selection)),
+            (Question::Sample(now, selection, peers), _) => {
+                Some(self.sample(now, &selection, &peers))
+            }
         }
     }
 
-    fn sample(&mut self, now: Moment, selection: &Selection) -> Result<DeviceSample, Missing> {
+    fn sample(
+        &mut self,
+        now: Moment,
+        selection: &Selection,
+        peers: &[(u32, Handle)],
+    ) -> Result<DeviceSample, Missing> {
         let (gpu, handle) = self.identity()?;
         let division = self.divide(handle);
         if selection.wants_processes() {
@@ -163,6 +188,10 @@ impl DeviceReader {
             cells: self.cells.to_vec(),
             undivided,
             texts: self.texts.to_vec(),
+            clock_event_reasons: selection
+                .wants_clock_events()
+                .then(|| clock_event_reasons(self.session.nvml(), handle)),
+            peers: self.reach(handle, now, selection, peers),
             parts,
             division,
             discards: self.discards,
@@ -257,10 +286,32 @@ impl DeviceReader {
         }
     }
 
+    /// How the GPU reaches the others; asked for now and then, and when there are others than before.
+    fn reach(
+        &mut self,
+        handle: Handle,
+        now: Moment,
+        selection: &Selection,
+        peers: &[(u32, Handle)],
+    ) -> Vec<(u32, Result<u32, Missing>)> {
+        if !selection.wants_peers() {
+            self.reach = Reach::default();
+            return Vec::new();
+        }
+        if Tier::Slow.due(self.reach.at, now.mono) || self.reach.peers != peers {
+            let nvml = self.session.nvml();
+            let others = peers.iter().filter(|(index, _)| *index != self.index);
+            let ask = |(index, peer): &(u32, Handle)| (*index, nvlink_status(nvml, handle, *peer));
+            let told = others.map(ask).collect();
+            self.reach = Reach { at: Some(now.mono), peers: peers.to_vec(), told };
+        }
+        self.reach.told.clone()
+    }
+
     /// The metrics of GPM of the GPU as a whole, for one call.
     fn gpm_metrics(&self, selection: &Selection) -> Vec<u32> {
         let mut ids = selection.device.gpm_metrics();
-        if self.mig != Mig::On || selection.scope.undivided() {
+        if self.mig != Mig::On || selection.frame.scope.undivided() {
             ids.extend(selection.instance.gpm_metrics());
         }
         ids
@@ -273,7 +324,7 @@ impl DeviceReader {
         selection: &Selection,
         gpm: Gpm<'_>,
     ) -> Option<Vec<Option<Cell>>> {
-        if self.mig != Mig::On || !selection.scope.undivided() {
+        if self.mig != Mig::On || !selection.frame.scope.undivided() {
             self.undivided.clear();
             return None;
         }
@@ -321,8 +372,6 @@ impl DeviceReader {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::Reading;
 
@@ -343,6 +392,8 @@ mod tests {
             cells,
             undivided: None,
             texts: Vec::new(),
+            clock_event_reasons: None,
+            peers: Vec::new(),
             parts: Vec::new(),
             division: Ok(()),
             discards: Discards::default(),

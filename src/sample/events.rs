@@ -73,7 +73,7 @@ impl Listener {
                 News::Listening(uuid, answer) => {
                     records.entry(uuid).or_default().listening = answer;
                 }
-                News::Xid(uuid, xid) => records.entry(uuid).or_default().count(xid),
+                News::Xid(uuid, xid) => records.entry(uuid).or_default().count(xid, now),
                 News::Waited(result) => judge(records, result),
             }
         }

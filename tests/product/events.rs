@@ -107,6 +107,106 @@ fn xids_are_remembered_through_a_reload_of_the_driver() {
     exporter.wait_for("another one", |page| count(page, 0, 48) == Some(2.0));
 }
 
+/// A counters file with the families of events.
+fn counted() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("counters.csv");
+    let families = "DCGM_EXP_XID_ERRORS_COUNT, gauge, x\n\
+                    DCGM_EXP_XID_ERRORS_TOTAL, counter, x\n\
+                    DCGM_EXP_CLOCK_EVENTS_COUNT, gauge, x\n\
+                    DCGM_EXP_CLOCK_EVENTS_TOTAL, counter, x\n\
+                    DCGM_EXP_P2P_STATUS, gauge, x\n\
+                    DCGM_FI_DEV_XID_ERRORS, gauge, x\n";
+    std::fs::write(&file, families).unwrap();
+    let flag = format!("-f={}", file.display());
+    (directory, flag)
+}
+
+fn total(page: &str, gpu: u32, xid: u32) -> Option<f64> {
+    let labels = [format!("gpu=\"{gpu}\""), format!("xid=\"{xid}\"")];
+    value(page, "DCGM_EXP_XID_ERRORS_TOTAL", &labels.each_ref().map(String::as_str))
+}
+
+/// Once each: through a wait that fails, through a driver that is loaded anew, and with it a thread that
+/// listens anew.
+#[test]
+fn xids_are_counted_once_whatever_happens_between_them() {
+    let (_directory, file) = counted();
+    let dcgm = ["--dialect", "dcgm-exporter"];
+    let failing = "[[fault]]\nfunction = \"nvmlEventSetWait_v2\"\ncode = \"UNKNOWN\"\n";
+    let reload = "[driver]\nreload = [{ from = 70, to = 80 }]\n";
+    let scenario = Scenario::new("once", &two_t4(60, reload));
+    let flags = [scenario.flag(), file];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let exporter = Exporter::start(&[&flags, QUICK.as_slice(), &dcgm].concat());
+    let quiet = "err_code=\"0\",err_msg=\"No Error\"";
+    let page = exporter.wait_for("somebody listening", |page| {
+        value(page, "DCGM_FI_DEV_XID_ERRORS", &["gpu=\"0\"", quiet]) == Some(0.0)
+    });
+    let window = ["gpu=\"0\"", "window_size_in_ms=\"300000\"}"];
+    assert_eq!(value(&page, "DCGM_EXP_XID_ERRORS_COUNT", &window), Some(0.0), "one without an XID");
+    assert_eq!(total(&page, 0, 48), None);
+
+    let mut told = xid(0, 61, 48);
+    let at = |now: u32, told: &str, fault: &str| two_t4(now, &format!("{reload}{told}{fault}"));
+    scenario.rewrite(&at(61, &told, ""));
+    exporter.wait_for("the first", |page| total(page, 0, 48) == Some(1.0));
+
+    // The driver keeps what nobody has fetched yet.
+    scenario.rewrite(&at(61, &told, failing));
+    exporter.wait_for("deafness", |page| last_xid(page, 0).is_none());
+    told += &xid(0, 62, 48);
+    scenario.rewrite(&at(62, &told, failing));
+    scenario.rewrite(&at(62, &told, ""));
+    exporter.wait_for("the second", |page| total(page, 0, 48) == Some(2.0));
+
+    scenario.rewrite(&at(71, &told, ""));
+    let up = |page: &str| value(page, "nvml_exporter_driver_up", &[]);
+    exporter.wait_for("no driver", |page| up(page) == Some(0.0));
+    scenario.rewrite(&at(81, &told, ""));
+    exporter.wait_for("the driver", |page| last_xid(page, 0).is_some());
+    told += &xid(0, 82, 31);
+    scenario.rewrite(&at(82, &told, ""));
+    let page = exporter.wait_for("the third", |page| total(page, 0, 31) == Some(1.0));
+    assert_eq!((total(&page, 0, 48), total(&page, 1, 48)), (Some(2.0), None));
+    let named = ["err_code=\"31\"", "err_msg=\"GPU memory page fault\""];
+    assert_eq!(value(&page, "DCGM_FI_DEV_XID_ERRORS", &named), Some(31.0));
+}
+
+#[test]
+fn reasons_for_lower_clocks_are_counted_by_sample() {
+    let (_directory, file) = counted();
+    let scenario = Scenario::new("clocks", &two_t4(60, ""));
+    let exporter =
+        Exporter::start(&[&[scenario.flag().as_str(), &file], QUICK.as_slice()].concat());
+    let samples = |page: &str, event: &str| {
+        let labels =
+            ["gpu=\"1\"", &format!("clock_event=\"{event}\""), "window_size_in_ms=\"300000\""];
+        value(page, "DCGM_EXP_CLOCK_EVENTS_COUNT", &labels)
+    };
+    let page = exporter.wait_for("samples", |page| samples(page, "gpu_idle") > Some(3.0));
+    assert_eq!(samples(&page, "hw_thermal"), Some(0.0), "known not to be");
+    let begun = ["gpu=\"1\"", "clock_event=\"gpu_idle\"}"];
+    assert_eq!(
+        value(&page, "DCGM_EXP_CLOCK_EVENTS_TOTAL", &begun),
+        Some(0.0),
+        "it was there before"
+    );
+}
+
+#[test]
+fn gpus_tell_how_they_reach_one_another() {
+    let (_directory, file) = counted();
+    let pairs = |model: &str| {
+        let scenario = Scenario::new("p2p", &format!("[[gpu]]\nmodel = \"{model}\"\ncount = 3\n"));
+        let page = crate::exporter::once(&[&scenario.flag(), &file]);
+        let of = |line: &&str| line.rsplit(' ').next().unwrap().to_owned();
+        crate::exporter::series(&page, "DCGM_EXP_P2P_STATUS").iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(pairs("H100"), ["0"; 6], "each to each other, and none to itself");
+    assert_eq!(pairs("RTX 4090"), ["5"; 6]);
+}
+
 #[test]
 fn nobody_listening_is_not_no_xid() {
     let fault = |rest: &str| format!("[[fault]]\nfunction = \"nvmlEventSetWait_v2\"\n{rest}\n");

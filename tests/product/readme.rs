@@ -39,16 +39,42 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-fn row<Source>(table: &mut String, scope: &str, metric: &Metric<Source>) {
+/// The rows of a slice; families that differ in a number from 0 on, as of links, are one.
+fn slice<Source>(table: &mut String, scope: &str, metrics: &[Metric<Source>]) {
+    let next = |a: &Metric<Source>, b: &Metric<Source>| {
+        let ((head, number, tail), after) = (numbered(a.name), numbered(b.name));
+        number.is_some() && after == (head, number.map(|n| n + 1), tail)
+    };
+    for series in metrics.chunk_by(next) {
+        let (first, last) = (series.first().unwrap(), series.last().unwrap());
+        if series.len() > 1 && numbered(first.name).1 == Some(0) {
+            let name = format!("`{}` to `{}`", first.name, last.name);
+            row(table, scope, &name, first);
+        } else {
+            for one in series {
+                row(table, scope, &format!("`{}`", one.name), one);
+            }
+        }
+    }
+}
+
+/// A name around its last number.
+fn numbered(name: &str) -> (&str, Option<u32>, &str) {
+    let Some(last) = name.rfind(|c: char| c.is_ascii_digit()) else { return (name, None, "") };
+    let first = name[..last].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
+    (&name[..first], name[first..=last].parse().ok(), &name[last + 1..])
+}
+
+fn row<Source>(table: &mut String, scope: &str, name: &str, metric: &Metric<Source>) {
     let every = match metric.tier {
         Tier::Cycle => "cycle".to_owned(),
         Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
     };
-    let Metric { name, kind, unit, symbol, help, absent, .. } = metric;
+    let Metric { kind, unit, symbol, help, absent, .. } = metric;
     let kind = word(*kind);
     writeln!(
         table,
-        "| `{name}` | {scope} | {kind} | {unit} | {help} | `{symbol}` | {every} | {absent} |"
+        "| {name} | {scope} | {kind} | {unit} | {help} | `{symbol}` | {every} | {absent} |"
     )
     .unwrap();
 }
@@ -62,30 +88,15 @@ fn readme_says_what_the_program_says() {
     let mut table = "| series | scope | type | unit | meaning | source | read every | absent |\n\
                      |---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    for metric in NODE {
-        row(&mut table, "node", metric);
-    }
-    for metric in DEVICE {
-        row(&mut table, "device", metric);
-    }
-    for metric in EVENT {
-        row(&mut table, "device", metric);
-    }
-    for metric in INSTANCE {
-        row(&mut table, "device or MIG instance", metric);
-    }
-    for metric in ALLOTTED {
-        row(&mut table, "device or MIG instance", metric);
-    }
-    for metric in CONTAINER {
-        row(&mut table, "container", metric);
-    }
-    for metric in PROCESS.iter().chain(ILLEGAL) {
-        row(&mut table, "process", metric);
-    }
-    for metric in TEXT {
-        row(&mut table, "label", metric);
-    }
+    slice(&mut table, "node", NODE);
+    slice(&mut table, "device", DEVICE);
+    slice(&mut table, "device", EVENT);
+    slice(&mut table, "device or MIG instance", INSTANCE);
+    slice(&mut table, "device or MIG instance", ALLOTTED);
+    slice(&mut table, "container", CONTAINER);
+    slice(&mut table, "process", PROCESS);
+    slice(&mut table, "process", ILLEGAL);
+    slice(&mut table, "label", TEXT);
     check("series", &table);
 
     let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
