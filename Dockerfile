@@ -3,6 +3,8 @@
 #   docker build --tag nvml-exporter:0.1.0 .
 #   docker run --rm nvml-exporter:0.1.0 --mock --once
 #
+# In the place of dcgm-exporter, under an unchanged manifest: `docker build --target dcgm-exporter .`
+#
 # NVML is not in the image: the container runtime lays the host's driver library in. It is glibc code
 # that is opened at run time, so neither a static binary nor musl would do.
 
@@ -15,7 +17,7 @@ RUN cargo build --workspace --release --locked
 
 # The same Debian as above, so that the glibc is no older than the one that was linked against. The
 # publisher gives these images no tags by version; whoever needs one fixed pins the digest of a mirror.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM gcr.io/distroless/cc-debian12:nonroot AS exporter
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="nvml-exporter" \
@@ -38,3 +40,9 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 USER 0:0
 EXPOSE 9400
 ENTRYPOINT ["/usr/local/bin/nvml-exporter"]
+
+# The same for an existing DaemonSet of dcgm-exporter: its operator changes the image and nothing else.
+FROM exporter AS dcgm-exporter
+ENV NVML_EXPORTER_DIALECT=dcgm-exporter
+
+FROM exporter

@@ -162,14 +162,55 @@ fn values_of_dcgm_exporters_chart_work() {
 }
 
 #[test]
+fn a_counters_file_and_pod_labels_come_through_the_values() {
+    let counters = "# Format\nDCGM_FI_DEV_GPU_UTIL, gauge, util\n";
+    let labels = json!({
+        "enablePodLabels": true, "enablePodUID": true, "podLabelAllowlistRegex": ["^app$", "^team"],
+    });
+    let values = json!([
+        {"customMetrics": counters, "kubernetes": labels, "kubernetesDRA": {"enabled": true}},
+        {"dialect": "dcgm-exporter"},
+        {},
+    ]);
+    let documents: Vec<Vec<Value>> = rendered(&values).iter().map(documents_of).collect();
+    let environment = |documents: &[Value]| {
+        let list = container(documents)["env"].as_array().unwrap().clone();
+        let pair = |one: &Value| format!("{}={}", one["name"].as_str().unwrap(), one["value"]);
+        list.iter().map(pair).filter(|pair| pair.contains("KUBERNETES")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        environment(&documents[0]),
+        [
+            "DCGM_EXPORTER_KUBERNETES=\"true\"",
+            "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS=\"true\"",
+            "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID=\"true\"",
+            "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX=\"^app$,^team\"",
+            "KUBERNETES_ENABLE_DRA=\"true\"",
+        ]
+    );
+    assert_eq!(environment(&documents[1]), ["DCGM_EXPORTER_KUBERNETES=\"true\""]);
+    assert_eq!(
+        environment(&documents[2]),
+        Vec::<String>::new(),
+        "the ack dialect names no pods there"
+    );
+
+    let map = only(&documents[0], "ConfigMap");
+    assert_eq!(map["data"]["metrics"], counters);
+    let mounts = container(&documents[0])["volumeMounts"].to_string();
+    assert!(mounts.contains("/etc/nvml-exporter") && !mounts.contains("subPath"), "{mounts}");
+    let arguments = container(&documents[0])["args"].to_string();
+    assert!(arguments.contains("--collectors=/etc/nvml-exporter/metrics"), "{arguments}");
+    check_wiring("counters", &documents[0]);
+    assert_eq!(of_kind(&documents[2], "ConfigMap").len(), 0);
+}
+
+#[test]
 fn values_that_cannot_be_honoured_are_refused_by_name() {
     let cases = [
         (json!({"tlsServerConfig": {"enabled": true}}), "tlsServerConfig.enabled"),
         (json!({"basicAuth": {"users": {"a": "b"}}}), "basicAuth.users"),
-        (json!({"customMetrics": "DCGM_FI_DEV_GPU_UTIL, gauge, x"}), "customMetrics"),
-        (json!({"kubernetesDRA": {"enabled": true}}), "kubernetesDRA.enabled"),
         (json!({"debugDump": {"enabled": true}}), "debugDump.enabled"),
-        (json!({"kubernetes": {"enablePodLabels": true}}), "enablePodLabels"),
         (
             json!({"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}),
             "doubles every sum",

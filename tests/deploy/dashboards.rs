@@ -195,3 +195,39 @@ fn prometheus_understands_every_query_and_answers_those_of_dashboards() {
         }
     }
 }
+
+/// What the public dashboard for dcgm-exporter (12239) asks for, with every variable at "All".
+const PUBLIC: [&str; 8] = [
+    r#"DCGM_FI_DEV_GPU_TEMP{instance=~".*", gpu=~".*"}"#,
+    r#"avg(DCGM_FI_DEV_GPU_TEMP{instance=~".*", gpu=~".*"})"#,
+    r#"DCGM_FI_DEV_POWER_USAGE{instance=~".*", gpu=~".*"}"#,
+    r#"sum(DCGM_FI_DEV_POWER_USAGE{instance=~".*", gpu=~".*"})"#,
+    r#"DCGM_FI_DEV_SM_CLOCK{instance=~".*", gpu=~".*"} * 1000000"#,
+    r#"DCGM_FI_DEV_GPU_UTIL{instance=~".*", gpu=~".*"}"#,
+    r#"DCGM_FI_DEV_FB_USED{instance=~".*", gpu=~".*"}"#,
+    r#"DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{instance=~".*", gpu=~".*"}"#,
+];
+
+#[test]
+fn the_public_dashboard_has_data_in_both_dialects() {
+    for dialect in ["ack", "dcgm-exporter"] {
+        let flags =
+            ["--mock", "--dialect", dialect, "--node-name=node-1", "--collect-interval=500"];
+        let exporter = Server::exporter(&flags);
+        let program = brought("debian/usr/bin/prometheus");
+        let prometheus = Server::prometheus(&program, exporter.address());
+        prometheus.wait_for("/api/v1/query?query=DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", |body| {
+            body.contains(r#""value""#)
+        });
+        for query in PUBLIC {
+            let answer: Value = serde_json::from_str(&prometheus.query(query)).unwrap();
+            let found = answer["data"]["result"].as_array().unwrap();
+            assert!(!found.is_empty(), "{dialect}: {query}");
+            // Its variables are the values of these labels.
+            if !query.contains('(') {
+                let labels = &found[0]["metric"];
+                assert!(labels["instance"].is_string() && labels["gpu"].is_string(), "{labels}");
+            }
+        }
+    }
+}

@@ -172,3 +172,24 @@ fn opens(library: PathBuf) {
     let log = errors(&answer);
     assert!(log.contains("driver_not_loaded") || log.contains("Driver Not Loaded"), "{log}");
 }
+
+#[test]
+fn the_image_in_dcgm_exporters_place_differs_in_its_dialect_only() {
+    let text = read("Dockerfile");
+    let stage = |name: &str| {
+        let begin = text.find(name).unwrap_or_else(|| panic!("no stage begins with {name:?}"));
+        let body = &text[begin + name.len()..];
+        let end = body.find("\nFROM ").unwrap_or(body.len());
+        body[..end]
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with('#'))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        stage("\nFROM exporter AS dcgm-exporter"),
+        ["ENV NVML_EXPORTER_DIALECT=dcgm-exporter"]
+    );
+    // What is built without a target is the exporter itself.
+    assert_eq!(text.trim_end().lines().last(), Some("FROM exporter"));
+}

@@ -74,17 +74,8 @@ nodeAffinity:
 {{- if .Values.basicAuth.users }}
 {{- fail "basicAuth.users: the exporter asks for no password; put a proxy such as kube-rbac-proxy before it" }}
 {{- end }}
-{{- if .Values.customMetrics }}
-{{- fail "customMetrics: the exporter reads no list of counters; drop series with serviceMonitor.metricRelabelings" }}
-{{- end }}
-{{- if .Values.kubernetesDRA.enabled }}
-{{- fail "kubernetesDRA.enabled: the exporter does not follow ResourceClaims" }}
-{{- end }}
 {{- if .Values.debugDump.enabled }}
 {{- fail "debugDump.enabled: the exporter writes no dumps; add --debug to arguments to have it log more" }}
-{{- end }}
-{{- if or .Values.kubernetes.enablePodLabels .Values.kubernetes.enablePodUID .Values.kubernetes.podLabelAllowlistRegex }}
-{{- fail "kubernetes.enablePodLabels, enablePodUID, podLabelAllowlistRegex: the exporter adds no labels of pods; join with kube_pod_labels" }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- fail "serviceMonitor.enabled and podMonitor.enabled: both would scrape every node twice, which doubles every sum" }}
