@@ -2,6 +2,7 @@
 
 pub mod dcgm_exporter;
 pub mod idle;
+pub mod web;
 
 use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -15,6 +16,7 @@ use clap::{Parser, ValueEnum};
 
 use self::dcgm_exporter::{Adopted, LogFormat, Settled, default_scope};
 use self::idle::sift;
+use self::web::Serving;
 use crate::attribute::{DevicePods, Grain};
 use crate::cluster::Sources;
 use crate::counters::follow::Source;
@@ -25,7 +27,7 @@ use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
 use crate::selection::Frame;
-use crate::serve::PATHS;
+use crate::serve::{PATHS, Web};
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
 /// as dcgm-exporter and the GPU exporter of Alibaba Cloud ACK name them.
@@ -165,6 +167,9 @@ pub struct Args {
     #[command(flatten)]
     adopted: Adopted,
 
+    #[command(flatten)]
+    serving: Serving,
+
     /// Print one page to standard output and exit
     #[arg(long)]
     once: bool,
@@ -220,7 +225,6 @@ const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// What the exporter is told to do; valid as a whole.
-#[derive(Debug)]
 pub struct Config {
     /// Addresses to try, in order.
     pub addresses: Vec<SocketAddr>,
@@ -250,6 +254,10 @@ pub struct Config {
     pub procfs: Option<PathBuf>,
     /// Where the exporter's own series are, if not at `/metrics`.
     pub own_path: Option<Arc<str>>,
+    /// How the exporter is reached.
+    pub web: Web,
+    /// Whether on the socket that systemd hands over.
+    pub systemd_socket: bool,
     /// Print one page and exit.
     pub once: bool,
     /// Log more.
@@ -295,6 +303,7 @@ impl Args {
             gpu_mem_unit,
             own_metrics_path,
             adopted,
+            serving,
             once,
             debug,
             remarks,
@@ -328,12 +337,7 @@ impl Args {
             extra: Vec::new(),
             style,
         };
-        if let Some(procfs) = procfs.as_ref().filter(|dir| !dir.is_dir()) {
-            bail!(
-                "--procfs {}: no such directory; give the one that holds <pid>/stat",
-                procfs.display()
-            );
-        }
+        check_procfs(procfs.as_deref())?;
         let pods = pods(asked, &schema.node_name)?;
         let socket = pod_resources(pod_resources_kubelet_socket);
         let cluster = (pods.is_some() || socket.is_some()).then(|| Sources {
@@ -345,7 +349,10 @@ impl Args {
             pace: Pace::default(),
             stage_patience: Duration::ZERO,
         });
+        let (web, systemd_socket) = serving.settle()?;
         Ok(Config {
+            web,
+            systemd_socket,
             addresses: addresses(&address)?,
             cluster,
             counters,
@@ -371,6 +378,16 @@ impl Args {
             log_format,
             remarks,
         })
+    }
+}
+
+fn check_procfs(procfs: Option<&Path>) -> anyhow::Result<()> {
+    match procfs.filter(|dir| !dir.is_dir()) {
+        None => Ok(()),
+        Some(procfs) => bail!(
+            "--procfs {}: no such directory; give the one that holds <pid>/stat",
+            procfs.display()
+        ),
     }
 }
 
@@ -489,7 +506,7 @@ mod tests {
     }
 
     fn refusal(args: &[&str]) -> String {
-        format!("{:#}", config(args).unwrap_err())
+        format!("{:#}", config(args).err().unwrap())
     }
 
     #[test]

@@ -122,6 +122,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
             sources: terms.sources.to_vec(),
             pods: terms.directory.pods.filter(|pods| pods.synced).map(|pods| to_u64(pods.len())),
             problems: terms.problems.clone(),
+            refusals: Vec::new(),
         },
     }
 }

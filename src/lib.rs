@@ -28,4 +28,5 @@ pub mod selection;
 pub mod serve;
 pub mod snapshot;
 pub mod telemetry;
+pub mod web_config;
 pub mod worker;

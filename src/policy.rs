@@ -75,6 +75,12 @@ pub const COUNTERS_FILE_EVERY: Duration = Duration::from_secs(1);
 pub const COUNTERS_CONFIG_MAP_EVERY: Duration = Duration::from_secs(30);
 /// A client has this long to send its request, and an idle connection lives this long.
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// The settings of `--web-config-file` are looked at this often.
+pub const WEB_CONFIG_EVERY: Duration = Duration::from_secs(1);
+/// A client has this long for the handshake of TLS.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+/// A response has this long to be taken, unless the command line says otherwise.
+pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that are served at one time.
 pub const HTTP_CONNECTIONS: usize = 64;
 /// Scrapes in flight have this long to finish after SIGTERM.

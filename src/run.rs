@@ -31,7 +31,8 @@ use crate::publish::Published;
 use crate::render::{self, Part};
 use crate::sample::Sampler;
 use crate::selection::{Frame, Selection, preset};
-use crate::serve::{Site, serve};
+use crate::serve::refusals::Refusals;
+use crate::serve::{Site, Web, serve};
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::telemetry;
 
@@ -56,6 +57,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         library,
         procfs,
         own_path,
+        web,
+        systemd_socket,
         once,
         debug,
         log_format,
@@ -86,6 +89,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let counters = counters.map(|source| staged_source(source, stage.as_ref()));
     let (selection, counters) = selection(counters, frame, &schema.dialect)?;
     let reload = counters.as_ref().map(Followed::reload);
+    let refused = Arc::<Refusals>::default();
     let sampling = Sampling {
         sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
         cluster: cluster.map(|sources| Cluster::follow(sources, clock)).transpose()?,
@@ -93,6 +97,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         selection,
         counters,
         counters_up: true,
+        refused: Arc::clone(&refused),
         device_pods,
         jobs: job_directory.map(JobDirectory::new),
         schema,
@@ -105,14 +110,15 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     if once {
         return sampling.print_once();
     }
-    let listener = listen(&addresses)?;
+    let listener = if systemd_socket { handed_over()? } else { listen(&addresses)? };
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (publish, published) = watch::channel(None);
     let (stop, stopped) = mpsc::channel();
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
         .spawn(move || sampling.publish_until(&stopped, &publish))?;
-    serve_until_told(listener, reload, Site { published, max_age, clock, own_path })?;
+    let site = Site { published, max_age, clock, own_path, refused };
+    serve_until_told(listener, reload, site, web)?;
     drop(stop);
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {
@@ -160,6 +166,7 @@ struct Sampling {
     selection: Arc<Selection>,
     counters: Option<Followed>,
     counters_up: bool,
+    refused: Arc<Refusals>,
     device_pods: Option<DevicePods>,
     jobs: Option<JobDirectory>,
     schema: Schema,
@@ -219,7 +226,8 @@ impl Sampling {
             sources: &sources,
             problems: view.as_ref().map_or(&problems, |view| &view.problems),
         };
-        let snapshot = attribute(sample, &terms);
+        let mut snapshot = attribute(sample, &terms);
+        snapshot.health.refusals = self.refused.counts();
         if let Some(cluster) = &self.cluster {
             cluster.hasten(!snapshot.health.census.unresolved.is_empty());
         }
@@ -300,10 +308,22 @@ fn listen(addresses: &[SocketAddr]) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// The socket that systemd hands over.
+fn handed_over() -> anyhow::Result<TcpListener> {
+    let mut handed = listenfd::ListenFd::from_env();
+    let listener = handed.take_tcp_listener(0).context("--web-systemd-socket")?;
+    let listener = listener.context(
+        "--web-systemd-socket: no listening TCP socket is handed over; give ListenStream= a port",
+    )?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 fn serve_until_told(
     listener: TcpListener,
     reload: Option<mpsc::Sender<()>>,
     site: Site,
+    web: Web,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -326,7 +346,7 @@ fn serve_until_told(
                 _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             }
         };
-        serve(tokio::net::TcpListener::from_std(listener)?, site, stop).await;
+        serve(tokio::net::TcpListener::from_std(listener)?, site, web, stop).await;
         Ok(())
     })
 }

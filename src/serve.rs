@@ -1,7 +1,14 @@
 //! HTTP: hands out what was published, and never waits for anything else.
 
+pub mod refusals;
+pub mod settings;
+
+mod auth;
+mod connection;
+
 use std::convert::Infallible;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +20,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
+use self::connection::{Line, Lines, Place, Room, Timed};
+use self::refusals::{Refusal, Refusals};
+use self::settings::Settings;
 use crate::clock::Clock;
 use crate::policy;
 use crate::publish::Published;
 use crate::render::Part;
+use crate::web_config::WebConfig;
 
 /// The format of every page, whatever the scraper would accept: DCGM's counters are legal in no other.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +53,28 @@ const LANDING: &str = concat!(
 pub const PATHS: [&str; 5] = ["/", METRICS, "/healthz", "/health", "/readyz"];
 const METRICS: &str = "/metrics";
 
+/// Paths that a kubelet asks, without a password.
+const PROBES: [&str; 3] = ["/healthz", "/health", "/readyz"];
+
+/// How the exporter is reached.
+pub struct Web {
+    /// Certificates, passwords, headers, a limit.
+    pub config: WebConfig,
+    /// The file that they are in, to be followed.
+    pub file: Option<PathBuf>,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To send a request; it is also how long an idle connection lives.
+    pub read: Duration,
+    /// To take a response.
+    pub write: Duration,
+}
+
 /// What every request may look at.
 #[derive(Clone)]
 pub struct Site {
@@ -51,6 +86,8 @@ pub struct Site {
     pub clock: Clock,
     /// Where the exporter's own series are, if not at `/metrics`.
     pub own_path: Option<Arc<str>>,
+    /// Where refusals are counted.
+    pub refused: Arc<Refusals>,
 }
 
 impl Site {
@@ -64,29 +101,37 @@ impl Site {
 }
 
 /// Serves until `stop` is done, then lets requests in flight finish for a while.
-pub async fn serve(listener: TcpListener, site: Site, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, site: Site, web: Web, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(policy::HTTP_CONNECTIONS));
+    let (publish, settings) = watch::channel(Arc::new(Settings::new(web.config.clone())));
+    if let Some(file) = web.file {
+        tokio::spawn(settings::follow(file, web.config.digest, publish));
+    }
+    let lines = Lines::new(policy::HTTP_CONNECTIONS);
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = async {
-            // The slot comes first: a connection that nobody can serve stays in the kernel's queue.
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            accepted = accepted => accepted,
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, site.clone(), &graceful);
-                tokio::spawn(async move {
-                    let _slot = slot;
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "connection ended early");
+                let place = match lines.enter() {
+                    Room::Free(place) => place,
+                    Room::Made(place) => {
+                        site.refused.count(Refusal::Cap);
+                        place
                     }
-                });
+                    Room::None => {
+                        site.refused.count(Refusal::Cap);
+                        continue;
+                    }
+                };
+                // Only latency is lost where the option cannot be set.
+                let _ = stream.set_nodelay(true);
+                let settings = settings.borrow().clone();
+                let (site, watcher) = (site.clone(), graceful.watcher());
+                tokio::spawn(attend(stream, place, site, settings, web.timeouts, watcher));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: one that is freed will help, asking at once will not.
@@ -101,42 +146,119 @@ pub async fn serve(listener: TcpListener, site: Site, stop: impl Future<Output =
     }
 }
 
-/// One connection, which `graceful` may ask to end after the request in flight.
-fn connection(
+/// One connection, from its handshake to its end, or until it has to make room.
+async fn attend(
     stream: TcpStream,
+    place: Place,
     site: Site,
-    graceful: &GracefulShutdown,
-) -> impl Future<Output = hyper::Result<()>> + use<> {
-    // Only latency is lost where the option cannot be set.
-    let _ = stream.set_nodelay(true);
+    settings: Arc<Settings>,
+    timeouts: Timeouts,
+    watcher: Watcher,
+) {
+    let line = Arc::clone(&place.line);
+    let refused = Arc::clone(&site.refused);
+    let served = async {
+        let Some(tls) = settings.tls.clone() else {
+            return talk(stream, &line, site, settings, timeouts, watcher).await;
+        };
+        match tokio::time::timeout(policy::TLS_HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => talk(stream, &line, site, settings, timeouts, watcher).await,
+            Ok(Err(error)) => {
+                refused.count(Refusal::Handshake);
+                tracing::debug!(%error, "no handshake");
+            }
+            Err(_) => refused.count(Refusal::Handshake),
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = line.let_go.notified() => {}
+    }
+    if line.was_overdue() {
+        refused.count(Refusal::WriteDeadline);
+    }
+}
+
+/// Requests and responses over one stream, which the server may ask to end after the request in flight.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    line: &Arc<Line>,
+    site: Site,
+    settings: Arc<Settings>,
+    timeouts: Timeouts,
+    watcher: Watcher,
+) {
+    let answered = Arc::clone(line);
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), request.headers(), &site);
-        async move { Ok::<_, Infallible>(response) }
+        answered.answering(timeouts.write);
+        let (site, settings) = (site.clone(), Arc::clone(&settings));
+        async move { Ok::<_, Infallible>(respond(&request, &site, &settings).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(policy::HTTP_HEADER_TIMEOUT)
+        .header_read_timeout(timeouts.read)
         .max_buf_size(16 * 1024)
         .max_headers(32)
-        .serve_connection(TokioIo::new(stream), service);
-    graceful.watch(connection)
+        .serve_connection(TokioIo::new(Timed::new(stream, Arc::clone(line))), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended early");
+    }
 }
 
-fn respond(method: &Method, path: &str, headers: &HeaderMap, site: &Site) -> Response<Full<Bytes>> {
+async fn respond(
+    request: &Request<Incoming>,
+    site: &Site,
+    settings: &Settings,
+) -> Response<Full<Bytes>> {
+    let mut response = if settings.lets_in(Instant::now()) {
+        let admitted = match &settings.doorkeeper {
+            Some(doorkeeper) => doorkeeper.admits(request.headers()).await,
+            None => true,
+        };
+        answer(request, site, admitted)
+    } else {
+        site.refused.count(Refusal::Rate);
+        text(StatusCode::TOO_MANY_REQUESTS, "too many requests; come back later\n".to_owned())
+    };
+    for (name, value) in &settings.headers {
+        response.headers_mut().insert(name, value.clone());
+    }
+    response
+}
+
+/// What is answered. Probes have no password: whoever is not `admitted` hears whether the exporter is
+/// alive and ready, and nothing else.
+fn answer(request: &Request<Incoming>, site: &Site, admitted: bool) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !admitted && !PROBES.contains(&path) {
+        site.refused.count(Refusal::Auth);
+        let mut refusal = text(StatusCode::UNAUTHORIZED, "who are you?\n".to_owned());
+        set(
+            &mut refusal,
+            header::WWW_AUTHENTICATE,
+            "Basic realm=\"nvml-exporter\", charset=\"UTF-8\"",
+        );
+        return refusal;
+    }
     let part = site.part_at(path);
     if part.is_none() && !PATHS.contains(&path) {
         return text(StatusCode::NOT_FOUND, "not found; the series are at /metrics\n".to_owned());
     }
-    if method != Method::GET && method != Method::HEAD {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         set(&mut refusal, header::ALLOW, "GET, HEAD");
         return refusal;
     }
     if let Some(part) = part {
-        return metrics(site, part, accepts_gzip(headers));
+        return metrics(site, part, accepts_gzip(request.headers()));
     }
     match path {
-        "/readyz" => readiness(site),
+        "/readyz" if admitted => readiness(site),
+        "/readyz" => {
+            let status = readiness(site).status();
+            let word = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
+            text(status, word.to_owned())
+        }
         "/" => response(StatusCode::OK, HTML, Bytes::from_static(LANDING.as_bytes())),
         // Alive is what can answer: a driver that hangs must not become a restart loop.
         _ => text(StatusCode::OK, "ok\n".to_owned()),

@@ -93,6 +93,8 @@ pub struct Health {
     pub pods: Option<u64>,
     /// Allocations that could not be understood, by reason.
     pub problems: BTreeMap<&'static str, u64>,
+    /// Connections and requests that were refused, by reason.
+    pub refusals: Vec<(&'static str, u64)>,
 }
 
 /// A source of the cluster's knowledge.

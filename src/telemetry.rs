@@ -59,6 +59,10 @@ pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
             .iter()
             .map(|(gpu, missing)| (vec![gpu.to_string(), missing.reason().to_owned()], 1.0))
             .collect(),
+        OwnSeries::HttpRefused => {
+            let sample = |(reason, n): &(&str, u64)| (vec![(*reason).to_owned()], float(*n));
+            health.refusals.iter().map(sample).collect()
+        }
         OwnSeries::ThreadsAbandoned => one(float(health.abandoned as u64)),
     }
 }

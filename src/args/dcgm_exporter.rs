@@ -32,7 +32,7 @@ pub struct Adopted {
 
     /// Counters file: which families to show, as NAME, TYPE, HELP [default: those of the dialect]
     #[arg(short = 'f', long, env = "DCGM_EXPORTER_COLLECTORS", value_name = "FILE")]
-    pub collectors: Option<PathBuf>,
+    pub collectors: Option<String>,
 
     /// Take the counters from the key `metrics` of this `ConfigMap` instead
     #[arg(
@@ -113,7 +113,7 @@ pub struct Adopted {
 
     /// Directory with a file for each GPU (`<index>`) or GPU instance (`<index>.<id>`) that lists jobs
     #[arg(long, env = "DCGM_HPC_JOB_MAPPING_DIR", value_name = "DIR")]
-    pub hpc_job_mapping_dir: Option<PathBuf>,
+    pub hpc_job_mapping_dir: Option<String>,
 
     /// Simulate a node, as `--mock` does
     #[arg(long, env = "DCGM_EXPORTER_USE_FAKE_GPUS", value_parser = BoolishValueParser::new())]
@@ -215,7 +215,7 @@ impl Adopted {
                 old_namespace: use_old_namespace,
                 replace_blanks: replace_blanks_in_model_name,
             },
-            counters: counters(collectors, &configmap_data, asked)?,
+            counters: counters(named(collectors), &configmap_data, asked)?,
             scope: devices.map(scope).transpose()?,
             windows: Windows {
                 xids: Duration::from_millis(xid_count_window_size),
@@ -225,11 +225,16 @@ impl Adopted {
                 uid: kubernetes_enable_pod_uid,
                 labels: kubernetes_enable_pod_labels.then_some(allowed),
             }),
-            job_directory: hpc_job_mapping_dir,
+            job_directory: named(hpc_job_mapping_dir),
             fake_gpus,
             log_format,
         })
     }
+}
+
+/// A path; a variable that is set to nothing names none.
+fn named(path: Option<String>) -> Option<PathBuf> {
+    path.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The versions of dcgm-exporter to speak like, each once.

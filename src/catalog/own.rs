@@ -49,6 +49,8 @@ pub enum OwnSeries {
     GpuUnidentified,
     /// Threads that wait for a driver that does not answer.
     ThreadsAbandoned,
+    /// Connections and requests that were refused.
+    HttpRefused,
     /// XIDs by GPU and code.
     XidEvents,
     /// Whether the driver hides processes from us.
@@ -238,5 +240,12 @@ pub const OWN: &[Own] = &[
         kind: Gauge,
         labels: &["reason"],
         help: "Allocations that could not be understood, by reason; reasons that apply to none are left out.",
+    },
+    Own {
+        series: OwnSeries::HttpRefused,
+        name: "nvml_exporter_http_refused_total",
+        kind: Counter,
+        labels: &["reason"],
+        help: "Connections and requests that were refused, by reason; reasons that never applied are left out.",
     },
 ];

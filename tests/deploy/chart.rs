@@ -206,10 +206,47 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
 }
 
 #[test]
+fn certificates_and_passwords_come_through_the_values() {
+    let tls = json!({"enabled": true, "cert": "CERT", "key": "KEY", "ca": "CA"});
+    let mutual = json!({
+        "enabled": true, "existingSecret": "mine", "clientAuthType": "RequireAndVerifyClientCert",
+    });
+    let values = json!([
+        {
+            "tlsServerConfig": tls,
+            "basicAuth": {"users": {"alice": "secret"}},
+            "podMonitor": {"enabled": true, "tlsConfig": {"insecureSkipVerify": true}},
+        },
+        {"tlsServerConfig": mutual},
+        {},
+    ]);
+    let documents: Vec<Vec<Value>> = rendered(&values).iter().map(documents_of).collect();
+    let secrets = of_kind(&documents[0], "Secret");
+    let settings = secrets[0]["stringData"]["web-config.yaml"].as_str().unwrap();
+    assert!(settings.contains("cert_file: /etc/nvml-exporter-tls/tls.crt"), "{settings}");
+    let hash = settings.split("\"alice\": \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(hash.starts_with("$2a$") && !settings.contains("secret"), "{settings}");
+    assert!(bcrypt::verify("secret", hash).unwrap(), "{hash}");
+    assert_eq!(secrets[1]["stringData"]["tls.key"], "KEY\n");
+    let probe = |documents: &[Value], which: &str| container(documents)[which].clone();
+    assert_eq!(probe(&documents[0], "livenessProbe")["httpGet"]["scheme"], "HTTPS");
+    let monitor = only(&documents[0], "PodMonitor")["spec"]["podMetricsEndpoints"][0].clone();
+    assert_eq!(monitor["scheme"], "https");
+    assert_eq!(monitor["tlsConfig"]["insecureSkipVerify"], true);
+
+    // Nobody but a client with a certificate is answered, so a kubelet asks no questions.
+    assert!(probe(&documents[1], "livenessProbe")["tcpSocket"].is_object());
+    assert_eq!(of_kind(&documents[1], "Secret").len(), 1, "the certificate is in another");
+    assert!(container(&documents[1])["args"].to_string().contains("--web-config-file="));
+    assert_eq!(of_kind(&documents[2], "Secret").len(), 0);
+    check_wiring("web", &documents[0]);
+}
+
+#[test]
 fn values_that_cannot_be_honoured_are_refused_by_name() {
     let cases = [
         (json!({"tlsServerConfig": {"enabled": true}}), "tlsServerConfig.enabled"),
-        (json!({"basicAuth": {"users": {"a": "b"}}}), "basicAuth.users"),
+        (json!({"tlsServerConfig": {"clientAuthType": "Always"}}), "clientAuthType"),
         (json!({"debugDump": {"enabled": true}}), "debugDump.enabled"),
         (
             json!({"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}),

@@ -7,7 +7,8 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -42,10 +43,25 @@ impl Exporter {
     pub(crate) fn start(args: &[&str]) -> Self {
         // A file, not a pipe: what was written before a page was published is there to be read.
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        let child = command(&[&["--address", "127.0.0.1:0"], args].concat())
-            .stderr(log.reopen().expect("the log"))
-            .spawn()
-            .expect("the exporter starts");
+        let command = command(&[&["--address", "127.0.0.1:0"], args].concat());
+        Self::run(command, log)
+    }
+
+    /// Starts it as systemd does, with a socket that listens already.
+    pub(crate) fn activated(listener: TcpListener, args: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        // The socket is the third file, and the process is told that it is the one that it is for.
+        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+        let mut command = Command::new("sh");
+        command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_nvml-exporter")]).args(args);
+        command.stdin(OwnedFd::from(listener)).stdout(Stdio::piped());
+        Self::run(command, log)
+    }
+
+    fn run(mut command: Command, log: tempfile::NamedTempFile) -> Self {
+        let child =
+            command.stderr(log.reopen().expect("the log")).spawn().expect("the exporter starts");
         let mut exporter = Self { server: Client { child, address: String::new() }, log };
         exporter.server.address = exporter.where_it_serves();
         exporter
@@ -79,6 +95,15 @@ impl Exporter {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log.path()).expect("the log")
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in the log:\n{}", self.log());
+            thread::sleep(PAUSE);
+        }
     }
 
     pub(crate) fn get(&self, path: &str) -> Response {

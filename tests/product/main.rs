@@ -22,3 +22,4 @@ mod mig;
 mod old_drivers;
 mod readme;
 mod real_library;
+mod web;

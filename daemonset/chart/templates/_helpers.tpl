@@ -67,12 +67,14 @@ nodeAffinity:
 {{- end }}
 
 {{/* Values that ask for what the exporter cannot do, or that contradict one another. */}}
-{{- define "nvml-exporter.refuse" -}}
-{{- if .Values.tlsServerConfig.enabled }}
-{{- fail "tlsServerConfig.enabled: the exporter serves plain HTTP; put a proxy such as kube-rbac-proxy before it" }}
+{{/* Whether there is a file of web settings. */}}
+{{- define "nvml-exporter.web" -}}
+{{- if or .Values.tlsServerConfig.enabled .Values.basicAuth.users }}true{{ end }}
 {{- end }}
-{{- if .Values.basicAuth.users }}
-{{- fail "basicAuth.users: the exporter asks for no password; put a proxy such as kube-rbac-proxy before it" }}
+
+{{- define "nvml-exporter.refuse" -}}
+{{- if and .Values.tlsServerConfig.enabled (not .Values.tlsServerConfig.existingSecret) (not (and .Values.tlsServerConfig.cert .Values.tlsServerConfig.key)) }}
+{{- fail "tlsServerConfig.enabled needs existingSecret, or cert and key; certificates that nobody has signed are not made up" }}
 {{- end }}
 {{- if .Values.debugDump.enabled }}
 {{- fail "debugDump.enabled: the exporter writes no dumps; add --debug to arguments to have it log more" }}

@@ -1,0 +1,153 @@
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+
+use super::*;
+
+/// A folder with a certificate and its key.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("tls.crt"), cert.pem()).unwrap();
+    std::fs::write(folder.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.path().join("empty"), "").unwrap();
+    folder
+}
+
+fn parsed(text: &str) -> Result<WebConfig, Problem> {
+    let folder = folder();
+    WebConfig::parse(text.as_bytes(), folder.path())
+}
+
+const TLS: &str = "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n";
+
+#[test]
+fn what_exporters_are_given_is_taken() {
+    let hash = bcrypt::hash("x", 4).unwrap();
+    for text in [
+        "",
+        "# nothing\n",
+        "tls_server_config: {}\n",
+        "http_server_config: {}\n",
+        "basic_auth_users: {}\n",
+        TLS,
+        &format!("{TLS}  min_version: TLS12\n  max_version: TLS13\n"),
+        &format!("{TLS}  max_version: TLS12\n"),
+        &format!("{TLS}  client_auth_type: RequestClientCert\n"),
+        &format!("{TLS}  client_auth_type: RequireAnyClientCert\n"),
+        &format!("{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: tls.crt\n"),
+        &format!(
+            "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: tls.crt\n  \
+             client_allowed_sans: [a.example, 10.0.0.1, 'spiffe://x/y']\n"
+        ),
+        &format!("{TLS}  cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]\n"),
+        &format!("{TLS}  curve_preferences: [X25519, CurveP256]\n"),
+        &format!(
+            "{TLS}http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: DENY\n"
+        ),
+        &format!("basic_auth_users:\n  alice: {hash}\n"),
+        "rate_limit:\n  interval: 100ms\n  burst: 5\n",
+        "rate_limit:\n  interval: 0\n",
+    ] {
+        let config = parsed(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
+        assert_eq!(config.tls.is_some(), text.contains("cert_file"), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_key_and_the_mend() {
+    let tls = |more: &str| format!("{TLS}  {more}\n");
+    for (text, expected) in [
+        ("tls_config: {}\n".to_owned(), "tls_config"),
+        ("tls_server_config:\n  cert: x\n  cert_files: y\n".to_owned(), "cert_files"),
+        ("basic_auth_users: [a]\n".to_owned(), "line"),
+        ("a: b: c\n".to_owned(), "line"),
+        ("tls_server_config:\n  cert_file: tls.crt\n".to_owned(), "key_file: missing"),
+        ("tls_server_config:\n  key_file: tls.key\n".to_owned(), "cert_file: missing"),
+        (tls("cert: x"), "given as cert and as cert_file"),
+        ("tls_server_config:\n  cert_file: no\n  key_file: tls.key\n".to_owned(), "No such file"),
+        (
+            "tls_server_config:\n  cert_file: empty\n  key_file: tls.key\n".to_owned(),
+            "no certificate",
+        ),
+        (
+            "tls_server_config:\n  cert_file: tls.crt\n  key_file: empty\n".to_owned(),
+            "no private key",
+        ),
+        (tls("min_version: TLS10"), "give TLS12 or TLS13"),
+        (format!("{TLS}  min_version: TLS13\n  max_version: TLS12\n"), "older than min_version"),
+        (tls("cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]"), "not among TLS13_AES_256_GCM_SHA384"),
+        (tls("curve_preferences: [CurveP521]"), "give CurveP256, CurveP384 or X25519"),
+        (tls("client_auth_type: Always"), "give NoClientCert"),
+        (tls("client_auth_type: RequireAndVerifyClientCert"), "client_ca_file: missing"),
+        (tls("client_ca_file: tls.crt"), "give RequireAndVerifyClientCert"),
+        (tls("client_allowed_sans: [a.example]"), "only with client_auth_type"),
+        (
+            format!(
+                "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: tls.crt\n  \
+                 client_allowed_sans: [a@example.com]\n"
+            ),
+            "a@example.com: give a DNS name",
+        ),
+        ("http_server_config:\n  headers:\n    Server: x\n".to_owned(), "cannot be set"),
+        (
+            "http_server_config:\n  headers:\n    X-Frame-Options: maybe\n".to_owned(),
+            "deny or sameorigin",
+        ),
+        (
+            "basic_auth_users:\n  alice: secret\n".to_owned(),
+            "basic_auth_users.alice: no bcrypt hash",
+        ),
+        (
+            format!(
+                "basic_auth_users:\n  a: {}\n",
+                bcrypt::hash("x", 4).unwrap().replace("$04$", "$31$")
+            ),
+            "a cost of 31 would take minutes",
+        ),
+        ("rate_limit:\n  interval: soon\n".to_owned(), "write 100ms or 1s"),
+        ("rate_limit:\n  interval: 1s\n  burst: 0\n".to_owned(), "give at least 1"),
+    ] {
+        let problem = parsed(&text).err().unwrap_or_else(|| panic!("{text} is taken")).to_string();
+        assert!(problem.contains(expected), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn a_message_never_shows_a_line_that_may_hold_a_password() {
+    let problem = parsed("basic_auth_users:\n  alice: [secret]\n").err().unwrap().to_string();
+    assert!(!problem.contains("secret"), "{problem}");
+    let problem = parsed("basic_auth_users:\n  alice: secret\n").err().unwrap().to_string();
+    assert!(!problem.contains("secret"), "{problem}");
+}
+
+#[test]
+fn another_certificate_is_a_change() {
+    let folder = folder();
+    let digest = || WebConfig::parse(TLS.as_bytes(), folder.path()).unwrap().digest;
+    let before = digest();
+    assert_eq!(digest(), before);
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("tls.crt"), cert.pem()).unwrap();
+    std::fs::write(folder.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
+    assert_ne!(digest(), before);
+}
+
+#[test]
+fn passwords_in_the_clear_are_remarked() {
+    let hash = bcrypt::hash("x", 4).unwrap();
+    let config = parsed(&format!("basic_auth_users:\n  alice: {hash}\n")).unwrap();
+    assert_eq!(config.remarks.len(), 1);
+}
+
+#[test]
+fn times_are_read_as_go_writes_them() {
+    let ms = |text| duration(text).map(|time| time.as_millis());
+    assert_eq!(
+        [ms("10s"), ms("1m30s"), ms("250ms"), ms("0")].map(Option::unwrap),
+        [10_000, 90_000, 250, 0]
+    );
+    for text in ["", "10", "s", "1x", "-1s", "1.5s", "99999999999s", "1h x"] {
+        assert_eq!(ms(text), None, "{text}");
+    }
+}
