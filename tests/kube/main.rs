@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod counters;
 mod grpc;
 mod http;
 mod kubelet;
