@@ -306,7 +306,7 @@ impl Args {
             serving,
             once,
             debug,
-            remarks,
+            mut remarks,
         } = self;
         let interval = Duration::from_millis(collect_interval);
         let kubelet = kubelet_pods.map(|url| Address::Kubelet {
@@ -338,7 +338,7 @@ impl Args {
             style,
         };
         check_procfs(procfs.as_deref())?;
-        let pods = pods(asked, &schema.node_name)?;
+        let pods = pods(whom_to_ask(asked), &schema, &mut remarks)?;
         let socket = pod_resources(pod_resources_kubelet_socket);
         let cluster = (pods.is_some() || socket.is_some()).then(|| Sources {
             pods,
@@ -406,15 +406,31 @@ fn host_name(node_name: &str) -> String {
 }
 
 /// Who knows the pods: whoever was named, or inside a cluster its API server.
-fn pods(named: Option<Address>, node: &str) -> anyhow::Result<Option<(Address, NodeName)>> {
-    if let Some(address) = named {
-        return Ok(Some((address, NodeName::new(node)?)));
-    }
-    if env::var_os("KUBERNETES_SERVICE_HOST").is_none() || !Path::new(TOKEN).exists() {
+fn whom_to_ask(named: Option<Address>) -> Option<Address> {
+    let is_in_cluster =
+        || env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).exists();
+    named.or_else(|| is_in_cluster().then_some(Address::InCluster))
+}
+
+/// Whom to ask for the pods of which node.
+fn pods(
+    asked: Option<Address>,
+    schema: &Schema,
+    remarks: &mut Vec<String>,
+) -> anyhow::Result<Option<(Address, NodeName)>> {
+    if asked == Some(Address::InCluster)
+        && schema.node_name.is_empty()
+        && schema.dialect != Dialect::Ack
+    {
+        remarks.push(NODELESS.to_owned());
         return Ok(None);
     }
-    Ok(Some((Address::InCluster, NodeName::new(node)?)))
+    asked.map(|address| Ok((address, NodeName::new(&schema.node_name)?))).transpose()
 }
+
+/// Older manifests of dcgm-exporter do not say it, and hand a token to a pod that has no use for it.
+const NODELESS: &str = "NODE_NAME is not set, so the pods of this node are not watched: they are named as \
+     the kubelet names them, without UIDs and labels; set it through the downward API (spec.nodeName)";
 
 /// A node without the directory of the socket has no kubelet. The socket itself comes and goes.
 fn pod_resources(socket: PathBuf) -> Option<PathBuf> {
@@ -537,6 +553,20 @@ mod tests {
         let both = config(&["--node-name", "n1", "--hostname", "h1"]).unwrap().schema;
         assert_eq!((&*both.hostname, &*both.node_name), ("h1", "n1"));
         assert!(!config(&[]).unwrap().schema.hostname.is_empty());
+    }
+
+    #[test]
+    fn a_pod_of_dcgm_exporters_that_does_not_know_its_node_starts_all_the_same() {
+        let settled = |flags: &[&str]| {
+            let mut remarks = Vec::new();
+            let schema = config(flags).unwrap().schema;
+            let asked = pods(Some(Address::InCluster), &schema, &mut remarks);
+            (asked.map(|asked| asked.is_some()).map_err(|e| e.to_string()), remarks.len())
+        };
+        let dcgm = "--dialect=dcgm-exporter";
+        assert_eq!(settled(&[dcgm]), (Ok(false), 1));
+        assert_eq!(settled(&[dcgm, "--node-name=n1"]), (Ok(true), 0));
+        assert!(settled(&[]).0.unwrap_err().contains("NODE_NAME"));
     }
 
     #[test]

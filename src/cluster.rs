@@ -28,7 +28,7 @@ use crate::kube::kubelet_pods::KubeletPods;
 use crate::kube::pod_resources::{self, PodResources, Taken};
 use crate::kube::pods::Pods;
 use crate::kube::resource_slices::{self, ResourceSlices};
-use crate::kube::source::{Health, State};
+use crate::kube::source::{Failure, Health, State};
 use crate::kube::watch::{Pace, PodWatch};
 use crate::nvml::probe::mebibytes;
 use crate::policy;
@@ -208,8 +208,14 @@ impl Cluster {
 
 impl Cluster {
     /// What is known of who lives here and who was given which of `devices`, for a cycle that
-    /// began at `now` (monotonic).
-    pub fn view(&mut self, devices: Vec<DeviceFacts>, now: Duration) -> View {
+    /// began at `now` (monotonic). `tells_of_containers` says whether more is asked for than who holds
+    /// a device.
+    pub fn view(
+        &mut self,
+        devices: Vec<DeviceFacts>,
+        now: Duration,
+        tells_of_containers: bool,
+    ) -> View {
         let pods = self.pods.as_ref().map(|pods| pods.borrow().clone());
         let taken = self.taken.as_ref().map(|taken| taken.borrow().clone());
         let slices = self.slices.as_ref().map(|slices| slices.borrow().clone());
@@ -227,7 +233,8 @@ impl Cluster {
                 self.want_slices(&assignments, slices.as_deref());
                 let as_of = assignments.taken;
                 let fresh = now.saturating_sub(as_of) <= policy::ALLOCATION_MAX_AGE;
-                let holdings = self.book(pods.clone(), assignments, slices, devices);
+                let asked = pods.clone().filter(|pods| tells_of_containers || !shuts_out(pods));
+                let holdings = self.book(asked, assignments, slices, devices);
                 Known::Holdings(holdings.as_of(as_of, fresh))
             }
             // Whoever has not answered for so long is not there to give anything out.
@@ -331,6 +338,12 @@ fn holdings(found: Allocations) -> Holdings {
     });
     let doubtful = found.doubtful.into_iter().collect();
     Holdings::new(shares, doubtful, found.doubtful_node)
+}
+
+/// Whether an API server has never said anything and will not: for the holder of a device, the names
+/// that the kubelet knows are enough then, as they are without an API server.
+fn shuts_out(pods: &Pods) -> bool {
+    !pods.synced && pods.health.state == State::Down(Failure::Denied)
 }
 
 fn source_health(health: &Health, now: Duration) -> SourceHealth {

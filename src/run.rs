@@ -201,8 +201,11 @@ impl Sampling {
         let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
         let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
         let sample = self.sampler.cycle(&self.selection);
-        let view =
-            self.cluster.as_mut().map(|cluster| cluster.view(devices(&sample), sample.at.mono));
+        let more = self.selection.tells_of_containers();
+        let view = self
+            .cluster
+            .as_mut()
+            .map(|cluster| cluster.view(devices(&sample), sample.at.mono, more));
         let problems = BTreeMap::new();
         let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();
         if self.counters.is_some() {
@@ -222,7 +225,7 @@ impl Sampling {
             allocation: view
                 .as_ref()
                 .map_or(Allocation::Nobody { cluster: false }, View::allocation),
-            host_pids: self.proc_root.in_init_pid_namespace(),
+            host_pids: self.sees_processes(),
             sources: &sources,
             problems: view.as_ref().map_or(&problems, |view| &view.problems),
         };
@@ -232,6 +235,11 @@ impl Sampling {
             cluster.hasten(!snapshot.health.census.unresolved.is_empty());
         }
         snapshot
+    }
+
+    /// Whether the driver lets all processes be seen; none where nobody looks for them.
+    fn sees_processes(&self) -> Option<bool> {
+        if self.selection.wants_processes() { self.proc_root.in_init_pid_namespace() } else { None }
     }
 
     fn publish_until(

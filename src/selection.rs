@@ -159,6 +159,12 @@ impl Selection {
     pub fn wants_processes(&self) -> bool {
         !self.process.is_empty() || !self.illegal.is_empty()
     }
+
+    /// Whether anything is shown of containers: of what they use, hold or were given.
+    #[must_use]
+    pub fn tells_of_containers(&self) -> bool {
+        self.wants_processes() || !self.container.is_empty() || !self.allotted.is_empty()
+    }
 }
 
 impl<S> Chosen<S> {

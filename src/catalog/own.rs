@@ -190,7 +190,7 @@ pub const OWN: &[Own] = &[
         name: "nvml_exporter_host_pid_namespace",
         kind: Gauge,
         labels: &[],
-        help: "1 in the machine's first PID namespace; in any other (0) the driver hides processes, and no container is called idle. Absent where that is not known.",
+        help: "1 in the machine's first PID namespace; in any other (0) the driver hides processes, and no container is called idle. Absent where that is not known, and where no process is looked for.",
     },
     Own {
         series: OwnSeries::Attributed,

@@ -10,7 +10,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const SCENARIOS: [&str; 5] = ["demo", "idle-t4", "shared-l20", "consumer-4090", "faulty"];
 
 /// Where `tests/run` puts what it brings.
-fn brought(path: &str) -> String {
+pub(crate) fn brought(path: &str) -> String {
     Path::new(ROOT).join(".tools").join(path).display().to_string()
 }
 
@@ -66,12 +66,8 @@ fn executable_folder() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_nvml-exporter")).parent().expect("a folder").to_owned()
 }
 
-#[test]
-fn a_prometheus_server_stores_the_series_under_their_exact_names() {
-    let exporter =
-        Exporter::start(&["--mock=demo", "--collect-interval", "500", "--node-name", "node-1"]);
-    let page = exporter.wait_for("process series", |p| p.contains("DCGM_CUSTOM_PROCESS_SM_UTIL"));
-
+/// A Prometheus that scrapes the exporter, and the folder that it works in.
+pub(crate) fn prometheus(exporter: &Exporter) -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("prometheus.yml");
     let scrape = format!(
@@ -90,7 +86,16 @@ fn a_prometheus_server_stores_the_series_under_their_exact_names() {
         ],
         free,
     );
+    (server, folder)
+}
 
+#[test]
+fn a_prometheus_server_stores_the_series_under_their_exact_names() {
+    let exporter =
+        Exporter::start(&["--mock=demo", "--collect-interval", "500", "--node-name", "node-1"]);
+    let page = exporter.wait_for("process series", |p| p.contains("DCGM_CUSTOM_PROCESS_SM_UTIL"));
+
+    let (server, _folder) = prometheus(&exporter);
     let query = "/api/v1/label/__name__/values";
     // The server adds its own series about a scrape last.
     let answer = server.wait_for(query, |body| body.contains("scrape_series_added"));

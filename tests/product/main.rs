@@ -11,6 +11,7 @@
 mod clients;
 mod cluster;
 mod command;
+mod device_pods;
 mod drop_in;
 mod events;
 mod exporter;
@@ -18,6 +19,7 @@ mod exposition;
 mod faults;
 mod gpm;
 mod http;
+mod label_values;
 mod mig;
 mod old_drivers;
 mod readme;
