@@ -10,7 +10,7 @@ use crate::manifests::{
 use crate::programs::{brought, read, root, said};
 
 /// What the chart makes of each of the values.
-fn rendered(values: &Value) -> Vec<Value> {
+pub(crate) fn rendered(values: &Value) -> Vec<Value> {
     let script = root().join("tests/clients/manifests.py").display().to_string();
     let chart = root().join("daemonset/chart").display().to_string();
     let arguments = [script.as_str(), "chart", &chart];
@@ -18,11 +18,11 @@ fn rendered(values: &Value) -> Vec<Value> {
     serde_json::from_str(&answer).unwrap()
 }
 
-fn documents_of(answer: &Value) -> Vec<Value> {
+pub(crate) fn documents_of(answer: &Value) -> Vec<Value> {
     answer["documents"].as_array().unwrap_or_else(|| panic!("{}", answer["error"])).clone()
 }
 
-fn container(documents: &[Value]) -> Value {
+pub(crate) fn container(documents: &[Value]) -> Value {
     only(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0].clone()
 }
 
@@ -31,12 +31,16 @@ fn charts_render_and_ask_for_no_more_than_the_manifests() {
     let monitor = json!({"enabled": true, "additionalLabels": {"release": "prometheus"}});
     let cases = [
         ("defaults", json!({}), Posture::default()),
-        ("mig", json!({"mig": {"enabled": true}}), Posture { mig: true, mock: false }),
-        ("mock", json!({"mock": {"enabled": true}}), Posture { mig: false, mock: true }),
+        ("mig", json!({"mig": {"enabled": true}}), Posture { mig: true, ..Posture::default() }),
+        ("mock", json!({"mock": {"enabled": true}}), Posture { mock: true, ..Posture::default() }),
         ("service monitor", json!({"serviceMonitor": monitor}), Posture::default()),
         ("pod monitor", json!({"podMonitor": monitor}), Posture::default()),
         ("rules", json!({"prometheusRule": {"enabled": true}}), Posture::default()),
-        ("dcgm-exporter", json!({"dialect": "dcgm-exporter"}), Posture::default()),
+        (
+            "dcgm-exporter",
+            json!({"dialect": "dcgm-exporter"}),
+            Posture { devices_only: true, ..Posture::default() },
+        ),
         (
             "ack",
             json!({
@@ -185,7 +189,6 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
             "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS=\"true\"",
             "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID=\"true\"",
             "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX=\"^app$,^team\"",
-            "KUBERNETES_ENABLE_DRA=\"true\"",
         ]
     );
     assert_eq!(environment(&documents[1]), ["DCGM_EXPORTER_KUBERNETES=\"true\""]);
@@ -198,10 +201,15 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
     let map = only(&documents[0], "ConfigMap");
     assert_eq!(map["data"]["metrics"], counters);
     let mounts = container(&documents[0])["volumeMounts"].to_string();
-    assert!(mounts.contains("/etc/nvml-exporter") && !mounts.contains("subPath"), "{mounts}");
+    assert!(mounts.contains("\"/etc/dcgm-exporter\"") && !mounts.contains("subPath"), "{mounts}");
     let arguments = container(&documents[0])["args"].to_string();
-    assert!(arguments.contains("--collectors=/etc/nvml-exporter/metrics"), "{arguments}");
-    check_wiring("counters", &documents[0]);
+    let flag = "--collectors=/etc/dcgm-exporter/default-counters.csv";
+    assert!(arguments.contains(flag), "{arguments}");
+    for (name, documents) in ["counters", "dcgm-exporter"].iter().zip(&documents) {
+        validate(name, documents);
+        check_wiring(name, documents);
+        check_command(name, documents);
+    }
     assert_eq!(of_kind(&documents[2], "ConfigMap").len(), 0);
 }
 
@@ -247,11 +255,11 @@ fn values_that_cannot_be_honoured_are_refused_by_name() {
     let cases = [
         (json!({"tlsServerConfig": {"enabled": true}}), "tlsServerConfig.enabled"),
         (json!({"tlsServerConfig": {"clientAuthType": "Always"}}), "clientAuthType"),
-        (json!({"debugDump": {"enabled": true}}), "debugDump.enabled"),
         (
             json!({"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}),
             "doubles every sum",
         ),
+        (json!({"image": {"repository": "nvcr.io/nvidia/k8s/dcgm-exporter"}}), "image.repository"),
         (json!({"service": {"port": 9445}}), "does not end in the service.port 9445"),
         (json!({"serviceMonitors": {}}), "serviceMonitors"),
         (json!({"dialect": "nvidia"}), "dialect"),

@@ -20,4 +20,5 @@ mod image;
 mod manifests;
 mod programs;
 mod rules;
+mod upgrade;
 mod walk_through;

@@ -66,18 +66,65 @@ nodeAffinity:
           - {key: k8s.amazonaws.com/accelerator, operator: Exists}
 {{- end }}
 
-{{/* Values that ask for what the exporter cannot do, or that contradict one another. */}}
+{{/* Whether processes are looked for, as far as the values tell. */}}
+{{- define "nvml-exporter.looksForProcesses" -}}
+{{- if .Values.customMetrics }}
+{{- if regexMatch "(?m)^DCGM_CUSTOM_(PROCESS|ILLEGAL|CONTAINER)_" .Values.customMetrics }}true{{ end }}
+{{- else if eq .Values.dialect "ack" }}true{{ end }}
+{{- end }}
+
+{{/* Whether the pods see the processes of their nodes. */}}
+{{- define "nvml-exporter.hostPID" -}}
+{{- if not .Values.mock.enabled }}
+{{- if kindIs "bool" .Values.hostPID }}{{ if .Values.hostPID }}true{{ end }}
+{{- else }}{{ include "nvml-exporter.looksForProcesses" . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether the values ask for the ConfigMap of counters by the name that dcgm-exporter's chart gives it. */}}
+{{- define "nvml-exporter.namesCounters" -}}
+{{- if contains "exporter-metrics-config-map" (toJson (list .Values.extraConfigMapVolumes .Values.arguments .Values.extraEnv)) }}true{{ end }}
+{{- end }}
+
+{{/* Whether a Role has to let the exporter read that ConfigMap through the API server. */}}
+{{- define "nvml-exporter.asksForCounters" -}}
+{{- if contains "exporter-metrics-config-map" (toJson (list .Values.arguments .Values.extraEnv)) }}true{{ end }}
+{{- end }}
+
+{{- define "nvml-exporter.counters" -}}
+{{- if include "nvml-exporter.namesCounters" . }}exporter-metrics-config-map
+{{- else }}{{ include "nvml-exporter.fullname" . }}-counters
+{{- end }}
+{{- end }}
+
+{{/* Whether the chart itself mounts its ConfigMap of counters. */}}
+{{- define "nvml-exporter.mountsCounters" -}}
+{{- if and .Values.customMetrics (not (include "nvml-exporter.namesCounters" .)) }}true{{ end }}
+{{- end }}
+
+{{/* Whether the values say where counters are. */}}
+{{- define "nvml-exporter.choosesCounters" -}}
+{{- range .Values.arguments }}
+{{- if regexMatch "^(-f|--?collectors|-m|--?configmap-data)" . }}true{{ end }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if has .name (list "DCGM_EXPORTER_COLLECTORS" "DCGM_EXPORTER_CONFIGMAP_DATA") }}true{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* Whether there is a file of web settings. */}}
 {{- define "nvml-exporter.web" -}}
 {{- if or .Values.tlsServerConfig.enabled .Values.basicAuth.users }}true{{ end }}
 {{- end }}
 
+{{/* Values that ask for what the exporter cannot do, or that contradict one another. */}}
 {{- define "nvml-exporter.refuse" -}}
+{{- if hasPrefix "nvcr.io/nvidia/" .Values.image.repository }}
+{{- fail (printf "image.repository %s: this is the other exporter's; name the one that you have built, and its image.tag" .Values.image.repository) }}
+{{- end }}
 {{- if and .Values.tlsServerConfig.enabled (not .Values.tlsServerConfig.existingSecret) (not (and .Values.tlsServerConfig.cert .Values.tlsServerConfig.key)) }}
 {{- fail "tlsServerConfig.enabled needs existingSecret, or cert and key; certificates that nobody has signed are not made up" }}
-{{- end }}
-{{- if .Values.debugDump.enabled }}
-{{- fail "debugDump.enabled: the exporter writes no dumps; add --debug to arguments to have it log more" }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
 {{- fail "serviceMonitor.enabled and podMonitor.enabled: both would scrape every node twice, which doubles every sum" }}
