@@ -50,6 +50,8 @@ pub const RELEASE_GRACE: Duration = Duration::from_secs(5);
 pub const EVENT_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a wait for events that failed or came back at once.
 pub const EVENT_PAUSE: Duration = Duration::from_secs(1);
+/// A GPU that the driver would not tell of is asked about again after this long.
+pub const EVENT_RETRY: Duration = Duration::from_secs(10);
 /// Waits for events that end in no word for so long hang.
 pub const EVENT_SILENCE: Duration = Duration::from_secs(15);
 /// The status of a container that has just started may not name its id yet: so long nobody is said

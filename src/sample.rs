@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::device::{DeviceReader, DeviceSample};
-use self::events::Listener;
+use self::events::{Listener, Retired};
 use self::node::NodeReader;
 use crate::clock::Clock;
 use crate::host::ProcRoot;
@@ -101,6 +101,7 @@ pub struct Sampler {
     closed: Weak<Session>,
     release_by: Duration,
     listener: Option<Listener>,
+    retired: Vec<Retired>,
     xids: BTreeMap<Arc<str>, XidRecord>,
     clocks: BTreeMap<Arc<str>, ClockRecord>,
     driver: DriverState,
@@ -136,6 +137,7 @@ impl Sampler {
             closed: Weak::new(),
             release_by: Duration::ZERO,
             listener: None,
+            retired: Vec::new(),
             xids: BTreeMap::new(),
             clocks: BTreeMap::new(),
             driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
@@ -270,13 +272,19 @@ impl Sampler {
 
     /// Has every GPU that is known listened to, and takes down what has been heard.
     fn hear_events(&mut self) {
+        let now = self.clock.now().mono;
+        let xids = &mut self.xids;
+        self.retired.retain_mut(|retired| retired.hear(xids, now));
+        if self.listener.as_ref().is_none_or(Listener::is_over) {
+            self.listener = self.session.as_ref().and_then(|session| self.listen(session));
+        }
         let Some(listener) = &mut self.listener else { return };
         for seat in &self.seats {
             if let Some(Ok(sample)) = &seat.sampled.latest {
                 listener.order(&sample.gpu, sample.handle);
             }
         }
-        listener.hear(&mut self.xids, self.clock.now().mono);
+        listener.hear(&mut self.xids, now);
     }
 
     /// Takes down why clocks are lower than they could be, while that is counted.
@@ -363,7 +371,7 @@ impl Sampler {
         self.closed = Arc::downgrade(session);
         self.release_by = now.mono + policy::RELEASE_GRACE;
         self.session = None;
-        self.listener = None;
+        self.retired.extend(self.listener.take().map(Listener::retire));
         for record in self.xids.values_mut() {
             record.listening = Err(Missing::Pending);
         }

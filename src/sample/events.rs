@@ -12,7 +12,7 @@ use crate::model::{Gpu, Missing, XidRecord};
 use crate::nvml::Session;
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::events::EventSet;
-use crate::policy::{EVENT_PAUSE, EVENT_SILENCE, EVENT_WAIT};
+use crate::policy::{EVENT_PAUSE, EVENT_RETRY, EVENT_SILENCE, EVENT_WAIT};
 use crate::worker;
 
 /// The asking side of the thread of one session. Dropping it ends the thread after its present wait.
@@ -21,7 +21,11 @@ pub struct Listener {
     news: Receiver<News>,
     ordered: BTreeMap<Arc<str>, Handle>,
     heard_at: Duration,
+    over: bool,
 }
+
+/// What is left of a thread that is to end: what it has heard by then.
+pub struct Retired(Receiver<News>);
 
 /// Listen to this GPU, too.
 struct Order {
@@ -47,9 +51,23 @@ impl Listener {
         let (orders, inbox) = mpsc::channel();
         let (outbox, news) = mpsc::channel();
         worker::spawn_counted("events".to_owned(), live, move || {
-            Ear { session, clock, inbox, outbox, heard: Vec::new() }.listen();
+            let (heard, refused) = (Vec::new(), Vec::new());
+            Ear { session, clock, inbox, outbox, heard, refused, asked: None }.listen();
         })?;
-        Ok(Self { orders, news, ordered: BTreeMap::new(), heard_at: clock.now().mono })
+        let (ordered, heard_at) = (BTreeMap::new(), clock.now().mono);
+        Ok(Self { orders, news, ordered, heard_at, over: false })
+    }
+
+    /// Ends the thread after its present wait, which may still bring an event that nobody else is told.
+    #[must_use]
+    pub fn retire(self) -> Retired {
+        Retired(self.news)
+    }
+
+    /// Whether the thread has ended by itself.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Has the thread listen to a GPU; a handle that it listens to already changes nothing.
@@ -66,7 +84,10 @@ impl Listener {
             let news = match self.news.try_recv() {
                 Ok(news) => news,
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return judge(records, Err(Missing::Hung)),
+                Err(TryRecvError::Disconnected) => {
+                    self.over = true;
+                    return judge(records, Err(Missing::Hung));
+                }
             };
             self.heard_at = now;
             match news {
@@ -79,6 +100,21 @@ impl Listener {
         }
         if now.saturating_sub(self.heard_at) > EVENT_SILENCE {
             judge(records, Err(Missing::Hung));
+        }
+    }
+}
+
+impl Retired {
+    /// Takes down what has come until `now` (monotonic); whether more may come.
+    pub fn hear(&mut self, records: &mut BTreeMap<Arc<str>, XidRecord>, now: Duration) -> bool {
+        loop {
+            match self.0.try_recv() {
+                Ok(News::Xid(uuid, xid)) => records.entry(uuid).or_default().count(xid, now),
+                // Others are listened to by now, or nobody.
+                Ok(News::Listening(..) | News::Waited(_)) => {}
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
         }
     }
 }
@@ -100,6 +136,10 @@ struct Ear {
     inbox: Receiver<Order>,
     outbox: Sender<News>,
     heard: Vec<Order>,
+    /// GPUs that the driver would not tell of, for no lasting reason.
+    refused: Vec<Order>,
+    /// When those were last asked about (monotonic).
+    asked: Option<Duration>,
 }
 
 /// Nobody is there any more to listen for.
@@ -107,48 +147,73 @@ struct Deserted;
 
 impl Ear {
     fn listen(mut self) {
-        let set = match EventSet::create(self.session.nvml()) {
-            Ok(set) => set,
-            Err(missing) => {
-                self.refuse_all(missing);
-                return;
-            }
-        };
+        let Ok(set) = self.create_set() else { return };
         while self.turn(&set).is_ok() {}
         set.free(self.session.nvml());
     }
 
-    /// A driver without event sets refuses every GPU.
-    fn refuse_all(&self, missing: Missing) {
-        for order in &self.inbox {
-            if self.outbox.send(News::Listening(order.uuid, Err(missing))).is_err() {
-                return;
+    /// Until there is a set, every GPU is refused. A driver that knows of none is not asked again.
+    fn create_set(&mut self) -> Result<EventSet, Deserted> {
+        loop {
+            let missing = match EventSet::create(self.session.nvml()) {
+                Ok(set) => return Ok(set),
+                Err(missing) => missing,
+            };
+            self.tell(News::Waited(Err(missing)))?;
+            let order = if missing == Missing::Unsupported {
+                self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.inbox.recv_timeout(EVENT_PAUSE)
+            };
+            match order {
+                Ok(order) => {
+                    self.tell(News::Listening(Arc::clone(&order.uuid), Err(missing)))?;
+                    self.refused.push(order);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Deserted),
             }
         }
     }
 
     fn turn(&mut self, set: &EventSet) -> Result<(), Deserted> {
+        self.ask_again(set)?;
+        self.take_orders(set)?;
+        // Without a GPU there is nothing to wait for in the driver.
+        if self.heard.is_empty() { self.pause(set, EVENT_PAUSE) } else { self.wait(set) }
+    }
+
+    fn take_orders(&mut self, set: &EventSet) -> Result<(), Deserted> {
         loop {
-            let order = if self.heard.is_empty() {
-                // There is nothing to wait for in the driver.
-                self.inbox.recv().map_err(|_| TryRecvError::Disconnected)
-            } else {
-                self.inbox.try_recv()
-            };
-            match order {
+            match self.inbox.try_recv() {
                 Ok(order) => self.register(set, order)?,
-                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(Deserted),
             }
         }
-        self.wait(set)
+    }
+
+    /// A GPU that could not be registered for no lasting reason is tried again, but not often: it may
+    /// be sick, and this thread listens for all.
+    fn ask_again(&mut self, set: &EventSet) -> Result<(), Deserted> {
+        let now = self.clock.now().mono;
+        if self.asked.is_some_and(|asked| now.saturating_sub(asked) < EVENT_RETRY) {
+            return Ok(());
+        }
+        self.asked = Some(now);
+        std::mem::take(&mut self.refused)
+            .into_iter()
+            .try_for_each(|order| self.register(set, order))
     }
 
     fn register(&mut self, set: &EventSet, order: Order) -> Result<(), Deserted> {
         let answer = set.register(self.session.nvml(), order.handle);
         self.tell(News::Listening(Arc::clone(&order.uuid), answer))?;
-        if answer.is_ok() {
-            self.heard.push(order);
+        self.refused.retain(|refused| refused.uuid != order.uuid);
+        match answer {
+            Ok(()) => self.heard.push(order),
+            Err(Missing::Unsupported) => {}
+            Err(_) => self.refused.push(order),
         }
         Ok(())
     }
@@ -199,7 +264,8 @@ mod tests {
     fn listener() -> (Sender<News>, Listener) {
         let (orders, _) = mpsc::channel();
         let (tell, news) = mpsc::channel();
-        (tell, Listener { orders, news, ordered: BTreeMap::new(), heard_at: Duration::ZERO })
+        let (ordered, heard_at) = (BTreeMap::new(), Duration::ZERO);
+        (tell, Listener { orders, news, ordered, heard_at, over: false })
     }
 
     #[test]
@@ -257,8 +323,24 @@ mod tests {
     fn a_thread_that_has_ended_hears_nothing() {
         let (tell, mut listener) = listener();
         let mut records = records(Ok(()));
+        assert!(!listener.is_over());
         drop(tell);
         listener.hear(&mut records, NOW);
         assert_eq!(records["GPU-0"].last(), Err(Missing::Hung));
+        assert!(listener.is_over());
+    }
+
+    #[test]
+    fn the_last_words_of_a_thread_that_is_to_end_are_heard() {
+        let (tell, listener) = listener();
+        let mut records = records(Err(Missing::Pending));
+        let mut retired = listener.retire();
+        assert!(retired.hear(&mut records, NOW));
+        tell.send(News::Waited(Ok(()))).unwrap();
+        tell.send(News::Xid("GPU-0".into(), 48)).unwrap();
+        drop(tell);
+        assert!(!retired.hear(&mut records, NOW));
+        assert_eq!(records["GPU-0"].counts, BTreeMap::from([(48, 1)]));
+        assert_eq!(records["GPU-0"].listening, Err(Missing::Pending), "it listens no more");
     }
 }

@@ -173,6 +173,25 @@ fn xids_are_counted_once_whatever_happens_between_them() {
     assert_eq!(value(&page, "DCGM_FI_DEV_XID_ERRORS", &named), Some(31.0));
 }
 
+/// A driver that gives no set of events at first, or that will not tell of a GPU, is asked again.
+#[test]
+fn a_driver_that_would_not_tell_is_asked_again() {
+    let refusing = "[[fault]]\nfunction = \"nvmlEventSetCreate\"\ncode = \"UNKNOWN\"\n";
+    let scenario = Scenario::new("again", &two_t4(60, refusing));
+    let exporter = start(&scenario);
+    let missing = |page: &str| {
+        let labels = ["gpu=\"0\"", "reason=\"failed\""];
+        value(page, "nvml_exporter_gpu_missing_readings", &labels)
+    };
+    let page = exporter.wait_for("the refusal", |page| missing(page) == Some(1.0));
+    assert_eq!(last_xid(&page, 0), None, "nobody listens");
+    scenario.rewrite(&two_t4(61, ""));
+    let listening = |page: &str| (last_xid(page, 0), last_xid(page, 1)) == (Some(0.0), Some(0.0));
+    exporter.wait_for("somebody listening", listening);
+    scenario.rewrite(&two_t4(62, &xid(1, 62, 63)));
+    exporter.wait_for("the XID", |page| count(page, 1, 63) == Some(1.0));
+}
+
 #[test]
 fn reasons_for_lower_clocks_are_counted_by_sample() {
     let (_directory, file) = counted();
