@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::device::Devices;
+use self::device::{Befallen, Devices};
 use self::family::Allocation;
 use self::fresh::Fresh;
 use self::owner::Directory;
@@ -90,7 +90,8 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
                 let uuid = &fresh.answer.gpu.uuid;
                 let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
                 let clocks = sample.clocks.get(uuid).copied().unwrap_or(Err(Missing::Pending));
-                devices.add(&fresh, &xids, clocks);
+                let vitals = sample.vitals.get(uuid).ok_or(Missing::Pending);
+                devices.add(&fresh, &Befallen { xids: &xids, clocks, vitals });
             }
             Err(missing) => {
                 unidentified.insert(index, missing);

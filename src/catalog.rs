@@ -18,13 +18,15 @@ pub mod xid;
 mod board;
 mod errors;
 mod events;
+mod health;
 mod links;
 mod profiling;
 
 use std::time::Duration;
 
 use crate::model::{
-    Allotted, ClockCounts, Gpu, Grant, Missing, NodeSample, Reading, Usage, Windows, XidRecord,
+    Allotted, ClockCounts, Gpu, Grant, LinkStates, Missing, NodeSample, Reading, Usage, Vitals,
+    Windows, XidRecord,
 };
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::{Probe, celsius, mebibytes};
@@ -100,6 +102,12 @@ pub struct Told<'a> {
     pub clocks: Result<ClockCounts, Missing>,
     /// How it reaches other GPUs, by their index (`nvmlGpuP2PStatus_t`).
     pub peers: &'a [(u32, Result<u32, Missing>)],
+    /// The states of its links to others.
+    pub links: Result<&'a LinkStates, Missing>,
+    /// What tells of its health.
+    pub vitals: Result<&'a Vitals, Missing>,
+    /// Whether it can be read.
+    pub state: Result<(), Missing>,
     /// How far back counts of a window look.
     pub windows: Windows,
     /// Now (monotonic).
@@ -672,13 +680,38 @@ pub const EVENT: &[Metric<EventSource>] = &[
         help: "Whether the GPU reaches another over NVLink: 0 it does, else why not (nvmlGpuP2PStatus).",
         absent: "on a node with one GPU",
     },
+    Metric {
+        name: "DCGM_FI_DEV_NVLINK_GET_STATE",
+        kind: Gauge,
+        unit: "enum",
+        symbol: LINK_SYMBOL,
+        tier: Slow,
+        source: events::links,
+        help: "State of each NVLink: 0 inactive, 1 active, 2 asleep.",
+        absent: "boards without NVLink",
+    },
+    Metric {
+        name: HEALTH,
+        kind: Counter,
+        unit: "0/10/20",
+        symbol: "nvmlDeviceGetFieldValues",
+        tier: Cycle,
+        source: health::watches,
+        help: "Health of the GPU as far as NVML tells: 0 pass, 10 warn, 20 fail.",
+        absent: "watches that NVML has nothing on (PMU, MCU, SM); what the board does not have; while anything of a watch that would pass cannot be read",
+    },
 ];
+
+/// The family whose signs have to be read each cycle.
+pub const HEALTH: &str = "DCGM_EXP_GPU_HEALTH_STATUS";
 
 const NO_XIDS: &str = "where the driver tells of no XIDs (WSL, some vGPU guests)";
 /// The call behind counts of reasons for lower clocks.
 pub const CLOCK_EVENT_SYMBOL: &str = "nvmlDeviceGetCurrentClocksEventReasons";
 /// The call behind what is told of pairs of GPUs.
 pub const PEER_SYMBOL: &str = "nvmlDeviceGetP2PStatus";
+/// The call behind the states of links.
+pub const LINK_SYMBOL: &str = "nvmlDeviceGetNvLinkState";
 
 /// Rows with one series per process and device.
 pub const PROCESS: &[Metric<ProcessSource>] = &[

@@ -2,6 +2,7 @@
 
 mod placement;
 mod record;
+mod vitals;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 pub use placement::{ContainerId, Placement, PodPath, PodUid};
 pub use record::{CLOCK_EVENTS, ClockCounts, ClockRecord, Windows, XidRecord};
+pub use vitals::{Counts, LinkStates, Signs, Vitals, VitalsRecord};
 
 /// Why a number is not there. Absent is never zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 pub mod device_nodes;
 pub mod facts;
 pub mod inventory;
+pub mod links;
 pub mod mock;
 pub mod probe;
 pub mod raw;

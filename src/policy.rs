@@ -34,6 +34,10 @@ pub const PLACEMENT_UNLISTED_CYCLES: u64 = 2;
 pub const LOG_ENTRIES_MAX: usize = 16_384;
 /// Two samples of GPM are this far apart, at the least.
 pub const GPM_WINDOW_MIN: Duration = Duration::from_millis(100);
+/// A GPU's health is judged by what its counters have grown in this time.
+pub const HEALTH_WINDOW: Duration = Duration::from_secs(60);
+/// A board's record of itself is checked this often: that reads all of it.
+pub const INFOROM_EVERY: Duration = Duration::from_secs(3600);
 /// A temperature above this is a sentinel, not a temperature.
 pub const TEMPERATURE_MAX: f64 = 200.0;
 /// `--once` waits this long for the driver to open.

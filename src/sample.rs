@@ -9,6 +9,7 @@ pub mod node;
 pub mod part;
 pub mod processes;
 pub mod ring;
+pub mod signs;
 pub mod texts;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,9 @@ use self::events::{Listener, Retired};
 use self::node::NodeReader;
 use crate::clock::Clock;
 use crate::host::ProcRoot;
-use crate::model::{ClockCounts, ClockRecord, Missing, Moment, Reading, XidRecord};
+use crate::model::{
+    ClockCounts, ClockRecord, Missing, Moment, Reading, Vitals, VitalsRecord, XidRecord,
+};
 use crate::nvml::inventory::Driver;
 use crate::nvml::raw::Handle;
 use crate::nvml::{LibraryError, Session};
@@ -50,6 +53,8 @@ pub struct Sample {
     pub xids: BTreeMap<Arc<str>, XidRecord>,
     /// How often there were reasons for lower clocks on each GPU, by UUID.
     pub clocks: BTreeMap<Arc<str>, Result<ClockCounts, Missing>>,
+    /// What tells of each GPU's health, by UUID.
+    pub vitals: BTreeMap<Arc<str>, Vitals>,
     /// Failed attempts to open the driver, by reason.
     pub open_failures: BTreeMap<&'static str, u64>,
     /// Cycles so far, this one included.
@@ -104,6 +109,7 @@ pub struct Sampler {
     retired: Vec<Retired>,
     xids: BTreeMap<Arc<str>, XidRecord>,
     clocks: BTreeMap<Arc<str>, ClockRecord>,
+    vitals: BTreeMap<Arc<str>, VitalsRecord>,
     driver: DriverState,
     next_open: Duration,
     failures: u32,
@@ -140,6 +146,7 @@ impl Sampler {
             retired: Vec::new(),
             xids: BTreeMap::new(),
             clocks: BTreeMap::new(),
+            vitals: BTreeMap::new(),
             driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
             next_open: Duration::ZERO,
             failures: 0,
@@ -182,6 +189,7 @@ impl Sampler {
         }
         self.collect(now, deadline);
         self.note_clocks(selection);
+        self.note_vitals(selection);
         let sample = self.sample(now);
         self.close_if_over(now);
         sample
@@ -302,6 +310,23 @@ impl Sampler {
         }
     }
 
+    /// Takes down what tells of health, while that is told, and which GPUs have come back.
+    fn note_vitals(&mut self, selection: &Selection) {
+        if !selection.wants_health() {
+            self.vitals.clear();
+        }
+        for seat in &self.seats {
+            let Some(Ok(sample)) = &seat.sampled.latest else { continue };
+            if let Some(xids) = self.xids.get_mut(&sample.gpu.uuid) {
+                xids.see(sample.state());
+            }
+            if let (Some(signs), true) = (&sample.signs, selection.wants_health()) {
+                let record = self.vitals.entry(Arc::clone(&sample.gpu.uuid)).or_default();
+                record.take(signs, sample.at.mono, policy::HEALTH_WINDOW);
+            }
+        }
+    }
+
     fn open_failed(&mut self, error: &LibraryError, now: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.next_open = now + policy::open_backoff(self.failures);
@@ -337,6 +362,7 @@ impl Sampler {
             gpus: self.seats.iter().map(Seat::sampled).collect(),
             xids: self.xids.clone(),
             clocks: self.clocks.iter().map(|(gpu, r)| (Arc::clone(gpu), r.counts())).collect(),
+            vitals: self.vitals.iter().filter_map(vitals).collect(),
             open_failures: self.open_failures.clone(),
             cycles: self.cycles,
             abandoned: self.abandoned(),
@@ -374,6 +400,9 @@ impl Sampler {
         self.retired.extend(self.listener.take().map(Listener::retire));
         for record in self.xids.values_mut() {
             record.listening = Err(Missing::Pending);
+            if reason == DRIVER_GONE {
+                record.begin_anew();
+            }
         }
         self.gpu_count = None;
         self.seats.clear();
@@ -388,7 +417,7 @@ impl Sampler {
         if count.is_some_and(|count| gone(count.map(drop)))
             || self.seats.iter().any(|seat| seat.state().is_some_and(gone))
         {
-            Some("driver_gone")
+            Some(DRIVER_GONE)
         } else if self.driver_thread.is_dead() || self.seats.iter().any(|s| s.worker.is_dead()) {
             Some("thread_died")
         } else if count.and_then(Result::ok).is_some_and(|count| seats > count) {
@@ -397,6 +426,13 @@ impl Sampler {
             None
         }
     }
+}
+
+/// The end of a session with which the driver ended, too.
+const DRIVER_GONE: &str = "driver_gone";
+
+fn vitals((uuid, record): (&Arc<str>, &VitalsRecord)) -> Option<(Arc<str>, Vitals)> {
+    Some((Arc::clone(uuid), record.vitals()?))
 }
 
 fn driver_thread(

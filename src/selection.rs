@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
     ALLOTTED, AllottedSource, CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource, DEVICE, DeviceSource,
-    EVENT, EventSource, ILLEGAL, INSTANCE, Kind, Metric, NODE, NodeSource, PEER_SYMBOL, PROCESS,
-    ProcessSource, TEXT, TextSource, find,
+    EVENT, EventSource, HEALTH, ILLEGAL, INSTANCE, Kind, LINK_SYMBOL, Metric, NODE, NodeSource,
+    PEER_SYMBOL, PROCESS, ProcessSource, TEXT, TextSource, find,
 };
 use crate::labels::{Compat, Dialect};
 use crate::model::Windows;
@@ -152,6 +152,18 @@ impl Selection {
     #[must_use]
     pub fn wants_peers(&self) -> bool {
         self.event.families().iter().any(|family| family.metric.symbol == PEER_SYMBOL)
+    }
+
+    /// Whether the states of links are told.
+    #[must_use]
+    pub fn wants_links(&self) -> bool {
+        self.event.families().iter().any(|family| family.metric.symbol == LINK_SYMBOL)
+    }
+
+    /// Whether the GPUs' health is told, so that its signs have to be read every cycle.
+    #[must_use]
+    pub fn wants_health(&self) -> bool {
+        self.event.families().iter().any(|family| family.metric.name == HEALTH)
     }
 
     /// Whether anything is shown of processes, so that they have to be looked for.

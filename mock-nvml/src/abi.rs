@@ -73,7 +73,7 @@ exports! {
         nvmlDeviceGetMinorNumber nvmlDeviceGetBrand nvmlDeviceGetArchitecture
         nvmlDeviceGetCudaComputeCapability nvmlDeviceGetBoardPartNumber nvmlDeviceGetBoardId
         nvmlDeviceGetMultiGpuBoard nvmlDeviceGetVbiosVersion nvmlDeviceGetInforomImageVersion
-        nvmlDeviceGetInforomVersion nvmlDeviceGetGspFirmwareVersion nvmlDeviceGetGspFirmwareMode
+        nvmlDeviceGetInforomVersion nvmlDeviceValidateInforom nvmlDeviceGetGspFirmwareVersion nvmlDeviceGetGspFirmwareMode
         nvmlDeviceGetDriverModel nvmlDeviceGetDriverModel_v2
         nvmlDeviceGetNumGpuCores nvmlDeviceGetMemoryBusWidth nvmlDeviceGetVirtualizationMode
         nvmlDeviceGetDisplayMode nvmlDeviceGetDisplayActive

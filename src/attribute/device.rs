@@ -14,8 +14,8 @@ use crate::catalog::{TextSource, Told};
 use crate::kube::pods::ByUid;
 use crate::labels::{About, Dialect, Held, Labels, Subject};
 use crate::model::{
-    AllocateMode, Allotted, ClockCounts, Gpu, Grant, MigDevice, Missing, NodeSample, Reading,
-    XidRecord,
+    AllocateMode, Allotted, ClockCounts, Gpu, Grant, LinkStates, MigDevice, Missing, NodeSample,
+    Reading, Vitals, XidRecord,
 };
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::mebibytes;
@@ -51,6 +51,16 @@ struct Stand<'a> {
     jobs: &'a [Arc<str>],
 }
 
+/// What has befallen a GPU since the exporter started.
+pub(super) struct Befallen<'a> {
+    /// Its XIDs.
+    pub(super) xids: &'a XidRecord,
+    /// How often there were reasons for lower clocks.
+    pub(super) clocks: Result<ClockCounts, Missing>,
+    /// What tells of its health.
+    pub(super) vitals: Result<&'a Vitals, Missing>,
+}
+
 impl<'a> Devices<'a> {
     /// Nothing yet.
     pub(super) fn new(
@@ -73,12 +83,8 @@ impl<'a> Devices<'a> {
     }
 
     /// Adds a GPU, with what has befallen it.
-    pub(super) fn add(
-        &mut self,
-        fresh: &Fresh<'_>,
-        xids: &XidRecord,
-        clocks: Result<ClockCounts, Missing>,
-    ) {
+    pub(super) fn add(&mut self, fresh: &Fresh<'_>, befallen: &Befallen<'_>) {
+        let Befallen { xids, clocks, vitals } = *befallen;
         let selection = self.terms.selection;
         let gpu = &*fresh.answer.gpu;
         let mut missing = MissingCounts::default();
@@ -92,6 +98,9 @@ impl<'a> Devices<'a> {
             // What was counted of a GPU that cannot be read is not the present.
             clocks: fresh.state.and(clocks),
             peers: if fresh.state.is_ok() { &fresh.answer.peers } else { &[] },
+            links: fresh.state.and(links(fresh.answer)),
+            vitals: fresh.state.and(vitals),
+            state: fresh.state,
             windows: selection.frame.windows,
             now: self.now,
             names_xid: matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)),
@@ -345,6 +354,11 @@ fn held(holder: Option<&Holder>, uid: bool) -> Held<'_> {
     let (namespace, pod, container) = holder.map(Holder::names).unwrap_or_default();
     let uid = uid.then(|| holder.map_or("", |holder| &*holder.pod.uid));
     Held { namespace, pod, container, uid }
+}
+
+fn links(answer: &DeviceSample) -> Result<&LinkStates, Missing> {
+    let links = answer.links.as_ref().ok_or(Missing::Pending)?;
+    links.as_ref().map_err(|missing| *missing)
 }
 
 /// The UUID by which a part is given to containers.

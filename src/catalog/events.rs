@@ -78,6 +78,19 @@ pub(super) fn peers(told: &Told<'_>) -> Vec<EventSample> {
     told.peers.iter().map(sample).collect()
 }
 
+/// The state of each link of the GPU.
+pub(super) fn links(told: &Told<'_>) -> Vec<EventSample> {
+    let links = match told.links {
+        Ok(links) => links,
+        Err(missing) => return vec![Err(missing).into()],
+    };
+    let sample = |(link, state): &(u32, Result<u32, _>)| EventSample {
+        labels: vec![("nvlink", link.to_string())],
+        reading: state.map(f64::from),
+    };
+    links.iter().map(sample).collect()
+}
+
 /// `nvmlGpuP2PStatus_t` as labels name it.
 fn link_status(status: u32) -> &'static str {
     match status {
@@ -110,6 +123,9 @@ mod tests {
             xids,
             clocks: Err(Missing::Pending),
             peers: &[],
+            links: Err(Missing::Pending),
+            vitals: Err(Missing::Pending),
+            state: Ok(()),
             windows: Windows::default(),
             now: Duration::from_secs(1000),
             names_xid: true,

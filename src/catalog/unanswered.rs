@@ -5,9 +5,7 @@
 /// Whether DCGM has a field of this name, which is no row here.
 #[must_use]
 pub fn is_unanswered(name: &str) -> bool {
-    // A judgement that DCGM makes.
-    name == "DCGM_EXP_GPU_HEALTH_STATUS"
-        || name.strip_prefix("DCGM_FI_").is_some_and(|rest| FIELDS.binary_search(&rest).is_ok())
+    name.strip_prefix("DCGM_FI_").is_some_and(|rest| FIELDS.binary_search(&rest).is_ok())
 }
 
 /// Their names without `DCGM_FI_`, sorted.
@@ -161,7 +159,6 @@ const FIELDS: &[&str] = &[
     "DEV_NVLINK_EFFECTIVE_BER_RAW",
     "DEV_NVLINK_EFFECTIVE_ERROR_TOTAL",
     "DEV_NVLINK_ERROR",
-    "DEV_NVLINK_GET_STATE",
     "DEV_NVLINK_INTEGRITY_ERROR_TOTAL",
     "DEV_NVLINK_P2P_STATUS",
     "DEV_NVLINK_PPCNT_IBPC_PORT_XMIT_WAIT",

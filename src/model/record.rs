@@ -1,6 +1,6 @@
 //! What has befallen a GPU since the exporter started: XIDs, and reasons for lower clocks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::{Missing, Reading};
@@ -36,6 +36,11 @@ pub struct XidRecord {
     pub counts: BTreeMap<u32, u64>,
     /// The newest, each with its time (monotonic); at most [`RECENT_MAX`].
     pub recent: VecDeque<(Duration, u32)>,
+    /// Those that came since the GPU last began anew, as far as that was seen: its driver was loaded,
+    /// or it came back after it was lost.
+    pub standing: BTreeSet<u32>,
+    /// Whether it is lost, and has not come back.
+    pub lost: bool,
 }
 
 impl XidRecord {
@@ -47,6 +52,8 @@ impl XidRecord {
             last: None,
             counts: BTreeMap::new(),
             recent: VecDeque::new(),
+            standing: BTreeSet::new(),
+            lost: false,
         }
     }
 
@@ -66,6 +73,22 @@ impl XidRecord {
             self.recent.pop_front();
         }
         self.recent.push_back((at, xid));
+        self.standing.insert(xid);
+    }
+
+    /// Takes down how the GPU is. One that has come back has been reset.
+    pub fn see(&mut self, state: Result<(), Missing>) {
+        match state {
+            Err(Missing::Lost) => self.lost = true,
+            Ok(()) if self.lost => self.begin_anew(),
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// What was wrong with the GPU has been mended by loading its driver anew.
+    pub fn begin_anew(&mut self) {
+        self.standing.clear();
+        self.lost = false;
     }
 
     /// How often each came within `window` before `now` (monotonic).
@@ -171,6 +194,23 @@ mod tests {
             record.count(13, 8 * SECOND);
         }
         assert_eq!(record.recent.len(), RECENT_MAX);
+    }
+
+    #[test]
+    fn xids_stand_until_the_gpu_begins_anew() {
+        let mut record = XidRecord::new();
+        record.count(79, SECOND);
+        record.see(Ok(()));
+        assert!(record.standing.contains(&79));
+        record.see(Err(Missing::Lost));
+        record.see(Err(Missing::Hung));
+        assert!(record.standing.contains(&79));
+        record.see(Ok(()));
+        assert!(record.standing.is_empty());
+        record.count(95, SECOND);
+        record.begin_anew();
+        assert!(record.standing.is_empty());
+        assert_eq!(record.counts.len(), 2, "what was counted stays counted");
     }
 
     #[test]

@@ -7,10 +7,11 @@ use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
 use super::part::{PartReader, PartSample, People, Tools};
 use super::ring::RingCursor;
+use super::signs::{self, SignReader};
 use super::texts::Texts;
 use crate::host::ProcRoot;
 use crate::host::placements::Placements;
-use crate::model::{Discards, Gpu, MigDevice, Missing, Moment};
+use crate::model::{Discards, Gpu, LinkStates, MigDevice, Missing, Moment, Signs};
 use crate::nvml::Session;
 use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
@@ -40,6 +41,10 @@ pub struct DeviceSample {
     pub clock_event_reasons: Option<Result<u64, Missing>>,
     /// How it reaches other GPUs, by their index, while that is told.
     pub peers: Vec<(u32, Result<u32, Missing>)>,
+    /// The states of its links, while they are told or its health is.
+    pub links: Option<Result<LinkStates, Missing>>,
+    /// What tells of its health, while that is told.
+    pub signs: Option<Signs>,
     /// The GPU as a whole, or its MIG devices while MIG is on.
     pub parts: Vec<PartSample>,
     /// Whether all parts were found.
@@ -94,6 +99,7 @@ pub struct DeviceReader {
     undivided: Cells,
     texts: Texts,
     reach: Reach,
+    signs: SignReader,
     parts: Vec<PartReader>,
     mig: Mig,
     placements: Placements,
@@ -134,6 +140,7 @@ impl DeviceReader {
             undivided: Cells::default(),
             texts: Texts::default(),
             reach: Reach::default(),
+            signs: SignReader::default(),
             parts: Vec::new(),
             mig: Mig::Unknown,
             placements: Placements::default(),
@@ -172,12 +179,27 @@ impl DeviceReader {
         } else {
             self.ring.fail(Missing::Pending);
         }
-        let fields = self.cells.due_fields(&selection.device, now.mono);
+        let mut fields = self.cells.due_fields(&selection.device, now.mono);
+        if selection.wants_health() {
+            fields.extend(signs::FIELDS);
+            fields.sort_unstable();
+            fields.dedup();
+        }
         let ids = self.gpm_metrics(selection);
         let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);
         let gpm = Gpm { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
         let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm);
         self.cells.read(&selection.device, &probe, now.mono);
+        let clock_event_reasons = (selection.wants_clock_events() || selection.wants_health())
+            .then(|| clock_event_reasons(self.session.nvml(), handle));
+        let links = self.signs.links(selection, &self.session, handle, now.mono);
+        let known = (links.clone(), clock_event_reasons);
+        let signs = match known {
+            (Some(links), Some(reasons)) if selection.wants_health() => {
+                Some(self.signs.signs(&self.session, handle, &probe, links, reasons, now.mono))
+            }
+            _ => None,
+        };
         let undivided = self.read_undivided(handle, now, selection, gpm);
         self.texts.read(&selection.text, &self.session, handle);
         let parts = self.sample_parts(handle, now, selection, gpm);
@@ -188,10 +210,10 @@ impl DeviceReader {
             cells: self.cells.to_vec(),
             undivided,
             texts: self.texts.to_vec(),
-            clock_event_reasons: selection
-                .wants_clock_events()
-                .then(|| clock_event_reasons(self.session.nvml(), handle)),
+            clock_event_reasons,
             peers: self.reach(handle, now, selection, peers),
+            links,
+            signs,
             parts,
             division,
             discards: self.discards,
@@ -231,6 +253,7 @@ impl DeviceReader {
         self.undivided.clear();
         self.gpm = GpmReader::new(Arc::clone(&self.session), None);
         self.texts = Texts::default();
+        self.signs = SignReader::default();
         self.parts.clear();
     }
 
@@ -394,6 +417,8 @@ mod tests {
             texts: Vec::new(),
             clock_event_reasons: None,
             peers: Vec::new(),
+            links: None,
+            signs: None,
             parts: Vec::new(),
             division: Ok(()),
             discards: Discards::default(),

@@ -18,6 +18,7 @@ mod exporter;
 mod exposition;
 mod faults;
 mod gpm;
+mod health;
 mod http;
 mod label_values;
 mod mig;

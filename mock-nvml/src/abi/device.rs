@@ -85,6 +85,14 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetInforomVersion(
     })
 }
 
+/// No board's InfoROM is broken, unless a fault of the scenario says so.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn nvmlDeviceValidateInforom(device: nvmlDevice_t) -> nvmlReturn_t {
+    dispatch(|| {
+        board("nvmlDeviceValidateInforom", device, |board| told(board.model().inforom).map(drop))
+    })
+}
+
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetGspFirmwareVersion(
     device: nvmlDevice_t,

@@ -13,6 +13,8 @@ use crate::model::Missing;
 const VGPU: u32 = 1;
 /// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`.
 const VERSION_MISMATCH: u32 = 25;
+/// `NVML_ERROR_CORRUPTED_INFOROM`.
+const CORRUPTED_INFOROM: u32 = 14;
 /// Profiles of GPU instances that any driver numbers.
 const PROFILES: u32 = 16;
 
@@ -80,6 +82,21 @@ pub fn sram_exceeded(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
     // SAFETY: `status` is a live struct whose version field tells its size.
     check(unsafe { call(gpu.0, &raw mut status) })?;
     Ok(status.bThresholdExceeded != 0)
+}
+
+/// Whether the board's own record of itself is sound (`nvmlDeviceValidateInforom`). It is read from the
+/// board, which takes its time.
+///
+/// # Errors
+/// What the driver answered; boards without such a record are unsupported.
+pub fn inforom_valid(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
+    let call = symbol(&nvml.lib().nvmlDeviceValidateInforom)?;
+    // SAFETY: the call writes nothing.
+    match check(unsafe { call(gpu.0) }) {
+        Ok(()) => Ok(true),
+        Err(Missing::Failed(CORRUPTED_INFOROM)) => Ok(false),
+        Err(missing) => Err(missing),
+    }
 }
 
 /// What a GPU knows of its fabric (`nvmlDeviceGetGpuFabricInfoV`): boards behind switches.

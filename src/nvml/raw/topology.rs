@@ -1,4 +1,4 @@
-//! How two GPUs reach each other.
+//! How two GPUs reach each other, and by which links.
 
 use nvml_wrapper::Nvml;
 
@@ -19,4 +19,16 @@ pub fn nvlink_status(nvml: &Nvml, from: Handle, to: Handle) -> Result<u32, Missi
     // SAFETY: `status` is a live u32, which the call writes.
     check(unsafe { call(from.0, to.0, NVLINK, &raw mut status) })?;
     Ok(status)
+}
+
+/// Whether a link (`NVLink`) is active, 0 or 1 (`nvmlDeviceGetNvLinkState`).
+///
+/// # Errors
+/// What the driver answered.
+pub fn link_state(nvml: &Nvml, gpu: Handle, link: u32) -> Result<u32, Missing> {
+    let call = symbol(&nvml.lib().nvmlDeviceGetNvLinkState)?;
+    let mut state = 0;
+    // SAFETY: `state` is a live place for the enum, which the call writes.
+    check(unsafe { call(gpu.0, link, &raw mut state) })?;
+    Ok(state)
 }
