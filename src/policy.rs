@@ -89,6 +89,14 @@ pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
 pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that are served at one time.
 pub const HTTP_CONNECTIONS: usize = 64;
+/// A response that was begun no longer ago makes room for nobody of its own address.
+pub const HTTP_UNDISTURBED: Duration = Duration::from_millis(500);
+/// Pages of the past that clients may hold, together, in bytes; but one whatever its size.
+pub const HTTP_PAST_PAGES: usize = 2 << 20;
+/// What the system may keep of responses for one connection, in bytes; it doubles that for its own.
+pub const HTTP_SEND_BUFFER: usize = 128 << 10;
+/// Pause after a connection that could not be taken for want of something.
+pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Scrapes in flight have this long to finish after SIGTERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// NVML calls in flight have this long to finish after SIGTERM: a monitor that is killed in the

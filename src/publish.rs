@@ -60,7 +60,7 @@ impl Published {
         let plain = page.plain.get_or_init(|| {
             let snapshot =
                 if stale { Arc::new(self.snapshot.withheld()) } else { Arc::clone(&self.snapshot) };
-            render::page(&snapshot, part).unwrap_or_default().into()
+            exact(render::page(&snapshot, part).unwrap_or_default().into_bytes())
         });
         if gzip { page.gzip.get_or_init(|| compress(plain)).clone() } else { plain.clone() }
     }
@@ -81,5 +81,11 @@ fn compress(plain: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
     let written = encoder.write_all(plain).and_then(|()| encoder.finish());
     // Writing to memory does not fail.
-    written.unwrap_or_default().into()
+    exact(written.unwrap_or_default())
+}
+
+/// Without the room to grow: slow clients may hold many pages.
+fn exact(mut page: Vec<u8>) -> Bytes {
+    page.shrink_to_fit();
+    page.into()
 }

@@ -5,9 +5,12 @@ pub mod settings;
 
 mod auth;
 mod connection;
+mod peer;
+mod places;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +24,16 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
-use self::connection::{Line, Lines, Place, Room, Timed};
+use self::connection::{Held, Timed};
+use self::peer::Peer;
+use self::places::{Place, Places, Room};
 use self::refusals::{Refusal, Refusals};
 use self::settings::Settings;
 use crate::clock::Clock;
@@ -39,6 +46,9 @@ use crate::web_config::WebConfig;
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Retry-After: 1\r\nConnection: close\r\nContent-Length: 30\r\n\r\ntoo many connections from you\n";
 
 const LANDING: &str = concat!(
     "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>nvml-exporter</title>\n",
@@ -107,7 +117,12 @@ pub async fn serve(listener: TcpListener, site: Site, web: Web, stop: impl Futur
     if let Some(file) = web.file {
         tokio::spawn(settings::follow(file, web.config.digest, publish));
     }
-    let lines = Lines::new(policy::HTTP_CONNECTIONS);
+    // Connections inherit it. The system would grow it to megabytes for each client that does not read.
+    if let Err(error) = set_socket_send_buffer_size(&listener, policy::HTTP_SEND_BUFFER) {
+        tracing::debug!(%error, "the system's own size of buffers");
+    }
+    let places = Places::new();
+    let mut short = false;
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -115,54 +130,82 @@ pub async fn serve(listener: TcpListener, site: Site, web: Web, stop: impl Futur
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let place = match lines.enter() {
-                    Room::Free(place) => place,
+            Ok((stream, address)) => {
+                if std::mem::take(&mut short) {
+                    tracing::info!("connections are accepted again");
+                }
+                let place = match places.enter(Peer::from(address.ip()), Instant::now()) {
+                    Room::Free(place) => Some(place),
                     Room::Made(place) => {
                         site.refused.count(Refusal::Cap);
-                        place
+                        Some(place)
                     }
-                    Room::None => {
-                        site.refused.count(Refusal::Cap);
-                        continue;
-                    }
+                    Room::None => None,
                 };
-                // Only latency is lost where the option cannot be set.
-                let _ = stream.set_nodelay(true);
                 let settings = settings.borrow().clone();
-                let (site, watcher) = (site.clone(), graceful.watcher());
-                tokio::spawn(attend(stream, place, site, settings, web.timeouts, watcher));
+                if let Some(place) = place {
+                    let (site, watcher) = (site.clone(), graceful.watcher());
+                    tokio::spawn(attend(
+                        stream,
+                        Arc::new(place),
+                        site,
+                        settings,
+                        web.timeouts,
+                        watcher,
+                    ));
+                } else {
+                    site.refused.count(Refusal::Cap);
+                    turn_away(&stream, &settings);
+                }
+                // Whoever was let in is heard before the next one comes, who may take the place.
+                tokio::task::yield_now().await;
             }
+            // Whoever it was has gone.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Out of file descriptors, most likely: one that is freed will help, asking at once will not.
-                tracing::warn!(%error, "no connection accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                site.refused.count(Refusal::Files);
+                if !std::mem::replace(&mut short, true) {
+                    tracing::warn!(%error, "no connection accepted; raise the limit of open files");
+                }
+                // A file that is freed will help, asking at once will not.
+                places.spare_one();
+                tokio::time::sleep(policy::HTTP_ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
-    if tokio::time::timeout(policy::SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+    if timeout(policy::SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
         tracing::warn!("some clients did not finish in time");
+    }
+}
+
+/// Says why nobody answers, as far as that can be said in one word and at once.
+fn turn_away(stream: &TcpStream, settings: &Settings) {
+    if settings.tls.is_none() {
+        // Who does not hear it sees the connection end.
+        let _ = stream.try_write(BUSY);
     }
 }
 
 /// One connection, from its handshake to its end, or until it has to make room.
 async fn attend(
     stream: TcpStream,
-    place: Place,
+    place: Arc<Place>,
     site: Site,
     settings: Arc<Settings>,
     timeouts: Timeouts,
     watcher: Watcher,
 ) {
+    // Only latency is lost where the option cannot be set.
+    let _ = stream.set_nodelay(true);
     let line = Arc::clone(&place.line);
     let refused = Arc::clone(&site.refused);
     let served = async {
         let Some(tls) = settings.tls.clone() else {
-            return talk(stream, &line, site, settings, timeouts, watcher).await;
+            return talk(stream, &place, site, settings, timeouts, watcher).await;
         };
-        match tokio::time::timeout(policy::TLS_HANDSHAKE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => talk(stream, &line, site, settings, timeouts, watcher).await,
+        match timeout(policy::TLS_HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => talk(stream, &place, site, settings, timeouts, watcher).await,
             Ok(Err(error)) => {
                 refused.count(Refusal::Handshake);
                 tracing::debug!(%error, "no handshake");
@@ -182,25 +225,33 @@ async fn attend(
 /// Requests and responses over one stream, which the server may ask to end after the request in flight.
 async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    line: &Arc<Line>,
+    place: &Arc<Place>,
     site: Site,
     settings: Arc<Settings>,
     timeouts: Timeouts,
     watcher: Watcher,
 ) {
-    let answered = Arc::clone(line);
+    let (line, refused) = (Arc::clone(&place.line), Arc::clone(&site.refused));
+    let place = Arc::clone(place);
     let service = service_fn(move |request: Request<Incoming>| {
-        answered.answering(timeouts.write);
-        let (site, settings) = (site.clone(), Arc::clone(&settings));
-        async move { Ok::<_, Infallible>(respond(&request, &site, &settings).await) }
+        place.line.answering(timeouts.write);
+        let (site, settings, place) = (site.clone(), Arc::clone(&settings), Arc::clone(&place));
+        async move {
+            Ok::<_, Infallible>(respond(&request, &site, &settings, &place, timeouts.write).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.read)
         .max_buf_size(16 * 1024)
         .max_headers(32)
-        .serve_connection(TokioIo::new(Timed::new(stream, Arc::clone(line))), service);
+        .serve_connection(TokioIo::new(Timed::new(stream, Arc::clone(&line))), service);
     if let Err(error) = watcher.watch(connection).await {
+        if error.is_parse() {
+            refused.count(Refusal::Malformed);
+        } else if error.is_timeout() && line.is_arriving() {
+            refused.count(Refusal::ReadDeadline);
+        }
         tracing::debug!(%error, "connection ended early");
     }
 }
@@ -209,13 +260,17 @@ async fn respond(
     request: &Request<Incoming>,
     site: &Site,
     settings: &Settings,
+    place: &Place,
+    patience: Duration,
 ) -> Response<Full<Bytes>> {
     let mut response = if settings.lets_in(Instant::now()) {
-        let admitted = match &settings.doorkeeper {
-            Some(doorkeeper) => doorkeeper.admits(request.headers()).await,
-            None => true,
-        };
-        answer(request, site, admitted)
+        if let Ok(admitted) = admit(request, settings, place, patience).await {
+            answer(request, site, place, admitted)
+        } else {
+            site.refused.count(Refusal::Auth);
+            let why = "too many passwords are being checked; come back later\n";
+            text(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+        }
     } else {
         site.refused.count(Refusal::Rate);
         text(StatusCode::TOO_MANY_REQUESTS, "too many requests; come back later\n".to_owned())
@@ -226,9 +281,28 @@ async fn respond(
     response
 }
 
+/// Whether the request comes from somebody who may see everything.
+///
+/// # Errors
+/// That was not found out within `patience`.
+async fn admit(
+    request: &Request<Incoming>,
+    settings: &Settings,
+    place: &Place,
+    patience: Duration,
+) -> Result<bool, Elapsed> {
+    let Some(doorkeeper) = &settings.doorkeeper else { return Ok(true) };
+    timeout(patience, doorkeeper.admits(place.line.peer, request.headers())).await
+}
+
 /// What is answered. Probes have no password: whoever is not `admitted` hears whether the exporter is
 /// alive and ready, and nothing else.
-fn answer(request: &Request<Incoming>, site: &Site, admitted: bool) -> Response<Full<Bytes>> {
+fn answer(
+    request: &Request<Incoming>,
+    site: &Site,
+    place: &Place,
+    admitted: bool,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !admitted && !PROBES.contains(&path) {
         site.refused.count(Refusal::Auth);
@@ -250,7 +324,7 @@ fn answer(request: &Request<Incoming>, site: &Site, admitted: bool) -> Response<
         return refusal;
     }
     if let Some(part) = part {
-        return metrics(site, part, accepts_gzip(request.headers()));
+        return metrics(site, place, part, accepts_gzip(request.headers()));
     }
     match path {
         "/readyz" if admitted => readiness(site),
@@ -265,11 +339,14 @@ fn answer(request: &Request<Incoming>, site: &Site, admitted: bool) -> Response<
     }
 }
 
-fn metrics(site: &Site, part: Part, gzip: bool) -> Response<Full<Bytes>> {
+fn metrics(site: &Site, place: &Place, part: Part, gzip: bool) -> Response<Full<Bytes>> {
     let Some(published) = site.published.borrow().clone() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
     };
     let page = published.page(part, site.clock.now().mono, site.max_age, gzip);
+    for _ in 0..place.hold(Held::from(&page)) {
+        site.refused.count(Refusal::OldPage);
+    }
     let mut response = response(StatusCode::OK, TEXT_FORMAT, page);
     set(&mut response, header::VARY, "Accept-Encoding");
     if gzip {

@@ -1,8 +1,9 @@
 //! Passwords: checked without telling by the time it takes who exists, and without keeping the scrapes
 //! of others waiting.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,19 +13,32 @@ use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 use tokio::task;
 
+use super::peer::Peer;
+
 /// Answers that are remembered: a scraper asks again and again, and a hash takes a tenth of a second.
 const REMEMBERED: usize = 100;
-/// The hash of nobody's password, at the usual cost: users that do not exist take as long as others.
-const NOBODY: &str = "$2b$10$7EqJtq98hPqEX7fNZaFWoOhi5CVvaDkyoSg5vQ3Jr2q1fWqRZ1E6i";
+/// The least cost that bcrypt knows.
+const LEAST_COST: u32 = 4;
 
 /// Checks users and passwords of one configuration.
 pub(super) struct Doorkeeper {
     users: BTreeMap<String, String>,
+    /// The cost of the hash that costs most.
+    cost: u32,
     key: hmac::Key,
-    remembered: Mutex<HashMap<[u8; 32], bool>>,
-    /// One hash at a time: more would take the cores from what is being monitored.
-    turn: Semaphore,
+    /// Kept apart, so that who guesses cannot push out who knows.
+    admitted: Mutex<HashSet<Mark>>,
+    refused: Mutex<HashSet<Mark>>,
+    /// One check at a time: more would take the cores from what is being monitored.
+    turn: Arc<Semaphore>,
+    /// One client waits for its turn with one check at a time: whoever guesses waits for itself.
+    queues: Mutex<HashMap<Peer, Weak<Semaphore>>>,
+    /// Rounds of bcrypt so far.
+    rounds: AtomicU64,
 }
+
+/// Stands for a user, a hash and a password.
+type Mark = [u8; 32];
 
 /// A user and a password, as they were sent.
 struct Credentials {
@@ -34,39 +48,82 @@ struct Credentials {
 
 impl Doorkeeper {
     /// One who knows these users with the bcrypt hashes of their passwords; none if everybody is let
-    /// in, and none without a source of randomness, which refuses everybody.
+    /// in.
     pub(super) fn new(users: BTreeMap<String, String>) -> Option<Self> {
-        if users.is_empty() {
-            return None;
-        }
+        let cost = users.values().map(|hash| cost(hash)).max()?;
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         // Without a key nothing can be remembered safely; a fixed one lives as long as this process
         // and leaves it in no form.
-        let key = key.unwrap_or_else(|_| hmac::Key::new(hmac::HMAC_SHA256, NOBODY.as_bytes()));
-        let remembered = Mutex::new(HashMap::with_capacity(REMEMBERED));
-        Some(Self { users, key, remembered, turn: Semaphore::new(1) })
+        let key = key.unwrap_or_else(|_| hmac::Key::new(hmac::HMAC_SHA256, SALT.as_bytes()));
+        Some(Self {
+            users,
+            cost,
+            key,
+            admitted: Mutex::default(),
+            refused: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            queues: Mutex::default(),
+            rounds: AtomicU64::default(),
+        })
     }
 
     /// Whether the request comes from a user with the right password.
-    pub(super) async fn admits(self: &Arc<Self>, headers: &HeaderMap) -> bool {
+    pub(super) async fn admits(self: &Arc<Self>, peer: Peer, headers: &HeaderMap) -> bool {
         let Some(credentials) = credentials(headers) else { return false };
-        let known = self.users.get(&credentials.user);
-        let hash = known.map_or(NOBODY, String::as_str).to_owned();
-        let mark = self.mark(&credentials, &hash);
+        let hash = self.users.get(&credentials.user).cloned();
+        let mark = self.mark(&credentials, hash.as_deref().unwrap_or_default());
         if let Some(admitted) = self.recall(mark) {
             return admitted;
         }
-        let Ok(_turn) = self.turn.acquire().await else { return false };
+        let queue = self.queue(peer);
+        let Ok(_first) = queue.acquire().await else { return false };
+        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else { return false };
         // Whoever waited for the same answer has it now.
         if let Some(admitted) = self.recall(mark) {
             return admitted;
         }
-        let exists = known.is_some();
-        let check = move || bcrypt::verify(&credentials.password, &hash).unwrap_or_default();
-        let matches = task::spawn_blocking(check).await.unwrap_or_default();
-        let admitted = matches && exists;
-        self.remember(mark, admitted);
-        admitted
+        let door = Arc::clone(self);
+        // The turn ends with the check and not with the connection: one that is closed meanwhile
+        // must not begin another.
+        let check = move || {
+            let _turn = turn;
+            let admitted = door.check(&credentials.password, hash.as_deref());
+            door.remember(mark, admitted);
+            admitted
+        };
+        task::spawn_blocking(check).await.unwrap_or_default()
+    }
+
+    /// Whether a password is that of a user with this hash. It takes as much work for all users, those
+    /// that do not exist among them.
+    fn check(&self, password: &str, hash: Option<&str>) -> bool {
+        let matches = hash.is_some_and(|hash| {
+            self.count(cost(hash));
+            bcrypt::verify(password, hash).unwrap_or_default()
+        });
+        // A step of the cost doubles the work, so that one of each step makes up for the difference;
+        // and nobody's hash costs the most there is.
+        let missing = hash.map_or(self.cost..=self.cost, |hash| cost(hash)..=self.cost - 1);
+        for step in missing {
+            self.count(step);
+            let _ = bcrypt::verify(password, &nobodys(step));
+        }
+        matches
+    }
+
+    fn count(&self, cost: u32) {
+        self.rounds.fetch_add(1 << cost, Ordering::Relaxed);
+    }
+
+    fn queue(&self, peer: Peer) -> Arc<Semaphore> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|_, queue| queue.strong_count() > 0);
+        if let Some(queue) = queues.get(&peer).and_then(Weak::upgrade) {
+            return queue;
+        }
+        let queue = Arc::new(Semaphore::new(1));
+        queues.insert(peer, Arc::downgrade(&queue));
+        queue
     }
 
     /// What stands for user, hash and password: each with its length, so that no two of them can be
@@ -84,20 +141,36 @@ impl Doorkeeper {
         mark
     }
 
-    fn recall(&self, mark: [u8; 32]) -> Option<bool> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.get(&mark).copied()
+    fn recall(&self, mark: Mark) -> Option<bool> {
+        let knows = |of: &Mutex<HashSet<Mark>>| {
+            of.lock().unwrap_or_else(PoisonError::into_inner).contains(&mark)
+        };
+        if knows(&self.admitted) { Some(true) } else { knows(&self.refused).then_some(false) }
     }
 
-    fn remember(&self, mark: [u8; 32], admitted: bool) {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED {
-            // A map's order is random, so nobody can choose whose answer goes.
-            let any = remembered.keys().next().copied();
-            any.map(|mark| remembered.remove(&mark));
+    fn remember(&self, mark: Mark, admitted: bool) {
+        let of = if admitted { &self.admitted } else { &self.refused };
+        let mut of = of.lock().unwrap_or_else(PoisonError::into_inner);
+        if of.len() >= REMEMBERED {
+            // A set's order is random, so nobody can choose whose answer goes.
+            let any = of.iter().next().copied();
+            any.map(|mark| of.remove(&mark));
         }
-        remembered.insert(mark, admitted);
+        of.insert(mark);
     }
+}
+
+/// The salt of nobody's hash, and the rest of it: nobody's password is not known.
+const SALT: &str = "7EqJtq98hPqEX7fNZaFWoOhi5CVvaDkyoSg5vQ3Jr2q1fWqRZ1E6i";
+
+/// The hash of nobody's password, at this cost.
+fn nobodys(cost: u32) -> String {
+    format!("$2b${cost:02}${SALT}")
+}
+
+/// How many doublings of work a hash takes.
+fn cost(hash: &str) -> u32 {
+    hash.parse::<bcrypt::HashParts>().map_or(LEAST_COST, |parts| parts.get_cost())
 }
 
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
@@ -133,17 +206,99 @@ mod tests {
     async fn only_the_right_password_of_a_user_is_admitted() {
         let door = doorkeeper();
         for _ in 0..2 {
-            assert!(door.admits(&sent("alice:secret")).await);
+            assert!(door.admits(Peer::Unknown, &sent("alice:secret")).await);
             for wrong in
                 ["alice:wrong", "alice:", "bob:secret", ":secret", "alice", "alice:secret:"]
             {
-                assert!(!door.admits(&sent(wrong)).await, "{wrong}");
+                assert!(!door.admits(Peer::Unknown, &sent(wrong)).await, "{wrong}");
             }
         }
-        assert!(!door.admits(&HeaderMap::new()).await);
+        assert!(!door.admits(Peer::Unknown, &HeaderMap::new()).await);
         let mut bearer = HeaderMap::new();
         bearer.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer YWxpY2U6c2VjcmV0"));
-        assert!(!door.admits(&bearer).await);
+        assert!(!door.admits(Peer::Unknown, &bearer).await);
+    }
+
+    #[tokio::test]
+    async fn a_check_takes_the_same_work_whoever_is_asked_for() {
+        let hash = |cost| bcrypt::hash("secret", cost).unwrap();
+        let users = [("cheap", hash(4)), ("middle", hash(6)), ("dear", hash(7))];
+        let users = users.map(|(user, hash)| (user.to_owned(), hash));
+        let door = Arc::new(Doorkeeper::new(BTreeMap::from(users)).unwrap());
+        for sent_text in [
+            "cheap:secret",
+            "cheap:wrong",
+            "middle:secret",
+            "middle:wrong",
+            "dear:secret",
+            "dear:wrong",
+            "nobody:secret",
+            ":",
+        ] {
+            let before = door.rounds.load(Ordering::Relaxed);
+            let admitted = door.admits(Peer::Unknown, &sent(sent_text)).await;
+            assert_eq!(admitted, sent_text.ends_with(":secret") && !sent_text.contains("nobody"));
+            let work = door.rounds.load(Ordering::Relaxed) - before;
+            assert_eq!(work, 1 << 7, "{sent_text}");
+            door.admits(Peer::Unknown, &sent(sent_text)).await;
+            assert_eq!(door.rounds.load(Ordering::Relaxed) - before, work, "it is remembered");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_nobody_waits_for_any_more_keeps_its_turn() {
+        // A check that is still going on when nobody waits for it any more.
+        let slow = bcrypt::hash("secret", 4).unwrap().replace("$04$", "$12$");
+        let users = BTreeMap::from([("alice".to_owned(), slow)]);
+        let door = Arc::new(Doorkeeper::new(users).unwrap());
+        let turn = Arc::clone(&door.turn).try_acquire_owned().unwrap();
+        let asked = Arc::clone(&door);
+        let waiting =
+            tokio::spawn(async move { asked.admits(Peer::Unknown, &sent("alice:wrong")).await });
+        while door.queues.lock().unwrap().is_empty() {
+            task::yield_now().await;
+        }
+        assert_eq!(door.rounds.load(Ordering::Relaxed), 0, "one at a time");
+        drop(turn);
+        while door.rounds.load(Ordering::Relaxed) == 0 {
+            task::yield_now().await;
+        }
+        waiting.abort();
+        assert!(waiting.await.is_err());
+        // The turn comes back with the answer, which is remembered all the same.
+        let _turn = door.turn.acquire().await.unwrap();
+        let mark = |door: &Doorkeeper| {
+            let sent = credentials(&sent("alice:wrong")).unwrap();
+            door.mark(&sent, &door.users["alice"])
+        };
+        assert_eq!(door.recall(mark(&door)), Some(false));
+    }
+
+    #[tokio::test]
+    async fn one_client_waits_with_one_check_and_takes_nobodys_turn() {
+        let door = doorkeeper();
+        let turn = Arc::clone(&door.turn).try_acquire_owned().unwrap();
+        let ask = |peer: &str, n: usize| {
+            let (door, peer) = (Arc::clone(&door), peer.parse::<std::net::IpAddr>().unwrap());
+            tokio::spawn(async move {
+                door.admits(peer.into(), &sent(&format!("alice:{n}"))).await;
+            })
+        };
+        let guesses: Vec<_> = (0..20).map(|n| ask("10.0.0.1", n)).collect();
+        task::yield_now().await;
+        let scraper = ask("10.0.0.2", 100);
+        task::yield_now().await;
+        drop(turn);
+        scraper.await.unwrap();
+        let checked = door.refused.lock().unwrap().len();
+        assert!(checked <= 3, "{checked} before the scraper, of whom one waited");
+        for guess in guesses {
+            guess.await.unwrap();
+        }
+        assert_eq!(door.refused.lock().unwrap().len(), 21);
+        drop(door.queue(Peer::Unknown));
+        door.queue(Peer::Unknown);
+        assert_eq!(door.queues.lock().unwrap().len(), 1, "the queues of those who left are gone");
     }
 
     #[test]
@@ -162,15 +317,27 @@ mod tests {
     #[test]
     fn the_memory_is_bounded() {
         let door = doorkeeper();
-        for n in 0..=u8::MAX {
+        door.remember([0; 32], true);
+        for n in 1..=u8::MAX {
             door.remember([n; 32], false);
         }
-        assert_eq!(door.remembered.lock().unwrap().len(), REMEMBERED);
+        assert_eq!(door.refused.lock().unwrap().len(), REMEMBERED);
+        assert_eq!(door.recall([0; 32]), Some(true), "guesses push out no right answer");
+        for n in 1..=u8::MAX {
+            door.remember([n; 32], true);
+        }
+        assert_eq!(door.admitted.lock().unwrap().len(), REMEMBERED);
     }
 
     #[test]
     fn nobody_has_a_hash_that_takes_its_time() {
-        assert_eq!(NOBODY.parse::<bcrypt::HashParts>().unwrap().get_cost(), 10);
+        for cost in [4, 10, 17] {
+            assert_eq!(super::cost(&nobodys(cost)), cost);
+        }
+        assert!(
+            !bcrypt::verify("secret", &nobodys(4)).unwrap(),
+            "it is a hash that can be checked"
+        );
     }
 
     #[test]

@@ -9,8 +9,16 @@ pub enum Refusal {
     Cap,
     /// The handshake of TLS failed, or took too long.
     Handshake,
+    /// A request began and did not arrive in time.
+    ReadDeadline,
     /// The response was not taken in time.
     WriteDeadline,
+    /// An old page was held while there were too many of those.
+    OldPage,
+    /// What came is no HTTP, or has a head that is too large.
+    Malformed,
+    /// No file was left for a connection.
+    Files,
     /// No password, or the wrong one.
     Auth,
     /// More requests than the limit lets in.
@@ -23,8 +31,17 @@ pub struct Refusals([AtomicU64; Refusal::ALL.len()]);
 
 impl Refusal {
     /// Every reason, in the order of [`Refusals`].
-    pub const ALL: [Self; 5] =
-        [Self::Cap, Self::Handshake, Self::WriteDeadline, Self::Auth, Self::Rate];
+    pub const ALL: [Self; 9] = [
+        Self::Cap,
+        Self::Handshake,
+        Self::ReadDeadline,
+        Self::WriteDeadline,
+        Self::OldPage,
+        Self::Malformed,
+        Self::Files,
+        Self::Auth,
+        Self::Rate,
+    ];
 
     /// The fixed label of this reason.
     #[must_use]
@@ -32,7 +49,11 @@ impl Refusal {
         match self {
             Self::Cap => "cap",
             Self::Handshake => "handshake",
+            Self::ReadDeadline => "read_deadline",
             Self::WriteDeadline => "write_deadline",
+            Self::OldPage => "old_page",
+            Self::Malformed => "malformed",
+            Self::Files => "files",
             Self::Auth => "auth",
             Self::Rate => "rate",
         }

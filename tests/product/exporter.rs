@@ -59,6 +59,17 @@ impl Exporter {
         Self::run(command, log)
     }
 
+    /// Starts it where a process may have no more than so many files open.
+    pub(crate) fn with_files(limit: u32, args: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let mut command = Command::new("sh");
+        command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        command.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_nvml-exporter")).args(["--address", "127.0.0.1:0"]);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        Self::run(command, log)
+    }
+
     fn run(mut command: Command, log: tempfile::NamedTempFile) -> Self {
         let child =
             command.stderr(log.reopen().expect("the log")).spawn().expect("the exporter starts");

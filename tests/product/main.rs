@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod attack;
 mod clients;
 mod cluster;
 mod command;

@@ -19,19 +19,19 @@ use crate::exporter::{Exporter, Response, run_with, value};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder with settings, an authority, and what it has signed.
-struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, in PEM.
-struct Signed {
+pub(crate) struct Signed {
     cert: String,
     key: String,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -62,7 +62,7 @@ impl Site {
         fs::rename(draft, self.folder.path().join(name)).unwrap();
     }
 
-    fn start(&self, settings: &str, flags: &[&str]) -> Exporter {
+    pub(crate) fn start(&self, settings: &str, flags: &[&str]) -> Exporter {
         self.write("web.yml", settings);
         let file = format!("--web-config-file={}", self.folder.path().join("web.yml").display());
         let ours = ["--mock=idle-t4", "--collect-interval=200", &file];
@@ -70,7 +70,7 @@ impl Site {
     }
 
     /// Asks over TLS; `client` is the client's own certificate.
-    fn get(
+    pub(crate) fn get(
         &self,
         exporter: &Exporter,
         path: &str,
@@ -108,7 +108,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-const TLS: &str = "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n";
+pub(crate) const TLS: &str = "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n";
 
 fn refused(exporter: &Exporter, reason: &str) -> Option<f64> {
     let page = exporter.metrics();
