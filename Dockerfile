@@ -3,17 +3,25 @@
 #   docker build --tag nvml-exporter:0.1.0 .
 #   docker run --rm nvml-exporter:0.1.0 --mock --once
 #
+# What it is made of, as CycloneDX: `docker build --target sbom --output sbom .` The binaries hold the same
+# list, which scanners of images read.
+#
 # In the place of dcgm-exporter, under an unchanged manifest: `docker build --target dcgm-exporter .`
 #
 # NVML is not in the image: the container runtime lays the host's driver library in. It is glibc code
 # that is opened at run time, so neither a static binary nor musl would do.
 
 FROM rust:1.95.0-bookworm AS build
+RUN cargo install --locked cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY mock-nvml ./mock-nvml
 COPY src ./src
-RUN cargo build --workspace --release --locked
+RUN cargo auditable build --workspace --release --locked \
+ && cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps
+
+FROM scratch AS sbom
+COPY --from=build /src/nvml-exporter_bin.cdx.json /src/mock-nvml/mock_nvml_cdylib.cdx.json /
 
 # The same Debian as above, so that the glibc is no older than the one that was linked against. The
 # publisher gives these images no tags by version; whoever needs one fixed pins the digest of a mirror.

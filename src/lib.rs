@@ -24,6 +24,7 @@ pub mod render;
 pub mod run;
 pub mod sample;
 pub mod scope;
+pub mod seal;
 pub mod selection;
 pub mod serve;
 pub mod snapshot;

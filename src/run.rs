@@ -30,6 +30,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::render::{self, Part};
 use crate::sample::Sampler;
+use crate::seal::seal;
 use crate::selection::{Frame, Selection, preset};
 use crate::serve::refusals::Refusals;
 use crate::serve::{Site, Web, serve};
@@ -67,6 +68,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     start_log(debug, log_format);
     for remark in remarks {
         tracing::warn!("{remark}");
+    }
+    // Before any thread or library, so that it holds for all of them.
+    if let Err(error) = seal() {
+        tracing::warn!(%error, "programs could be executed, though none is");
     }
     let clock = Clock::start();
     let stage = mock.as_deref().map(Stage::set_up).transpose()?;

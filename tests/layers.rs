@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Lowest first; modules of one row are blind to one another.
 const LAYERS: &[&[&str]] = &[
     &["model"],
-    &["clock", "policy", "web_config", "worker"],
+    &["clock", "policy", "seal", "web_config", "worker"],
     &["labels", "pod_labels", "scope"],
     &["nvml", "host", "kube"],
     &["catalog"],

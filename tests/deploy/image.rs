@@ -29,7 +29,8 @@ fn copies() -> Vec<Copy> {
 fn shipped() -> Vec<(PathBuf, String)> {
     let mut shipped = Vec::new();
     for copy in copies().iter().filter(|copy| copy.stage.is_some()) {
-        for source in &copy.sources {
+        // The bills of materials are a stage of their own.
+        for source in copy.sources.iter().filter(|source| !source.ends_with(".cdx.json")) {
             let name = source.strip_prefix("/src/target/release/").expect("a product of the build");
             shipped.push((built().join(name), copy.destination.clone()));
         }
@@ -127,6 +128,19 @@ fn versions_agree() {
     assert!(read("Dockerfile").contains(&format!("ARG VERSION={version}\n")));
     let toolchain = "FROM rust:1.95.0-bookworm AS build";
     assert!(read("Dockerfile").lines().any(|line| line == toolchain));
+}
+
+#[test]
+fn the_image_is_built_as_the_gate_of_what_it_is_made_of_builds_it() {
+    let (dockerfile, gate) = (read("Dockerfile"), read(".ci/sbom"));
+    let build = "cargo auditable build --workspace --release --locked";
+    assert!(dockerfile.contains(build) && gate.contains(build));
+    for tool in ["cargo-auditable@", "cargo-cyclonedx@"] {
+        assert_eq!(dockerfile.matches(tool).count(), 1, "its version is fixed, once");
+    }
+    for bill in ["nvml-exporter_bin.cdx.json", "mock-nvml/mock_nvml_cdylib.cdx.json"] {
+        assert!(dockerfile.contains(&format!("/src/{bill} ")) && gate.contains(bill), "{bill}");
+    }
 }
 
 #[test]

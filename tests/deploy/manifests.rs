@@ -1,6 +1,7 @@
 //! The kustomizations: they render, Kubernetes would take them, and they ask for no more than they use.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
@@ -247,7 +248,7 @@ fn kustomizations_render_and_kubernetes_would_take_them() {
     let documents: Vec<Value> = KUSTOMIZATIONS.into_iter().flat_map(rendered).collect();
     validate("kustomizations", &documents);
     // No folder that could be applied is left out.
-    let overlays = std::fs::read_dir(root().join("daemonset/overlays")).unwrap().count();
+    let overlays = fs::read_dir(root().join("daemonset/overlays")).unwrap().count();
     assert_eq!(overlays + 1, EXPORTERS.len());
 }
 
@@ -290,6 +291,35 @@ fn everything_means_the_same_pods_port_and_program() {
         let documents = rendered(folder);
         check_wiring(folder, &documents);
         check_command(folder, &documents);
+    }
+}
+
+#[test]
+fn the_seccomp_component_asks_for_the_filter_that_lies_here() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // Kustomize takes no absolute paths.
+    let up = "../".repeat(folder.path().components().count() - 1);
+    let daemonset = root().join("daemonset").display().to_string();
+    let to = |what: &str| format!("{up}{}/{what}", daemonset.trim_start_matches('/'));
+    let text = format!("resources: [{}]\ncomponents: [{}]\n", to("base"), to("components/seccomp"));
+    fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
+    let path = folder.path().display().to_string();
+    let documents = documents(&said(&brought("python/bin/kubectl"), &["kustomize", &path], ""));
+    validate("components/seccomp", &documents);
+    let profile = &pod(&documents)["spec"]["securityContext"]["seccompProfile"];
+    assert_eq!(profile["type"], "Localhost");
+    let file = profile["localhostProfile"].as_str().unwrap();
+    let filter: Value = serde_json::from_str(&read(&format!("daemonset/seccomp/{file}"))).unwrap();
+    assert_eq!(filter["defaultAction"], "SCMP_ACT_ERRNO");
+    let allowed = filter["syscalls"].as_array().unwrap().iter().flat_map(|entry| {
+        assert_ne!(entry["action"], "SCMP_ACT_LOG", "what is logged is allowed");
+        entry["names"].as_array().unwrap()
+    });
+    let allowed: BTreeSet<&str> = allowed.map(|name| name.as_str().unwrap()).collect();
+    for never in
+        ["execveat", "ptrace", "mount", "unshare", "setns", "bpf", "process_vm_readv", "fork"]
+    {
+        assert!(!allowed.contains(never), "{never}");
     }
 }
 

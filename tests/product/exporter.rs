@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that will change.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The variable that tells `confined::launcher` what to start, a line for each argument.
+pub(crate) const CONFINED: &str = "CONFINED_COMMAND";
+
 /// A running exporter; killed when dropped.
 pub(crate) struct Exporter {
     server: Client,
@@ -67,6 +70,27 @@ impl Exporter {
         command.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]);
         command.arg(env!("CARGO_BIN_EXE_nvml-exporter")).args(["--address", "127.0.0.1:0"]);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+        Self::run(command, log)
+    }
+
+    /// Starts it as the manifests do: a root file system that is read-only, no capability, no new
+    /// privileges, and the filter of system calls of `daemonset/seccomp`, see `confined::launcher`.
+    pub(crate) fn confined(args: &[&str]) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        let script = "mount --bind \"$TMPDIR\" \"$TMPDIR\" && mount -o remount,bind,ro / && exec \
+                      setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
+                      --no-new-privs \"$@\"";
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command.args(["--mount", "--", "sh", "-c", script, "sh"]);
+        command.arg(std::env::current_exe().expect("the test itself"));
+        command.args(["--exact", "confined::launcher"]);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        let exporter = [env!("CARGO_BIN_EXE_nvml-exporter"), "--address", "127.0.0.1:0"];
+        command.env(CONFINED, [&exporter, args].concat().join("\n")).stdout(Stdio::null());
         Self::run(command, log)
     }
 

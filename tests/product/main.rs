@@ -12,6 +12,7 @@ mod attack;
 mod clients;
 mod cluster;
 mod command;
+mod confined;
 mod device_pods;
 mod drop_in;
 mod events;
