@@ -34,6 +34,8 @@ pub const PLACEMENT_UNLISTED_CYCLES: u64 = 2;
 pub const LOG_ENTRIES_MAX: usize = 16_384;
 /// Two samples of GPM are this far apart, at the least.
 pub const GPM_WINDOW_MIN: Duration = Duration::from_millis(100);
+/// What is remembered of a GPU that is not there any more is kept this long, should it come back.
+pub const GPU_REMEMBERED: Duration = Duration::from_secs(3600);
 /// A GPU's health is judged by what its counters have grown in this time.
 pub const HEALTH_WINDOW: Duration = Duration::from_secs(60);
 /// A board's record of itself is checked this often: that reads all of it.

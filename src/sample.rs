@@ -1,6 +1,7 @@
 //! One cycle: every GPU is asked by its own thread, and what has answered by the deadline is the
 //! sample. Nothing here waits longer than that, and nothing joins a thread.
 
+pub mod absentees;
 pub mod cells;
 pub mod device;
 pub mod events;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use self::absentees::Absentees;
 use self::device::{DeviceReader, DeviceSample};
 use self::events::{Listener, Retired};
 use self::node::NodeReader;
@@ -110,6 +112,7 @@ pub struct Sampler {
     xids: BTreeMap<Arc<str>, XidRecord>,
     clocks: BTreeMap<Arc<str>, ClockRecord>,
     vitals: BTreeMap<Arc<str>, VitalsRecord>,
+    absentees: Absentees,
     driver: DriverState,
     next_open: Duration,
     failures: u32,
@@ -147,6 +150,7 @@ impl Sampler {
             xids: BTreeMap::new(),
             clocks: BTreeMap::new(),
             vitals: BTreeMap::new(),
+            absentees: Absentees::default(),
             driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
             next_open: Duration::ZERO,
             failures: 0,
@@ -190,6 +194,7 @@ impl Sampler {
         self.collect(now, deadline);
         self.note_clocks(selection);
         self.note_vitals(selection);
+        self.forget_absentees(now);
         let sample = self.sample(now);
         self.close_if_over(now);
         sample
@@ -325,6 +330,16 @@ impl Sampler {
                 record.take(signs, sample.at.mono, policy::HEALTH_WINDOW);
             }
         }
+    }
+
+    /// Forgets what was taken down of GPUs that have been gone for long.
+    fn forget_absentees(&mut self, now: Moment) {
+        let present =
+            self.seats.iter().filter_map(|seat| seat.sampled.latest.as_ref()?.as_ref().ok());
+        self.absentees.see(present.map(|sample| &sample.gpu.uuid), now.mono);
+        self.absentees.prune(&mut self.xids);
+        self.absentees.prune(&mut self.clocks);
+        self.absentees.prune(&mut self.vitals);
     }
 
     fn open_failed(&mut self, error: &LibraryError, now: Duration) {

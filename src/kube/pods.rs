@@ -283,6 +283,8 @@ impl PodMap {
     #[must_use]
     pub fn picture(&mut self, now: Duration) -> Pods {
         self.tombstones.retain(|_, t| now.saturating_sub(t.at) < policy::POD_TOMBSTONE);
+        give_back(&mut self.tombstones);
+        give_back(&mut self.pods);
         let mut index = Index::default();
         for (uid, entry) in &self.pods {
             index.add(uid, &entry.known);
@@ -299,6 +301,13 @@ impl PodMap {
             discards: self.discards,
             index: Arc::new(index),
         }
+    }
+}
+
+/// Gives memory back that a table has had no use for: it grows by itself, and never shrinks.
+fn give_back<V>(table: &mut HashMap<Arc<str>, V>) {
+    if table.capacity() / 4 > table.len() {
+        table.shrink_to(2 * table.len());
     }
 }
 
@@ -403,6 +412,22 @@ mod tests {
         assert!(pods.by_container("c5").is_none());
         let ids = 1 + policy::CONTAINER_IDS_MAX;
         assert_eq!(pods.index.containers.len(), ids);
+    }
+
+    #[test]
+    fn a_rush_of_pods_leaves_no_memory_behind() {
+        let mut map = map();
+        for n in 0..2000 {
+            let uid = format!("u{n}");
+            map.apply(pod(&uid, &uid, &uid), T(0));
+            map.delete(&uid, T(0));
+        }
+        map.apply(pod("u", "a", "c"), T(1));
+        assert_eq!(map.tombstones.len(), 2000);
+        let pods = map.picture(policy::POD_TOMBSTONE);
+        assert_eq!((pods.len(), pods.index.tombstones.len()), (1, 0));
+        assert!(map.pods.capacity() < 16, "{}", map.pods.capacity());
+        assert!(map.tombstones.capacity() < 16, "{}", map.tombstones.capacity());
     }
 
     #[test]
