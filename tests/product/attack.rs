@@ -322,6 +322,10 @@ fn handshakes_that_never_finish() {
         };
         (0..20).map(scrape).collect::<Vec<Duration>>()
     };
+    exporter.wait_for_log("GPU is up");
+    while scrape().unwrap().0.status == 503 {
+        thread::sleep(Duration::from_millis(50));
+    }
     let (before, _) = peak(&exporter, scrapes);
     // A record that announces 16 KiB of a greeting, and its first bytes.
     let greeting = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03";
