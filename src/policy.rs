@@ -11,6 +11,8 @@ pub const SLOW_TIER: Duration = Duration::from_secs(10);
 /// The driver's utilization ring is read at least this often. The shortest known ring holds 72
 /// samples of 1/6 s, which is 12 s.
 pub const RING_READ_EVERY: Duration = Duration::from_secs(5);
+/// What is read after a longer time than this has a hole: the ring is no longer.
+pub const RING_SPAN: Duration = Duration::from_secs(12);
 /// A sample shows up in the ring at most this long after it was taken (the firmware hands them
 /// over once a second), so an idle ring's cursor stays this far behind the clock.
 pub const RING_LATENCY: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ pub const PLACEMENT_UNLISTED_CYCLES: u64 = 2;
 pub const LOG_ENTRIES_MAX: usize = 16_384;
 /// Two samples of GPM are this far apart, at the least.
 pub const GPM_WINDOW_MIN: Duration = Duration::from_millis(100);
+/// A device of which nothing was told for so long has no accounts any more.
+pub const ACCOUNTS_KEPT: Duration = Duration::from_secs(3600);
 /// A GPU's health is judged by what its counters have grown in this time.
 pub const HEALTH_WINDOW: Duration = Duration::from_secs(60);
 /// A board's record of itself is checked this often: that reads all of it.

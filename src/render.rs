@@ -20,7 +20,7 @@ use crate::catalog::own::OWN;
 use crate::labels::{Labels, label_set};
 use crate::model::Reading;
 use crate::selection::Chosen;
-use crate::snapshot::{Entity, EventSeries, Snapshot};
+use crate::snapshot::{Entity, Series, Snapshot};
 use crate::telemetry;
 
 /// Which families a page has.
@@ -73,12 +73,13 @@ fn gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     let (chosen, tables) = (&*snapshot.selection, &snapshot.tables);
     table(encoder, &chosen.node, &snapshot.nodes)?;
     table(encoder, &chosen.device, &tables.devices)?;
-    events(encoder, &chosen.event, &tables.events)?;
+    scattered(encoder, &chosen.event, &tables.events)?;
     table(encoder, &chosen.instance, &tables.instances)?;
     derived(encoder, &chosen.allotted, &tables.allocated)?;
     derived(encoder, &chosen.container, &tables.containers)?;
     derived(encoder, &chosen.process, &tables.processes)?;
-    derived(encoder, &chosen.illegal, &tables.illegal)
+    derived(encoder, &chosen.illegal, &tables.illegal)?;
+    scattered(encoder, &chosen.account, &tables.accounts)
 }
 
 fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -109,11 +110,11 @@ fn table<S>(
     Ok(())
 }
 
-/// The families that are chosen of the events.
-fn events<S>(
+/// The families that are chosen of a slice whose families have each their own subjects.
+fn scattered<S>(
     encoder: &mut DescriptorEncoder<'_>,
     chosen: &Chosen<S>,
-    series: &[EventSeries],
+    series: &[Series],
 ) -> fmt::Result {
     for (position, shown) in chosen.families().iter().enumerate() {
         let samples = series.iter().filter(|series| series.family == position);

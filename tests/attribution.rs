@@ -23,6 +23,7 @@ use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::part::PartSample;
+use nvml_exporter::sample::ring::Watched;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
 use nvml_exporter::selection::{Frame, Selection, preset};
 use nvml_exporter::snapshot::Snapshot;
@@ -127,7 +128,7 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         tells_of_instance: true,
         framebuffer,
         listing,
-        utilization: Ok(()),
+        utilization: Ok(Watched { span: Duration::from_secs(5), unlisted_sm: 0.0 }),
     };
     let cell = nvml_exporter::sample::cells::Cell { reading: Ok(1.0), at: NOW.mono };
     let answer = DeviceSample {
@@ -141,6 +142,7 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         peers: Vec::new(),
         links: None,
         signs: None,
+        energy: None,
         parts: vec![part],
         division: Ok(()),
         discards: Discards::default(),
@@ -202,7 +204,7 @@ impl World {
             sources: &[],
             problems: &problems,
         };
-        attribute(sample(listing, used_mib), &terms)
+        attribute(sample(listing, used_mib), &terms).0
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::activity::{Activity, Doer};
 use super::family::Allocation;
 use super::fresh::Fresh;
 use super::owner::Holder;
@@ -22,7 +23,7 @@ use crate::nvml::probe::mebibytes;
 use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
 use crate::selection::{Chosen, Family};
-use crate::snapshot::{Balanced, Census, Entity, EventSeries, GpuHealth, Tables};
+use crate::snapshot::{Balanced, Census, Entity, GpuHealth, Series, Tables};
 
 /// What is published of all GPUs, added one by one.
 pub(super) struct Devices<'a> {
@@ -36,6 +37,8 @@ pub(super) struct Devices<'a> {
     pub(super) nodes: Vec<Entity>,
     /// The series.
     pub(super) tables: Tables,
+    /// What happened on the devices that have series, where that is reckoned up.
+    pub(super) activity: Vec<Activity>,
     /// How each GPU fares.
     pub(super) health: Vec<GpuHealth>,
     /// How well it is known whose its processes are.
@@ -77,6 +80,7 @@ impl<'a> Devices<'a> {
             instances: 0,
             nodes: Vec::new(),
             tables: Tables::default(),
+            activity: Vec::new(),
             health: Vec::new(),
             census: Census::default(),
         }
@@ -212,7 +216,7 @@ impl<'a> Devices<'a> {
                     sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 let series = self.label_sets(stand, &more).into_iter();
                 let reading = sample.reading;
-                let series = series.map(|labels| EventSeries { family, labels, reading });
+                let series = series.map(|labels| Series { family, labels, reading });
                 self.tables.events.extend(series);
             }
         }
@@ -277,6 +281,15 @@ impl<'a> Devices<'a> {
                     }
                 }
                 balances.add(part, ledger);
+                if let (Some(texts), false) = (texts, selection.account.is_empty()) {
+                    let energy = if part.mig.is_none() { fresh.answer.energy } else { None };
+                    let energy = energy.unwrap_or(Err(Missing::Unsupported));
+                    let activity = people.activity(fresh.answer.at.mono, energy);
+                    let stand = || self.stand(fresh, Some(part), texts);
+                    let doers = selection.wants_energy().then(|| self.doers(&stand()));
+                    let doers = doers.unwrap_or_default();
+                    self.activity.push(Activity { doers, ..activity });
+                }
             }
             // Nobody is listed, so nobody knows how many are missing: each family counts once.
             Err(reason) => {
@@ -284,6 +297,15 @@ impl<'a> Devices<'a> {
                 balances.spoil(part);
             }
         }
+    }
+
+    /// The labels of what is told of a device by who did it.
+    fn doers(&self, stand: &Stand<'_>) -> Vec<(Doer, Labels)> {
+        let sets = |doer: &Doer| {
+            let sets = self.label_sets(stand, &[("owner", doer.label())]).into_iter();
+            sets.map(|labels| (*doer, labels)).collect::<Vec<_>>()
+        };
+        Doer::ALL.iter().flat_map(sets).collect()
     }
 
     /// What part of the framebuffer has been given away.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
 use super::processes::{Census, ProcessTable, RunningLists};
-use super::ring::Window;
+use super::ring::{Watched, Window};
 use crate::host::placements::Placements;
 use crate::host::{Identity, ProcRoot};
 use crate::model::{
@@ -32,8 +32,9 @@ pub struct PartSample {
     pub framebuffer: Result<Memory, Missing>,
     /// Who is on it, unless a list failed.
     pub listing: Result<Listing, Missing>,
-    /// Whether the utilization of its processes is known; one without a row was idle then.
-    pub utilization: Result<(), Missing>,
+    /// Whether the utilization of its processes is known, and over which time; one without a row was
+    /// idle then.
+    pub utilization: Result<Watched, Missing>,
 }
 
 /// Reads one part and remembers what has to outlive a cycle.
@@ -151,13 +152,18 @@ impl PartReader {
         for residue in listing.iter().flat_map(|listing| &listing.residues) {
             tools.discards.count(residue.why);
         }
+        let listed = |pid| {
+            let mut processes = listing.iter().flat_map(|listing| &listing.processes);
+            processes.any(|process| process.id.pid == pid)
+        };
+        let utilization = window.map(|window| window.watched(listed));
         PartSample {
             mig: self.mig.clone(),
             cells: self.cells.to_vec(),
             tells_of_instance: self.tells_of_instance,
             framebuffer,
             listing,
-            utilization: window.map(|_| ()),
+            utilization,
         }
     }
 

@@ -9,10 +9,11 @@
 //! has counted already, and bursts would read too low.)
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::model::{Discard, Discards, EngineShares, Missing, Moment};
 use crate::nvml::raw::utilization::UtilizationRow;
-use crate::policy::{PID_MAX, RING_LATENCY, STAMP_TOLERANCE};
+use crate::policy::{PID_MAX, RING_LATENCY, RING_SPAN, STAMP_TOLERANCE};
 
 /// Microseconds of full use of each engine.
 type Busy = [u64; 4];
@@ -32,7 +33,24 @@ pub struct Window {
     covered_us: u64,
 }
 
+/// What a window tells of a device as a whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Watched {
+    /// How long it was.
+    pub span: Duration,
+    /// Mean share of the SMs of pids that are not listed: processes that have ended, above all.
+    pub unlisted_sm: f64,
+}
+
 impl Window {
+    /// What it tells beside the shares of those who are `listed`.
+    #[must_use]
+    pub fn watched(&self, listed: impl Fn(u32) -> bool) -> Watched {
+        let unlisted = self.busy.iter().filter(|(pid, _)| !listed(**pid));
+        let sm = unlisted.map(|(_, [sm, ..])| mean(*sm, self.covered_us)).sum();
+        Watched { span: Duration::from_micros(self.covered_us), unlisted_sm: sm }
+    }
+
     /// Mean share of each engine that `pid` used; zero for a process without a row.
     #[must_use]
     pub fn shares(&self, pid: u32) -> EngineShares {
@@ -73,6 +91,9 @@ impl RingCursor {
         match self.read.replace(now) {
             Some(read) if read.wall_us <= now.wall_us => {
                 let span = now.mono.saturating_sub(read.mono);
+                if span > RING_SPAN {
+                    self.failed.get_or_insert(Missing::Pending);
+                }
                 self.window.add(believed.values(), micros(span));
             }
             _ => {
@@ -112,7 +133,7 @@ impl Window {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
