@@ -85,13 +85,13 @@ impl Device {
         self.book_energy(cycle);
         let span = cycle.watched.map_or(0.0, |watched| watched.span.as_secs_f64());
         for process in &cycle.processes {
-            if let Ok(percent) = process.sm {
+            if let Ok(percent) = process.usage.sm() {
                 *self.processes.entry(process.id).or_default() += percent / 100.0 * span;
             }
         }
         for told in &cycle.containers {
             let Some(container) = find(&mut self.containers, &told.holder) else { continue };
-            match told.sm {
+            match told.usage.sm() {
                 Ok(percent) if percent > 0.0 => {
                     container.sm_seconds += percent / 100.0 * span;
                     container.active_at = cycle.at;
@@ -156,7 +156,7 @@ impl Device {
     ) -> Vec<(&'c Labels, f64)> {
         match account {
             Account::ProcessSmTime => {
-                let processes = cycle.processes.iter().filter(|process| process.sm.is_ok());
+                let processes = cycle.processes.iter().filter(|process| process.usage.sm().is_ok());
                 let told = processes.filter_map(|process| {
                     Some((process.labels.as_ref()?, *self.processes.get(&process.id)?))
                 });
@@ -187,7 +187,7 @@ impl Device {
     ) -> Vec<(&'c Labels, f64)> {
         let told = cycle.containers.iter().filter_map(|told| {
             let container = self.containers.iter().find(|c| c.holder.is(&told.holder))?;
-            Some((&told.labels, number(container, told.sm).ok()?))
+            Some((&told.labels, number(container, told.usage.sm()).ok()?))
         });
         told.collect()
     }
@@ -211,7 +211,7 @@ impl Shares {
     fn of(cycle: &Activity, time: Duration) -> Self {
         let none = vec![0.0; cycle.processes.len()];
         let shares: Result<Vec<f64>, _> =
-            cycle.processes.iter().map(|process| process.sm).collect();
+            cycle.processes.iter().map(|process| process.usage.sm()).collect();
         let (Ok(shares), Ok(watched), true) = (shares, cycle.watched, cycle.complete) else {
             return Self { processes: none, nobody: 0.0, unknown: 1.0 };
         };
@@ -237,7 +237,7 @@ mod tests {
     use crate::attribute::activity::{ContainerActivity, ProcessActivity};
     use crate::attribute::owner::Unresolved;
     use crate::labels::label_set;
-    use crate::model::{Missing, PodRef};
+    use crate::model::{EngineShares, Missing, PodRef, Usage};
     use crate::sample::ring::Watched;
     use crate::selection::{Frame, Request};
 
@@ -260,7 +260,9 @@ mod tests {
 
     fn process(pid: u32, owner: Owner, sm: Reading) -> ProcessActivity {
         let labels = Some(named(&format!("pid {pid}")));
-        ProcessActivity { id: ProcessId { pid, started: 1 }, owner, sm, labels }
+        let utilization = sm.map(|sm| EngineShares { sm, ..EngineShares::default() });
+        let usage = Usage { memory: Ok(0), utilization };
+        ProcessActivity { id: ProcessId { pid, started: 1 }, owner, usage, labels }
     }
 
     /// A cycle of five seconds, and what it tells: containers are those that processes name.
@@ -269,10 +271,10 @@ mod tests {
         for process in &processes {
             let Owner::Container(holder) = &process.owner else { continue };
             match containers.iter_mut().find(|container| container.holder.is(holder)) {
-                Some(known) => known.sm = [known.sm, process.sm].into_iter().sum(),
+                Some(known) => known.usage = known.usage.with(process.usage),
                 None => containers.push(ContainerActivity {
                     holder: holder.clone(),
-                    sm: process.sm,
+                    usage: process.usage,
                     labels: named(&holder.pod.uid),
                 }),
             }

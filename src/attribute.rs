@@ -64,6 +64,8 @@ pub struct DevicePods {
     pub uid: bool,
     /// Those of the pod's labels, too.
     pub labels: Option<Allowlist>,
+    /// The claim that it was given by, too.
+    pub claims: bool,
 }
 
 /// What one series of a process family is about.

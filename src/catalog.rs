@@ -134,6 +134,20 @@ impl From<Reading> for EventSample {
     }
 }
 
+/// What the series of a shared GPU tell of one of those who share it, where they are repeated for each:
+/// of some rows what it uses itself, in the unit of the row.
+#[must_use]
+pub fn own_use(row: &str) -> Option<ProcessSource> {
+    match row {
+        "DCGM_FI_DEV_GPU_UTIL" => Some(|usage| Ok(usage.utilization?.sm)),
+        "DCGM_FI_DEV_MEM_COPY_UTIL" => Some(|usage| Ok(usage.utilization?.memory)),
+        "DCGM_FI_DEV_ENC_UTIL" => Some(|usage| Ok(usage.utilization?.encoder)),
+        "DCGM_FI_DEV_DEC_UTIL" => Some(|usage| Ok(usage.utilization?.decoder)),
+        "DCGM_FI_DEV_FB_USED" => Some(|usage| usage.memory.map(mebibytes)),
+        _ => None,
+    }
+}
+
 /// What is reckoned up over many cycles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {

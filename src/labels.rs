@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::model::{AllocateMode, Gpu, MigDevice};
+use crate::model::{AllocateMode, Claim, Gpu, MigDevice};
 
 /// The longest label value that the managed Prometheus keeps, in bytes.
 const VALUE_MAX: usize = 256;
@@ -65,6 +65,10 @@ pub struct Held<'a> {
     pub container: &'a str,
     /// The pod's UID, where it is asked for.
     pub uid: Option<&'a str>,
+    /// The claim that the device was given by, where that is asked for.
+    pub claim: Option<&'a Claim>,
+    /// Which replica of the device, where that is asked for.
+    pub replica: Option<&'a str>,
 }
 
 /// What is told of a device beside what it is.
@@ -146,7 +150,7 @@ impl Schema {
         let (facts, compute) = (self.facts(gpu, mig), compute_instance(mig));
         let compute = compute.iter().map(|(key, value)| (*key, value.as_str()));
         let (namespace, pod, container) = subject.holder.unwrap_or_default();
-        let held = Held { namespace, pod, container, uid: None };
+        let held = Held { namespace, pod, container, ..Held::default() };
         let mut labels = Vec::with_capacity(16);
         match &self.dialect {
             Dialect::Ack => {
@@ -256,9 +260,13 @@ impl Schema {
     fn of_holder<'a>(&self, held: &Held<'a>) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let [container, namespace, pod]: [&'a str; 3] = self.holder_keys();
         let uid = held.uid.map(|uid| ("pod_uid", uid));
-        [(container, held.container), (namespace, held.namespace), (pod, held.pod)]
+        let replica = held.replica.map(|replica| ("vgpu", replica));
+        [(container, held.container)]
             .into_iter()
+            .chain(held.claim.into_iter().flat_map(of_claim))
+            .chain([(namespace, held.namespace), (pod, held.pod)])
             .chain(uid)
+            .chain(replica)
     }
 
     fn holder_keys(&self) -> [&'static str; 3] {
@@ -319,6 +327,7 @@ impl Schema {
             "vgpu",
         ];
         key.starts_with("DCGM_FI_")
+            || key.starts_with("dra_")
             || match self.dialect {
                 Dialect::Ack => ACK.contains(&key),
                 Dialect::DcgmExporter(_) => {
@@ -331,6 +340,18 @@ impl Schema {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         label_set(own.into_iter().chain(extra))
     }
+}
+
+fn of_claim(claim: &Claim) -> [(&str, &str); 7] {
+    [
+        ("dra_claim_name", &claim.name),
+        ("dra_claim_namespace", &claim.namespace),
+        ("dra_device_name", &claim.device),
+        ("dra_driver_name", &claim.driver),
+        ("dra_mig_device_uuid", &claim.mig_uuid),
+        ("dra_mig_profile", &claim.mig_profile),
+        ("dra_pool_name", &claim.pool),
+    ]
 }
 
 /// The keys of the host's name, of all versions at once.
@@ -379,6 +400,7 @@ pub fn clean(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::NO_CLAIM;
     use proptest::prelude::*;
 
     const DCGM: [Compat; 1] = [Compat::V4_8];
@@ -482,7 +504,8 @@ mod tests {
 
     #[test]
     fn dcgm_exporters_order_and_names_are_kept_through_its_versions() {
-        let held = Held { namespace: "a", pod: "p", container: "c", uid: Some("u") };
+        let held =
+            Held { namespace: "a", pod: "p", container: "c", uid: Some("u"), ..Held::default() };
         let more = [("err_code", "79")];
         let labels = |schema: &Schema| {
             let about = About { texts: &texts(), held: Some(held), more: &more };
@@ -491,6 +514,13 @@ mod tests {
         let old = "gpu UUID pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID Hostname \
                    DCGM_FI_DRIVER_VERSION container namespace pod pod_uid err_code pool";
         assert_eq!(labels(&dcgm(&DCGM)), old);
+        let claimed = Held { claim: Some(&NO_CLAIM), replica: Some("1"), ..held };
+        let about = About { texts: &texts(), held: Some(claimed), more: &more };
+        let keys = keys(&dcgm(&DCGM).device(&gpu(), Some(&mig()), &about)).join(" ");
+        assert!(keys.ends_with(
+            "container dra_claim_name dra_claim_namespace dra_device_name dra_driver_name \
+             dra_mig_device_uuid dra_mig_profile dra_pool_name namespace pod pod_uid vgpu err_code pool"
+        ));
         assert_eq!(labels(&dcgm(&[Compat::V4_8_4])), old.replace("Hostname", "hostname"));
         let both = old.replace("Hostname", "Hostname hostname");
         assert_eq!(labels(&dcgm(&[Compat::V4_8, Compat::V4_9])), both);

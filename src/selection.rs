@@ -70,6 +70,8 @@ pub struct Frame {
     pub scope: Scope,
     /// How far back counts of a window look.
     pub windows: Windows,
+    /// Whether the series of a shared GPU are repeated for those who share it.
+    pub virtual_gpus: bool,
 }
 
 /// What is read and shown. Immutable: a change is another one.
@@ -184,13 +186,17 @@ impl Selection {
     /// Whether anything is shown of processes, so that they have to be looked for.
     #[must_use]
     pub fn wants_processes(&self) -> bool {
+        self.tells_of_processes() || self.frame.virtual_gpus
+    }
+
+    fn tells_of_processes(&self) -> bool {
         !self.process.is_empty() || !self.illegal.is_empty() || !self.account.is_empty()
     }
 
     /// Whether anything is shown of containers: of what they use, hold or were given.
     #[must_use]
     pub fn tells_of_containers(&self) -> bool {
-        self.wants_processes() || !self.container.is_empty() || !self.allotted.is_empty()
+        self.tells_of_processes() || !self.container.is_empty() || !self.allotted.is_empty()
     }
 }
 

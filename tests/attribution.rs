@@ -10,13 +10,14 @@ use std::time::Duration;
 use nvml_exporter::attribute::family::Allocation;
 use nvml_exporter::attribute::holdings::{Holdings, Share};
 use nvml_exporter::attribute::owner::{Directory, Holder};
-use nvml_exporter::attribute::{Grain, Terms, attribute};
+use nvml_exporter::attribute::{DevicePods, Grain, Terms, attribute};
 use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
-use nvml_exporter::labels::{Dialect, Labels, Schema, Style};
+use nvml_exporter::labels::{Compat, Dialect, Labels, Schema, Style};
 use nvml_exporter::model::{
-    AllocateMode, ContainerId, Discard, Discards, EngineShares, Gpu, Listing, Missing, Moment,
-    Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Residue, Usage,
+    AllocateMode, Claim, ContainerId, Discard, Discards, EngineShares, Gpu, Listing, Missing,
+    Moment, Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Residue,
+    Usage,
 };
 use nvml_exporter::nvml::inventory::Driver;
 use nvml_exporter::nvml::raw::Handle;
@@ -85,6 +86,8 @@ fn share(pod: usize, container: usize) -> Share {
         mode: AllocateMode::Share,
         memory: Some(100.0),
         compute: 0.3,
+        replica: "".into(),
+        claim: None,
     }
 }
 
@@ -165,6 +168,8 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
 
 /// Everything but the sample.
 struct World {
+    dialect: Dialect,
+    device_pods: Option<DevicePods>,
     pods: Pods,
     holdings: Holdings,
     grain: Grain,
@@ -174,7 +179,14 @@ struct World {
 impl World {
     fn new(pods: Pods, shares: Vec<Share>) -> Self {
         let holdings = Holdings::new(shares, Vec::new(), false).as_of(NOW.mono, true);
-        Self { pods, holdings, grain: Grain::Process, host_pids: Some(true) }
+        Self {
+            dialect: Dialect::Ack,
+            device_pods: None,
+            pods,
+            holdings,
+            grain: Grain::Process,
+            host_pids: Some(true),
+        }
     }
 
     fn publish(&self, listing: Listing, used_mib: u64) -> Snapshot {
@@ -183,18 +195,18 @@ impl World {
 
     fn publish_answer(&self, listing: Result<Listing, Missing>, used_mib: u64) -> Snapshot {
         let schema = Schema {
-            dialect: Dialect::Ack,
+            dialect: self.dialect.clone(),
             hostname: "h".to_owned(),
             node_name: "node-1".to_owned(),
             extra: Vec::new(),
             style: Style::default(),
         };
-        let selection = Arc::new(Selection::of(&preset(&Dialect::Ack), Frame::default()));
+        let selection = Arc::new(Selection::of(&preset(&self.dialect), Frame::default()));
         let problems = BTreeMap::new();
         let terms = Terms {
             selection: &selection,
             schema: &schema,
-            device_pods: None,
+            device_pods: self.device_pods.as_ref(),
             jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
             grain: self.grain,
@@ -228,6 +240,28 @@ fn told(table: &[(Labels, Usage)]) -> Vec<(String, Usage)> {
 
 fn names(table: &[(Labels, Usage)]) -> Vec<String> {
     told(table).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn a_device_that_was_claimed_names_its_claim_if_asked() {
+    let claim = Claim { name: "llm".into(), namespace: "ns-0".into(), ..Claim::default() };
+    let claimed =
+        Share { mode: AllocateMode::Exclusive, claim: Some(Arc::new(claim)), ..share(0, 0) };
+    let mut world = World::new(pods(&[(1, false)]), vec![claimed]);
+    world.dialect = Dialect::DcgmExporter(vec![Compat::V4_8]);
+    let claims = |world: &World| {
+        let snapshot = world.publish(listing(Vec::new()), 0);
+        let labels = &snapshot.tables.devices[0].labels;
+        let of = |key: &str| labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| v.to_string());
+        [of("dra_claim_name"), of("dra_claim_namespace"), of("dra_mig_profile")]
+    };
+    let told = |text: &str| Some(text.to_owned());
+    world.device_pods = Some(DevicePods { claims: true, ..DevicePods::default() });
+    assert_eq!(claims(&world), [told("llm"), told("ns-0"), told("")]);
+    world.holdings = Holdings::default().as_of(NOW.mono, true);
+    assert_eq!(claims(&world), [told(""), told(""), told("")], "nobody's has them empty");
+    world.device_pods = Some(DevicePods::default());
+    assert_eq!(claims(&world), [None, None, None]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::owner::{Holder, Owner};
 use crate::labels::Labels;
-use crate::model::{Missing, ProcessId, Reading};
+use crate::model::{Missing, ProcessId, Reading, Usage};
 use crate::sample::ring::Watched;
 
 /// One cycle of a GPU, or of a MIG device, whose processes are listed.
@@ -36,8 +36,8 @@ pub struct ProcessActivity {
     pub id: ProcessId,
     /// Whose it is.
     pub owner: Owner,
-    /// Mean share of the SMs, percent.
-    pub sm: Reading,
+    /// What it uses.
+    pub usage: Usage,
     /// Labels of its series; none where it has no series of its own.
     pub labels: Option<Labels>,
 }
@@ -47,8 +47,8 @@ pub struct ProcessActivity {
 pub struct ContainerActivity {
     /// Which one.
     pub holder: Holder,
-    /// Mean share of the SMs, percent.
-    pub sm: Reading,
+    /// What it uses.
+    pub usage: Usage,
     /// Labels of its series.
     pub labels: Labels,
 }

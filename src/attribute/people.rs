@@ -119,8 +119,7 @@ impl<'a> People<'a> {
                 }
             }
         };
-        let sm = process.usage.utilization.map(|shares| shares.sm);
-        self.did.push(ProcessActivity { id: process.id, owner, sm, labels });
+        self.did.push(ProcessActivity { id: process.id, owner, usage: process.usage, labels });
     }
 
     fn unresolved(&mut self, unresolved: Unresolved) {
@@ -168,10 +167,7 @@ impl<'a> People<'a> {
         if !self.sees_everybody() {
             return;
         }
-        let idle = Usage {
-            memory: Ok(0),
-            utilization: self.part.utilization.map(|_| EngineShares::default()),
-        };
+        let idle = self.idle();
         let face = match self.terms.grain {
             Grain::Process => Face { pid: "0", ..Face::default() },
             Grain::Container => Face::default(),
@@ -201,6 +197,29 @@ impl<'a> People<'a> {
         let labels = self.terms.schema.subject(self.gpu, mig, &subject, self.texts);
         table.push((Arc::clone(&labels), usage));
         labels
+    }
+
+    /// What somebody uses who is not listed.
+    fn idle(&self) -> Usage {
+        let utilization = self.part.utilization.map(|_| EngineShares::default());
+        Usage { memory: Ok(0), utilization }
+    }
+
+    /// What a container uses of the part, unless somebody is there of whom it is not known whose they are.
+    pub(super) fn all_of(&self, holder: &Holder) -> Usage {
+        if self.sees_everybody() { self.usage(holder) } else { PENDING }
+    }
+
+    /// What those use of the part who are known to be a container's.
+    fn usage(&self, holder: &Holder) -> Usage {
+        let own = |process: &&ProcessActivity| match &process.owner {
+            Owner::Container(owner) => owner.is(holder),
+            Owner::Host | Owner::Stray | Owner::Unknown(_) => false,
+        };
+        let own = self.did.iter().filter(own).map(|process| process.usage);
+        let residue = self.busy.iter().any(|busy| busy.is(holder));
+        let certain = self.sees_everybody() && !residue;
+        own.reduce(Usage::with).unwrap_or_else(|| if certain { self.idle() } else { PENDING })
     }
 
     /// Whether nobody can be on the part but those who are told of.
@@ -239,21 +258,9 @@ impl<'a> People<'a> {
     fn container(&self, holder: &Holder, mode: AllocateMode) -> ContainerActivity {
         let subject = Subject { mode, holder: Some(holder.names()), face: None };
         let mig = self.part.mig.as_deref();
-        let own = |process: &&ProcessActivity| match &process.owner {
-            Owner::Container(owner) => owner.is(holder),
-            Owner::Host | Owner::Stray | Owner::Unknown(_) => false,
-        };
-        let mut own = self.did.iter().filter(own).map(|process| process.sm).peekable();
-        let sm = if own.peek().is_some() {
-            own.sum()
-        } else if self.sees_everybody() && !self.busy.iter().any(|busy| busy.is(holder)) {
-            self.part.utilization.map(|_| 0.0)
-        } else {
-            Err(Missing::Pending)
-        };
         ContainerActivity {
             holder: self.busy.iter().find(|busy| busy.is(holder)).unwrap_or(holder).clone(),
-            sm,
+            usage: self.usage(holder),
             labels: self.terms.schema.subject(self.gpu, mig, &subject, self.texts),
         }
     }
@@ -278,6 +285,8 @@ impl<'a> People<'a> {
         }
     }
 }
+
+const PENDING: Usage = Usage { memory: Err(Missing::Pending), utilization: Err(Missing::Pending) };
 
 impl From<Family> for Kinship {
     fn from(family: Family) -> Self {
