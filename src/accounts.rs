@@ -61,12 +61,12 @@ impl Accounts {
             device.book(cycle);
             for (family, shown) in selection.account.families().iter().enumerate() {
                 let told = device.told(shown.metric.source, cycle, now);
-                let numbers = told.into_iter().map(|(labels, value)| (Arc::clone(labels), value));
-                series.extend(numbers.map(|(labels, value)| Series {
+                let number = |(labels, value): (&Labels, f64)| Series {
                     family,
-                    labels,
+                    labels: labels.clone(),
                     reading: Ok(value),
-                }));
+                };
+                series.extend(told.into_iter().map(number));
             }
         }
         self.0.retain(|_, device| now.saturating_sub(device.at) <= ACCOUNTS_KEPT);
@@ -236,7 +236,6 @@ mod tests {
     use super::*;
     use crate::attribute::activity::{ContainerActivity, ProcessActivity};
     use crate::attribute::owner::Unresolved;
-    use crate::labels::label_set;
     use crate::model::{EngineShares, Missing, PodRef, Usage};
     use crate::sample::ring::Watched;
     use crate::selection::{Frame, Request};
@@ -255,7 +254,7 @@ mod tests {
     }
 
     fn named(name: &str) -> Labels {
-        label_set([("name", name)].into_iter())
+        Labels::of([("name", name)].into_iter())
     }
 
     fn process(pid: u32, owner: Owner, sm: Reading) -> ProcessActivity {
@@ -306,7 +305,8 @@ mod tests {
         let series = accounts.book(&selection, std::slice::from_ref(cycle), cycle.at);
         let told = series.into_iter().map(|series| {
             let row = selection.account.families()[series.family].metric.name;
-            (row, series.labels[0].1.to_string(), series.reading.unwrap_or(f64::NAN))
+            let name = series.labels.value("name").unwrap_or_default();
+            (row, name, series.reading.unwrap_or(f64::NAN))
         });
         Told(told.collect())
     }

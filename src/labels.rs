@@ -1,12 +1,12 @@
 //! One label schema per scope and dialect.
 
+mod set;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub use self::set::Labels;
 use crate::model::{AllocateMode, Claim, Gpu, MigDevice};
-
-/// The longest label value that the managed Prometheus keeps, in bytes.
-const VALUE_MAX: usize = 256;
 
 /// Names that a scrape job gives to its targets; ours would be renamed `exported_*`.
 pub const RESERVED: [&str; 7] =
@@ -81,9 +81,6 @@ pub struct About<'a> {
     /// What tells this series from others of the device.
     pub more: &'a [(&'a str, &'a str)],
 }
-
-/// A label set, in the order of the page. Values are clean, see [`clean`].
-pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
 
 /// What all label sets of this exporter have in common.
 #[derive(Clone, Debug)]
@@ -338,7 +335,7 @@ impl Schema {
 
     fn finish<'a>(&'a self, own: Vec<(&'a str, &'a str)>) -> Labels {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        label_set(own.into_iter().chain(extra))
+        Labels::of(own.into_iter().chain(extra))
     }
 }
 
@@ -361,11 +358,6 @@ fn host_keys<'a>(compat: &[Compat]) -> impl Iterator<Item = &'a str> + use<'a> {
     old.then_some("Hostname").into_iter().chain(new.then_some("hostname"))
 }
 
-/// A label set of these pairs, with clean values.
-pub fn label_set<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
-    pairs.map(|(key, value)| (key.into(), clean(value).into())).collect()
-}
-
 /// Which GPU instance, as dcgm-exporter names it.
 fn instance(mig: Option<&MigDevice>) -> Vec<(&'static str, String)> {
     mig.map_or_else(Vec::new, |mig| {
@@ -383,25 +375,10 @@ fn device_file(gpu: &Gpu) -> String {
     gpu.minor.map(|minor| format!("nvidia{minor}")).unwrap_or_default()
 }
 
-/// `value` with control characters replaced, cut to [`VALUE_MAX`] bytes between two characters.
-#[must_use]
-pub fn clean(value: &str) -> String {
-    let mut clean = String::with_capacity(value.len().min(VALUE_MAX));
-    for c in value.chars() {
-        let c = if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        if clean.len() + c.len_utf8() > VALUE_MAX {
-            break;
-        }
-        clean.push(c);
-    }
-    clean
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::NO_CLAIM;
-    use proptest::prelude::*;
 
     const DCGM: [Compat; 1] = [Compat::V4_8];
 
@@ -453,7 +430,7 @@ mod tests {
     };
 
     fn keys(labels: &Labels) -> Vec<&str> {
-        labels.iter().map(|(key, _)| &**key).collect()
+        labels.pairs().into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]
@@ -486,7 +463,7 @@ mod tests {
                     let foreign = keys(&labels).into_iter().find(|key| !schema.owns(key));
                     assert_eq!(
                         foreign,
-                        (dialect != Dialect::Ack && labels.len() == 1).then_some("NodeName")
+                        (dialect != Dialect::Ack && keys(&labels).len() == 1).then_some("NodeName")
                     );
                 }
             }
@@ -496,9 +473,7 @@ mod tests {
     #[test]
     fn device_labels_name_the_device_file_by_its_minor_number() {
         let labels = schema(Dialect::Ack).device(&gpu(), None, &NOTHING);
-        let value = |key: &str| {
-            labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| v.to_string()).unwrap()
-        };
+        let value = |key: &str| labels.value(key).unwrap();
         assert_eq!((value("gpu"), value("device")), ("3".to_owned(), "nvidia5".to_owned()));
     }
 
@@ -532,7 +507,7 @@ mod tests {
              container_name pod_namespace pod_name pod_uid err_code pool"
         );
         let set = styled.device(&gpu(), None, &NOTHING);
-        assert!(set.iter().any(|(key, value)| &**key == "modelName" && &**value == "NVIDIA-L20"));
+        assert_eq!(set.value("modelName").as_deref(), Some("NVIDIA-L20"));
     }
 
     #[test]
@@ -557,7 +532,8 @@ mod tests {
         let schema = schema(Dialect::Ack);
         let labels = |subject| schema.subject(&gpu(), None, &subject, &[]);
         let text = |labels: Labels| {
-            labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+            let pairs = labels.pairs().into_iter().map(|(k, v)| format!("{k}={v}"));
+            pairs.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
             text(labels(WORKER)),
@@ -568,17 +544,5 @@ mod tests {
         let container = Subject { face: None, ..WORKER };
         assert!(!text(labels(container)).contains("Process"));
         assert!(text(labels(Subject::default())).contains("AllocateMode=none ContainerName= "));
-    }
-
-    proptest! {
-        #[test]
-        fn a_clean_value_is_short_printable_and_a_prefix(value in any::<String>()) {
-            let cleaned = clean(&value);
-            prop_assert!(cleaned.len() <= VALUE_MAX);
-            prop_assert!(!cleaned.contains(char::is_control));
-            for (a, b) in cleaned.chars().zip(value.chars()) {
-                prop_assert!(a == b || (a == char::REPLACEMENT_CHARACTER && b.is_control()));
-            }
-        }
     }
 }

@@ -224,8 +224,8 @@ fn listing(processes: Vec<ProcessSample>) -> Listing {
     Listing { processes, residues: Vec::new() }
 }
 
-fn label<'a>(labels: &'a Labels, key: &str) -> &'a str {
-    labels.iter().find(|(k, _)| &**k == key).map(|(_, value)| &**value).unwrap()
+fn label(labels: &Labels, key: &str) -> String {
+    labels.value(key).unwrap()
 }
 
 /// `pod/container pid` of each series of a table, with what it uses.
@@ -252,8 +252,7 @@ fn a_device_that_was_claimed_names_its_claim_if_asked() {
     let claims = |world: &World| {
         let snapshot = world.publish(listing(Vec::new()), 0);
         let labels = &snapshot.tables.devices[0].labels;
-        let of = |key: &str| labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| v.to_string());
-        [of("dra_claim_name"), of("dra_claim_namespace"), of("dra_mig_profile")]
+        ["dra_claim_name", "dra_claim_namespace", "dra_mig_profile"].map(|key| labels.value(key))
     };
     let told = |text: &str| Some(text.to_owned());
     world.device_pods = Some(DevicePods { claims: true, ..DevicePods::default() });
@@ -424,14 +423,14 @@ proptest! {
         // Nobody is told twice, and nobody in two families.
         let mut seen = BTreeSet::new();
         for (labels, _) in processes.iter().chain(illegal) {
-            let key: Vec<_> = labels.iter().map(|(_, value)| value.to_string()).collect();
+            let key: Vec<_> = labels.pairs().into_iter().map(|(_, value)| value).collect();
             prop_assert!(seen.insert(key), "{labels:?} stands twice");
         }
-        let pids: Vec<&str> = processes
+        let pids: Vec<String> = processes
             .iter()
             .chain(illegal)
             .map(|(labels, _)| label(labels, "ProcessId"))
-            .filter(|pid| !matches!(*pid, "" | "0"))
+            .filter(|pid| !matches!(pid.as_str(), "" | "0"))
             .collect();
         prop_assert_eq!(pids.iter().collect::<BTreeSet<_>>().len(), pids.len());
 

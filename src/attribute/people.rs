@@ -195,7 +195,7 @@ impl<'a> People<'a> {
         let subject = Subject { mode, holder: holder.map(Holder::names), face: Some(face) };
         let mig = self.part.mig.as_deref();
         let labels = self.terms.schema.subject(self.gpu, mig, &subject, self.texts);
-        table.push((Arc::clone(&labels), usage));
+        table.push((labels.clone(), usage));
         labels
     }
 
