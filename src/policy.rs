@@ -152,6 +152,8 @@ pub fn is_mps_server(comm: &str) -> bool {
 pub enum Tier {
     /// Every cycle.
     Cycle,
+    /// Every cycle while a video engine works, else at most every [`SLOW_TIER`].
+    Video,
     /// At most every [`SLOW_TIER`].
     Slow,
 }
@@ -161,7 +163,7 @@ impl Tier {
     #[must_use]
     pub fn due(self, last: Option<Duration>, now: Duration) -> bool {
         match (self, last) {
-            (Self::Cycle, _) | (_, None) => true,
+            (Self::Cycle | Self::Video, _) | (_, None) => true,
             (Self::Slow, Some(last)) => now.saturating_sub(last) >= SLOW_TIER,
         }
     }
@@ -171,7 +173,7 @@ impl Tier {
     pub fn max_age(self, max_age: Duration) -> Duration {
         match self {
             Self::Cycle => max_age,
-            Self::Slow => max_age.max(2 * SLOW_TIER),
+            Self::Video | Self::Slow => max_age.max(2 * SLOW_TIER),
         }
     }
 }

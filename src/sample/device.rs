@@ -196,6 +196,7 @@ impl DeviceReader {
         }
         self.gpu_ring.follow(selection.wants_extent());
         self.read_gpu_ring(handle, now);
+        self.cells.video_idle(self.ring.video_idle());
         let fields = self.fields(selection, now.mono);
         let ids = self.gpm_metrics(selection);
         let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);

@@ -108,6 +108,13 @@ impl RingCursor {
         self.failed = Some(missing);
     }
 
+    /// Whether the window so far is known, and nobody has used a video engine in it.
+    #[must_use]
+    pub fn video_idle(&self) -> bool {
+        let idle = |busy: &Busy| matches!(busy, [_, _, 0, 0]);
+        self.failed.is_none() && self.window.covered_us > 0 && self.window.busy.values().all(idle)
+    }
+
     /// Closes the window and begins the next one.
     ///
     /// # Errors
@@ -203,6 +210,21 @@ mod tests {
         assert!((sm(&window, 1) - 25.0).abs() < 1e-9, "one of four seconds");
         assert!((sm(&window, 2) - 30.0).abs() < 1e-9);
         assert_eq!(window.shares(3), EngineShares::default(), "no row: idle");
+    }
+
+    #[test]
+    fn video_engines_are_idle_only_where_that_is_known() {
+        let mut ring = RingCursor::default();
+        let mut discards = Discards::default();
+        assert!(!ring.video_idle());
+        ring.absorb(&[], at(0), &mut discards);
+        assert!(!ring.video_idle(), "the first read only sets the cursor");
+        let _first = ring.close();
+        let row = |stamp_us, percent| UtilizationRow { pid: 7, stamp_us, percent };
+        ring.absorb(&[row(START + 900_000, [50, 10, 0, 0])], at(1_000_000), &mut discards);
+        assert!(ring.video_idle());
+        ring.absorb(&[row(START + 1_900_000, [50, 10, 0, 3])], at(2_000_000), &mut discards);
+        assert!(!ring.video_idle());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod calls;
 mod clients;
 mod cluster;
 mod command;

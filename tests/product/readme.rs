@@ -69,6 +69,7 @@ fn numbered(name: &str) -> (&str, Option<u32>, &str) {
 fn row<Source>(table: &mut String, scope: &str, name: &str, metric: &Metric<Source>) {
     let every = match metric.tier {
         Tier::Cycle => "cycle".to_owned(),
+        Tier::Video => format!("cycle while video engines work, else {} s", SLOW_TIER.as_secs()),
         Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
     };
     let Metric { kind, unit, symbol, help, absent, .. } = metric;
