@@ -323,6 +323,7 @@ impl Args {
             scope,
             windows,
             device_pods,
+            virtual_gpus,
             job_directory,
             fake_gpus,
             log_format,
@@ -359,6 +360,7 @@ impl Args {
             frame: Frame {
                 scope: scope.unwrap_or_else(|| default_scope(&schema.dialect)),
                 windows,
+                virtual_gpus,
             },
             device_pods,
             job_directory,

@@ -1,6 +1,7 @@
 //! Sample and cluster → Snapshot: labels everything, says whose it is, and withholds what is too old
 //! or too doubtful to be told.
 
+pub mod activity;
 pub mod conservation;
 pub mod family;
 pub mod fresh;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::activity::Activity;
 use self::device::{Befallen, Devices};
 use self::family::Allocation;
 use self::fresh::Fresh;
@@ -62,6 +64,8 @@ pub struct DevicePods {
     pub uid: bool,
     /// Those of the pod's labels, too.
     pub labels: Option<Allowlist>,
+    /// The claim that it was given by, too.
+    pub claims: bool,
 }
 
 /// What one series of a process family is about.
@@ -74,9 +78,9 @@ pub enum Grain {
     Container,
 }
 
-/// Turns what was read into what is published.
+/// Turns what was read into what is published, and into what is reckoned up.
 #[must_use]
-pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
+pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>) {
     let driver = match &sample.driver {
         DriverState::Up(driver) => driver.clone(),
         DriverState::Down { .. } => Driver::default(),
@@ -98,7 +102,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
             }
         }
     }
-    Snapshot {
+    let snapshot = Snapshot {
         at: sample.at,
         selection: Arc::clone(terms.selection),
         nodes: match terms.schema.dialect {
@@ -125,7 +129,8 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> Snapshot {
             problems: terms.problems.clone(),
             refusals: Vec::new(),
         },
-    }
+    };
+    (snapshot, devices.activity)
 }
 
 fn node(sample: &Sample, terms: &Terms<'_>) -> NodeSample {

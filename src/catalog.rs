@@ -15,6 +15,7 @@ pub mod preset;
 pub mod unanswered;
 pub mod xid;
 
+mod accounts;
 mod board;
 mod errors;
 mod events;
@@ -23,6 +24,8 @@ mod links;
 mod profiling;
 
 use std::time::Duration;
+
+pub use accounts::ACCOUNT;
 
 use crate::model::{
     Allotted, ClockCounts, Gpu, Grant, LinkStates, Missing, NodeSample, Reading, Usage, Vitals,
@@ -131,6 +134,45 @@ impl From<Reading> for EventSample {
     }
 }
 
+/// What the series of a shared GPU tell of one of those who share it, where they are repeated for each:
+/// of some rows what it uses itself, in the unit of the row.
+#[must_use]
+pub fn own_use(row: &str) -> Option<ProcessSource> {
+    match row {
+        "DCGM_FI_DEV_GPU_UTIL" => Some(|usage| Ok(usage.utilization?.sm)),
+        "DCGM_FI_DEV_MEM_COPY_UTIL" => Some(|usage| Ok(usage.utilization?.memory)),
+        "DCGM_FI_DEV_ENC_UTIL" => Some(|usage| Ok(usage.utilization?.encoder)),
+        "DCGM_FI_DEV_DEC_UTIL" => Some(|usage| Ok(usage.utilization?.decoder)),
+        "DCGM_FI_DEV_FB_USED" => Some(|usage| usage.memory.map(mebibytes)),
+        _ => None,
+    }
+}
+
+/// What is reckoned up over many cycles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// SM time of a process.
+    ProcessSmTime,
+    /// SM time of a container.
+    ContainerSmTime,
+    /// Time for which a container did not use what it holds.
+    ContainerIdleTime,
+    /// Time since a container used what it holds.
+    ContainerLastActive,
+    /// A container's part of a GPU's energy.
+    ContainerEnergy,
+    /// A GPU's energy by who used it.
+    Energy,
+}
+
+impl Account {
+    /// Whether it is a part of a GPU's energy.
+    #[must_use]
+    pub fn is_energy(self) -> bool {
+        matches!(self, Self::ContainerEnergy | Self::Energy)
+    }
+}
+
 /// How a text that labels every series of a GPU is known.
 #[derive(Debug)]
 pub enum TextSource {
@@ -154,6 +196,7 @@ pub const DEVICE: &[Metric<DeviceSource>] = &joined::<{ DEVICES }>(&[
     &GPU,
     &board::ROWS,
     &board::BASE_UNITS,
+    &accounts::EXTENT,
     &errors::ROWS,
     &errors::CORRECTED_VOLATILE,
     &errors::CORRECTED_AGGREGATE,
@@ -172,7 +215,7 @@ pub const DEVICE: &[Metric<DeviceSource>] = &joined::<{ DEVICES }>(&[
     &profiling::SENT,
     &profiling::RECEIVED,
 ]);
-const DEVICES: usize = GPU.len() + 35 + 5 + 16 + 4 * 8 + 12 + 5 * 18 + 8 + 8 + 8 + 2 + 2 * 18;
+const DEVICES: usize = GPU.len() + 35 + 5 + 3 + 16 + 4 * 8 + 12 + 5 * 18 + 8 + 8 + 8 + 2 + 2 * 18;
 
 /// Rows of what MIG divides: one series per GPU, or one per GPU instance while MIG is on. The GPU as
 /// a whole then has none: beside its instances it would double every sum.
@@ -187,7 +230,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         kind: Gauge,
         unit: "MHz",
         symbol: "nvmlDeviceGetClockInfo",
-        tier: Cycle,
+        tier: Slow,
         source: Read(|p| p.sm_clock()),
         help: "SM clock frequency (in MHz).",
         absent: "",
@@ -197,7 +240,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         kind: Gauge,
         unit: "MHz",
         symbol: "nvmlDeviceGetClockInfo",
-        tier: Cycle,
+        tier: Slow,
         source: Read(|p| p.memory_clock()),
         help: "Memory clock frequency (in MHz).",
         absent: "",
@@ -307,7 +350,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         kind: Gauge,
         unit: "%",
         symbol: "nvmlDeviceGetEncoderUtilization",
-        tier: Cycle,
+        tier: Tier::Video,
         source: Read(|p| p.encoder_utilization()),
         help: "Video encoder utilization (in %).",
         absent: "while MIG is on",
@@ -317,7 +360,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         kind: Gauge,
         unit: "%",
         symbol: "nvmlDeviceGetDecoderUtilization",
-        tier: Cycle,
+        tier: Tier::Video,
         source: Read(|p| p.decoder_utilization()),
         help: "Video decoder utilization (in %).",
         absent: "while MIG is on",
@@ -706,6 +749,8 @@ pub const EVENT: &[Metric<EventSource>] = &[
 pub const HEALTH: &str = "DCGM_EXP_GPU_HEALTH_STATUS";
 
 const NO_XIDS: &str = "where the driver tells of no XIDs (WSL, some vGPU guests)";
+/// The call behind the extent of utilization.
+pub const SAMPLES_SYMBOL: &str = "nvmlDeviceGetSamples";
 /// The call behind counts of reasons for lower clocks.
 pub const CLOCK_EVENT_SYMBOL: &str = "nvmlDeviceGetCurrentClocksEventReasons";
 /// The call behind what is told of pairs of GPUs.
@@ -1060,7 +1105,8 @@ pub fn rows() -> impl Iterator<Item = Row> {
         slice.iter().map(|m| Row { name: m.name, kind: m.kind, help: m.help, is_text: false })
     }
     let devices = of(NODE).chain(of(DEVICE)).chain(of(EVENT)).chain(of(INSTANCE));
-    let people = of(ALLOTTED).chain(of(CONTAINER)).chain(of(PROCESS)).chain(of(ILLEGAL));
+    let people =
+        of(ALLOTTED).chain(of(CONTAINER)).chain(of(PROCESS)).chain(of(ILLEGAL)).chain(of(ACCOUNT));
     devices.chain(people).chain(of(TEXT).map(|row| Row { is_text: true, ..row }))
 }
 

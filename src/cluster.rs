@@ -335,6 +335,8 @@ fn holdings(found: Allocations) -> Holdings {
         mode: share.mode,
         memory: share.memory,
         compute: share.compute,
+        replica: share.replica.map(|n| n.to_string()).unwrap_or_default().into(),
+        claim: share.claim,
     });
     let doubtful = found.doubtful.into_iter().collect();
     Holdings::new(shares, doubtful, found.doubtful_node)

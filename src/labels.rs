@@ -1,12 +1,12 @@
 //! One label schema per scope and dialect.
 
+mod set;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::model::{AllocateMode, Gpu, MigDevice};
-
-/// The longest label value that the managed Prometheus keeps, in bytes.
-const VALUE_MAX: usize = 256;
+pub use self::set::Labels;
+use crate::model::{AllocateMode, Claim, Gpu, MigDevice};
 
 /// Names that a scrape job gives to its targets; ours would be renamed `exported_*`.
 pub const RESERVED: [&str; 7] =
@@ -65,6 +65,10 @@ pub struct Held<'a> {
     pub container: &'a str,
     /// The pod's UID, where it is asked for.
     pub uid: Option<&'a str>,
+    /// The claim that the device was given by, where that is asked for.
+    pub claim: Option<&'a Claim>,
+    /// Which replica of the device, where that is asked for.
+    pub replica: Option<&'a str>,
 }
 
 /// What is told of a device beside what it is.
@@ -77,9 +81,6 @@ pub struct About<'a> {
     /// What tells this series from others of the device.
     pub more: &'a [(&'a str, &'a str)],
 }
-
-/// A label set, in the order of the page. Values are clean, see [`clean`].
-pub type Labels = Arc<[(Arc<str>, Arc<str>)]>;
 
 /// What all label sets of this exporter have in common.
 #[derive(Clone, Debug)]
@@ -146,7 +147,7 @@ impl Schema {
         let (facts, compute) = (self.facts(gpu, mig), compute_instance(mig));
         let compute = compute.iter().map(|(key, value)| (*key, value.as_str()));
         let (namespace, pod, container) = subject.holder.unwrap_or_default();
-        let held = Held { namespace, pod, container, uid: None };
+        let held = Held { namespace, pod, container, ..Held::default() };
         let mut labels = Vec::with_capacity(16);
         match &self.dialect {
             Dialect::Ack => {
@@ -256,9 +257,13 @@ impl Schema {
     fn of_holder<'a>(&self, held: &Held<'a>) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let [container, namespace, pod]: [&'a str; 3] = self.holder_keys();
         let uid = held.uid.map(|uid| ("pod_uid", uid));
-        [(container, held.container), (namespace, held.namespace), (pod, held.pod)]
+        let replica = held.replica.map(|replica| ("vgpu", replica));
+        [(container, held.container)]
             .into_iter()
+            .chain(held.claim.into_iter().flat_map(of_claim))
+            .chain([(namespace, held.namespace), (pod, held.pod)])
             .chain(uid)
+            .chain(replica)
     }
 
     fn holder_keys(&self) -> [&'static str; 3] {
@@ -319,6 +324,7 @@ impl Schema {
             "vgpu",
         ];
         key.starts_with("DCGM_FI_")
+            || key.starts_with("dra_")
             || match self.dialect {
                 Dialect::Ack => ACK.contains(&key),
                 Dialect::DcgmExporter(_) => {
@@ -329,8 +335,20 @@ impl Schema {
 
     fn finish<'a>(&'a self, own: Vec<(&'a str, &'a str)>) -> Labels {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        label_set(own.into_iter().chain(extra))
+        Labels::of(own.into_iter().chain(extra))
     }
+}
+
+fn of_claim(claim: &Claim) -> [(&str, &str); 7] {
+    [
+        ("dra_claim_name", &claim.name),
+        ("dra_claim_namespace", &claim.namespace),
+        ("dra_device_name", &claim.device),
+        ("dra_driver_name", &claim.driver),
+        ("dra_mig_device_uuid", &claim.mig_uuid),
+        ("dra_mig_profile", &claim.mig_profile),
+        ("dra_pool_name", &claim.pool),
+    ]
 }
 
 /// The keys of the host's name, of all versions at once.
@@ -338,11 +356,6 @@ fn host_keys<'a>(compat: &[Compat]) -> impl Iterator<Item = &'a str> + use<'a> {
     let old = compat.contains(&Compat::V4_8);
     let new = compat.iter().any(|compat| *compat != Compat::V4_8);
     old.then_some("Hostname").into_iter().chain(new.then_some("hostname"))
-}
-
-/// A label set of these pairs, with clean values.
-pub fn label_set<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Labels {
-    pairs.map(|(key, value)| (key.into(), clean(value).into())).collect()
 }
 
 /// Which GPU instance, as dcgm-exporter names it.
@@ -362,24 +375,10 @@ fn device_file(gpu: &Gpu) -> String {
     gpu.minor.map(|minor| format!("nvidia{minor}")).unwrap_or_default()
 }
 
-/// `value` with control characters replaced, cut to [`VALUE_MAX`] bytes between two characters.
-#[must_use]
-pub fn clean(value: &str) -> String {
-    let mut clean = String::with_capacity(value.len().min(VALUE_MAX));
-    for c in value.chars() {
-        let c = if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        if clean.len() + c.len_utf8() > VALUE_MAX {
-            break;
-        }
-        clean.push(c);
-    }
-    clean
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use crate::model::NO_CLAIM;
 
     const DCGM: [Compat; 1] = [Compat::V4_8];
 
@@ -431,7 +430,7 @@ mod tests {
     };
 
     fn keys(labels: &Labels) -> Vec<&str> {
-        labels.iter().map(|(key, _)| &**key).collect()
+        labels.pairs().into_iter().map(|(key, _)| key).collect()
     }
 
     #[test]
@@ -464,7 +463,7 @@ mod tests {
                     let foreign = keys(&labels).into_iter().find(|key| !schema.owns(key));
                     assert_eq!(
                         foreign,
-                        (dialect != Dialect::Ack && labels.len() == 1).then_some("NodeName")
+                        (dialect != Dialect::Ack && keys(&labels).len() == 1).then_some("NodeName")
                     );
                 }
             }
@@ -474,15 +473,14 @@ mod tests {
     #[test]
     fn device_labels_name_the_device_file_by_its_minor_number() {
         let labels = schema(Dialect::Ack).device(&gpu(), None, &NOTHING);
-        let value = |key: &str| {
-            labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| v.to_string()).unwrap()
-        };
+        let value = |key: &str| labels.value(key).unwrap();
         assert_eq!((value("gpu"), value("device")), ("3".to_owned(), "nvidia5".to_owned()));
     }
 
     #[test]
     fn dcgm_exporters_order_and_names_are_kept_through_its_versions() {
-        let held = Held { namespace: "a", pod: "p", container: "c", uid: Some("u") };
+        let held =
+            Held { namespace: "a", pod: "p", container: "c", uid: Some("u"), ..Held::default() };
         let more = [("err_code", "79")];
         let labels = |schema: &Schema| {
             let about = About { texts: &texts(), held: Some(held), more: &more };
@@ -491,6 +489,13 @@ mod tests {
         let old = "gpu UUID pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID Hostname \
                    DCGM_FI_DRIVER_VERSION container namespace pod pod_uid err_code pool";
         assert_eq!(labels(&dcgm(&DCGM)), old);
+        let claimed = Held { claim: Some(&NO_CLAIM), replica: Some("1"), ..held };
+        let about = About { texts: &texts(), held: Some(claimed), more: &more };
+        let keys = keys(&dcgm(&DCGM).device(&gpu(), Some(&mig()), &about)).join(" ");
+        assert!(keys.ends_with(
+            "container dra_claim_name dra_claim_namespace dra_device_name dra_driver_name \
+             dra_mig_device_uuid dra_mig_profile dra_pool_name namespace pod pod_uid vgpu err_code pool"
+        ));
         assert_eq!(labels(&dcgm(&[Compat::V4_8_4])), old.replace("Hostname", "hostname"));
         let both = old.replace("Hostname", "Hostname hostname");
         assert_eq!(labels(&dcgm(&[Compat::V4_8, Compat::V4_9])), both);
@@ -502,7 +507,7 @@ mod tests {
              container_name pod_namespace pod_name pod_uid err_code pool"
         );
         let set = styled.device(&gpu(), None, &NOTHING);
-        assert!(set.iter().any(|(key, value)| &**key == "modelName" && &**value == "NVIDIA-L20"));
+        assert_eq!(set.value("modelName").as_deref(), Some("NVIDIA-L20"));
     }
 
     #[test]
@@ -527,7 +532,8 @@ mod tests {
         let schema = schema(Dialect::Ack);
         let labels = |subject| schema.subject(&gpu(), None, &subject, &[]);
         let text = |labels: Labels| {
-            labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+            let pairs = labels.pairs().into_iter().map(|(k, v)| format!("{k}={v}"));
+            pairs.collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
             text(labels(WORKER)),
@@ -538,17 +544,5 @@ mod tests {
         let container = Subject { face: None, ..WORKER };
         assert!(!text(labels(container)).contains("Process"));
         assert!(text(labels(Subject::default())).contains("AllocateMode=none ContainerName= "));
-    }
-
-    proptest! {
-        #[test]
-        fn a_clean_value_is_short_printable_and_a_prefix(value in any::<String>()) {
-            let cleaned = clean(&value);
-            prop_assert!(cleaned.len() <= VALUE_MAX);
-            prop_assert!(!cleaned.contains(char::is_control));
-            for (a, b) in cleaned.chars().zip(value.chars()) {
-                prop_assert!(a == b || (a == char::REPLACEMENT_CHARACTER && b.is_control()));
-            }
-        }
     }
 }

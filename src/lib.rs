@@ -6,6 +6,7 @@
 //! table, [`catalog`], names every series. [`run`] puts the threads and tasks together, and
 //! [`clock`] is the only module that reads a clock.
 
+pub mod accounts;
 pub mod args;
 pub mod attribute;
 pub mod catalog;

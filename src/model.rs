@@ -1,5 +1,6 @@
 //! The nouns that every other module speaks of.
 
+mod claim;
 mod placement;
 mod record;
 mod vitals;
@@ -8,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use claim::{Claim, NO_CLAIM};
 pub use placement::{ContainerId, Placement, PodPath, PodUid};
 pub use record::{CLOCK_EVENTS, ClockCounts, ClockRecord, Windows, XidRecord};
 pub use vitals::{Counts, LinkStates, Signs, Vitals, VitalsRecord};
@@ -194,6 +196,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Mean share of the SMs, percent.
+    ///
+    /// # Errors
+    /// It is not known.
+    pub fn sm(&self) -> Reading {
+        self.utilization.map(|shares| shares.sm)
+    }
+
     /// What both use together, at most all of each engine. What is not known of one is not known
     /// of both.
     #[must_use]

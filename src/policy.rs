@@ -11,6 +11,8 @@ pub const SLOW_TIER: Duration = Duration::from_secs(10);
 /// The driver's utilization ring is read at least this often. The shortest known ring holds 72
 /// samples of 1/6 s, which is 12 s.
 pub const RING_READ_EVERY: Duration = Duration::from_secs(5);
+/// What is read after a longer time than this has a hole: the ring is no longer.
+pub const RING_SPAN: Duration = Duration::from_secs(12);
 /// A sample shows up in the ring at most this long after it was taken (the firmware hands them
 /// over once a second), so an idle ring's cursor stays this far behind the clock.
 pub const RING_LATENCY: Duration = Duration::from_secs(1);
@@ -158,6 +160,8 @@ pub fn is_mps_server(comm: &str) -> bool {
 pub enum Tier {
     /// Every cycle.
     Cycle,
+    /// Every cycle while a video engine works, else at most every [`SLOW_TIER`].
+    Video,
     /// At most every [`SLOW_TIER`].
     Slow,
 }
@@ -167,7 +171,7 @@ impl Tier {
     #[must_use]
     pub fn due(self, last: Option<Duration>, now: Duration) -> bool {
         match (self, last) {
-            (Self::Cycle, _) | (_, None) => true,
+            (Self::Cycle | Self::Video, _) | (_, None) => true,
             (Self::Slow, Some(last)) => now.saturating_sub(last) >= SLOW_TIER,
         }
     }
@@ -177,7 +181,7 @@ impl Tier {
     pub fn max_age(self, max_age: Duration) -> Duration {
         match self {
             Self::Cycle => max_age,
-            Self::Slow => max_age.max(2 * SLOW_TIER),
+            Self::Video | Self::Slow => max_age.max(2 * SLOW_TIER),
         }
     }
 }

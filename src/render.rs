@@ -17,10 +17,10 @@ use prometheus_client::registry::Registry;
 
 use crate::catalog::Kind;
 use crate::catalog::own::OWN;
-use crate::labels::{Labels, label_set};
+use crate::labels::Labels;
 use crate::model::Reading;
 use crate::selection::Chosen;
-use crate::snapshot::{Entity, EventSeries, Snapshot};
+use crate::snapshot::{Entity, Series, Snapshot};
 use crate::telemetry;
 
 /// Which families a page has.
@@ -73,12 +73,13 @@ fn gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result
     let (chosen, tables) = (&*snapshot.selection, &snapshot.tables);
     table(encoder, &chosen.node, &snapshot.nodes)?;
     table(encoder, &chosen.device, &tables.devices)?;
-    events(encoder, &chosen.event, &tables.events)?;
+    scattered(encoder, &chosen.event, &tables.events)?;
     table(encoder, &chosen.instance, &tables.instances)?;
     derived(encoder, &chosen.allotted, &tables.allocated)?;
     derived(encoder, &chosen.container, &tables.containers)?;
     derived(encoder, &chosen.process, &tables.processes)?;
-    derived(encoder, &chosen.illegal, &tables.illegal)
+    derived(encoder, &chosen.illegal, &tables.illegal)?;
+    scattered(encoder, &chosen.account, &tables.accounts)
 }
 
 fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -87,7 +88,7 @@ fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result 
             .into_iter()
             .map(|(values, value)| {
                 let pairs = row.labels.iter().copied().zip(values.iter().map(String::as_str));
-                (label_set(pairs), Ok(value))
+                (Labels::of(pairs), Ok(value))
             })
             .collect();
         let samples = samples.iter().map(|(labels, reading)| (labels, *reading));
@@ -109,11 +110,11 @@ fn table<S>(
     Ok(())
 }
 
-/// The families that are chosen of the events.
-fn events<S>(
+/// The families that are chosen of a slice whose families have each their own subjects.
+fn scattered<S>(
     encoder: &mut DescriptorEncoder<'_>,
     chosen: &Chosen<S>,
-    series: &[EventSeries],
+    series: &[Series],
 ) -> fmt::Result {
     for (position, shown) in chosen.families().iter().enumerate() {
         let samples = series.iter().filter(|series| series.family == position);
@@ -189,15 +190,59 @@ fn number(encoder: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
 struct LabelBlock<'a>(&'a Labels);
 
 impl EncodeLabelSet for LabelBlock<'_> {
+    /// A key is written as it is, and what has been written before is one.
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        for (key, value) in self.0.iter() {
-            let mut label = encoder.encode_label();
-            let mut key_encoder: LabelKeyEncoder<'_> = label.encode_label_key()?;
-            fmt::Write::write_str(&mut key_encoder, key)?;
-            let mut value_encoder = key_encoder.encode_label_value()?;
-            (&**value).encode(&mut value_encoder)?;
-            value_encoder.finish()?;
+        let (text, last) = self.0.written();
+        let mut label = encoder.encode_label();
+        let mut key: LabelKeyEncoder<'_> = label.encode_label_key()?;
+        fmt::Write::write_str(&mut key, text)?;
+        let mut value = key.encode_label_value()?;
+        last.encode(&mut value)?;
+        value.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One sample under these labels, as we write them or as the library does.
+    #[derive(Debug)]
+    enum One {
+        Ours(Labels),
+        Theirs(Vec<(String, String)>),
+    }
+
+    impl Collector for One {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            let mut family = encoder.encode_descriptor("a", "b", None, MetricType::Gauge)?;
+            match self {
+                Self::Ours(labels) => number(&mut family.encode_family(&LabelBlock(labels))?, 1.0),
+                Self::Theirs(labels) => number(&mut family.encode_family(labels)?, 1.0),
+            }
         }
-        Ok(())
+    }
+
+    fn page(one: One) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(one));
+        let mut page = String::new();
+        encode_registry(&mut page, &registry).unwrap();
+        page
+    }
+
+    proptest! {
+        #[test]
+        fn labels_are_written_as_the_library_writes_them(
+            values in prop::collection::vec("\\PC{0,80}|.{0,90}|[\"\\\\,=a\n]{0,300}", 1..5)
+        ) {
+            let pairs = ["a", "b_c", "D", "e1", "f"].into_iter().zip(&values);
+            let labels = Labels::of(pairs.map(|(key, value)| (key, value.as_str())));
+            let pairs = labels.pairs().into_iter().map(|(key, value)| (key.to_owned(), value));
+            let theirs = page(One::Theirs(pairs.collect()));
+            prop_assert_eq!(page(One::Ours(labels.clone())), theirs);
+        }
     }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::accounts::Accounts;
 use crate::args::Config;
 use crate::args::dcgm_exporter::LogFormat;
 use crate::attribute::family::Allocation;
@@ -105,6 +106,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         refused: Arc::clone(&refused),
         device_pods,
         jobs: job_directory.map(JobDirectory::new),
+        accounts: Accounts::default(),
         schema,
         grain,
         clock,
@@ -174,6 +176,7 @@ struct Sampling {
     refused: Arc<Refusals>,
     device_pods: Option<DevicePods>,
     jobs: Option<JobDirectory>,
+    accounts: Accounts,
     schema: Schema,
     grain: Grain,
     clock: Clock,
@@ -234,7 +237,9 @@ impl Sampling {
             sources: &sources,
             problems: view.as_ref().map_or(&problems, |view| &view.problems),
         };
-        let mut snapshot = attribute(sample, &terms);
+        let (mut snapshot, activity) = attribute(sample, &terms);
+        let now = snapshot.at.mono;
+        snapshot.tables.accounts = self.accounts.book(&self.selection, &activity, now);
         snapshot.health.refusals = self.refused.counts();
         if let Some(cluster) = &self.cluster {
             cluster.hasten(!snapshot.health.census.unresolved.is_empty());

@@ -6,6 +6,7 @@ pub mod cells;
 pub mod device;
 pub mod events;
 pub mod gpm;
+pub mod gpu_ring;
 pub mod node;
 pub mod part;
 pub mod processes;

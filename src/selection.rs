@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
-    ALLOTTED, AllottedSource, CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource, DEVICE, DeviceSource,
-    EVENT, EventSource, HEALTH, ILLEGAL, INSTANCE, Kind, LINK_SYMBOL, Metric, NODE, NodeSource,
-    PEER_SYMBOL, PROCESS, ProcessSource, TEXT, TextSource, find,
+    ACCOUNT, ALLOTTED, Account, AllottedSource, CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource,
+    DEVICE, DeviceSource, EVENT, EventSource, HEALTH, ILLEGAL, INSTANCE, Kind, LINK_SYMBOL, Metric,
+    NODE, NodeSource, PEER_SYMBOL, PROCESS, ProcessSource, SAMPLES_SYMBOL, TEXT, TextSource, find,
 };
 use crate::labels::{Compat, Dialect};
 use crate::model::Windows;
@@ -70,6 +70,8 @@ pub struct Frame {
     pub scope: Scope,
     /// How far back counts of a window look.
     pub windows: Windows,
+    /// Whether the series of a shared GPU are repeated for those who share it.
+    pub virtual_gpus: bool,
 }
 
 /// What is read and shown. Immutable: a change is another one.
@@ -93,6 +95,8 @@ pub struct Selection {
     pub process: Chosen<ProcessSource>,
     /// The same of processes without an allocation.
     pub illegal: Chosen<ProcessSource>,
+    /// Families of what was used in all.
+    pub account: Chosen<Account>,
     /// Texts that become labels of every series of a GPU.
     pub text: Chosen<TextSource>,
 }
@@ -138,6 +142,7 @@ impl Selection {
             container: Chosen::of(CONTAINER, &requests),
             process: Chosen::of(PROCESS, &requests),
             illegal: Chosen::of(ILLEGAL, &requests),
+            account: Chosen::of(ACCOUNT, &requests),
             text: Chosen::of(TEXT, &requests),
         }
     }
@@ -166,16 +171,32 @@ impl Selection {
         self.event.families().iter().any(|family| family.metric.name == HEALTH)
     }
 
+    /// Whether it is told how much the GPUs' utilization varies within a cycle.
+    #[must_use]
+    pub fn wants_extent(&self) -> bool {
+        self.device.families().iter().any(|family| family.metric.symbol == SAMPLES_SYMBOL)
+    }
+
+    /// Whether the GPUs' energy is shared out, so that it has to be read every cycle.
+    #[must_use]
+    pub fn wants_energy(&self) -> bool {
+        self.account.families().iter().any(|family| family.metric.source.is_energy())
+    }
+
     /// Whether anything is shown of processes, so that they have to be looked for.
     #[must_use]
     pub fn wants_processes(&self) -> bool {
-        !self.process.is_empty() || !self.illegal.is_empty()
+        self.tells_of_processes() || self.frame.virtual_gpus
+    }
+
+    fn tells_of_processes(&self) -> bool {
+        !self.process.is_empty() || !self.illegal.is_empty() || !self.account.is_empty()
     }
 
     /// Whether anything is shown of containers: of what they use, hold or were given.
     #[must_use]
     pub fn tells_of_containers(&self) -> bool {
-        self.wants_processes() || !self.container.is_empty() || !self.allotted.is_empty()
+        self.tells_of_processes() || !self.container.is_empty() || !self.allotted.is_empty()
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Tables {
     /// Readings of each GPU, one per family of the device slice.
     pub devices: Vec<Entity>,
     /// What each GPU's events tell.
-    pub events: Vec<EventSeries>,
+    pub events: Vec<Series>,
     /// Readings of each GPU, or of its instances while MIG is on, one per
     /// family of the instance slice.
     pub instances: Vec<Entity>,
@@ -42,6 +42,8 @@ pub struct Tables {
     pub processes: Vec<(Labels, Usage)>,
     /// What processes use of a device that nobody gave them.
     pub illegal: Vec<(Labels, Usage)>,
+    /// What was used in all.
+    pub accounts: Vec<Series>,
 }
 
 /// Something that has one reading per family that is chosen of its slice of the catalogue.
@@ -53,10 +55,10 @@ pub struct Entity {
     pub readings: Vec<Reading>,
 }
 
-/// One number that an event made.
+/// One number of one family.
 #[derive(Clone, Debug)]
-pub struct EventSeries {
-    /// Which of the families that are chosen of the event slice.
+pub struct Series {
+    /// Which of the families that are chosen of its slice of the catalogue.
     pub family: usize,
     /// Its label set.
     pub labels: Labels,

@@ -10,19 +10,21 @@ use std::time::Duration;
 use nvml_exporter::attribute::family::Allocation;
 use nvml_exporter::attribute::holdings::{Holdings, Share};
 use nvml_exporter::attribute::owner::{Directory, Holder};
-use nvml_exporter::attribute::{Grain, Terms, attribute};
+use nvml_exporter::attribute::{DevicePods, Grain, Terms, attribute};
 use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
-use nvml_exporter::labels::{Dialect, Labels, Schema, Style};
+use nvml_exporter::labels::{Compat, Dialect, Labels, Schema, Style};
 use nvml_exporter::model::{
-    AllocateMode, ContainerId, Discard, Discards, EngineShares, Gpu, Listing, Missing, Moment,
-    Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Residue, Usage,
+    AllocateMode, Claim, ContainerId, Discard, Discards, EngineShares, Gpu, Listing, Missing,
+    Moment, Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Residue,
+    Usage,
 };
 use nvml_exporter::nvml::inventory::Driver;
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::part::PartSample;
+use nvml_exporter::sample::ring::Watched;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
 use nvml_exporter::selection::{Frame, Selection, preset};
 use nvml_exporter::snapshot::Snapshot;
@@ -84,6 +86,8 @@ fn share(pod: usize, container: usize) -> Share {
         mode: AllocateMode::Share,
         memory: Some(100.0),
         compute: 0.3,
+        replica: "".into(),
+        claim: None,
     }
 }
 
@@ -127,7 +131,7 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         tells_of_instance: true,
         framebuffer,
         listing,
-        utilization: Ok(()),
+        utilization: Ok(Watched { span: Duration::from_secs(5), unlisted_sm: 0.0 }),
     };
     let cell = nvml_exporter::sample::cells::Cell { reading: Ok(1.0), at: NOW.mono };
     let answer = DeviceSample {
@@ -141,6 +145,7 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         peers: Vec::new(),
         links: None,
         signs: None,
+        energy: None,
         parts: vec![part],
         division: Ok(()),
         discards: Discards::default(),
@@ -163,6 +168,8 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
 
 /// Everything but the sample.
 struct World {
+    dialect: Dialect,
+    device_pods: Option<DevicePods>,
     pods: Pods,
     holdings: Holdings,
     grain: Grain,
@@ -172,7 +179,14 @@ struct World {
 impl World {
     fn new(pods: Pods, shares: Vec<Share>) -> Self {
         let holdings = Holdings::new(shares, Vec::new(), false).as_of(NOW.mono, true);
-        Self { pods, holdings, grain: Grain::Process, host_pids: Some(true) }
+        Self {
+            dialect: Dialect::Ack,
+            device_pods: None,
+            pods,
+            holdings,
+            grain: Grain::Process,
+            host_pids: Some(true),
+        }
     }
 
     fn publish(&self, listing: Listing, used_mib: u64) -> Snapshot {
@@ -181,18 +195,18 @@ impl World {
 
     fn publish_answer(&self, listing: Result<Listing, Missing>, used_mib: u64) -> Snapshot {
         let schema = Schema {
-            dialect: Dialect::Ack,
+            dialect: self.dialect.clone(),
             hostname: "h".to_owned(),
             node_name: "node-1".to_owned(),
             extra: Vec::new(),
             style: Style::default(),
         };
-        let selection = Arc::new(Selection::of(&preset(&Dialect::Ack), Frame::default()));
+        let selection = Arc::new(Selection::of(&preset(&self.dialect), Frame::default()));
         let problems = BTreeMap::new();
         let terms = Terms {
             selection: &selection,
             schema: &schema,
-            device_pods: None,
+            device_pods: self.device_pods.as_ref(),
             jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
             grain: self.grain,
@@ -202,7 +216,7 @@ impl World {
             sources: &[],
             problems: &problems,
         };
-        attribute(sample(listing, used_mib), &terms)
+        attribute(sample(listing, used_mib), &terms).0
     }
 }
 
@@ -210,8 +224,8 @@ fn listing(processes: Vec<ProcessSample>) -> Listing {
     Listing { processes, residues: Vec::new() }
 }
 
-fn label<'a>(labels: &'a Labels, key: &str) -> &'a str {
-    labels.iter().find(|(k, _)| &**k == key).map(|(_, value)| &**value).unwrap()
+fn label(labels: &Labels, key: &str) -> String {
+    labels.value(key).unwrap()
 }
 
 /// `pod/container pid` of each series of a table, with what it uses.
@@ -226,6 +240,27 @@ fn told(table: &[(Labels, Usage)]) -> Vec<(String, Usage)> {
 
 fn names(table: &[(Labels, Usage)]) -> Vec<String> {
     told(table).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn a_device_that_was_claimed_names_its_claim_if_asked() {
+    let claim = Claim { name: "llm".into(), namespace: "ns-0".into(), ..Claim::default() };
+    let claimed =
+        Share { mode: AllocateMode::Exclusive, claim: Some(Arc::new(claim)), ..share(0, 0) };
+    let mut world = World::new(pods(&[(1, false)]), vec![claimed]);
+    world.dialect = Dialect::DcgmExporter(vec![Compat::V4_8]);
+    let claims = |world: &World| {
+        let snapshot = world.publish(listing(Vec::new()), 0);
+        let labels = &snapshot.tables.devices[0].labels;
+        ["dra_claim_name", "dra_claim_namespace", "dra_mig_profile"].map(|key| labels.value(key))
+    };
+    let told = |text: &str| Some(text.to_owned());
+    world.device_pods = Some(DevicePods { claims: true, ..DevicePods::default() });
+    assert_eq!(claims(&world), [told("llm"), told("ns-0"), told("")]);
+    world.holdings = Holdings::default().as_of(NOW.mono, true);
+    assert_eq!(claims(&world), [told(""), told(""), told("")], "nobody's has them empty");
+    world.device_pods = Some(DevicePods::default());
+    assert_eq!(claims(&world), [None, None, None]);
 }
 
 #[test]
@@ -388,14 +423,14 @@ proptest! {
         // Nobody is told twice, and nobody in two families.
         let mut seen = BTreeSet::new();
         for (labels, _) in processes.iter().chain(illegal) {
-            let key: Vec<_> = labels.iter().map(|(_, value)| value.to_string()).collect();
+            let key: Vec<_> = labels.pairs().into_iter().map(|(_, value)| value).collect();
             prop_assert!(seen.insert(key), "{labels:?} stands twice");
         }
-        let pids: Vec<&str> = processes
+        let pids: Vec<String> = processes
             .iter()
             .chain(illegal)
             .map(|(labels, _)| label(labels, "ProcessId"))
-            .filter(|pid| !matches!(*pid, "" | "0"))
+            .filter(|pid| !matches!(pid.as_str(), "" | "0"))
             .collect();
         prop_assert_eq!(pids.iter().collect::<BTreeSet<_>>().len(), pids.len());
 

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["sample"],
     &["snapshot"],
     &["attribute", "telemetry"],
+    &["accounts"],
     &["cluster"],
     &["render"],
     &["publish"],

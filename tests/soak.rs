@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cap::Cap;
+use nvml_exporter::accounts::Accounts;
 use nvml_exporter::attribute::{DevicePods, Grain, Terms, attribute};
-use nvml_exporter::catalog::{DEVICE, EVENT};
+use nvml_exporter::catalog::{ACCOUNT, DEVICE, EVENT};
 use nvml_exporter::clock::Clock;
 use nvml_exporter::cluster::{Cluster, Sources, View, devices};
 use nvml_exporter::host::ProcRoot;
@@ -93,6 +94,7 @@ struct Pipeline {
     clock: Clock,
     sampler: Sampler,
     cluster: Cluster,
+    accounts: Accounts,
     selection: Arc<Selection>,
     schema: Schema,
     last: Option<Arc<Published>>,
@@ -121,12 +123,14 @@ impl Pipeline {
         };
         let mut requests = preset(&schema.dialect);
         requests.extend(DEVICE.iter().filter_map(|metric| Request::named(metric.name)));
+        requests.extend(ACCOUNT.iter().filter_map(|metric| Request::named(metric.name)));
         requests.extend(EVENT.iter().filter_map(|metric| Request::named(metric.name)));
         Self {
             folder,
             clock,
             sampler,
             cluster: Cluster::follow(sources, clock).unwrap(),
+            accounts: Accounts::default(),
             selection: Arc::new(Selection::of(&requests, Frame::default())),
             schema,
             last: None,
@@ -147,7 +151,7 @@ impl Pipeline {
         let terms = Terms {
             selection: &self.selection,
             schema: &self.schema,
-            device_pods: Some(&DevicePods { uid: true, labels: None }),
+            device_pods: Some(&DevicePods { uid: true, labels: None, claims: true }),
             jobs: &Jobs::default(),
             max_age: policy::default_max_age(Duration::from_secs(5)),
             grain: Grain::Process,
@@ -157,7 +161,9 @@ impl Pipeline {
             sources,
             problems,
         };
-        let snapshot = attribute(sample, &terms);
+        let (mut snapshot, activity) = attribute(sample, &terms);
+        let now = snapshot.at.mono;
+        snapshot.tables.accounts = self.accounts.book(&self.selection, &activity, now);
         self.cluster.hasten(!snapshot.health.census.unresolved.is_empty());
         telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
         let published = Arc::new(Published::new(snapshot));

@@ -6,6 +6,7 @@
 //! - [`abi`] is NVML's C ABI: it decodes, asks the world and encodes. Nothing else is unsafe.
 //! - [`world`] is the machine, [`ring`] its utilization samples, [`fault`] what goes wrong with it.
 //! - [`scenario`] is what a TOML text says of the node, of [`models`] and load [`curve`]s.
+//! - [`calls`] counts what is called.
 //! - [`branches`] says what older drivers lack.
 //! - [`cluster`] is the Kubernetes node around the GPUs, and its servers.
 //! - [`stage`] gives a client a scenario: a directory with the library and a proc tree.
@@ -13,6 +14,7 @@
 
 mod abi;
 mod branches;
+mod calls;
 mod clock;
 mod cluster;
 mod code;

@@ -38,6 +38,7 @@ pub(crate) use self::{
     traffic::lane_speed,
 };
 use crate::{
+    calls::Calls,
     clock::{self, Now},
     cluster,
     code::{Answer, Code},
@@ -63,6 +64,7 @@ pub(crate) struct World {
     home: Option<PathBuf>,
     /// Whether a cluster has to be served, and nobody has begun to.
     unserved: AtomicBool,
+    calls: Calls,
 }
 
 /// What is looked after outside of the state's lock.
@@ -86,6 +88,7 @@ impl World {
             unserved: AtomicBool::new(scenario.cluster.is_some()),
             state: Mutex::new(State::new(scenario)),
             follower: Mutex::new(Follower { watch, tree, looked: f64::NEG_INFINITY }),
+            calls: Calls::of_environment(),
         };
         world.follow();
         Ok(world)
@@ -223,6 +226,7 @@ impl World {
         let next = |state: &mut State, now: Now| {
             state.events.next(set, state.session.serial(), &state.scenario, now.world)
         };
+        self.calls.count(function);
         let deadline = clock::now(None).real + timeout.as_secs_f64();
         let mut delayed = false;
         loop {
@@ -245,6 +249,7 @@ impl World {
         target: impl Fn(&State) -> Answer<Option<usize>>,
         act: impl FnOnce(&mut State, Now) -> Answer<T>,
     ) -> Answer<T> {
+        self.calls.count(function);
         self.enter_again(function, false, target, act)
     }
 
@@ -297,6 +302,7 @@ impl World {
             return;
         }
         follower.looked = real;
+        self.calls.write();
         match follower.watch.look() {
             Some(Ok(scenario)) => {
                 self.unserved.fetch_or(scenario.cluster.is_some(), Ordering::Relaxed);

@@ -65,6 +65,14 @@ pub struct Adopted {
     )]
     pub kubernetes_pod_label_allowlist_regex: Vec<String>,
 
+    /// Name the claim that a device was given by, too
+    #[arg(long, env = "KUBERNETES_ENABLE_DRA", value_parser = BoolishValueParser::new())]
+    pub kubernetes_enable_dra: bool,
+
+    /// Repeat the series of a GPU that is shared for each container that has a part of it
+    #[arg(long, env = "KUBERNETES_VIRTUAL_GPUS", value_parser = BoolishValueParser::new())]
+    pub kubernetes_virtual_gpus: bool,
+
     /// How device ids name GPUs; each is understood without being told
     #[arg(long, env = "DCGM_EXPORTER_KUBERNETES_GPU_ID_TYPE", value_enum, default_value = "uid")]
     pub kubernetes_gpu_id_type: GpuIdType,
@@ -171,6 +179,8 @@ pub struct Settled {
     pub windows: Windows,
     /// What the series of devices tell of the pods that hold them.
     pub device_pods: Option<DevicePods>,
+    /// Whether the series of a shared GPU are repeated for those who share it.
+    pub virtual_gpus: bool,
     /// Directory of the jobs of a batch system.
     pub job_directory: Option<PathBuf>,
     /// Whether to simulate a node.
@@ -193,6 +203,8 @@ impl Adopted {
             kubernetes_enable_pod_uid,
             kubernetes_enable_pod_labels,
             kubernetes_pod_label_allowlist_regex,
+            kubernetes_enable_dra,
+            kubernetes_virtual_gpus,
             // Both kinds of ids are told apart by themselves, and so are the resources.
             kubernetes_gpu_id_type: GpuIdType::Uid | GpuIdType::DeviceName,
             nvidia_resource_names: _,
@@ -224,7 +236,9 @@ impl Adopted {
             device_pods: kubernetes.then_some(DevicePods {
                 uid: kubernetes_enable_pod_uid,
                 labels: kubernetes_enable_pod_labels.then_some(allowed),
+                claims: kubernetes_enable_dra,
             }),
+            virtual_gpus: kubernetes && kubernetes_virtual_gpus,
             job_directory: named(hpc_job_mapping_dir),
             fake_gpus,
             log_format,

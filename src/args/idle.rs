@@ -22,8 +22,6 @@ const IDLE: &[Idle] = &[
     idle("remote-hostengine-info", Some('r'), "DCGM_REMOTE_HOSTENGINE_INFO", NO_ENGINE),
     idle("dcgm-log-level", None, "DCGM_EXPORTER_DCGM_LOG_LEVEL", NO_ENGINE),
     switch("enable-dcgm-log", "DCGM_EXPORTER_ENABLE_DCGM_LOG", NO_ENGINE),
-    switch("kubernetes-virtual-gpus", "KUBERNETES_VIRTUAL_GPUS", PROCESSES),
-    switch("kubernetes-enable-dra", "KUBERNETES_ENABLE_DRA", "claims are always looked up"),
     switch("dump-enabled", "DCGM_EXPORTER_DUMP_ENABLED", DEBUG),
     idle("dump-directory", None, "DCGM_EXPORTER_DUMP_DIRECTORY", DEBUG),
     idle("dump-retention", None, "DCGM_EXPORTER_DUMP_RETENTION", DEBUG),
@@ -45,8 +43,6 @@ const IDLE: &[Idle] = &[
 
 const NOT_NVML: &str = "only GPUs are read";
 const NO_ENGINE: &str = "there is no host engine; NVML is read directly";
-const PROCESSES: &str =
-    "in a counters file, DCGM_CUSTOM_PROCESS_* tell who uses how much of a shared GPU";
 const DEBUG: &str = "--debug logs more";
 const REBOUND: &str = "GPUs that come and go are always noticed";
 const NO_RUNTIME: &str =
@@ -188,13 +184,13 @@ mod tests {
     #[test]
     fn an_environment_that_says_no_is_not_remarked() {
         let environment = [
-            ("KUBERNETES_ENABLE_DRA", "true"),
-            ("KUBERNETES_VIRTUAL_GPUS", "false"),
+            ("DCGM_EXPORTER_ENABLE_PPROF", "true"),
+            ("DCGM_EXPORTER_DUMP_ENABLED", "false"),
             ("DCGM_REMOTE_HOSTENGINE_INFO", ""),
         ];
         assert_eq!(
             sifted(&[], &environment).1,
-            ["KUBERNETES_ENABLE_DRA: claims are always looked up"]
+            ["DCGM_EXPORTER_ENABLE_PPROF: there is no profile to serve"]
         );
     }
 

@@ -5,24 +5,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::activity::{Activity, Doer};
 use super::family::Allocation;
 use super::fresh::Fresh;
+use super::holdings::Share;
 use super::owner::Holder;
 use super::people::People;
-use super::{Terms, node_readings};
-use crate::catalog::{TextSource, Told};
+use super::{DevicePods, Terms, node_readings};
+use crate::catalog::{DeviceSource, TextSource, Told, own_use};
 use crate::kube::pods::ByUid;
 use crate::labels::{About, Dialect, Held, Labels, Subject};
 use crate::model::{
-    AllocateMode, Allotted, ClockCounts, Gpu, Grant, LinkStates, MigDevice, Missing, NodeSample,
-    Reading, Vitals, XidRecord,
+    AllocateMode, Allotted, ClockCounts, Gpu, Grant, LinkStates, MigDevice, Missing, NO_CLAIM,
+    NodeSample, Reading, Usage, Vitals, XidRecord,
 };
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::mebibytes;
 use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
 use crate::selection::{Chosen, Family};
-use crate::snapshot::{Balanced, Census, Entity, EventSeries, GpuHealth, Tables};
+use crate::snapshot::{Balanced, Census, Entity, GpuHealth, Series, Tables};
 
 /// What is published of all GPUs, added one by one.
 pub(super) struct Devices<'a> {
@@ -36,6 +38,8 @@ pub(super) struct Devices<'a> {
     pub(super) nodes: Vec<Entity>,
     /// The series.
     pub(super) tables: Tables,
+    /// What happened on the devices that have series, where that is reckoned up.
+    pub(super) activity: Vec<Activity>,
     /// How each GPU fares.
     pub(super) health: Vec<GpuHealth>,
     /// How well it is known whose its processes are.
@@ -77,6 +81,7 @@ impl<'a> Devices<'a> {
             instances: 0,
             nodes: Vec::new(),
             tables: Tables::default(),
+            activity: Vec::new(),
             health: Vec::new(),
             census: Census::default(),
         }
@@ -122,14 +127,24 @@ impl<'a> Devices<'a> {
         let mut balances = Balances::default();
         for part in &fresh.answer.parts {
             let shown = self.shows(gpu, part);
-            if shown
-                && part.mig.is_some()
-                && part.tells_of_instance
-                && selection.frame.scope.repeats()
-            {
+            let repeats = part.tells_of_instance && selection.frame.scope.repeats();
+            if shown && part.mig.is_some() && repeats {
                 self.tell_gpu(&self.stand(fresh, Some(part), &texts), &readings, &told);
             }
-            self.add_part(fresh, part, shown.then_some(&texts), &mut missing, &mut balances);
+            let of_part = shown.then_some(&texts);
+            let used = self.add_part(fresh, part, of_part, &mut missing, &mut balances);
+            for (share, usage) in used.iter().filter(|_| shown) {
+                let stand = self.held_stand(fresh, Some(part), &texts, Some(share));
+                if part.mig.is_none() || repeats {
+                    let readings = own(&selection.device, &readings, usage);
+                    self.tell_gpu(&stand, &readings, &told);
+                }
+                if part.tells_of_instance {
+                    let readings = fresh.readings(&part.cells, &selection.instance);
+                    let readings = own(&selection.instance, &readings, usage);
+                    self.tables.instances.extend(self.entities(&stand, &readings));
+                }
+            }
         }
         self.census.balances.extend(balances.close(gpu));
         self.health.push(GpuHealth {
@@ -174,8 +189,26 @@ impl<'a> Devices<'a> {
             let devices: Vec<&str> = parts.map(|part| device(gpu, part)).collect();
             holder(self.terms.allocation, &devices)
         });
-        let held = self.terms.device_pods.map(|pods| held(exclusive, pods.uid));
-        let labels = exclusive.map_or_else(Vec::new, |holder| self.pod_labels(holder));
+        self.held_stand(fresh, part, texts, exclusive)
+    }
+
+    /// A stand whose series name the container of `share`.
+    fn held_stand<'s>(
+        &self,
+        fresh: &'s Fresh<'_>,
+        part: Option<&'s PartSample>,
+        texts: &'s Texts,
+        share: Option<&'s Share>,
+    ) -> Stand<'s>
+    where
+        'a: 's,
+    {
+        let gpu = &*fresh.answer.gpu;
+        let mig = part.and_then(|part| part.mig.as_deref());
+        let instance = mig.map(|mig| mig.gpu_instance);
+        let replicas = self.terms.selection.frame.virtual_gpus;
+        let held = self.terms.device_pods.map(|pods| held(share, pods, replicas));
+        let labels = share.map_or_else(Vec::new, |share| self.pod_labels(&share.holder));
         let texts = if labels.is_empty() {
             Cow::Borrowed(texts)
         } else {
@@ -212,7 +245,7 @@ impl<'a> Devices<'a> {
                     sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 let series = self.label_sets(stand, &more).into_iter();
                 let reading = sample.reading;
-                let series = series.map(|labels| EventSeries { family, labels, reading });
+                let series = series.map(|labels| Series { family, labels, reading });
                 self.tables.events.extend(series);
             }
         }
@@ -241,7 +274,8 @@ impl<'a> Devices<'a> {
         stand.jobs.iter().map(with).collect()
     }
 
-    /// Adds a part; `texts` are those of its GPU if it has series, else nothing is shown of it.
+    /// Adds a part, and tells what those use who share it, where its series are repeated for them;
+    /// `texts` are those of its GPU if it has series, else nothing is shown of it.
     fn add_part(
         &mut self,
         fresh: &Fresh<'_>,
@@ -249,7 +283,7 @@ impl<'a> Devices<'a> {
         texts: Option<&Texts>,
         missing: &mut MissingCounts,
         balances: &mut Balances,
-    ) {
+    ) -> Vec<(&'a Share, Usage)> {
         let (gpu, selection) = (&*fresh.answer.gpu, self.terms.selection);
         if part.tells_of_instance {
             let readings = fresh.readings(&part.cells, &selection.instance);
@@ -265,6 +299,9 @@ impl<'a> Devices<'a> {
         if let Some(texts) = texts {
             self.add_grants(fresh, part, texts);
         }
+        let sharers =
+            selection.frame.virtual_gpus.then(|| sharers(self.terms.allocation, device(gpu, part)));
+        let sharers = sharers.into_iter().flatten();
         match fresh.listing(part) {
             Ok(listing) => {
                 let mut people = People::new(self.terms, gpu, part, self.now, &mut self.census);
@@ -277,13 +314,35 @@ impl<'a> Devices<'a> {
                     }
                 }
                 balances.add(part, ledger);
+                let used = sharers.map(|share| (share, people.all_of(&share.holder))).collect();
+                if let (Some(texts), false) = (texts, selection.account.is_empty()) {
+                    let energy = if part.mig.is_none() { fresh.answer.energy } else { None };
+                    let energy = energy.unwrap_or(Err(Missing::Unsupported));
+                    let activity = people.activity(fresh.answer.at.mono, energy);
+                    let stand = || self.stand(fresh, Some(part), texts);
+                    let doers = selection.wants_energy().then(|| self.doers(&stand()));
+                    let doers = doers.unwrap_or_default();
+                    self.activity.push(Activity { doers, ..activity });
+                }
+                used
             }
             // Nobody is listed, so nobody knows how many are missing: each family counts once.
             Err(reason) => {
                 missing.add(&vec![Err(reason); selection.process.len()]);
                 balances.spoil(part);
+                let unknown = Usage { memory: Err(reason), utilization: Err(reason) };
+                sharers.map(|share| (share, unknown)).collect()
             }
         }
+    }
+
+    /// The labels of what is told of a device by who did it.
+    fn doers(&self, stand: &Stand<'_>) -> Vec<(Doer, Labels)> {
+        let sets = |doer: &Doer| {
+            let sets = self.label_sets(stand, &[("owner", doer.label())]).into_iter();
+            sets.map(|labels| (*doer, labels)).collect::<Vec<_>>()
+        };
+        Doer::ALL.iter().flat_map(sets).collect()
     }
 
     /// What part of the framebuffer has been given away.
@@ -340,20 +399,44 @@ fn texts(chosen: &Chosen<TextSource>, driver: &Driver, answer: &DeviceSample) ->
 }
 
 /// Who holds all of what is told of: nobody, if it is shared, or if that is not known.
-fn holder<'a>(allocation: Allocation<'a>, devices: &[&str]) -> Option<&'a Holder> {
+fn holder<'a>(allocation: Allocation<'a>, devices: &[&str]) -> Option<&'a Share> {
     let ([device], Allocation::Known(holdings)) = (devices, allocation) else { return None };
     match holdings.of_device(device) {
-        [share] if share.mode == AllocateMode::Exclusive => Some(&share.holder),
+        [share] if share.mode == AllocateMode::Exclusive => Some(share),
         _ => None,
     }
 }
 
+/// Readings of a GPU as one of those who share it is told them.
+fn own(chosen: &Chosen<DeviceSource>, readings: &[Reading], usage: &Usage) -> Vec<Reading> {
+    let rows = chosen.families().iter().map(|family| family.metric.name);
+    let own = |(row, reading): (&str, &Reading)| own_use(row).map_or(*reading, |of| of(usage));
+    rows.zip(readings).map(own).collect()
+}
+
+/// Those who share a device.
+fn sharers<'a>(allocation: Allocation<'a>, device: &str) -> impl Iterator<Item = &'a Share> {
+    let shares = match allocation {
+        Allocation::Known(holdings) => holdings.of_device(device),
+        Allocation::Nobody { .. } | Allocation::Pending => &[],
+    };
+    shares.iter().filter(|share| share.mode == AllocateMode::Share)
+}
+
 /// A device that nobody holds has these labels all the same, and empty: without them, those of the
 /// exporter's own pod would stand on it where the scraper honours ours.
-fn held(holder: Option<&Holder>, uid: bool) -> Held<'_> {
+fn held<'a>(share: Option<&'a Share>, pods: &DevicePods, replicas: bool) -> Held<'a> {
+    let holder = share.map(|share| &share.holder);
     let (namespace, pod, container) = holder.map(Holder::names).unwrap_or_default();
-    let uid = uid.then(|| holder.map_or("", |holder| &*holder.pod.uid));
-    Held { namespace, pod, container, uid }
+    let claim = || share.and_then(|share| share.claim.as_deref()).unwrap_or(&NO_CLAIM);
+    Held {
+        namespace,
+        pod,
+        container,
+        uid: pods.uid.then(|| holder.map_or("", |holder| &*holder.pod.uid)),
+        claim: pods.claims.then(claim),
+        replica: replicas.then(|| share.map_or("", |share| &*share.replica)),
+    }
 }
 
 fn links(answer: &DeviceSample) -> Result<&LinkStates, Missing> {

@@ -84,6 +84,8 @@ mod tests {
             mode: AllocateMode::Exclusive,
             memory: Some(80.0),
             compute: 0.0,
+            replica: "".into(),
+            claim: None,
         };
         Holdings::new([share], Vec::new(), false).as_of(Duration::from_secs(as_of), fresh)
     }

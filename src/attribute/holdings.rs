@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::owner::Holder;
-use crate::model::AllocateMode;
+use crate::model::{AllocateMode, Claim};
 
 /// What one container was given of one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,10 @@ pub struct Share {
     pub memory: Option<f64>,
     /// Share of the device's compute, 0 to 1; 0 is unlimited.
     pub compute: f64,
+    /// Which replica of the device it is, or the first of several; empty without replicas.
+    pub replica: Arc<str>,
+    /// The claim that it was given by.
+    pub claim: Option<Arc<Claim>>,
 }
 
 /// All shares of a node, as of one moment. Cloning it is cheap.

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::activity::{Activity, ContainerActivity, ProcessActivity};
 use super::conservation::{Bucket, Ledger};
 use super::device::device;
 use super::family::{Allocation, Family, family};
 use super::owner::{Holder, Owner, Unresolved};
 use super::{Grain, Terms};
-use crate::labels::{Face, Subject};
-use crate::model::{AllocateMode, EngineShares, Gpu, Listing, ProcessSample, Residue, Usage};
+use crate::labels::{Face, Labels, Subject};
+use crate::model::{
+    AllocateMode, EngineShares, Gpu, Listing, Missing, ProcessSample, Reading, Residue, Usage,
+};
 use crate::policy::is_mps_server;
 use crate::sample::part::PartSample;
 use crate::snapshot::{Census, Tables};
@@ -27,6 +30,7 @@ pub(super) struct People<'a> {
     /// Something is listed of which nobody knows whose it is.
     doubt: bool,
     told: Vec<Usage>,
+    did: Vec<ProcessActivity>,
     texts: &'a [(Arc<str>, Arc<str>)],
     sums: BTreeMap<(Kinship, Option<Holder>), Usage>,
 }
@@ -56,6 +60,7 @@ impl<'a> People<'a> {
             busy: BTreeSet::new(),
             doubt: false,
             told: Vec::new(),
+            did: Vec::new(),
             texts: &[],
             sums: BTreeMap::new(),
         }
@@ -101,15 +106,20 @@ impl<'a> People<'a> {
             self.busy.insert(holder.clone());
         }
         let given = !matches!(self.terms.allocation, Allocation::Nobody { .. });
-        if server && given {
-            // It works for its clients, and nobody gave it anything.
-            return;
-        }
-        let device = device(self.gpu, self.part);
-        match family(&owner, device, process.seen, self.now, self.terms.allocation) {
-            Ok(family) => self.tell_usage(family, &owner, process, tables),
-            Err(unresolved) => self.unresolved(unresolved),
-        }
+        // An MPS server works for its clients, and nobody gave it anything.
+        let labels = if server && given {
+            None
+        } else {
+            let device = device(self.gpu, self.part);
+            match family(&owner, device, process.seen, self.now, self.terms.allocation) {
+                Ok(family) => self.tell_usage(family, &owner, process, tables),
+                Err(unresolved) => {
+                    self.unresolved(unresolved);
+                    None
+                }
+            }
+        };
+        self.did.push(ProcessActivity { id: process.id, owner, usage: process.usage, labels });
     }
 
     fn unresolved(&mut self, unresolved: Unresolved) {
@@ -123,7 +133,7 @@ impl<'a> People<'a> {
         owner: &Owner,
         process: &ProcessSample,
         tables: &mut Tables,
-    ) {
+    ) -> Option<Labels> {
         self.told.push(process.usage);
         let holder = match owner {
             Owner::Container(holder) => Some(holder),
@@ -134,11 +144,12 @@ impl<'a> People<'a> {
                 let pid = process.id.pid.to_string();
                 let kind = process.kind.label();
                 let face = Face { pid: &pid, name: &process.name, kind };
-                self.push(family.into(), holder, face, process.usage, tables);
+                Some(self.push(family.into(), holder, face, process.usage, tables))
             }
             Grain::Container => {
                 let sum = self.sums.entry((family.into(), holder.cloned()));
                 sum.and_modify(|sum| *sum = sum.with(process.usage)).or_insert(process.usage);
+                None
             }
         }
     }
@@ -153,13 +164,10 @@ impl<'a> People<'a> {
     /// driver lists everybody, and it is known of everybody whose they are.
     fn tell_idle(&mut self, tables: &mut Tables) {
         let Allocation::Known(holdings) = self.terms.allocation else { return };
-        if self.doubt || self.terms.host_pids != Some(true) {
+        if !self.sees_everybody() {
             return;
         }
-        let idle = Usage {
-            memory: Ok(0),
-            utilization: self.part.utilization.map(|()| EngineShares::default()),
-        };
+        let idle = self.idle();
         let face = match self.terms.grain {
             Grain::Process => Face { pid: "0", ..Face::default() },
             Grain::Container => Face::default(),
@@ -179,7 +187,7 @@ impl<'a> People<'a> {
         face: Face<'_>,
         usage: Usage,
         tables: &mut Tables,
-    ) {
+    ) -> Labels {
         let (mode, table) = match kinship {
             Kinship::Process(mode) => (mode, &mut tables.processes),
             Kinship::Illegal => (AllocateMode::None, &mut tables.illegal),
@@ -187,7 +195,74 @@ impl<'a> People<'a> {
         let subject = Subject { mode, holder: holder.map(Holder::names), face: Some(face) };
         let mig = self.part.mig.as_deref();
         let labels = self.terms.schema.subject(self.gpu, mig, &subject, self.texts);
-        table.push((labels, usage));
+        table.push((labels.clone(), usage));
+        labels
+    }
+
+    /// What somebody uses who is not listed.
+    fn idle(&self) -> Usage {
+        let utilization = self.part.utilization.map(|_| EngineShares::default());
+        Usage { memory: Ok(0), utilization }
+    }
+
+    /// What a container uses of the part, unless somebody is there of whom it is not known whose they are.
+    pub(super) fn all_of(&self, holder: &Holder) -> Usage {
+        if self.sees_everybody() { self.usage(holder) } else { PENDING }
+    }
+
+    /// What those use of the part who are known to be a container's.
+    fn usage(&self, holder: &Holder) -> Usage {
+        let own = |process: &&ProcessActivity| match &process.owner {
+            Owner::Container(owner) => owner.is(holder),
+            Owner::Host | Owner::Stray | Owner::Unknown(_) => false,
+        };
+        let own = self.did.iter().filter(own).map(|process| process.usage);
+        let residue = self.busy.iter().any(|busy| busy.is(holder));
+        let certain = self.sees_everybody() && !residue;
+        own.reduce(Usage::with).unwrap_or_else(|| if certain { self.idle() } else { PENDING })
+    }
+
+    /// Whether nobody can be on the part but those who are told of.
+    fn sees_everybody(&self) -> bool {
+        !self.doubt && self.terms.host_pids == Some(true)
+    }
+
+    /// What happened on the part in the cycle that began at `at` (monotonic), in which its GPU's meter
+    /// stood at `energy`.
+    pub(super) fn activity(self, at: Duration, energy: Reading) -> Activity {
+        Activity {
+            device: device(self.gpu, self.part).into(),
+            at,
+            watched: self.part.utilization,
+            energy,
+            complete: self.sees_everybody(),
+            containers: self.containers(),
+            processes: self.did,
+            doers: Vec::new(),
+        }
+    }
+
+    /// The containers that hold the part, and those that have a process on it all the same.
+    fn containers(&self) -> Vec<ContainerActivity> {
+        let shares = match self.terms.allocation {
+            Allocation::Known(holdings) => holdings.of_device(device(self.gpu, self.part)),
+            Allocation::Nobody { .. } | Allocation::Pending => &[],
+        };
+        let holds = |busy: &Holder| shares.iter().any(|share| share.holder.is(busy));
+        let given = shares.iter().map(|share| (&share.holder, share.mode));
+        let not_given = self.busy.iter().filter(|busy| !holds(busy));
+        let not_given = not_given.map(|busy| (busy, AllocateMode::None));
+        given.chain(not_given).map(|(holder, mode)| self.container(holder, mode)).collect()
+    }
+
+    fn container(&self, holder: &Holder, mode: AllocateMode) -> ContainerActivity {
+        let subject = Subject { mode, holder: Some(holder.names()), face: None };
+        let mig = self.part.mig.as_deref();
+        ContainerActivity {
+            holder: self.busy.iter().find(|busy| busy.is(holder)).unwrap_or(holder).clone(),
+            usage: self.usage(holder),
+            labels: self.terms.schema.subject(self.gpu, mig, &subject, self.texts),
+        }
     }
 
     /// What is listed and is no process holds its memory all the same, and may be anybody's unless
@@ -210,6 +285,8 @@ impl<'a> People<'a> {
         }
     }
 }
+
+const PENDING: Usage = Usage { memory: Err(Missing::Pending), utilization: Err(Missing::Pending) };
 
 impl From<Family> for Kinship {
     fn from(family: Family) -> Self {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::assignments::{Assignments, Slices};
 use super::pods::Pods;
 use super::problem::Problem;
-use crate::model::{AllocateMode, PodRef};
+use crate::model::{AllocateMode, Claim, PodRef};
 
 mod annotated;
 mod assigned;
@@ -86,6 +86,10 @@ pub struct Share {
     /// The memory is set aside for it: such parts of a device add up. Otherwise everybody may use
     /// the whole of it.
     pub enforced: bool,
+    /// Which replica of the device it is, or the first of several.
+    pub replica: Option<u32>,
+    /// The claim that it was given by.
+    pub claim: Option<Arc<Claim>>,
 }
 
 /// Who holds what, and where that is not known.
@@ -215,6 +219,7 @@ fn merge(into: &mut Share, other: &Share) {
     into.compute = if limited { (into.compute + other.compute).min(1.0) } else { 0.0 };
     into.mode = into.mode.max(other.mode);
     into.enforced &= other.enforced;
+    into.replica = into.replica.into_iter().chain(other.replica).min();
 }
 
 /// A number that may stand for memory.

@@ -11,8 +11,8 @@ pub enum DeviceId<'a> {
     Real {
         /// The device.
         named: Named<'a>,
-        /// It is one of several replicas of the device (time-slicing or MPS).
-        replica: bool,
+        /// Which of several replicas of the device it is (time-slicing or MPS).
+        replica: Option<u32>,
     },
     /// A unit of a divided GPU: only the number of such ids means something.
     Fake {
@@ -57,8 +57,8 @@ pub enum Named<'a> {
 #[must_use]
 pub fn parse(id: &str) -> DeviceId<'_> {
     if let Some((named, replica)) = id.rsplit_once("::") {
-        return match named_by(named) {
-            Some(named) if number(replica).is_some() => DeviceId::Real { named, replica: true },
+        return match (named_by(named), number(replica)) {
+            (Some(named), Some(replica)) => DeviceId::Real { named, replica: Some(replica) },
             _ => DeviceId::Unknown,
         };
     }
@@ -66,7 +66,7 @@ pub fn parse(id: &str) -> DeviceId<'_> {
         return real;
     }
     if let Some(named) = named_by(id) {
-        return DeviceId::Real { named, replica: false };
+        return DeviceId::Real { named, replica: None };
     }
     match fake(id) {
         Some(gpu) => DeviceId::Fake { gpu },
@@ -100,8 +100,8 @@ fn gke(id: &str) -> Option<DeviceId<'_>> {
     }
     let replica = parts.next().map(|part| part.strip_prefix("vgpu").and_then(number));
     match (replica, parts.next()) {
-        (None, _) => Some(DeviceId::Real { named, replica: false }),
-        (Some(Some(_)), None) => Some(DeviceId::Real { named, replica: true }),
+        (None, _) => Some(DeviceId::Real { named, replica: None }),
+        (Some(Some(replica)), None) => Some(DeviceId::Real { named, replica: Some(replica) }),
         _ => None,
     }
 }
@@ -151,26 +151,26 @@ mod tests {
     const MIG: &str = "MIG-11111111-2222-3333-4444-555555555555";
 
     fn real(named: Named<'_>) -> DeviceId<'_> {
-        DeviceId::Real { named, replica: false }
+        DeviceId::Real { named, replica: None }
     }
 
-    fn replica(named: Named<'_>) -> DeviceId<'_> {
-        DeviceId::Real { named, replica: true }
+    fn replica(named: Named<'_>, replica: u32) -> DeviceId<'_> {
+        DeviceId::Real { named, replica: Some(replica) }
     }
 
     #[test]
     fn ids_that_name_their_device() {
         assert_eq!(parse(GPU), real(Named::Gpu(GPU)));
         assert_eq!(parse(MIG), real(Named::Mig(MIG)));
-        assert_eq!(parse(&format!("{GPU}::3")), replica(Named::Gpu(GPU)));
-        assert_eq!(parse(&format!("{MIG}::0")), replica(Named::Mig(MIG)));
+        assert_eq!(parse(&format!("{GPU}::3")), replica(Named::Gpu(GPU), 3));
+        assert_eq!(parse(&format!("{MIG}::0")), replica(Named::Mig(MIG), 0));
         let legacy = Named::LegacyMig { gpu: GPU, gpu_instance: 7, compute_instance: 0 };
         assert_eq!(parse(&format!("MIG-{GPU}/7/0")), real(legacy));
         assert_eq!(parse("nvidia0"), real(Named::Minor(0)));
-        assert_eq!(parse("nvidia12/vgpu1"), replica(Named::Minor(12)));
+        assert_eq!(parse("nvidia12/vgpu1"), replica(Named::Minor(12), 1));
         let instance = Named::MinorMig { minor: 0, gpu_instance: 3 };
         assert_eq!(parse("nvidia0/gi3"), real(instance));
-        assert_eq!(parse("nvidia0/gi3/vgpu1"), replica(instance));
+        assert_eq!(parse("nvidia0/gi3/vgpu1"), replica(instance, 1));
     }
 
     #[test]

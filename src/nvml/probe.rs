@@ -32,6 +32,18 @@ pub struct Probe<'nvml> {
     fabric: OnceCell<Result<Fabric, Missing>>,
     spare_rows: OnceCell<Result<SpareRows, Missing>>,
     gpm: Gpm<'nvml>,
+    extent: Result<Extent, Missing>,
+}
+
+/// The lowest, the mean and the highest of some samples, in percent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Extent {
+    /// The lowest.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The highest.
+    pub max: f64,
 }
 
 /// What GPM measured of the device, by metric.
@@ -64,6 +76,7 @@ impl<'nvml> Probe<'nvml> {
             fabric: OnceCell::new(),
             spare_rows: OnceCell::new(),
             gpm: Gpm::NONE,
+            extent: Err(Missing::Pending),
         }
     }
 
@@ -71,6 +84,20 @@ impl<'nvml> Probe<'nvml> {
     #[must_use]
     pub fn with_gpm(self, gpm: Gpm<'nvml>) -> Self {
         Self { gpm, ..self }
+    }
+
+    /// The same, with what the GPU's samples said since the last cycle.
+    #[must_use]
+    pub fn with_extent(self, extent: Result<Extent, Missing>) -> Self {
+        Self { extent, ..self }
+    }
+
+    /// What the samples of the GPU's utilization said since the last cycle (`nvmlDeviceGetSamples`).
+    ///
+    /// # Errors
+    /// What the driver answered; pending without a sample.
+    pub fn utilization_extent(&self) -> Result<Extent, Missing> {
+        self.extent
     }
 
     /// A metric of GPM, in its own unit (`nvmlGpmMetricsGet`).

@@ -15,6 +15,7 @@ pub mod instances;
 pub mod memory;
 pub mod pages;
 pub mod processes;
+pub mod samples;
 pub mod stage;
 pub mod topology;
 pub mod utilization;

@@ -22,6 +22,7 @@ pub struct Cell {
 #[derive(Default)]
 pub struct Cells {
     read: Vec<Option<Cell>>,
+    video_idle: bool,
     counts: Vec<Option<Count>>,
 }
 
@@ -38,12 +39,17 @@ impl Cells {
         *self = Self::default();
     }
 
+    /// Takes down whether nobody has used the video engines lately, as far as that is known.
+    pub fn video_idle(&mut self, idle: bool) {
+        self.video_idle = idle;
+    }
+
     /// The fields of all rows that are chosen and due at `now` (monotonic), for one batch.
     #[must_use]
     pub fn due_fields(&self, chosen: &Chosen<DeviceSource>, now: Duration) -> Vec<Field> {
         let mut fields = Vec::new();
         for family in chosen.families() {
-            if due(self.cell(family.row), family.metric.tier, now) {
+            if self.due(self.cell(family.row), family.metric.tier, now) {
                 let new = family.metric.source.fields().iter();
                 let new: Vec<Field> =
                     new.filter(|field| !fields.contains(*field)).copied().collect();
@@ -58,9 +64,10 @@ impl Cells {
     pub fn read(&mut self, chosen: &Chosen<DeviceSource>, probe: &Probe<'_>, now: Duration) {
         self.read.resize(chosen.slice_len(), None);
         self.counts.resize(chosen.slice_len(), None);
+        let idle = self.video_idle;
         for (row, (cell, count)) in self.read.iter_mut().zip(&mut self.counts).enumerate() {
             match chosen.metric(row) {
-                Some(metric) if due(*cell, metric.tier, now) => {
+                Some(metric) if due(*cell, metric.tier, idle, now) => {
                     let reading = read(&metric.source, probe, count, now).and_then(finite);
                     *cell = Some(Cell { reading, at: now });
                 }
@@ -68,6 +75,10 @@ impl Cells {
                 None => (*cell, *count) = (None, None),
             }
         }
+    }
+
+    fn due(&self, cell: Option<Cell>, tier: Tier, now: Duration) -> bool {
+        due(cell, tier, self.video_idle, now)
     }
 
     /// The cells in the order of their rows.
@@ -83,8 +94,11 @@ impl Cells {
 
 /// What a device does not have is asked for as rarely as what moves slowly; any other reading that
 /// failed is asked for again at once.
-fn due(cell: Option<Cell>, tier: Tier, now: Duration) -> bool {
+fn due(cell: Option<Cell>, tier: Tier, video_idle: bool, now: Duration) -> bool {
     match cell {
+        Some(Cell { reading: Ok(0.0), at }) if tier == Tier::Video && video_idle => {
+            Tier::Slow.due(Some(at), now)
+        }
         Some(Cell { reading: Ok(_), at }) => tier.due(Some(at), now),
         Some(Cell { reading: Err(Missing::Unsupported), at }) => Tier::Slow.due(Some(at), now),
         None | Some(Cell { reading: Err(_), .. }) => true,
@@ -152,11 +166,22 @@ mod tests {
     #[test]
     fn what_is_not_there_is_not_asked_for_each_time() {
         let cell = |reading| Some(Cell { reading, at: SECOND });
+        let due = |cell, tier, now| due(cell, tier, false, now);
         assert!(due(None, Tier::Slow, SECOND));
         assert!(due(cell(Ok(1.0)), Tier::Cycle, 2 * SECOND));
         assert!(!due(cell(Ok(1.0)), Tier::Slow, 2 * SECOND));
         assert!(!due(cell(Err(Missing::Unsupported)), Tier::Cycle, 2 * SECOND));
         assert!(due(cell(Err(Missing::Unsupported)), Tier::Cycle, SECOND + SLOW_TIER));
         assert!(due(cell(Err(Missing::Failed(999))), Tier::Slow, 2 * SECOND));
+    }
+
+    #[test]
+    fn video_engines_are_asked_rarely_while_nobody_uses_them() {
+        let due =
+            |reading, idle, at| due(Some(Cell { reading, at: SECOND }), Tier::Video, idle, at);
+        assert!(!due(Ok(0.0), true, 2 * SECOND));
+        assert!(due(Ok(0.0), true, SECOND + SLOW_TIER));
+        assert!(due(Ok(0.0), false, 2 * SECOND), "somebody uses them, or that is not known");
+        assert!(due(Ok(5.0), true, 2 * SECOND), "until they are told to be idle");
     }
 }

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
+use super::gpu_ring::GpuRing;
 use super::part::{PartReader, PartSample, People, Tools};
 use super::ring::RingCursor;
 use super::signs::{self, SignReader};
 use super::texts::Texts;
 use crate::host::ProcRoot;
 use crate::host::placements::Placements;
-use crate::model::{Discards, Gpu, LinkStates, MigDevice, Missing, Moment, Signs};
+use crate::model::{Discards, Gpu, LinkStates, MigDevice, Missing, Moment, Reading, Signs};
 use crate::nvml::Session;
 use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::clocks::clock_event_reasons;
+use crate::nvml::raw::fields::Field;
+use crate::nvml::raw::samples::{SampleBuffer, gpu_utilization};
 use crate::nvml::raw::topology::nvlink_status;
 use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
 use crate::policy::Tier;
@@ -45,6 +48,9 @@ pub struct DeviceSample {
     pub links: Option<Result<LinkStates, Missing>>,
     /// What tells of its health, while that is told.
     pub signs: Option<Signs>,
+    /// Energy since the driver was loaded, joules, while it is shared out
+    /// (`NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`).
+    pub energy: Option<Reading>,
     /// The GPU as a whole, or its MIG devices while MIG is on.
     pub parts: Vec<PartSample>,
     /// Whether all parts were found.
@@ -77,6 +83,9 @@ impl DeviceSample {
     }
 }
 
+/// `NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`, mJ.
+const ENERGY: Field = Field::of(83);
+
 /// What a GPU's thread is asked for.
 #[derive(Clone, Debug)]
 pub enum Question {
@@ -94,6 +103,8 @@ pub struct DeviceReader {
     proc_root: ProcRoot,
     utilization: UtilizationBuffers,
     ring: RingCursor,
+    samples: SampleBuffer,
+    gpu_ring: GpuRing,
     cells: Cells,
     gpm: GpmReader,
     undivided: Cells,
@@ -136,6 +147,8 @@ impl DeviceReader {
             proc_root,
             utilization: UtilizationBuffers::default(),
             ring: RingCursor::default(),
+            samples: SampleBuffer::default(),
+            gpu_ring: GpuRing::default(),
             cells: Cells::default(),
             undivided: Cells::default(),
             texts: Texts::default(),
@@ -157,7 +170,9 @@ impl DeviceReader {
         match (question, &self.known) {
             (Question::Ring(_), None) => None,
             (Question::Ring(now), Some((_, handle))) => {
-                self.read_ring(*handle, now);
+                let handle = *handle;
+                self.read_ring(handle, now);
+                self.read_gpu_ring(handle, now);
                 None
             }
             (Question::Sample(now, selection, peers), _) => {
@@ -179,17 +194,17 @@ impl DeviceReader {
         } else {
             self.ring.fail(Missing::Pending);
         }
-        let mut fields = self.cells.due_fields(&selection.device, now.mono);
-        if selection.wants_health() {
-            fields.extend(signs::FIELDS);
-            fields.sort_unstable();
-            fields.dedup();
-        }
+        self.gpu_ring.follow(selection.wants_extent());
+        self.read_gpu_ring(handle, now);
+        self.cells.video_idle(self.ring.video_idle());
+        let fields = self.fields(selection, now.mono);
         let ids = self.gpm_metrics(selection);
         let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);
         let gpm = Gpm { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
-        let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm);
+        let extent = self.gpu_ring.close();
+        let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm).with_extent(extent);
         self.cells.read(&selection.device, &probe, now.mono);
+        let energy = selection.wants_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
         let clock_event_reasons = (selection.wants_clock_events() || selection.wants_health())
             .then(|| clock_event_reasons(self.session.nvml(), handle));
         let links = self.signs.links(selection, &self.session, handle, now.mono);
@@ -214,6 +229,7 @@ impl DeviceReader {
             peers: self.reach(handle, now, selection, peers),
             links,
             signs,
+            energy,
             parts,
             division,
             discards: self.discards,
@@ -247,8 +263,21 @@ impl DeviceReader {
         Some(handle)
     }
 
+    /// What of the GPU is asked in one batch: what rows need that are due, and what is reckoned with.
+    fn fields(&self, selection: &Selection, now: Duration) -> Vec<Field> {
+        let mut fields = self.cells.due_fields(&selection.device, now);
+        if selection.wants_health() {
+            fields.extend(signs::FIELDS);
+        }
+        fields.extend(selection.wants_energy().then_some(ENERGY));
+        fields.sort_unstable();
+        fields.dedup();
+        fields
+    }
+
     fn forget(&mut self) {
         self.ring = RingCursor::default();
+        self.gpu_ring = GpuRing::default();
         self.cells.clear();
         self.undivided.clear();
         self.gpm = GpmReader::new(Arc::clone(&self.session), None);
@@ -371,6 +400,14 @@ impl DeviceReader {
         }
     }
 
+    fn read_gpu_ring(&mut self, handle: Handle, now: Moment) {
+        if self.gpu_ring.is_followed() {
+            let (nvml, since) = (self.session.nvml(), self.gpu_ring.last_seen_us(now));
+            let answer = gpu_utilization(nvml, handle, since, &mut self.samples);
+            self.gpu_ring.absorb(answer, now);
+        }
+    }
+
     fn sample_parts(
         &mut self,
         gpu: Handle,
@@ -419,6 +456,7 @@ mod tests {
             peers: Vec::new(),
             links: None,
             signs: None,
+            energy: None,
             parts: Vec::new(),
             division: Ok(()),
             discards: Discards::default(),

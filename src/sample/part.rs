@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
 use super::processes::{Census, ProcessTable, RunningLists};
-use super::ring::Window;
+use super::ring::{Watched, Window};
 use crate::host::placements::Placements;
 use crate::host::{Identity, ProcRoot};
 use crate::model::{
@@ -17,6 +17,7 @@ use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::memory::Memory;
 use crate::nvml::raw::processes::{ProcessBuffers, ProcessList, running_processes};
+use crate::policy::Tier;
 use crate::selection::Selection;
 
 /// What one part answered in one cycle.
@@ -32,8 +33,9 @@ pub struct PartSample {
     pub framebuffer: Result<Memory, Missing>,
     /// Who is on it, unless a list failed.
     pub listing: Result<Listing, Missing>,
-    /// Whether the utilization of its processes is known; one without a row was idle then.
-    pub utilization: Result<(), Missing>,
+    /// Whether the utilization of its processes is known, and over which time; one without a row was
+    /// idle then.
+    pub utilization: Result<Watched, Missing>,
 }
 
 /// Reads one part and remembers what has to outlive a cycle.
@@ -44,6 +46,8 @@ pub struct PartReader {
     cells: Cells,
     gpm: Option<GpmReader>,
     processes: ProcessTable,
+    /// When clients of an MPS server were last asked for (monotonic), if there were none.
+    no_clients: Option<Duration>,
     buffers: ProcessBuffers,
 }
 
@@ -94,6 +98,7 @@ impl PartReader {
             cells: Cells::default(),
             gpm: None,
             processes: ProcessTable::default(),
+            no_clients: None,
             buffers: ProcessBuffers::default(),
         }
     }
@@ -143,7 +148,7 @@ impl PartReader {
         let total = framebuffer.ok().map(|memory| memory.total);
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
         let listing = if selection.wants_processes() {
-            let lists = self.lists(tools.session, total);
+            let lists = self.lists(tools.session, total, now.mono);
             self.processes.merge(lists, window, total, now.mono, &mut tools.people)
         } else {
             Err(Missing::Pending)
@@ -151,13 +156,18 @@ impl PartReader {
         for residue in listing.iter().flat_map(|listing| &listing.residues) {
             tools.discards.count(residue.why);
         }
+        let listed = |pid| {
+            let mut processes = listing.iter().flat_map(|listing| &listing.processes);
+            processes.any(|process| process.id.pid == pid)
+        };
+        let utilization = window.map(|window| window.watched(listed));
         PartSample {
             mig: self.mig.clone(),
             cells: self.cells.to_vec(),
             tells_of_instance: self.tells_of_instance,
             framebuffer,
             listing,
-            utilization: window.map(|_| ()),
+            utilization,
         }
     }
 
@@ -178,13 +188,22 @@ impl PartReader {
         Some(reader.read(tools.gpu, ids, now).map(<[_]>::to_vec))
     }
 
-    fn lists(&mut self, session: &Session, total: Option<u64>) -> RunningLists {
+    fn lists(&mut self, session: &Session, total: Option<u64>, now: Duration) -> RunningLists {
         let mut list =
             |which| running_processes(session.nvml(), self.handle, which, total, &mut self.buffers);
-        RunningLists {
-            compute: list(ProcessList::Compute),
-            graphics: list(ProcessList::Graphics),
-            mps: list(ProcessList::Mps),
-        }
+        let (compute, graphics) = (list(ProcessList::Compute), list(ProcessList::Graphics));
+        let no_server = compute.as_ref().is_ok_and(|running| {
+            running.iter().all(|process| self.processes.is_plain(process.pid))
+        });
+        let mps = if no_server && self.no_clients.is_some_and(|at| !Tier::Slow.due(Some(at), now)) {
+            Ok(Vec::new())
+        } else {
+            let clients = list(ProcessList::Mps);
+            let none = matches!(&clients, Ok(clients) if clients.is_empty())
+                || matches!(clients, Err(Missing::Unsupported));
+            self.no_clients = none.then_some(now);
+            clients
+        };
+        RunningLists { compute, graphics, mps }
     }
 }

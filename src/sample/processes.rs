@@ -99,6 +99,13 @@ impl ProcessTable {
         Ok(Listing { processes, residues })
     }
 
+    /// Whether a pid was listed in the last cycle, and is no MPS server's. Before it has a server, a
+    /// device has no clients of one.
+    #[must_use]
+    pub fn is_plain(&self, pid: u32) -> bool {
+        self.faces.get(&pid).is_some_and(|face| !is_mps_server(&face.name))
+    }
+
     /// The face that the process had before, or its first one; and whether its pid belonged to
     /// another process until now.
     fn recognise(&self, identity: Identity, kind: ProcessKind, now: Duration) -> (Face, bool) {

@@ -9,10 +9,11 @@
 //! has counted already, and bursts would read too low.)
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::model::{Discard, Discards, EngineShares, Missing, Moment};
 use crate::nvml::raw::utilization::UtilizationRow;
-use crate::policy::{PID_MAX, RING_LATENCY, STAMP_TOLERANCE};
+use crate::policy::{PID_MAX, RING_LATENCY, RING_SPAN, STAMP_TOLERANCE};
 
 /// Microseconds of full use of each engine.
 type Busy = [u64; 4];
@@ -32,7 +33,24 @@ pub struct Window {
     covered_us: u64,
 }
 
+/// What a window tells of a device as a whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Watched {
+    /// How long it was.
+    pub span: Duration,
+    /// Mean share of the SMs of pids that are not listed: processes that have ended, above all.
+    pub unlisted_sm: f64,
+}
+
 impl Window {
+    /// What it tells beside the shares of those who are `listed`.
+    #[must_use]
+    pub fn watched(&self, listed: impl Fn(u32) -> bool) -> Watched {
+        let unlisted = self.busy.iter().filter(|(pid, _)| !listed(**pid));
+        let sm = unlisted.map(|(_, [sm, ..])| mean(*sm, self.covered_us)).sum();
+        Watched { span: Duration::from_micros(self.covered_us), unlisted_sm: sm }
+    }
+
     /// Mean share of each engine that `pid` used; zero for a process without a row.
     #[must_use]
     pub fn shares(&self, pid: u32) -> EngineShares {
@@ -73,6 +91,9 @@ impl RingCursor {
         match self.read.replace(now) {
             Some(read) if read.wall_us <= now.wall_us => {
                 let span = now.mono.saturating_sub(read.mono);
+                if span > RING_SPAN {
+                    self.failed.get_or_insert(Missing::Pending);
+                }
                 self.window.add(believed.values(), micros(span));
             }
             _ => {
@@ -85,6 +106,13 @@ impl RingCursor {
     pub fn fail(&mut self, missing: Missing) {
         self.read = None;
         self.failed = Some(missing);
+    }
+
+    /// Whether the window so far is known, and nobody has used a video engine in it.
+    #[must_use]
+    pub fn video_idle(&self) -> bool {
+        let idle = |busy: &Busy| matches!(busy, [_, _, 0, 0]);
+        self.failed.is_none() && self.window.covered_us > 0 && self.window.busy.values().all(idle)
     }
 
     /// Closes the window and begins the next one.
@@ -112,7 +140,7 @@ impl Window {
     }
 }
 
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -182,6 +210,21 @@ mod tests {
         assert!((sm(&window, 1) - 25.0).abs() < 1e-9, "one of four seconds");
         assert!((sm(&window, 2) - 30.0).abs() < 1e-9);
         assert_eq!(window.shares(3), EngineShares::default(), "no row: idle");
+    }
+
+    #[test]
+    fn video_engines_are_idle_only_where_that_is_known() {
+        let mut ring = RingCursor::default();
+        let mut discards = Discards::default();
+        assert!(!ring.video_idle());
+        ring.absorb(&[], at(0), &mut discards);
+        assert!(!ring.video_idle(), "the first read only sets the cursor");
+        let _first = ring.close();
+        let row = |stamp_us, percent| UtilizationRow { pid: 7, stamp_us, percent };
+        ring.absorb(&[row(START + 900_000, [50, 10, 0, 0])], at(1_000_000), &mut discards);
+        assert!(ring.video_idle());
+        ring.absorb(&[row(START + 1_900_000, [50, 10, 0, 3])], at(2_000_000), &mut discards);
+        assert!(!ring.video_idle());
     }
 
     #[test]

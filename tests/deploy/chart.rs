@@ -189,6 +189,7 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
             "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS=\"true\"",
             "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID=\"true\"",
             "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX=\"^app$,^team\"",
+            "KUBERNETES_ENABLE_DRA=\"true\"",
         ]
     );
     assert_eq!(environment(&documents[1]), ["DCGM_EXPORTER_KUBERNETES=\"true\""]);

@@ -118,7 +118,8 @@ fn its_manifests_start_unchanged() {
         assert!(value(&page, "DCGM_FI_DEV_GPU_UTIL", &labels).is_some(), "{name}: {page}");
         assert_eq!(page.contains("pod_uid="), !pod, "{name}");
         // Each of what means nothing here is told once, with what stands in its place.
-        for (flag, told) in [("dump-directory", "--debug logs more"), ("DRA", "claims are always")]
+        for (flag, told) in
+            [("dump-directory", "--debug logs more"), ("ENABLE_DCGM_LOG", "no host engine")]
         {
             let lines = log.lines().filter(|line| line.contains(flag) && line.contains(told));
             let given = args.iter().any(|arg| arg.contains(flag))

@@ -44,9 +44,15 @@ pub(crate) struct Response {
 impl Exporter {
     /// Starts it on a free port and waits until it listens.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_with(&[], args)
+    }
+
+    /// Starts it with this in its environment.
+    pub(crate) fn start_with(environment: &[(&str, &str)], args: &[&str]) -> Self {
         // A file, not a pipe: what was written before a page was published is there to be read.
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        let command = command(&[&["--address", "127.0.0.1:0"], args].concat());
+        let mut command = command(&[&["--address", "127.0.0.1:0"], args].concat());
+        command.envs(environment.iter().copied());
         Self::run(command, log)
     }
 

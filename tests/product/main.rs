@@ -8,7 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod accounts;
 mod attack;
+mod calls;
 mod clients;
 mod cluster;
 mod command;

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use nvml_exporter::catalog::own::OWN;
 use nvml_exporter::catalog::{
-    ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS, TEXT,
+    ACCOUNT, ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
+    TEXT,
 };
 use nvml_exporter::policy::{SLOW_TIER, Tier};
 
@@ -68,6 +69,7 @@ fn numbered(name: &str) -> (&str, Option<u32>, &str) {
 fn row<Source>(table: &mut String, scope: &str, name: &str, metric: &Metric<Source>) {
     let every = match metric.tier {
         Tier::Cycle => "cycle".to_owned(),
+        Tier::Video => format!("cycle while video engines work, else {} s", SLOW_TIER.as_secs()),
         Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
     };
     let Metric { kind, unit, symbol, help, absent, .. } = metric;
@@ -96,6 +98,11 @@ fn readme_says_what_the_program_says() {
     slice(&mut table, "container", CONTAINER);
     slice(&mut table, "process", PROCESS);
     slice(&mut table, "process", ILLEGAL);
+    for account in ACCOUNT {
+        let scope = account.name.split('_').nth(2).unwrap();
+        let scope = if scope == "DEV" { "device".to_owned() } else { scope.to_lowercase() };
+        row(&mut table, &scope, &format!("`{}`", account.name), account);
+    }
     slice(&mut table, "label", TEXT);
     check("series", &table);
 

@@ -123,7 +123,17 @@ impl Join<'_> {
         let memory = self.amount(&target, part.memory, oversubscribes).map_err(doubt)?;
         let (pod, container) = holder;
         let (mode, compute) = (AllocateMode::Share, part.compute);
-        Ok(Some(Share { pod, container, device, mode, memory, compute, enforced: true }))
+        Ok(Some(Share {
+            pod,
+            container,
+            device,
+            mode,
+            memory,
+            compute,
+            enforced: true,
+            replica: None,
+            claim: None,
+        }))
     }
 
     /// In MiB; none if it cannot be told.

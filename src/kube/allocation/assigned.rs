@@ -8,7 +8,7 @@ use super::{Evidence, Join, Problem, Share};
 use crate::kube::assignments::{Assigned, Assignments, ClaimedDevice, SliceDevice};
 use crate::kube::device_id::{self, DeviceId};
 use crate::kube::pods::ByName;
-use crate::model::{AllocateMode, PodRef};
+use crate::model::{AllocateMode, Claim, PodRef};
 
 /// A container.
 pub(super) type Holder = (PodRef, Arc<str>);
@@ -29,6 +29,8 @@ struct Given {
     mode: AllocateMode,
     memory: Option<f64>,
     enforced: bool,
+    replica: Option<u32>,
+    claim: Option<Arc<Claim>>,
 }
 
 /// What one container was given.
@@ -122,9 +124,18 @@ impl Join<'_> {
             held.named.insert((pod.clone(), Arc::clone(container)));
         }
         for given in found.given.into_values() {
-            let Given { evidence, device, mode, memory, enforced } = given;
-            let (pod, container) = (pod.clone(), Arc::clone(container));
-            let share = Share { pod, container, device, mode, memory, compute: 0.0, enforced };
+            let Given { evidence, device, mode, memory, enforced, replica, claim } = given;
+            let share = Share {
+                pod: pod.clone(),
+                container: Arc::clone(container),
+                device,
+                mode,
+                memory,
+                compute: 0.0,
+                enforced,
+                replica,
+                claim,
+            };
             self.found.push((evidence, share));
         }
     }
@@ -156,13 +167,16 @@ impl Join<'_> {
             DeviceId::Fake { .. } => found.units = true,
             DeviceId::Real { named, replica } => match self.index.named(named) {
                 Lookup::Found(target) => {
-                    let mode = if replica { AllocateMode::Share } else { AllocateMode::Exclusive };
+                    let replicas = found.given.get(target.uuid).and_then(|before| before.replica);
+                    let shared = replica.is_some();
                     let given = Given {
                         evidence: Evidence::Id,
                         device: Arc::clone(target.uuid),
-                        mode,
+                        mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
                         memory: target.framebuffer,
-                        enforced: !replica,
+                        enforced: !shared,
+                        replica: replicas.into_iter().chain(replica).min(),
+                        claim: None,
                     };
                     found.given.insert(Arc::clone(target.uuid), given);
                 }
@@ -189,12 +203,13 @@ impl Join<'_> {
         let several = claimants.is_some_and(|all| all.containers.len() > 1);
         let nvidias = &*claimed.driver == "gpu.nvidia.com";
         let slice = self.slices.and_then(|slices| slices.get(claimed));
-        let Some(SliceDevice { uuid, kind, parent, .. }) = slice else {
+        let Some(slice) = slice else {
             if nvidias {
                 found.unseen.push((None, Problem::NoSlice));
             }
             return;
         };
+        let SliceDevice { uuid, kind, parent, .. } = slice;
         if kind.as_deref() == Some("vfio") {
             return;
         }
@@ -214,6 +229,8 @@ impl Join<'_> {
                     // How much a share has is written in the claim only.
                     memory: target.framebuffer.filter(|_| claimed.share.is_none()),
                     enforced: !shared,
+                    replica: None,
+                    claim: Some(Arc::new(claim(claimed, slice))),
                 };
                 found.given.insert(Arc::clone(target.uuid), given);
             }
@@ -223,6 +240,23 @@ impl Join<'_> {
             _ if nvidias => found.unseen.push((None, Problem::UnknownDevice)),
             _ => {}
         }
+    }
+}
+
+fn claim(claimed: &ClaimedDevice, slice: &SliceDevice) -> Claim {
+    let is_mig = slice.kind.as_deref() == Some("mig");
+    let of_mig = |text: &Option<Box<str>>| match text {
+        Some(text) if is_mig => text.to_string(),
+        _ => String::new(),
+    };
+    Claim {
+        name: claimed.claim_name.to_string(),
+        namespace: claimed.claim_namespace.to_string(),
+        driver: claimed.driver.to_string(),
+        pool: claimed.pool.to_string(),
+        device: claimed.device.to_string(),
+        mig_profile: of_mig(&slice.profile),
+        mig_uuid: of_mig(&slice.uuid),
     }
 }
 

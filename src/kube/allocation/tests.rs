@@ -361,7 +361,14 @@ fn claims_are_told_by_slices() {
     let slices = Slices {
         devices: [
             (key("gpu-1"), device(Some(A), None)),
-            (key("mig"), device(Some(MIG), Some(B))),
+            (
+                key("mig"),
+                SliceDevice {
+                    kind: Some("mig".into()),
+                    profile: Some("1g.10gb".into()),
+                    ..device(Some(MIG), Some(B))
+                },
+            ),
             (key("on-demand"), device(None, Some(B))),
         ]
         .into(),
@@ -378,6 +385,23 @@ fn claims_are_told_by_slices() {
             ("b", "c", MIG, AllocateMode::Exclusive, Some(9728.0), 0.0, true),
         ]
     );
+    let told: Vec<_> = out.shares.iter().map(|share| share.claim.as_deref().unwrap()).collect();
+    let whole = Claim {
+        name: "x".into(),
+        namespace: "demo".into(),
+        driver: "gpu.nvidia.com".into(),
+        pool: "n1".into(),
+        device: "gpu-1".into(),
+        ..Claim::default()
+    };
+    let mig = Claim {
+        name: "y".into(),
+        device: "mig".into(),
+        mig_profile: "1g.10gb".into(),
+        mig_uuid: MIG.into(),
+        ..whole.clone()
+    };
+    assert_eq!(told, [&whole, &mig]);
     let shared = run(vec![claim("a", "x", "gpu-1"), claim("b", "x", "gpu-1")]);
     let share = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
     assert_eq!(rows(&shared), [share("a"), share("b")]);

@@ -1,0 +1,62 @@
+//! The driver's ring of samples of a GPU as a whole.
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper_sys::bindings::{nvmlSample_t, nvmlValue_t};
+
+use super::{Handle, NOT_FOUND, fill, symbol};
+use crate::model::Missing;
+
+/// `NVML_GPU_UTILIZATION_SAMPLES`.
+const GPU_UTILIZATION: u32 = 1;
+/// `NVML_VALUE_TYPE_UNSIGNED_INT`.
+const UNSIGNED_INT: u32 = 1;
+/// Samples that a buffer starts with; known rings hold 72 or 100.
+const ROWS: usize = 128;
+
+/// Room for the samples of one GPU.
+#[derive(Default)]
+pub struct SampleBuffer(Vec<nvmlSample_t>);
+
+/// One sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UtilizationSample {
+    /// Microseconds since the epoch.
+    pub stamp_us: u64,
+    /// Percent.
+    pub percent: u32,
+}
+
+/// Samples of a GPU's utilization since `last_seen_us` (`nvmlDeviceGetSamples`). "Not found" means that
+/// there is none yet.
+///
+/// # Errors
+/// What the driver answered; unsupported while MIG is on.
+pub fn gpu_utilization(
+    nvml: &Nvml,
+    gpu: Handle,
+    last_seen_us: u64,
+    buffer: &mut SampleBuffer,
+) -> Result<Vec<UtilizationSample>, Missing> {
+    let call = symbol(&nvml.lib().nvmlDeviceGetSamples)?;
+    let blank = nvmlSample_t { timeStamp: 0, sampleValue: nvmlValue_t { ullVal: 0 } };
+    let mut kind = 0;
+    let filled = fill(&mut buffer.0, blank, ROWS, |rows, count| {
+        // SAFETY: `rows` has room for `count` samples, and the rest are live.
+        unsafe {
+            call(gpu.0, GPU_UTILIZATION, last_seen_us, &raw mut kind, count, rows.as_mut_ptr())
+        }
+    });
+    let rows = match filled {
+        Err(Missing::Failed(NOT_FOUND)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    if kind != UNSIGNED_INT {
+        return Err(Missing::Invalid);
+    }
+    let read = |row: &nvmlSample_t| UtilizationSample {
+        stamp_us: row.timeStamp,
+        // SAFETY: the driver says that it wrote this member, and every bit pattern is valid for it.
+        percent: unsafe { row.sampleValue.uiVal },
+    };
+    Ok(rows.iter().map(read).collect())
+}
