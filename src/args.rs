@@ -2,6 +2,7 @@
 
 pub mod dcgm_exporter;
 pub mod idle;
+pub mod release;
 pub mod web;
 
 use std::env;
@@ -16,6 +17,7 @@ use clap::{Parser, ValueEnum};
 
 use self::dcgm_exporter::{Adopted, LogFormat, Settled, default_scope};
 use self::idle::sift;
+use self::release::{Askers, Releasing};
 use self::web::Serving;
 use crate::attribute::{DevicePods, Grain};
 use crate::cluster::Sources;
@@ -168,6 +170,9 @@ pub struct Args {
     adopted: Adopted,
 
     #[command(flatten)]
+    releasing: Releasing,
+
+    #[command(flatten)]
     serving: Serving,
 
     /// Print one page to standard output and exit
@@ -219,6 +224,15 @@ enum GrainName {
     Container,
 }
 
+impl From<GrainName> for Grain {
+    fn from(name: GrainName) -> Self {
+        match name {
+            GrainName::Process => Self::Process,
+            GrainName::Container => Self::Container,
+        }
+    }
+}
+
 /// Where the kubelet's socket is on every node.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 /// Where a pod finds the token of its service account.
@@ -250,6 +264,8 @@ pub struct Config {
     pub grain: Grain,
     /// Whom to ask about pods and allocations; none where there is no cluster.
     pub cluster: Option<Sources>,
+    /// What may ask for NVML to be let go.
+    pub askers: Askers,
     /// Where to read processes, if not where it follows from the rest.
     pub procfs: Option<PathBuf>,
     /// Where the exporter's own series are, if not at `/metrics`.
@@ -303,6 +319,7 @@ impl Args {
             gpu_mem_unit,
             own_metrics_path,
             adopted,
+            releasing,
             serving,
             once,
             debug,
@@ -341,17 +358,20 @@ impl Args {
         check_procfs(procfs.as_deref())?;
         let pods = pods(whom_to_ask(asked), &schema, &mut remarks)?;
         let socket = pod_resources(pod_resources_kubelet_socket);
+        let askers = releasing.settle()?;
         let cluster = (pods.is_some() || socket.is_some()).then(|| Sources {
             pods,
             pod_resources: socket,
             pod_logs,
             container_logs,
             memory_unit: gpu_mem_unit.into(),
+            label: askers.label.clone(),
             pace: Pace::default(),
             stage_patience: Duration::ZERO,
         });
         let (web, systemd_socket) = serving.settle()?;
         Ok(Config {
+            askers,
             web,
             systemd_socket,
             addresses: addresses(&address)?,
@@ -364,10 +384,7 @@ impl Args {
             },
             device_pods,
             job_directory,
-            grain: match process_series {
-                GrainName::Process => Grain::Process,
-                GrainName::Container => Grain::Container,
-            },
+            grain: process_series.into(),
             max_age: checked_max_age(max_age, interval)?,
             interval,
             schema: Schema { extra: checked_labels(&schema, extra_label)?, ..schema },

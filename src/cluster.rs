@@ -25,6 +25,7 @@ use crate::kube::allocation::{Allocations, DeviceFacts, MemoryUnit, MigFacts, al
 use crate::kube::api::{Address, NodeName};
 use crate::kube::assignments::{Assignments, Slices};
 use crate::kube::kubelet_pods::KubeletPods;
+use crate::kube::node_label::{self, Label, NodeLabel};
 use crate::kube::pod_resources::{self, PodResources, Taken};
 use crate::kube::pods::Pods;
 use crate::kube::resource_slices::{self, ResourceSlices};
@@ -50,6 +51,8 @@ pub struct Sources {
     pub container_logs: PathBuf,
     /// What a unit of ACK's GPU memory is.
     pub memory_unit: MemoryUnit,
+    /// A label of the node to look out for.
+    pub label: Option<Label>,
     /// How long everything may take.
     pub pace: Pace,
     /// So long a source's file may take to appear before the source counts as absent.
@@ -61,6 +64,7 @@ pub struct Cluster {
     pods: Option<watch::Receiver<Pods>>,
     taken: Option<watch::Receiver<Taken>>,
     slices: Option<watch::Receiver<resource_slices::Taken>>,
+    label: Option<(Label, watch::Receiver<node_label::Taken>)>,
     logs: watch::Receiver<Arc<Logs>>,
     hasten: Arc<Notify>,
     names_wanted: Arc<Notify>,
@@ -109,7 +113,7 @@ impl Sources {
     ///
     /// # Errors
     /// The stage does not say how its node is called.
-    pub fn staged(stage: &Path) -> anyhow::Result<Option<Self>> {
+    pub fn staged(stage: &Path, label: Option<Label>) -> anyhow::Result<Option<Self>> {
         let socket = stage.join("pod-resources");
         if !socket.is_dir() {
             return Ok(None);
@@ -124,6 +128,7 @@ impl Sources {
             pod_logs: stage.join("pods-log"),
             container_logs: stage.join("containers-log"),
             memory_unit: MemoryUnit::Auto,
+            label,
             pace: Pace { start: Duration::ZERO, ..Pace::default() },
             stage_patience: policy::STAGE_PATIENCE,
         }))
@@ -183,6 +188,19 @@ impl Cluster {
             spawn(Box::pin(slices_of.run(publish, wanted)));
             slices
         });
+        let label = sources.pods.clone().zip(sources.label.clone());
+        let label = label.filter(|((address, _), _)| !matches!(address, Address::Kubelet { .. }));
+        let label = label.map(|((address, node), label)| {
+            let (publish, taken) = watch::channel(node_label::Taken::unknown());
+            let (pace, wanted) = (sources.pace.clone(), label.clone());
+            spawn(Box::pin(async move {
+                if let Address::Kubeconfig(file) = &address {
+                    appearance(file, patience).await;
+                }
+                NodeLabel { address, node, label: wanted, pace, clock }.run(publish).await;
+            }));
+            (label, taken)
+        });
         let (publish, logs) = watch::channel(Arc::new(Logs::default()));
         spawn(Box::pin(read_logs(sources, publish, Arc::clone(&names_wanted))));
 
@@ -195,6 +213,7 @@ impl Cluster {
             pods,
             taken,
             slices,
+            label,
             logs,
             hasten,
             names_wanted,
@@ -219,12 +238,13 @@ impl Cluster {
         let pods = self.pods.as_ref().map(|pods| pods.borrow().clone());
         let taken = self.taken.as_ref().map(|taken| taken.borrow().clone());
         let slices = self.slices.as_ref().map(|slices| slices.borrow().clone());
+        let label = self.label.as_ref().map(|(_, taken)| taken.borrow().health.clone());
+        // What not every node has is told of once it has been there.
+        let seldom = slices.as_ref().map(|taken| taken.health.clone()).into_iter().chain(label);
         let sources = (pods.iter().map(|pods| &pods.health))
             .chain(taken.iter().map(|taken| &taken.health))
-            .chain(
-                slices.iter().map(|taken| &taken.health).filter(|health| health.contact.is_some()),
-            )
             .map(|health| source_health(health, now))
+            .chain(seldom.filter(|h| h.contact.is_some()).map(|h| source_health(&h, now)))
             .collect();
         let known = match taken {
             None => Known::Nobody,
@@ -251,6 +271,13 @@ impl Cluster {
         };
         let logs = Arc::clone(&self.logs.borrow());
         View { pods, logs, known, sources, problems }
+    }
+
+    /// The label of the node that is looked out for, if the node has it at `now` (monotonic).
+    #[must_use]
+    pub fn label(&self, now: Duration) -> Option<Arc<str>> {
+        let (label, taken) = self.label.as_ref()?;
+        taken.borrow().is_set(now).then(|| Arc::clone(&label.text))
     }
 
     /// Has those asked again who may know by now what was not known in the last cycle.

@@ -15,6 +15,7 @@ pub mod event;
 pub mod framing;
 pub mod kubelet_pods;
 pub mod list;
+pub mod node_label;
 pub mod pod;
 pub mod pod_resources;
 pub mod pods;

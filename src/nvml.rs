@@ -6,11 +6,15 @@ pub mod device_nodes;
 pub mod facts;
 pub mod inventory;
 pub mod links;
+pub mod mapped;
 pub mod mock;
 pub mod probe;
 pub mod raw;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
@@ -93,6 +97,19 @@ pub struct Session {
     nvml: Nvml,
     /// The path that the library was loaded from.
     pub library: String,
+    /// Dropped after `nvml`, which is how [`End`] learns of it.
+    _open: Sender<Infallible>,
+}
+
+/// Tells when a session has been shut down and its library closed.
+pub struct End(Receiver<Infallible>);
+
+impl End {
+    /// Waits for it, up to `patience`; whether it has come.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        self.0.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+    }
 }
 
 impl Session {
@@ -103,12 +120,18 @@ impl Session {
     ///
     /// # Errors
     /// [`LibraryError::NotFound`] or [`LibraryError::Init`].
-    pub fn open(paths: &[PathBuf], proc_root: &Path) -> Result<Self, LibraryError> {
+    pub fn open(paths: &[PathBuf], proc_root: &Path) -> Result<(Self, End), LibraryError> {
         let mut detail = String::new();
         for path in paths {
-            let init = || Nvml::builder().lib_path(path.as_os_str()).init();
+            let renamed = mapped::renamed(path);
+            let name = renamed.as_ref().map_or(path, |renamed| &renamed.name);
+            let init = || Nvml::builder().lib_path(name.as_os_str()).init();
             match device_nodes::spared(proc_root, init) {
-                Ok(nvml) => return Ok(Self { nvml, library: path.display().to_string() }),
+                Ok(nvml) => {
+                    let (open, end) = mpsc::channel();
+                    let library = path.display().to_string();
+                    return Ok((Self { nvml, library, _open: open }, End(end)));
+                }
                 Err(NvmlError::LibloadingError(e)) => detail = e.to_string(),
                 Err(error) => return Err(init_error(path, error)),
             }

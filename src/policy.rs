@@ -77,6 +77,10 @@ pub const POD_LOGS_PAUSE: Duration = Duration::from_secs(1);
 pub const STAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked for until then.
 pub const STAGE_LOOK: Duration = Duration::from_millis(5);
+/// A signal lets NVML go for this long at the most.
+pub const RELEASE_SIGNAL: Duration = Duration::from_secs(900);
+/// So long a label of the node is believed that nobody confirms.
+pub const NODE_LABEL_MAX_AGE: Duration = Duration::from_secs(300);
 /// Longest pause between attempts to open the driver.
 pub const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A counters file is looked at this often; a reload can also be asked for by a signal.
@@ -101,8 +105,8 @@ pub const HTTP_PAST_PAGES: usize = 2 << 20;
 pub const HTTP_SEND_BUFFER: usize = 128 << 10;
 /// Pause after a connection that could not be taken for want of something.
 pub const HTTP_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Scrapes in flight have this long to finish after SIGTERM.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Scrapes in flight have this long to finish after SIGTERM, a little less than all has to be over by.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(4500);
 /// NVML calls in flight have this long to finish after SIGTERM: a monitor that is killed in the
 /// middle of one has been seen to wedge a GPU.
 pub const QUIESCE_GRACE: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accounts::Accounts;
@@ -29,6 +29,7 @@ use crate::model::Missing;
 use crate::nvml::mock::Stage;
 use crate::policy;
 use crate::publish::Published;
+use crate::release::{Order, Requests};
 use crate::render::{self, Part};
 use crate::sample::Sampler;
 use crate::seal::seal;
@@ -57,6 +58,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         cluster,
         mock,
         library,
+        askers,
         procfs,
         own_path,
         web,
@@ -81,7 +83,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .or_else(|| stage.as_ref().map(Stage::procfs))
         .unwrap_or_else(|| PathBuf::from("/proc"));
     let cluster = match &stage {
-        Some(stage) => Sources::staged(stage.directory())?,
+        Some(stage) => Sources::staged(stage.directory(), askers.label)?,
         None => cluster,
     };
     let schema = match &cluster {
@@ -107,6 +109,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         device_pods,
         jobs: job_directory.map(JobDirectory::new),
         accounts: Accounts::default(),
+        requests: Requests::new(askers.file),
         schema,
         grain,
         clock,
@@ -120,13 +123,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let listener = if systemd_socket { handed_over()? } else { listen(&addresses)? };
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (publish, published) = watch::channel(None);
-    let (stop, stopped) = mpsc::channel();
+    let (order, orders) = mpsc::channel();
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
-        .spawn(move || sampling.publish_until(&stopped, &publish))?;
+        .spawn(move || sampling.publish_until_told(&orders, &publish))?;
     let site = Site { published, max_age, clock, own_path, refused };
-    serve_until_told(listener, reload, site, web)?;
-    drop(stop);
+    serve_until_told(listener, reload, order, site, web)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {
         bail!("the sampling thread has panicked; this is a defect, please report it");
@@ -177,6 +179,7 @@ struct Sampling {
     device_pods: Option<DevicePods>,
     jobs: Option<JobDirectory>,
     accounts: Accounts,
+    requests: Requests,
     schema: Schema,
     grain: Grain,
     clock: Clock,
@@ -192,6 +195,13 @@ impl Sampling {
         let published = Arc::new(Published::new(snapshot));
         self.last = Some(Arc::clone(&published));
         published
+    }
+
+    /// Lets NVML go, or takes it up again, as is asked; whether there is news of it to publish.
+    fn hear_requests(&mut self) -> bool {
+        let now = self.clock.now().mono;
+        let labelled = self.cluster.as_ref().and_then(|cluster| cluster.label(now));
+        self.sampler.release(self.requests.standing(labelled, now))
     }
 
     /// Takes up other counters, if there are some.
@@ -252,23 +262,29 @@ impl Sampling {
         if self.selection.wants_processes() { self.proc_root.in_init_pid_namespace() } else { None }
     }
 
-    fn publish_until(
+    /// Reads and publishes, and does what it is ordered, until the order is none.
+    fn publish_until_told(
         mut self,
-        stopped: &Receiver<()>,
+        orders: &Receiver<Option<Order>>,
         publish: &watch::Sender<Option<Arc<Published>>>,
     ) {
         let reads = policy::ring_reads(self.interval);
         let mut next = self.clock.now().mono;
         for turn in (0..reads).cycle() {
-            if turn == 0 {
+            if self.hear_requests() || turn == 0 {
                 publish.send_replace(Some(self.cycle()));
             } else {
                 self.sampler.read_rings();
             }
             // A turn that took longer than its time is not made up for.
             next = (next + self.interval / reads).max(self.clock.now().mono);
-            if stopped.recv_timeout(self.clock.until(next)) != Err(RecvTimeoutError::Timeout) {
-                break;
+            match orders.recv_timeout(self.clock.until(next)) {
+                Ok(Some(order)) => {
+                    next = self.clock.now().mono;
+                    self.requests.take(order, next);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
@@ -340,6 +356,7 @@ fn handed_over() -> anyhow::Result<TcpListener> {
 fn serve_until_told(
     listener: TcpListener,
     reload: Option<mpsc::Sender<()>>,
+    order: mpsc::Sender<Option<Order>>,
     site: Site,
     web: Web,
 ) -> anyhow::Result<()> {
@@ -347,24 +364,38 @@ fn serve_until_told(
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                if let Some(reload) = &reload {
-                    // Who follows the file ends only with the process.
-                    let _ = reload.send(());
-                } else {
-                    tracing::info!("SIGHUP: there is no counters file to read again");
-                }
-            }
-        });
+        tokio::spawn(hear_hangups(signal(SignalKind::hangup())?, reload));
+        for (kind, means) in [
+            (SignalKind::user_defined1(), Order::LetGo),
+            (SignalKind::user_defined2(), Order::TakeUp),
+        ] {
+            tokio::spawn(hear_orders(signal(kind)?, means, order.clone()));
+        }
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
                 _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             }
+            // Calls into the driver come to their end while scrapes do. The thread may have died.
+            let _ = order.send(None);
         };
         serve(tokio::net::TcpListener::from_std(listener)?, site, web, stop).await;
         Ok(())
     })
+}
+
+async fn hear_hangups(mut hangup: Signal, reload: Option<mpsc::Sender<()>>) {
+    while hangup.recv().await.is_some() {
+        if let Some(reload) = &reload {
+            // Who follows the file ends only with the process.
+            let _ = reload.send(());
+        } else {
+            tracing::info!("SIGHUP: there is no counters file to read again");
+        }
+    }
+}
+
+async fn hear_orders(mut signal: Signal, means: Order, order: mpsc::Sender<Option<Order>>) {
+    // It ends with the sampling thread, or with the runtime.
+    while signal.recv().await.is_some() && order.send(Some(means)).is_ok() {}
 }

@@ -32,8 +32,9 @@ use crate::model::{
 };
 use crate::nvml::inventory::Driver;
 use crate::nvml::raw::Handle;
-use crate::nvml::{LibraryError, Session};
+use crate::nvml::{End, LibraryError, Session};
 use crate::policy;
+use crate::release::Request;
 use crate::selection::Selection;
 use crate::worker::Worker;
 
@@ -107,6 +108,10 @@ pub struct Sampler {
     driver_thread: Worker<node::Question, node::Answer>,
     session: Option<Arc<Session>>,
     closed: Weak<Session>,
+    /// Of the newest session.
+    end: Option<End>,
+    /// Who has NVML let go, while anybody does.
+    released: Option<Request>,
     release_by: Duration,
     listener: Option<Listener>,
     retired: Vec<Retired>,
@@ -145,6 +150,8 @@ impl Sampler {
             live,
             session: None,
             closed: Weak::new(),
+            end: None,
+            released: None,
             release_by: Duration::ZERO,
             listener: None,
             retired: Vec::new(),
@@ -165,6 +172,19 @@ impl Sampler {
         })
     }
 
+    /// From the next cycle on, NVML is let go if somebody asks for it, and else held; whether there
+    /// is something about it to publish before the next regular page.
+    pub fn release(&mut self, asked: Option<Request>) -> bool {
+        let turns = self.released.is_some() != asked.is_some();
+        if turns && asked.is_none() {
+            self.next_open = Duration::ZERO;
+            self.driver =
+                DriverState::Down { reason: "starting", detail: "taken up again".to_owned() };
+        }
+        self.released = asked;
+        turns || matches!(self.driver, DriverState::Down { reason: RELEASING, .. })
+    }
+
     /// Moves every GPU's utilization cursor on, without publishing.
     pub fn read_rings(&mut self) {
         let now = self.clock.now();
@@ -181,7 +201,9 @@ impl Sampler {
         let deadline = now.mono + self.deadline;
         self.cycles += 1;
         self.collect_late();
-        if self.session.is_none() {
+        if self.released.is_some() {
+            self.let_go(now, deadline);
+        } else if self.session.is_none() {
             self.open(now, deadline);
         }
         if self.session.is_some() {
@@ -228,6 +250,24 @@ impl Sampler {
         }
     }
 
+    /// Has every thread let go of the session, and tells when all have.
+    fn let_go(&mut self, now: Moment, deadline: Duration) {
+        if self.session.is_some() {
+            self.close(now, RELEASING);
+        }
+        self.ask_driver(node::Question::Release, now);
+        self.hear_driver(deadline);
+        let is_free = self.driver_thread.waiting_since().is_none()
+            && self.end.as_ref().is_none_or(|end| end.wait(self.clock.until(deadline)));
+        let asked = self.released.iter().map(Request::to_string).collect::<String>();
+        self.driver = if is_free {
+            DriverState::Down { reason: RELEASED, detail: format!("NVML has been let go: {asked}") }
+        } else {
+            let detail = format!("{asked}, and calls into the driver have yet to return");
+            DriverState::Down { reason: RELEASING, detail }
+        };
+    }
+
     /// Whether anybody but the driver's own thread still holds the session before.
     fn closed_is_held(&self) -> bool {
         self.closed.strong_count() > 1
@@ -264,7 +304,8 @@ impl Sampler {
         let now = self.clock.now().mono;
         self.node_took = Some(now.saturating_sub(self.node_asked.mono));
         match answer {
-            node::Answer::Opened { session, driver } => {
+            node::Answer::Opened { session, driver, end } => {
+                self.end = Some(end);
                 self.failures = 0;
                 self.listener = self.listen(&session);
                 self.session = Some(session);
@@ -275,6 +316,7 @@ impl Sampler {
                 self.gpu_count = Some((count, self.node_asked));
                 self.seat_new_gpus(count);
             }
+            node::Answer::Released => {}
         }
     }
 
@@ -394,7 +436,7 @@ impl Sampler {
     /// A driver that does not answer to being opened is down, whatever it said before.
     fn driver_state(&self, now: Duration) -> DriverState {
         match self.driver_thread.waiting_since() {
-            Some(since) if self.session.is_none() => DriverState::Down {
+            Some(since) if self.session.is_none() && self.released.is_none() => DriverState::Down {
                 reason: "hung",
                 detail: format!(
                     "nvmlInit_v2 has not answered for {} s; look at the kernel log for NVRM lines",
@@ -408,15 +450,22 @@ impl Sampler {
     /// A session ends when the driver says so or when its GPUs are others than before: their
     /// indexes may have moved. The next cycle opens a new one; until then the threads can let go.
     fn close_if_over(&mut self, now: Moment) {
-        let Some(session) = &self.session else { return };
-        let Some(reason) = self.over() else { return };
-        self.closed = Arc::downgrade(session);
+        if self.session.is_some()
+            && let Some(reason) = self.over()
+        {
+            self.close(now, reason);
+        }
+    }
+
+    fn close(&mut self, now: Moment, reason: &'static str) {
+        self.closed = self.session.as_ref().map(Arc::downgrade).unwrap_or_default();
         self.release_by = now.mono + policy::RELEASE_GRACE;
         self.session = None;
         self.retired.extend(self.listener.take().map(Listener::retire));
         for record in self.xids.values_mut() {
             record.listening = Err(Missing::Pending);
-            if reason == DRIVER_GONE {
+            // Whoever has NVML let go resets GPUs, or loads another driver.
+            if [DRIVER_GONE, RELEASING].contains(&reason) {
                 record.begin_anew();
             }
         }
@@ -446,6 +495,18 @@ impl Sampler {
 
 /// The end of a session with which the driver ended, too.
 const DRIVER_GONE: &str = "driver_gone";
+/// NVML is to be let go, and somebody still holds it.
+const RELEASING: &str = "releasing";
+/// It has been.
+const RELEASED: &str = "released";
+
+impl DriverState {
+    /// Whether NVML has been let go on request, by every thread.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        matches!(self, Self::Down { reason: RELEASED, .. })
+    }
+}
 
 fn vitals((uuid, record): (&Arc<str>, &VitalsRecord)) -> Option<(Arc<str>, Vitals)> {
     Some((Arc::clone(uuid), record.vitals()?))

@@ -22,6 +22,7 @@ pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
     match series {
         OwnSeries::BuildInfo => vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
         OwnSeries::DriverUp => one(flag(matches!(health.driver, DriverState::Up(_)))),
+        OwnSeries::Released => one(flag(health.driver.is_released())),
         OwnSeries::DriverInfo => driver_info(&health.driver),
         OwnSeries::DriverOpenFailures => by_reason(&health.open_failures),
         OwnSeries::SnapshotTimestamp => one(seconds(snapshot.at)),
@@ -224,6 +225,7 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
         }
         (Some(DriverState::Down { reason: was, .. }), DriverState::Down { reason, .. })
             if was == reason => {}
+        (_, DriverState::Down { detail, .. }) if now.is_released() => info!("{detail}"),
         (_, DriverState::Down { reason, detail }) => warn!(reason, "driver is down: {detail}"),
     }
 }

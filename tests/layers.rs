@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["model"],
     &["clock", "policy", "seal", "web_config", "worker"],
+    &["release"],
     &["labels", "pod_labels", "scope"],
     &["nvml", "host", "kube"],
     &["catalog"],

@@ -113,7 +113,7 @@ impl Pipeline {
         let proc_root = ProcRoot::new(&stage.join("proc"));
         let library: Vec<PathBuf> = vec![stage.join("libnvidia-ml.so.1")];
         let sampler = Sampler::new(clock, Duration::from_secs(60), library, proc_root).unwrap();
-        let sources = Sources::staged(&stage).unwrap().unwrap();
+        let sources = Sources::staged(&stage, None).unwrap().unwrap();
         let schema = Schema {
             dialect: Dialect::Ack,
             hostname: "node-1".to_owned(),

@@ -1,7 +1,7 @@
 //! The Kubernetes node around the GPUs: what it is at a time, and the servers that tell.
 //!
 //! What they tell is a pure function of the scenario and of time: [`pods`] as the API server says
-//! them, [`kubelet`] what containers hold, [`logs`] the names of log files. [`devices`] and
+//! them, [`node`] the node itself, [`kubelet`] what containers hold, [`logs`] the names of log files. [`devices`] and
 //! [`annotations`] say how a holding is written down, [`cgroup`] what the kernel calls a container,
 //! [`api`] is the API server's memory. [`serve`] alone does I/O.
 
@@ -11,6 +11,7 @@ pub(crate) mod cgroup;
 pub(crate) mod devices;
 mod kubelet;
 mod logs;
+mod node;
 mod pods;
 mod serve;
 
@@ -34,7 +35,8 @@ impl Cluster {
             let late = if let Trouble::Slow(delay) = fault.trouble { delay } else { 0.0 };
             [fault.during.from, fault.during.to, fault.during.to + late]
         });
-        pods.chain(faults).filter(|at| at.is_finite() && *at > time).reduce(f64::min)
+        let labels = self.labels.iter().flat_map(|label| [label.during.from, label.during.to]);
+        pods.chain(faults).chain(labels).filter(|at| at.is_finite() && *at > time).reduce(f64::min)
     }
 }
 

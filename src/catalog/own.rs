@@ -25,6 +25,8 @@ pub enum OwnSeries {
     DriverUp,
     /// Versions; only while the driver is up.
     DriverInfo,
+    /// Whether NVML has been let go on request.
+    Released,
     /// Failed attempts to open a session.
     DriverOpenFailures,
     /// When the page's snapshot was taken.
@@ -93,6 +95,13 @@ pub const OWN: &[Own] = &[
         kind: Gauge,
         labels: &["driver_version", "nvml_version", "library"],
         help: "Constant 1 while the driver is up, labelled with its versions and the path of its library.",
+    },
+    Own {
+        series: OwnSeries::Released,
+        name: "nvml_exporter_released",
+        kind: Gauge,
+        labels: &[],
+        help: "1 if NVML has been let go on request and nothing of it is held, else 0.",
     },
     Own {
         series: OwnSeries::DriverOpenFailures,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::host::ProcRoot;
 use crate::model::Reading;
 use crate::nvml::inventory::Driver;
-use crate::nvml::{LibraryError, Session};
+use crate::nvml::{End, LibraryError, Session};
 
 /// What the driver's thread is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Question {
     Open,
     /// Read what belongs to no GPU in particular.
     Read,
+    /// Let go of the session, if there is one.
+    Release,
 }
 
 /// What it answers.
@@ -25,11 +27,15 @@ pub enum Answer {
         session: Arc<Session>,
         /// Versions.
         driver: Driver,
+        /// Tells when the session has ended.
+        end: End,
     },
     /// No session.
     Closed(LibraryError),
     /// How many GPUs the open session counts.
     Read(Reading),
+    /// The driver's thread has no session any more.
+    Released,
 }
 
 /// Opens the driver and counts its GPUs.
@@ -50,6 +56,10 @@ impl NodeReader {
     pub fn answer(&mut self, question: Question) -> Answer {
         match (question, &self.session) {
             (Question::Read, Some(session)) => Answer::Read(session.gpu_count().map(f64::from)),
+            (Question::Release, _) => {
+                self.session = None;
+                Answer::Released
+            }
             (Question::Open, _) | (Question::Read, None) => self.open(),
         }
     }
@@ -58,10 +68,10 @@ impl NodeReader {
         // The old session has to be gone before the library is loaded anew.
         self.session = None;
         match Session::open(&self.paths, self.proc_root.path()) {
-            Ok(session) => {
+            Ok((session, end)) => {
                 let session = Arc::new(session);
                 self.session = Some(Arc::clone(&session));
-                Answer::Opened { driver: session.driver(), session }
+                Answer::Opened { driver: session.driver(), session, end }
             }
             Err(error) => Answer::Closed(error),
         }

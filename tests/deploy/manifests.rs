@@ -143,6 +143,7 @@ pub(crate) fn check_posture(name: &str, documents: &[Value], posture: Posture) {
         let rules = json!([
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
             {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["list"]},
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["watch"]},
         ]);
         let role = only(documents, "ClusterRole");
         assert_eq!(role["rules"], rules, "{name}");

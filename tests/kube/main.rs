@@ -14,6 +14,7 @@ mod grpc;
 mod http;
 mod kubelet;
 mod lists;
+mod node_label;
 mod recorded;
 
 use std::time::Duration;

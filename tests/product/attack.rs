@@ -360,9 +360,9 @@ fn handshakes_that_never_finish() {
 
 #[test]
 fn no_files_left() {
-    // About twenty are open before anybody connects: there are more places than files.
+    // About thirty are open before anybody connects: there are more places than files.
     let flags = ["--mock=shared-l20", "--collect-interval=200", "--web-read-timeout=1h"];
-    let exporter = Exporter::with_files(40, &flags);
+    let exporter = Exporter::with_files(48, &flags);
     let complete =
         |page: &str| page.contains("PodName=\"") && page.contains("DCGM_FI_DEV_GPU_UTIL{");
     exporter.wait_for("a page", complete);

@@ -171,7 +171,8 @@ impl Exporter {
         self.kill("-HUP");
     }
 
-    fn kill(&self, signal: &str) {
+    /// Sends a signal, such as `-USR1`.
+    pub(crate) fn kill(&self, signal: &str) {
         let kill = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
         assert!(kill.success());
     }

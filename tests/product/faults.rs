@@ -141,6 +141,44 @@ fn a_driver_that_is_reloaded_is_taken_up_again() {
 }
 
 #[test]
+fn a_library_that_was_replaced_on_disk_is_loaded_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = directory.path().join("libnvidia-ml.so.1");
+    let mock = std::path::Path::new(env!("CARGO_BIN_EXE_nvml-exporter"))
+        .with_file_name("deps/libmock_nvml.so");
+    // A package manager puts a new file in the old one's place.
+    let install = || {
+        let draft = directory.path().join("draft");
+        std::fs::copy(&mock, &draft).unwrap();
+        std::fs::rename(draft, &library).unwrap();
+    };
+    install();
+    let at = |driver: &str| format!("{TWO_T4}[driver]\n{driver}\n");
+    let scenario = Scenario::new("upgrade", &at("version = \"550.54.15\""));
+    let path = scenario.path();
+    let exporter = Exporter::start_with(
+        &[("MOCK_NVML_SCENARIO", path.to_str().unwrap())],
+        &["--nvml-library", library.to_str().unwrap(), "--collect-interval", "200"],
+    );
+    let runs = |version: &'static str| {
+        move |page: &str| {
+            util(page, 1).is_some()
+                && value(page, "nvml_exporter_driver_info", &[version]).is_some()
+        }
+    };
+    exporter.wait_for("the driver", runs("\"550.54.15\""));
+    scenario.rewrite(&at("reload = [{ from = 50, to = 70 }]"));
+    exporter
+        .wait_for("the unload", |page| value(page, "nvml_exporter_driver_up", &[]) == Some(0.0));
+    install();
+    scenario.rewrite(&at("version = \"570.86.15\""));
+    exporter.wait_for("the new driver", runs("\"570.86.15\""));
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", exporter.pid())).unwrap();
+    let name = library.to_str().unwrap();
+    assert!(maps.lines().any(|line| line.ends_with(name)), "the new file is mapped:\n{maps}");
+}
+
+#[test]
 fn without_a_library_it_serves_and_says_so() {
     let exporter = Exporter::start(&["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     let page = exporter.wait_for("a page", |page| page.contains("nvml_exporter_driver_up 0"));

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use flate2::read::GzDecoder;
 
-use crate::exporter::{Exporter, Response, Scenario, series};
+use crate::exporter::{Exporter, Response, Scenario, series, value};
 
 fn exporter() -> Exporter {
     let exporter = Exporter::start(&["--mock=idle-t4", "--collect-interval", "3600000"]);
@@ -86,26 +86,57 @@ fn probes_and_landing_page() {
 }
 
 #[test]
-fn sigterm_lets_a_scrape_in_flight_finish_and_exits_with_0() {
-    // A page that no socket buffer swallows whole, so that its scrape is in flight for as long as
-    // its reader likes.
-    let gpu = "[[gpu]]\nmodel = \"H100\"\n";
+fn the_first_page_is_a_full_one() {
+    let exporter = Exporter::start(&["--mock=demo", "--collect-interval", "600000"]);
+    let page = exporter.wait_for("a page", |page| page.contains("nvml_exporter_cycles_total"));
+    assert_eq!(value(&page, "nvml_exporter_cycles_total", &[]), Some(1.0));
+    assert_eq!(series(&page, "DCGM_FI_DEV_FB_USED").len(), 8, "{page}");
+    assert_eq!(exporter.get("/readyz").status, 200);
+}
+
+/// An exporter of a page that no socket buffer swallows whole, so that its scrape is in flight for as
+/// long as its reader likes.
+fn endless(world: &str, interval: &str, family: &str) -> Exporter {
     let processes = "[[process]]\npid = 1000\nname = \"worker\"\ngpus = [0]\n\
                      memory = \"8 MiB\"\ncount = 500\n";
-    let scenario = Scenario::new("large", &format!("now = 60\n{gpu}{processes}"));
+    let scenario = Scenario::new("large", &format!("now = 60\n{world}{processes}"));
     let (mock, text) = (scenario.flag(), "x".repeat(256));
     let labels: Vec<String> = (0..16).map(|n| format!("--extra-label=l{n}={text}")).collect();
     let labels = labels.iter().map(String::as_str);
     let flags: Vec<&str> =
-        [mock.as_str(), "--collect-interval", "500"].into_iter().chain(labels).collect();
+        [mock.as_str(), "--collect-interval", interval].into_iter().chain(labels).collect();
     let exporter = Exporter::start(&flags);
+    exporter.wait_for("every process", |page| series(page, family).len() == 500);
     exporter
-        .wait_for("every process", |page| series(page, "DCGM_CUSTOM_PROCESS_SM_UTIL").len() == 500);
+}
 
-    let mut slow = TcpStream::connect(exporter.address()).unwrap();
-    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut answer = vec![0; 4096];
-    slow.read_exact(&mut answer).unwrap();
+/// Begins to read a page, and reads no more of it than has come by then.
+fn begin(exporter: &Exporter) -> (TcpStream, Vec<u8>) {
+    let mut reader = TcpStream::connect(exporter.address()).unwrap();
+    reader.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut begun = vec![0; 4096];
+    reader.read_exact(&mut begun).unwrap();
+    (reader, begun)
+}
+
+#[test]
+fn sigterm_ends_it_though_a_gpu_hangs_and_nobody_reads() {
+    // One page for all: pages of the past would not be waited for.
+    let hang = "[[fault]]\nfunction = \"*\"\ngpu = 1\nhang = true\n";
+    let world = format!("[[gpu]]\nmodel = \"T4\"\ncount = 2\n{hang}");
+    let exporter = endless(&world, "600000", "DCGM_CUSTOM_PROCESS_MEM_USED");
+    let readers: Vec<_> = (0..8).map(|_| begin(&exporter)).collect();
+    // Much sooner than the half minute that a response may take to be written.
+    let (status, log) = exporter.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("did not finish"), "they were in flight: {log}");
+    drop(readers);
+}
+
+#[test]
+fn sigterm_lets_a_scrape_in_flight_finish_and_exits_with_0() {
+    let exporter = endless("[[gpu]]\nmodel = \"H100\"\n", "500", "DCGM_CUSTOM_PROCESS_SM_UTIL");
+    let (mut slow, mut answer) = begin(&exporter);
     let ended = std::thread::spawn(move || exporter.terminate());
     slow.read_to_end(&mut answer).unwrap();
     let answer = Response::parse(&answer);

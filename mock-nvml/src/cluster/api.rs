@@ -1,4 +1,4 @@
-//! The API server's memory: pods, their versions, and what has happened to them.
+//! The API server's memory: objects of one kind, their versions, and what has happened to them.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -12,13 +12,33 @@ const FIRST: u64 = 1_000;
 /// How many events are remembered.
 const MOST: usize = 1_024;
 
-/// The pods now and for a while back.
+/// What the API server has objects of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `/api/v1/pods`
+    Pod,
+    /// `/api/v1/nodes`
+    Node,
+}
+
+impl Kind {
+    /// As the API writes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Node => "Node",
+        }
+    }
+}
+
+/// The objects of one kind, now and for a while back.
 #[derive(Debug)]
 pub(super) struct History {
+    kind: Kind,
     version: u64,
     /// The version before the oldest event.
     oldest: u64,
-    pods: BTreeMap<String, Kept>,
+    objects: BTreeMap<String, Kept>,
     events: VecDeque<Event>,
 }
 
@@ -48,10 +68,10 @@ pub(super) enum Unknown {
 }
 
 impl History {
-    /// Of an API server that has no pods yet.
-    pub(super) fn new() -> Self {
-        let (pods, events) = (BTreeMap::new(), VecDeque::new());
-        Self { version: FIRST, oldest: FIRST, pods, events }
+    /// Of an API server that has no objects of this kind yet.
+    pub(super) fn new(kind: Kind) -> Self {
+        let (objects, events) = (BTreeMap::new(), VecDeque::new());
+        Self { kind, version: FIRST, oldest: FIRST, objects, events }
     }
 
     /// The newest version.
@@ -59,35 +79,35 @@ impl History {
         self.version
     }
 
-    /// Takes notice of the pods as they are now.
-    pub(super) fn update(&mut self, pods: Vec<Value>) {
+    /// Takes notice of the objects as they are now.
+    pub(super) fn update(&mut self, objects: Vec<Value>) {
         let mut fresh: HashMap<String, Value> = HashMap::new();
-        for pod in pods {
-            fresh.insert(metadata(&pod, "uid"), pod);
+        for object in objects {
+            fresh.insert(metadata(&object, "uid"), object);
         }
         let gone: Vec<_> =
-            self.pods.keys().filter(|uid| !fresh.contains_key(*uid)).cloned().collect();
+            self.objects.keys().filter(|uid| !fresh.contains_key(*uid)).cloned().collect();
         for uid in gone {
-            if let Some(kept) = self.pods.remove(&uid) {
+            if let Some(kept) = self.objects.remove(&uid) {
                 self.record("DELETED", &kept.told);
             }
         }
         let mut fresh: Vec<_> = fresh.into_iter().collect();
-        fresh.sort_by_key(|(_, pod)| name(pod));
-        for (uid, pod) in fresh {
-            let kind = match self.pods.get(&uid) {
+        fresh.sort_by_key(|(_, object)| name(object));
+        for (uid, object) in fresh {
+            let kind = match self.objects.get(&uid) {
                 None => "ADDED",
-                Some(kept) if kept.told != pod => "MODIFIED",
+                Some(kept) if kept.told != object => "MODIFIED",
                 Some(_) => continue,
             };
-            let version = self.record(kind, &pod);
-            self.pods.insert(uid, Kept { told: pod, version });
+            let version = self.record(kind, &object);
+            self.objects.insert(uid, Kept { told: object, version });
         }
     }
 
-    fn record(&mut self, kind: &str, pod: &Value) -> u64 {
+    fn record(&mut self, kind: &str, object: &Value) -> u64 {
         self.version += 1;
-        let line = line(kind, &versioned(pod, self.version));
+        let line = line(kind, &versioned(object, self.version));
         self.events.push_back(Event { version: self.version, line });
         if self.events.len() > MOST
             && let Some(event) = self.events.pop_front()
@@ -108,20 +128,20 @@ impl History {
             }
         }
         json!({
-            "kind": "PodList",
+            "kind": format!("{}List", self.kind.name()),
             "apiVersion": "v1",
             "metadata": { "resourceVersion": self.version.to_string() },
             "items": items,
         })
     }
 
-    /// Lines that tell all pods there are.
+    /// Lines that tell all objects there are.
     pub(super) fn initial(&self) -> Vec<Arc<str>> {
-        self.present().map(|pod| line("ADDED", &pod)).collect()
+        self.present().map(|object| line("ADDED", &object)).collect()
     }
 
     fn present(&self) -> impl Iterator<Item = Value> {
-        let mut kept: Vec<_> = self.pods.values().collect();
+        let mut kept: Vec<_> = self.objects.values().collect();
         kept.sort_by_key(|kept| name(&kept.told));
         kept.into_iter().map(|kept| versioned(&kept.told, kept.version))
     }
@@ -140,7 +160,7 @@ impl History {
         Ok(self.events.iter().filter(|event| event.version > version).cloned().collect())
     }
 
-    /// A line that tells the newest version, and perhaps that all pods have been told.
+    /// A line that tells the newest version, and perhaps that all objects have been told.
     pub(super) fn bookmark(&self, ends_initial: bool) -> Arc<str> {
         let mut metadata = json!({
             "resourceVersion": self.version.to_string(),
@@ -149,14 +169,15 @@ impl History {
         if ends_initial {
             put(&mut metadata, "annotations", json!({ "k8s.io/initial-events-end": "true" }));
         }
-        let pod = json!({
-            "kind": "Pod",
+        let spec = if self.kind == Kind::Pod { json!({ "containers": null }) } else { json!({}) };
+        let object = json!({
+            "kind": self.kind.name(),
             "apiVersion": "v1",
             "metadata": metadata,
-            "spec": { "containers": null },
+            "spec": spec,
             "status": {},
         });
-        line("BOOKMARK", &pod)
+        line("BOOKMARK", &object)
     }
 }
 
@@ -185,21 +206,21 @@ pub(super) fn refusal(code: u16, reason: &str, message: &str) -> Value {
     })
 }
 
-fn metadata(pod: &Value, key: &str) -> String {
-    let found = pod.get("metadata").and_then(|metadata| metadata.get(key));
+fn metadata(object: &Value, key: &str) -> String {
+    let found = object.get("metadata").and_then(|metadata| metadata.get(key));
     found.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn name(pod: &Value) -> (String, String) {
-    (metadata(pod, "namespace"), metadata(pod, "name"))
+fn name(object: &Value) -> (String, String) {
+    (metadata(object, "namespace"), metadata(object, "name"))
 }
 
-fn versioned(pod: &Value, version: u64) -> Value {
-    let mut pod = pod.clone();
-    if let Some(metadata) = pod.get_mut("metadata") {
+fn versioned(object: &Value, version: u64) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object.get_mut("metadata") {
         put(metadata, "resourceVersion", version.to_string());
     }
-    pod
+    object
 }
 
 #[cfg(test)]
@@ -228,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_changes_is_told_once() {
-        let mut history = History::new();
+        let mut history = History::new(Kind::Pod);
         history.update(vec![pod("b", "Pending"), pod("a", "Running")]);
         history.update(vec![pod("b", "Pending"), pod("a", "Running")]);
         history.update(vec![pod("b", "Running")]);
@@ -244,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_version_before_its_memory_is_gone() {
-        let mut history = History::new();
+        let mut history = History::new(Kind::Pod);
         assert!(history.since(FIRST).is_ok());
         assert_eq!(history.since(1).unwrap_err(), Unknown::Gone(FIRST));
         assert_eq!(history.since(FIRST + 1).unwrap_err(), Unknown::Future(FIRST));

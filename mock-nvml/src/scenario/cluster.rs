@@ -15,12 +15,25 @@ pub(crate) struct Cluster {
     pub(crate) runtime: Runtime,
     /// Whether the API server has streaming lists.
     pub(crate) streaming_lists: bool,
+    /// Labels that the scenario gives the node.
+    pub(crate) labels: Vec<NodeLabel>,
     /// The pods, clones written out.
     pub(crate) pods: Vec<Pod>,
     /// What device plugins offer to pods.
     pub(crate) allocatable: Vec<Offer>,
     /// What goes wrong with its servers.
     pub(crate) faults: Vec<ClusterFault>,
+}
+
+/// A label that the node has for a time.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeLabel {
+    /// Its key.
+    pub(crate) key: String,
+    /// Its value.
+    pub(crate) value: String,
+    /// When the node has it; of several with one key the last counts.
+    pub(crate) during: Window,
 }
 
 /// How the kubelet names cgroups.

@@ -82,6 +82,29 @@ fn a_watch_ends_when_it_was_told_to() {
 }
 
 #[test]
+fn the_node_is_told_with_the_labels_that_it_has() {
+    let at = |now: u32| {
+        let label = "labels = [{ key = \"state\", value = \"pending\", from = 20, to = 30 }]";
+        format!("now = {now}\n[GPUS]\n[cluster]\nnode = \"gpu-7\"\n{label}\n")
+    };
+    let stage = Stage::playing(&at(10));
+    let query = "fieldSelector=metadata.name%3Dgpu-7&watch=true";
+    let mut watch = stage.get(&format!("/api/v1/nodes?{query}"));
+    let told = |expected: &str, event: Option<(String, serde_json::Value)>| {
+        let (kind, node) = event.unwrap();
+        assert_eq!((&*kind, &node["metadata"]["name"]), (expected, &json!("gpu-7")));
+        node["metadata"]["labels"]["state"].clone()
+    };
+    assert_eq!(told("ADDED", watch.event()), json!(null));
+    stage.play(&at(20));
+    assert_eq!(told("MODIFIED", watch.event()), json!("pending"));
+    stage.play(&at(30));
+    assert_eq!(told("MODIFIED", watch.event()), json!(null));
+    let list = stage.get("/api/v1/nodes").json();
+    assert_eq!((&list["kind"], list["items"].as_array().unwrap().len()), (&json!("NodeList"), 1));
+}
+
+#[test]
 fn what_it_does_not_serve_it_refuses_as_an_api_server_does() {
     let stage = Stage::playing(&scene(10));
     for path in ["/", "/api/v1/secrets", "/api/v1/pods/old"] {

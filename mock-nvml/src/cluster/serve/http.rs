@@ -1,4 +1,4 @@
-//! The API server's port: HTTP/1.1, lists and watches of pods.
+//! The API server's port: HTTP/1.1, lists and watches of pods and of the node.
 
 mod ask;
 
@@ -43,7 +43,7 @@ async fn answer(
 ) -> Result<Response<Reply>, Infallible> {
     Ok(match keeper.delay(Server::Api).await {
         Some(Trouble::Denied) => {
-            let said = "pods is forbidden: this user cannot list resource \"pods\" in API group \
+            let said = "this is forbidden: this user cannot list the resource in API group \
                         \"\" at the cluster scope";
             refuse(&Refusal { code: 403, reason: "Forbidden", said: said.into() })
         }
@@ -70,8 +70,8 @@ async fn answer(
             match asked {
                 Err(refusal) => refuse(&refusal),
                 Ok(Ask::Slices) => json(StatusCode::OK, slices().to_string()),
-                Ok(Ask::List { chosen }) => {
-                    let list = keeper.history(|history| history.list(chosen));
+                Ok(Ask::List { kind, chosen }) => {
+                    let list = keeper.history(kind, |history| history.list(chosen));
                     json(StatusCode::OK, list.to_string())
                 }
                 Ok(Ask::Watch(watch)) => begin(keeper, watch, trouble),
@@ -107,7 +107,7 @@ fn refuse(refusal: &Refusal) -> Response<Reply> {
 }
 
 fn begin(keeper: Rc<Keeper>, watch: Watch, trouble: Option<Trouble>) -> Response<Reply> {
-    let first = keeper.history(|history| first(history, &watch));
+    let first = keeper.history(watch.kind, |history| first(history, &watch));
     let (lines, version) = match first {
         Ok(first) => first,
         Err(Unknown::Future(newest)) => {
@@ -193,7 +193,7 @@ async fn follow(
                 return send("{\"type\":\"ADDED\",\"object\":\n".into()).await;
             }
             _ => {
-                let events = match keeper.history(|history| history.since(version)) {
+                let events = match keeper.history(watch.kind, |history| history.since(version)) {
                     Ok(events) => events,
                     Err(Unknown::Gone(oldest) | Unknown::Future(oldest)) => {
                         return send(expired(watch, oldest)).await;
@@ -212,7 +212,7 @@ async fn follow(
             () = sender.closed() => return Err(Left),
             _ = changes.changed() => {}
             _ = bookmarks.tick(), if watch.bookmarks => {
-                send(keeper.history(|history| history.bookmark(false))).await?;
+                send(keeper.history(watch.kind, |history| history.bookmark(false))).await?;
             }
         }
     }

@@ -4,7 +4,11 @@ use std::{cell::RefCell, future::pending, path::PathBuf, sync::Arc, time::Durati
 
 use tokio::sync::watch;
 
-use super::super::{api::History, logs::Logs, pods::Teller};
+use super::super::{
+    api::{History, Kind},
+    logs::Logs,
+    pods::Teller,
+};
 use crate::{
     clock::Now,
     number::float,
@@ -30,14 +34,15 @@ pub(super) struct Keeper {
 
 #[derive(Debug)]
 struct Kept {
-    history: History,
+    pods: History,
+    nodes: History,
     logs: Logs,
     /// When the world began, in seconds since the epoch.
     epoch: Option<f64>,
     /// The scenario that all this was last brought in step with, and until when it is so.
     current: Option<(Arc<Scenario>, f64)>,
     /// What was last seen, to tell whether anything has changed.
-    seen: Option<(u64, [Option<Trouble>; 2])>,
+    seen: Option<([u64; 2], [Option<Trouble>; 2])>,
     /// What was last complained of.
     complaint: Option<String>,
 }
@@ -45,8 +50,10 @@ struct Kept {
 impl Keeper {
     /// Of the cluster of a world, in the stage `home`.
     pub(super) fn new(world: &'static World, home: PathBuf) -> Self {
-        let (history, logs) = (History::new(), Logs::new(home.clone()));
-        let kept = Kept { history, logs, epoch: None, current: None, seen: None, complaint: None };
+        let (pods, nodes) = (History::new(Kind::Pod), History::new(Kind::Node));
+        let logs = Logs::new(home.clone());
+        let kept =
+            Kept { pods, nodes, logs, epoch: None, current: None, seen: None, complaint: None };
         Self { world, home, kept: RefCell::new(kept), changes: watch::Sender::new(0) }
     }
 
@@ -67,7 +74,9 @@ impl Keeper {
         let epoch = *kept.epoch.get_or_insert(float(now.wall) / 1e6 - now.world);
         let pods = cluster
             .map(|cluster| Teller { cluster, gpus: &scenario.gpus, epoch, time: now.world }.pods());
-        kept.history.update(pods.unwrap_or_default());
+        kept.pods.update(pods.unwrap_or_default());
+        let node = cluster.map(|cluster| cluster.node_object(now.world));
+        kept.nodes.update(node.into_iter().collect());
         let synced = kept.logs.sync(cluster, now.world);
         let complaint = synced.as_ref().err().map(|error| format!("cluster: logs: {error}"));
         if let Err(error) = synced {
@@ -82,7 +91,7 @@ impl Keeper {
         let gone = cluster.is_none().then_some(Trouble::Absent);
         let troubles =
             [Server::Kubelet, Server::Api].map(|server| gone.or_else(|| trouble(server)));
-        let seen = Some((kept.history.version(), troubles));
+        let seen = Some(([kept.pods.version(), kept.nodes.version()], troubles));
         if kept.seen != seen {
             kept.seen = seen;
             self.changes.send_modify(|change| *change += 1);
@@ -122,9 +131,13 @@ impl Keeper {
         self.changes.subscribe()
     }
 
-    /// Looks into the history of the pods.
-    pub(super) fn history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
-        look(&self.kept.borrow().history)
+    /// Looks into the history of the objects of a kind.
+    pub(super) fn history<T>(&self, kind: Kind, look: impl FnOnce(&History) -> T) -> T {
+        let kept = self.kept.borrow();
+        look(match kind {
+            Kind::Pod => &kept.pods,
+            Kind::Node => &kept.nodes,
+        })
     }
 
     /// Refreshes whenever something is due, or may have become so in a scenario that can change. Ends

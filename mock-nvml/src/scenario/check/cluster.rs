@@ -14,9 +14,10 @@ use crate::{
     cluster::devices::{Plugins, Strategy},
     scenario::{
         Gpu, Window,
-        cluster::{Cgroups, Cluster, Runtime},
+        check::during,
+        cluster::{Cgroups, Cluster, NodeLabel, Runtime},
         complaint::{Checked, Flaw, ensure, suggestion},
-        file::{ClusterTable, File},
+        file::{ClusterTable, File, NodeLabelTable},
     },
 };
 
@@ -67,6 +68,7 @@ pub(super) fn check(seed: &str, file: &File, gpus: &[Gpu]) -> Checked<Option<Arc
         cgroups: cgroups(table.cgroups.as_ref())?,
         runtime: runtime(table.runtime.as_ref())?,
         streaming_lists: table.streaming_lists.unwrap_or(true),
+        labels: table.labels.iter().map(node_label).collect::<Checked<_>>()?,
         pods,
         allocatable: plugins.allocatable(),
         faults: file.cluster_fault.iter().map(faults::check).collect::<Checked<_>>()?,
@@ -80,7 +82,13 @@ static NO_TABLE: ClusterTable = ClusterTable {
     runtime: None,
     streaming_lists: None,
     mig_strategy: None,
+    labels: vec![],
 };
+
+fn node_label(said: &NodeLabelTable) -> Checked<NodeLabel> {
+    let during = during(said.from.as_ref(), said.to.as_ref())?;
+    Ok(NodeLabel { key: said.key.clone(), value: said.value.clone(), during })
+}
 
 fn cgroups(said: Option<&Spanned<String>>) -> Checked<Cgroups> {
     let forms = [

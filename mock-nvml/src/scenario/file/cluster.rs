@@ -16,6 +16,17 @@ pub(in crate::scenario) struct ClusterTable {
     pub(in crate::scenario) runtime: Option<Spanned<String>>,
     pub(in crate::scenario) streaming_lists: Option<bool>,
     pub(in crate::scenario) mig_strategy: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(in crate::scenario) labels: Vec<NodeLabelTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct NodeLabelTable {
+    pub(in crate::scenario) key: String,
+    pub(in crate::scenario) value: String,
+    pub(in crate::scenario) from: Option<Spanned<f64>>,
+    pub(in crate::scenario) to: Option<Spanned<f64>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::cluster::api::Kind;
+
 /// How long a watch lasts that does not say.
 const LASTS: u64 = 1_800;
 /// How long a watch lasts at most.
@@ -10,17 +12,19 @@ const LONGEST: u64 = 86_400;
 /// A request that is understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// The list of pods; empty unless this node is chosen.
-    List { chosen: bool },
-    /// A watch of pods.
+    /// A list of objects; empty unless this node is chosen.
+    List { kind: Kind, chosen: bool },
+    /// A watch of objects.
     Watch(Watch),
     /// The list of resource slices.
     Slices,
 }
 
-/// A watch of pods.
+/// A watch of objects.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Watch {
+    /// Of which.
+    pub(super) kind: Kind,
     /// This node is chosen.
     pub(super) chosen: bool,
     /// What it begins with.
@@ -34,7 +38,7 @@ pub(super) struct Watch {
 /// What a watch begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// All pods, and perhaps a mark at the end of that.
+    /// All objects, and perhaps a mark at the end of that.
     Initial { ends: bool },
     /// What has happened after a version.
     After(u64),
@@ -68,16 +72,17 @@ impl Ask {
                 .last()
                 .map(|(_, value)| value.into_owned())
         };
-        match path {
-            "/api/v1/pods" => {}
+        let kind = match path {
+            "/api/v1/pods" => Kind::Pod,
+            "/api/v1/nodes" => Kind::Node,
             "/apis/resource.k8s.io/v1/resourceslices" => return Ok(Self::Slices),
             _ => {
                 let said = "the server could not find the requested resource";
                 return Err(Refusal { code: 404, reason: "NotFound", said: said.into() });
             }
-        }
+        };
         let on = |key: &str| last(key).is_some_and(|value| matches!(&*value, "true" | "1"));
-        let chosen = chosen(&last("fieldSelector").unwrap_or_default(), node)?;
+        let chosen = chosen(kind, &last("fieldSelector").unwrap_or_default(), node)?;
         let version = match last("resourceVersion").unwrap_or_default().as_str() {
             "" => 0,
             text => text.parse().map_err(|_| {
@@ -85,7 +90,7 @@ impl Ask {
             })?,
         };
         if !on("watch") {
-            return Ok(Self::List { chosen });
+            return Ok(Self::List { kind, chosen });
         }
         let seconds = last("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(LASTS);
         let bookmarks = on("allowWatchBookmarks");
@@ -106,16 +111,20 @@ impl Ask {
             version => Start::After(version),
         };
         let timeout = Duration::from_secs(seconds.min(LONGEST));
-        Ok(Self::Watch(Watch { chosen, start, bookmarks, timeout }))
+        Ok(Self::Watch(Watch { kind, chosen, start, bookmarks, timeout }))
     }
 }
 
-/// Whether a field selector chooses the pods of this node.
-fn chosen(selector: &str, node: &str) -> Result<bool, Refusal> {
+/// Whether a field selector chooses this node, or its pods.
+fn chosen(kind: Kind, selector: &str, node: &str) -> Result<bool, Refusal> {
+    let field = match kind {
+        Kind::Pod => "spec.nodeName",
+        Kind::Node => "metadata.name",
+    };
     let mut chosen = true;
     for part in selector.split(',').filter(|part| !part.is_empty()) {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        if key != "spec.nodeName" {
+        if key != field {
             let said = format!("field label not supported: {key}");
             return Err(invalid(400, "BadRequest", said));
         }
@@ -138,15 +147,21 @@ mod tests {
 
     fn watch(chosen: bool, start: Start, bookmarks: bool, seconds: u64) -> Ask {
         let timeout = Duration::from_secs(seconds);
-        Ask::Watch(Watch { chosen, start, bookmarks, timeout })
+        Ask::Watch(Watch { kind: Kind::Pod, chosen, start, bookmarks, timeout })
     }
 
     #[test]
     fn lists_and_watches_are_told_apart() {
         let node = "fieldSelector=spec.nodeName%3Dnode-1";
-        assert_eq!(read(""), Ok(Ask::List { chosen: true }));
-        assert_eq!(read(&format!("{node}&resourceVersion=0")), Ok(Ask::List { chosen: true }));
-        assert_eq!(read("fieldSelector=spec.nodeName=other"), Ok(Ask::List { chosen: false }));
+        assert_eq!(read(""), Ok(Ask::List { kind: Kind::Pod, chosen: true }));
+        assert_eq!(
+            read(&format!("{node}&resourceVersion=0")),
+            Ok(Ask::List { kind: Kind::Pod, chosen: true })
+        );
+        assert_eq!(
+            read("fieldSelector=spec.nodeName=other"),
+            Ok(Ask::List { kind: Kind::Pod, chosen: false })
+        );
         assert_eq!(
             read(&format!(
                 "{node}&watch=true&allowWatchBookmarks=true&timeoutSeconds=290&\
@@ -177,6 +192,8 @@ mod tests {
         assert!(read(query).is_ok());
         let older = Ask::read("/api/v1/pods", query, "node-1", false);
         assert_eq!(older.unwrap_err().code, 422);
-        assert_eq!(Ask::read("/api/v1/nodes", "", "node-1", true).unwrap_err().code, 404);
+        assert_eq!(Ask::read("/api/v1/secrets", "", "node-1", true).unwrap_err().code, 404);
+        let by_pod = "fieldSelector=spec.nodeName%3Dnode-1";
+        assert_eq!(Ask::read("/api/v1/nodes", by_pod, "node-1", true).unwrap_err().code, 400);
     }
 }
