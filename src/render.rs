@@ -41,9 +41,28 @@ pub enum Part {
 pub fn page(snapshot: &Arc<Snapshot>, part: Part) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), part }));
-    let mut text = String::new();
+    let mut text = String::with_capacity(room(snapshot));
     encode_registry(&mut text, &registry)?;
     Ok(text)
+}
+
+/// About how long a page is, in bytes. Growing to that in steps would copy it once more.
+fn room(snapshot: &Snapshot) -> usize {
+    /// Name, value and punctuation of a sample.
+    const SAMPLE: usize = 48;
+    /// HELP and TYPE, and the exporter's own series.
+    const REST: usize = 32 << 10;
+    let (chosen, tables) = (&*snapshot.selection, &snapshot.tables);
+    let line = |labels: &Labels| labels.len() + SAMPLE;
+    let of = |entities: &[Entity], families: usize| {
+        families * entities.iter().map(|entity| line(&entity.labels)).sum::<usize>()
+    };
+    let users = tables.processes.iter().chain(&tables.illegal).map(|(labels, _)| line(labels));
+    let holders = tables.containers.iter().map(|(labels, _)| line(labels));
+    REST + of(&tables.devices, chosen.device.families().len())
+        + of(&tables.instances, chosen.instance.families().len())
+        + chosen.process.families().len() * users.sum::<usize>()
+        + chosen.container.families().len() * holders.sum::<usize>()
 }
 
 struct Page {

@@ -9,6 +9,7 @@ mod cycle;
 mod node;
 mod parse;
 mod render;
+mod scrape;
 
 use criterion::Criterion;
 
@@ -18,4 +19,5 @@ fn main() {
     render::benches(&mut criterion);
     parse::benches(&mut criterion);
     criterion.final_summary();
+    scrape::tell();
 }

@@ -53,7 +53,7 @@ const LOOK: f64 = 0.025;
 /// How often a hung call looks whether it may go on.
 const HANG_POLL: Duration = Duration::from_millis(20);
 /// How often a call that waits for an event looks for one.
-const EVENT_POLL: Duration = Duration::from_millis(5);
+const EVENT_POLL: Duration = Duration::from_millis(50);
 
 /// The node that this library simulates.
 #[derive(Debug)]

@@ -38,6 +38,12 @@ impl Labels {
         Self(Arc::new(Written { text, last }))
     }
 
+    /// Length of what is written of them, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.text.len()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -141,3 +141,19 @@ fn readme_scenario_is_a_good_one() {
     let page = crate::exporter::once(&[&scenario.flag()]);
     assert!(page.contains("ProcessId=\"4242\""), "{page}");
 }
+
+#[test]
+fn the_tests_that_keep_promises_exist() {
+    let text = fs::read_to_string(path()).unwrap();
+    let (_, rest) = text.split_once("<!-- promises: begin -->\n").expect("a begin marker");
+    let (table, _) = rest.split_once("<!-- promises: end -->").expect("an end marker");
+    let mut code = String::new();
+    for quoted in table.split('`').skip(1).step_by(2) {
+        if quoted.ends_with(".rs") {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(quoted);
+            code = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{quoted}: {e}"));
+        } else if !quoted.starts_with("--") {
+            assert!(code.contains(&format!("fn {quoted}()")), "no test {quoted}");
+        }
+    }
+}
