@@ -24,7 +24,9 @@ pub fn parse(text: &[u8]) -> Option<Stat> {
     pid.parse::<u32>().ok()?;
     let mut fields = rest.split_ascii_whitespace().take(STATE_TO_START);
     let mut state = fields.next()?.chars();
-    let (Some(state), None) = (state.next(), state.next()) else { return None };
+    let (Some(state @ ('A'..='Z' | 'a'..='z')), None) = (state.next(), state.next()) else {
+        return None;
+    };
     let started = fields.nth(STATE_TO_START - 2)?.parse().ok()?;
     Some(Stat { name: name.to_owned(), state, started })
 }
@@ -56,7 +58,9 @@ mod tests {
         for end in 0..=start.unwrap() {
             assert_eq!(parse(&whole.as_bytes()[..end]), None, "{end}");
         }
-        for rubbish in ["(", ")", "()", "(x) S", ")7 (", "7 (x)é", "x (x) S 1", "7 (x) SS 1"] {
+        for rubbish in
+            ["(", ")", "()", "(x) S", ")7 (", "7 (x)é", "x (x) S 1", "7 (x) SS 1", "7 (x) ) 1"]
+        {
             assert_eq!(parse(rubbish.as_bytes()), None, "{rubbish}");
             assert_eq!(parse(format!("{rubbish} {TAIL}").as_bytes()), None, "{rubbish}");
         }

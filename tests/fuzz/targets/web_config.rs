@@ -26,9 +26,15 @@ pub(crate) fn check(bytes: &[u8]) {
         Err(problem) => {
             let told = problem.to_string();
             assert!(is_sentence(&told), "{told:?}");
-            let text = String::from_utf8_lossy(bytes);
-            let is_password = text.contains(": hunter2") && text.matches(SECRET).count() == 1;
-            assert!(!is_password || !told.contains(SECRET), "{told}");
+            assert!(!has_secret(bytes) || !told.contains(SECRET), "{told}");
         }
     }
+}
+
+/// Whether the secret is the first user's password, and nothing else besides.
+fn has_secret(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let first = text.strip_prefix("basic_auth_users:\n  ").and_then(|users| users.lines().next());
+    let password = first.and_then(|user| user.split_once(": ")).map(|(_, password)| password);
+    password == Some(SECRET) && text.matches(SECRET).count() == 1
 }
