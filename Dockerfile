@@ -17,11 +17,13 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY mock-nvml ./mock-nvml
 COPY src ./src
-RUN cargo auditable build --workspace --release --locked \
+# Not built here, but a workspace wants all of its members.
+COPY tests/fuzz ./tests/fuzz
+RUN cargo auditable build --release --locked \
  && cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps
 
 FROM scratch AS sbom
-COPY --from=build /src/nvml-exporter_bin.cdx.json /src/mock-nvml/mock_nvml_cdylib.cdx.json /
+COPY --from=build /src/nvml-exporter_bin.cdx.json /src/mock-nvml/mock_nvml_cdylib-rlib.cdx.json /
 
 # The same Debian as above, so that the glibc is no older than the one that was linked against. The
 # publisher gives these images no tags by version; whoever needs one fixed pins the digest of a mirror.

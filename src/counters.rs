@@ -8,15 +8,21 @@ pub mod follow;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 
 use crate::catalog::unanswered::is_unanswered;
 use crate::catalog::{Kind, find, names};
+use crate::quote::in_part;
 use crate::selection::Request;
 
 /// The largest counters file.
 pub const FILE_MAX: u64 = 1 << 20;
 /// Complaints of one file that are told.
 const COMPLAINTS_MAX: usize = 5;
+/// Complaints after which a file is read no further: it is no counters file.
+const COMPLAINTS_ENOUGH: usize = 100;
+/// Characters of what was written that a complaint quotes; no name is as long.
+const QUOTED_MAX: usize = 80;
 
 /// What a counters file asks for.
 #[derive(Debug, Default, PartialEq)]
@@ -37,7 +43,8 @@ impl fmt::Display for CountersError {
         f.write_str(&told.join("; "))?;
         match self.0.len().saturating_sub(COMPLAINTS_MAX) {
             0 => Ok(()),
-            more => write!(f, "; and {more} more"),
+            more if self.0.len() < COMPLAINTS_ENOUGH => write!(f, "; and {more} more"),
+            more => write!(f, "; and at least {more} more"),
         }
     }
 }
@@ -56,7 +63,8 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
         .has_headers(false)
         .flexible(true)
         .comment(Some(b'#'))
-        .from_reader(text.as_bytes());
+        // A comment that no line end follows would be taken for a record.
+        .from_reader(text.as_bytes().chain(&b"\n"[..]));
     let (mut counters, mut complaints) = (Counters::default(), Vec::new());
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for record in reader.records() {
@@ -70,6 +78,9 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
             Ok(Asked::For(request)) => counters.requests.push(request),
             Ok(Asked::InVain(remark)) => counters.remarks.push(format!("line {line}: {remark}")),
             Err(complaint) => complaints.push(format!("line {line}: {complaint}")),
+        }
+        if complaints.len() >= COMPLAINTS_ENOUGH {
+            break;
         }
     }
     if complaints.is_empty() && counters.requests.is_empty() {
@@ -123,7 +134,12 @@ fn read(
         ("histogram" | "summary", _) => {
             return Err(format!("{name} is no {kind}; type it {}", word(row.kind)));
         }
-        _ => return Err(format!("{kind:?} is no type; give gauge, counter or label")),
+        _ => {
+            return Err(format!(
+                "{:?} is no type; give gauge, counter or label",
+                in_part(kind, QUOTED_MAX)
+            ));
+        }
     };
     if let Some(before) = lines.insert(name.to_owned(), line) {
         return Ok(Asked::InVain(format!("{name} stands in line {before} already, which counts")));
@@ -156,9 +172,12 @@ fn wrong_fields(fields: &[&str]) -> String {
 }
 
 fn unknown(name: &str) -> String {
+    let name = in_part(name, QUOTED_MAX);
+    let far = name.len() / 5 + 1;
     let mut near: Vec<(usize, &str)> = names()
-        .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .filter(|(distance, _)| *distance <= name.len() / 5 + 1)
+        .filter(|known| known.len().abs_diff(name.len()) <= far)
+        .map(|known| (strsim::osa_distance(&name, known), known))
+        .filter(|(distance, _)| *distance <= far)
         .collect();
     near.sort_unstable();
     let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
@@ -262,8 +281,21 @@ mod tests {
             assert!(complaint.contains(expected), "{text:?}: {complaint}");
         }
         assert!(parse(b"DCGM_FI_DEV_GPU_UTIL,gauge,\xff").is_err());
+        let long = format!("{0},gauge,x\nDCGM_FI_DEV_GPU_UTIL,{0},x\n", "é\u{7}".repeat(10_000));
+        assert!(complaint(&long).len() < 1000, "what was written is quoted in part");
         let many = "x,gauge,y\n".repeat(9);
         assert!(complaint(&many).ends_with("; and 4 more"));
+        assert!(complaint(&"x,gauge,y\n".repeat(100_000)).ends_with("; and at least 95 more"));
+    }
+
+    #[test]
+    fn the_last_line_needs_no_end() {
+        for last in ["# a comment", "#", "", "dcgm_gpu_temp,gauge,\"a\"", "dcgm_gpu_temp,gauge,"] {
+            let text = format!("DCGM_FI_DEV_GPU_UTIL,gauge,x\n{last}");
+            let names = names_of(&text);
+            assert_eq!(names, names_of(&format!("{text}\n")), "{last}");
+            assert_eq!(names.len(), if last.contains(',') { 2 } else { 1 }, "{last}");
+        }
     }
 
     #[test]

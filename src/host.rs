@@ -4,14 +4,12 @@ pub mod cgroup;
 pub mod hpc_jobs;
 pub mod placements;
 pub mod pod_logs;
+pub mod stat;
 
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use procfs::ProcError;
-use procfs::process::Process;
 
 use crate::model::{Discard, Placement, ProcessId};
 use crate::policy::CGROUP_TEXT_MAX;
@@ -49,13 +47,12 @@ impl ProcRoot {
     /// # Errors
     /// It is gone, a zombie, or its entry cannot be read.
     pub fn identify(&self, pid: u32) -> Result<Identity, Discard> {
-        let process = Process::new_with_root(self.root.join(pid.to_string())).map_err(discard)?;
-        let stat = process.stat().map_err(discard)?;
+        let text = self.read(pid, "stat", STAT_TEXT_MAX)?;
+        let stat = stat::parse(&text).ok_or(Discard::Unreadable)?;
         if matches!(stat.state, 'Z' | 'X' | 'x') {
             return Err(Discard::Zombie);
         }
-        let id = ProcessId { pid, started: stat.starttime };
-        Ok(Identity { id, name: stat.comm.into() })
+        Ok(Identity { id: ProcessId { pid, started: stat.started }, name: stat.name.into() })
     }
 
     /// Where the process runs, from one read of its `cgroup`.
@@ -64,7 +61,8 @@ impl ProcRoot {
     /// It is gone, even if another one has its pid by now; it is a zombie, of which some kernels
     /// say that it is on the host; or its entry cannot be read.
     pub fn placement(&self, id: ProcessId) -> Result<Placement, Discard> {
-        let text = of_the_same(id, || self.identify(id.pid), || self.cgroup(id.pid))?;
+        let cgroup = || self.read(id.pid, "cgroup", CGROUP_TEXT_MAX);
+        let text = of_the_same(id, || self.identify(id.pid), cgroup)?;
         Ok(cgroup::parse(&text))
     }
 
@@ -86,17 +84,20 @@ impl ProcRoot {
         Some(number.parse::<u32>().ok()? == INIT_PID_NAMESPACE)
     }
 
-    fn cgroup(&self, pid: u32) -> Result<Vec<u8>, Discard> {
-        let path = self.root.join(pid.to_string()).join("cgroup");
+    /// A file of a process, whole.
+    fn read(&self, pid: u32, file: &str, limit: u64) -> Result<Vec<u8>, Discard> {
+        let path = self.root.join(pid.to_string()).join(file);
         let file = fs::File::open(path).map_err(unread)?;
         let mut text = Vec::new();
-        file.take(CGROUP_TEXT_MAX + 1).read_to_end(&mut text).map_err(unread)?;
+        file.take(limit + 1).read_to_end(&mut text).map_err(unread)?;
         // Half of a file may lack the very line that names the pod.
-        let whole = u64::try_from(text.len()).is_ok_and(|length| length <= CGROUP_TEXT_MAX);
+        let whole = u64::try_from(text.len()).is_ok_and(|length| length <= limit);
         if whole { Ok(text) } else { Err(Discard::Unreadable) }
     }
 }
 
+/// The longest `stat`, in bytes: some fifty numbers and a short name.
+const STAT_TEXT_MAX: u64 = 4 << 10;
 /// `PROC_PID_INIT_INO`, the inode of the first PID namespace.
 const INIT_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
@@ -120,20 +121,16 @@ fn of_the_same<T>(
 
 const ESRCH: i32 = 3;
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
 fn unread(error: io::Error) -> Discard {
-    discard(error.into())
-}
-
-fn discard(error: ProcError) -> Discard {
-    match error {
-        ProcError::NotFound(_) => Discard::Gone,
-        ProcError::PermissionDenied(_) => Discard::Denied,
-        // A process that ends between open and read answers so.
-        ProcError::Io(e, _) if e.raw_os_error() == Some(ESRCH) => Discard::Gone,
-        ProcError::Io(..)
-        | ProcError::Incomplete(_)
-        | ProcError::Other(_)
-        | ProcError::InternalError(_) => Discard::Unreadable,
+    let kind = error.kind();
+    // A process that ends between open and read answers ESRCH.
+    if kind == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) {
+        Discard::Gone
+    } else if kind == io::ErrorKind::PermissionDenied {
+        Discard::Denied
+    } else {
+        Discard::Unreadable
     }
 }
 
@@ -261,7 +258,10 @@ mod tests {
         let zombie = root_with(7, &stat(7, "python", 'Z'));
         assert_eq!(ProcRoot::new(zombie.path()).identify(7), Err(Discard::Zombie));
         assert_eq!(ProcRoot::new(zombie.path()).identify(8), Err(Discard::Gone));
-        for rubbish in ["", "7", "7 (", "7 (x) R", "\0\0\0", "7 (x) R x x x"] {
+        let endless = format!("7 (x) R {}", "0 ".repeat(4096));
+        for rubbish in
+            ["", "7", "(", "7 (", "7 (x)", "7 (x) R", "\0\0\0", "7 (x) R x x x", &endless]
+        {
             let root = root_with(7, rubbish);
             assert_eq!(
                 ProcRoot::new(root.path()).identify(7),

@@ -21,6 +21,7 @@ pub mod nvml;
 pub mod pod_labels;
 pub mod policy;
 pub mod publish;
+pub mod quote;
 pub mod release;
 pub mod render;
 pub mod run;

@@ -17,6 +17,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use ring::digest::{Context, SHA256};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::quote::in_part;
+
 /// The largest file that is read: of settings, of certificates, of a key.
 const FILE_MAX: u64 = 1 << 20;
 /// Costs of passwords that are checked: more than this takes a minute on one core.
@@ -79,8 +81,9 @@ pub enum Problem {
 }
 
 impl Problem {
-    fn value(key: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::Value { key: key.into(), detail: detail.into() }
+    /// Keys and details may quote what is written there: as much of it as a line has room for.
+    fn value(key: impl AsRef<str>, detail: impl AsRef<str>) -> Self {
+        Self::Value { key: in_part(key.as_ref(), 100), detail: in_part(detail.as_ref(), 800) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first; modules of one row are blind to one another.
 const LAYERS: &[&[&str]] = &[
-    &["model"],
+    &["model", "quote"],
     &["clock", "policy", "seal", "web_config", "worker"],
     &["release"],
     &["labels", "pod_labels", "scope"],

@@ -26,3 +26,11 @@ mod ring;
 mod scenario;
 mod stage;
 mod world;
+
+/// Checks the text of a scenario; `name` seeds what identifies its GPUs.
+///
+/// # Errors
+/// The line, the first thing that is wrong there, and its mend.
+pub fn check(name: &str, text: &str) -> Result<(), String> {
+    scenario::Scenario::parse(name, text).map(drop).map_err(|complaint| complaint.to_string())
+}

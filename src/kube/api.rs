@@ -16,6 +16,10 @@ use tower::{BoxError, ServiceBuilder};
 
 use super::source::Failure;
 use crate::policy;
+use crate::quote::in_part;
+
+/// Characters of a detail.
+const DETAIL_MAX: usize = 1000;
 
 /// Where a server is, and how to be let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,13 +100,13 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A failure below HTTP.
+    /// A failure below HTTP. The detail may quote what was sent: as much of it as a line has room for.
     #[must_use]
-    pub fn new(failure: Failure, detail: impl Into<String>) -> Self {
-        Self { failure, status: None, detail: detail.into() }
+    pub fn new(failure: Failure, detail: impl AsRef<str>) -> Self {
+        Self { failure, status: None, detail: in_part(detail.as_ref(), DETAIL_MAX) }
     }
 
-    fn config(detail: impl Into<String>) -> Self {
+    fn config(detail: impl AsRef<str>) -> Self {
         Self::new(Failure::Config, detail)
     }
 }

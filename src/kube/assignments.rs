@@ -37,9 +37,9 @@ pub struct Assigned {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedDevice {
     /// The claim's namespace.
-    pub claim_namespace: Box<str>,
+    pub claim_namespace: Arc<str>,
     /// The claim's name.
-    pub claim_name: Box<str>,
+    pub claim_name: Arc<str>,
     /// The driver that offers the device.
     pub driver: Box<str>,
     /// The pool it is of; for devices of a node usually the node's name.

@@ -135,10 +135,9 @@ fn is_pci(id: &str) -> bool {
         }
 }
 
-/// Digits only: `+1` is no number here.
+/// As it is printed: neither `+1` nor `01` is a number here, so that no device has two ids.
 fn number(text: &str) -> Option<u32> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
 #[cfg(test)]
@@ -192,6 +191,9 @@ mod tests {
             format!("{GPU}-"),
             format!("{GPU}-_-"),
             format!("{GPU}-+1"),
+            format!("{GPU}-01"),
+            format!("{GPU}::00"),
+            "nvidia0/gi03".into(),
             format!("{GPU}-99999999999"),
             format!("MIG-{GPU}/7"),
             format!("MIG-{GPU}/7/0/1"),

@@ -11,6 +11,7 @@ use super::framing::Frame;
 use super::pod;
 use super::pods::PodMap;
 use super::source::Failure;
+use crate::quote::in_part;
 
 /// Follows a list or a watch: frames in, a map of pods out. It does no I/O.
 #[derive(Debug)]
@@ -209,12 +210,9 @@ impl Follower {
         if failure == Failure::Expired {
             self.version = None;
         }
-        let said: String = status.message.chars().take(300).collect();
-        Fault {
-            failure,
-            status: Some(status.code),
-            detail: format!("the watch ended with {} {said}", status.code),
-        }
+        let said = in_part(&status.message, 300);
+        let detail = format!("the watch ended with {} {said}", status.code);
+        Fault { status: Some(status.code), ..Fault::new(failure, detail) }
     }
 
     fn lost(&mut self, detail: String) -> Fault {
@@ -296,6 +294,20 @@ mod tests {
             let fault = f.end_list(rest.as_bytes(), T(2)).unwrap_err();
             assert_eq!(fault.failure, Failure::Garbage);
             assert_eq!(picture(&mut f).len(), 1, "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_a_fault_quotes_is_one_short_line() {
+        let mut f = follower();
+        let much = "\\u0000\\n".repeat(100_000);
+        let error = format!(
+            r#"{{"type":"ERROR","object":{{"kind":"Status","code":500,"message":"{much}"}}}}"#
+        );
+        let kind = format!(r#"{{"kind":"{much}"}}"#);
+        for fault in [f.line(&value(error), T(1)), f.end_list(kind.as_bytes(), T(1))] {
+            let detail = fault.unwrap_err().detail;
+            assert!(detail.len() < 4000 && !detail.contains(char::is_control), "{detail}");
         }
     }
 

@@ -54,6 +54,26 @@ fn what_exporters_are_given_is_taken() {
 }
 
 #[test]
+fn a_complaint_is_one_short_line_and_shows_no_password() {
+    let long = "é".repeat(10_000);
+    for text in [
+        "basic_auth_users:\n  \"a\\n\\tb\": hunter2\n",
+        &format!("basic_auth_users:\n  {long}: hunter2\n"),
+        &format!("rate_limit: {{interval: {long}}}\n"),
+        &format!("{long}: hunter2\n"),
+        "basic_auth_users: hunter2\n",
+        "basic_auth_users:\n  - hunter2\n",
+        "rate_limit:\n  burst: hunter2\n",
+        "tls_server_config:\n  key: [hunter2]\n",
+        "basic_auth_users:\n  a: !!int hunter2\n",
+    ] {
+        let told = parsed(text).err().unwrap().to_string();
+        assert!(told.len() < 4096 && !told.contains(char::is_control), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_key_and_the_mend() {
     let tls = |more: &str| format!("{TLS}  {more}\n");
     for (text, expected) in [

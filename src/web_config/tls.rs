@@ -360,6 +360,6 @@ impl ClientCertVerifier for Unchecked {
     }
 }
 
-fn value(key: &str, detail: impl Into<String>) -> Problem {
+fn value(key: &str, detail: impl AsRef<str>) -> Problem {
     Problem::value(format!("tls_server_config.{key}"), detail)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Problem, Rate};
+use crate::quote::in_part;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -65,7 +66,7 @@ impl File {
         serde_saphyr::from_str(text).map_err(|error| {
             // The rest of the message draws the line, which may hold a password.
             let said = error.to_string();
-            Problem::Yaml(said.lines().next().unwrap_or_default().to_owned())
+            Problem::Yaml(in_part(said.lines().next().unwrap_or_default(), 800))
         })
     }
 }

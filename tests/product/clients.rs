@@ -68,12 +68,16 @@ fn executable_folder() -> PathBuf {
 
 /// A Prometheus that scrapes the exporter, and the folder that it works in.
 pub(crate) fn prometheus(exporter: &Exporter) -> (Client, tempfile::TempDir) {
+    scraping(exporter.address(), 1)
+}
+
+/// A Prometheus that scrapes an address every so many seconds, and the folder that it works in.
+pub(crate) fn scraping(address: &str, seconds: u32) -> (Client, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("prometheus.yml");
     let scrape = format!(
-        "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n- job_name: gpu\n  \
-         static_configs: [{{targets: ['{}']}}]\n",
-        exporter.address()
+        "global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s}}\nscrape_configs:\n\
+         - job_name: gpu\n  static_configs: [{{targets: ['{address}']}}]\n"
     );
     std::fs::write(&config, scrape).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

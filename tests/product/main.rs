@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod any_text;
 mod attack;
 mod calls;
 mod clients;

@@ -21,6 +21,11 @@ pub(super) struct Flaw {
     text: String,
 }
 
+/// Characters of a complaint.
+const TEXT_MAX: usize = 1000;
+/// Bytes of the longest word that is compared with others.
+const WORD_MAX: usize = 100;
+
 /// What validation gives.
 pub(super) type Checked<T> = Result<T, Flaw>;
 
@@ -33,7 +38,10 @@ impl Flaw {
     pub(super) fn at_line(self, text: &str) -> Complaint {
         let before = text.as_bytes().get(..self.at).unwrap_or_default();
         let line = before.split(|byte| *byte == b'\n').count();
-        Complaint { line, text: self.text }
+        // It quotes what was written, which may be long and have line ends of its own.
+        let text =
+            self.text.chars().take(TEXT_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        Complaint { line, text: text.collect() }
     }
 }
 
@@ -48,6 +56,9 @@ pub(super) fn ensure<T>(
 
 /// `, did you mean "…"?` with the nearest of `known`, or nothing if none is near.
 pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    if word.len() > WORD_MAX {
+        return String::new();
+    }
     let nearest = known.into_iter().map(|name| (distance(word, name), name)).min();
     match nearest {
         Some((distance, name)) if distance <= (word.len() * 2 / 5).max(1) => {
@@ -95,5 +106,13 @@ mod tests {
         );
         assert_eq!(suggestion("dmeo", ["idle-t4", "demo"]), ", did you mean \"demo\"?");
         assert_eq!(suggestion("quux", ["idle-t4", "demo"]), "");
+        assert_eq!(suggestion(&"x".repeat(1 << 20), ["demo"]), "", "at once");
+    }
+
+    #[test]
+    fn a_complaint_is_one_line_whatever_it_quotes() {
+        let text = format!("a{}", "\n\u{1b}".repeat(1 << 20));
+        let said = Flaw::new(1..2, text.clone()).at_line(&text).to_string();
+        assert!(said.starts_with("1: a\u{fffd}\u{fffd}") && said.len() < 4 * TEXT_MAX, "{said}");
     }
 }

@@ -168,11 +168,12 @@ fn merged(entries: Vec<ContainerDevices>) -> Vec<(Box<str>, Vec<Box<str>>)> {
 }
 
 fn claimed(claim: DynamicResource) -> impl Iterator<Item = ClaimedDevice> {
-    let namespace: Box<str> = claim.claim_namespace.into();
-    let name: Box<str> = claim.claim_name.into();
+    // Once in memory, however many devices: a long name of thousands of them would be gigabytes.
+    let namespace: Arc<str> = claim.claim_namespace.into();
+    let name: Arc<str> = claim.claim_name.into();
     claim.claim_resources.into_iter().map(move |device| ClaimedDevice {
-        claim_namespace: namespace.clone(),
-        claim_name: name.clone(),
+        claim_namespace: Arc::clone(&namespace),
+        claim_name: Arc::clone(&name),
         driver: device.driver_name.into(),
         pool: device.pool_name.into(),
         device: device.device_name.into(),
@@ -243,6 +244,12 @@ mod tests {
             dynamic_resources: vec![claim],
         };
         let assigned = list(vec![container]).assigned().unwrap();
+        let shared = assigned[0].claims.iter().all(|claim| {
+            let first = &assigned[0].claims[0];
+            Arc::ptr_eq(&claim.claim_name, &first.claim_name)
+                && Arc::ptr_eq(&claim.claim_namespace, &first.claim_namespace)
+        });
+        assert!(shared, "names are in memory once");
         let claims: Vec<_> = assigned[0]
             .claims
             .iter()

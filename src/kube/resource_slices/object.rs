@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::kube::assignments::{SliceDevice, SliceKey, Slices};
+use crate::quote::in_part;
 
 /// The one driver whose devices are looked up.
 const DRIVER: &str = "gpu.nvidia.com";
@@ -79,7 +80,7 @@ pub fn check_list(rest: &[u8]) -> Result<(), String> {
         serde_json::from_slice(rest).map_err(|e| format!("a list that is no list: {e}"))?;
     match list.kind.as_str() {
         "ResourceSliceList" => Ok(()),
-        other => Err(format!("a {other:?} for a list of resource slices")),
+        other => Err(format!("a {:?} for a list of resource slices", in_part(other, 100))),
     }
 }
 
