@@ -18,6 +18,8 @@ pub const RING_SPAN: Duration = Duration::from_secs(12);
 pub const RING_LATENCY: Duration = Duration::from_secs(1);
 /// A row stamped further ahead of our clock than this is rubbish.
 pub const STAMP_TOLERANCE: Duration = Duration::from_secs(1);
+/// More GPUs than this are in no machine.
+pub const GPUS_MAX: u32 = 256;
 /// The largest pid that a 64-bit kernel gives (`PID_MAX_LIMIT`).
 pub const PID_MAX: u32 = 4_194_304;
 /// The longest `/proc/<pid>/cgroup` that is read, in bytes: sixteen hierarchies with paths of the
@@ -50,6 +52,8 @@ pub const ONCE_OPEN: Duration = Duration::from_secs(10);
 pub const ONCE_WINDOW: Duration = Duration::from_secs(1);
 /// First pause after a failed attempt to open the driver; doubles up to [`OPEN_BACKOFF_MAX`].
 pub const OPEN_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// A session that has lasted so long was a good one; one that ends sooner is a failure to open it.
+pub const SESSION_LASTS: Duration = Duration::from_secs(10);
 /// A closed session's threads have this long to let go of it before a new one is opened: the library
 /// cannot be loaded anew while somebody holds the old one.
 pub const RELEASE_GRACE: Duration = Duration::from_secs(5);

@@ -121,6 +121,7 @@ pub struct Sampler {
     absentees: Absentees,
     driver: DriverState,
     next_open: Duration,
+    opened_at: Duration,
     failures: u32,
     open_failures: BTreeMap<&'static str, u64>,
     gpu_count: Option<(Reading, Moment)>,
@@ -161,6 +162,7 @@ impl Sampler {
             absentees: Absentees::default(),
             driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
             next_open: Duration::ZERO,
+            opened_at: Duration::ZERO,
             failures: 0,
             open_failures: BTreeMap::new(),
             gpu_count: None,
@@ -306,7 +308,7 @@ impl Sampler {
         match answer {
             node::Answer::Opened { session, driver, end } => {
                 self.end = Some(end);
-                self.failures = 0;
+                self.opened_at = now;
                 self.listener = self.listen(&session);
                 self.session = Some(session);
                 self.driver = DriverState::Up(driver);
@@ -472,6 +474,13 @@ impl Sampler {
         self.gpu_count = None;
         self.seats.clear();
         self.next_open = now.mono;
+        if now.mono.saturating_sub(self.opened_at) >= policy::SESSION_LASTS {
+            self.failures = 0;
+        } else {
+            // It is no use to open one after the other, and a thread that hangs is left behind each time.
+            self.failures = self.failures.saturating_add(1);
+            self.next_open += policy::open_backoff(self.failures);
+        }
         self.driver = DriverState::Down { reason, detail: "the session has ended".to_owned() };
     }
 

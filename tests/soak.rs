@@ -1,36 +1,23 @@
 //! Memory over many cycles of a node on which everything comes and goes: pods, processes, XIDs, GPUs,
-//! drivers. The whole pipeline runs in this process, on the mock library and its cluster, in a hurry: a
-//! cycle follows the other at once, and the clock runs three hundred times as fast.
+//! drivers.
 //!
 //! The gate runs some thousand cycles. All of them:
 //! `cargo build --workspace --release && SOAK_CYCLES=100000 cargo test --release --test soak -- --nocapture`
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "simulation/pipeline.rs"]
+mod pipeline;
+
 use std::alloc::System;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use cap::Cap;
-use nvml_exporter::accounts::Accounts;
-use nvml_exporter::attribute::{DevicePods, Grain, Terms, attribute};
-use nvml_exporter::catalog::{ACCOUNT, DEVICE, EVENT};
-use nvml_exporter::clock::Clock;
-use nvml_exporter::cluster::{Cluster, Sources, View, devices};
-use nvml_exporter::host::ProcRoot;
-use nvml_exporter::host::hpc_jobs::Jobs;
-use nvml_exporter::labels::{Dialect, Schema, Style};
-use nvml_exporter::nvml::raw::stage::stage_mock;
 use nvml_exporter::policy;
-use nvml_exporter::publish::Published;
-use nvml_exporter::render::Part;
-use nvml_exporter::sample::Sampler;
-use nvml_exporter::selection::{Frame, Request, Selection, preset};
-use nvml_exporter::telemetry;
+
+use self::pipeline::Pipeline;
 
 /// Counts what this program holds; not what the mock does, which has an allocator of its own.
 #[global_allocator]
@@ -88,100 +75,6 @@ fn world(generation: usize) -> String {
     text
 }
 
-/// The pipeline, put together as the program does, with everything shown that there is.
-struct Pipeline {
-    folder: tempfile::TempDir,
-    clock: Clock,
-    sampler: Sampler,
-    cluster: Cluster,
-    accounts: Accounts,
-    selection: Arc<Selection>,
-    schema: Schema,
-    last: Option<Arc<Published>>,
-}
-
-impl Pipeline {
-    fn new() -> Self {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let stage = folder.path().join("stage");
-        fs::create_dir(&stage).unwrap();
-        fs::write(folder.path().join("world.toml"), world(0)).unwrap();
-        let binary = Path::new(env!("CARGO_BIN_EXE_nvml-exporter"));
-        let library = binary.parent().unwrap().join("libmock_nvml.so");
-        stage_mock(&library, folder.path().join("world.toml").to_str().unwrap(), &stage).unwrap();
-        let clock = Clock::hurried(RATE);
-        let proc_root = ProcRoot::new(&stage.join("proc"));
-        let library: Vec<PathBuf> = vec![stage.join("libnvidia-ml.so.1")];
-        let sampler = Sampler::new(clock, Duration::from_secs(60), library, proc_root).unwrap();
-        let sources = Sources::staged(&stage, None).unwrap().unwrap();
-        let schema = Schema {
-            dialect: Dialect::Ack,
-            hostname: "node-1".to_owned(),
-            node_name: "node-1".to_owned(),
-            extra: Vec::new(),
-            style: Style::default(),
-        };
-        let mut requests = preset(&schema.dialect);
-        requests.extend(DEVICE.iter().filter_map(|metric| Request::named(metric.name)));
-        requests.extend(ACCOUNT.iter().filter_map(|metric| Request::named(metric.name)));
-        requests.extend(EVENT.iter().filter_map(|metric| Request::named(metric.name)));
-        Self {
-            folder,
-            clock,
-            sampler,
-            cluster: Cluster::follow(sources, clock).unwrap(),
-            accounts: Accounts::default(),
-            selection: Arc::new(Selection::of(&requests, Frame::default())),
-            schema,
-            last: None,
-        }
-    }
-
-    fn turn_to(&self, generation: usize) {
-        let draft = self.folder.path().join("draft");
-        fs::write(&draft, world(generation)).unwrap();
-        fs::rename(draft, self.folder.path().join("world.toml")).unwrap();
-    }
-
-    /// One cycle, scraped by two; the length of the page.
-    fn cycle(&mut self) -> usize {
-        let sample = self.sampler.cycle(&self.selection);
-        let view = self.cluster.view(devices(&sample), sample.at.mono, true);
-        let View { sources, problems, .. } = &view;
-        let terms = Terms {
-            selection: &self.selection,
-            schema: &self.schema,
-            device_pods: Some(&DevicePods { uid: true, labels: None, claims: true }),
-            jobs: &Jobs::default(),
-            max_age: policy::default_max_age(Duration::from_secs(5)),
-            grain: Grain::Process,
-            directory: view.directory(),
-            allocation: view.allocation(),
-            host_pids: Some(true),
-            sources,
-            problems,
-        };
-        let (mut snapshot, activity) = attribute(sample, &terms);
-        let now = snapshot.at.mono;
-        snapshot.tables.accounts = self.accounts.book(&self.selection, &activity, now);
-        self.cluster.hasten(!snapshot.health.census.unresolved.is_empty());
-        telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
-        let published = Arc::new(Published::new(snapshot));
-        self.last = Some(Arc::clone(&published));
-        let now = self.clock.now().mono;
-        let page = |gzip| published.page(Part::Whole, now, Duration::from_secs(60), gzip);
-        drop(page(true));
-        page(false).len()
-    }
-
-    fn page(&self) -> String {
-        let published = self.last.as_ref().unwrap();
-        let now = self.clock.now().mono;
-        let page = published.page(Part::Whole, now, Duration::from_secs(60), false);
-        String::from_utf8(page.to_vec()).unwrap()
-    }
-}
-
 /// A pipeline under way, and how often it was seen to have work.
 struct Soak {
     pipeline: Pipeline,
@@ -197,9 +90,12 @@ impl Soak {
         let generation = self.pipeline.clock.now().mono.as_secs() / WORLD_LASTS;
         if generation != self.generation {
             self.generation = generation;
-            self.pipeline.turn_to(usize::try_from(generation).unwrap());
+            self.pipeline.turn_to(&world(usize::try_from(generation).unwrap()));
         }
         self.pipeline.cycle();
+        // Two scrapers.
+        drop(self.pipeline.scrape(true));
+        drop(self.pipeline.scrape(false));
         let size = (ALLOCATOR.allocated(), resident());
         if self.cycles.is_multiple_of(7) {
             let page = self.pipeline.page();
@@ -231,8 +127,12 @@ fn resident() -> usize {
 #[test]
 fn memory_does_not_grow_while_everything_comes_and_goes() {
     let cycles = std::env::var("SOAK_CYCLES").ok().map_or(DEFAULT_CYCLES, |n| n.parse().unwrap());
-    let mut soak =
-        Soak { pipeline: Pipeline::new(), cycles: 0, generation: 0, seen: BTreeMap::new() };
+    let mut soak = Soak {
+        pipeline: Pipeline::new(&world(0), RATE),
+        cycles: 0,
+        generation: 0,
+        seen: BTreeMap::new(),
+    };
     // By then everything has been forgotten once that is ever forgotten.
     while soak.pipeline.clock.now().mono < policy::GPU_REMEMBERED * 5 / 4 {
         soak.cycle();

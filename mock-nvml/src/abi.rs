@@ -44,6 +44,7 @@ use nvml_wrapper_sys::bindings::{NvmlLib, nvmlDevice_t, nvmlReturn_t};
 
 use crate::{
     code::{Answer, Code},
+    fault,
     number::clamp_u32,
     world::{Board, World, complain},
 };
@@ -152,6 +153,7 @@ exports! {
 
 /// Runs the body of an exported function. No panic leaves the library.
 fn dispatch(body: impl FnOnce() -> Answer<()>) -> nvmlReturn_t {
+    fault::set_ones(false);
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code.0,
@@ -218,8 +220,14 @@ unsafe fn put<T>(out: *mut T, value: T) -> Answer<()> {
     if out.is_null() {
         return Err(Code::INVALID_ARGUMENT);
     }
-    // SAFETY: not null, so valid for this write, says our caller.
-    unsafe { out.write(value) };
+    // Numbers alone: a text or a list without an end would break its reader before it is read.
+    if fault::answers_ones() && size_of::<T>() <= size_of::<u64>() {
+        // SAFETY: not null, so valid for this write, says our caller.
+        unsafe { out.write_bytes(0xFF, 1) };
+    } else {
+        // SAFETY: as above.
+        unsafe { out.write(value) };
+    }
     Ok(())
 }
 

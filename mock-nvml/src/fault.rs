@@ -1,6 +1,6 @@
 //! Faults: what a call answers, or how it delays, in place of the truth.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use crate::{code::Code, scenario::Window};
 
@@ -30,6 +30,24 @@ pub(crate) enum Effect {
     Hang,
     /// The library does not have the symbol.
     Missing,
+    /// It succeeds, and all bits of the number that it answers are set: what drivers write where they
+    /// know nothing.
+    Ones,
+}
+
+thread_local! {
+    /// The call that this thread is in answers with ones.
+    static ONES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether the call that this thread is in is to answer with ones.
+pub(crate) fn set_ones(on: bool) {
+    ONES.set(on);
+}
+
+/// Whether it is.
+pub(crate) fn answers_ones() -> bool {
+    ONES.get()
 }
 
 impl Fault {
@@ -53,16 +71,14 @@ impl Fault {
     }
 }
 
-/// The return code that a fault gives to one field of one GPU.
-pub(crate) fn on_field(faults: &[Fault], field: u32, gpu: usize, time: f64) -> Option<Code> {
+/// What a fault does to one field of one GPU: a code, or ones.
+pub(crate) fn on_field(faults: &[Fault], field: u32, gpu: usize, time: f64) -> Option<Effect> {
     faults
         .iter()
         .filter(|fault| fault.field == Some(field))
         .filter(|fault| fault.gpu.is_none_or(|only| only == gpu) && fault.during.contains(time))
-        .find_map(|fault| match fault.effect {
-            Effect::Code(code) => Some(code),
-            Effect::Delay(_) | Effect::Hang | Effect::Missing => None,
-        })
+        .map(|fault| fault.effect)
+        .find(|effect| matches!(effect, Effect::Code(_) | Effect::Ones))
 }
 
 /// What becomes of a call: a hang comes before a delay, and a delay before an answer.
@@ -78,6 +94,7 @@ pub(crate) fn verdict(
         Effect::Delay(_) => 1,
         Effect::Missing => 2,
         Effect::Code(_) => 3,
+        Effect::Ones => 4,
     };
     faults
         .iter()
@@ -166,7 +183,7 @@ mod tests {
         only.field = Some(82);
         assert!(!only.strikes("nvmlDeviceGetFieldValues", Some(0), 15.0));
         let faults = [only];
-        assert_eq!(on_field(&faults, 82, 0, 15.0), Some(Code::UNKNOWN));
+        assert_eq!(on_field(&faults, 82, 0, 15.0), Some(Effect::Code(Code::UNKNOWN)));
         assert_eq!(on_field(&faults, 83, 0, 15.0), None);
         assert_eq!(on_field(&faults, 82, 1, 15.0), None);
     }

@@ -49,7 +49,7 @@ use crate::{
 };
 
 /// How often the scenario's file and the proc tree are looked after, in real seconds.
-const LOOK: f64 = 0.025;
+const LOOK: f64 = 0.005;
 /// How often a hung call looks whether it may go on.
 const HANG_POLL: Duration = Duration::from_millis(20);
 /// How often a call that waits for an event looks for one.
@@ -270,6 +270,10 @@ impl World {
                     None => return act(&mut state, now),
                     Some(Effect::Code(code)) => return Err(code),
                     Some(Effect::Missing) => return Err(Code::FUNCTION_NOT_FOUND),
+                    Some(Effect::Ones) => {
+                        fault::set_ones(true);
+                        return act(&mut state, now);
+                    }
                     Some(Effect::Hang) => HANG_POLL,
                     Some(Effect::Delay(time)) => {
                         delayed = true;

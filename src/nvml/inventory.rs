@@ -5,6 +5,7 @@ use nvml_wrapper::error::NvmlError;
 use super::Session;
 use super::raw::{Handle, instances};
 use crate::model::{Gpu, MigDevice, Missing};
+use crate::policy::GPUS_MAX;
 
 /// `NVML_ERROR_NOT_FOUND`: a slot without a MIG device.
 const NOT_FOUND: u32 = 6;
@@ -36,9 +37,10 @@ impl Session {
     /// GPUs that the driver counts, lost ones included (`nvmlDeviceGetCount_v2`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// What the driver answered; invalid above [`GPUS_MAX`], since each one gets a thread.
     pub fn gpu_count(&self) -> Result<u32, Missing> {
-        Ok(self.nvml().device_count()?)
+        let count = self.nvml().device_count()?;
+        if count <= GPUS_MAX { Ok(count) } else { Err(Missing::Invalid) }
     }
 
     /// Who the GPU at `index` is, and a handle to it.

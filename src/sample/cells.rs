@@ -68,7 +68,8 @@ impl Cells {
         for (row, (cell, count)) in self.read.iter_mut().zip(&mut self.counts).enumerate() {
             match chosen.metric(row) {
                 Some(metric) if due(*cell, metric.tier, idle, now) => {
-                    let reading = read(&metric.source, probe, count, now).and_then(finite);
+                    let reading = read(&metric.source, probe, count, now)
+                        .and_then(|value| believed(metric.unit, value));
                     *cell = Some(Cell { reading, at: now });
                 }
                 Some(_) => {}
@@ -139,8 +140,25 @@ fn growth(before: Option<Count>, now: Count) -> Reading {
     }
 }
 
-fn finite(value: f64) -> Reading {
-    if value.is_finite() { Ok(value) } else { Err(Missing::Invalid) }
+/// A number, unless it is more than any board has of its unit: drivers set all bits where they know
+/// nothing.
+fn believed(unit: &str, value: f64) -> Reading {
+    if value.is_finite() && value <= most(unit) { Ok(value) } else { Err(Missing::Invalid) }
+}
+
+/// More than this is no number of the unit.
+fn most(unit: &str) -> f64 {
+    match unit {
+        "W" => 10_000.0,
+        "MHz" => 100_000.0,
+        "Hz" => 1e11,
+        "MiB" | "MB/s" => 1e7,
+        "KB/s" => 1e10,
+        "lanes" | "gen" | "index" | "bool" => 1000.0,
+        "count" | "pages" | "samples" => f64::from(u32::MAX - 1),
+        // What is a mask, or grows for years, in steps that are exact.
+        _ => 9_007_199_254_740_992.0,
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +179,18 @@ mod tests {
         assert_eq!(growth(Some(count(5.0, 1)), count(5.0, 2)), Ok(0.0));
         assert_eq!(growth(Some(count(5.0, 1)), count(4.0, 2)), Err(Missing::Pending), "reset");
         assert_eq!(growth(Some(count(5.0, 1)), count(6.0, 1)), Err(Missing::Pending), "no time");
+    }
+
+    #[test]
+    fn a_number_with_all_bits_set_is_none() {
+        let ones = f64::from(u32::MAX);
+        for (unit, told) in [("W", ones / 1000.0), ("Hz", ones * 1e6), ("count", ones)] {
+            assert_eq!(believed(unit, told), Err(Missing::Invalid), "{unit}");
+            assert_eq!(believed(unit, 700.0), Ok(700.0), "{unit}");
+        }
+        assert_eq!(believed("bitmask", 18_446_744_073_709_551_615.0), Err(Missing::Invalid));
+        assert_eq!(believed("mJ", 1e15), Ok(1e15));
+        assert_eq!(believed("%", f64::INFINITY), Err(Missing::Invalid));
     }
 
     #[test]

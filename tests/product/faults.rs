@@ -179,6 +179,25 @@ fn a_library_that_was_replaced_on_disk_is_loaded_anew() {
 }
 
 #[test]
+fn numbers_with_all_bits_set_are_absent_and_start_no_threads() {
+    let scenario = Scenario::new("ones", TWO_T4);
+    let exporter = start(&scenario);
+    exporter.wait_for("both GPUs", |page| util(page, 1).is_some());
+    let threads = thread_count(&exporter);
+    let ones = ["nvmlDeviceGetCount_v2", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetClockInfo"];
+    let fault = |function| format!("[[fault]]\nfunction = \"{function}\"\nones = true\n");
+    scenario.rewrite(&format!("{TWO_T4}{}", ones.map(fault).concat()));
+    let page = exporter.wait_for("their absence", |page| {
+        let gone = ["DCGM_FI_DEV_COUNT", "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_SM_CLOCK"];
+        gone.iter().all(|family| series(page, family).is_empty())
+    });
+    let invalid = ["gpu=\"1\"", "\"invalid\""];
+    assert!(value(&page, "nvml_exporter_gpu_missing_readings", &invalid) >= Some(2.0), "{page}");
+    assert_eq!((util(&page, 0), util(&page, 1)), (Some(0.0), Some(0.0)));
+    assert_eq!(thread_count(&exporter), threads);
+}
+
+#[test]
 fn without_a_library_it_serves_and_says_so() {
     let exporter = Exporter::start(&["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     let page = exporter.wait_for("a page", |page| page.contains("nvml_exporter_driver_up 0"));

@@ -163,6 +163,7 @@ pub(super) struct FaultTable {
     pub(super) delay: Option<Spanned<f64>>,
     pub(super) hang: Option<Spanned<bool>>,
     pub(super) missing: Option<Spanned<bool>>,
+    pub(super) ones: Option<Spanned<bool>>,
 }
 
 /// `[0, 1]` or `"spread"`.

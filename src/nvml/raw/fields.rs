@@ -83,9 +83,16 @@ fn field_reading(field: &nvmlFieldValue_t) -> Reading {
         // SAFETY: the driver says which member it wrote, and every bit pattern is valid for each.
         DOUBLE => Ok(unsafe { value.dVal }),
         // SAFETY: as above.
-        UNSIGNED_INT => Ok(f64::from(unsafe { value.uiVal })),
+        UNSIGNED_INT => match unsafe { value.uiVal } {
+            // All bits set say that nothing is known.
+            u32::MAX => Err(Missing::Invalid),
+            number => Ok(f64::from(number)),
+        },
         // SAFETY: as above.
-        UNSIGNED_LONG | UNSIGNED_LONG_LONG => Ok(unsafe { value.ullVal } as f64),
+        UNSIGNED_LONG | UNSIGNED_LONG_LONG => match unsafe { value.ullVal } {
+            u64::MAX => Err(Missing::Invalid),
+            number => Ok(number as f64),
+        },
         // SAFETY: as above.
         SIGNED_LONG_LONG => Ok(unsafe { value.sllVal } as f64),
         // SAFETY: as above.
@@ -112,6 +119,9 @@ mod tests {
             Ok(1_099_511_627_776.0)
         );
         assert_eq!(read(DOUBLE, nvmlValue_t { dVal: 0.5 }), Ok(0.5));
+        let ones = nvmlValue_t { ullVal: u64::MAX };
+        assert_eq!(read(UNSIGNED_INT, ones), Err(Missing::Invalid));
+        assert_eq!(read(UNSIGNED_LONG_LONG, ones), Err(Missing::Invalid));
         assert_eq!(read(99, nvmlValue_t { ullVal: 1 }), Err(Missing::Invalid));
         let refused =
             nvmlFieldValue_t { nvmlReturn: 3, ..field(UNSIGNED_INT, nvmlValue_t { ullVal: 0 }) };

@@ -37,8 +37,9 @@ pub(super) fn check(table: &Spanned<FaultTable>, gpus: usize) -> Checked<Fault> 
     if let Some(field) = &said.field {
         let mend = || format!("only {FIELDS} has fields: leave out field");
         ensure(function == Some(FIELDS), field, mend)?;
-        let coded = matches!(fault.effect, Effect::Code(_));
-        ensure(coded, field, || "a field can only fail with a code: give code".into())?;
+        let answers = matches!(fault.effect, Effect::Code(_) | Effect::Ones);
+        let mend = || "a field answers for itself: give code, or ones = true".into();
+        ensure(answers, field, mend)?;
     }
     if fault.effect == Effect::Missing {
         let whole = said.gpu.is_none() && said.from.is_none() && said.to.is_none();
@@ -68,18 +69,20 @@ fn function(said: &Spanned<String>) -> Checked<Option<&'static str>> {
 fn effect(table: &Spanned<FaultTable>) -> Checked<Effect> {
     let said = table.get_ref();
     let on = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|flag| *flag.get_ref());
-    match (&said.code, &said.delay, on(&said.hang), on(&said.missing)) {
-        (Some(code), None, false, false) => self::code(code),
-        (None, Some(delay), false, false) => {
+    match (&said.code, &said.delay, on(&said.hang), on(&said.missing), on(&said.ones)) {
+        (Some(code), None, false, false, false) => self::code(code),
+        (None, Some(delay), false, false, false) => {
             let seconds = *delay.get_ref();
             let mend = || format!("delay = {seconds}: give 0 to 3600 seconds");
             ensure((0.0..=3_600.0).contains(&seconds), delay, mend)?;
             Ok(Effect::Delay(duration(seconds)))
         }
-        (None, None, true, false) => Ok(Effect::Hang),
-        (None, None, false, true) => Ok(Effect::Missing),
+        (None, None, true, false, false) => Ok(Effect::Hang),
+        (None, None, false, true, false) => Ok(Effect::Missing),
+        (None, None, false, false, true) => Ok(Effect::Ones),
         _ => {
-            let text = "a fault has one of code, delay, hang = true, missing = true: give one";
+            let text = "a fault has one of code, delay, hang = true, missing = true, ones = true: \
+                        give one";
             Err(Flaw::new(table.span(), text))
         }
     }
@@ -110,11 +113,13 @@ mod tests {
             ),
             (
                 power.to_owned(),
-                "3: a fault has one of code, delay, hang = true, missing = true: give one",
+                "3: a fault has one of code, delay, hang = true, missing = true, ones = true: give \
+                 one",
             ),
             (
                 format!("{power}hang = true\ndelay = 1\n"),
-                "3: a fault has one of code, delay, hang = true, missing = true: give one",
+                "3: a fault has one of code, delay, hang = true, missing = true, ones = true: give \
+                 one",
             ),
             (
                 format!("{power}code = \"GPU_LOST\"\n"),

@@ -3,7 +3,7 @@
 use super::{Board, Direction, LinkError, links::ALL_LINKS};
 use crate::{
     code::{Answer, Code},
-    fault,
+    fault::{self, Effect},
     number::{floor_u32, round_u32},
 };
 
@@ -16,6 +16,17 @@ pub(crate) enum FieldValue {
     U64(u64),
     /// `int`
     I32(i32),
+}
+
+impl FieldValue {
+    /// All bits set, but where that is a number like others.
+    fn ones(self) -> Self {
+        match self {
+            Self::U32(_) => Self::U32(u32::MAX),
+            Self::U64(_) => Self::U64(u64::MAX),
+            Self::I32(number) => Self::I32(number),
+        }
+    }
 }
 
 /// `NVML_FI_MAX`: no field has this number or a higher one.
@@ -57,9 +68,15 @@ impl Board {
     /// What the field's own return code is to be.
     pub(crate) fn field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
         let faults = &self.scenario.faults;
-        if let Some(code) = fault::on_field(faults, field, self.gpu.index, self.now.world) {
-            return Err(code);
+        match fault::on_field(faults, field, self.gpu.index, self.now.world) {
+            Some(Effect::Code(code)) => return Err(code),
+            Some(Effect::Ones) => return self.true_field(field, scope).map(FieldValue::ones),
+            Some(Effect::Delay(_) | Effect::Hang | Effect::Missing) | None => {}
         }
+        self.true_field(field, scope)
+    }
+
+    fn true_field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
         let branch = self.scenario.driver.branch();
         if field == 0 || field >= END {
             return Err(Code::INVALID_ARGUMENT);
