@@ -8,15 +8,19 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Prints what one of many calls of `work` allocates, after the first.
+pub(crate) fn tell<T>(name: &str, work: impl FnMut() -> T) {
+    repeat(name, 10, work);
+}
+
+/// The same, for so many calls after the first.
 #[expect(clippy::print_stdout, reason = "this is the report")]
-pub(crate) fn tell<T>(name: &str, mut work: impl FnMut() -> T) {
-    const CALLS: usize = 10;
+pub(crate) fn repeat<T>(name: &str, calls: usize, mut work: impl FnMut() -> T) {
     drop(work());
     let region = Region::new(ALLOCATOR);
-    for _ in 0..CALLS {
+    for _ in 0..calls {
         drop(work());
     }
     let spent = region.change();
-    let (count, bytes) = (spent.allocations / CALLS, spent.bytes_allocated / CALLS);
+    let (count, bytes) = (spent.allocations / calls, spent.bytes_allocated / calls);
     println!("{name}: {count} allocations, {bytes} bytes");
 }

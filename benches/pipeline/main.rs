@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot begin has nothing to tell")]
 
 mod allocations;
+mod counted;
 mod cycle;
 mod node;
 mod parse;
@@ -14,6 +15,9 @@ mod scrape;
 use criterion::Criterion;
 
 fn main() {
+    if counted::run() {
+        return;
+    }
     let mut criterion = Criterion::default().configure_from_args();
     cycle::benches(&mut criterion);
     render::benches(&mut criterion);

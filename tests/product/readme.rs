@@ -149,7 +149,7 @@ fn the_tests_that_keep_promises_exist() {
     let (table, _) = rest.split_once("<!-- promises: end -->").expect("an end marker");
     let mut code = String::new();
     for quoted in table.split('`').skip(1).step_by(2) {
-        if quoted.contains("/") {
+        if quoted.contains('/') {
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(quoted);
             code = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{quoted}: {e}"));
         } else if !quoted.starts_with("--") {
