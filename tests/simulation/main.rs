@@ -18,7 +18,7 @@ use self::laws::Laws;
 use self::pipeline::Pipeline;
 use self::world::{Effect, World, world};
 
-const CYCLES: usize = 30_000;
+const CYCLES: usize = 15_000;
 const SEED: u64 = 2026;
 /// So many times as fast the clock runs. Calls that watch a bus for 40 ms seem to take 8 s: no hang yet.
 const RATE: u32 = 200;
