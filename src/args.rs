@@ -1,5 +1,6 @@
 //! Flags and their environment twins → [`Config`].
 
+mod config;
 pub mod dcgm_exporter;
 pub mod idle;
 pub mod release;
@@ -15,13 +16,13 @@ use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 
-use self::dcgm_exporter::{Adopted, LogFormat, Settled, default_scope};
+pub use self::config::Config;
+use self::dcgm_exporter::{Adopted, Settled, default_scope};
 use self::idle::sift;
-use self::release::{Askers, Releasing};
+use self::release::Releasing;
 use self::web::Serving;
-use crate::attribute::{DevicePods, Grain};
+use crate::attribute::Grain;
 use crate::cluster::Sources;
-use crate::counters::follow::Source;
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
 use crate::kube::watch::Pace;
@@ -29,7 +30,7 @@ use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
 use crate::selection::Frame;
-use crate::serve::{PATHS, Web};
+use crate::serve::PATHS;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
 /// as dcgm-exporter and the GPU exporter of Alibaba Cloud ACK name them.
@@ -237,52 +238,6 @@ impl From<GrainName> for Grain {
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 /// Where a pod finds the token of its service account.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
-/// What the exporter is told to do; valid as a whole.
-pub struct Config {
-    /// Addresses to try, in order.
-    pub addresses: Vec<SocketAddr>,
-    /// Time between two cycles.
-    pub interval: Duration,
-    /// Oldest reading that is served.
-    pub max_age: Duration,
-    /// Label names and the values that all series share.
-    pub schema: Schema,
-    /// Where it is written down what is shown; none for the dialect's own.
-    pub counters: Option<Source>,
-    /// Which devices have series, and how far back counts of a window look.
-    pub frame: Frame,
-    /// What the series of devices tell of the pods that hold them.
-    pub device_pods: Option<DevicePods>,
-    /// Directory of the jobs of a batch system.
-    pub job_directory: Option<PathBuf>,
-    /// Scenario to simulate.
-    pub mock: Option<String>,
-    /// Library paths to try, in order, when nothing is simulated.
-    pub library: Vec<PathBuf>,
-    /// What one series of a process family is about.
-    pub grain: Grain,
-    /// Whom to ask about pods and allocations; none where there is no cluster.
-    pub cluster: Option<Sources>,
-    /// What may ask for NVML to be let go.
-    pub askers: Askers,
-    /// Where to read processes, if not where it follows from the rest.
-    pub procfs: Option<PathBuf>,
-    /// Where the exporter's own series are, if not at `/metrics`.
-    pub own_path: Option<Arc<str>>,
-    /// How the exporter is reached.
-    pub web: Web,
-    /// Whether on the socket that systemd hands over.
-    pub systemd_socket: bool,
-    /// Print one page and exit.
-    pub once: bool,
-    /// Log more.
-    pub debug: bool,
-    /// How to write the log.
-    pub log_format: LogFormat,
-    /// What is asked for in vain, to be logged.
-    pub remarks: Vec<String>,
-}
 
 impl Args {
     /// Reads the command line and the environment; ends the process where they are not understood.

@@ -13,6 +13,7 @@ pub mod alias;
 pub mod own;
 pub mod preset;
 pub mod unanswered;
+pub mod unit;
 pub mod xid;
 
 mod accounts;

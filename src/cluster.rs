@@ -3,18 +3,19 @@
 //! Each source is a task that publishes what it knows and keeps it while it is down. The sampling
 //! thread only borrows the newest pictures: no cycle waits for the cluster.
 
+pub mod sources;
+
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::runtime;
 use tokio::sync::{Notify, watch};
 
+pub use self::sources::Sources;
 use crate::attribute::family::Allocation;
 use crate::attribute::holdings::{Holdings, Share};
 use crate::attribute::owner::{Directory, Holder};
@@ -22,7 +23,7 @@ use crate::clock::Clock;
 use crate::host::pod_logs::{self, LoggedContainers, LoggedPods};
 use crate::kube;
 use crate::kube::allocation::{Allocations, DeviceFacts, MemoryUnit, MigFacts, allocate};
-use crate::kube::api::{Address, NodeName};
+use crate::kube::api::Address;
 use crate::kube::assignments::{Assignments, Slices};
 use crate::kube::kubelet_pods::KubeletPods;
 use crate::kube::node_label::{self, Label, NodeLabel};
@@ -30,34 +31,13 @@ use crate::kube::pod_resources::{self, PodResources, Taken};
 use crate::kube::pods::Pods;
 use crate::kube::resource_slices::{self, ResourceSlices};
 use crate::kube::source::{Failure, Health, State};
-use crate::kube::watch::{Pace, PodWatch};
+use crate::kube::watch::PodWatch;
 use crate::nvml::probe::mebibytes;
 use crate::policy;
 use crate::sample::Sample;
 use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
 use crate::snapshot::SourceHealth;
-
-/// Whom to ask.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// Who knows the pods of this node, and how the node is called.
-    pub pods: Option<(Address, NodeName)>,
-    /// The kubelet's socket for device assignments.
-    pub pod_resources: Option<PathBuf>,
-    /// A directory like `/var/log/pods`.
-    pub pod_logs: PathBuf,
-    /// A directory like `/var/log/containers`.
-    pub container_logs: PathBuf,
-    /// What a unit of ACK's GPU memory is.
-    pub memory_unit: MemoryUnit,
-    /// A label of the node to look out for.
-    pub label: Option<Label>,
-    /// How long everything may take.
-    pub pace: Pace,
-    /// So long a source's file may take to appear before the source counts as absent.
-    pub stage_patience: Duration,
-}
 
 /// The newest pictures of all sources.
 pub struct Cluster {
@@ -106,33 +86,6 @@ enum Known {
     Nobody,
     Pending,
     Holdings(Holdings),
-}
-
-impl Sources {
-    /// The sources of the cluster that the mock plays on a stage; none if its scenario has none.
-    ///
-    /// # Errors
-    /// The stage does not say how its node is called.
-    pub fn staged(stage: &Path, label: Option<Label>) -> anyhow::Result<Option<Self>> {
-        let socket = stage.join("pod-resources");
-        if !socket.is_dir() {
-            return Ok(None);
-        }
-        let node = fs::read_to_string(stage.join("node")).context("the stage's node")?;
-        Ok(Some(Self {
-            pods: Some((
-                Address::Kubeconfig(stage.join("kubeconfig")),
-                NodeName::new(node.trim())?,
-            )),
-            pod_resources: Some(socket.join("kubelet.sock")),
-            pod_logs: stage.join("pods-log"),
-            container_logs: stage.join("containers-log"),
-            memory_unit: MemoryUnit::Auto,
-            label,
-            pace: Pace { start: Duration::ZERO, ..Pace::default() },
-            stage_patience: policy::STAGE_PATIENCE,
-        }))
-    }
 }
 
 impl Cluster {

@@ -1,5 +1,7 @@
 //! The composition root: threads, tasks, channels, and the end of it all.
 
+mod signals;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::accounts::Accounts;
@@ -34,8 +35,8 @@ use crate::render::{self, Part};
 use crate::sample::Sampler;
 use crate::seal::seal;
 use crate::selection::{Frame, Selection, preset};
+use crate::serve::Site;
 use crate::serve::refusals::Refusals;
-use crate::serve::{Site, Web, serve};
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::telemetry;
 
@@ -128,7 +129,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .name("sampler".to_owned())
         .spawn(move || sampling.publish_until_told(&orders, &publish))?;
     let site = Site { published, max_age, clock, own_path, refused };
-    serve_until_told(listener, reload, order, site, web)?;
+    signals::serve_until_told(listener, reload, order, site, web)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {
         bail!("the sampling thread has panicked; this is a defect, please report it");
@@ -351,51 +352,4 @@ fn handed_over() -> anyhow::Result<TcpListener> {
     )?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-fn serve_until_told(
-    listener: TcpListener,
-    reload: Option<mpsc::Sender<()>>,
-    order: mpsc::Sender<Option<Order>>,
-    site: Site,
-    web: Web,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::spawn(hear_hangups(signal(SignalKind::hangup())?, reload));
-        for (kind, means) in [
-            (SignalKind::user_defined1(), Order::LetGo),
-            (SignalKind::user_defined2(), Order::TakeUp),
-        ] {
-            tokio::spawn(hear_orders(signal(kind)?, means, order.clone()));
-        }
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-                _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-            }
-            // Calls into the driver come to their end while scrapes do. The thread may have died.
-            let _ = order.send(None);
-        };
-        serve(tokio::net::TcpListener::from_std(listener)?, site, web, stop).await;
-        Ok(())
-    })
-}
-
-async fn hear_hangups(mut hangup: Signal, reload: Option<mpsc::Sender<()>>) {
-    while hangup.recv().await.is_some() {
-        if let Some(reload) = &reload {
-            // Who follows the file ends only with the process.
-            let _ = reload.send(());
-        } else {
-            tracing::info!("SIGHUP: there is no counters file to read again");
-        }
-    }
-}
-
-async fn hear_orders(mut signal: Signal, means: Order, order: mpsc::Sender<Option<Order>>) {
-    // It ends with the sampling thread, or with the runtime.
-    while signal.recv().await.is_some() && order.send(Some(means)).is_ok() {}
 }

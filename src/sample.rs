@@ -11,6 +11,7 @@ pub mod node;
 pub mod part;
 pub mod processes;
 pub mod ring;
+pub mod seat;
 pub mod signs;
 pub mod texts;
 
@@ -22,16 +23,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use self::absentees::Absentees;
-use self::device::{DeviceReader, DeviceSample};
+use self::device::DeviceReader;
 use self::events::{Listener, Retired};
 use self::node::NodeReader;
+pub use self::seat::SampledGpu;
+use self::seat::Seat;
 use crate::clock::Clock;
 use crate::host::ProcRoot;
 use crate::model::{
     ClockCounts, ClockRecord, Missing, Moment, Reading, Vitals, VitalsRecord, XidRecord,
 };
 use crate::nvml::inventory::Driver;
-use crate::nvml::raw::Handle;
 use crate::nvml::{End, LibraryError, Session};
 use crate::policy;
 use crate::release::Request;
@@ -81,23 +83,6 @@ pub enum DriverState {
     },
 }
 
-/// One GPU and the newest thing that is known of it.
-#[derive(Clone, Debug, Default)]
-pub struct SampledGpu {
-    /// Its newest answer, from this cycle or an earlier one: what it is and does, or why it cannot
-    /// even be identified.
-    pub latest: Option<Result<Arc<DeviceSample>, Missing>>,
-    /// Since when it has owed an answer.
-    pub waiting_since: Option<Duration>,
-    /// How long its newest answer took.
-    pub took: Option<Duration>,
-}
-
-struct Seat {
-    worker: Worker<device::Question, Option<Result<DeviceSample, Missing>>>,
-    sampled: SampledGpu,
-}
-
 /// Asks the driver's thread and the GPUs' threads, and remembers their newest answers.
 pub struct Sampler {
     clock: Clock,
@@ -108,8 +93,8 @@ pub struct Sampler {
     driver_thread: Worker<node::Question, node::Answer>,
     session: Option<Arc<Session>>,
     closed: Weak<Session>,
-    /// Of the newest session.
-    end: Option<End>,
+    /// Of every session that may still be held.
+    ends: Vec<End>,
     /// Who has NVML let go, while anybody does.
     released: Option<Request>,
     release_by: Duration,
@@ -151,7 +136,7 @@ impl Sampler {
             live,
             session: None,
             closed: Weak::new(),
-            end: None,
+            ends: Vec::new(),
             released: None,
             release_by: Duration::ZERO,
             listener: None,
@@ -160,7 +145,7 @@ impl Sampler {
             clocks: BTreeMap::new(),
             vitals: BTreeMap::new(),
             absentees: Absentees::default(),
-            driver: DriverState::Down { reason: "starting", detail: "not opened yet".to_owned() },
+            driver: DriverState::default(),
             next_open: Duration::ZERO,
             opened_at: Duration::ZERO,
             failures: 0,
@@ -259,8 +244,8 @@ impl Sampler {
         }
         self.ask_driver(node::Question::Release, now);
         self.hear_driver(deadline);
-        let is_free = self.driver_thread.waiting_since().is_none()
-            && self.end.as_ref().is_none_or(|end| end.wait(self.clock.until(deadline)));
+        self.ends.retain(|end| !end.wait(self.clock.until(deadline)));
+        let is_free = self.driver_thread.waiting_since().is_none() && self.ends.is_empty();
         let asked = self.released.iter().map(Request::to_string).collect::<String>();
         self.driver = if is_free {
             DriverState::Down { reason: RELEASED, detail: format!("NVML has been let go: {asked}") }
@@ -307,7 +292,8 @@ impl Sampler {
         self.node_took = Some(now.saturating_sub(self.node_asked.mono));
         match answer {
             node::Answer::Opened { session, driver, end } => {
-                self.end = Some(end);
+                self.ends.retain(|end| !end.wait(Duration::ZERO));
+                self.ends.push(end);
                 self.opened_at = now;
                 self.listener = self.listen(&session);
                 self.session = Some(session);
@@ -509,6 +495,12 @@ const RELEASING: &str = "releasing";
 /// It has been.
 const RELEASED: &str = "released";
 
+impl Default for DriverState {
+    fn default() -> Self {
+        Self::Down { reason: "starting", detail: "not opened yet".to_owned() }
+    }
+}
+
 impl DriverState {
     /// Whether NVML has been let go on request, by every thread.
     #[must_use]
@@ -532,29 +524,4 @@ fn driver_thread(
 
 fn to_u32(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-impl Seat {
-    fn hear(&mut self, clock: &Clock, deadline: Duration) {
-        let Some(since) = self.worker.waiting_since() else { return };
-        if let Some(Some(answer)) = self.worker.answer(clock.until(deadline)) {
-            self.sampled.took = Some(clock.now().mono.saturating_sub(since));
-            self.sampled.latest = Some(answer.map(Arc::new));
-        }
-    }
-
-    /// The GPU as others may ask for it.
-    fn peer(&self) -> Option<(u32, Handle)> {
-        let sample = self.sampled.latest.as_ref()?.as_ref().ok()?;
-        Some((sample.gpu.index, sample.handle))
-    }
-
-    fn state(&self) -> Option<Result<(), Missing>> {
-        let latest = self.sampled.latest.as_ref()?;
-        Some(latest.as_ref().map_err(|missing| *missing).and_then(|sample| sample.state()))
-    }
-
-    fn sampled(&self) -> SampledGpu {
-        SampledGpu { waiting_since: self.worker.waiting_since(), ..self.sampled.clone() }
-    }
 }

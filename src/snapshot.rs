@@ -67,7 +67,7 @@ pub struct Series {
 }
 
 /// What went well and what did not.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Health {
     /// Whether there is a session.
     pub driver: DriverState,

@@ -21,6 +21,9 @@ use crate::policy;
 /// The name of this source in logs and labels.
 pub const SOURCE: &str = "node_label";
 
+/// What to do about a server that refuses.
+const MEND: &str = "; let the service account watch nodes, or give --release-label=";
+
 /// A label with the value that matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
@@ -118,9 +121,11 @@ impl NodeLabel {
             // The server ends every watch after a while, which is no failure.
             match self.once(publish).await {
                 Ok(()) => failures = 1,
-                Err(fault) => {
+                Err(Fault { failure, detail, .. }) => {
                     failures += 1;
-                    publish.send_modify(|taken| taken.health.failed(fault.failure, &fault.detail));
+                    let mend = if failure == Failure::Denied { MEND } else { "" };
+                    let detail = format!("{detail}{mend}");
+                    publish.send_modify(|taken| taken.health.failed(failure, &detail));
                 }
             }
             sleep(self.pace.backoff(failures)).await;

@@ -11,6 +11,10 @@ use crate::policy::GPUS_MAX;
 const NOT_FOUND: u32 = 6;
 /// No GPU can be divided into more; a driver that says so is not followed for ever.
 const MIG_SLOTS: u32 = 64;
+/// The largest minor number of a device (`MINORMASK`).
+const MINOR_MAX: u32 = (1 << 20) - 1;
+/// The largest id of a GPU instance or a compute instance.
+const ID_MAX: u32 = MIG_SLOTS;
 
 /// Versions of what was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +43,7 @@ impl Session {
     /// # Errors
     /// What the driver answered; invalid above [`GPUS_MAX`], since each one gets a thread.
     pub fn gpu_count(&self) -> Result<u32, Missing> {
-        let count = self.nvml().device_count()?;
-        if count <= GPUS_MAX { Ok(count) } else { Err(Missing::Invalid) }
+        at_most(GPUS_MAX, self.nvml().device_count()?)
     }
 
     /// Who the GPU at `index` is, and a handle to it.
@@ -51,7 +54,7 @@ impl Session {
         let device = self.nvml().device_by_index(index)?;
         let gpu = Gpu {
             index,
-            minor: optional(device.minor_number())?,
+            minor: optional(device.minor_number())?.map(|n| at_most(MINOR_MAX, n)).transpose()?,
             uuid: device.uuid()?.into(),
             name: device.name()?.into(),
             pci_bus_id: device.pci_info()?.bus_id.into(),
@@ -109,8 +112,11 @@ impl Session {
         let mig = MigDevice {
             uuid: uuid.into(),
             profile: profile(&device.name()?).into(),
-            gpu_instance: instances::gpu_instance_id(self.nvml(), handle)?,
-            compute_instance: instances::compute_instance_id(self.nvml(), handle)?,
+            gpu_instance: at_most(ID_MAX, instances::gpu_instance_id(self.nvml(), handle)?)?,
+            compute_instance: at_most(
+                ID_MAX,
+                instances::compute_instance_id(self.nvml(), handle)?,
+            )?,
             multiprocessors: optional(device.attributes().map(|a| a.multiprocessor_count))?,
             shares_instance: false,
         };
@@ -125,6 +131,12 @@ impl Session {
         let device = self.nvml().device_by_uuid(&*gpu.uuid)?;
         Ok(Handle::of(&device))
     }
+}
+
+/// A number of something, unless it is one that nothing has: drivers set all bits where they know
+/// nothing.
+fn at_most(most: u32, number: u32) -> Result<u32, Missing> {
+    if number <= most { Ok(number) } else { Err(Missing::Invalid) }
 }
 
 fn optional<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, Missing> {

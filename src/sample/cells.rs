@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::catalog::DeviceSource;
+use crate::catalog::unit::most;
 use crate::model::{Missing, Reading};
 use crate::nvml::probe::Probe;
 use crate::nvml::raw::fields::Field;
@@ -144,21 +145,6 @@ fn growth(before: Option<Count>, now: Count) -> Reading {
 /// nothing.
 fn believed(unit: &str, value: f64) -> Reading {
     if value.is_finite() && value <= most(unit) { Ok(value) } else { Err(Missing::Invalid) }
-}
-
-/// More than this is no number of the unit.
-fn most(unit: &str) -> f64 {
-    match unit {
-        "W" => 10_000.0,
-        "MHz" => 100_000.0,
-        "Hz" => 1e11,
-        "MiB" | "MB/s" => 1e7,
-        "KB/s" => 1e10,
-        "lanes" | "gen" | "index" | "bool" => 1000.0,
-        "count" | "pages" | "samples" => f64::from(u32::MAX - 1),
-        // What is a mask, or grows for years, in steps that are exact.
-        _ => 9_007_199_254_740_992.0,
-    }
 }
 
 #[cfg(test)]

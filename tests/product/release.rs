@@ -138,6 +138,31 @@ fn what_is_held_by_a_call_that_hangs_is_not_called_released() {
 }
 
 #[test]
+fn what_an_earlier_session_holds_is_not_called_released() {
+    let gpus = |count: u32| format!("now = 60\n[[gpu]]\nmodel = \"T4\"\ncount = {count}\n");
+    let scenario = Scenario::new("earlier", &gpus(3));
+    let exporter = Exporter::start(&[&[&*scenario.flag()], QUICK.as_slice()].concat());
+    let told = |page: &str| series(page, "DCGM_FI_DEV_GPU_UTIL").len();
+    exporter.wait_for("GPUs", |page| told(page) == 3);
+    // A call that is not back for long, whatever becomes of its GPU.
+    let late = "[[fault]]\nfunction = \"nvmlDeviceGetPowerUsage\"\ngpu = 1\ndelay = 12\n";
+    scenario.rewrite(&format!("{}{late}", gpus(3)));
+    exporter.wait_for("a GPU that hangs", |page| told(page) == 2);
+    // A session ends when a GPU is removed.
+    scenario.rewrite(&gpus(2));
+    exporter.wait_for("the next session", |page| {
+        told(page) == 2 && value(page, "nvml_exporter_threads_abandoned", &[]) == Some(1.0)
+    });
+    exporter.kill("-USR1");
+    exporter.wait_for("the driver to be down", |page| {
+        value(page, "nvml_exporter_driver_up", &[]) == Some(0.0)
+    });
+    wait_for_cycles(&exporter, 8.0);
+    assert_eq!(value(&exporter.metrics(), "nvml_exporter_released", &[]), Some(0.0));
+    wait_for_release(&exporter, "SIGUSR1");
+}
+
+#[test]
 fn a_release_that_cannot_be_asked_for_is_refused_before_serving() {
     let output = crate::exporter::run(&["--mock", "--release-label", "pending"]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -184,6 +184,12 @@ fn whole(sample: &Sample) -> Result<(), String> {
     if names[0] != names[1] || (names[0] != names[2] && !container) {
         return Err("half of a pod".to_owned());
     }
+    for key in ["gpu", "device", "GPU_I_ID"] {
+        let number = sample.label(key).map(|text| text.trim_start_matches("nvidia").parse::<u32>());
+        if number.is_some_and(|number| number.is_ok_and(|number| number > 255)) {
+            return Err(format!("no such {key}"));
+        }
+    }
     match sample.labels.get("UUID") {
         Some(uuid) if !uuid.starts_with("GPU-") && !uuid.starts_with("MIG-") => {
             Err("nobody's UUID".to_owned())
@@ -298,6 +304,8 @@ mod tests {
             ("gauge x{PodName=\"p\"} 1", "half of a pod"),
             ("gauge x{PodName=\"p\",NamespaceName=\"n\",ContainerName=\"\"} 1", "half of a pod"),
             ("gauge x{ProcessId=\"8\"} 1", "no such process"),
+            ("gauge x{device=\"nvidia4294967295\"} 1", "no such device"),
+            ("gauge x{GPU_I_ID=\"4294967295\"} 1", "no such GPU_I_ID"),
             ("gauge x{ProcessId=\"0\",PodName=\"q\",NamespaceName=\"ns\"} 0", "nobody idles"),
             ("gauge x{ProcessId=\"0\",PodName=\"p\",NamespaceName=\"ns\"} 1", "nobody idles"),
             ("gauge DCGM_CUSTOM_PROCESS_MEM_USED{ProcessId=\"7\"} 90", "it is 100"),

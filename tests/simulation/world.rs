@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use fastrand::Rng;
+use nvml_exporter::catalog::{DEVICE, INSTANCE};
 
 /// Worlds that follow one another with the same GPUs.
 const ERA: usize = 10;
@@ -21,8 +22,8 @@ pub(crate) const READ: [&str; 10] = [
     "nvmlDeviceGetPerformanceState",
     "nvmlDeviceGetCurrentClocksEventReasons",
 ];
-/// Others that matter.
-const OTHERS: [&str; 20] = [
+/// Others that matter, beside those of the catalogue.
+const OTHERS: [&str; 23] = [
     "nvmlDeviceGetCount_v2",
     "nvmlDeviceGetHandleByIndex_v2",
     "nvmlDeviceGetUUID",
@@ -33,6 +34,9 @@ const OTHERS: [&str; 20] = [
     "nvmlDeviceGetTotalEnergyConsumption",
     "nvmlDeviceGetMigMode",
     "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetGpuInstanceId",
+    "nvmlDeviceGetComputeInstanceId",
     "nvmlDeviceGetComputeRunningProcesses_v3",
     "nvmlDeviceGetGraphicsRunningProcesses_v3",
     "nvmlDeviceGetMPSComputeRunningProcesses_v3",
@@ -190,7 +194,10 @@ fn fault(rng: &mut Rng, gpus: usize) -> Fault {
             Fault { function: "nvmlDeviceGetFieldValues", gpu, field, effect }
         }
         4..=8 => {
-            let function = OTHERS[rng.usize(0..OTHERS.len())];
+            let told = DEVICE.iter().chain(INSTANCE).map(|metric| metric.symbol);
+            let told = told.filter(|symbol| symbol.starts_with("nvmlDevice"));
+            let all: Vec<&str> = OTHERS.into_iter().chain(told).collect();
+            let function = all[rng.usize(0..all.len())];
             let is_of_gpu =
                 !["Count", "EventSet", "MetricsGet"].iter().any(|f| function.contains(f));
             Fault { function, gpu: gpu.filter(|_| is_of_gpu), field: None, effect }
