@@ -13,12 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
-use clap::{Parser, ValueEnum};
 
-pub use self::config::Config;
+pub use self::config::{Config, ReadConfig, ServeConfig};
 use self::dcgm_exporter::{Adopted, Settled, default_scope};
-use self::idle::sift;
 use self::release::Releasing;
 use self::web::Serving;
 use crate::attribute::Grain;
@@ -32,13 +31,8 @@ use crate::policy;
 use crate::selection::Frame;
 use crate::serve::PATHS;
 
-/// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
-/// as dcgm-exporter and the GPU exporter of Alibaba Cloud ACK name them.
-///
-/// Without a GPU, `nvml-exporter --mock` simulates a node.
-#[derive(Debug, Parser)]
-// A flag that is given again is meant anew, as users of the exporters before are used to.
-#[command(version, max_term_width = 100, args_override_self = true)]
+/// What is read and how it is served, as flags.
+#[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address to serve on: `:PORT` for every interface, `HOST:PORT` for one
     #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
@@ -240,11 +234,10 @@ const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 impl Args {
-    /// Reads the command line and the environment; ends the process where they are not understood.
+    /// Adds what the command line asks for in vain, to be logged.
     #[must_use]
-    pub fn from_command_line() -> Self {
-        let (kept, remarks) = sift::<Self>(env::args_os(), |name| env::var_os(name));
-        Self { remarks, ..Self::parse_from(kept) }
+    pub fn with_remarks(self, remarks: Vec<String>) -> Self {
+        Self { remarks, ..self }
     }
 
     /// Checks what clap cannot and fills in what follows from something else.
@@ -325,11 +318,8 @@ impl Args {
             stage_patience: Duration::ZERO,
         });
         let (web, systemd_socket) = serving.settle()?;
-        Ok(Config {
+        let read = ReadConfig {
             askers,
-            web,
-            systemd_socket,
-            addresses: addresses(&address)?,
             cluster,
             counters,
             frame: Frame {
@@ -346,12 +336,14 @@ impl Args {
             mock: mock.or_else(|| fake_gpus.then(|| "demo".to_owned())),
             library: library_paths(nvml_library.as_deref()),
             procfs,
+        };
+        let serve = ServeConfig {
+            addresses: addresses(&address)?,
             own_path: own_metrics_path.map(own_path).transpose()?,
-            once,
-            debug,
-            log_format,
-            remarks,
-        })
+            web,
+            systemd_socket,
+        };
+        Ok(Config { read, serve, once, debug, log_format, remarks })
     }
 }
 
@@ -489,10 +481,17 @@ fn checked_labels(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(args_override_self = true)]
+    struct All {
+        #[command(flatten)]
+        args: Args,
+    }
 
     fn config(args: &[&str]) -> anyhow::Result<Config> {
-        Args::try_parse_from([&["nvml-exporter"], args].concat())?.config()
+        All::try_parse_from([&["nvml-exporter"], args].concat())?.args.config()
     }
 
     fn refusal(args: &[&str]) -> String {
@@ -500,40 +499,35 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_well_formed() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
     fn defaults() {
-        let config = config(&[]).unwrap();
-        assert_eq!(config.interval, Duration::from_secs(5));
-        assert_eq!(config.max_age, Duration::from_secs(15));
-        assert_eq!(config.addresses[0].to_string(), "[::]:9400");
-        assert_eq!(config.addresses[1].to_string(), "0.0.0.0:9400");
-        assert!(config.mock.is_none() && !config.once);
+        let Config { read, serve, once, .. } = config(&[]).unwrap();
+        assert_eq!(read.interval, Duration::from_secs(5));
+        assert_eq!(read.max_age, Duration::from_secs(15));
+        assert_eq!(serve.addresses[0].to_string(), "[::]:9400");
+        assert_eq!(serve.addresses[1].to_string(), "0.0.0.0:9400");
+        assert!(read.mock.is_none() && !once);
     }
 
     #[test]
     fn mock_alone_is_the_demo() {
-        assert_eq!(config(&["--mock"]).unwrap().mock.as_deref(), Some("demo"));
-        assert_eq!(config(&["--mock=faulty"]).unwrap().mock.as_deref(), Some("faulty"));
+        assert_eq!(config(&["--mock"]).unwrap().read.mock.as_deref(), Some("demo"));
+        assert_eq!(config(&["--mock=faulty"]).unwrap().read.mock.as_deref(), Some("faulty"));
     }
 
     #[test]
     fn the_host_is_named_after_the_node() {
-        let named = config(&["--node-name", "n1"]).unwrap().schema;
+        let named = config(&["--node-name", "n1"]).unwrap().read.schema;
         assert_eq!((&*named.hostname, &*named.node_name), ("n1", "n1"));
-        let both = config(&["--node-name", "n1", "--hostname", "h1"]).unwrap().schema;
+        let both = config(&["--node-name", "n1", "--hostname", "h1"]).unwrap().read.schema;
         assert_eq!((&*both.hostname, &*both.node_name), ("h1", "n1"));
-        assert!(!config(&[]).unwrap().schema.hostname.is_empty());
+        assert!(!config(&[]).unwrap().read.schema.hostname.is_empty());
     }
 
     #[test]
     fn a_pod_of_dcgm_exporters_that_does_not_know_its_node_starts_all_the_same() {
         let settled = |flags: &[&str]| {
             let mut remarks = Vec::new();
-            let schema = config(flags).unwrap().schema;
+            let schema = config(flags).unwrap().read.schema;
             let asked = pods(Some(Address::InCluster), &schema, &mut remarks);
             (asked.map(|asked| asked.is_some()).map_err(|e| e.to_string()), remarks.len())
         };

@@ -12,6 +12,7 @@ pub mod attribute;
 pub mod catalog;
 pub mod clock;
 pub mod cluster;
+pub mod command;
 pub mod counters;
 pub mod host;
 pub mod kube;

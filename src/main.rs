@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use nvml_exporter::args::Args;
+use nvml_exporter::command::Command;
 use nvml_exporter::run;
 
 fn main() -> ExitCode {
-    match Args::from_command_line().config().and_then(run::run) {
+    match Command::from_command_line().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             run::complain(&error);

@@ -26,6 +26,7 @@ const LAYERS: &[&[&str]] = &[
     &["serve"],
     &["args"],
     &["run"],
+    &["command"],
 ];
 
 fn source() -> PathBuf {

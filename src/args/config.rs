@@ -16,8 +16,22 @@ use crate::serve::Web;
 
 /// What the exporter is told to do; valid as a whole.
 pub struct Config {
-    /// Addresses to try, in order.
-    pub addresses: Vec<SocketAddr>,
+    /// What is read, and what is made of it.
+    pub read: ReadConfig,
+    /// How that is handed out.
+    pub serve: ServeConfig,
+    /// Print one page and exit.
+    pub once: bool,
+    /// Log more.
+    pub debug: bool,
+    /// How to write the log.
+    pub log_format: LogFormat,
+    /// What is asked for in vain, to be logged.
+    pub remarks: Vec<String>,
+}
+
+/// What is read, and what is made of it.
+pub struct ReadConfig {
     /// Time between two cycles.
     pub interval: Duration,
     /// Oldest reading that is served.
@@ -44,18 +58,16 @@ pub struct Config {
     pub askers: Askers,
     /// Where to read processes, if not where it follows from the rest.
     pub procfs: Option<PathBuf>,
+}
+
+/// How what was read is handed out.
+pub struct ServeConfig {
+    /// Addresses to try, in order.
+    pub addresses: Vec<SocketAddr>,
     /// Where the exporter's own series are, if not at `/metrics`.
     pub own_path: Option<Arc<str>>,
     /// How the exporter is reached.
     pub web: Web,
     /// Whether on the socket that systemd hands over.
     pub systemd_socket: bool,
-    /// Print one page and exit.
-    pub once: bool,
-    /// Log more.
-    pub debug: bool,
-    /// How to write the log.
-    pub log_format: LogFormat,
-    /// What is asked for in vain, to be logged.
-    pub remarks: Vec<String>,
 }

@@ -146,8 +146,16 @@ fn means_it(value: &OsStr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Args as All;
+    use clap::Parser;
+
+    use super::super::Args;
     use super::*;
+
+    #[derive(Parser)]
+    struct All {
+        #[command(flatten)]
+        _args: Args,
+    }
 
     fn sifted(args: &[&str], environment: &[(&str, &str)]) -> (String, Vec<String>) {
         let args = ["x"].iter().chain(args).map(OsString::from);

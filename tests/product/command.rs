@@ -1,6 +1,6 @@
 //! The command line, as a user meets it.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::exporter::{Scenario, once, run, series};
 
@@ -66,6 +66,36 @@ fn help_and_version() {
     }
     let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
     assert_eq!(version.trim(), concat!("nvml-exporter ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_shell_completes_flags_from_the_script() {
+    let script = run(&["completions", "bash"]);
+    assert!(script.status.success());
+    let script = String::from_utf8(script.stdout).unwrap();
+    let ask = "COMP_WORDS=(nvml-exporter --collect-i); COMP_CWORD=1
+        _nvml__exporter nvml-exporter --collect-i nvml-exporter; echo \"${COMPREPLY[@]}\"";
+    let bash = Command::new("bash").args(["-c", &(script + ask)]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&bash.stdout).trim(), "--collect-interval");
+}
+
+#[test]
+fn the_manual_page_tells_of_every_flag() {
+    let page = String::from_utf8(run(&["man"]).stdout).unwrap();
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let flags = help.split_whitespace().filter(|word| word.starts_with("--"));
+    let mut seen = 0;
+    for flag in flags.filter(|flag| flag.chars().all(|c| c.is_ascii_lowercase() || c == '-')) {
+        assert!(page.contains(&flag.replace('-', "\\-")), "{flag}");
+        seen += 1;
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn flags_before_a_verb_are_refused_not_ignored() {
+    let said = refusal(&["--mock", "man"]);
+    assert!(said.contains("cannot be used with '--mock"), "{said}");
 }
 
 #[test]

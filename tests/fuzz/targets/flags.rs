@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-use clap::Parser as _;
-use nvml_exporter::args::Args;
 use nvml_exporter::args::idle::sift;
+use nvml_exporter::command::Command;
 
 /// An argument a line. What is refused is named with its flag.
 pub(crate) fn check(bytes: &[u8]) {
@@ -14,13 +13,14 @@ pub(crate) fn check(bytes: &[u8]) {
     // Names of hosts are looked up; the last address counts, and nobody is asked for this one.
     let args = std::iter::once("nvml-exporter".into()).chain(given).chain(["--address=:0".into()]);
     let args: Vec<OsString> = args.collect();
-    let (kept, remarks) = sift::<Args>(args.iter().cloned(), |_| None);
+    let (kept, remarks) = sift::<Command>(args.iter().cloned(), |_| None);
     assert!(kept.len() + remarks.len() <= args.len());
-    match Args::try_parse_from(kept) {
-        Ok(args) => match args.config() {
+    match Command::of(kept).map(Command::serving) {
+        Ok(None) => {}
+        Ok(Some(args)) => match args.config() {
             Ok(config) => {
-                assert!(!config.addresses.is_empty());
-                assert!(config.max_age >= config.interval);
+                assert!(!config.serve.addresses.is_empty());
+                assert!(config.read.max_age >= config.read.interval);
             }
             Err(error) => {
                 let told = format!("{error:#}");

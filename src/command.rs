@@ -1,0 +1,108 @@
+//! What the program is asked to do: to serve, or one of its verbs.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::args::Args;
+use crate::args::idle::sift;
+use crate::run;
+
+/// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
+/// as dcgm-exporter and the GPU exporter of Alibaba Cloud ACK name them.
+///
+/// Without a GPU, `nvml-exporter --mock` simulates a node.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nvml-exporter",
+    version,
+    max_term_width = 100,
+    // A flag that is given again is meant anew, as users of the exporters before are used to.
+    args_override_self = true,
+    // Those of a verb stand behind it.
+    args_conflicts_with_subcommands = true
+)]
+pub struct Command {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    #[command(flatten)]
+    args: Args,
+}
+
+/// What can be asked for beside serving.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print a script with which a shell completes this command's flags
+    #[cfg(feature = "manual")]
+    Completions {
+        /// The shell that reads it
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, as `man -l` reads it
+    #[cfg(feature = "manual")]
+    Man,
+}
+
+impl Command {
+    /// Reads the command line and the environment; ends the process where they are not understood.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let (kept, remarks) = sift::<Self>(env::args_os(), |name| env::var_os(name));
+        Self::parse_from(kept).with_remarks(remarks)
+    }
+
+    /// Reads arguments, the first of which is the program's name.
+    ///
+    /// # Errors
+    /// They are not understood.
+    pub fn of(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+
+    /// How to serve, if that is asked for.
+    #[must_use]
+    pub fn serving(self) -> Option<Args> {
+        self.verb.is_none().then_some(self.args)
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// What keeps it from being done.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.verb {
+            None => run::serve(self.args.config()?),
+            #[cfg(feature = "manual")]
+            Some(Verb::Completions { shell }) => print(|out| {
+                clap_complete::generate(shell, &mut Self::command(), env!("CARGO_PKG_NAME"), out);
+                Ok(())
+            }),
+            #[cfg(feature = "manual")]
+            Some(Verb::Man) => print(|out| clap_mangen::Man::new(Self::command()).render(out)),
+        }
+    }
+
+    fn with_remarks(self, remarks: Vec<String>) -> Self {
+        Self { args: self.args.with_remarks(remarks), ..self }
+    }
+}
+
+/// Writes to standard output what is at hand as a whole.
+fn print(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    write(&mut text).and_then(|()| io::stdout().write_all(&text)).context("standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Command::command().debug_assert();
+    }
+}

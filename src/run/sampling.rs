@@ -1,0 +1,289 @@
+//! The pipeline from the driver to what is published, cycle by cycle.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::sync::watch;
+
+use crate::accounts::Accounts;
+use crate::args::ReadConfig;
+use crate::attribute::family::Allocation;
+use crate::attribute::{DevicePods, Grain, Terms, attribute};
+use crate::clock::Clock;
+use crate::cluster::{Cluster, Sources, View, devices};
+use crate::counters::follow::{Followed, News, Source};
+use crate::host::ProcRoot;
+use crate::host::hpc_jobs::JobDirectory;
+use crate::kube::api::Address;
+use crate::labels::{Dialect, Schema};
+use crate::model::Missing;
+use crate::nvml::mock::Stage;
+use crate::policy;
+use crate::publish::Published;
+use crate::release::{Order, Requests};
+use crate::render::{self, Part};
+use crate::sample::Sampler;
+use crate::selection::{Frame, Selection, preset};
+use crate::serve::refusals::Refusals;
+use crate::snapshot::{Snapshot, SourceHealth};
+use crate::telemetry;
+
+/// The pipeline, and what outlives a cycle.
+pub(super) struct Sampling {
+    sampler: Sampler,
+    cluster: Option<Cluster>,
+    proc_root: ProcRoot,
+    selection: Arc<Selection>,
+    counters: Option<Followed>,
+    counters_up: bool,
+    refused: Arc<Refusals>,
+    device_pods: Option<DevicePods>,
+    jobs: Option<JobDirectory>,
+    accounts: Accounts,
+    requests: Requests,
+    schema: Schema,
+    grain: Grain,
+    clock: Clock,
+    interval: Duration,
+    max_age: Duration,
+    last: Option<Arc<Published>>,
+    /// Of the simulated node; gone with it.
+    _stage: Option<Stage>,
+}
+
+impl Sampling {
+    /// Everything that is read, opened or about to be.
+    ///
+    /// # Errors
+    /// A scenario, a counters file or a cluster's address that cannot be used.
+    pub(super) fn set_up(config: ReadConfig, clock: Clock) -> anyhow::Result<Self> {
+        let ReadConfig {
+            interval,
+            max_age,
+            schema,
+            counters,
+            frame,
+            device_pods,
+            job_directory,
+            grain,
+            cluster,
+            mock,
+            library,
+            askers,
+            procfs,
+        } = config;
+        let stage = mock.as_deref().map(Stage::set_up).transpose()?;
+        let library = stage.as_ref().map_or(library, |stage| vec![stage.library()]);
+        let procfs = procfs
+            .or_else(|| stage.as_ref().map(Stage::procfs))
+            .unwrap_or_else(|| PathBuf::from("/proc"));
+        let cluster = match &stage {
+            Some(stage) => Sources::staged(stage.directory(), askers.label)?,
+            None => cluster,
+        };
+        let schema = match &cluster {
+            // A simulated node has a name of its own.
+            Some(Sources { pods: Some((_, node)), .. }) if schema.node_name.is_empty() => {
+                schema.of_node(node.as_str())
+            }
+            _ => schema,
+        };
+        let proc_root = ProcRoot::new(Path::new(&procfs));
+        let counters = counters.map(|source| staged_source(source, stage.as_ref()));
+        let (selection, counters) = selection(counters, frame, &schema.dialect)?;
+        Ok(Self {
+            sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
+            cluster: cluster.map(|sources| Cluster::follow(sources, clock)).transpose()?,
+            proc_root,
+            selection,
+            counters,
+            counters_up: true,
+            refused: Arc::default(),
+            device_pods,
+            jobs: job_directory.map(JobDirectory::new),
+            accounts: Accounts::default(),
+            requests: Requests::new(askers.file),
+            schema,
+            grain,
+            clock,
+            interval,
+            max_age,
+            last: None,
+            _stage: stage,
+        })
+    }
+
+    /// Has the counters file read again, if there is one.
+    pub(super) fn reload(&self) -> Option<mpsc::Sender<()>> {
+        self.counters.as_ref().map(Followed::reload)
+    }
+
+    /// Where refusals are counted.
+    pub(super) fn refused(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refused)
+    }
+
+    fn cycle(&mut self) -> Arc<Published> {
+        let snapshot = self.snapshot();
+        telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
+        let published = Arc::new(Published::new(snapshot));
+        self.last = Some(Arc::clone(&published));
+        published
+    }
+
+    /// Lets NVML go, or takes it up again, as is asked; whether there is news of it to publish.
+    fn hear_requests(&mut self) -> bool {
+        let now = self.clock.now().mono;
+        let labelled = self.cluster.as_ref().and_then(|cluster| cluster.label(now));
+        self.sampler.release(self.requests.standing(labelled, now))
+    }
+
+    /// Takes up other counters, if there are some.
+    fn hear_counters(&mut self) {
+        for news in self.counters.iter().flat_map(Followed::news) {
+            self.counters_up = !matches!(news, News::Trouble);
+            if let News::Counters(selection) = news {
+                self.selection = selection;
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        self.hear_counters();
+        let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
+        let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
+        let sample = self.sampler.cycle(&self.selection);
+        let more = self.selection.tells_of_containers();
+        let view = self
+            .cluster
+            .as_mut()
+            .map(|cluster| cluster.view(devices(&sample), sample.at.mono, more));
+        let problems = BTreeMap::new();
+        let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();
+        if self.counters.is_some() {
+            sources.push(SourceHealth::plain("counters", self.counters_up));
+        }
+        if let Some(up) = jobs_up {
+            sources.push(SourceHealth::plain("hpc_jobs", up));
+        }
+        let terms = Terms {
+            selection: &self.selection,
+            schema: &self.schema,
+            device_pods: self.device_pods.as_ref(),
+            jobs: &jobs,
+            max_age: self.max_age,
+            grain: self.grain,
+            directory: view.as_ref().map(View::directory).unwrap_or_default(),
+            allocation: view
+                .as_ref()
+                .map_or(Allocation::Nobody { cluster: false }, View::allocation),
+            host_pids: self.sees_processes(),
+            sources: &sources,
+            problems: view.as_ref().map_or(&problems, |view| &view.problems),
+        };
+        let (mut snapshot, activity) = attribute(sample, &terms);
+        let now = snapshot.at.mono;
+        snapshot.tables.accounts = self.accounts.book(&self.selection, &activity, now);
+        snapshot.health.refusals = self.refused.counts();
+        if let Some(cluster) = &self.cluster {
+            cluster.hasten(!snapshot.health.census.unresolved.is_empty());
+        }
+        snapshot
+    }
+
+    /// Whether the driver lets all processes be seen; none where nobody looks for them.
+    fn sees_processes(&self) -> Option<bool> {
+        if self.selection.wants_processes() { self.proc_root.in_init_pid_namespace() } else { None }
+    }
+
+    /// Reads and publishes, and does what it is ordered, until the order is none.
+    pub(super) fn publish_until_told(
+        mut self,
+        orders: &Receiver<Option<Order>>,
+        publish: &watch::Sender<Option<Arc<Published>>>,
+    ) {
+        let reads = policy::ring_reads(self.interval);
+        let mut next = self.clock.now().mono;
+        for turn in (0..reads).cycle() {
+            if self.hear_requests() || turn == 0 {
+                publish.send_replace(Some(self.cycle()));
+            } else {
+                self.sampler.read_rings();
+            }
+            // A turn that took longer than its time is not made up for.
+            next = (next + self.interval / reads).max(self.clock.now().mono);
+            match orders.recv_timeout(self.clock.until(next)) {
+                Ok(Some(order)) => {
+                    next = self.clock.now().mono;
+                    self.requests.take(order, next);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
+    }
+
+    /// Utilization needs a window, so the page that is printed is the second one.
+    pub(super) fn print_once(mut self) -> anyhow::Result<()> {
+        let patience = self.clock.now().mono + policy::ONCE_OPEN;
+        let (_never, pause) = mpsc::channel::<()>();
+        while !settled(self.cycle().snapshot()) && self.clock.now().mono < patience {
+            let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
+        }
+        let _ = pause.recv_timeout(policy::ONCE_WINDOW);
+        let published = self.cycle();
+        let snapshot = published.snapshot();
+        if let Err(reason) = snapshot.ready() {
+            bail!("nothing to read: {reason}");
+        }
+        if snapshot.tables.devices.is_empty() {
+            bail!("nothing to read: the driver is up and names no GPU");
+        }
+        let page = render::page(&Arc::new(snapshot.clone()), Part::Whole)?;
+        io::stdout().write_all(page.as_bytes()).context("standard output")
+    }
+}
+
+/// Waiting longer would tell no more.
+fn settled(snapshot: &Snapshot) -> bool {
+    use crate::sample::DriverState::{Down, Up};
+    match &snapshot.health.driver {
+        Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
+        Up(_) => {
+            snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
+                && snapshot.health.sources.iter().all(|source| source.up)
+        }
+    }
+}
+
+/// What to show, and the place to follow where that is written down.
+fn selection(
+    source: Option<Source>,
+    frame: Frame,
+    dialect: &Dialect,
+) -> anyhow::Result<(Arc<Selection>, Option<Followed>)> {
+    let Some(source) = source else {
+        return Ok((Arc::new(Selection::of(&preset(dialect), frame)), None));
+    };
+    let counters = source.read()?;
+    source.log_remarks(&counters);
+    let selection = Arc::new(Selection::of(&counters.requests, frame.clone()));
+    Ok((selection, Some(Followed::start(source, counters, frame)?)))
+}
+
+/// A simulated node asks its own cluster's API server.
+fn staged_source(source: Source, stage: Option<&Stage>) -> Source {
+    match (source, stage) {
+        (Source::ConfigMap { namespace, name, .. }, Some(stage)) => {
+            let address = Address::Kubeconfig(stage.directory().join("kubeconfig"));
+            Source::ConfigMap { address, namespace, name }
+        }
+        (source, _) => source,
+    }
+}
