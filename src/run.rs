@@ -35,7 +35,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     }
     let clock = Clock::start();
     let max_age = read.max_age;
-    let sampling = Sampling::set_up(read, clock)?;
+    let (read, stage) = read.staged()?;
+    let sampling = Sampling::set_up(read, stage, clock)?;
     if once {
         return sampling.print_once();
     }

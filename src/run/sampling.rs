@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -15,11 +14,10 @@ use crate::args::ReadConfig;
 use crate::attribute::family::Allocation;
 use crate::attribute::{DevicePods, Grain, Terms, attribute};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Sources, View, devices};
+use crate::cluster::{Cluster, View, devices};
 use crate::counters::follow::{Followed, News, Source};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
-use crate::kube::api::Address;
 use crate::labels::{Dialect, Schema};
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
@@ -27,7 +25,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::release::{Order, Requests};
 use crate::render::{self, Part};
-use crate::sample::Sampler;
+use crate::sample::{Sample, Sampler};
 use crate::selection::{Frame, Selection, preset};
 use crate::serve::refusals::Refusals;
 use crate::snapshot::{Snapshot, SourceHealth};
@@ -60,8 +58,13 @@ impl Sampling {
     /// Everything that is read, opened or about to be.
     ///
     /// # Errors
-    /// A scenario, a counters file or a cluster's address that cannot be used.
-    pub(super) fn set_up(config: ReadConfig, clock: Clock) -> anyhow::Result<Self> {
+    /// A counters file or a cluster's address that cannot be used.
+    pub(super) fn set_up(
+        config: ReadConfig,
+        stage: Option<Stage>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let proc_root = ProcRoot::new(&config.proc_root());
         let ReadConfig {
             interval,
             max_age,
@@ -72,29 +75,11 @@ impl Sampling {
             job_directory,
             grain,
             cluster,
-            mock,
+            mock: _,
             library,
             askers,
-            procfs,
+            procfs: _,
         } = config;
-        let stage = mock.as_deref().map(Stage::set_up).transpose()?;
-        let library = stage.as_ref().map_or(library, |stage| vec![stage.library()]);
-        let procfs = procfs
-            .or_else(|| stage.as_ref().map(Stage::procfs))
-            .unwrap_or_else(|| PathBuf::from("/proc"));
-        let cluster = match &stage {
-            Some(stage) => Sources::staged(stage.directory(), askers.label)?,
-            None => cluster,
-        };
-        let schema = match &cluster {
-            // A simulated node has a name of its own.
-            Some(Sources { pods: Some((_, node)), .. }) if schema.node_name.is_empty() => {
-                schema.of_node(node.as_str())
-            }
-            _ => schema,
-        };
-        let proc_root = ProcRoot::new(Path::new(&procfs));
-        let counters = counters.map(|source| staged_source(source, stage.as_ref()));
         let (selection, counters) = selection(counters, frame, &schema.dialect)?;
         Ok(Self {
             sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
@@ -154,10 +139,20 @@ impl Sampling {
     }
 
     fn snapshot(&mut self) -> Snapshot {
+        let sample = self.sample();
+        self.labelled(sample)
+    }
+
+    /// What the driver says now.
+    fn sample(&mut self) -> Sample {
         self.hear_counters();
+        self.sampler.cycle(&self.selection)
+    }
+
+    /// What is known of whose it is.
+    fn labelled(&mut self, sample: Sample) -> Snapshot {
         let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
         let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
-        let sample = self.sampler.cycle(&self.selection);
         let more = self.selection.tells_of_containers();
         let view = self
             .cluster
@@ -229,14 +224,36 @@ impl Sampling {
         self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
     }
 
-    /// Utilization needs a window, so the page that is printed is the second one.
-    pub(super) fn print_once(mut self) -> anyhow::Result<()> {
-        let patience = self.clock.now().mono + policy::ONCE_OPEN;
+    /// What one cycle tells to whoever looks into everything, as read and as published; `waiting` is
+    /// told now and then for how long it has been waited for.
+    pub(super) fn look(&mut self, mut waiting: impl FnMut(Duration)) -> (Sample, Snapshot) {
+        let heard = |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
+        self.settle(|snapshot, waited| {
+            waiting(waited);
+            settled(snapshot, heard)
+        });
+        let sample = self.sample();
+        let snapshot = self.labelled(sample.clone());
+        (sample, snapshot)
+    }
+
+    /// Goes through cycles until one is settled, but for no longer than a driver may take to open, and
+    /// waits for the window that utilization needs.
+    fn settle(&mut self, mut is_settled: impl FnMut(&Snapshot, Duration) -> bool) {
+        let began = self.clock.now().mono;
+        let waited = |clock: Clock| clock.now().mono.saturating_sub(began);
         let (_never, pause) = mpsc::channel::<()>();
-        while !settled(self.cycle().snapshot()) && self.clock.now().mono < patience {
+        while !is_settled(self.cycle().snapshot(), waited(self.clock))
+            && waited(self.clock) < policy::ONCE_OPEN
+        {
             let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
         }
         let _ = pause.recv_timeout(policy::ONCE_WINDOW);
+    }
+
+    /// Utilization needs a window, so the page that is printed is the second one.
+    pub(super) fn print_once(mut self) -> anyhow::Result<()> {
+        self.settle(|snapshot, _| settled(snapshot, |source| source.up));
         let published = self.cycle();
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
@@ -250,14 +267,14 @@ impl Sampling {
     }
 }
 
-/// Waiting longer would tell no more.
-fn settled(snapshot: &Snapshot) -> bool {
+/// Waiting longer would tell no more; `heard` says so of a source.
+fn settled(snapshot: &Snapshot, heard: impl Fn(&SourceHealth) -> bool) -> bool {
     use crate::sample::DriverState::{Down, Up};
     match &snapshot.health.driver {
         Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
         Up(_) => {
             snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
-                && snapshot.health.sources.iter().all(|source| source.up)
+                && snapshot.health.sources.iter().all(heard)
         }
     }
 }
@@ -275,15 +292,4 @@ fn selection(
     source.log_remarks(&counters);
     let selection = Arc::new(Selection::of(&counters.requests, frame.clone()));
     Ok((selection, Some(Followed::start(source, counters, frame)?)))
-}
-
-/// A simulated node asks its own cluster's API server.
-fn staged_source(source: Source, stage: Option<&Stage>) -> Source {
-    match (source, stage) {
-        (Source::ConfigMap { namespace, name, .. }, Some(stage)) => {
-            let address = Address::Kubeconfig(stage.directory().join("kubeconfig"));
-            Source::ConfigMap { address, namespace, name }
-        }
-        (source, _) => source,
-    }
 }

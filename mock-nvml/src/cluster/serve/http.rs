@@ -1,6 +1,7 @@
-//! The API server's port: HTTP/1.1, lists and watches of pods and of the node.
+//! The API server's port: HTTP/1.1, lists and watches of pods and of the node, and what one may ask for.
 
 mod ask;
+mod review;
 
 use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -63,12 +64,19 @@ async fn answer(
             let asked = if request.method() == Method::GET {
                 let uri = request.uri();
                 Ask::read(uri.path(), uri.query().unwrap_or_default(), node, streaming)
+            } else if request.method() == Method::POST && request.uri().path() == review::PATH {
+                Ok(Ask::Review)
             } else {
                 let said = "the server does not allow this method on the requested resource";
                 Err(Refusal { code: 405, reason: "MethodNotAllowed", said: said.into() })
             };
+            let asked = asked.and_then(|ask| review::permitted(ask, cluster));
             match asked {
                 Err(refusal) => refuse(&refusal),
+                Ok(Ask::Review) => match review::answer(request.into_body(), cluster).await {
+                    Ok(answer) => json(StatusCode::CREATED, answer.to_string()),
+                    Err(refusal) => refuse(&refusal),
+                },
                 Ok(Ask::Slices) => json(StatusCode::OK, slices().to_string()),
                 Ok(Ask::List { kind, chosen }) => {
                     let list = keeper.history(kind, |history| history.list(chosen));

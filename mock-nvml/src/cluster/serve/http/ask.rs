@@ -18,6 +18,24 @@ pub(super) enum Ask {
     Watch(Watch),
     /// The list of resource slices.
     Slices,
+    /// Whether whoever asks may do something.
+    Review,
+}
+
+impl Ask {
+    /// What it takes to be answered: a verb and a resource.
+    pub(super) fn right(&self) -> (&'static str, &'static str) {
+        let resource = |kind| match kind {
+            Kind::Pod => "pods",
+            Kind::Node => "nodes",
+        };
+        match self {
+            Self::List { kind, .. } => ("list", resource(*kind)),
+            Self::Watch(watch) => ("watch", resource(watch.kind)),
+            Self::Slices => ("list", "resourceslices"),
+            Self::Review => ("create", "selfsubjectaccessreviews"),
+        }
+    }
 }
 
 /// A watch of objects.
