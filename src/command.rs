@@ -3,9 +3,10 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::args::Args;
 use crate::args::idle::sift;
@@ -36,6 +37,18 @@ pub struct Command {
 /// What can be asked for beside serving.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Look where the exporter would look, and tell what is wrong and how to mend it
+    ///
+    /// Takes the flags and the environment of the exporter. The exit code is 1 if anything fails.
+    #[command(args_override_self = true)]
+    Check {
+        #[command(flatten)]
+        args: Box<Args>,
+
+        /// How to tell it
+        #[arg(long, value_enum, default_value_t = Output::Text, help_heading = "Check")]
+        output: Output,
+    },
     /// Print a script with which a shell completes this command's flags
     #[cfg(feature = "manual")]
     Completions {
@@ -45,6 +58,15 @@ enum Verb {
     /// Print the manual page, as `man -l` reads it
     #[cfg(feature = "manual")]
     Man,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// A line for each thing that was looked at
+    Text,
+    /// For programs: one object, with a version
+    Json,
 }
 
 impl Command {
@@ -69,25 +91,43 @@ impl Command {
         self.verb.is_none().then_some(self.args)
     }
 
-    /// Does it.
+    /// Does it, and says how it went.
     ///
     /// # Errors
     /// What keeps it from being done.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.verb {
-            None => run::serve(self.args.config()?),
+            None => run::serve(self.args.config()?)?,
+            Some(Verb::Check { args, output }) => {
+                let report = run::check(*args);
+                let text = match output {
+                    Output::Text => report.to_string(),
+                    Output::Json => report.json()?,
+                };
+                print(|out| out.write_all(text.as_bytes()))?;
+                if report.has_failures() {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
             #[cfg(feature = "manual")]
             Some(Verb::Completions { shell }) => print(|out| {
                 clap_complete::generate(shell, &mut Self::command(), env!("CARGO_PKG_NAME"), out);
                 Ok(())
-            }),
+            })?,
             #[cfg(feature = "manual")]
-            Some(Verb::Man) => print(|out| clap_mangen::Man::new(Self::command()).render(out)),
+            Some(Verb::Man) => print(|out| clap_mangen::Man::new(Self::command()).render(out))?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn with_remarks(self, remarks: Vec<String>) -> Self {
-        Self { args: self.args.with_remarks(remarks), ..self }
+        match self.verb {
+            Some(Verb::Check { args, output }) => {
+                let args = Box::new(args.with_remarks(remarks));
+                Self { verb: Some(Verb::Check { args, output }), ..self }
+            }
+            _ => Self { args: self.args.with_remarks(remarks), ..self },
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The composition root: threads, tasks, channels, and the end of it all.
 
+mod checking;
 mod sampling;
 mod signals;
 
@@ -11,6 +12,7 @@ use std::thread;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 
+pub use self::checking::check;
 use self::sampling::Sampling;
 use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ServeConfig};
@@ -25,7 +27,7 @@ use crate::serve::Site;
 /// keeps it from neither serving nor waiting for the driver.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let Config { read, serve, once, debug, log_format, remarks } = config;
-    start_log(debug, log_format);
+    start_log(if debug { tracing::Level::DEBUG } else { tracing::Level::INFO }, log_format);
     for remark in remarks {
         tracing::warn!("{remark}");
     }
@@ -65,8 +67,7 @@ pub fn complain(error: &anyhow::Error) {
     let _ = writeln!(io::stderr(), "nvml-exporter: {error:#}");
 }
 
-fn start_log(debug: bool, format: LogFormat) {
-    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
+fn start_log(level: tracing::Level, format: LogFormat) {
     let log =
         tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
     match format {

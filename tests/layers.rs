@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["publish"],
     &["serve"],
     &["args"],
+    &["check"],
     &["run"],
     &["command"],
 ];

@@ -227,7 +227,8 @@ impl Sampling {
     /// What one cycle tells to whoever looks into everything, as read and as published; `waiting` is
     /// told now and then for how long it has been waited for.
     pub(super) fn look(&mut self, mut waiting: impl FnMut(Duration)) -> (Sample, Snapshot) {
-        let heard = |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
+        let heard =
+            |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
         self.settle(|snapshot, waited| {
             waiting(waited);
             settled(snapshot, heard)

@@ -118,6 +118,7 @@ fn what_it_does_not_serve_it_refuses_as_an_api_server_does() {
     assert_eq!(elsewhere.json()["items"], json!([]));
     let slices = stage.get("/apis/resource.k8s.io/v1/resourceslices");
     assert_eq!(slices.json()["items"], json!([]));
+    assert_eq!(stage.get("/version").json()["gitVersion"], "v1.34.0");
 }
 
 #[test]

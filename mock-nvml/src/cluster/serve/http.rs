@@ -77,6 +77,7 @@ async fn answer(
                     Ok(answer) => json(StatusCode::CREATED, answer.to_string()),
                     Err(refusal) => refuse(&refusal),
                 },
+                Ok(Ask::Version) => json(StatusCode::OK, version().to_string()),
                 Ok(Ask::Slices) => json(StatusCode::OK, slices().to_string()),
                 Ok(Ask::List { kind, chosen }) => {
                     let list = keeper.history(kind, |history| history.list(chosen));
@@ -86,6 +87,10 @@ async fn answer(
             }
         }
     })
+}
+
+fn version() -> Value {
+    json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "platform": "linux/amd64" })
 }
 
 fn slices() -> Value {

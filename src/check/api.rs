@@ -1,0 +1,328 @@
+//! The API server: whether it is reached, what it lets us do, and whether it knows the node.
+
+use kube::Client;
+
+use super::{Finding, Topic};
+use crate::kube::api::{Address, Fault, NodeName, get, whole};
+use crate::kube::node_name;
+use crate::kube::self_review::{self, Right};
+use crate::kube::source::Failure;
+use crate::policy;
+
+/// The longest `/version`.
+const VERSION_MAX: usize = 64 << 10;
+
+/// What else than pods and the node is asked for here.
+#[derive(Clone, Debug, Default)]
+pub struct Uses {
+    /// Devices are claimed dynamically, so slices are listed.
+    pub claims: bool,
+    /// The node's label is looked out for.
+    pub label: bool,
+    /// Namespace and name of the `ConfigMap` with the counters.
+    pub config_map: Option<(String, String)>,
+}
+
+/// How much hangs on a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// Without it the exporter does not do what it is for.
+    Needed,
+    /// Without it something is missing.
+    Useful,
+    /// Nobody asks for it here.
+    Idle,
+}
+
+/// A right, and what is done with it.
+struct Need {
+    right: Right,
+    weight: Weight,
+    purpose: &'static str,
+}
+
+/// Looks at the API server, or at the kubelet that is asked in its place.
+pub async fn look(asked: Option<(&Address, &NodeName)>, uses: &Uses) -> Vec<Finding> {
+    let Some((address, node)) = asked else { return nobody(in_pod()) };
+    let url = match address.server().await {
+        Ok(url) => url,
+        Err(fault) => return vec![unreached(&format!("{address:?}"), &fault)],
+    };
+    let client = match address.connect().await {
+        Ok(client) => client,
+        Err(fault) => return vec![unreached(&url, &fault)],
+    };
+    if let Address::Kubelet { .. } = address {
+        let pods = get(&client, "/pods", policy::CHECK_ANSWER).await.map(drop);
+        return vec![kubelet(&format!("{url}pods"), &pods)];
+    }
+    let version = version(&client).await;
+    let mut findings = vec![server(&url, &version)];
+    if reached(&version).is_err() {
+        return findings;
+    }
+    let needs = needs(uses);
+    let (mut reviews, known) =
+        (Vec::new(), node_name::is_known(&client, node, policy::CHECK_ANSWER));
+    for need in &needs {
+        reviews.push(self_review::is_allowed(&client, &need.right, policy::CHECK_ANSWER).await);
+        // One that cannot be asked will not be asked better the next time.
+        if matches!(reviews.last(), Some(Err(_))) {
+            break;
+        }
+    }
+    findings.extend(rights(&needs, &reviews));
+    if let Some(Err(_)) = reviews.last() {
+        findings.push(pods(&url, &list_pods(&client, node).await));
+    }
+    findings.push(name(node, &known.await));
+    findings
+}
+
+/// What is found of an API server that was not through with its answers when the time was over.
+#[must_use]
+pub fn silent(address: Option<&Address>) -> Vec<Finding> {
+    let fault = Fault::new(Failure::Timeout, "it takes too long over its answers");
+    address.map(|address| unreached(&format!("{address:?}"), &fault)).into_iter().collect()
+}
+
+/// Whether Kubernetes says that this is a pod.
+fn in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+fn nobody(in_pod: bool) -> Vec<Finding> {
+    let subject = "service account, --kubeconfig";
+    let finding = if in_pod {
+        let said = "this is a pod without the token of a service account, or of an unknown node: its pods \
+                    are not watched";
+        Finding::warning(Topic::Api, subject, said)
+            .mended_by("set automountServiceAccountToken: true, and NODE_NAME from spec.nodeName")
+    } else {
+        Finding::skipped(Topic::Api, subject, "not in a cluster, so nobody knows of pods")
+    };
+    let skipped = |topic| Finding::skipped(topic, subject, "there is no API server to ask");
+    vec![finding, skipped(Topic::Rights), skipped(Topic::Node)]
+}
+
+async fn version(client: &Client) -> Result<String, Fault> {
+    let body = get(client, "/version", policy::CHECK_ANSWER).await?;
+    let json = whole(body, VERSION_MAX, policy::CHECK_ANSWER).await?;
+    let version: serde_json::Value = serde_json::from_slice(&json)
+        .map_err(|e| Fault::new(Failure::Garbage, format!("/version: {e}")))?;
+    Ok(version.get("gitVersion").and_then(|v| v.as_str()).unwrap_or_default().to_owned())
+}
+
+/// Somebody answered, though perhaps not with yes.
+fn reached(version: &Result<String, Fault>) -> Result<(), &Fault> {
+    match version {
+        Err(fault) if fault.status.is_none() => Err(fault),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn server(url: &str, version: &Result<String, Fault>) -> Finding {
+    match version {
+        Ok(version) => Finding::ok(Topic::Api, url, format!("it answers: Kubernetes {version}")),
+        Err(fault) if fault.status == Some(401) => {
+            Finding::failure(Topic::Api, url, format!("it does not know us: {}", fault.detail))
+                .mended_by(
+                    "renew the token of the service account, or the credentials of the kubeconfig",
+                )
+        }
+        Err(fault) if fault.status.is_some() => Finding::note(
+            Topic::Api,
+            url,
+            format!("it answers, and not its version: {}", fault.detail),
+        ),
+        Err(fault) => unreached(url, fault),
+    }
+}
+
+fn unreached(url: &str, fault: &Fault) -> Finding {
+    let said = format!("{}: {}", fault.failure.reason(), fault.detail);
+    let mend = match fault.failure {
+        Failure::Config => "see what it says of the file or the address",
+        _ => {
+            "look at network policies (egress to the API server's port), DNS and the service network; \
+             without it pods have no names"
+        }
+    };
+    Finding::failure(Topic::Api, url, said).mended_by(mend)
+}
+
+fn kubelet(url: &str, pods: &Result<(), Fault>) -> Finding {
+    match pods {
+        Ok(()) => Finding::ok(Topic::Api, url, "the kubelet answers in the API server's place"),
+        Err(fault) => {
+            let said = format!("{}: {}", fault.failure.reason(), fault.detail);
+            let mend = match fault.failure {
+                Failure::Denied => {
+                    "allow get of nodes/proxy (or nodes/pods) to the service account"
+                }
+                _ => "see --kubelet-pods, --kubelet-ca and --kubelet-insecure-tls",
+            };
+            Finding::failure(Topic::Api, url, said).mended_by(mend)
+        }
+    }
+}
+
+fn needs(uses: &Uses) -> Vec<Need> {
+    let need = |verb, group, resource, weight, purpose| Need {
+        right: Right::everywhere(verb, group, resource),
+        weight,
+        purpose,
+    };
+    let used = |used| if used { Weight::Useful } else { Weight::Idle };
+    let pods = "names of pods";
+    let mut needs = vec![
+        need("list", "", "pods", Weight::Needed, pods),
+        need("watch", "", "pods", Weight::Needed, pods),
+        need("watch", "", "nodes", used(uses.label), "the label that asks for NVML to be let go"),
+        need(
+            "list",
+            "resource.k8s.io",
+            "resourceslices",
+            used(uses.claims),
+            "devices that are claimed (DRA)",
+        ),
+    ];
+    if let Some(object) = &uses.config_map {
+        let right =
+            Right { object: Some(object.clone()), ..Right::everywhere("get", "", "configmaps") };
+        needs.push(Need {
+            right,
+            weight: Weight::Needed,
+            purpose: "the counters of --configmap-data",
+        });
+    }
+    needs
+}
+
+/// One for each right that was asked for, and one more where asking is not possible.
+fn rights(needs: &[Need], reviews: &[Result<bool, Fault>]) -> Vec<Finding> {
+    let of = |(need, review): (&Need, &Result<bool, Fault>)| match review {
+        Ok(allowed) => right(need, *allowed),
+        Err(fault) => {
+            let said = format!("what we may do cannot be asked ({})", fault.detail);
+            Finding::warning(Topic::Rights, self_review::PATH, said).mended_by(
+                "kubectl auth can-i list pods --as=system:serviceaccount:NAMESPACE:nvml-exporter tells",
+            )
+        }
+    };
+    needs.iter().zip(reviews).map(of).collect()
+}
+
+fn right(need: &Need, allowed: bool) -> Finding {
+    let (words, purpose) = (need.right.words(), need.purpose);
+    if allowed {
+        return Finding::ok(Topic::Rights, words, format!("allowed: {purpose}"));
+    }
+    let said = format!("denied: {purpose}");
+    let mend = "give the service account the ClusterRole of daemonset/base/service-account.yaml, and see \
+                that its binding names the right namespace";
+    match need.weight {
+        Weight::Needed => Finding::failure(Topic::Rights, words, said).mended_by(mend),
+        Weight::Useful => Finding::warning(Topic::Rights, words, said).mended_by(mend),
+        Weight::Idle => {
+            Finding::note(Topic::Rights, words, format!("{said}, which nobody asks for here"))
+        }
+    }
+}
+
+async fn list_pods(client: &Client, node: &NodeName) -> Result<(), Fault> {
+    let node = node.as_str();
+    let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&limit=1");
+    get(client, &path, policy::CHECK_ANSWER).await.map(drop)
+}
+
+/// Where one may not ask what one may do, one tries.
+fn pods(url: &str, list: &Result<(), Fault>) -> Finding {
+    let subject = format!("{url}api/v1/pods");
+    match list {
+        Ok(()) => Finding::ok(Topic::Rights, subject, "allowed: the pods of this node are listed"),
+        Err(fault) => Finding::failure(Topic::Rights, subject, fault.detail.clone()).mended_by(
+            "give the service account the ClusterRole of daemonset/base/service-account.yaml",
+        ),
+    }
+}
+
+fn name(node: &NodeName, known: &Result<bool, Fault>) -> Finding {
+    let subject = node.as_str();
+    match known {
+        Ok(true) => Finding::ok(Topic::Node, subject, "the cluster has a node of this name"),
+        Ok(false) => {
+            let said = "the cluster has no node of this name, so no pod is found on it";
+            Finding::failure(Topic::Node, subject, said).mended_by(
+                "set NODE_NAME through the downward API (fieldPath: spec.nodeName), or --node-name as \
+                 kubectl get nodes spells it",
+            )
+        }
+        Err(fault) => {
+            let said = format!("whether there is such a node cannot be asked: {}", fault.detail);
+            Finding::skipped(Topic::Node, subject, said)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn denied(status: u16) -> Fault {
+        Fault { failure: Failure::Denied, status: Some(status), detail: "no".to_owned() }
+    }
+
+    fn verdicts(uses: &Uses, reviews: &[Result<bool, Fault>]) -> Vec<Verdict> {
+        rights(&needs(uses), reviews).iter().map(|finding| finding.verdict).collect()
+    }
+
+    #[test]
+    fn what_is_denied_weighs_by_what_hangs_on_it() {
+        let no = || [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false)];
+        let idle = verdicts(&Uses::default(), &no());
+        assert_eq!(idle, [Verdict::Failure, Verdict::Failure, Verdict::Note, Verdict::Note]);
+        let config_map = Some(("a".to_owned(), "b".to_owned()));
+        let all = Uses { claims: true, label: true, config_map };
+        assert_eq!(
+            verdicts(&all, &no()),
+            [
+                Verdict::Failure,
+                Verdict::Failure,
+                Verdict::Warning,
+                Verdict::Warning,
+                Verdict::Failure
+            ]
+        );
+        assert_eq!(verdicts(&Uses::default(), &[Ok(true)]), [Verdict::Ok]);
+        assert_eq!(verdicts(&Uses::default(), &[Err(denied(403))]), [Verdict::Warning]);
+    }
+
+    #[test]
+    fn a_server_that_answers_is_reached_whatever_it_says() {
+        assert!(reached(&Err(denied(403))).is_ok());
+        let silent = || Err(Fault::new(Failure::Timeout, "x"));
+        assert!(reached(&silent()).is_err());
+        assert_eq!(server("u", &silent()).verdict, Verdict::Failure);
+        assert_eq!(server("u", &Err(denied(401))).verdict, Verdict::Failure);
+        assert_eq!(server("u", &Err(denied(403))).verdict, Verdict::Note);
+        assert_eq!(server("u", &Ok("v1.34.0".to_owned())).said, "it answers: Kubernetes v1.34.0");
+    }
+
+    #[test]
+    fn a_name_that_no_node_has_fails_with_its_mend() {
+        let node = NodeName::new("n1").unwrap();
+        assert_eq!(name(&node, &Ok(true)).verdict, Verdict::Ok);
+        let finding = name(&node, &Ok(false));
+        assert_eq!(finding.verdict, Verdict::Failure);
+        assert!(finding.mend.unwrap().contains("spec.nodeName"));
+        assert_eq!(name(&node, &Err(denied(403))).verdict, Verdict::Skipped);
+    }
+
+    #[test]
+    fn a_pod_without_a_token_is_warned_of() {
+        assert_eq!(nobody(true)[0].verdict, Verdict::Warning);
+        assert_eq!(nobody(false)[0].verdict, Verdict::Skipped);
+    }
+}
