@@ -1,6 +1,7 @@
 //! The API server: whether it is reached, what it lets us do, and whether it knows the node.
 
 use kube::Client;
+use tokio::time::timeout;
 
 use super::{Finding, Topic};
 use crate::kube::api::{Address, Fault, NodeName, get, whole};
@@ -23,6 +24,10 @@ pub struct Uses {
     pub config_map: Option<(String, String)>,
 }
 
+/// What gives the rights.
+const ROLE: &str = "give the service account the ClusterRole of daemonset/base/service-account.yaml, and see \
+     that its binding names the right namespace";
+
 /// How much hangs on a right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weight {
@@ -41,49 +46,121 @@ struct Need {
     purpose: &'static str,
 }
 
-/// Looks at the API server, or at the kubelet that is asked in its place.
-pub async fn look(asked: Option<(&Address, &NodeName)>, uses: &Uses) -> Vec<Finding> {
-    let Some((address, node)) = asked else { return nobody(in_pod()) };
+/// What was answered.
+pub enum Answers {
+    /// There is nobody to ask.
+    Nobody,
+    /// Nobody answers at this URL or address.
+    Unreached(String, Fault),
+    /// The kubelet at this URL, which is asked in the API server's place.
+    Kubelet(String, Result<(), Fault>),
+    /// The API server at this URL.
+    Server(String, Server),
+}
+
+/// What the API server answered.
+pub struct Server {
+    version: Result<String, Fault>,
+    /// Whether we may do what is needed, in that order.
+    reviews: Vec<Result<bool, Fault>>,
+    /// A list of pods: where one may not ask what one may do, one tries.
+    pods: Result<(), Fault>,
+    /// Whether there is a node of our name.
+    node: Result<bool, Fault>,
+}
+
+/// Asks the API server, or the kubelet in its place, for no longer than [`policy::CHECK_CLUSTER`].
+pub async fn ask(asked: Option<&(Address, NodeName)>, uses: &Uses) -> Answers {
+    let Some((address, node)) = asked else { return Answers::Nobody };
     let url = match address.server().await {
         Ok(url) => url,
-        Err(fault) => return vec![unreached(&format!("{address:?}"), &fault)],
+        Err(fault) => return Answers::Unreached(place(address), fault),
     };
-    let client = match address.connect().await {
-        Ok(client) => client,
-        Err(fault) => return vec![unreached(&url, &fault)],
-    };
+    match timeout(policy::CHECK_CLUSTER, questions(address, node, &url, uses)).await {
+        Ok(Ok(answers)) => answers,
+        Ok(Err(fault)) => Answers::Unreached(url, fault),
+        Err(_) => {
+            let fault = Fault::new(Failure::Timeout, "it takes too long over its answers");
+            Answers::Unreached(url, fault)
+        }
+    }
+}
+
+/// Where an address is written down.
+fn place(address: &Address) -> String {
+    match address {
+        Address::InCluster => "service account".to_owned(),
+        Address::Kubeconfig(path) => format!("--kubeconfig {}", path.display()),
+        Address::Url(url) | Address::Kubelet { url, .. } => url.clone(),
+    }
+}
+
+async fn questions(
+    address: &Address,
+    node: &NodeName,
+    url: &str,
+    uses: &Uses,
+) -> Result<Answers, Fault> {
+    let client = address.connect().await?;
     if let Address::Kubelet { .. } = address {
         let pods = get(&client, "/pods", policy::CHECK_ANSWER).await.map(drop);
-        return vec![kubelet(&format!("{url}pods"), &pods)];
+        return Ok(Answers::Kubelet(format!("{url}pods"), pods));
     }
-    let version = version(&client).await;
-    let mut findings = vec![server(&url, &version)];
-    if reached(&version).is_err() {
-        return findings;
-    }
-    let needs = needs(uses);
-    let (mut reviews, known) =
-        (Vec::new(), node_name::is_known(&client, node, policy::CHECK_ANSWER));
-    for need in &needs {
-        reviews.push(self_review::is_allowed(&client, &need.right, policy::CHECK_ANSWER).await);
+    let version = match version(&client).await {
+        // Nobody is there who could say more.
+        Err(fault) if fault.status.is_none() => return Err(fault),
+        version => version,
+    };
+    let (reviews, pods, node) = tokio::join!(
+        reviews(&client, uses),
+        list_pods(&client, node),
+        node_name::is_known(&client, node, policy::CHECK_ANSWER)
+    );
+    Ok(Answers::Server(url.to_owned(), Server { version, reviews, pods, node }))
+}
+
+async fn reviews(client: &Client, uses: &Uses) -> Vec<Result<bool, Fault>> {
+    let mut reviews = Vec::new();
+    for need in needs(uses) {
+        let review = self_review::is_allowed(client, &need.right, policy::CHECK_ANSWER).await;
+        let cannot_ask = review.is_err();
+        reviews.push(review);
         // One that cannot be asked will not be asked better the next time.
-        if matches!(reviews.last(), Some(Err(_))) {
+        if cannot_ask {
             break;
         }
     }
-    findings.extend(rights(&needs, &reviews));
-    if let Some(Err(_)) = reviews.last() {
-        findings.push(pods(&url, &list_pods(&client, node).await));
-    }
-    findings.push(name(node, &known.await));
-    findings
+    reviews
 }
 
-/// What is found of an API server that was not through with its answers when the time was over.
+/// What is found of the API server, its rights and the node; `uses` has to need what was asked for.
 #[must_use]
-pub fn silent(address: Option<&Address>) -> Vec<Finding> {
-    let fault = Fault::new(Failure::Timeout, "it takes too long over its answers");
-    address.map(|address| unreached(&format!("{address:?}"), &fault)).into_iter().collect()
+pub fn findings(node: Option<&NodeName>, answers: &Answers, uses: &Uses) -> Vec<Finding> {
+    let unasked = |first: Finding, why: &str| {
+        let subject = first.subject.clone();
+        let skipped = |topic| Finding::skipped(topic, &subject, why);
+        vec![first, skipped(Topic::Rights), skipped(Topic::Node)]
+    };
+    match (answers, node) {
+        (Answers::Unreached(place, fault), _) => {
+            unasked(unreached(place, fault), "it cannot be asked")
+        }
+        (Answers::Kubelet(url, pods), _) => {
+            unasked(kubelet(url, pods), "the kubelet is asked instead, and tells no such thing")
+        }
+        (Answers::Server(url, answers), Some(node)) => {
+            let mut findings = vec![server(url, &answers.version)];
+            findings.extend(rights(&needs(uses), &answers.reviews));
+            if answers.reviews.iter().any(Result::is_err) {
+                findings.push(pods(url, &answers.pods));
+            }
+            findings.push(name(node, &answers.node));
+            findings
+        }
+        (Answers::Nobody, _) | (Answers::Server(..), None) => {
+            unasked(nobody(in_pod()), "there is no API server to ask")
+        }
+    }
 }
 
 /// Whether Kubernetes says that this is a pod.
@@ -91,18 +168,15 @@ fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-fn nobody(in_pod: bool) -> Vec<Finding> {
+fn nobody(in_pod: bool) -> Finding {
     let subject = "service account, --kubeconfig";
-    let finding = if in_pod {
+    if in_pod {
         let said = "this is a pod without the token of a service account, or of an unknown node: its pods \
                     are not watched";
-        Finding::warning(Topic::Api, subject, said)
-            .mended_by("set automountServiceAccountToken: true, and NODE_NAME from spec.nodeName")
-    } else {
-        Finding::skipped(Topic::Api, subject, "not in a cluster, so nobody knows of pods")
-    };
-    let skipped = |topic| Finding::skipped(topic, subject, "there is no API server to ask");
-    vec![finding, skipped(Topic::Rights), skipped(Topic::Node)]
+        return Finding::warning(Topic::Api, subject, said)
+            .mended_by("set automountServiceAccountToken: true, and NODE_NAME from spec.nodeName");
+    }
+    Finding::skipped(Topic::Api, subject, "not in a cluster, so nobody knows of pods")
 }
 
 async fn version(client: &Client) -> Result<String, Fault> {
@@ -111,14 +185,6 @@ async fn version(client: &Client) -> Result<String, Fault> {
     let version: serde_json::Value = serde_json::from_slice(&json)
         .map_err(|e| Fault::new(Failure::Garbage, format!("/version: {e}")))?;
     Ok(version.get("gitVersion").and_then(|v| v.as_str()).unwrap_or_default().to_owned())
-}
-
-/// Somebody answered, though perhaps not with yes.
-fn reached(version: &Result<String, Fault>) -> Result<(), &Fault> {
-    match version {
-        Err(fault) if fault.status.is_none() => Err(fault),
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 fn server(url: &str, version: &Result<String, Fault>) -> Finding {
@@ -143,6 +209,7 @@ fn unreached(url: &str, fault: &Fault) -> Finding {
     let said = format!("{}: {}", fault.failure.reason(), fault.detail);
     let mend = match fault.failure {
         Failure::Config => "see what it says of the file or the address",
+        Failure::Garbage | Failure::TooLarge => "see that the address is an API server's",
         _ => {
             "look at network policies (egress to the API server's port), DNS and the service network; \
              without it pods have no names"
@@ -219,11 +286,9 @@ fn right(need: &Need, allowed: bool) -> Finding {
         return Finding::ok(Topic::Rights, words, format!("allowed: {purpose}"));
     }
     let said = format!("denied: {purpose}");
-    let mend = "give the service account the ClusterRole of daemonset/base/service-account.yaml, and see \
-                that its binding names the right namespace";
     match need.weight {
-        Weight::Needed => Finding::failure(Topic::Rights, words, said).mended_by(mend),
-        Weight::Useful => Finding::warning(Topic::Rights, words, said).mended_by(mend),
+        Weight::Needed => Finding::failure(Topic::Rights, words, said).mended_by(ROLE),
+        Weight::Useful => Finding::warning(Topic::Rights, words, said).mended_by(ROLE),
         Weight::Idle => {
             Finding::note(Topic::Rights, words, format!("{said}, which nobody asks for here"))
         }
@@ -236,14 +301,14 @@ async fn list_pods(client: &Client, node: &NodeName) -> Result<(), Fault> {
     get(client, &path, policy::CHECK_ANSWER).await.map(drop)
 }
 
-/// Where one may not ask what one may do, one tries.
 fn pods(url: &str, list: &Result<(), Fault>) -> Finding {
     let subject = format!("{url}api/v1/pods");
     match list {
         Ok(()) => Finding::ok(Topic::Rights, subject, "allowed: the pods of this node are listed"),
-        Err(fault) => Finding::failure(Topic::Rights, subject, fault.detail.clone()).mended_by(
-            "give the service account the ClusterRole of daemonset/base/service-account.yaml",
-        ),
+        Err(fault) if fault.failure == Failure::Denied => {
+            Finding::failure(Topic::Rights, subject, &fault.detail).mended_by(ROLE)
+        }
+        Err(fault) => Finding::warning(Topic::Rights, subject, &fault.detail),
     }
 }
 
@@ -301,13 +366,41 @@ mod tests {
 
     #[test]
     fn a_server_that_answers_is_reached_whatever_it_says() {
-        assert!(reached(&Err(denied(403))).is_ok());
-        let silent = || Err(Fault::new(Failure::Timeout, "x"));
-        assert!(reached(&silent()).is_err());
-        assert_eq!(server("u", &silent()).verdict, Verdict::Failure);
         assert_eq!(server("u", &Err(denied(401))).verdict, Verdict::Failure);
         assert_eq!(server("u", &Err(denied(403))).verdict, Verdict::Note);
         assert_eq!(server("u", &Ok("v1.34.0".to_owned())).said, "it answers: Kubernetes v1.34.0");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_has_a_line_all_the_same() {
+        let gone = Answers::Unreached("u".to_owned(), Fault::new(Failure::Timeout, "x"));
+        let found = findings(None, &gone, &Uses::default());
+        let told: Vec<_> = found.iter().map(|finding| (finding.topic, finding.verdict)).collect();
+        assert_eq!(
+            told,
+            [
+                (Topic::Api, Verdict::Failure),
+                (Topic::Rights, Verdict::Skipped),
+                (Topic::Node, Verdict::Skipped)
+            ]
+        );
+    }
+
+    #[test]
+    fn who_may_not_ask_what_it_may_tries() {
+        let answers = |status| {
+            let server = Server {
+                version: Ok("v1".to_owned()),
+                reviews: vec![Err(denied(403))],
+                pods: Err(Fault { failure: Failure::of_status(status), ..denied(status) }),
+                node: Ok(true),
+            };
+            Answers::Server("u/".to_owned(), server)
+        };
+        let node = NodeName::new("n1").unwrap();
+        let tried = |status| findings(Some(&node), &answers(status), &Uses::default()).remove(2);
+        assert_eq!((tried(403).verdict, &*tried(403).subject), (Verdict::Failure, "u/api/v1/pods"));
+        assert_eq!(tried(429).verdict, Verdict::Warning);
     }
 
     #[test]
@@ -322,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_token_is_warned_of() {
-        assert_eq!(nobody(true)[0].verdict, Verdict::Warning);
-        assert_eq!(nobody(false)[0].verdict, Verdict::Skipped);
+        assert_eq!(nobody(true).verdict, Verdict::Warning);
+        assert_eq!(nobody(false).verdict, Verdict::Skipped);
     }
 }

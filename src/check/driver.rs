@@ -55,8 +55,14 @@ fn session(driver: &DriverState) -> Finding {
         DriverState::Down { reason: "library_not_found" | "not_nvml", .. } => {
             Finding::skipped(Topic::Driver, OPEN, "there is no library to call it in")
         }
+        DriverState::Down { detail, .. } if driver.is_released() => {
+            Finding::note(Topic::Driver, OPEN, format!("no session, as is asked for: {detail}"))
+        }
         DriverState::Down { reason, detail } => {
-            let said = format!("no session ({reason}): {detail}");
+            // The error begins with the library and the call, and ends with a mend of its own.
+            let error = detail.split_once("nvmlInit_v2: ").map_or(&**detail, |(_, error)| error);
+            let error = error.split("; ").next().unwrap_or(error);
+            let said = format!("no session ({reason}): {error}");
             Finding::failure(Topic::Driver, OPEN, said).mended_by(mend(reason))
         }
     }

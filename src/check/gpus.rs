@@ -1,6 +1,6 @@
 //! Each GPU: whether it can be read, and what of the chosen series it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Topic, counted, some_of};
 use crate::model::{Missing, Reading};
@@ -83,8 +83,8 @@ fn gpu(health: &GpuHealth, rows: &[(&str, Reading)]) -> Finding {
     for (reason, names) in &trouble {
         said += &format!("; {reason}: {}", some_of(names));
     }
-    match worst(rows) {
-        Some(missing) => Finding::warning(Topic::Gpu, subject, said).mended_by(mend(missing)),
+    match mends(rows) {
+        Some(mends) => Finding::warning(Topic::Gpu, subject, said).mended_by(mends),
         None => Finding::ok(Topic::Gpu, subject, said),
     }
 }
@@ -104,15 +104,14 @@ fn sorted<'a>(rows: &[(&'a str, Reading)]) -> Sorted<'a> {
     (told, has_not, trouble)
 }
 
-/// The reason of the first reading that should be there; too early is no reason.
-fn worst(rows: &[(&str, Reading)]) -> Option<Missing> {
+/// What to do about readings that should be there; too early is no reason.
+fn mends(rows: &[(&str, Reading)]) -> Option<String> {
     let missing = rows.iter().filter_map(|(_, reading)| reading.err());
     let is_trouble =
         |missing: &Missing| !matches!(missing, Missing::Unsupported | Missing::Pending);
-    // What is denied can be mended, so it comes first.
-    let mut trouble: Vec<Missing> = missing.filter(is_trouble).collect();
-    trouble.sort_by_key(|missing| *missing != Missing::Denied);
-    trouble.first().copied()
+    let mends: BTreeSet<&str> = missing.filter(is_trouble).map(mend).collect();
+    let mends: Vec<&str> = mends.into_iter().collect();
+    (!mends.is_empty()).then(|| mends.join("; "))
 }
 
 fn unidentified(index: u32, missing: Option<Missing>) -> Finding {
@@ -149,11 +148,14 @@ fn mend(missing: Missing) -> &'static str {
             "dmesg | grep -iE 'nvrm|xid' tells why; drain the node and reset the GPU or reboot: a call \
              that hangs ends in no other way"
         }
-        Missing::Denied => "run as root; on nodes with MIG use the overlay mig (SYS_ADMIN)",
+        Missing::Denied => {
+            "what is denied: run as root; where GPUs are divided use the overlay mig (SYS_ADMIN)"
+        }
         Missing::DriverGone => "the driver was unloaded or replaced meanwhile: check again",
         Missing::Unsupported | Missing::Pending => "nothing to mend",
         Missing::Invalid | Missing::Failed(_) => {
-            "dmesg | grep -iE 'nvrm|xid' may tell why; the series are absent, the others are right"
+            "what fails: dmesg | grep -iE 'nvrm|xid' may tell why; its series are absent, the others are \
+             right"
         }
     }
 }
@@ -206,7 +208,8 @@ mod tests {
             finding.said,
             "NVIDIA T4: 1 of 3 chosen readings; denied: B; failed (nvmlReturn_t 999): A"
         );
-        assert!(finding.mend.unwrap().contains("run as root"));
+        let mend = finding.mend.unwrap();
+        assert!(mend.contains("run as root") && mend.contains("dmesg"), "{mend}");
     }
 
     #[test]

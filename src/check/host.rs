@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use super::{Finding, Topic, counted};
+use crate::attribute::owner::Unresolved;
 use crate::host::ProcRoot;
 use crate::host::cgroup::Form;
 use crate::model::{Discard, Placement};
@@ -12,6 +13,9 @@ use crate::snapshot::Census;
 
 /// Pods' processes whose cgroups are looked at; the others are named alike.
 const CGROUPS_MAX: usize = 64;
+
+/// The call that lists processes.
+const LIST: &str = "nvmlDeviceGetComputeRunningProcesses";
 
 /// Looks at the host through `root`. `wants_processes` says whether any series of processes is chosen.
 #[must_use]
@@ -27,11 +31,13 @@ pub fn look(
         namespace(&format!("{place}/self/ns/pid"), root.in_init_pid_namespace(), wants_processes),
         proc_root(&place, pids(root), &first),
     ];
-    findings.push(if wants_processes {
-        processes(&listed(sample), census)
-    } else {
-        let said = "no series of processes is chosen, so nobody looks for them";
-        Finding::skipped(Topic::Processes, "series of processes", said)
+    findings.push(match listed(sample) {
+        _ if !wants_processes => {
+            let said = "no series of processes is chosen, so nobody looks for them";
+            Finding::skipped(Topic::Processes, LIST, said)
+        }
+        None => Finding::skipped(Topic::Processes, LIST, "no GPU has told who is on it"),
+        Some(listed) => processes(&listed, census),
     });
     findings.push(cgroups(root, sample));
     findings
@@ -90,11 +96,16 @@ struct Listed {
     residues: BTreeMap<&'static str, usize>,
 }
 
-fn listed(sample: &Sample) -> Listed {
+/// None if no GPU has told.
+fn listed(sample: &Sample) -> Option<Listed> {
     let mut listed = Listed::default();
     let answers = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
     let parts = answers.flat_map(|answer| &answer.parts);
-    for listing in parts.filter_map(|part| part.listing.as_ref().ok()) {
+    let listings: Vec<_> = parts.filter_map(|part| part.listing.as_ref().ok()).collect();
+    if listings.is_empty() {
+        return None;
+    }
+    for listing in listings {
         for process in &listing.processes {
             listed.processes += 1;
             let placement = process.placement.as_deref();
@@ -108,14 +119,13 @@ fn listed(sample: &Sample) -> Listed {
             *listed.residues.entry(residue.why.reason()).or_default() += 1;
         }
     }
-    listed
+    Some(listed)
 }
 
 fn processes(listed: &Listed, census: &Census) -> Finding {
-    let subject = "nvmlDeviceGetComputeRunningProcesses";
     let residues: usize = listed.residues.values().sum();
     if listed.processes + residues == 0 {
-        return Finding::ok(Topic::Processes, subject, "no process on any GPU");
+        return Finding::ok(Topic::Processes, LIST, "no process on any GPU");
     }
     let mut owners = BTreeMap::<&str, u64>::new();
     for ((_, owner), n) in &census.attributed {
@@ -123,8 +133,8 @@ fn processes(listed: &Listed, census: &Census) -> Finding {
     }
     let of = |owner: &str| owners.get(owner).copied().unwrap_or_default();
     let mut said = format!(
-        "{} times a process on a GPU: {} of pods, {} of other containers, {} of the host",
-        listed.processes,
+        "{} listed on GPUs: {} of pods, {} of other containers, {} of the host",
+        counted(listed.processes, "process").replace("processs", "processes"),
         of("container"),
         of("stray"),
         of("host")
@@ -132,13 +142,23 @@ fn processes(listed: &Listed, census: &Census) -> Finding {
     for (reason, n) in &listed.residues {
         said += &format!("; {n} listed and not told ({reason})");
     }
-    for (reason, n) in &census.unresolved {
+    let unresolved = unresolved(census, of("stray"));
+    for (reason, n) in &unresolved {
         said += &format!("; {n} whose owner is not known ({reason})");
     }
-    match census.unresolved.keys().next() {
-        None => Finding::ok(Topic::Processes, subject, said),
-        Some(reason) => Finding::warning(Topic::Processes, subject, said).mended_by(mend(reason)),
+    match unresolved.first() {
+        None => Finding::ok(Topic::Processes, LIST, said),
+        Some((reason, _)) => Finding::warning(Topic::Processes, LIST, said).mended_by(mend(reason)),
     }
+}
+
+/// Whose owner is not known. The exporter waits a while before it says of a container that it is in no
+/// pod; that is longer than anybody looks here, so those are none.
+fn unresolved(census: &Census, strays: u64) -> Vec<(&'static str, u64)> {
+    let young = |reason| if reason == Unresolved::NoPod.reason() { strays } else { 0 };
+    let counts = census.unresolved.iter();
+    let counts = counts.map(|(reason, n)| (*reason, n.saturating_sub(young(*reason))));
+    counts.filter(|(_, n)| *n > 0).collect()
 }
 
 fn mend(reason: &str) -> &'static str {
@@ -155,7 +175,7 @@ fn mend(reason: &str) -> &'static str {
 
 /// The cgroups of pods, else our own.
 fn cgroups(root: &ProcRoot, sample: &Sample) -> Finding {
-    let pids = listed(sample).of_pods;
+    let pids = listed(sample).unwrap_or_default().of_pods;
     let texts = pids.iter().take(CGROUPS_MAX).filter_map(|pid| root.cgroups(*pid).ok());
     let form = texts.map(|text| Form::of(&text)).reduce(Form::with);
     match (form, pids.first()) {
@@ -228,10 +248,12 @@ mod tests {
         let finding = processes(&listed, &census);
         assert_eq!(
             finding.said,
-            "3 times a process on a GPU: 2 of pods, 0 of other containers, 0 of the host; 1 whose owner \
-             is not known (no_pod)"
+            "3 processes listed on GPUs: 2 of pods, 0 of other containers, 0 of the host; 1 whose owner is \
+             not known (no_pod)"
         );
         assert!(finding.mend.unwrap().contains("rights"));
+        census.attributed.insert(("cgroup", "stray"), 1);
+        assert_eq!(processes(&listed, &census).verdict, Verdict::Ok, "a plain container");
     }
 
     #[test]

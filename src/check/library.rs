@@ -59,18 +59,30 @@ fn tried_one_by_one(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, Tried)
     let tried = |(path, outcome): (PathBuf, Result<(), LibraryError>)| {
         let tried = match outcome {
             Ok(()) => Tried::Loaded(mapped::file(&path)),
-            Err(LibraryError::NotFound { detail, .. }) => Tried::Nothing(detail),
-            Err(error) => Tried::Refused(error.to_string()),
+            Err(LibraryError::NotFound { detail, .. }) if has_folder(&path) && path.exists() => {
+                Tried::Refused(without(&path, &detail))
+            }
+            Err(LibraryError::NotFound { detail, .. }) => Tried::Nothing(without(&path, &detail)),
+            Err(error) => Tried::Refused(without(&path, &error.to_string())),
         };
         (path, tried)
     };
     nvml::explain(paths, proc_root).into_iter().map(tried).collect()
 }
 
+/// The loader begins with the path, which is told anyhow.
+fn without(path: &Path, detail: &str) -> String {
+    let path = format!("{}: ", path.display());
+    detail.strip_prefix(&path).unwrap_or(detail).to_owned()
+}
+
+fn has_folder(path: &Path) -> bool {
+    path.parent().is_some_and(|parent| parent != Path::new(""))
+}
+
 /// Why nothing was loaded from a path before the one that was.
 fn absence(path: &Path) -> String {
-    let has_folder = path.parent().is_some_and(|parent| parent != Path::new(""));
-    match (has_folder, path.exists()) {
+    match (has_folder(path), path.exists()) {
         (false, _) => "not where the loader looks (ld.so.cache, LD_LIBRARY_PATH)".to_owned(),
         (true, false) => "no such file".to_owned(),
         (true, true) => "it is there and was not loaded".to_owned(),

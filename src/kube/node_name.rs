@@ -45,7 +45,7 @@ pub async fn is_known(client: &Client, node: &NodeName, patience: Duration) -> R
     );
     let mut body = get(client, &path, patience).await?;
     let mut lines = Lines::new(policy::KUBE_OBJECT_MAX);
-    while let Some(data) = chunk(&mut body, policy::NODE_NAME_WATCH + patience).await? {
+    while let Some(data) = chunk(&mut body, patience.max(2 * policy::NODE_NAME_WATCH)).await? {
         for frame in lines.feed(&data) {
             if names(&frame, name)? {
                 return Ok(true);

@@ -37,10 +37,16 @@ struct Scene {
 pub fn check(args: Args) -> Report {
     match args.config().and_then(checked) {
         Ok(findings) => Report::new(findings),
-        Err(error) => {
-            let said = format!("{error:#}");
-            Report::new(vec![Finding::failure(Topic::Flags, FLAGS, said)])
-        }
+        Err(error) => Report::new(vec![unusable(FLAGS, &error)]),
+    }
+}
+
+/// What is wrong with flags, and the mend that stands behind it.
+fn unusable(what: &str, error: &anyhow::Error) -> Finding {
+    let text = format!("{error:#}");
+    match text.rsplit_once("; ") {
+        Some((said, mend)) => Finding::failure(Topic::Flags, what, said).mended_by(mend),
+        None => Finding::failure(Topic::Flags, what, text),
     }
 }
 
@@ -64,6 +70,11 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
         cluster.pace.start = Duration::ZERO;
     }
     let scene = Scene::of(&read, clock.now());
+    // Without what is written down, what is usual is looked at.
+    if let Some(Err(error)) = read.counters.as_ref().map(Source::read) {
+        findings.push(unusable("counters", &error.into()));
+        read.counters = None;
+    }
     let mut sampling = Sampling::set_up(read, stage, clock)?;
     let mut told = false;
     let (sample, snapshot) = sampling.look(|waited| {
@@ -123,31 +134,25 @@ impl Scene {
     /// What those tell who know of pods and devices.
     fn cluster(&self) -> io::Result<Vec<Finding>> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let asking = async {
-            let sources = self.cluster.as_ref();
-            let said =
-                kubelet::ask(sources.and_then(|sources| sources.pod_resources.as_ref())).await;
-            let uses = api::Uses { claims: kubelet::has_claims(&said), ..self.uses.clone() };
-            let pods = sources.and_then(|sources| sources.pods.as_ref());
-            let asked = api::look(pods.map(|(address, node)| (address, node)), &uses);
-            let mut findings = vec![kubelet::socket(sources, &said)];
-            findings.extend(kubelet::logs(sources));
-            findings.extend(match timeout(policy::CHECK_CLUSTER, asked).await {
-                Ok(found) => found,
-                Err(_) => api::silent(pods.map(|(address, _)| address)),
-            });
-            findings
-        };
-        runtime.block_on(async {
+        let sources = self.cluster.as_ref();
+        let socket = sources.and_then(|sources| sources.pod_resources.as_ref());
+        let pods = sources.and_then(|sources| sources.pods.as_ref());
+        let asking = async { tokio::join!(kubelet::ask(socket), api::ask(pods, &self.uses)) };
+        let (said, answers) = runtime.block_on(async {
             tokio::pin!(asking);
             match timeout(policy::CHECK_SILENCE, &mut asking).await {
-                Ok(findings) => Ok(findings),
+                Ok(answers) => answers,
                 Err(_) => {
                     waiting("the kubelet and the API server", policy::CHECK_CLUSTER);
-                    Ok(asking.await)
+                    asking.await
                 }
             }
-        })
+        });
+        let uses = api::Uses { claims: kubelet::has_claims(&said), ..self.uses.clone() };
+        let mut findings = vec![kubelet::socket(sources, &said)];
+        findings.extend(kubelet::logs(sources));
+        findings.extend(api::findings(pods.map(|(_, node)| node), &answers, &uses));
+        Ok(findings)
     }
 }
 

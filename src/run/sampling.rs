@@ -25,7 +25,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::release::{Order, Requests};
 use crate::render::{self, Part};
-use crate::sample::{Sample, Sampler};
+use crate::sample::{DriverState, Sample, Sampler};
 use crate::selection::{Frame, Selection, preset};
 use crate::serve::refusals::Refusals;
 use crate::snapshot::{Snapshot, SourceHealth};
@@ -114,7 +114,12 @@ impl Sampling {
     }
 
     fn cycle(&mut self) -> Arc<Published> {
-        let snapshot = self.snapshot();
+        let sample = self.sample();
+        self.published(sample)
+    }
+
+    fn published(&mut self, sample: Sample) -> Arc<Published> {
+        let snapshot = self.labelled(sample);
         telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
         let published = Arc::new(Published::new(snapshot));
         self.last = Some(Arc::clone(&published));
@@ -136,11 +141,6 @@ impl Sampling {
                 self.selection = selection;
             }
         }
-    }
-
-    fn snapshot(&mut self) -> Snapshot {
-        let sample = self.sample();
-        self.labelled(sample)
     }
 
     /// What the driver says now.
@@ -227,10 +227,13 @@ impl Sampling {
     /// What one cycle tells to whoever looks into everything, as read and as published; `waiting` is
     /// told now and then for how long it has been waited for.
     pub(super) fn look(&mut self, mut waiting: impl FnMut(Duration)) -> (Sample, Snapshot) {
+        self.hear_requests();
         let heard =
             |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
-        self.settle(|snapshot, waited| {
+        self.settle(|own, snapshot, waited| {
             waiting(waited);
+            // Whoever wants NVML let go wants it of all.
+            own.hear_requests();
             settled(snapshot, heard)
         });
         let sample = self.sample();
@@ -238,15 +241,21 @@ impl Sampling {
         (sample, snapshot)
     }
 
-    /// Goes through cycles until one is settled, but for no longer than a driver may take to open, and
-    /// waits for the window that utilization needs.
-    fn settle(&mut self, mut is_settled: impl FnMut(&Snapshot, Duration) -> bool) {
+    /// Goes through cycles until one is settled and its GPUs are counted, but for no longer than a
+    /// driver may take to open, and waits for the window that utilization needs.
+    fn settle(&mut self, mut is_settled: impl FnMut(&mut Self, &Snapshot, Duration) -> bool) {
         let began = self.clock.now().mono;
-        let waited = |clock: Clock| clock.now().mono.saturating_sub(began);
         let (_never, pause) = mpsc::channel::<()>();
-        while !is_settled(self.cycle().snapshot(), waited(self.clock))
-            && waited(self.clock) < policy::ONCE_OPEN
-        {
+        loop {
+            let sample = self.sample();
+            let is_counted =
+                sample.gpu_count.is_some() || !matches!(sample.driver, DriverState::Up(_));
+            let published = self.published(sample);
+            let waited = self.clock.now().mono.saturating_sub(began);
+            let is_over = is_settled(self, published.snapshot(), waited) && is_counted;
+            if is_over || waited >= policy::ONCE_OPEN {
+                break;
+            }
             let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
         }
         let _ = pause.recv_timeout(policy::ONCE_WINDOW);
@@ -254,7 +263,7 @@ impl Sampling {
 
     /// Utilization needs a window, so the page that is printed is the second one.
     pub(super) fn print_once(mut self) -> anyhow::Result<()> {
-        self.settle(|snapshot, _| settled(snapshot, |source| source.up));
+        self.settle(|_, snapshot, _| settled(snapshot, |source| source.up));
         let published = self.cycle();
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
@@ -270,7 +279,7 @@ impl Sampling {
 
 /// Waiting longer would tell no more; `heard` says so of a source.
 fn settled(snapshot: &Snapshot, heard: impl Fn(&SourceHealth) -> bool) -> bool {
-    use crate::sample::DriverState::{Down, Up};
+    use DriverState::{Down, Up};
     match &snapshot.health.driver {
         Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
         Up(_) => {
