@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::exporter::{Exporter, Scenario, run, run_with};
+use crate::exporter::{Exporter, Scenario, run, run_confined, run_with};
 
 const TOPICS: [&str; 15] = [
     "flags",
@@ -334,4 +334,16 @@ fn nvml_is_not_held_while_it_is_to_be_let_go() {
     let (verdict, said, _) = about(&found, "driver", "nvmlInit_v2");
     assert!(verdict == "note" && said.contains(&path), "{said}");
     assert_eq!(about(&found, "gpu", "").0, "skipped");
+}
+
+#[test]
+fn it_looks_at_everything_from_a_pod_that_may_do_nothing_else() {
+    let args = ["check", "--mock=demo", "--address=127.0.0.1:0", "--output=json"];
+    let output = run_confined(&args);
+    let told = text(&output);
+    // What starts it is a test, and says so first.
+    let report: Value = serde_json::from_str(&told[told.find('{').unwrap()..]).unwrap();
+    let free: Value = serde_json::from_slice(&run(&args).stdout).unwrap();
+    assert_eq!(report["counts"], free["counts"], "{report:#}");
+    assert_eq!(report["counts"]["failure"], 0);
 }
