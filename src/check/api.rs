@@ -207,13 +207,13 @@ fn server(url: &str, version: &Result<String, Fault>) -> Finding {
 
 fn unreached(url: &str, fault: &Fault) -> Finding {
     let said = format!("{}: {}", fault.failure.reason(), fault.detail);
-    let mend = match fault.failure {
-        Failure::Config => "see what it says of the file or the address",
-        Failure::Garbage | Failure::TooLarge => "see that the address is an API server's",
-        _ => {
-            "look at network policies (egress to the API server's port), DNS and the service network; \
-             without it pods have no names"
-        }
+    let mend = if fault.failure == Failure::Config {
+        "see what it says of the file or the address"
+    } else if matches!(fault.failure, Failure::Garbage | Failure::TooLarge) {
+        "see that the address is an API server's"
+    } else {
+        "look at network policies (egress to the API server's port), DNS and the service network; \
+         without it pods have no names"
     };
     Finding::failure(Topic::Api, url, said).mended_by(mend)
 }
@@ -223,11 +223,10 @@ fn kubelet(url: &str, pods: &Result<(), Fault>) -> Finding {
         Ok(()) => Finding::ok(Topic::Api, url, "the kubelet answers in the API server's place"),
         Err(fault) => {
             let said = format!("{}: {}", fault.failure.reason(), fault.detail);
-            let mend = match fault.failure {
-                Failure::Denied => {
-                    "allow get of nodes/proxy (or nodes/pods) to the service account"
-                }
-                _ => "see --kubelet-pods, --kubelet-ca and --kubelet-insecure-tls",
+            let mend = if fault.failure == Failure::Denied {
+                "allow get of nodes/proxy (or nodes/pods) to the service account"
+            } else {
+                "see --kubelet-pods, --kubelet-ca and --kubelet-insecure-tls"
             };
             Finding::failure(Topic::Api, url, said).mended_by(mend)
         }
@@ -240,17 +239,23 @@ fn needs(uses: &Uses) -> Vec<Need> {
         weight,
         purpose,
     };
-    let used = |used| if used { Weight::Useful } else { Weight::Idle };
+    let useful_if = |asked_for| if asked_for { Weight::Useful } else { Weight::Idle };
     let pods = "names of pods";
     let mut needs = vec![
         need("list", "", "pods", Weight::Needed, pods),
         need("watch", "", "pods", Weight::Needed, pods),
-        need("watch", "", "nodes", used(uses.label), "the label that asks for NVML to be let go"),
+        need(
+            "watch",
+            "",
+            "nodes",
+            useful_if(uses.label),
+            "the label that asks for NVML to be let go",
+        ),
         need(
             "list",
             "resource.k8s.io",
             "resourceslices",
-            used(uses.claims),
+            useful_if(uses.claims),
             "devices that are claimed (DRA)",
         ),
     ];

@@ -162,10 +162,8 @@ fn device_nodes(nodes: &[(String, io::Result<()>)], up: bool) -> Vec<Finding> {
         // With a session the driver has other ways, as on WSL.
         let finding = if up { Finding::note } else { Finding::failure };
         let finding = finding(Topic::Driver, path, format!("it cannot be opened: {error}"));
-        let reason = match error.kind() {
-            io::ErrorKind::PermissionDenied => "denied",
-            _ => "driver_not_loaded",
-        };
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let reason = if denied { "denied" } else { "driver_not_loaded" };
         findings.push(if up { finding } else { finding.mended_by(mend(reason)) });
     }
     findings

@@ -1,6 +1,7 @@
 //! Each GPU: whether it can be read, and what of the chosen series it has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 use super::{Finding, Topic, counted, some_of};
 use crate::model::{Missing, Reading};
@@ -77,11 +78,12 @@ fn gpu(health: &GpuHealth, rows: &[(&str, Reading)]) -> Finding {
     }
     let (told, has_not, trouble) = sorted(rows);
     let mut said = format!("{name}: {told} of {}", counted(rows.len(), "chosen reading"));
+    // Writing to a string does not fail.
     if !has_not.is_empty() {
-        said += &format!("; it has no {}", some_of(&has_not));
+        let _ = write!(said, "; it has no {}", some_of(&has_not));
     }
     for (reason, names) in &trouble {
-        said += &format!("; {reason}: {}", some_of(names));
+        let _ = write!(said, "; {reason}: {}", some_of(names));
     }
     match mends(rows) {
         Some(mends) => Finding::warning(Topic::Gpu, subject, said).mended_by(mends),

@@ -1,6 +1,7 @@
 //! The host around us: the PID namespace, the proc root, the processes on GPUs and their cgroups.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 
 use super::{Finding, Topic, counted};
@@ -140,11 +141,12 @@ fn processes(listed: &Listed, census: &Census) -> Finding {
         of("host")
     );
     for (reason, n) in &listed.residues {
-        said += &format!("; {n} listed and not told ({reason})");
+        // Writing to a string does not fail.
+        let _ = write!(said, "; {n} listed and not told ({reason})");
     }
     let unresolved = unresolved(census, of("stray"));
     for (reason, n) in &unresolved {
-        said += &format!("; {n} whose owner is not known ({reason})");
+        let _ = write!(said, "; {n} whose owner is not known ({reason})");
     }
     match unresolved.first() {
         None => Finding::ok(Topic::Processes, LIST, said),
@@ -178,16 +180,16 @@ fn cgroups(root: &ProcRoot, sample: &Sample) -> Finding {
     let pids = listed(sample).unwrap_or_default().of_pods;
     let texts = pids.iter().take(CGROUPS_MAX).filter_map(|pid| root.cgroups(*pid).ok());
     let form = texts.map(|text| Form::of(&text)).reduce(Form::with);
-    match (form, pids.first()) {
-        (Some(form), Some(pid)) => seen(&format!("{}/{pid}/cgroup", root.path().display()), form),
-        _ => {
-            let place = root.path().join("self/cgroup");
-            let own = fs::read(&place).map(|text| version(Form::of(&text)));
-            let own = own.map_or_else(|error| error.to_string(), |version| version.to_owned());
-            let said = format!("{own}; the driver is not seen: no process of a pod is on a GPU");
-            Finding::note(Topic::Cgroups, place.display().to_string(), said)
-        }
+    if let (Some(form), Some(pid)) = (form, pids.first()) {
+        return seen(&format!("{}/{pid}/cgroup", root.path().display()), form);
     }
+    let place = root.path().join("self/cgroup");
+    let own = match fs::read(&place) {
+        Ok(text) => version(Form::of(&text)).to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let said = format!("{own}; the driver is not seen: no process of a pod is on a GPU");
+    Finding::note(Topic::Cgroups, place.display().to_string(), said)
 }
 
 fn seen(place: &str, form: Form) -> Finding {

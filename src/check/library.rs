@@ -38,16 +38,27 @@ pub fn look(paths: &[PathBuf], driver: &DriverState, proc_root: &Path) -> Vec<Fi
         DriverState::Down { reason: "library_not_found" | "not_nvml", .. } => {
             findings(tried_one_by_one(paths, proc_root), "")
         }
-        DriverState::Down { reason, .. } => {
-            match paths.iter().find_map(|path| mapped::file(path)) {
-                Some(file) => {
-                    let said = format!("loaded; it does not start: {reason}, see the driver below");
-                    vec![Finding::ok(Topic::Library, file.display().to_string(), said)]
-                }
-                None => paths.iter().map(|path| skipped(path, reason)).collect(),
-            }
-        }
+        DriverState::Down { reason, detail } => not_started(paths, reason, detail),
     }
+}
+
+/// No session, though there may be a library.
+fn not_started(paths: &[PathBuf], reason: &str, detail: &str) -> Vec<Finding> {
+    // The error of a library that says no begins with where it was loaded from. One that does not
+    // answer is loaded still.
+    let says_no = |path: &&PathBuf| detail.starts_with(&format!("{}: nvmlInit_v2", path.display()));
+    let loaded = paths.iter().find(says_no).cloned();
+    let loaded = loaded.or_else(|| paths.iter().find_map(|path| mapped::file(path)));
+    let Some(loaded) = loaded else {
+        return paths.iter().map(|path| skipped(path, reason)).collect();
+    };
+    let before = paths.iter().take_while(|path| **path != loaded && paths.contains(&loaded));
+    let absent = |path: &PathBuf| {
+        Finding::skipped(Topic::Library, path.display().to_string(), absence(path))
+    };
+    let said = format!("loaded; it does not start ({reason}), see the driver below");
+    let loaded = Finding::ok(Topic::Library, loaded.display().to_string(), said);
+    before.map(absent).chain([loaded]).collect()
 }
 
 fn skipped(path: &Path, reason: &str) -> Finding {
@@ -156,6 +167,21 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn a_library_that_says_no_was_loaded() {
+        let paths: Vec<PathBuf> = ["/a", "/b", "/c"].map(Into::into).to_vec();
+        let told = |detail| {
+            let findings = not_started(&paths, "driver_not_loaded", detail).into_iter();
+            findings.map(|f| (f.subject, f.verdict)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told("/b: nvmlInit_v2: NVIDIA driver is not loaded; load it"),
+            [("/a".to_owned(), Verdict::Skipped), ("/b".to_owned(), Verdict::Ok)]
+        );
+        let unknown = told("no answer");
+        assert!(unknown.len() == 3 && unknown.iter().all(|(_, v)| *v == Verdict::Skipped));
     }
 
     #[test]

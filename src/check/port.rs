@@ -34,9 +34,8 @@ pub fn look(serve: &ServeConfig, clock: Clock) -> Finding {
     if serve.systemd_socket {
         return Finding::skipped(Topic::Port, subject, "systemd hands a socket over instead");
     }
-    let error = match TcpListener::bind(serve.addresses.as_slice()) {
-        Ok(_) => return Finding::ok(Topic::Port, subject, "free"),
-        Err(error) => error,
+    let Err(error) = TcpListener::bind(serve.addresses.as_slice()) else {
+        return Finding::ok(Topic::Port, subject, "free");
     };
     let taken = error.kind() == io::ErrorKind::AddrInUse;
     let Some(address) = serve.addresses.first().copied().filter(|_| taken) else {

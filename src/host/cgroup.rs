@@ -32,6 +32,7 @@ pub fn parse(text: &[u8]) -> Placement {
 
 /// What is seen of versions and drivers of control groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four things, each of which is seen or not")]
 pub struct Form {
     /// Hierarchies of version 1.
     pub v1: bool,

@@ -140,13 +140,11 @@ impl Scene {
         let asking = async { tokio::join!(kubelet::ask(socket), api::ask(pods, &self.uses)) };
         let (said, answers) = runtime.block_on(async {
             tokio::pin!(asking);
-            match timeout(policy::CHECK_SILENCE, &mut asking).await {
-                Ok(answers) => answers,
-                Err(_) => {
-                    waiting("the kubelet and the API server", policy::CHECK_CLUSTER);
-                    asking.await
-                }
+            if let Ok(answers) = timeout(policy::CHECK_SILENCE, &mut asking).await {
+                return answers;
             }
+            waiting("the kubelet and the API server", policy::CHECK_CLUSTER);
+            asking.await
         });
         let uses = api::Uses { claims: kubelet::has_claims(&said), ..self.uses.clone() };
         let mut findings = vec![kubelet::socket(sources, &said)];

@@ -112,7 +112,7 @@ fn text_says_what_json_says() {
         let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
         let (subject, said, mend) = (word("subject"), word("said"), word("mend"));
         // Where the stage is, and when it is, differ from run to run.
-        if subject.contains("/") || subject == "CLOCK_REALTIME" {
+        if subject.contains('/') || subject == "CLOCK_REALTIME" {
             continue;
         }
         let line = text.lines().find(|line| line.contains(&format!(" {subject}: {said}")));
