@@ -124,7 +124,7 @@ pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// `check` waits so long for each answer of the API server, the kubelet or whoever is on the port.
 pub const CHECK_ANSWER: Duration = Duration::from_secs(2);
 /// `check` asks the API server for so long at the most.
-pub const CHECK_CLUSTER: Duration = Duration::from_secs(7);
+pub const CHECK_CLUSTER: Duration = Duration::from_secs(6);
 /// `check` says what it waits for when that takes longer than this.
 pub const CHECK_SILENCE: Duration = Duration::from_secs(1);
 /// A watch of a node by its name ends after this, if the cluster has none.

@@ -1,10 +1,12 @@
 //! Looking once at everything that the exporter depends on.
 
+use std::convert::Infallible;
 use std::io::{self, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::time::timeout;
 
 use super::sampling::Sampling;
 use crate::args::{Args, Config, ReadConfig};
@@ -76,12 +78,9 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
         read.counters = None;
     }
     let mut sampling = Sampling::set_up(read, stage, clock)?;
-    let mut told = false;
-    let (sample, snapshot) = sampling.look(|waited| {
-        if waited > policy::CHECK_SILENCE && !std::mem::replace(&mut told, true) {
-            waiting("the driver and those who know of pods", policy::ONCE_OPEN);
-        }
-    });
+    let patience =
+        Patience::for_others("the driver and those who know of pods", policy::ONCE_OPEN)?;
+    let (sample, snapshot) = sampling.look(|| drop(patience));
     findings.extend(scene.node(&sample, &snapshot, clock.now()));
     findings.extend(scene.cluster()?);
     Ok(findings)
@@ -137,15 +136,11 @@ impl Scene {
         let sources = self.cluster.as_ref();
         let socket = sources.and_then(|sources| sources.pod_resources.as_ref());
         let pods = sources.and_then(|sources| sources.pods.as_ref());
-        let asking = async { tokio::join!(kubelet::ask(socket), api::ask(pods, &self.uses)) };
-        let (said, answers) = runtime.block_on(async {
-            tokio::pin!(asking);
-            if let Ok(answers) = timeout(policy::CHECK_SILENCE, &mut asking).await {
-                return answers;
-            }
-            waiting("the kubelet and the API server", policy::CHECK_CLUSTER);
-            asking.await
-        });
+        let patience =
+            Patience::for_others("the kubelet and the API server", policy::CHECK_CLUSTER)?;
+        let (said, answers) = runtime
+            .block_on(async { tokio::join!(kubelet::ask(socket), api::ask(pods, &self.uses)) });
+        drop(patience);
         let uses = api::Uses { claims: kubelet::has_claims(&said), ..self.uses.clone() };
         let mut findings = vec![kubelet::socket(sources, &said)];
         findings.extend(kubelet::logs(sources));
@@ -154,8 +149,23 @@ impl Scene {
     }
 }
 
-/// Says on standard error what takes so long.
-fn waiting(what: &str, most: Duration) {
-    // There is nowhere to say that it could not be said.
-    let _ = writeln!(io::stderr(), "waiting for {what}: up to {} s", most.as_secs());
+/// Says on standard error what is waited for, unless it is dropped soon.
+struct Patience {
+    _over: mpsc::Sender<Infallible>,
+}
+
+impl Patience {
+    /// What is waited for, and how long at the most.
+    fn for_others(what: &'static str, most: Duration) -> io::Result<Self> {
+        let (over, is_over) = mpsc::channel();
+        thread::Builder::new().name("patience".to_owned()).spawn(move || {
+            let waited: Result<Infallible, _> = is_over.recv_timeout(policy::CHECK_SILENCE);
+            if waited == Err(RecvTimeoutError::Timeout) {
+                let most = most.as_secs();
+                // There is nowhere to say that it could not be said.
+                let _ = writeln!(io::stderr(), "waiting for {what}: up to {most} s");
+            }
+        })?;
+        Ok(Self { _over: over })
+    }
 }

@@ -224,46 +224,51 @@ impl Sampling {
         self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
     }
 
-    /// What one cycle tells to whoever looks into everything, as read and as published; `waiting` is
-    /// told now and then for how long it has been waited for.
-    pub(super) fn look(&mut self, mut waiting: impl FnMut(Duration)) -> (Sample, Snapshot) {
+    /// What one cycle tells to whoever looks into everything, as read and as published; `settled` is
+    /// called when nobody has to be waited for any more.
+    pub(super) fn look(&mut self, settled: impl FnOnce()) -> (Sample, Snapshot) {
         self.hear_requests();
         let heard =
             |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
-        self.settle(|own, snapshot, waited| {
-            waiting(waited);
+        self.settle(|own, snapshot| {
             // Whoever wants NVML let go wants it of all.
             own.hear_requests();
-            settled(snapshot, heard)
+            is_settled(snapshot, heard)
         });
+        settled();
+        self.wait_for_window();
         let sample = self.sample();
         let snapshot = self.labelled(sample.clone());
         (sample, snapshot)
     }
 
     /// Goes through cycles until one is settled and its GPUs are counted, but for no longer than a
-    /// driver may take to open, and waits for the window that utilization needs.
-    fn settle(&mut self, mut is_settled: impl FnMut(&mut Self, &Snapshot, Duration) -> bool) {
-        let began = self.clock.now().mono;
+    /// driver may take to open.
+    fn settle(&mut self, mut is_settled: impl FnMut(&mut Self, &Snapshot) -> bool) {
+        let patience = self.clock.now().mono + policy::ONCE_OPEN;
         let (_never, pause) = mpsc::channel::<()>();
         loop {
             let sample = self.sample();
             let is_counted =
                 sample.gpu_count.is_some() || !matches!(sample.driver, DriverState::Up(_));
             let published = self.published(sample);
-            let waited = self.clock.now().mono.saturating_sub(began);
-            let is_over = is_settled(self, published.snapshot(), waited) && is_counted;
-            if is_over || waited >= policy::ONCE_OPEN {
+            let is_over = is_settled(self, published.snapshot()) && is_counted;
+            if is_over || self.clock.now().mono >= patience {
                 break;
             }
             let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
         }
+    }
+
+    fn wait_for_window(&self) {
+        let (_never, pause) = mpsc::channel::<()>();
         let _ = pause.recv_timeout(policy::ONCE_WINDOW);
     }
 
     /// Utilization needs a window, so the page that is printed is the second one.
     pub(super) fn print_once(mut self) -> anyhow::Result<()> {
-        self.settle(|_, snapshot, _| settled(snapshot, |source| source.up));
+        self.settle(|_, snapshot| is_settled(snapshot, |source| source.up));
+        self.wait_for_window();
         let published = self.cycle();
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
@@ -278,7 +283,7 @@ impl Sampling {
 }
 
 /// Waiting longer would tell no more; `heard` says so of a source.
-fn settled(snapshot: &Snapshot, heard: impl Fn(&SourceHealth) -> bool) -> bool {
+fn is_settled(snapshot: &Snapshot, heard: impl Fn(&SourceHealth) -> bool) -> bool {
     use DriverState::{Down, Up};
     match &snapshot.health.driver {
         Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
