@@ -3,48 +3,16 @@
 use kube::Client;
 use tokio::time::timeout;
 
+use super::rights::{Uses, needs, pods, rights};
 use super::{Finding, Topic};
 use crate::kube::api::{Address, Fault, NodeName, get, whole};
 use crate::kube::node_name;
-use crate::kube::self_review::{self, Right};
+use crate::kube::self_review;
 use crate::kube::source::Failure;
 use crate::policy;
 
 /// The longest `/version`.
 const VERSION_MAX: usize = 64 << 10;
-
-/// What else than pods and the node is asked for here.
-#[derive(Clone, Debug, Default)]
-pub struct Uses {
-    /// Devices are claimed dynamically, so slices are listed.
-    pub claims: bool,
-    /// The node's label is looked out for.
-    pub label: bool,
-    /// Namespace and name of the `ConfigMap` with the counters.
-    pub config_map: Option<(String, String)>,
-}
-
-/// What gives the rights.
-const ROLE: &str = "give the service account the ClusterRole of daemonset/base/service-account.yaml, and see \
-     that its binding names the right namespace";
-
-/// How much hangs on a right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weight {
-    /// Without it the exporter does not do what it is for.
-    Needed,
-    /// Without it something is missing.
-    Useful,
-    /// Nobody asks for it here.
-    Idle,
-}
-
-/// A right, and what is done with it.
-struct Need {
-    right: Right,
-    weight: Weight,
-    purpose: &'static str,
-}
 
 /// What was answered.
 pub enum Answers {
@@ -233,88 +201,10 @@ fn kubelet(url: &str, pods: &Result<(), Fault>) -> Finding {
     }
 }
 
-fn needs(uses: &Uses) -> Vec<Need> {
-    let need = |verb, group, resource, weight, purpose| Need {
-        right: Right::everywhere(verb, group, resource),
-        weight,
-        purpose,
-    };
-    let useful_if = |asked_for| if asked_for { Weight::Useful } else { Weight::Idle };
-    let pods = "names of pods";
-    let mut needs = vec![
-        need("list", "", "pods", Weight::Needed, pods),
-        need("watch", "", "pods", Weight::Needed, pods),
-        need(
-            "watch",
-            "",
-            "nodes",
-            useful_if(uses.label),
-            "the label that asks for NVML to be let go",
-        ),
-        need(
-            "list",
-            "resource.k8s.io",
-            "resourceslices",
-            useful_if(uses.claims),
-            "devices that are claimed (DRA)",
-        ),
-    ];
-    if let Some(object) = &uses.config_map {
-        let right =
-            Right { object: Some(object.clone()), ..Right::everywhere("get", "", "configmaps") };
-        needs.push(Need {
-            right,
-            weight: Weight::Needed,
-            purpose: "the counters of --configmap-data",
-        });
-    }
-    needs
-}
-
-/// One for each right that was asked for, and one more where asking is not possible.
-fn rights(needs: &[Need], reviews: &[Result<bool, Fault>]) -> Vec<Finding> {
-    let of = |(need, review): (&Need, &Result<bool, Fault>)| match review {
-        Ok(allowed) => right(need, *allowed),
-        Err(fault) => {
-            let said = format!("what we may do cannot be asked ({})", fault.detail);
-            Finding::warning(Topic::Rights, self_review::PATH, said).mended_by(
-                "kubectl auth can-i list pods --as=system:serviceaccount:NAMESPACE:nvml-exporter tells",
-            )
-        }
-    };
-    needs.iter().zip(reviews).map(of).collect()
-}
-
-fn right(need: &Need, allowed: bool) -> Finding {
-    let (words, purpose) = (need.right.words(), need.purpose);
-    if allowed {
-        return Finding::ok(Topic::Rights, words, format!("allowed: {purpose}"));
-    }
-    let said = format!("denied: {purpose}");
-    match need.weight {
-        Weight::Needed => Finding::failure(Topic::Rights, words, said).mended_by(ROLE),
-        Weight::Useful => Finding::warning(Topic::Rights, words, said).mended_by(ROLE),
-        Weight::Idle => {
-            Finding::note(Topic::Rights, words, format!("{said}, which nobody asks for here"))
-        }
-    }
-}
-
 async fn list_pods(client: &Client, node: &NodeName) -> Result<(), Fault> {
     let node = node.as_str();
     let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&limit=1");
     get(client, &path, policy::CHECK_ANSWER).await.map(drop)
-}
-
-fn pods(url: &str, list: &Result<(), Fault>) -> Finding {
-    let subject = format!("{url}api/v1/pods");
-    match list {
-        Ok(()) => Finding::ok(Topic::Rights, subject, "allowed: the pods of this node are listed"),
-        Err(fault) if fault.failure == Failure::Denied => {
-            Finding::failure(Topic::Rights, subject, &fault.detail).mended_by(ROLE)
-        }
-        Err(fault) => Finding::warning(Topic::Rights, subject, &fault.detail),
-    }
 }
 
 fn name(node: &NodeName, known: &Result<bool, Fault>) -> Finding {
@@ -342,31 +232,6 @@ mod tests {
 
     fn denied(status: u16) -> Fault {
         Fault { failure: Failure::Denied, status: Some(status), detail: "no".to_owned() }
-    }
-
-    fn verdicts(uses: &Uses, reviews: &[Result<bool, Fault>]) -> Vec<Verdict> {
-        rights(&needs(uses), reviews).iter().map(|finding| finding.verdict).collect()
-    }
-
-    #[test]
-    fn what_is_denied_weighs_by_what_hangs_on_it() {
-        let no = || [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false)];
-        let idle = verdicts(&Uses::default(), &no());
-        assert_eq!(idle, [Verdict::Failure, Verdict::Failure, Verdict::Note, Verdict::Note]);
-        let config_map = Some(("a".to_owned(), "b".to_owned()));
-        let all = Uses { claims: true, label: true, config_map };
-        assert_eq!(
-            verdicts(&all, &no()),
-            [
-                Verdict::Failure,
-                Verdict::Failure,
-                Verdict::Warning,
-                Verdict::Warning,
-                Verdict::Failure
-            ]
-        );
-        assert_eq!(verdicts(&Uses::default(), &[Ok(true)]), [Verdict::Ok]);
-        assert_eq!(verdicts(&Uses::default(), &[Err(denied(403))]), [Verdict::Warning]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::policy;
 use crate::quote::in_part;
 
 /// What is read of an answer.
-const ANSWER_MAX: u64 = 8 << 20;
+const ANSWER_MAX: u64 = 4 << 20;
 /// The word of our own page of links.
 const OURS: &str = env!("CARGO_PKG_NAME");
 

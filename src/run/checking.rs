@@ -10,6 +10,7 @@ use tokio::runtime;
 
 use super::sampling::Sampling;
 use crate::args::{Args, Config, ReadConfig};
+use crate::check::rights::Uses;
 use crate::check::{
     Finding, Report, Topic, api, clock, driver, gpus, host, kubelet, library, mig, port,
 };
@@ -29,7 +30,7 @@ struct Scene {
     proc_root: ProcRoot,
     simulated: bool,
     cluster: Option<Sources>,
-    uses: api::Uses,
+    uses: Uses,
     began: Moment,
 }
 
@@ -105,7 +106,7 @@ impl Scene {
             library: read.library.clone(),
             proc_root: ProcRoot::new(&read.proc_root()),
             simulated: read.mock.is_some(),
-            uses: api::Uses {
+            uses: Uses {
                 claims: false,
                 label: read.cluster.as_ref().is_some_and(|sources| sources.label.is_some()),
                 config_map,
@@ -141,7 +142,7 @@ impl Scene {
         let (said, answers) = runtime
             .block_on(async { tokio::join!(kubelet::ask(socket), api::ask(pods, &self.uses)) });
         drop(patience);
-        let uses = api::Uses { claims: kubelet::has_claims(&said), ..self.uses.clone() };
+        let uses = Uses { claims: kubelet::has_claims(&said), ..self.uses.clone() };
         let mut findings = vec![kubelet::socket(sources, &said)];
         findings.extend(kubelet::logs(sources));
         findings.extend(api::findings(pods.map(|(_, node)| node), &answers, &uses));

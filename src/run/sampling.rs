@@ -18,6 +18,8 @@ use crate::cluster::{Cluster, View, devices};
 use crate::counters::follow::{Followed, News, Source};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
+use crate::kube::source::Failure;
+use crate::kube::{kubelet_pods, watch as pod_watch};
 use crate::labels::{Dialect, Schema};
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
@@ -228,15 +230,13 @@ impl Sampling {
     /// called when nobody has to be waited for any more.
     pub(super) fn look(&mut self, settled: impl FnOnce()) -> (Sample, Snapshot) {
         self.hear_requests();
-        let heard =
-            |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
         self.settle(|own, snapshot| {
             // Whoever wants NVML let go wants it of all.
             own.hear_requests();
-            is_settled(snapshot, heard)
+            is_settled(snapshot, has_spoken) && is_told_of_pods(snapshot)
         });
         settled();
-        self.wait_for_window();
+        wait_for_window();
         let sample = self.sample();
         let snapshot = self.labelled(sample.clone());
         (sample, snapshot)
@@ -260,15 +260,10 @@ impl Sampling {
         }
     }
 
-    fn wait_for_window(&self) {
-        let (_never, pause) = mpsc::channel::<()>();
-        let _ = pause.recv_timeout(policy::ONCE_WINDOW);
-    }
-
     /// Utilization needs a window, so the page that is printed is the second one.
     pub(super) fn print_once(mut self) -> anyhow::Result<()> {
         self.settle(|_, snapshot| is_settled(snapshot, |source| source.up));
-        self.wait_for_window();
+        wait_for_window();
         let published = self.cycle();
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
@@ -280,6 +275,27 @@ impl Sampling {
         let page = render::page(&Arc::new(snapshot.clone()), Part::Whole)?;
         io::stdout().write_all(page.as_bytes()).context("standard output")
     }
+}
+
+/// Whether a source is up, or is not and will not soon be. A server that is only asked the wrong way is
+/// asked again at once.
+fn has_spoken(source: &SourceHealth) -> bool {
+    let passes = [Failure::Unsupported, Failure::Expired].map(Failure::reason);
+    source.up || source.failures.iter().any(|(reason, n)| *n > 0 && !passes.contains(reason))
+}
+
+/// Whether all pods are known, unless those who know them are down.
+fn is_told_of_pods(snapshot: &Snapshot) -> bool {
+    let knows =
+        |source: &SourceHealth| [pod_watch::SOURCE, kubelet_pods::SOURCE].contains(&source.name);
+    let is_up = snapshot.health.sources.iter().any(|source| source.up && knows(source));
+    snapshot.health.pods.is_some() || !is_up
+}
+
+/// Utilization is a mean over some time.
+fn wait_for_window() {
+    let (_never, pause) = mpsc::channel::<()>();
+    let _ = pause.recv_timeout(policy::ONCE_WINDOW);
 }
 
 /// Waiting longer would tell no more; `heard` says so of a source.
