@@ -10,6 +10,7 @@
 )]
 
 pub mod alias;
+pub mod glance;
 pub mod own;
 pub mod preset;
 pub mod unanswered;

@@ -39,7 +39,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     if once {
         return sampling.print_once();
     }
-    let ServeConfig { addresses, own_path, web, systemd_socket } = serve;
+    let ServeConfig { addresses, own_path, landing, web, systemd_socket } = serve;
     let listener = if systemd_socket { handed_over()? } else { listen(&addresses)? };
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (publish, published) = watch::channel(None);
@@ -49,7 +49,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
         .spawn(move || sampling.publish_until_told(&orders, &publish))?;
-    let site = Site { published, max_age, clock, own_path, refused };
+    let site = Site { published, max_age, clock, own_path, landing, refused };
     signals::serve_until_told(listener, reload, order, site, web)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {

@@ -66,6 +66,8 @@ pub struct ServeConfig {
     pub addresses: Vec<SocketAddr>,
     /// Where the exporter's own series are, if not at `/metrics`.
     pub own_path: Option<Arc<str>>,
+    /// Whether the node is shown to people, too.
+    pub landing: bool,
     /// How the exporter is reached.
     pub web: Web,
     /// Whether on the socket that systemd hands over.

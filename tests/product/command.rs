@@ -1,8 +1,8 @@
 //! The command line, as a user meets it.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use crate::exporter::{Scenario, once, run, series};
+use crate::exporter::{Scenario, once, run, series, tool};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -75,7 +75,7 @@ fn a_shell_completes_flags_from_the_script() {
     let script = String::from_utf8(script.stdout).unwrap();
     let ask = "COMP_WORDS=(nvml-exporter --collect-i); COMP_CWORD=1
         _nvml__exporter nvml-exporter --collect-i nvml-exporter; echo \"${COMPREPLY[@]}\"";
-    let bash = Command::new("bash").args(["-c", &(script + ask)]).output().unwrap();
+    let bash = tool("bash", &["-c", &(script + ask)], "");
     assert_eq!(String::from_utf8_lossy(&bash.stdout).trim(), "--collect-interval");
 }
 

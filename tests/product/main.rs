@@ -27,6 +27,7 @@ mod gpm;
 mod health;
 mod http;
 mod label_values;
+mod landing;
 mod mig;
 mod old_drivers;
 mod readme;
