@@ -2,13 +2,13 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
 
-use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::args::Args;
 use crate::args::idle::sift;
+#[cfg(feature = "manual")]
+use crate::manual;
 use crate::run;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
@@ -36,6 +36,19 @@ pub struct Command {
 /// What can be asked for beside serving.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show who is using the GPUs, in the terminal
+    ///
+    /// Takes the flags and the environment of the exporter, to read the node as it does; a running exporter is
+    /// not disturbed. With --once, prints one frame as text.
+    #[cfg(feature = "top")]
+    #[command(args_override_self = true)]
+    Top {
+        #[command(flatten)]
+        remote: run::top::Remote,
+
+        #[command(flatten)]
+        args: Box<Args>,
+    },
     /// Print a script with which a shell completes this command's flags
     #[cfg(feature = "manual")]
     Completions {
@@ -76,13 +89,15 @@ impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self.verb {
             None => run::serve(self.args.config()?),
+            #[cfg(feature = "top")]
+            Some(Verb::Top { remote, args }) => {
+                let crate::args::Config { read, once, .. } = args.config()?;
+                run::top::top(read, once, remote)
+            }
             #[cfg(feature = "manual")]
-            Some(Verb::Completions { shell }) => print(|out| {
-                clap_complete::generate(shell, &mut Self::command(), env!("CARGO_PKG_NAME"), out);
-                Ok(())
-            }),
+            Some(Verb::Completions { shell }) => manual::completions::<Self>(shell),
             #[cfg(feature = "manual")]
-            Some(Verb::Man) => print(|out| clap_mangen::Man::new(Self::command()).render(out)),
+            Some(Verb::Man) => manual::page::<Self>(),
         }
     }
 
@@ -91,14 +106,10 @@ impl Command {
     }
 }
 
-/// Writes to standard output what is at hand as a whole.
-fn print(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut text = Vec::new();
-    write(&mut text).and_then(|()| io::stdout().write_all(&text)).context("standard output")
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

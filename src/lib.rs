@@ -18,6 +18,8 @@ pub mod host;
 pub mod kube;
 pub mod labels;
 pub mod landing;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod model;
 pub mod nvml;
 pub mod pod_labels;
@@ -34,6 +36,8 @@ pub mod selection;
 pub mod serve;
 pub mod snapshot;
 pub mod telemetry;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod view;
 pub mod web_config;
 pub mod worker;

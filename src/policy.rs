@@ -156,6 +156,16 @@ pub const RESOURCE_SLICES_EVERY: Duration = Duration::from_secs(300);
 /// A new claim hastens the next reading of slices and claims to this distance at the most.
 pub const RESOURCE_SLICES_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often `top` asks another exporter.
+pub const TOP_EVERY: Duration = Duration::from_secs(2);
+/// How long that exporter may take.
+pub const TOP_ANSWER: Duration = Duration::from_secs(5);
+/// The longest answer that is taken of it.
+pub const TOP_ANSWER_MAX: usize = 64 << 20;
+/// How long `top` waits for a key before it looks for news.
+pub const TOP_KEYS: Duration = Duration::from_millis(200);
+/// How long a verb may be silent before it says what it waits for.
+pub const SILENCE: Duration = Duration::from_secs(1);
 /// What `/proc` calls an MPS server: `nvidia-cuda-mps-server`, cut to 15 bytes. The control daemon is
 /// called the same, and holds no GPU.
 #[must_use]

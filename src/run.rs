@@ -2,6 +2,8 @@
 
 mod sampling;
 mod signals;
+#[cfg(feature = "top")]
+pub mod top;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -60,8 +62,13 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 
 /// Writes an error and its causes to standard error, in one line.
 pub fn complain(error: &anyhow::Error) {
+    say(&format!("{error:#}"));
+}
+
+/// Tells whoever looks on, on standard error.
+fn say(text: &str) {
     // There is nowhere left to complain to if this fails.
-    let _ = writeln!(io::stderr(), "nvml-exporter: {error:#}");
+    let _ = writeln!(io::stderr(), "nvml-exporter: {text}");
 }
 
 fn start_log(debug: bool, format: LogFormat) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first; modules of one row are blind to one another.
 const LAYERS: &[&[&str]] = &[
-    &["model", "quote"],
+    &["manual", "model", "quote"],
     &["clock", "policy", "seal", "web_config", "worker"],
     &["release"],
     &["labels", "pod_labels", "scope"],
@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["accounts"],
     &["cluster"],
     &["render", "view"],
-    &["landing"],
+    &["landing", "top"],
     &["publish"],
     &["serve"],
     &["args"],

@@ -10,7 +10,7 @@ use super::release::Askers;
 use crate::attribute::{DevicePods, Grain};
 use crate::cluster::Sources;
 use crate::counters::follow::Source;
-use crate::labels::Schema;
+use crate::labels::{Dialect, Schema};
 use crate::selection::Frame;
 use crate::serve::Web;
 
@@ -72,4 +72,19 @@ pub struct ServeConfig {
     pub web: Web,
     /// Whether on the socket that systemd hands over.
     pub systemd_socket: bool,
+}
+
+impl ReadConfig {
+    /// The same, but that everything is read that people look at, and nothing that they do not.
+    #[must_use]
+    pub fn for_people(self) -> Self {
+        Self {
+            schema: Schema { dialect: Dialect::Ack, ..self.schema },
+            counters: None,
+            frame: Frame::default(),
+            device_pods: None,
+            job_directory: None,
+            ..self
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 
+use super::say;
 use crate::accounts::Accounts;
 use crate::args::ReadConfig;
 use crate::attribute::family::Allocation;
@@ -229,15 +230,30 @@ impl Sampling {
         self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
     }
 
-    /// Utilization needs a window, so the page that is printed is the second one.
-    pub(super) fn print_once(mut self) -> anyhow::Result<()> {
-        let patience = self.clock.now().mono + policy::ONCE_OPEN;
+    /// What is known once the driver and the cluster have answered, or are not about to. Utilization needs
+    /// a window, so it is that of the cycle after.
+    pub(super) fn settle(&mut self) -> Arc<Published> {
+        let began = self.clock.now().mono;
         let (_never, pause) = mpsc::channel::<()>();
-        while !settled(self.cycle().snapshot()) && self.clock.now().mono < patience {
+        let mut silent = true;
+        while !settled(self.cycle().snapshot()) {
+            let waited = self.clock.now().mono.saturating_sub(began);
+            if waited > policy::ONCE_OPEN {
+                break;
+            }
+            if waited > policy::SILENCE && std::mem::take(&mut silent) {
+                let seconds = policy::ONCE_OPEN.as_secs();
+                say(&format!("waiting for the driver and the cluster, up to {seconds} s"));
+            }
             let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
         }
         let _ = pause.recv_timeout(policy::ONCE_WINDOW);
-        let published = self.cycle();
+        self.cycle()
+    }
+
+    /// Prints one page.
+    pub(super) fn print_once(mut self) -> anyhow::Result<()> {
+        let published = self.settle();
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
             bail!("nothing to read: {reason}");

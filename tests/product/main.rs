@@ -33,4 +33,6 @@ mod old_drivers;
 mod readme;
 mod real_library;
 mod release;
+#[cfg(feature = "top")]
+mod top;
 mod web;
