@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::args::Args;
 use crate::args::idle::sift;
+use crate::listing;
 #[cfg(feature = "manual")]
 use crate::manual;
 use crate::run;
@@ -28,6 +29,17 @@ use crate::run;
 pub struct Command {
     #[command(subcommand)]
     verb: Option<Verb>,
+
+    /// List the series families, those that are shown marked, and exit
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "table"
+    )]
+    print_metrics: Option<listing::Form>,
 
     #[command(flatten)]
     args: Args,
@@ -88,7 +100,10 @@ impl Command {
     /// What keeps it from being done.
     pub fn run(self) -> anyhow::Result<()> {
         match self.verb {
-            None => run::serve(self.args.config()?),
+            None => match self.print_metrics {
+                Some(form) => run::list(self.args.config()?.read, form),
+                None => run::serve(self.args.config()?),
+            },
             #[cfg(feature = "top")]
             Some(Verb::Top { remote, args }) => {
                 let crate::args::Config { read, once, .. } = args.config()?;

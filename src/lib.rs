@@ -18,10 +18,12 @@ pub mod host;
 pub mod kube;
 pub mod labels;
 pub mod landing;
+pub mod listing;
 #[cfg(feature = "manual")]
 pub mod manual;
 pub mod model;
 pub mod nvml;
+pub mod output;
 pub mod pod_labels;
 pub mod policy;
 pub mod publish;

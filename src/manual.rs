@@ -1,10 +1,10 @@
 //! What the command line says of itself, for shells and for `man`.
 
-use std::io::{self, Write};
-
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
+
+use crate::output::print;
 
 /// Prints a script with which `shell` completes the flags of a command.
 ///
@@ -26,8 +26,4 @@ pub fn page<C: CommandFactory>() -> anyhow::Result<()> {
     let mut text = Vec::new();
     clap_mangen::Man::new(C::command()).render(&mut text).context("the manual page")?;
     print(&text)
-}
-
-fn print(text: &[u8]) -> anyhow::Result<()> {
-    io::stdout().write_all(text).context("standard output")
 }

@@ -15,9 +15,12 @@ use tokio::sync::watch;
 
 use self::sampling::Sampling;
 use crate::args::dcgm_exporter::LogFormat;
-use crate::args::{Config, ServeConfig};
+use crate::args::{Config, ReadConfig, ServeConfig};
 use crate::clock::Clock;
+use crate::listing;
+use crate::output::print;
 use crate::seal::seal;
+use crate::selection::preset;
 use crate::serve::Site;
 
 /// Serves as the configuration says, until told to stop; or prints one page.
@@ -58,6 +61,19 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         bail!("the sampling thread has panicked; this is a defect, please report it");
     }
     Ok(())
+}
+
+/// Prints the catalogue, with what the configuration shows of it.
+///
+/// # Errors
+/// A counters file that cannot be used, or standard output.
+pub fn list(read: ReadConfig, form: listing::Form) -> anyhow::Result<()> {
+    let requests = match read.counters {
+        Some(source) => source.read()?.requests,
+        None => preset(&read.schema.dialect),
+    };
+    let text = listing::listing(form, &requests)?;
+    print(text.as_bytes())
 }
 
 /// Writes an error and its causes to standard error, in one line.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first; modules of one row are blind to one another.
 const LAYERS: &[&[&str]] = &[
-    &["manual", "model", "quote"],
+    &["model", "output", "quote"],
+    &["manual"],
     &["clock", "policy", "seal", "web_config", "worker"],
     &["release"],
     &["labels", "pod_labels", "scope"],
@@ -16,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["catalog"],
     &["selection"],
     &["counters"],
+    &["listing"],
     &["sample"],
     &["snapshot"],
     &["attribute", "telemetry"],

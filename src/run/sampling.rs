@@ -1,13 +1,12 @@
 //! The pipeline from the driver to what is published, cycle by cycle.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tokio::sync::watch;
 
 use super::say;
@@ -24,6 +23,7 @@ use crate::kube::api::Address;
 use crate::labels::{Dialect, Schema};
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
+use crate::output::print;
 use crate::policy;
 use crate::publish::Published;
 use crate::release::{Order, Requests};
@@ -262,7 +262,7 @@ impl Sampling {
             bail!("nothing to read: the driver is up and names no GPU");
         }
         let page = render::page(&Arc::new(snapshot.clone()), Part::Whole)?;
-        io::stdout().write_all(page.as_bytes()).context("standard output")
+        print(page.as_bytes())
     }
 }
 

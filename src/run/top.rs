@@ -3,7 +3,7 @@
 mod remote;
 mod screen;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
@@ -14,6 +14,7 @@ pub use self::remote::Remote;
 use super::sampling::Sampling;
 use crate::args::ReadConfig;
 use crate::clock::Clock;
+use crate::output;
 use crate::top;
 use crate::view::NodeView;
 
@@ -88,5 +89,5 @@ fn print(node: &NodeView) -> anyhow::Result<()> {
         text.push_str(plain.trim_end());
         text.push('\n');
     }
-    io::stdout().write_all(text.as_bytes()).context("standard output")
+    output::print(text.as_bytes())
 }

@@ -93,6 +93,29 @@ fn the_manual_page_tells_of_every_flag() {
 }
 
 #[test]
+fn a_printed_counters_file_shows_the_same_page() {
+    let printed = String::from_utf8(run(&["--print-metrics=csv"]).stdout).unwrap();
+    let counters = Scenario::new("counters", &printed);
+    let flag = format!("--collectors={}", counters.path().display());
+    let families = |args: &[&str]| -> Vec<String> {
+        let page = once(args);
+        page.lines().filter(|line| line.starts_with("# TYPE DCGM")).map(str::to_owned).collect()
+    };
+    assert_eq!(families(&["--mock=demo", &flag]), families(&["--mock=demo"]));
+    let table = String::from_utf8(run(&["--print-metrics", &flag]).stdout).unwrap();
+    assert!(table.lines().any(|line| line.starts_with("* DCGM_FI_DEV_GPU_UTIL ")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("  DCGM_FI_DEV_FAN_SPEED ")), "{table}");
+}
+
+#[test]
+fn a_reader_who_has_read_enough_is_no_error() {
+    let program = env!("CARGO_BIN_EXE_nvml-exporter");
+    let command = format!("set -o pipefail; {program} --print-metrics=json | head -1");
+    let output = tool("bash", &["-c", &command], "");
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn flags_before_a_verb_are_refused_not_ignored() {
     let said = refusal(&["--mock", "man"]);
     assert!(said.contains("cannot be used with '--mock"), "{said}");
