@@ -2,7 +2,8 @@
 
 use prost::Message;
 
-use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Offer, Pod};
+use super::slices;
+use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Holding, Offer, Pod};
 
 /// `PodResources`
 #[derive(Clone, PartialEq, Message)]
@@ -22,6 +23,30 @@ struct ContainerResources {
     name: String,
     #[prost(message, repeated, tag = "2")]
     devices: Vec<ContainerDevices>,
+    #[prost(message, repeated, tag = "5")]
+    dynamic_resources: Vec<DynamicResource>,
+}
+
+/// `DynamicResource`
+#[derive(Clone, PartialEq, Message)]
+struct DynamicResource {
+    #[prost(string, tag = "2")]
+    claim_name: String,
+    #[prost(string, tag = "3")]
+    claim_namespace: String,
+    #[prost(message, repeated, tag = "4")]
+    claim_resources: Vec<ClaimResource>,
+}
+
+/// `ClaimResource`
+#[derive(Clone, PartialEq, Message)]
+struct ClaimResource {
+    #[prost(string, tag = "2")]
+    driver_name: String,
+    #[prost(string, tag = "3")]
+    pool_name: String,
+    #[prost(string, tag = "4")]
+    device_name: String,
 }
 
 /// `ContainerDevices`
@@ -99,7 +124,7 @@ pub(super) fn answer(
     match path {
         "/v1.PodResourcesLister/List" => {
             let active = cluster.pods.iter().filter(|pod| pod.is_active(time));
-            let pod_resources = active.map(resources).collect();
+            let pod_resources = active.map(|pod| resources(cluster, pod)).collect();
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
         "/v1.PodResourcesLister/GetAllocatableResources" => {
@@ -123,23 +148,40 @@ pub(super) fn answer(
                 );
                 (UNKNOWN, text)
             })?;
-            Ok(GetResponse { pod_resources: Some(resources(pod)) }.encode_to_vec())
+            Ok(GetResponse { pod_resources: Some(resources(cluster, pod)) }.encode_to_vec())
         }
         _ => Err((UNIMPLEMENTED, format!("unknown method {path}"))),
     }
 }
 
 /// Sidecars, then containers. Init containers, running or not, and ephemeral ones are left out.
-fn resources(pod: &Pod) -> PodResources {
+fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
     let sidecars = pod.of_kind(ContainerKind::Sidecar);
-    let containers = sidecars.chain(pod.of_kind(ContainerKind::App)).map(container).collect();
+    let listed = sidecars.chain(pod.of_kind(ContainerKind::App));
+    let containers = listed.map(|one| container(cluster, pod, one)).collect();
     PodResources { name: pod.name.clone(), namespace: pod.namespace.clone(), containers }
 }
 
 /// One entry for each device, as the kubelet lists what plugins give.
-fn container(container: &Container) -> ContainerResources {
+fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerResources {
     let devices = container.devices.iter().map(entry).collect();
-    ContainerResources { name: container.name.clone(), devices }
+    let dynamic_resources = match &container.holding {
+        Holding::Claimed(claim, gpus) => vec![DynamicResource {
+            claim_name: claim.clone(),
+            claim_namespace: pod.namespace.clone(),
+            claim_resources: gpus.iter().map(|gpu| claimed(&cluster.node, *gpu)).collect(),
+        }],
+        _ => vec![],
+    };
+    ContainerResources { name: container.name.clone(), devices, dynamic_resources }
+}
+
+fn claimed(node: &str, gpu: usize) -> ClaimResource {
+    ClaimResource {
+        driver_name: slices::DRIVER.to_owned(),
+        pool_name: node.to_owned(),
+        device_name: slices::device(gpu),
+    }
 }
 
 fn entry(device: &Device) -> ContainerDevices {
@@ -179,6 +221,27 @@ mod tests {
         let offered = AllocatableResponse::decode(&*offered.unwrap()).unwrap().devices;
         assert_eq!(offered.len(), 2);
         assert!(offered.iter().all(|one| one.resource_name == "nvidia.com/gpu"));
+    }
+
+    #[test]
+    fn a_claim_is_listed_beside_devices_and_with_its_pods_namespace() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nnamespace = \"n\"\n\
+             containers = [{ name = \"c\", claim = { name = \"two\", gpus = [1, 0] } }]\n",
+        );
+        let listed = answer(cluster(&scenario), 0.0, LIST, &[]).unwrap();
+        let listed = ListResponse::decode(&*listed).unwrap().pod_resources;
+        let container = &listed[0].containers[0];
+        assert!(container.devices.is_empty());
+        let [claim] = &container.dynamic_resources[..] else { panic!("one claim") };
+        assert_eq!((&*claim.claim_namespace, &*claim.claim_name), ("n", "two"));
+        let device = |one: &ClaimResource| {
+            format!("{}/{}/{}", one.driver_name, one.pool_name, one.device_name)
+        };
+        assert_eq!(
+            claim.claim_resources.iter().map(device).collect::<Vec<_>>(),
+            ["gpu.nvidia.com/node-1/gpu-1", "gpu.nvidia.com/node-1/gpu-0"]
+        );
     }
 
     #[test]

@@ -190,6 +190,8 @@ pub(crate) enum Holding {
     Koordinator(Vec<Share>),
     /// Volcano
     Volcano(Vec<Share>),
+    /// Whole GPUs by a claim of this name in the pod's namespace: dynamic allocation.
+    Claimed(String, Vec<usize>),
 }
 
 /// A part of a GPU.

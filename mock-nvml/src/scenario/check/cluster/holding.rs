@@ -4,13 +4,13 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::super::no_gpu;
+use super::{super::no_gpu, name};
 use crate::cluster::devices::Strategy;
 use crate::scenario::{
     Gpu,
     cluster::{Holding, Share},
     complaint::{Checked, Flaw},
-    file::{AckTable, ContainerTable, ShareTable, SlicesTable, Which},
+    file::{AckTable, ClaimTable, ContainerTable, ShareTable, SlicesTable, Which},
 };
 
 /// The most replicas of a GPU, and the most GiB of a share.
@@ -34,12 +34,16 @@ pub(super) fn check(
         ("hami", said.hami.as_ref().map(Spanned::span)),
         ("koordinator", said.koordinator.as_ref().map(Spanned::span)),
         ("volcano", said.volcano.as_ref().map(Spanned::span)),
+        ("claim", said.claim.as_ref().map(Spanned::span)),
     ];
     let given: Vec<_> = ways.iter().filter_map(|(way, at)| Some((*way, at.clone()?))).collect();
     if given.len() > 1 {
         let ways: Vec<_> = given.iter().map(|(way, _)| *way).collect();
         let text = format!("a container holds GPUs in one way: give one of {}", ways.join(", "));
         return Err(Flaw::new(table.span(), text));
+    }
+    if let Some(claim) = &said.claim {
+        name("claim", &claim.get_ref().name, 253)?;
     }
     let at = given.first().map_or_else(|| table.span(), |(_, at)| at.clone());
     let holding = way(said, clone, gpus, mig).map_err(|text| Flaw::new(at.clone(), text))?;
@@ -89,6 +93,9 @@ fn way(
         shares(tables).map(Holding::Koordinator)
     } else if let Some(tables) = &said.volcano {
         shares(tables).map(Holding::Volcano)
+    } else if let Some(claim) = &said.claim {
+        let ClaimTable { name, gpus } = claim.get_ref();
+        Ok(Holding::Claimed(name.get_ref().clone(), which(gpus)?))
     } else {
         Ok(Holding::Nothing)
     }
