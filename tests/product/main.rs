@@ -28,6 +28,7 @@ mod health;
 mod http;
 mod label_values;
 mod mig;
+mod migration;
 mod old_drivers;
 mod pages;
 mod readme;

@@ -52,7 +52,7 @@ pub(crate) fn unknown_series(text: &str) -> Vec<String> {
             || catalog::find(name).is_some()
             || OWN.iter().any(|own| own.name == name)
     };
-    let names = quoted(text).filter_map(series);
+    let names = quoted(text).flat_map(words);
     names.filter(|name| !is_known(name)).map(str::to_owned).collect()
 }
 
@@ -61,12 +61,35 @@ pub(crate) fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2))
 }
 
-/// The series that a quoted text is of, if it begins with its name.
-fn series(quoted: &str) -> Option<&str> {
-    let end = quoted.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let name = &quoted[..end.unwrap_or(quoted.len())];
-    let ours = ["DCGM_FI_", "DCGM_CUSTOM_", "DCGM_EXP_", "nvml_exporter_"];
-    // `DCGM_FI_PROF_*` is of many.
-    let is_one = !quoted[name.len()..].starts_with(['*', '<']);
-    (is_one && ours.iter().any(|prefix| name.starts_with(prefix))).then_some(name)
+/// The names of series in a query or a text. `DCGM_FI_PROF_*` is of many, and no name.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
+    const OURS: [&str; 4] = ["DCGM_FI_", "DCGM_CUSTOM_", "DCGM_EXP_", "nvml_exporter_"];
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let is_ours = |word: &&str| OURS.iter().any(|prefix| word.starts_with(prefix));
+    words.filter(is_ours).filter(|word| !word.ends_with('_'))
+}
+
+/// The cells under a heading, of all tables that have it.
+pub(crate) fn column(text: &str, heading: &str) -> Vec<String> {
+    let cells = |row: &str| -> Vec<String> {
+        let row = row.trim().trim_matches('|');
+        row.split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let (mut found, mut at) = (Vec::new(), None);
+    for (line, next) in text.lines().zip(text.lines().skip(1).chain([""])) {
+        if !line.starts_with('|') {
+            at = None;
+        } else if next.starts_with("|---") {
+            at = cells(line).iter().position(|cell| cell == heading);
+        } else if let (Some(at), false) = (at, line.starts_with("|---")) {
+            found.extend(cells(line).into_iter().nth(at));
+        }
+    }
+    found
+}
+
+/// The first block of code in this language.
+pub(crate) fn block<'a>(text: &'a str, language: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("such a block");
+    rest.split("```").next().unwrap()
 }
