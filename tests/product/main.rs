@@ -17,6 +17,7 @@ mod clock_jumps;
 mod cluster;
 mod command;
 mod confined;
+mod contributing;
 mod device_pods;
 mod drop_in;
 mod events;

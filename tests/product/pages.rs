@@ -89,7 +89,12 @@ pub(crate) fn column(text: &str, heading: &str) -> Vec<String> {
 }
 
 /// The first block of code in this language.
-pub(crate) fn block<'a>(text: &'a str, language: &str) -> &'a str {
-    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("such a block");
-    rest.split("```").next().unwrap()
+pub(crate) fn block<'a>(text: &'a str, language: &'static str) -> &'a str {
+    blocks(text, language).next().expect("such a block")
+}
+
+/// The blocks of code in this language.
+pub(crate) fn blocks<'a>(text: &'a str, language: &'static str) -> impl Iterator<Item = &'a str> {
+    let inside = text.split("```").skip(1).step_by(2);
+    inside.filter_map(move |block| block.strip_prefix(language)?.strip_prefix('\n'))
 }
