@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::slices;
-use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Holding, Offer, Pod};
+use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Offer, Pod};
 
 /// `PodResources`
 #[derive(Clone, PartialEq, Message)]
@@ -31,22 +31,22 @@ struct ContainerResources {
 #[derive(Clone, PartialEq, Message)]
 struct DynamicResource {
     #[prost(string, tag = "2")]
-    claim_name: String,
+    name: String,
     #[prost(string, tag = "3")]
-    claim_namespace: String,
+    namespace: String,
     #[prost(message, repeated, tag = "4")]
-    claim_resources: Vec<ClaimResource>,
+    devices: Vec<ClaimResource>,
 }
 
 /// `ClaimResource`
 #[derive(Clone, PartialEq, Message)]
 struct ClaimResource {
     #[prost(string, tag = "2")]
-    driver_name: String,
+    driver: String,
     #[prost(string, tag = "3")]
-    pool_name: String,
+    pool: String,
     #[prost(string, tag = "4")]
-    device_name: String,
+    device: String,
 }
 
 /// `ContainerDevices`
@@ -165,22 +165,20 @@ fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
 /// One entry for each device, as the kubelet lists what plugins give.
 fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerResources {
     let devices = container.devices.iter().map(entry).collect();
-    let dynamic_resources = match &container.holding {
-        Holding::Claimed(claim, gpus) => vec![DynamicResource {
-            claim_name: claim.clone(),
-            claim_namespace: pod.namespace.clone(),
-            claim_resources: gpus.iter().map(|gpu| claimed(&cluster.node, *gpu)).collect(),
-        }],
-        _ => vec![],
+    let claim = |(claim, gpus): (&str, &[usize])| DynamicResource {
+        name: claim.to_owned(),
+        namespace: pod.namespace.clone(),
+        devices: gpus.iter().map(|gpu| claimed(&cluster.node, *gpu)).collect(),
     };
+    let dynamic_resources = container.holding.claim().map(claim).into_iter().collect();
     ContainerResources { name: container.name.clone(), devices, dynamic_resources }
 }
 
 fn claimed(node: &str, gpu: usize) -> ClaimResource {
     ClaimResource {
-        driver_name: slices::DRIVER.to_owned(),
-        pool_name: node.to_owned(),
-        device_name: slices::device(gpu),
+        driver: slices::DRIVER.to_owned(),
+        pool: node.to_owned(),
+        device: slices::device(gpu),
     }
 }
 
@@ -234,12 +232,10 @@ mod tests {
         let container = &listed[0].containers[0];
         assert!(container.devices.is_empty());
         let [claim] = &container.dynamic_resources[..] else { panic!("one claim") };
-        assert_eq!((&*claim.claim_namespace, &*claim.claim_name), ("n", "two"));
-        let device = |one: &ClaimResource| {
-            format!("{}/{}/{}", one.driver_name, one.pool_name, one.device_name)
-        };
+        assert_eq!((&*claim.namespace, &*claim.name), ("n", "two"));
+        let device = |one: &ClaimResource| format!("{}/{}/{}", one.driver, one.pool, one.device);
         assert_eq!(
-            claim.claim_resources.iter().map(device).collect::<Vec<_>>(),
+            claim.devices.iter().map(device).collect::<Vec<_>>(),
             ["gpu.nvidia.com/node-1/gpu-1", "gpu.nvidia.com/node-1/gpu-0"]
         );
     }

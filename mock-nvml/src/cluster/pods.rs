@@ -9,7 +9,7 @@ use crate::{
     number::floor_i64,
     scenario::{
         Gpu,
-        cluster::{Cluster, Container, ContainerKind, Holding, Pod, Run, Runtime},
+        cluster::{Cluster, Container, ContainerKind, Pod, Run, Runtime},
     },
 };
 
@@ -257,10 +257,7 @@ fn image(container: &Container) -> String {
 
 /// The claim that a container has its devices by.
 fn claim(container: &Container) -> Option<&str> {
-    match &container.holding {
-        Holding::Claimed(claim, _) => Some(claim),
-        _ => None,
-    }
+    container.holding.claim().map(|(claim, _)| claim)
 }
 
 fn container(container: &Container) -> Value {

@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::scenario::{
-    Gpu,
-    cluster::{Cluster, Holding},
-};
+use crate::scenario::{Gpu, cluster::Cluster};
 
 /// The driver.
 pub(super) const DRIVER: &str = "gpu.nvidia.com";
@@ -32,7 +29,7 @@ pub(super) fn list(cluster: Option<&Cluster>, gpus: &[Gpu]) -> Value {
 
 fn claims(cluster: &Cluster) -> bool {
     let mut containers = cluster.pods.iter().flat_map(|pod| &pod.containers);
-    containers.any(|container| matches!(container.holding, Holding::Claimed(..)))
+    containers.any(|container| container.holding.claim().is_some())
 }
 
 fn slice(cluster: &Cluster, gpus: &[Gpu]) -> Value {

@@ -194,6 +194,14 @@ pub(crate) enum Holding {
     Claimed(String, Vec<usize>),
 }
 
+impl Holding {
+    /// The claim that it is given by, and the GPUs of that.
+    pub(crate) fn claim(&self) -> Option<(&str, &[usize])> {
+        let Self::Claimed(claim, gpus) = self else { return None };
+        Some((claim, gpus))
+    }
+}
+
 /// A part of a GPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {

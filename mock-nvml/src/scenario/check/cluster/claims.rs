@@ -2,7 +2,7 @@
 
 use super::Spans;
 use crate::scenario::{
-    cluster::{Holding, Pod},
+    cluster::Pod,
     complaint::{Checked, Flaw},
 };
 
@@ -11,11 +11,11 @@ pub(super) fn check(pods: &[Pod], spans: &[Vec<Spans<'_>>]) -> Checked<()> {
     let mut before: Vec<(&Pod, &str, &[usize])> = vec![];
     for (pod, spans) in pods.iter().zip(spans) {
         for (container, spans) in pod.containers.iter().zip(spans) {
-            let Holding::Claimed(claim, gpus) = &container.holding else { continue };
+            let Some((claim, gpus)) = container.holding.claim() else { continue };
             let at_that_time = before.iter().filter(|(other, ..)| other.life.overlaps(pod.life));
             for (other, name, held) in at_that_time {
-                let same = other.namespace == pod.namespace && name == claim;
-                if same && held != gpus {
+                let same = other.namespace == pod.namespace && *name == claim;
+                if same && *held != gpus {
                     let text = format!(
                         "claim {claim} has other GPUs in pod {}: name the same ones",
                         other.name
