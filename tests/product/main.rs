@@ -28,6 +28,7 @@ mod gpm;
 mod health;
 mod http;
 mod label_values;
+mod links;
 mod mig;
 mod migration;
 mod old_drivers;
