@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::fs;
 
-use crate::clients::brought;
-use crate::exporter::{once, run, series, tool};
+use crate::clients::{brought, prometheus};
+use crate::exporter::{Exporter, Scenario, once, run, series, tool};
 use crate::pages::{block, column, quoted, read, unknown_series, words};
 
 fn page() -> String {
@@ -95,4 +95,83 @@ fn every_formula_is_a_recording_rule() {
     let promtool = brought("debian/usr/bin/promtool");
     let output = tool(&promtool, &["check", "rules", &file.display().to_string()], "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A board of each kind that some formula is about, with a pod, a process of the host and an XID.
+const BOARDS: &str = r#"
+[[gpu]]
+model = "T4"
+retired = { sbe = 1, dbe = 2 }
+[[gpu]]
+model = "RTX 4090"
+[[gpu]]
+model = "H100"
+[[gpu]]
+model = "H100"
+mig = [{ instances = [{ profile = "3g.40gb", gi = 1 }] }]
+[cluster]
+node = "node-1"
+[[pod]]
+name = "worker"
+containers = [{ name = "main", gpus = 0 }]
+[[process]]
+pid = 101
+name = "python"
+pod = "default/worker"
+gpus = [0]
+memory = "2 GiB"
+sm = 40
+[[process]]
+pid = 202
+name = "blender"
+gpus = [1]
+memory = "1 GiB"
+[[xid]]
+gpu = 0
+at = 1
+code = 31
+"#;
+
+/// In a Prometheus that scrapes the exporter with the page's counters file.
+#[test]
+fn every_formula_has_an_answer_in_the_unit_of_its_name() {
+    let text = page();
+    let scenario = Scenario::new("boards", BOARDS);
+    let counters = scenario.path().with_file_name("nvidia-smi.csv");
+    fs::write(&counters, block(&text, "csv")).unwrap();
+    let file = format!("--collectors={}", counters.display());
+    let exporter = Exporter::start(&[&scenario.flag(), &file, "--collect-interval=500"]);
+    exporter.wait_for("an XID", |page| !series(page, "nvml_exporter_xid_events_total").is_empty());
+    let (server, _folder) = prometheus(&exporter);
+    server.wait_for("/api/v1/label/__name__/values", |body| body.contains("scrape_series_added"));
+    let answer = |query: &str| {
+        let plain = |c: u8| c.is_ascii_alphanumeric();
+        let code = |c: u8| if plain(c) { char::from(c).to_string() } else { format!("%{c:02X}") };
+        let encoded: String = query.bytes().map(code).collect();
+        let path = format!("/api/v1/query?query={encoded}");
+        let body = server.wait_for(&path, |body| body.contains("\"value\":"));
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let rows = answer["data"]["result"].as_array().unwrap().clone();
+        let number = |row: &serde_json::Value| row["value"][1].as_str().unwrap().parse().unwrap();
+        let mut numbers: Vec<f64> = rows.iter().map(number).collect();
+        numbers.sort_by(f64::total_cmp);
+        numbers
+    };
+    let queries = queries(&text);
+    for (name, query) in &queries {
+        // The mock's boards are in no NVLink fabric.
+        if *name != "fabric_state" {
+            assert!(!answer(query).is_empty(), "{name}");
+        }
+    }
+    let of = |wanted: &str| {
+        let (_, query) = queries.iter().find(|(name, _)| *name == wanted).unwrap();
+        answer(query)
+    };
+    assert_eq!(of("compute_cap"), [7.5, 8.9, 9.0, 9.0]);
+    let mib = 1024.0 * 1024.0;
+    assert_eq!(of("compute_app_used_memory_bytes"), [1024.0 * mib, 2048.0 * mib]);
+    assert_eq!(of("compute_apps"), [1.0, 1.0]);
+    let busy = of("utilization_gpu_ratio");
+    assert!(busy.contains(&0.4) && busy.iter().all(|ratio| *ratio <= 1.0), "{busy:?}");
 }
