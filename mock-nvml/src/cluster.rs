@@ -15,7 +15,7 @@ mod logs;
 mod node;
 mod pods;
 mod serve;
-mod slices;
+pub(crate) mod slices;
 
 pub(crate) use self::serve::{begin, clear};
 use crate::scenario::cluster::{Cluster, Trouble};

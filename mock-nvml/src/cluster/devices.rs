@@ -95,7 +95,9 @@ impl Plugins {
             }
             Holding::Gke(_) => self.offer(all, Mode::Gke),
             Holding::Hami(_) => self.offer(all, Mode::Hami),
-            Holding::Claimed(_, gpus) => self.offer(gpus.iter().copied(), Mode::Claimed),
+            Holding::Claimed(_, devices) => {
+                self.offer(devices.iter().filter_map(|device| device.whole), Mode::Claimed)
+            }
             Holding::Nothing
             | Holding::Mig(_)
             | Holding::Ack(..)

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::slices;
-use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Offer, Pod};
+use crate::scenario::cluster::{Claimed, Cluster, Container, ContainerKind, Device, Offer, Pod};
 
 /// `PodResources`
 #[derive(Clone, PartialEq, Message)]
@@ -165,20 +165,20 @@ fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
 /// One entry for each device, as the kubelet lists what plugins give.
 fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerResources {
     let devices = container.devices.iter().map(entry).collect();
-    let claim = |(claim, gpus): (&str, &[usize])| DynamicResource {
+    let claim = |(claim, devices): (&str, &[Claimed])| DynamicResource {
         name: claim.to_owned(),
         namespace: pod.namespace.clone(),
-        devices: gpus.iter().map(|gpu| claimed(&cluster.node, *gpu)).collect(),
+        devices: devices.iter().map(|device| claimed(&cluster.node, device)).collect(),
     };
     let dynamic_resources = container.holding.claim().map(claim).into_iter().collect();
     ContainerResources { name: container.name.clone(), devices, dynamic_resources }
 }
 
-fn claimed(node: &str, gpu: usize) -> ClaimResource {
+fn claimed(node: &str, device: &Claimed) -> ClaimResource {
     ClaimResource {
         driver: slices::DRIVER.to_owned(),
         pool: node.to_owned(),
-        device: slices::device(gpu),
+        device: device.name.clone(),
     }
 }
 

@@ -2,23 +2,31 @@
 
 use serde_json::{Value, json};
 
-use crate::scenario::{Gpu, cluster::Cluster};
+use crate::scenario::{
+    Gpu,
+    cluster::Cluster,
+    mig::{ComputeInstance, GpuInstance},
+};
 
 /// The driver.
 pub(super) const DRIVER: &str = "gpu.nvidia.com";
 
 /// How the driver names a GPU in its pool, which is called after the node.
-pub(super) fn device(gpu: usize) -> String {
+pub(crate) fn whole(gpu: usize) -> String {
     format!("gpu-{gpu}")
 }
 
-/// The list of resource slices: one with all GPUs, on a node where anybody has a claim.
-pub(super) fn list(cluster: Option<&Cluster>, gpus: &[Gpu]) -> Value {
-    let items: Vec<_> = cluster
-        .filter(|cluster| claims(cluster))
-        .map(|cluster| slice(cluster, gpus))
-        .into_iter()
-        .collect();
+/// How it names a MIG device.
+pub(crate) fn part(gpu: &Gpu, gi: &GpuInstance, ci: &ComputeInstance) -> String {
+    let profile = gi.device_profile(ci);
+    format!("{}-mig-{profile}-{}-{}", whole(gpu.index), gi.profile.id, gi.start + ci.start)
+}
+
+/// The list of resource slices at world time `time`: one with all devices, on a node where anybody has
+/// a claim.
+pub(super) fn list(cluster: Option<&Cluster>, gpus: &[Gpu], time: f64) -> Value {
+    let cluster = cluster.filter(|cluster| claims(cluster));
+    let items: Vec<_> = cluster.iter().map(|cluster| slice(cluster, gpus, time)).collect();
     json!({
         "kind": "ResourceSliceList",
         "apiVersion": "resource.k8s.io/v1",
@@ -32,7 +40,7 @@ fn claims(cluster: &Cluster) -> bool {
     containers.any(|container| container.holding.claim().is_some())
 }
 
-fn slice(cluster: &Cluster, gpus: &[Gpu]) -> Value {
+fn slice(cluster: &Cluster, gpus: &[Gpu], time: f64) -> Value {
     let node = &cluster.node;
     json!({
         "metadata": { "name": format!("{node}-{DRIVER}"), "resourceVersion": "1" },
@@ -40,19 +48,36 @@ fn slice(cluster: &Cluster, gpus: &[Gpu]) -> Value {
             "driver": DRIVER,
             "nodeName": node,
             "pool": { "name": node, "generation": 1, "resourceSliceCount": 1 },
-            "devices": gpus.iter().map(told).collect::<Vec<_>>(),
+            "devices": gpus.iter().flat_map(|gpu| devices(gpu, time)).collect::<Vec<_>>(),
         },
     })
 }
 
-fn told(gpu: &Gpu) -> Value {
-    json!({
-        "name": device(gpu.index),
-        "attributes": {
-            "type": { "string": "gpu" },
-            "uuid": { "string": gpu.uuid },
-            "productName": { "string": gpu.model.name },
-        },
-        "capacity": { "memory": { "value": format!("{}Mi", gpu.model.total_mib) } },
-    })
+/// A GPU, or its MIG devices while it is partitioned.
+fn devices(gpu: &Gpu, time: f64) -> Vec<Value> {
+    let Some(layout) = gpu.layout(time) else {
+        return vec![json!({
+            "name": whole(gpu.index),
+            "attributes": {
+                "type": { "string": "gpu" },
+                "uuid": { "string": gpu.uuid },
+                "productName": { "string": gpu.model.name },
+            },
+            "capacity": { "memory": { "value": format!("{}Mi", gpu.model.total_mib) } },
+        })];
+    };
+    let told = |(gi, ci): (&GpuInstance, &ComputeInstance)| {
+        json!({
+            "name": part(gpu, gi, ci),
+            "attributes": {
+                "type": { "string": "mig" },
+                "uuid": { "string": ci.uuid },
+                "parentUUID": { "string": gpu.uuid },
+                "profile": { "string": gi.device_profile(ci) },
+                "productName": { "string": gpu.model.name },
+            },
+            "capacity": { "memory": { "value": format!("{}Mi", gi.profile.mib) } },
+        })
+    };
+    layout.devices().map(told).collect()
 }

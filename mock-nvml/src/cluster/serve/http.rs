@@ -58,7 +58,7 @@ async fn answer(
             "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
         ),
         trouble => {
-            let (scenario, _) = keeper.refresh();
+            let (scenario, now) = keeper.refresh();
             let cluster = scenario.cluster.as_deref();
             let streaming = cluster.is_none_or(|cluster| cluster.streaming_lists);
             let node = cluster.map(|cluster| cluster.node.as_str()).unwrap_or_default();
@@ -72,7 +72,7 @@ async fn answer(
             match asked {
                 Err(refusal) => refuse(&refusal),
                 Ok(Ask::Slices) => {
-                    let list = slices::list(cluster, &scenario.gpus);
+                    let list = slices::list(cluster, &scenario.gpus, now.world);
                     json(StatusCode::OK, list.to_string())
                 }
                 Ok(Ask::List { kind, chosen }) => {

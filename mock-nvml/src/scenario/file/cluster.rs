@@ -108,7 +108,9 @@ pub(in crate::scenario) struct ShareTable {
 pub(in crate::scenario) struct ClaimTable {
     pub(in crate::scenario) name: Spanned<String>,
     #[serde(alias = "gpu")]
-    pub(in crate::scenario) gpus: Which,
+    pub(in crate::scenario) gpus: Option<Which>,
+    #[serde(default)]
+    pub(in crate::scenario) mig: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

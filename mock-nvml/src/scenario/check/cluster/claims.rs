@@ -2,37 +2,37 @@
 
 use super::Spans;
 use crate::scenario::{
-    cluster::Pod,
+    cluster::{Claimed, Pod},
     complaint::{Checked, Flaw},
 };
 
 /// Compares each claim with those before it.
 pub(super) fn check(pods: &[Pod], spans: &[Vec<Spans<'_>>]) -> Checked<()> {
-    let mut before: Vec<(&Pod, &str, &[usize])> = vec![];
+    let mut before: Vec<(&Pod, &str, &[Claimed])> = vec![];
     for (pod, spans) in pods.iter().zip(spans) {
         for (container, spans) in pod.containers.iter().zip(spans) {
-            let Some((claim, gpus)) = container.holding.claim() else { continue };
+            let Some((claim, devices)) = container.holding.claim() else { continue };
             let at_that_time = before.iter().filter(|(other, ..)| other.life.overlaps(pod.life));
             for (other, name, held) in at_that_time {
                 let same = other.namespace == pod.namespace && *name == claim;
-                if same && *held != gpus {
+                if same && *held != devices {
                     let text = format!(
-                        "claim {claim} has other GPUs in pod {}: name the same ones",
+                        "claim {claim} has other devices in pod {}: name the same ones",
                         other.name
                     );
                     return Err(Flaw::new(spans.held.clone(), text));
                 }
-                let common = gpus.iter().find(|gpu| !same && held.contains(gpu));
-                if let Some(gpu) = common {
+                let common = devices.iter().find(|device| !same && held.contains(device));
+                if let Some(device) = common {
                     let text = format!(
-                        "GPU {gpu} is in claim {name} of pod {} at some time of this one's life: end \
-                         one earlier, or name the same claim in the same namespace",
-                        other.name
+                        "{} is in claim {name} of pod {} at some time of this one's life: end one \
+                         earlier, or name the same claim in the same namespace",
+                        device.name, other.name
                     );
                     return Err(Flaw::new(spans.held.clone(), text));
                 }
             }
-            before.push((pod, claim, gpus));
+            before.push((pod, claim, devices));
         }
     }
     Ok(())
@@ -63,12 +63,18 @@ mod tests {
             ),
             (
                 one.clone() + &pod("b", "{ name = \"one\", gpu = 1 }"),
-                "9: claim one has other GPUs in pod a: name the same ones",
+                "9: claim one has other devices in pod a: name the same ones",
             ),
             (
                 one.clone() + &pod("b", "{ name = \"two\", gpu = 0 }"),
-                "9: GPU 0 is in claim one of pod a at some time of this one's life: end one \
+                "9: gpu-0 is in claim one of pod a at some time of this one's life: end one \
                  earlier, or name the same claim in the same namespace",
+            ),
+            (pod("a", "{ name = \"one\" }"), "6: claim: name gpus, mig devices, or both"),
+            (
+                pod("a", "{ name = \"one\", mig = [\"0/1\"] }"),
+                "6: mig: \"0/1\" is no MIG device when the pod starts: write gpu/gi, gpu/gi/ci or \
+                 a UUID",
             ),
             (
                 one.clone() + "[[pod]]\nname = \"b\"\ncontainers = [{ name = \"c\", gpus = 0 }]\n",
