@@ -12,12 +12,14 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use self::ask::{Ask, Refusal, Start, Watch};
 use super::{
-    super::api::{self, Unknown},
+    super::{
+        api::{self, Unknown},
+        slices,
+    },
     door::Stream,
     keeper::Keeper,
     reply::Reply,
@@ -56,7 +58,7 @@ async fn answer(
             "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
         ),
         trouble => {
-            let (scenario, _) = keeper.refresh();
+            let (scenario, now) = keeper.refresh();
             let cluster = scenario.cluster.as_deref();
             let streaming = cluster.is_none_or(|cluster| cluster.streaming_lists);
             let node = cluster.map(|cluster| cluster.node.as_str()).unwrap_or_default();
@@ -69,7 +71,10 @@ async fn answer(
             };
             match asked {
                 Err(refusal) => refuse(&refusal),
-                Ok(Ask::Slices) => json(StatusCode::OK, slices().to_string()),
+                Ok(Ask::Slices) => {
+                    let list = slices::list(cluster, &scenario.gpus, now.world);
+                    json(StatusCode::OK, list.to_string())
+                }
                 Ok(Ask::List { kind, chosen }) => {
                     let list = keeper.history(kind, |history| history.list(chosen));
                     json(StatusCode::OK, list.to_string())
@@ -77,15 +82,6 @@ async fn answer(
                 Ok(Ask::Watch(watch)) => begin(keeper, watch, trouble),
             }
         }
-    })
-}
-
-fn slices() -> Value {
-    json!({
-        "kind": "ResourceSliceList",
-        "apiVersion": "resource.k8s.io/v1",
-        "metadata": { "resourceVersion": "1" },
-        "items": [],
     })
 }
 
