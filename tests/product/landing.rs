@@ -1,11 +1,13 @@
 //! The page for people, and what it is made of.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::clients::brought;
 use crate::exporter::{Exporter, Scenario, tool};
+use crate::pages::read;
 
 fn node(exporter: &Exporter) -> Value {
     serde_json::from_str(&exporter.get("/api/v1/node").text()).unwrap()
@@ -174,4 +176,64 @@ fn a_browser_shows_nodes_with_pods_instances_and_faults() {
             assert!(text.contains(expected), "{scenario}: {expected} in {text}");
         }
     }
+}
+
+/// Every key of an answer.
+fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                found.insert(key.clone());
+                keys(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn every_field_is_documented_and_no_other() {
+    let mut told = BTreeSet::new();
+    let nodes: [(&str, fn(&Value) -> bool); 3] = [
+        ("demo", |node| node["gpus"][0]["parts"][0]["containers"][0]["processes"][0].is_object()),
+        ("mig-h100", |node| node["gpus"][0]["mig"] == true),
+        ("faulty", |node| node["unidentified"][0]["reason"].is_string()),
+    ];
+    for (scenario, wanted) in nodes {
+        let mock = format!("--mock={scenario}");
+        let exporter = Exporter::start(&[&mock, "--collect-interval", "500"]);
+        keys(&settled(&exporter, "what is documented", wanted), &mut told);
+    }
+    let xid =
+        Scenario::new("xid", "[[gpu]]\nmodel = \"T4\"\n[[xid]]\ngpu = 0\ncode = 31\nat = 3.0\n");
+    let exporter = Exporter::start(&[&xid.flag(), "--collect-interval", "500"]);
+    let with_xid = settled(&exporter, "an XID", |node| node["gpus"][0]["xids"][0].is_object());
+    keys(&with_xid, &mut told);
+    let page = read("daemonset/docs/node-api.md");
+    let (_, rest) = page.split_once("<!-- fields: begin -->").unwrap();
+    let (table, _) = rest.split_once("<!-- fields: end -->").unwrap();
+    let words = [
+        "ok",
+        "lost",
+        "hung",
+        "denied",
+        "exclusive",
+        "share",
+        "none",
+        "host",
+        "stray",
+        "unknown",
+        "/readyz",
+    ];
+    let documented: BTreeSet<String> = table
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .filter(|word| !words.contains(&&**word))
+        .collect();
+    // It stands in the place of a number and is told of above the table.
+    told.remove("absent");
+    assert_eq!(told, documented);
 }

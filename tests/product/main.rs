@@ -37,7 +37,7 @@ mod pages;
 mod readme;
 mod real_library;
 mod release;
+mod sharing;
 #[cfg(feature = "top")]
 mod top;
-mod sharing;
 mod web;
