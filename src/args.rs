@@ -4,6 +4,7 @@ mod config;
 pub mod dcgm_exporter;
 pub mod idle;
 pub mod release;
+mod staged;
 pub mod web;
 
 use std::env;

@@ -2,14 +2,18 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::args::Args;
+#[cfg(feature = "top")]
+use crate::args::Config;
 use crate::args::idle::sift;
 use crate::listing;
 #[cfg(feature = "manual")]
 use crate::manual;
+use crate::output::print;
 use crate::run;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
@@ -61,6 +65,18 @@ enum Verb {
         #[command(flatten)]
         args: Box<Args>,
     },
+    /// Look where the exporter would look, and tell what is wrong and how to mend it
+    ///
+    /// Takes the flags and the environment of the exporter. The exit code is 1 if anything fails.
+    #[command(args_override_self = true)]
+    Check {
+        #[command(flatten)]
+        args: Box<Args>,
+
+        /// How to tell it
+        #[arg(long, value_enum, default_value_t = Output::Text, help_heading = "Check")]
+        output: Output,
+    },
     /// Print a script with which a shell completes this command's flags
     #[cfg(feature = "manual")]
     Completions {
@@ -70,6 +86,15 @@ enum Verb {
     /// Print the manual page, as `man -l` reads it
     #[cfg(feature = "manual")]
     Man,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    /// A line for each thing that was looked at
+    Text,
+    /// For programs: one object, with a version
+    Json,
 }
 
 impl Command {
@@ -94,30 +119,48 @@ impl Command {
         self.verb.is_none().then_some(self.args)
     }
 
-    /// Does it.
+    /// Does it, and says how it went.
     ///
     /// # Errors
     /// What keeps it from being done.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.verb {
             None => match self.print_metrics {
-                Some(form) => run::list(self.args.config()?.read, form),
-                None => run::serve(self.args.config()?),
+                Some(form) => run::list(self.args.config()?.read, form)?,
+                None => run::serve(self.args.config()?)?,
             },
             #[cfg(feature = "top")]
             Some(Verb::Top { remote, args }) => {
-                let crate::args::Config { read, once, .. } = args.config()?;
-                run::top::top(read, once, remote)
+                let Config { read, once, .. } = args.config()?;
+                run::top::top(read, once, remote)?;
+            }
+            Some(Verb::Check { args, output }) => {
+                let report = run::check(*args);
+                let text = match output {
+                    Output::Text => report.to_string(),
+                    Output::Json => report.json()?,
+                };
+                print(text.as_bytes())?;
+                if report.has_failures() {
+                    return Ok(ExitCode::FAILURE);
+                }
             }
             #[cfg(feature = "manual")]
-            Some(Verb::Completions { shell }) => manual::completions::<Self>(shell),
+            Some(Verb::Completions { shell }) => manual::completions::<Self>(shell)?,
             #[cfg(feature = "manual")]
-            Some(Verb::Man) => manual::page::<Self>(),
+            Some(Verb::Man) => manual::page::<Self>()?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn with_remarks(self, remarks: Vec<String>) -> Self {
-        Self { args: self.args.with_remarks(remarks), ..self }
+        match self.verb {
+            Some(Verb::Check { args, output }) => {
+                let args = Box::new(args.with_remarks(remarks));
+                Self { verb: Some(Verb::Check { args, output }), ..self }
+            }
+            _ => Self { args: self.args.with_remarks(remarks), ..self },
+        }
     }
 }
 

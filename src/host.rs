@@ -61,9 +61,17 @@ impl ProcRoot {
     /// It is gone, even if another one has its pid by now; it is a zombie, of which some kernels
     /// say that it is on the host; or its entry cannot be read.
     pub fn placement(&self, id: ProcessId) -> Result<Placement, Discard> {
-        let cgroup = || self.read(id.pid, "cgroup", CGROUP_TEXT_MAX);
+        let cgroup = || self.cgroups(id.pid);
         let text = of_the_same(id, || self.identify(id.pid), cgroup)?;
         Ok(cgroup::parse(&text))
+    }
+
+    /// The text of a process's `cgroup`, whoever has the pid now.
+    ///
+    /// # Errors
+    /// It is gone, or its entry cannot be read.
+    pub fn cgroups(&self, pid: u32) -> Result<Vec<u8>, Discard> {
+        self.read(pid, "cgroup", CGROUP_TEXT_MAX)
     }
 
     /// Whether we are in the machine's first PID namespace, as far as the tree tells.

@@ -4,12 +4,13 @@
 //! and withholds what is too old, and the result is published as one immutable [`snapshot`].
 //! [`render`] turns a snapshot into a page at most once, and [`serve`] hands the page out. One
 //! table, [`catalog`], names every series. [`run`] puts the threads and tasks together, and
-//! [`clock`] is the only module that reads a clock.
+//! [`clock`] is the only module that reads a clock. [`check`] tells what is wrong on a node.
 
 pub mod accounts;
 pub mod args;
 pub mod attribute;
 pub mod catalog;
+pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod command;

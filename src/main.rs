@@ -7,7 +7,7 @@ use nvml_exporter::run;
 
 fn main() -> ExitCode {
     match Command::from_command_line().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             run::complain(&error);
             ExitCode::FAILURE

@@ -185,6 +185,16 @@ impl Refusal {
     }
 }
 
+/// What becomes of each path when it is tried alone.
+#[must_use]
+pub fn explain(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, Result<(), LibraryError>)> {
+    let one = |path: &PathBuf| {
+        let opened = Session::open(std::slice::from_ref(path), proc_root);
+        (path.clone(), opened.map(drop))
+    };
+    paths.iter().map(one).collect()
+}
+
 /// The paths to try: `explicit` alone, or the ordered search.
 #[must_use]
 pub fn library_paths(explicit: Option<&Path>) -> Vec<PathBuf> {

@@ -121,6 +121,16 @@ pub const KUBE_START_JITTER: Duration = Duration::from_secs(10);
 pub const KUBE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between attempts to reach the API server or the kubelet.
 pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// `check` waits so long for each answer of the API server, the kubelet or whoever is on the port.
+pub const CHECK_ANSWER: Duration = Duration::from_secs(2);
+/// `check` asks the API server for so long at the most.
+pub const CHECK_CLUSTER: Duration = Duration::from_secs(6);
+/// A watch of a node by its name ends after this, if the cluster has none.
+pub const NODE_NAME_WATCH: Duration = Duration::from_secs(1);
+/// 2025-01-01: whatever clock says that it is earlier is wrong, in microseconds since the epoch.
+pub const WALL_MIN_US: u64 = 1_735_689_600_000_000;
+/// The clock of the wall may run away from the other one by so much within a second or two.
+pub const WALL_TOLERANCE: Duration = Duration::from_millis(500);
 /// A request to the API server or the kubelet is answered (a watch: begun) within this.
 pub const KUBE_ANSWER: Duration = Duration::from_secs(15);
 /// A watch that says nothing for this long is dead: real servers send a bookmark a minute.

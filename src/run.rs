@@ -1,5 +1,7 @@
 //! The composition root: threads, tasks, channels, and the end of it all.
 
+mod checking;
+mod patience;
 mod sampling;
 mod signals;
 #[cfg(feature = "top")]
@@ -13,6 +15,7 @@ use std::thread;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 
+pub use self::checking::check;
 use self::sampling::Sampling;
 use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ReadConfig, ServeConfig};
@@ -30,7 +33,7 @@ use crate::serve::Site;
 /// keeps it from neither serving nor waiting for the driver.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let Config { read, serve, once, debug, log_format, remarks } = config;
-    start_log(debug, log_format);
+    start_log(if debug { tracing::Level::DEBUG } else { tracing::Level::INFO }, log_format);
     for remark in remarks {
         tracing::warn!("{remark}");
     }
@@ -40,7 +43,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     }
     let clock = Clock::start();
     let max_age = read.max_age;
-    let sampling = Sampling::set_up(read, clock)?;
+    let (read, stage) = read.staged()?;
+    let sampling = Sampling::set_up(read, stage, clock)?;
     if once {
         return sampling.print_once();
     }
@@ -87,8 +91,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "nvml-exporter: {text}");
 }
 
-fn start_log(debug: bool, format: LogFormat) {
-    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
+fn start_log(level: tracing::Level, format: LogFormat) {
     let log =
         tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
     match format {

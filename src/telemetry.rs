@@ -83,7 +83,7 @@ fn float(n: u64) -> f64 {
 
 fn driver_info(driver: &DriverState) -> Vec<OwnSample> {
     match driver {
-        DriverState::Up(Driver { version, nvml_version, library }) => {
+        DriverState::Up(Driver { version, nvml_version, library, .. }) => {
             vec![(vec![version.clone(), nvml_version.clone(), library.clone()], 1.0)]
         }
         DriverState::Down { .. } => Vec::new(),
@@ -212,7 +212,7 @@ pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
 fn log_driver(before: Option<&DriverState>, now: &DriverState) {
     match (before, now) {
         (Some(DriverState::Up(was)), DriverState::Up(is)) if was == is => {}
-        (_, DriverState::Up(Driver { version, nvml_version, library })) => {
+        (_, DriverState::Up(Driver { version, nvml_version, library, .. })) => {
             info!(version, nvml_version, library, "driver is up");
         }
         (Some(DriverState::Down { reason: was, .. }), DriverState::Down { reason, .. })

@@ -28,6 +28,7 @@ const LAYERS: &[&[&str]] = &[
     &["publish"],
     &["serve"],
     &["args"],
+    &["check"],
     &["run"],
     &["command"],
 ];

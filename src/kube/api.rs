@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
+use hyper::http::request::Builder;
 use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -150,6 +151,14 @@ impl Address {
         Ok(Client::new(service, config.default_namespace))
     }
 
+    /// The URL of the server.
+    ///
+    /// # Errors
+    /// Files or addresses that cannot be used, and which.
+    pub async fn server(&self) -> Result<String, Fault> {
+        Ok(self.config().await?.cluster_url.to_string())
+    }
+
     async fn config(&self) -> Result<kube::Config, Fault> {
         match self {
             Self::InCluster => kube::Config::incluster().map_err(|e| {
@@ -201,9 +210,33 @@ fn uri(url: &str) -> Result<Uri, Fault> {
 /// # Errors
 /// No answer, or another status, with the server's own words.
 pub async fn get(client: &Client, path: &str, patience: Duration) -> Result<Body, Fault> {
-    let request = Request::get(path)
+    send(client, Request::get(path), Body::empty(), path, patience).await
+}
+
+/// Tells `path` something in JSON; the answer has begun, with a status of success, within `patience`.
+///
+/// # Errors
+/// As with [`get`].
+pub async fn post(
+    client: &Client,
+    path: &str,
+    json: Vec<u8>,
+    patience: Duration,
+) -> Result<Body, Fault> {
+    let request = Request::post(path).header("content-type", "application/json");
+    send(client, request, Body::from(json), path, patience).await
+}
+
+async fn send(
+    client: &Client,
+    request: Builder,
+    body: Body,
+    path: &str,
+    patience: Duration,
+) -> Result<Body, Fault> {
+    let request = request
         .header("accept", "application/json")
-        .body(Body::empty())
+        .body(body)
         .map_err(|e| Fault::config(format!("{path}: {e}")))?;
     let answer = timeout(patience, client.send(request)).await.map_err(|_| silent(path))?;
     let response = answer.map_err(|e| unreachable_server(&e))?;

@@ -23,6 +23,8 @@ pub struct Driver {
     pub version: String,
     /// `nvmlSystemGetNVMLVersion`; empty where it fails.
     pub nvml_version: String,
+    /// `nvmlSystemGetCudaDriverVersion_v2`, as `12.4`; empty where it fails.
+    pub cuda_version: String,
     /// Path of the library.
     pub library: String,
 }
@@ -34,6 +36,7 @@ impl Session {
         Driver {
             version: self.nvml().sys_driver_version().unwrap_or_default(),
             nvml_version: self.nvml().sys_nvml_version().unwrap_or_default(),
+            cuda_version: self.nvml().sys_cuda_driver_version().map(cuda).unwrap_or_default(),
             library: self.library.clone(),
         }
     }
@@ -139,6 +142,11 @@ fn at_most(most: u32, number: u32) -> Result<u32, Missing> {
     if number <= most { Ok(number) } else { Err(Missing::Invalid) }
 }
 
+/// The version that NVML tells as 1000 of the major and 10 of the minor one.
+fn cuda(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
 fn optional<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, Missing> {
     match answer.map_err(Missing::from) {
         Ok(value) => Ok(Some(value)),
@@ -167,6 +175,11 @@ fn mark_shared(found: &mut [(MigDevice, Handle)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cuda_versions_are_told_by_thousands() {
+        assert_eq!([12_040, 11_080, 13_000].map(cuda), ["12.4", "11.8", "13.0"]);
+    }
 
     #[test]
     fn a_profile_is_what_follows_the_word_mig() {

@@ -22,14 +22,34 @@ pub struct Renamed {
 /// kind is mapped, when the loader looks at the file anyhow.
 #[must_use]
 pub fn renamed(path: &Path) -> Option<Renamed> {
-    let maps = Process::myself().and_then(|own| own.maps()).ok()?;
-    let mapped = maps.into_iter().filter_map(|map| {
-        let MMapPath::Path(path) = map.pathname else { return None };
-        Some(path)
-    });
+    let mapped = mapped()?.into_iter();
     let file = File::open(place(mapped, path)?).ok()?;
     let name = name(file.as_raw_fd(), file.metadata().ok()?.ino());
     Some(Renamed { name, _file: file })
+}
+
+/// The file that was mapped as the library `path`, without the links on the way to it.
+#[must_use]
+pub fn file(path: &Path) -> Option<PathBuf> {
+    mapped()?.into_iter().find(|mapped| is_kin(mapped, path))
+}
+
+/// Every file that is mapped.
+fn mapped() -> Option<Vec<PathBuf>> {
+    let maps = Process::myself().and_then(|own| own.maps()).ok()?;
+    let path = |map: procfs::process::MemoryMap| {
+        let MMapPath::Path(path) = map.pathname else { return None };
+        Some(path)
+    };
+    Some(maps.into_iter().filter_map(path).collect())
+}
+
+/// Whether `mapped` is some version of the library `path`.
+fn is_kin(mapped: &Path, path: &Path) -> bool {
+    let name = |path: &Path| path.file_name()?.to_str().map(str::to_owned);
+    let (Some(mapped), Some(asked)) = (name(mapped), name(path)) else { return false };
+    let Some((stem, _)) = asked.split_once(".so") else { return false };
+    mapped.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".so"))
 }
 
 /// A name of an open file. Descriptors are given again, and the loader remembers every name, so the
@@ -41,14 +61,9 @@ fn name(descriptor: i32, inode: u64) -> PathBuf {
 
 /// Where the library lies that is asked for as `path`, if one of its name is among `mapped`. A name
 /// without a folder is looked for where that one lies.
-fn place(mapped: impl Iterator<Item = PathBuf>, path: &Path) -> Option<PathBuf> {
-    let asked = path.file_name()?.to_str()?;
-    let (stem, _) = asked.split_once(".so")?;
-    let is_kin = |mapped: &PathBuf| {
-        let name = mapped.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".so"))
-    };
-    let kin = mapped.into_iter().find(is_kin)?;
+fn place(mut mapped: impl Iterator<Item = PathBuf>, path: &Path) -> Option<PathBuf> {
+    let asked = path.file_name()?;
+    let kin = mapped.find(|mapped| is_kin(mapped, path))?;
     let has_folder = path.parent().is_some_and(|parent| parent != Path::new(""));
     Some(if has_folder { path.to_owned() } else { kin.with_file_name(asked) })
 }

@@ -1,7 +1,7 @@
 //! The pipeline from the driver to what is published, cycle by cycle.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -9,17 +9,16 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::sync::watch;
 
-use super::say;
+use super::patience::Patience;
 use crate::accounts::Accounts;
 use crate::args::ReadConfig;
 use crate::attribute::family::Allocation;
 use crate::attribute::{DevicePods, Grain, Terms, attribute};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Sources, View, devices};
+use crate::cluster::{Cluster, View, devices};
 use crate::counters::follow::{Followed, News, Source};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
-use crate::kube::api::Address;
 use crate::labels::{Dialect, Schema};
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
@@ -28,7 +27,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::release::{Order, Requests};
 use crate::render::{self, Part};
-use crate::sample::Sampler;
+use crate::sample::{DriverState, Sample, Sampler};
 use crate::selection::{Frame, Selection, preset};
 use crate::serve::refusals::Refusals;
 use crate::snapshot::{Snapshot, SourceHealth};
@@ -61,8 +60,13 @@ impl Sampling {
     /// Everything that is read, opened or about to be.
     ///
     /// # Errors
-    /// A scenario, a counters file or a cluster's address that cannot be used.
-    pub(super) fn set_up(config: ReadConfig, clock: Clock) -> anyhow::Result<Self> {
+    /// A counters file or a cluster's address that cannot be used.
+    pub(super) fn set_up(
+        config: ReadConfig,
+        stage: Option<Stage>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let proc_root = ProcRoot::new(&config.proc_root());
         let ReadConfig {
             interval,
             max_age,
@@ -73,29 +77,11 @@ impl Sampling {
             job_directory,
             grain,
             cluster,
-            mock,
+            mock: _,
             library,
             askers,
-            procfs,
+            procfs: _,
         } = config;
-        let stage = mock.as_deref().map(Stage::set_up).transpose()?;
-        let library = stage.as_ref().map_or(library, |stage| vec![stage.library()]);
-        let procfs = procfs
-            .or_else(|| stage.as_ref().map(Stage::procfs))
-            .unwrap_or_else(|| PathBuf::from("/proc"));
-        let cluster = match &stage {
-            Some(stage) => Sources::staged(stage.directory(), askers.label)?,
-            None => cluster,
-        };
-        let schema = match &cluster {
-            // A simulated node has a name of its own.
-            Some(Sources { pods: Some((_, node)), .. }) if schema.node_name.is_empty() => {
-                schema.of_node(node.as_str())
-            }
-            _ => schema,
-        };
-        let proc_root = ProcRoot::new(Path::new(&procfs));
-        let counters = counters.map(|source| staged_source(source, stage.as_ref()));
         let (selection, counters) = selection(counters, frame, &schema.dialect)?;
         Ok(Self {
             sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
@@ -130,7 +116,12 @@ impl Sampling {
     }
 
     fn cycle(&mut self) -> Arc<Published> {
-        let snapshot = self.snapshot();
+        let sample = self.sample();
+        self.published(sample)
+    }
+
+    fn published(&mut self, sample: Sample) -> Arc<Published> {
+        let snapshot = self.labelled(sample);
         telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
         let published = Arc::new(Published::new(snapshot));
         self.last = Some(Arc::clone(&published));
@@ -154,11 +145,16 @@ impl Sampling {
         }
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    /// What the driver says now.
+    fn sample(&mut self) -> Sample {
         self.hear_counters();
+        self.sampler.cycle(&self.selection)
+    }
+
+    /// What is known of whose it is.
+    fn labelled(&mut self, sample: Sample) -> Snapshot {
         let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
         let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
-        let sample = self.sampler.cycle(&self.selection);
         let more = self.selection.tells_of_containers();
         let view = self
             .cluster
@@ -232,28 +228,56 @@ impl Sampling {
 
     /// What is known once the driver and the cluster have answered, or are not about to. Utilization needs
     /// a window, so it is that of the cycle after.
-    pub(super) fn settle(&mut self) -> Arc<Published> {
-        let began = self.clock.now().mono;
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub(super) fn settled(&mut self) -> io::Result<Arc<Published>> {
+        let patience = Patience::for_others("the driver and the cluster", policy::ONCE_OPEN)?;
+        self.settle(|_, snapshot| is_settled(snapshot, |source| source.up));
+        drop(patience);
+        wait_for_window();
+        Ok(self.cycle())
+    }
+
+    /// What one cycle tells to whoever looks into everything, as read and as published; `settled` is
+    /// called when nobody has to be waited for any more.
+    pub(super) fn look(&mut self, settled: impl FnOnce()) -> (Sample, Snapshot) {
+        self.hear_requests();
+        let heard =
+            |source: &SourceHealth| source.up || source.failures.iter().any(|(_, n)| *n > 0);
+        self.settle(|own, snapshot| {
+            // Whoever wants NVML let go wants it of all.
+            own.hear_requests();
+            is_settled(snapshot, heard)
+        });
+        settled();
+        wait_for_window();
+        let sample = self.sample();
+        let snapshot = self.labelled(sample.clone());
+        (sample, snapshot)
+    }
+
+    /// Goes through cycles until one is settled and its GPUs are counted, but for no longer than a
+    /// driver may take to open.
+    fn settle(&mut self, mut is_settled: impl FnMut(&mut Self, &Snapshot) -> bool) {
+        let patience = self.clock.now().mono + policy::ONCE_OPEN;
         let (_never, pause) = mpsc::channel::<()>();
-        let mut silent = true;
-        while !settled(self.cycle().snapshot()) {
-            let waited = self.clock.now().mono.saturating_sub(began);
-            if waited > policy::ONCE_OPEN {
+        loop {
+            let sample = self.sample();
+            let is_counted =
+                sample.gpu_count.is_some() || !matches!(sample.driver, DriverState::Up(_));
+            let published = self.published(sample);
+            let is_over = is_settled(self, published.snapshot()) && is_counted;
+            if is_over || self.clock.now().mono >= patience {
                 break;
-            }
-            if waited > policy::SILENCE && std::mem::take(&mut silent) {
-                let seconds = policy::ONCE_OPEN.as_secs();
-                say(&format!("waiting for the driver and the cluster, up to {seconds} s"));
             }
             let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
         }
-        let _ = pause.recv_timeout(policy::ONCE_WINDOW);
-        self.cycle()
     }
 
     /// Prints one page.
     pub(super) fn print_once(mut self) -> anyhow::Result<()> {
-        let published = self.settle();
+        let published = self.settled()?;
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
             bail!("nothing to read: {reason}");
@@ -266,14 +290,19 @@ impl Sampling {
     }
 }
 
-/// Waiting longer would tell no more.
-fn settled(snapshot: &Snapshot) -> bool {
-    use crate::sample::DriverState::{Down, Up};
+fn wait_for_window() {
+    let (_never, pause) = mpsc::channel::<()>();
+    let _ = pause.recv_timeout(policy::ONCE_WINDOW);
+}
+
+/// Waiting longer would tell no more; `heard` says so of a source.
+fn is_settled(snapshot: &Snapshot, heard: impl Fn(&SourceHealth) -> bool) -> bool {
+    use DriverState::{Down, Up};
     match &snapshot.health.driver {
         Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
         Up(_) => {
             snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
-                && snapshot.health.sources.iter().all(|source| source.up)
+                && snapshot.health.sources.iter().all(heard)
         }
     }
 }
@@ -291,15 +320,4 @@ fn selection(
     source.log_remarks(&counters);
     let selection = Arc::new(Selection::of(&counters.requests, frame.clone()));
     Ok((selection, Some(Followed::start(source, counters, frame)?)))
-}
-
-/// A simulated node asks its own cluster's API server.
-fn staged_source(source: Source, stage: Option<&Stage>) -> Source {
-    match (source, stage) {
-        (Source::ConfigMap { namespace, name, .. }, Some(stage)) => {
-            let address = Address::Kubeconfig(stage.directory().join("kubeconfig"));
-            Source::ConfigMap { address, namespace, name }
-        }
-        (source, _) => source,
-    }
 }

@@ -38,9 +38,10 @@ pub fn top(read: ReadConfig, once: bool, remote: Remote) -> anyhow::Result<()> {
     let clock = Clock::start();
     let read = read.for_people();
     let max_age = read.max_age;
-    let mut sampling = Sampling::set_up(read, clock)?;
+    let (read, stage) = read.staged()?;
+    let mut sampling = Sampling::set_up(read, stage, clock)?;
     if once {
-        let published = sampling.settle();
+        let published = sampling.settled()?;
         return print(&NodeView::of(published.snapshot(), false));
     }
     let (publish, mut published) = watch::channel(None);
@@ -53,8 +54,8 @@ pub fn top(read: ReadConfig, once: bool, remote: Remote) -> anyhow::Result<()> {
         while runtime.as_ref().is_ok_and(|runtime| runtime.block_on(published.changed()).is_ok()) {
             let newest = published.borrow_and_update().clone();
             let Some(newest) = newest else { continue };
-            let stale = newest.age(clock.now().mono) > max_age;
-            if tell.send(Ok(NodeView::of(newest.snapshot(), stale))).is_err() {
+            let is_old = newest.age(clock.now().mono) > max_age;
+            if tell.send(Ok(NodeView::of(newest.snapshot(), is_old))).is_err() {
                 break;
             }
         }

@@ -83,20 +83,8 @@ impl Exporter {
     /// privileges, and the filter of system calls of `daemonset/seccomp`, see `confined::launcher`.
     pub(crate) fn confined(args: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        let script = "mount --bind \"$TMPDIR\" \"$TMPDIR\" && mount -o remount,bind,ro / && exec \
-                      setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
-                      --no-new-privs \"$@\"";
-        let mut command = Command::new("unshare");
-        if !rustix::process::geteuid().is_root() {
-            command.arg("--map-root-user");
-        }
-        command.args(["--mount", "--", "sh", "-c", script, "sh"]);
-        command.arg(std::env::current_exe().expect("the test itself"));
-        command.args(["--exact", "confined::launcher"]);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        command.env_clear().env("PATH", path).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
-        let exporter = [env!("CARGO_BIN_EXE_nvml-exporter"), "--address", "127.0.0.1:0"];
-        command.env(CONFINED, [&exporter, args].concat().join("\n")).stdout(Stdio::null());
+        let mut command = confined(&[&["--address", "127.0.0.1:0"], args].concat());
+        command.stdout(Stdio::null());
         Self::run(command, log)
     }
 
@@ -302,6 +290,30 @@ pub(crate) fn once(args: &[&str]) -> String {
     let output = run(&[&["--once"], args].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The exporter as the manifests start it, see [`Exporter::confined`].
+fn confined(args: &[&str]) -> Command {
+    let script = "mount --bind \"$TMPDIR\" \"$TMPDIR\" && mount -o remount,bind,ro / && exec \
+                  setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
+                  --no-new-privs \"$@\"";
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]);
+    command.arg(std::env::current_exe().expect("the test itself"));
+    command.args(["--exact", "confined::launcher"]);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+    let exporter = [env!("CARGO_BIN_EXE_nvml-exporter")];
+    command.env(CONFINED, [&exporter, args].concat().join("\n"));
+    command
+}
+
+/// Runs the exporter to its end, as the manifests do.
+pub(crate) fn run_confined(args: &[&str]) -> Output {
+    confined(args).output().expect("the exporter runs")
 }
 
 fn command(args: &[&str]) -> Command {

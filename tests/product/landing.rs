@@ -195,21 +195,18 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn every_field_is_documented_and_no_other() {
     let mut told = BTreeSet::new();
-    let nodes: [(&str, fn(&Value) -> bool); 3] = [
-        ("demo", |node| node["gpus"][0]["parts"][0]["containers"][0]["processes"][0].is_object()),
-        ("mig-h100", |node| node["gpus"][0]["mig"] == true),
-        ("faulty", |node| node["unidentified"][0]["reason"].is_string()),
-    ];
-    for (scenario, wanted) in nodes {
-        let mock = format!("--mock={scenario}");
-        let exporter = Exporter::start(&[&mock, "--collect-interval", "500"]);
-        keys(&settled(&exporter, "what is documented", wanted), &mut told);
-    }
+    let mut take = |mock: &str, what: &str, wanted: fn(&Value) -> bool| {
+        let exporter = Exporter::start(&[mock, "--collect-interval", "500"]);
+        keys(&settled(&exporter, what, wanted), &mut told);
+    };
+    take("--mock=demo", "a process", |node| {
+        node["gpus"][0]["parts"][0]["containers"][0]["processes"][0].is_object()
+    });
+    take("--mock=mig-h100", "instances", |node| node["gpus"][0]["mig"] == true);
+    take("--mock=faulty", "a lost GPU", |node| node["unidentified"][0]["reason"].is_string());
     let xid =
         Scenario::new("xid", "[[gpu]]\nmodel = \"T4\"\n[[xid]]\ngpu = 0\ncode = 31\nat = 3.0\n");
-    let exporter = Exporter::start(&[&xid.flag(), "--collect-interval", "500"]);
-    let with_xid = settled(&exporter, "an XID", |node| node["gpus"][0]["xids"][0].is_object());
-    keys(&with_xid, &mut told);
+    take(&xid.flag(), "an XID", |node| node["gpus"][0]["xids"][0].is_object());
     let page = read("daemonset/docs/node-api.md");
     let (_, rest) = page.split_once("<!-- fields: begin -->").unwrap();
     let (table, _) = rest.split_once("<!-- fields: end -->").unwrap();

@@ -12,6 +12,7 @@ mod accounts;
 mod any_text;
 mod attack;
 mod calls;
+mod check;
 mod clients;
 mod clock_jumps;
 mod cluster;

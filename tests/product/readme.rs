@@ -78,7 +78,7 @@ fn row(table: &mut String, name: &str, row: &Row) {
     .unwrap();
 }
 
-// One test: its three parts are written to one file.
+// One test: its parts are written to one file.
 #[test]
 fn readme_says_what_the_program_says() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
@@ -97,6 +97,17 @@ fn readme_says_what_the_program_says() {
         writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     check("own", &table);
+
+    let output = run(&["check", "--mock=faulty", "--address", "127.0.0.1:0"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    let told: Vec<&str> = told.lines().filter(|line| !is_left_out(line)).collect();
+    let command = "$ nvml-exporter check --mock=faulty | grep -vE '^(ok|skipped)'";
+    check("check", &format!("```console\n{command}\n{}\n```\n", told.join("\n")));
+}
+
+/// What the README's `grep` takes out.
+fn is_left_out(line: &str) -> bool {
+    line.starts_with("ok") || line.starts_with("skipped")
 }
 
 fn without_trailing_blanks(text: &str) -> String {

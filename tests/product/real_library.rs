@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::exporter::{Exporter, value};
+use crate::exporter::{Exporter, run, value};
 
 const NODE: &str = "/dev/nvidiactl";
 
@@ -102,4 +102,18 @@ fn without_its_driver_the_real_library_is_retried_and_nothing_is_left_behind() {
         later_attempts(library, exporter, &first);
     }
     assert_eq!(Path::new(NODE).exists(), stray, "the library has left {NODE} behind");
+}
+
+#[test]
+fn check_tells_that_their_module_is_not_loaded() {
+    for library in libraries() {
+        let library = library.display().to_string();
+        let args = ["check", "--address=127.0.0.1:0", "--nvml-library", &library];
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(1));
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains(&format!("{library}: loaded; it does not start")), "{told}");
+        assert!(told.contains("nvmlInit_v2: no session (driver_not_loaded)"), "{told}");
+        assert!(!Path::new(NODE).exists(), "it leaves no device node behind");
+    }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Cluster {
     pub(crate) streaming_lists: bool,
     /// Labels that the scenario gives the node.
     pub(crate) labels: Vec<NodeLabel>,
+    /// What its users may not do.
+    pub(crate) denied: Vec<Right>,
     /// The pods, clones written out.
     pub(crate) pods: Vec<Pod>,
     /// What device plugins offer to pods.
@@ -34,6 +36,33 @@ pub(crate) struct NodeLabel {
     pub(crate) value: String,
     /// When the node has it; of several with one key the last counts.
     pub(crate) during: Window,
+}
+
+/// Something that the API server lets its users do, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Right {
+    /// Such as `list`.
+    pub(crate) verb: &'static str,
+    /// Such as `pods`.
+    pub(crate) resource: &'static str,
+}
+
+impl Right {
+    /// Everything that can be denied.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::of("list", "pods"),
+        Self::of("watch", "pods"),
+        Self::of("list", "nodes"),
+        Self::of("watch", "nodes"),
+        Self::of("list", "resourceslices"),
+        Self::of("get", "configmaps"),
+        Self::of("create", "selfsubjectaccessreviews"),
+    ];
+
+    /// A right by its words.
+    pub(crate) const fn of(verb: &'static str, resource: &'static str) -> Self {
+        Self { verb, resource }
+    }
 }
 
 /// How the kubelet names cgroups.
@@ -286,6 +315,11 @@ pub(crate) struct ClusterFault {
 }
 
 impl Cluster {
+    /// Whether its users may do this.
+    pub(crate) fn allows(&self, verb: &str, resource: &str) -> bool {
+        !self.denied.iter().any(|right| right.verb == verb && right.resource == resource)
+    }
+
     /// What is wrong with a server at `time`; the scenario's first fault counts.
     pub(crate) fn trouble(&self, server: Server, time: f64) -> Option<Trouble> {
         let at = |fault: &&ClusterFault| fault.server == server && fault.during.contains(time);

@@ -8,6 +8,8 @@ const STREAM: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&watch=tr
                       allowWatchBookmarks=true&sendInitialEvents=true&\
                       resourceVersionMatch=NotOlderThan&resourceVersion=0";
 
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
 fn pod(name: &str, rest: &str) -> String {
     format!(
         "[[pod]]\nname = \"{name}\"\n{rest}\ncontainers = [{{ name = \"main\", gpus = [0] }}]\n"
@@ -139,6 +141,27 @@ fn what_it_does_not_serve_it_refuses_as_an_api_server_does() {
     assert_eq!(elsewhere.json()["items"], json!([]));
     let slices = stage.get("/apis/resource.k8s.io/v1/resourceslices");
     assert_eq!(slices.json()["items"], json!([]));
+    assert_eq!(stage.get("/version").json()["gitVersion"], "v1.34.0");
+}
+
+#[test]
+fn what_is_denied_is_refused_and_the_review_says_so() {
+    let stage = Stage::playing("[GPUS]\n[cluster]\ndenied = [\"watch nodes\"]\n");
+    assert_eq!(stage.get("/api/v1/nodes?watch=true").status, 403);
+    assert_eq!(stage.get("/api/v1/nodes").status, 200);
+    let review = |verb: &str| {
+        let right = json!({ "verb": verb, "resource": "nodes" });
+        let question = json!({ "spec": { "resourceAttributes": right } }).to_string();
+        let answer = stage.post(REVIEWS, &question);
+        assert_eq!(answer.status, 201);
+        answer.json()["status"]["allowed"].clone()
+    };
+    assert_eq!([review("watch"), review("list")], [json!(false), json!(true)]);
+    assert_eq!(stage.post(REVIEWS, "{}").status, 400);
+    assert_eq!(stage.post("/api/v1/pods", "{}").status, 405);
+    let stage =
+        Stage::playing("[GPUS]\n[cluster]\ndenied = [\"create selfsubjectaccessreviews\"]\n");
+    assert_eq!(stage.post(REVIEWS, "{}").status, 403);
 }
 
 #[test]

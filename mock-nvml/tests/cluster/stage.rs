@@ -114,11 +114,21 @@ impl Stage {
         self.try_get(path).unwrap()
     }
 
+    /// Tells the API server something.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {}", body.len());
+        self.ask(&format!("{head}\r\n\r\n{body}")).unwrap()
+    }
+
     pub(crate) fn try_get(&self, path: &str) -> std::io::Result<Answer> {
+        self.ask(&format!("GET {path} HTTP/1.0\r\nHost: mock\r\n\r\n"))
+    }
+
+    /// To a client of version 1.0 a body goes as it is, to the end of the connection.
+    fn ask(&self, request: &str) -> std::io::Result<Answer> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        // To a client of version 1.0 a body goes as it is, to the end of the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: mock\r\n\r\n")?;
+        stream.write_all(request.as_bytes())?;
         let mut body = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {

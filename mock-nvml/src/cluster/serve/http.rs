@@ -1,6 +1,7 @@
-//! The API server's port: HTTP/1.1, lists and watches of pods and of the node.
+//! The API server's port: HTTP/1.1, lists and watches of pods and of the node, and what one may ask for.
 
 mod ask;
+mod review;
 
 use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -12,6 +13,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use self::ask::{Ask, Refusal, Start, Watch};
@@ -65,12 +67,20 @@ async fn answer(
             let asked = if request.method() == Method::GET {
                 let uri = request.uri();
                 Ask::read(uri.path(), uri.query().unwrap_or_default(), node, streaming)
+            } else if request.method() == Method::POST && request.uri().path() == review::PATH {
+                Ok(Ask::Review)
             } else {
                 let said = "the server does not allow this method on the requested resource";
                 Err(Refusal { code: 405, reason: "MethodNotAllowed", said: said.into() })
             };
+            let asked = asked.and_then(|ask| review::permitted(ask, cluster));
             match asked {
                 Err(refusal) => refuse(&refusal),
+                Ok(Ask::Review) => match review::answer(request.into_body(), cluster).await {
+                    Ok(answer) => json(StatusCode::CREATED, answer.to_string()),
+                    Err(refusal) => refuse(&refusal),
+                },
+                Ok(Ask::Version) => json(StatusCode::OK, version().to_string()),
                 Ok(Ask::Slices) => {
                     let list = slices::list(cluster, &scenario.gpus, now.world);
                     json(StatusCode::OK, list.to_string())
@@ -83,6 +93,10 @@ async fn answer(
             }
         }
     })
+}
+
+fn version() -> Value {
+    json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "platform": "linux/amd64" })
 }
 
 fn json(status: StatusCode, text: String) -> Response<Reply> {

@@ -16,7 +16,7 @@ use crate::{
     scenario::{
         Gpu, Window,
         check::during,
-        cluster::{Cgroups, Cluster, NodeLabel, Runtime},
+        cluster::{Cgroups, Cluster, NodeLabel, Right, Runtime},
         complaint::{Checked, Flaw, ensure, suggestion},
         file::{ClusterTable, File, NodeLabelTable},
     },
@@ -71,6 +71,7 @@ pub(super) fn check(seed: &str, file: &File, gpus: &[Gpu]) -> Checked<Option<Arc
         runtime: runtime(table.runtime.as_ref())?,
         streaming_lists: table.streaming_lists.unwrap_or(true),
         labels: table.labels.iter().map(node_label).collect::<Checked<_>>()?,
+        denied: table.denied.iter().map(right).collect::<Checked<_>>()?,
         pods,
         allocatable: plugins.allocatable(),
         faults: file.cluster_fault.iter().map(faults::check).collect::<Checked<_>>()?,
@@ -85,7 +86,14 @@ static NO_TABLE: ClusterTable = ClusterTable {
     streaming_lists: None,
     mig_strategy: None,
     labels: vec![],
+    denied: vec![],
 };
+
+fn right(said: &Spanned<String>) -> Checked<Right> {
+    let words = Right::ALL.map(|right| format!("{} {}", right.verb, right.resource));
+    let known: Vec<_> = words.iter().map(String::as_str).zip(Right::ALL).collect();
+    Ok(one_of("denied", Some(said), &known)?.unwrap_or(Right::ALL[0]))
+}
 
 fn node_label(said: &NodeLabelTable) -> Checked<NodeLabel> {
     let during = during(said.from.as_ref(), said.to.as_ref())?;
@@ -167,6 +175,12 @@ mod tests {
             (
                 "[cluster]\nnode = \"Node 1\"\n",
                 "4: node = \"Node 1\": write lower-case letters, digits and dashes, at most 253",
+            ),
+            (
+                "[cluster]\ndenied = [\"watch node\"]\n",
+                "4: denied = \"watch node\", did you mean \"watch nodes\"? use \"list pods\", \
+                 \"watch pods\", \"list nodes\", \"watch nodes\", \"list resourceslices\", \
+                 \"get configmaps\", \"create selfsubjectaccessreviews\"",
             ),
             (
                 "[[cluster_fault]]\nsource = \"api\"\neffect = \"hang\"\n",

@@ -18,6 +18,8 @@ pub(in crate::scenario) struct ClusterTable {
     pub(in crate::scenario) mig_strategy: Option<Spanned<String>>,
     #[serde(default)]
     pub(in crate::scenario) labels: Vec<NodeLabelTable>,
+    #[serde(default)]
+    pub(in crate::scenario) denied: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -18,6 +18,27 @@ pub(super) enum Ask {
     Watch(Watch),
     /// The list of resource slices.
     Slices,
+    /// Which version of Kubernetes it is.
+    Version,
+    /// Whether whoever asks may do something.
+    Review,
+}
+
+impl Ask {
+    /// What it takes to be answered: a verb and a resource, if anything.
+    pub(super) fn right(&self) -> Option<(&'static str, &'static str)> {
+        let resource = |kind| match kind {
+            Kind::Pod => "pods",
+            Kind::Node => "nodes",
+        };
+        match self {
+            Self::List { kind, .. } => Some(("list", resource(*kind))),
+            Self::Watch(watch) => Some(("watch", resource(watch.kind))),
+            Self::Slices => Some(("list", "resourceslices")),
+            Self::Review => Some(("create", "selfsubjectaccessreviews")),
+            Self::Version => None,
+        }
+    }
 }
 
 /// A watch of objects.
@@ -76,6 +97,7 @@ impl Ask {
             "/api/v1/pods" => Kind::Pod,
             "/api/v1/nodes" => Kind::Node,
             "/apis/resource.k8s.io/v1/resourceslices" => return Ok(Self::Slices),
+            "/version" => return Ok(Self::Version),
             _ => {
                 let said = "the server could not find the requested resource";
                 return Err(Refusal { code: 404, reason: "NotFound", said: said.into() });
