@@ -276,10 +276,12 @@ fn who_is_on_the_port_is_told() {
         about(report["findings"].as_array().unwrap(), "port", address)
     };
     let exporter = Exporter::start(&["--mock=idle-t4"]);
+    exporter.wait_for("a page", |page| page.contains("nvml_exporter_build_info"));
     let (verdict, said, _) = port(exporter.address());
     let version = concat!("nvml-exporter ", env!("CARGO_PKG_VERSION"));
     assert!(verdict == "note" && said.contains(version), "{said}");
     let apart = Exporter::start(&["--mock=idle-t4", "--own-metrics-path=/metrics/own"]);
+    apart.wait_for("a page", |page| page.contains("DCGM_"));
     assert_eq!(port(apart.address()).0, "note", "its own series are elsewhere");
 
     let (verdict, said, mend) = port(&serving("DCGM_FI_DEV_GPU_UTIL{gpu=\"0\"} 1\n").to_string());

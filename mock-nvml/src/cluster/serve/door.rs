@@ -114,9 +114,12 @@ impl Door {
             Server::Kubelet => {
                 let directory = self.path.parent().unwrap_or(&self.path);
                 fs::create_dir_all(directory).map_err(at(directory))?;
-                self.remove()?;
-                let listener = UnixListener::bind(&self.path).map_err(at(&self.path))?;
-                listener.set_nonblocking(true).map_err(at(&self.path))?;
+                // Whoever sees the socket is let in: it is put there when somebody listens.
+                let fresh = self.path.with_extension("new");
+                super::logs::gone(fs::remove_file(&fresh)).map_err(at(&fresh))?;
+                let listener = UnixListener::bind(&fresh).map_err(at(&fresh))?;
+                listener.set_nonblocking(true).map_err(at(&fresh))?;
+                fs::rename(&fresh, &self.path).map_err(at(&self.path))?;
                 self.listener = Some(Listener::Unix(listener));
             }
             Server::Api => {
