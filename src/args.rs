@@ -8,12 +8,10 @@ mod staged;
 pub mod web;
 
 use std::env;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
 
@@ -30,15 +28,10 @@ use crate::labels::{Dialect, RESERVED, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
 use crate::selection::Frame;
-use crate::serve::PATHS;
 
 /// What is read and how it is served, as flags.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address to serve on: `:PORT` for every interface, `HOST:PORT` for one
-    #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
-    address: String,
-
     /// How often the GPUs are read and a page is published, in milliseconds
     #[arg(
         short,
@@ -158,10 +151,6 @@ pub struct Args {
     #[arg(long, env = "NVML_EXPORTER_GPU_MEM_UNIT", value_enum, default_value_t = UnitName::Auto)]
     gpu_mem_unit: UnitName,
 
-    /// Serve the exporter's own series (`nvml_exporter_*`) at this path instead of at `/metrics`
-    #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
-    own_metrics_path: Option<String>,
-
     #[command(flatten)]
     adopted: Adopted,
 
@@ -247,7 +236,6 @@ impl Args {
     /// Names the flag, the value and the mend.
     pub fn config(self) -> anyhow::Result<Config> {
         let Self {
-            address,
             collect_interval,
             max_age,
             dialect,
@@ -266,7 +254,6 @@ impl Args {
             pod_logs,
             container_logs,
             gpu_mem_unit,
-            own_metrics_path,
             adopted,
             releasing,
             serving,
@@ -318,7 +305,6 @@ impl Args {
             pace: Pace::default(),
             stage_patience: Duration::ZERO,
         });
-        let (web, systemd_socket) = serving.settle()?;
         let read = ReadConfig {
             askers,
             cluster,
@@ -338,12 +324,7 @@ impl Args {
             library: library_paths(nvml_library.as_deref()),
             procfs,
         };
-        let serve = ServeConfig {
-            addresses: addresses(&address)?,
-            own_path: own_metrics_path.map(own_path).transpose()?,
-            web,
-            systemd_socket,
-        };
+        let serve = serving.settle()?;
         Ok(Config { read, serve, once, debug, log_format, remarks })
     }
 }
@@ -418,32 +399,6 @@ fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<D
         );
     }
     Ok(max_age)
-}
-
-fn own_path(path: String) -> anyhow::Result<Arc<str>> {
-    if PATHS.contains(&path.as_str()) {
-        bail!("--own-metrics-path {path}: something else is served there; give /metrics/own");
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
-    if !path.starts_with('/') || !path.chars().all(plain) {
-        bail!(
-            "--own-metrics-path {path}: a path begins with / and has letters, digits and -._~ only, \
-             as in /metrics/own"
-        );
-    }
-    Ok(path.into())
-}
-
-fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
-    let shape = "give :PORT or HOST:PORT, as in :9400 or 127.0.0.1:9400";
-    if let Some(port) = text.strip_prefix(':') {
-        let port: u16 = port.parse().with_context(|| format!("--address {text}: {shape}"))?;
-        // One socket for both families, or IPv4 alone where the host has no IPv6.
-        return Ok(vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0_u8; 4], port))]);
-    }
-    let found: Vec<_> =
-        text.to_socket_addrs().with_context(|| format!("--address {text}: {shape}"))?.collect();
-    Ok(found)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -28,7 +28,7 @@ use crate::nvml::inventory::Driver;
 use crate::pod_labels::Allowlist;
 use crate::sample::{DriverState, Sample};
 use crate::selection::{Chosen, Selection};
-use crate::snapshot::{Entity, Health, Snapshot, SourceHealth};
+use crate::snapshot::{Entity, Health, Host, Snapshot, SourceHealth};
 
 /// Everything but the sample that a snapshot depends on.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +104,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>)
     }
     let snapshot = Snapshot {
         at: sample.at,
+        host: Host { node: terms.schema.node_name.clone(), name: terms.schema.hostname.clone() },
         selection: Arc::clone(terms.selection),
         nodes: match terms.schema.dialect {
             Dialect::Ack => {
@@ -113,6 +114,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>)
             Dialect::DcgmExporter(_) => devices.nodes,
         },
         tables: devices.tables,
+        occupancy: devices.occupancy,
         health: Health {
             driver: sample.driver,
             driver_took: sample.node_took,

@@ -10,6 +10,7 @@
 )]
 
 pub mod alias;
+pub mod glance;
 pub mod own;
 pub mod preset;
 pub mod unanswered;
@@ -167,6 +168,17 @@ pub enum Account {
 }
 
 impl Account {
+    fn scope(self) -> &'static str {
+        match self {
+            Self::ProcessSmTime => "process",
+            Self::Energy => "device",
+            Self::ContainerSmTime
+            | Self::ContainerIdleTime
+            | Self::ContainerLastActive
+            | Self::ContainerEnergy => "container",
+        }
+    }
+
     /// Whether it is a part of a GPU's energy.
     #[must_use]
     pub fn is_energy(self) -> bool {
@@ -1080,12 +1092,29 @@ impl DeviceSource {
 pub struct Row {
     /// The family's name.
     pub name: &'static str,
+    /// What it has one series for, or that it is a label.
+    pub scope: &'static str,
     /// Gauge or counter.
     pub kind: Kind,
+    /// Unit of the exported number.
+    pub unit: &'static str,
+    /// The NVML symbol that it comes from.
+    pub symbol: &'static str,
+    /// How often it is read.
+    pub tier: Tier,
     /// HELP text, one line.
     pub help: &'static str,
+    /// When it is absent although the GPU is healthy.
+    pub absent: &'static str,
     /// Whether it is a text, which labels the other series.
     pub is_text: bool,
+}
+
+impl<Source> Metric<Source> {
+    fn row(&self, scope: &'static str) -> Row {
+        let Self { name, kind, unit, symbol, tier, source: _, help, absent } = *self;
+        Row { name, scope, kind, unit, symbol, tier, help, absent, is_text: false }
+    }
 }
 
 /// The row of this name, or of what is also called so.
@@ -1102,13 +1131,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// Every row, in the order of the page.
 pub fn rows() -> impl Iterator<Item = Row> {
-    fn of<S>(slice: &'static [Metric<S>]) -> impl Iterator<Item = Row> {
-        slice.iter().map(|m| Row { name: m.name, kind: m.kind, help: m.help, is_text: false })
+    fn of<S>(scope: &'static str, slice: &'static [Metric<S>]) -> impl Iterator<Item = Row> {
+        slice.iter().map(move |metric| metric.row(scope))
     }
-    let devices = of(NODE).chain(of(DEVICE)).chain(of(EVENT)).chain(of(INSTANCE));
+    const PART: &str = "device or MIG instance";
+    let devices = of("node", NODE).chain(of("device", DEVICE)).chain(of("device", EVENT));
+    let parts = of(PART, INSTANCE).chain(of(PART, ALLOTTED));
     let people =
-        of(ALLOTTED).chain(of(CONTAINER)).chain(of(PROCESS)).chain(of(ILLEGAL)).chain(of(ACCOUNT));
-    devices.chain(people).chain(of(TEXT).map(|row| Row { is_text: true, ..row }))
+        of("container", CONTAINER).chain(of("process", PROCESS)).chain(of("process", ILLEGAL));
+    let accounts = ACCOUNT.iter().map(|account| account.row(account.source.scope()));
+    let texts = of("label", TEXT).map(|row| Row { is_text: true, ..row });
+    devices.chain(parts).chain(people).chain(accounts).chain(texts)
 }
 
 /// As dcgm-exporter reckons: thousands of KiB, whole.

@@ -104,9 +104,10 @@ impl Cluster {
         let pods = sources.pods.clone().map(|(address, node)| {
             let source = match &address {
                 Address::Kubelet { .. } => kube::kubelet_pods::SOURCE,
-                Address::InCluster | Address::Kubeconfig(_) | Address::Url(_) => {
-                    kube::watch::SOURCE
-                }
+                Address::InCluster
+                | Address::Kubeconfig(_)
+                | Address::Url(_)
+                | Address::Exporter { .. } => kube::watch::SOURCE,
             };
             let (publish, pods) = watch::channel(Pods::unknown(source));
             let (pace, changed) = (sources.pace.clone(), Arc::clone(&hasten));

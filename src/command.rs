@@ -2,14 +2,18 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::args::Args;
+#[cfg(feature = "top")]
+use crate::args::Config;
 use crate::args::idle::sift;
+use crate::listing;
+#[cfg(feature = "manual")]
+use crate::manual;
+use crate::output::print;
 use crate::run;
 
 /// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series named
@@ -30,6 +34,17 @@ pub struct Command {
     #[command(subcommand)]
     verb: Option<Verb>,
 
+    /// List the series families, those that are shown marked, and exit
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "table"
+    )]
+    print_metrics: Option<listing::Form>,
+
     #[command(flatten)]
     args: Args,
 }
@@ -37,6 +52,19 @@ pub struct Command {
 /// What can be asked for beside serving.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show who is using the GPUs, in the terminal
+    ///
+    /// Takes the flags and the environment of the exporter, to read the node as it does; a running exporter is
+    /// not disturbed. With --once, prints one frame as text.
+    #[cfg(feature = "top")]
+    #[command(args_override_self = true)]
+    Top {
+        #[command(flatten)]
+        remote: run::top::Remote,
+
+        #[command(flatten)]
+        args: Box<Args>,
+    },
     /// Look where the exporter would look, and tell what is wrong and how to mend it
     ///
     /// Takes the flags and the environment of the exporter. The exit code is 1 if anything fails.
@@ -97,25 +125,30 @@ impl Command {
     /// What keeps it from being done.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.verb {
-            None => run::serve(self.args.config()?)?,
+            None => match self.print_metrics {
+                Some(form) => run::list(self.args.config()?.read, form)?,
+                None => run::serve(self.args.config()?)?,
+            },
+            #[cfg(feature = "top")]
+            Some(Verb::Top { remote, args }) => {
+                let Config { read, once, .. } = args.config()?;
+                run::top::top(read, once, remote)?;
+            }
             Some(Verb::Check { args, output }) => {
                 let report = run::check(*args);
                 let text = match output {
                     Output::Text => report.to_string(),
                     Output::Json => report.json()?,
                 };
-                print(|out| out.write_all(text.as_bytes()))?;
+                print(text.as_bytes())?;
                 if report.has_failures() {
                     return Ok(ExitCode::FAILURE);
                 }
             }
             #[cfg(feature = "manual")]
-            Some(Verb::Completions { shell }) => print(|out| {
-                clap_complete::generate(shell, &mut Self::command(), env!("CARGO_PKG_NAME"), out);
-                Ok(())
-            })?,
+            Some(Verb::Completions { shell }) => manual::completions::<Self>(shell)?,
             #[cfg(feature = "manual")]
-            Some(Verb::Man) => print(|out| clap_mangen::Man::new(Self::command()).render(out))?,
+            Some(Verb::Man) => manual::page::<Self>()?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -131,14 +164,10 @@ impl Command {
     }
 }
 
-/// Writes to standard output what is at hand as a whole.
-fn print(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut text = Vec::new();
-    write(&mut text).and_then(|()| io::stdout().write_all(&text)).context("standard output")
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

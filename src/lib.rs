@@ -18,8 +18,13 @@ pub mod counters;
 pub mod host;
 pub mod kube;
 pub mod labels;
+pub mod landing;
+pub mod listing;
+#[cfg(feature = "manual")]
+pub mod manual;
 pub mod model;
 pub mod nvml;
+pub mod output;
 pub mod pod_labels;
 pub mod policy;
 pub mod publish;
@@ -34,5 +39,8 @@ pub mod selection;
 pub mod serve;
 pub mod snapshot;
 pub mod telemetry;
+#[cfg(feature = "top")]
+pub mod top;
+pub mod view;
 pub mod web_config;
 pub mod worker;

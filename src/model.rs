@@ -92,6 +92,21 @@ impl fmt::Display for Missing {
 /// A number in the unit that is exported, or why there is none.
 pub type Reading = Result<f64, Missing>;
 
+/// What a board's readings are measured by; read once per session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// The highest limit of power that can be set, watts (`nvmlDeviceGetPowerManagementLimitConstraints`).
+    pub power: Reading,
+    /// The temperature above which clocks are lowered, °C (`nvmlDeviceGetTemperatureThreshold`).
+    pub temperature: Reading,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { power: Err(Missing::Pending), temperature: Err(Missing::Pending) }
+    }
+}
+
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -99,6 +114,18 @@ pub struct Moment {
     pub mono: Duration,
     /// Microseconds since the Unix epoch: the clock of NVML's time stamps.
     pub wall_us: u64,
+}
+
+impl Moment {
+    /// Seconds since the Unix epoch, to the millisecond.
+    #[must_use]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "microseconds since the epoch fit in 2^53 until 2255"
+    )]
+    pub fn unix_seconds(self) -> f64 {
+        (self.wall_us / 1000) as f64 / 1000.0
+    }
 }
 
 /// What identifies a GPU; read once per session.

@@ -125,8 +125,6 @@ pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const CHECK_ANSWER: Duration = Duration::from_secs(2);
 /// `check` asks the API server for so long at the most.
 pub const CHECK_CLUSTER: Duration = Duration::from_secs(6);
-/// `check` says what it waits for when that takes longer than this.
-pub const CHECK_SILENCE: Duration = Duration::from_secs(1);
 /// A watch of a node by its name ends after this, if the cluster has none.
 pub const NODE_NAME_WATCH: Duration = Duration::from_secs(1);
 /// 2025-01-01: whatever clock says that it is earlier is wrong, in microseconds since the epoch.
@@ -168,6 +166,16 @@ pub const RESOURCE_SLICES_EVERY: Duration = Duration::from_secs(300);
 /// A new claim hastens the next reading of slices and claims to this distance at the most.
 pub const RESOURCE_SLICES_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often `top` asks another exporter.
+pub const TOP_EVERY: Duration = Duration::from_secs(2);
+/// How long that exporter may take.
+pub const TOP_ANSWER: Duration = Duration::from_secs(5);
+/// The longest answer that is taken of it.
+pub const TOP_ANSWER_MAX: usize = 64 << 20;
+/// How long `top` waits for a key before it looks for news.
+pub const TOP_KEYS: Duration = Duration::from_millis(200);
+/// How long a verb may be silent before it says what it waits for.
+pub const SILENCE: Duration = Duration::from_secs(1);
 /// What `/proc` calls an MPS server: `nvidia-cuda-mps-server`, cut to 15 bytes. The control daemon is
 /// called the same, and holds no GPU.
 #[must_use]

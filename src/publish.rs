@@ -8,8 +8,10 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::landing;
 use crate::render::{self, Part};
 use crate::snapshot::Snapshot;
+use crate::view::NodeView;
 
 /// What all scrapes share until the next cycle.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ struct Pages {
     whole: Page,
     gpus: Page,
     own: Page,
+    html: Page,
+    json: Page,
 }
 
 #[derive(Debug, Default)]
@@ -55,15 +59,41 @@ impl Published {
     /// the sampling thread has stopped, gives no number of any GPU.
     #[must_use]
     pub fn page(&self, part: Part, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
-        let stale = self.age(now) > max_age;
-        let page = if stale { &self.withheld } else { &self.full }.of(part);
-        let plain = page.plain.get_or_init(|| {
+        let (stale, pages) = self.pages(now, max_age);
+        pages.of(part).get(gzip, || {
             let snapshot =
                 if stale { Arc::new(self.snapshot.withheld()) } else { Arc::clone(&self.snapshot) };
-            exact(render::page(&snapshot, part).unwrap_or_default().into_bytes())
-        });
-        if gzip { page.gzip.get_or_init(|| compress(plain)).clone() } else { plain.clone() }
+            render::page(&snapshot, part).unwrap_or_default()
+        })
     }
+
+    /// The node for people, as a page or as JSON, with the same regard to its age.
+    #[must_use]
+    pub fn view(&self, form: Form, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
+        let (stale, pages) = self.pages(now, max_age);
+        let node = || NodeView::of(&self.snapshot, stale);
+        match form {
+            Form::Html => pages.html.get(gzip, || landing::page(&node())),
+            // Of a view, which has neither maps nor foreign types, JSON can always be made.
+            Form::Json => {
+                pages.json.get(gzip, || serde_json::to_string(&node()).unwrap_or_default())
+            }
+        }
+    }
+
+    fn pages(&self, now: Duration, max_age: Duration) -> (bool, &Pages) {
+        let stale = self.age(now) > max_age;
+        (stale, if stale { &self.withheld } else { &self.full })
+    }
+}
+
+/// In which form the node is shown to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A page.
+    Html,
+    /// [`NodeView`].
+    Json,
 }
 
 impl Pages {
@@ -73,6 +103,13 @@ impl Pages {
             Part::Gpus => &self.gpus,
             Part::Own => &self.own,
         }
+    }
+}
+
+impl Page {
+    fn get(&self, gzip: bool, render: impl FnOnce() -> String) -> Bytes {
+        let plain = self.plain.get_or_init(|| exact(render().into_bytes()));
+        if gzip { self.gzip.get_or_init(|| compress(plain)).clone() } else { plain.clone() }
     }
 }
 

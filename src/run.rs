@@ -1,8 +1,11 @@
 //! The composition root: threads, tasks, channels, and the end of it all.
 
 mod checking;
+mod patience;
 mod sampling;
 mod signals;
+#[cfg(feature = "top")]
+pub mod top;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -15,9 +18,12 @@ use tokio::sync::watch;
 pub use self::checking::check;
 use self::sampling::Sampling;
 use crate::args::dcgm_exporter::LogFormat;
-use crate::args::{Config, ServeConfig};
+use crate::args::{Config, ReadConfig, ServeConfig};
 use crate::clock::Clock;
+use crate::listing;
+use crate::output::print;
 use crate::seal::seal;
+use crate::selection::preset;
 use crate::serve::Site;
 
 /// Serves as the configuration says, until told to stop; or prints one page.
@@ -42,7 +48,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     if once {
         return sampling.print_once();
     }
-    let ServeConfig { addresses, own_path, web, systemd_socket } = serve;
+    let ServeConfig { addresses, own_path, landing, web, systemd_socket } = serve;
     let listener = if systemd_socket { handed_over()? } else { listen(&addresses)? };
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (publish, published) = watch::channel(None);
@@ -52,7 +58,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
         .spawn(move || sampling.publish_until_told(&orders, &publish))?;
-    let site = Site { published, max_age, clock, own_path, refused };
+    let site = Site { published, max_age, clock, own_path, landing, refused };
     signals::serve_until_told(listener, reload, order, site, web)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for calls in flight.
     if sampler.join().is_err() {
@@ -61,10 +67,28 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints the catalogue, with what the configuration shows of it.
+///
+/// # Errors
+/// A counters file that cannot be used, or standard output.
+pub fn list(read: ReadConfig, form: listing::Form) -> anyhow::Result<()> {
+    let requests = match read.counters {
+        Some(source) => source.read()?.requests,
+        None => preset(&read.schema.dialect),
+    };
+    let text = listing::listing(form, &requests)?;
+    print(text.as_bytes())
+}
+
 /// Writes an error and its causes to standard error, in one line.
 pub fn complain(error: &anyhow::Error) {
+    say(&format!("{error:#}"));
+}
+
+/// Tells whoever looks on, on standard error.
+fn say(text: &str) {
     // There is nowhere left to complain to if this fails.
-    let _ = writeln!(io::stderr(), "nvml-exporter: {error:#}");
+    let _ = writeln!(io::stderr(), "nvml-exporter: {text}");
 }
 
 fn start_log(level: tracing::Level, format: LogFormat) {

@@ -7,6 +7,7 @@ pub mod device;
 pub mod events;
 pub mod gpm;
 pub mod gpu_ring;
+pub mod limits;
 pub mod node;
 pub mod part;
 pub mod processes;

@@ -37,31 +37,27 @@ use self::places::{Place, Places, Room};
 use self::refusals::{Refusal, Refusals};
 use self::settings::Settings;
 use crate::clock::Clock;
+use crate::landing;
 use crate::policy;
-use crate::publish::Published;
+use crate::publish::{Form, Published};
 use crate::render::Part;
 use crate::web_config::WebConfig;
 
 /// The format of every page, whatever the scraper would accept: DCGM's counters are legal in no other.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Retry-After: 1\r\nConnection: close\r\nContent-Length: 30\r\n\r\ntoo many connections from you\n";
 
-const LANDING: &str = concat!(
-    "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>nvml-exporter</title>\n",
-    "<h1>nvml-exporter ",
-    env!("CARGO_PKG_VERSION"),
-    "</h1>\n<ul>\n<li><a href=\"/metrics\">/metrics</a>: the GPUs of this node\n",
-    "<li><a href=\"/readyz\">/readyz</a>: whether they can be read, and why not\n",
-    "<li><a href=\"/healthz\">/healthz</a>: whether the exporter is alive\n</ul>\n</html>\n",
-);
-
 /// Where something is served, whatever is asked for.
-pub const PATHS: [&str; 5] = ["/", METRICS, "/healthz", "/health", "/readyz"];
+pub const PATHS: [&str; 6] = [LANDING, NODE, METRICS, "/healthz", "/health", "/readyz"];
 const METRICS: &str = "/metrics";
+/// The node for people, and for their programs.
+const LANDING: &str = "/";
+const NODE: &str = "/api/v1/node";
 
 /// Paths that a kubelet asks, without a password.
 const PROBES: [&str; 3] = ["/healthz", "/health", "/readyz"];
@@ -96,11 +92,21 @@ pub struct Site {
     pub clock: Clock,
     /// Where the exporter's own series are, if not at `/metrics`.
     pub own_path: Option<Arc<str>>,
+    /// Whether the node is shown to people, too.
+    pub landing: bool,
     /// Where refusals are counted.
     pub refused: Arc<Refusals>,
 }
 
 impl Site {
+    fn form_at(&self, path: &str) -> Option<Form> {
+        match path {
+            LANDING if self.landing => Some(Form::Html),
+            NODE if self.landing => Some(Form::Json),
+            _ => None,
+        }
+    }
+
     fn part_at(&self, path: &str) -> Option<Part> {
         match &self.own_path {
             Some(own) if **own == *path => Some(Part::Own),
@@ -315,7 +321,9 @@ fn answer(
         return refusal;
     }
     let part = site.part_at(path);
-    if part.is_none() && !PATHS.contains(&path) {
+    let form = site.form_at(path);
+    let people = [LANDING, NODE].contains(&path);
+    if part.is_none() && form.is_none() && (people || !PATHS.contains(&path)) {
         return text(StatusCode::NOT_FOUND, "not found; the series are at /metrics\n".to_owned());
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -323,8 +331,11 @@ fn answer(
         set(&mut refusal, header::ALLOW, "GET, HEAD");
         return refusal;
     }
-    if let Some(part) = part {
-        return metrics(site, place, part, accepts_gzip(request.headers()));
+    let gzip = accepts_gzip(request.headers());
+    match (part, form) {
+        (Some(part), _) => return metrics(site, place, part, gzip),
+        (None, Some(form)) => return view(site, place, form, gzip),
+        (None, None) => {}
     }
     match path {
         "/readyz" if admitted => readiness(site),
@@ -333,7 +344,6 @@ fn answer(
             let word = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
             text(status, word.to_owned())
         }
-        "/" => response(StatusCode::OK, HTML, Bytes::from_static(LANDING.as_bytes())),
         // Alive is what can answer: a driver that hangs must not become a restart loop.
         _ => text(StatusCode::OK, "ok\n".to_owned()),
     }
@@ -344,10 +354,41 @@ fn metrics(site: &Site, place: &Place, part: Part, gzip: bool) -> Response<Full<
         return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
     };
     let page = published.page(part, site.clock.now().mono, site.max_age, gzip);
+    shared(site, place, TEXT_FORMAT, page, gzip)
+}
+
+fn view(site: &Site, place: &Place, form: Form, gzip: bool) -> Response<Full<Bytes>> {
+    let published = site.published.borrow().clone();
+    let view =
+        |published: Arc<Published>| published.view(form, site.clock.now().mono, site.max_age, gzip);
+    let mut response = match (form, published) {
+        (Form::Json, None) => {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
+        }
+        (Form::Json, Some(published)) => shared(site, place, JSON, view(published), gzip),
+        (Form::Html, Some(published)) => shared(site, place, HTML, view(published), gzip),
+        (Form::Html, None) => response(StatusCode::OK, HTML, landing::empty().into()),
+    };
+    if form == Form::Html {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, landing::POLICY.clone());
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    }
+    response
+}
+
+/// What all who ask share, and slow clients keep alive.
+fn shared(
+    site: &Site,
+    place: &Place,
+    kind: &'static str,
+    page: Bytes,
+    gzip: bool,
+) -> Response<Full<Bytes>> {
     for _ in 0..place.hold(Held::from(&page)) {
         site.refused.count(Refusal::OldPage);
     }
-    let mut response = response(StatusCode::OK, TEXT_FORMAT, page);
+    let mut response = response(StatusCode::OK, kind, page);
     set(&mut response, header::VARY, "Accept-Encoding");
     if gzip {
         set(&mut response, header::CONTENT_ENCODING, "gzip");

@@ -1,9 +1,12 @@
 //! What is published: labelled, immutable, complete.
 
+pub mod occupancy;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::occupancy::Occupancy;
 use crate::labels::Labels;
 use crate::model::{Allotted, Discards, Gpu, Grant, Missing, Moment, Reading, Usage};
 use crate::sample::DriverState;
@@ -14,14 +17,27 @@ use crate::selection::Selection;
 pub struct Snapshot {
     /// When the cycle began.
     pub at: Moment,
+    /// What the node is called.
+    pub host: Host,
     /// Which families the readings are of.
     pub selection: Arc<Selection>,
     /// Readings of the node, one per family: once, or in a dialect that repeats them, by GPU.
     pub nodes: Vec<Entity>,
     /// The series of devices, containers and processes.
     pub tables: Tables,
+    /// Who is on each GPU, in the order of [`Health::gpus`].
+    pub occupancy: Vec<Occupancy>,
     /// About the exporter itself.
     pub health: Health,
+}
+
+/// What a node is called.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// The Kubernetes node's name, empty where there is no cluster.
+    pub node: String,
+    /// The host's name.
+    pub name: String,
 }
 
 /// The series of devices, containers and processes.
@@ -176,6 +192,7 @@ impl Snapshot {
         snapshot.tables = Tables::default();
         snapshot.health.census = Census::default();
         snapshot.nodes.clear();
+        snapshot.occupancy.clear();
         snapshot
     }
 

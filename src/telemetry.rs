@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::catalog::own::OwnSeries;
-use crate::model::{Missing, Moment, Reading};
+use crate::model::{Missing, Reading};
 use crate::nvml::inventory::Driver;
 use crate::sample::DriverState;
 use crate::selection::Selection;
@@ -25,13 +25,13 @@ pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
         OwnSeries::Released => one(flag(health.driver.is_released())),
         OwnSeries::DriverInfo => driver_info(&health.driver),
         OwnSeries::DriverOpenFailures => by_reason(&health.open_failures),
-        OwnSeries::SnapshotTimestamp => one(seconds(snapshot.at)),
+        OwnSeries::SnapshotTimestamp => one(snapshot.at.unix_seconds()),
         OwnSeries::CycleDuration => one(health.cycle_took.as_secs_f64()),
         OwnSeries::Cycles => one(float(health.cycles)),
         OwnSeries::SourceUp => source_up(health),
         OwnSeries::SourceDuration => source_duration(health),
         OwnSeries::GpuUp => per_gpu(health, |gpu| flag(gpu.state.is_ok())),
-        OwnSeries::GpuTimestamp => per_gpu(health, |gpu| seconds(gpu.sampled_at)),
+        OwnSeries::GpuTimestamp => per_gpu(health, |gpu| gpu.sampled_at.unix_seconds()),
         OwnSeries::GpuMissing => {
             let missing = |gpu: &GpuHealth| Missing::REASONS.into_iter().zip(gpu.missing).collect();
             per_gpu_and_reason(health, missing)
@@ -79,14 +79,6 @@ fn flag(value: bool) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "an exported sample is an f64")]
 fn float(n: u64) -> f64 {
     n as f64
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "microseconds since the epoch fit in 2^53 until 2255"
-)]
-fn seconds(moment: Moment) -> f64 {
-    (moment.wall_us / 1000) as f64 / 1000.0
 }
 
 fn driver_info(driver: &DriverState) -> Vec<OwnSample> {
@@ -164,7 +156,7 @@ fn framebuffer(balanced: &Balanced) -> Vec<OwnSample> {
 fn source_contact(snapshot: &Snapshot) -> Vec<OwnSample> {
     let sources = snapshot.health.sources.iter();
     let of = |source: &SourceHealth| {
-        let at = seconds(snapshot.at) - source.age?.as_secs_f64();
+        let at = snapshot.at.unix_seconds() - source.age?.as_secs_f64();
         Some((vec![source.name.to_owned()], at))
     };
     sources.filter_map(of).collect()

@@ -15,9 +15,9 @@ use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
 use nvml_exporter::labels::{Compat, Dialect, Labels, Schema, Style};
 use nvml_exporter::model::{
-    AllocateMode, Claim, ContainerId, Discard, Discards, EngineShares, Gpu, Listing, Missing,
-    Moment, Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Residue,
-    Usage,
+    AllocateMode, Claim, ContainerId, Discard, Discards, EngineShares, Gpu, Limits, Listing,
+    Missing, Moment, Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample,
+    Residue, Usage,
 };
 use nvml_exporter::nvml::inventory::Driver;
 use nvml_exporter::nvml::raw::Handle;
@@ -137,6 +137,7 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
     let answer = DeviceSample {
         gpu: Arc::new(gpu),
         handle: Handle::none(),
+        limits: Limits::default(),
         at: NOW,
         cells: vec![Some(cell); nvml_exporter::catalog::DEVICE.len()],
         undivided: None,

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first; modules of one row are blind to one another.
 const LAYERS: &[&[&str]] = &[
-    &["model", "quote"],
+    &["model", "output", "quote"],
+    &["manual"],
     &["clock", "policy", "seal", "web_config", "worker"],
     &["release"],
     &["labels", "pod_labels", "scope"],
@@ -16,12 +17,14 @@ const LAYERS: &[&[&str]] = &[
     &["catalog"],
     &["selection"],
     &["counters"],
+    &["listing"],
     &["sample"],
     &["snapshot"],
     &["attribute", "telemetry"],
     &["accounts"],
     &["cluster"],
-    &["render"],
+    &["render", "view"],
+    &["landing", "top"],
     &["publish"],
     &["serve"],
     &["args"],

@@ -14,8 +14,8 @@ use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
 use nvml_exporter::labels::{Dialect, Schema, Style};
 use nvml_exporter::model::{
-    AllocateMode, ContainerId, Discards, EngineShares, Gpu, Listing, Moment, Placement, PodPath,
-    PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Usage,
+    AllocateMode, ContainerId, Discards, EngineShares, Gpu, Limits, Listing, Moment, Placement,
+    PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Usage,
 };
 use nvml_exporter::nvml::inventory::Driver;
 use nvml_exporter::nvml::raw::Handle;
@@ -203,6 +203,7 @@ fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
             pci_bus_id: format!("00000000:{index:02X}:00.0").into(),
         }),
         handle: Handle::none(),
+        limits: Limits::default(),
         at: NOW,
         cells: vec![cell; DEVICE.len()],
         undivided: None,

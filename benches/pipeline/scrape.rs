@@ -115,6 +115,7 @@ fn ours(published: Published) -> Server {
             max_age: Duration::MAX,
             clock: Clock::start(),
             own_path: None,
+            landing: true,
             refused: Arc::default(),
         };
         serve(listener, site, web, pending()).await;

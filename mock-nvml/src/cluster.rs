@@ -1,7 +1,8 @@
 //! The Kubernetes node around the GPUs: what it is at a time, and the servers that tell.
 //!
 //! What they tell is a pure function of the scenario and of time: [`pods`] as the API server says
-//! them, [`node`] the node itself, [`kubelet`] what containers hold, [`logs`] the names of log files. [`devices`] and
+//! them, [`node`] the node itself, [`kubelet`] what containers hold, [`slices`] the devices that can be claimed, [`logs`] the names of log
+//! files. [`devices`] and
 //! [`annotations`] say how a holding is written down, [`cgroup`] what the kernel calls a container,
 //! [`api`] is the API server's memory. [`serve`] alone does I/O.
 
@@ -14,6 +15,7 @@ mod logs;
 mod node;
 mod pods;
 mod serve;
+pub(crate) mod slices;
 
 pub(crate) use self::serve::{begin, clear};
 use crate::scenario::cluster::{Cluster, Trouble};

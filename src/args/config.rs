@@ -10,7 +10,7 @@ use super::release::Askers;
 use crate::attribute::{DevicePods, Grain};
 use crate::cluster::Sources;
 use crate::counters::follow::Source;
-use crate::labels::Schema;
+use crate::labels::{Dialect, Schema};
 use crate::selection::Frame;
 use crate::serve::Web;
 
@@ -66,8 +66,25 @@ pub struct ServeConfig {
     pub addresses: Vec<SocketAddr>,
     /// Where the exporter's own series are, if not at `/metrics`.
     pub own_path: Option<Arc<str>>,
+    /// Whether the node is shown to people, too.
+    pub landing: bool,
     /// How the exporter is reached.
     pub web: Web,
     /// Whether on the socket that systemd hands over.
     pub systemd_socket: bool,
+}
+
+impl ReadConfig {
+    /// The same, but that everything is read that people look at, and nothing that they do not.
+    #[must_use]
+    pub fn for_people(self) -> Self {
+        Self {
+            schema: Schema { dialect: Dialect::Ack, ..self.schema },
+            counters: None,
+            frame: Frame::default(),
+            device_pods: None,
+            job_directory: None,
+            ..self
+        }
+    }
 }

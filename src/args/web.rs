@@ -1,20 +1,38 @@
 //! Flags of how the exporter is reached.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use crate::serve::{Timeouts, Web, settings};
+use super::config::ServeConfig;
+use crate::serve::{PATHS, Timeouts, Web, settings};
 use crate::web_config::{WebConfig, duration};
 
 /// How the exporter is reached.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
-#[expect(clippy::struct_field_names, reason = "flags as their users know them")]
 pub struct Serving {
+    /// Address to serve on: `:PORT` for every interface, `HOST:PORT` for one
+    #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
+    address: String,
+
+    /// Serve the exporter's own series (`nvml_exporter_*`) at this path instead of at `/metrics`
+    #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
+    own_metrics_path: Option<String>,
+
+    /// Serve neither the page for people at `/` nor what it is made of, `/api/v1/node`
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_NO_LANDING_PAGE",
+        value_parser = BoolishValueParser::new()
+    )]
+    no_landing_page: bool,
+
     /// File with certificates, passwords, headers and a limit of requests
     #[arg(long, env = "DCGM_EXPORTER_WEB_CONFIG_FILE", value_name = "FILE")]
     web_config_file: Option<String>,
@@ -45,27 +63,57 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// How the exporter is reached, and whether on systemd's socket.
+    /// How what was read is handed out.
     ///
     /// # Errors
-    /// The file cannot be used, or there is no socket.
-    pub fn settle(self) -> anyhow::Result<(Web, bool)> {
-        let Self { web_config_file, web_systemd_socket, web_read_timeout, web_write_timeout } =
-            self;
-        let file = web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
+    /// An address, a path or the file cannot be used, or there is no socket.
+    pub fn settle(self) -> anyhow::Result<ServeConfig> {
+        let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
         let config = match &file {
             Some(file) => settings::read(file)?,
             None => WebConfig::default(),
         };
-        if web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
+        if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
             bail!(
                 "--web-systemd-socket: systemd has handed over no socket (LISTEN_FDS is not set); \
                  start the exporter through its socket unit"
             );
         }
-        let timeouts = Timeouts { read: web_read_timeout, write: web_write_timeout };
-        Ok((Web { config, file, timeouts }, web_systemd_socket))
+        let timeouts = Timeouts { read: self.web_read_timeout, write: self.web_write_timeout };
+        Ok(ServeConfig {
+            addresses: addresses(&self.address)?,
+            own_path: self.own_metrics_path.map(own_path).transpose()?,
+            landing: !self.no_landing_page,
+            web: Web { config, file, timeouts },
+            systemd_socket: self.web_systemd_socket,
+        })
     }
+}
+
+fn own_path(path: String) -> anyhow::Result<Arc<str>> {
+    if PATHS.contains(&path.as_str()) {
+        bail!("--own-metrics-path {path}: something else is served there; give /metrics/own");
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    if !path.starts_with('/') || !path.chars().all(plain) {
+        bail!(
+            "--own-metrics-path {path}: a path begins with / and has letters, digits and -._~ only, \
+             as in /metrics/own"
+        );
+    }
+    Ok(path.into())
+}
+
+fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    let shape = "give :PORT or HOST:PORT, as in :9400 or 127.0.0.1:9400";
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port.parse().with_context(|| format!("--address {text}: {shape}"))?;
+        // One socket for both families, or IPv4 alone where the host has no IPv6.
+        return Ok(vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0_u8; 4], port))]);
+    }
+    let found: Vec<_> =
+        text.to_socket_addrs().with_context(|| format!("--address {text}: {shape}"))?.collect();
+    Ok(found)
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -24,6 +24,7 @@ use crate::nvml::probe::mebibytes;
 use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
 use crate::selection::{Chosen, Family};
+use crate::snapshot::occupancy::{Occupancy, Part, Tenant};
 use crate::snapshot::{Balanced, Census, Entity, GpuHealth, Series, Tables};
 
 /// What is published of all GPUs, added one by one.
@@ -40,6 +41,8 @@ pub(super) struct Devices<'a> {
     pub(super) tables: Tables,
     /// What happened on the devices that have series, where that is reckoned up.
     pub(super) activity: Vec<Activity>,
+    /// Who is on each GPU.
+    pub(super) occupancy: Vec<Occupancy>,
     /// How each GPU fares.
     pub(super) health: Vec<GpuHealth>,
     /// How well it is known whose its processes are.
@@ -82,6 +85,7 @@ impl<'a> Devices<'a> {
             nodes: Vec::new(),
             tables: Tables::default(),
             activity: Vec::new(),
+            occupancy: Vec::new(),
             health: Vec::new(),
             census: Census::default(),
         }
@@ -125,6 +129,7 @@ impl<'a> Devices<'a> {
             }
         }
         let mut balances = Balances::default();
+        let mut seen = Vec::with_capacity(fresh.answer.parts.len());
         for part in &fresh.answer.parts {
             let shown = self.shows(gpu, part);
             let repeats = part.tells_of_instance && selection.frame.scope.repeats();
@@ -132,7 +137,8 @@ impl<'a> Devices<'a> {
                 self.tell_gpu(&self.stand(fresh, Some(part), &texts), &readings, &told);
             }
             let of_part = shown.then_some(&texts);
-            let used = self.add_part(fresh, part, of_part, &mut missing, &mut balances);
+            let (used, of_it) = self.add_part(fresh, part, of_part, &mut missing, &mut balances);
+            seen.push(of_it);
             for (share, usage) in used.iter().filter(|_| shown) {
                 let stand = self.held_stand(fresh, Some(part), &texts, Some(share));
                 if part.mig.is_none() || repeats {
@@ -147,6 +153,11 @@ impl<'a> Devices<'a> {
             }
         }
         self.census.balances.extend(balances.close(gpu));
+        self.occupancy.push(Occupancy {
+            limits: fresh.answer.limits,
+            division: fresh.state.and(fresh.answer.division),
+            parts: seen,
+        });
         self.health.push(GpuHealth {
             gpu: Arc::clone(&fresh.answer.gpu),
             state: fresh.state,
@@ -283,8 +294,15 @@ impl<'a> Devices<'a> {
         texts: Option<&Texts>,
         missing: &mut MissingCounts,
         balances: &mut Balances,
-    ) -> Vec<(&'a Share, Usage)> {
+    ) -> (Vec<(&'a Share, Usage)>, Part) {
         let (gpu, selection) = (&*fresh.answer.gpu, self.terms.selection);
+        let mut seen = Part {
+            mig: part.mig.clone(),
+            framebuffer: fresh.state.and(part.framebuffer),
+            readings: Vec::new(),
+            tenants: Vec::new(),
+            residents: Ok(Vec::new()),
+        };
         if part.tells_of_instance {
             let readings = fresh.readings(&part.cells, &selection.instance);
             missing.add(&readings);
@@ -295,6 +313,7 @@ impl<'a> Devices<'a> {
                 self.tables.allocated.extend(labels.map(|labels| (labels, allotted)));
                 self.tables.instances.extend(self.entities(&stand, &readings));
             }
+            seen.readings = readings;
         }
         if let Some(texts) = texts {
             self.add_grants(fresh, part, texts);
@@ -314,6 +333,8 @@ impl<'a> Devices<'a> {
                     }
                 }
                 balances.add(part, ledger);
+                seen.tenants = people.tenants();
+                seen.residents = Ok(people.residents(listing));
                 let used = sharers.map(|share| (share, people.all_of(&share.holder))).collect();
                 if let (Some(texts), false) = (texts, selection.account.is_empty()) {
                     let energy = if part.mig.is_none() { fresh.answer.energy } else { None };
@@ -324,14 +345,23 @@ impl<'a> Devices<'a> {
                     let doers = doers.unwrap_or_default();
                     self.activity.push(Activity { doers, ..activity });
                 }
-                used
+                (used, seen)
             }
             // Nobody is listed, so nobody knows how many are missing: each family counts once.
             Err(reason) => {
                 missing.add(&vec![Err(reason); selection.process.len()]);
                 balances.spoil(part);
                 let unknown = Usage { memory: Err(reason), utilization: Err(reason) };
-                sharers.map(|share| (share, unknown)).collect()
+                let tenant = |share: &Share| Tenant {
+                    container: (&share.holder).into(),
+                    mode: share.mode,
+                    grant: Some(grant(share)),
+                    usage: unknown,
+                };
+                let given = self.terms.allocation.shares_of(device(gpu, part));
+                seen.tenants = given.iter().map(tenant).collect();
+                seen.residents = Err(reason);
+                (sharers.map(|share| (share, unknown)).collect(), seen)
             }
         }
     }
@@ -373,11 +403,14 @@ impl<'a> Devices<'a> {
             let holder = Some(share.holder.names());
             let subject = Subject { mode: share.mode, holder, face: None };
             let labels = self.terms.schema.subject(gpu, part.mig.as_deref(), &subject, texts);
-            let grant =
-                Grant { memory: share.memory.ok_or(Missing::Pending), compute: Ok(share.compute) };
-            self.tables.containers.push((labels, grant));
+            self.tables.containers.push((labels, grant(share)));
         }
     }
+}
+
+/// What a share is of its device.
+pub(super) fn grant(share: &Share) -> Grant {
+    Grant { memory: share.memory.ok_or(Missing::Pending), compute: Ok(share.compute) }
 }
 
 /// Texts that label all series of a GPU, by key.
@@ -416,11 +449,7 @@ fn own(chosen: &Chosen<DeviceSource>, readings: &[Reading], usage: &Usage) -> Ve
 
 /// Those who share a device.
 fn sharers<'a>(allocation: Allocation<'a>, device: &str) -> impl Iterator<Item = &'a Share> {
-    let shares = match allocation {
-        Allocation::Known(holdings) => holdings.of_device(device),
-        Allocation::Nobody { .. } | Allocation::Pending => &[],
-    };
-    shares.iter().filter(|share| share.mode == AllocateMode::Share)
+    allocation.shares_of(device).iter().filter(|share| share.mode == AllocateMode::Share)
 }
 
 /// A device that nobody holds has these labels all the same, and empty: without them, those of the

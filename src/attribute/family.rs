@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::holdings::Holdings;
+use super::holdings::{Holdings, Share};
 use super::owner::{Owner, Unresolved};
 use crate::model::AllocateMode;
 use crate::policy::STRAY_PATIENCE;
@@ -28,6 +28,17 @@ pub enum Allocation<'a> {
     Pending,
     /// What the kubelet and the pods say.
     Known(&'a Holdings),
+}
+
+impl<'a> Allocation<'a> {
+    /// The shares of a device, as far as they are known.
+    #[must_use]
+    pub fn shares_of(self, device: &str) -> &'a [Share] {
+        match self {
+            Self::Known(holdings) => holdings.of_device(device),
+            Self::Nobody { .. } | Self::Pending => &[],
+        }
+    }
 }
 
 /// The family of a process of `owner` on `device` that was first seen there at `seen`.

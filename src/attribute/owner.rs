@@ -6,6 +6,7 @@ use crate::host::pod_logs::{LoggedContainers, LoggedPods};
 use crate::kube::pods::{ByUid, Known, Pods};
 use crate::kube::source::State;
 use crate::model::{ContainerId, Discard, Placement, PodPath, PodRef};
+use crate::snapshot::occupancy::{ContainerRef, Whose};
 
 /// Whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,23 @@ impl Owner {
             Self::Host => "host",
             Self::Stray => "stray",
             Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+impl From<&Holder> for ContainerRef {
+    fn from(holder: &Holder) -> Self {
+        Self { pod: holder.pod.clone(), name: Arc::clone(&holder.container) }
+    }
+}
+
+impl From<&Owner> for Whose {
+    fn from(owner: &Owner) -> Self {
+        match owner {
+            Owner::Container(holder) => Self::Container(holder.into()),
+            Owner::Host => Self::Host,
+            Owner::Stray => Self::Stray,
+            Owner::Unknown(why) => Self::Unknown(why.reason()),
         }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::activity::{Activity, ContainerActivity, ProcessActivity};
 use super::conservation::{Bucket, Ledger};
-use super::device::device;
+use super::device::{device, grant};
 use super::family::{Allocation, Family, family};
+use super::holdings::Share;
 use super::owner::{Holder, Owner, Unresolved};
 use super::{Grain, Terms};
 use crate::labels::{Face, Labels, Subject};
@@ -16,6 +17,7 @@ use crate::model::{
 };
 use crate::policy::is_mps_server;
 use crate::sample::part::PartSample;
+use crate::snapshot::occupancy::{Listed, Resident, Tenant};
 use crate::snapshot::{Census, Tables};
 
 /// One part and who is on it.
@@ -242,48 +244,83 @@ impl<'a> People<'a> {
         }
     }
 
-    /// The containers that hold the part, and those that have a process on it all the same.
-    fn containers(&self) -> Vec<ContainerActivity> {
-        let shares = match self.terms.allocation {
-            Allocation::Known(holdings) => holdings.of_device(device(self.gpu, self.part)),
-            Allocation::Nobody { .. } | Allocation::Pending => &[],
-        };
-        let holds = |busy: &Holder| shares.iter().any(|share| share.holder.is(busy));
-        let given = shares.iter().map(|share| (&share.holder, share.mode));
-        let not_given = self.busy.iter().filter(|busy| !holds(busy));
-        let not_given = not_given.map(|busy| (busy, AllocateMode::None));
-        given.chain(not_given).map(|(holder, mode)| self.container(holder, mode)).collect()
+    /// The containers that hold the part, each with its share, and those that have a process on it all
+    /// the same.
+    fn users(&self) -> impl Iterator<Item = (&Holder, Option<&Share>)> {
+        let shares = self.terms.allocation.shares_of(device(self.gpu, self.part));
+        let known = |holder| self.busy.iter().find(|busy| busy.is(holder)).unwrap_or(holder);
+        let given = shares.iter().map(move |share| (known(&share.holder), Some(share)));
+        let holds = |busy: &&Holder| shares.iter().any(|share| share.holder.is(busy));
+        let not_given = self.busy.iter().filter(move |busy| !holds(busy));
+        given.chain(not_given.map(|busy| (busy, None)))
     }
 
-    fn container(&self, holder: &Holder, mode: AllocateMode) -> ContainerActivity {
-        let subject = Subject { mode, holder: Some(holder.names()), face: None };
-        let mig = self.part.mig.as_deref();
-        ContainerActivity {
-            holder: self.busy.iter().find(|busy| busy.is(holder)).unwrap_or(holder).clone(),
+    fn containers(&self) -> Vec<ContainerActivity> {
+        let activity = |(holder, share): (&Holder, Option<&Share>)| {
+            let mode = mode(share);
+            let subject = Subject { mode, holder: Some(holder.names()), face: None };
+            let mig = self.part.mig.as_deref();
+            ContainerActivity {
+                holder: holder.clone(),
+                usage: self.usage(holder),
+                labels: self.terms.schema.subject(self.gpu, mig, &subject, self.texts),
+            }
+        };
+        self.users().map(activity).collect()
+    }
+
+    /// Who was given the part or uses it.
+    pub(super) fn tenants(&self) -> Vec<Tenant> {
+        let tenant = |(holder, share): (&Holder, Option<&Share>)| Tenant {
+            container: holder.into(),
+            mode: mode(share),
+            grant: share.map(grant),
             usage: self.usage(holder),
-            labels: self.terms.schema.subject(self.gpu, mig, &subject, self.texts),
-        }
+        };
+        self.users().map(tenant).collect()
+    }
+
+    /// Everybody who is listed, of whom it has been told.
+    pub(super) fn residents(&self, listing: &Listing) -> Vec<Resident> {
+        let living = listing.processes.iter().zip(&self.did).map(|(process, did)| Resident {
+            process: Some(Listed {
+                pid: process.id.pid,
+                name: Arc::clone(&process.name),
+                kind: process.kind,
+            }),
+            whose: (&did.owner).into(),
+            usage: process.usage,
+        });
+        let rest = listing.residues.iter().map(|residue| Resident {
+            process: None,
+            whose: (&self.owner_of(residue)).into(),
+            usage: Usage { memory: residue.memory, ..PENDING },
+        });
+        living.chain(rest).collect()
+    }
+
+    fn owner_of(&self, residue: &Residue) -> Owner {
+        let placement = residue.placement.as_deref();
+        let owner = placement.map(|placement| self.terms.directory.owner(placement).0);
+        owner.unwrap_or_else(|| Owner::Unknown(residue.why.into()))
     }
 
     /// What is listed and is no process holds its memory all the same, and may be anybody's unless
     /// it is remembered whose it was.
     fn book_residue(&mut self, residue: &Residue, ledger: &mut Ledger) {
-        let placement = residue.placement.as_deref();
-        let owner = placement.map(|placement| self.terms.directory.owner(placement).0);
+        let owner = self.owner_of(residue);
+        ledger.book(bucket(&owner, false), residue.memory);
         match owner {
-            Some(Owner::Container(holder)) => {
-                ledger.book(Bucket::Container, residue.memory);
-                self.busy.insert(holder);
-            }
-            Some(owner @ (Owner::Host | Owner::Stray)) => {
-                ledger.book(bucket(&owner, false), residue.memory);
-            }
-            Some(Owner::Unknown(_)) | None => {
-                ledger.book(Bucket::Unknown, residue.memory);
-                self.unresolved(residue.why.into());
-            }
+            Owner::Container(holder) => drop(self.busy.insert(holder)),
+            Owner::Host | Owner::Stray => {}
+            Owner::Unknown(_) => self.unresolved(residue.why.into()),
         }
     }
+}
+
+/// How somebody was given a device, by his share of it.
+fn mode(share: Option<&Share>) -> AllocateMode {
+    share.map_or(AllocateMode::None, |share| share.mode)
 }
 
 const PENDING: Usage = Usage { memory: Err(Missing::Pending), utilization: Err(Missing::Pending) };

@@ -59,7 +59,9 @@ fn place(address: &Address) -> String {
     match address {
         Address::InCluster => "service account".to_owned(),
         Address::Kubeconfig(path) => format!("--kubeconfig {}", path.display()),
-        Address::Url(url) | Address::Kubelet { url, .. } => url.clone(),
+        Address::Url(url) | Address::Kubelet { url, .. } | Address::Exporter { url, .. } => {
+            url.clone()
+        }
     }
 }
 

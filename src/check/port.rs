@@ -63,9 +63,9 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// The whole answer, or as much of it as comes in time.
 fn get(address: SocketAddr, path: &str, clock: Clock) -> io::Result<String> {
-    let deadline = clock.now().mono + policy::CHECK_SILENCE;
-    let mut stream = TcpStream::connect_timeout(&address, policy::CHECK_SILENCE)?;
-    stream.set_write_timeout(Some(policy::CHECK_SILENCE))?;
+    let deadline = clock.now().mono + policy::CHECK_ANSWER;
+    let mut stream = TcpStream::connect_timeout(&address, policy::CHECK_ANSWER)?;
+    stream.set_write_timeout(Some(policy::CHECK_ANSWER))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut piece = [0; 16 << 10];

@@ -42,6 +42,17 @@ pub enum Address {
         /// The token that is sent; read again when it may have changed.
         token: Option<PathBuf>,
     },
+    /// A running exporter.
+    Exporter {
+        /// Such as `http://node:9400`.
+        url: String,
+        /// Name and password.
+        user: Option<(String, String)>,
+        /// Bundle that its certificate is checked against; the system's if none is given.
+        ca: Option<PathBuf>,
+        /// Its certificate is not checked.
+        insecure: bool,
+    },
 }
 
 /// The name of a node, fit to stand in a URL.
@@ -168,6 +179,16 @@ impl Address {
                 config.accept_invalid_certs = *insecure;
                 config.auth_info.token_file =
                     token.as_ref().map(|path| path.to_string_lossy().into_owned());
+                Ok(config)
+            }
+            Self::Exporter { url, user, ca, insecure } => {
+                let mut config = kube::Config::new(uri(url)?);
+                config.root_cert_file.clone_from(ca);
+                config.accept_invalid_certs = *insecure;
+                if let Some((name, password)) = user {
+                    config.auth_info.username = Some(name.clone());
+                    config.auth_info.password = Some(password.clone().into());
+                }
                 Ok(config)
             }
         }

@@ -1,13 +1,11 @@
 //! Looking once at everything that the exporter depends on.
 
-use std::convert::Infallible;
-use std::io::{self, Write};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::io;
 use std::time::Duration;
 
 use tokio::runtime;
 
+use super::patience::Patience;
 use super::sampling::Sampling;
 use crate::args::{Args, Config, ReadConfig};
 use crate::check::rights::Uses;
@@ -147,26 +145,5 @@ impl Scene {
         findings.extend(kubelet::logs(sources));
         findings.extend(api::findings(pods.map(|(_, node)| node), &answers, &uses));
         Ok(findings)
-    }
-}
-
-/// Says on standard error what is waited for, unless it is dropped soon.
-struct Patience {
-    _over: mpsc::Sender<Infallible>,
-}
-
-impl Patience {
-    /// What is waited for, and how long at the most.
-    fn for_others(what: &'static str, most: Duration) -> io::Result<Self> {
-        let (over, is_over) = mpsc::channel();
-        thread::Builder::new().name("patience".to_owned()).spawn(move || {
-            let waited: Result<Infallible, _> = is_over.recv_timeout(policy::CHECK_SILENCE);
-            if waited == Err(RecvTimeoutError::Timeout) {
-                let most = most.as_secs();
-                // There is nowhere to say that it could not be said.
-                let _ = writeln!(io::stderr(), "waiting for {what}: up to {most} s");
-            }
-        })?;
-        Ok(Self { _over: over })
     }
 }

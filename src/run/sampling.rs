@@ -1,14 +1,15 @@
 //! The pipeline from the driver to what is published, cycle by cycle.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use tokio::sync::watch;
 
+use super::patience::Patience;
 use crate::accounts::Accounts;
 use crate::args::ReadConfig;
 use crate::attribute::family::Allocation;
@@ -23,6 +24,7 @@ use crate::kube::{kubelet_pods, watch as pod_watch};
 use crate::labels::{Dialect, Schema};
 use crate::model::Missing;
 use crate::nvml::mock::Stage;
+use crate::output::print;
 use crate::policy;
 use crate::publish::Published;
 use crate::release::{Order, Requests};
@@ -226,6 +228,19 @@ impl Sampling {
         self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
     }
 
+    /// What is known once the driver and the cluster have answered, or are not about to. Utilization needs
+    /// a window, so it is that of the cycle after.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub(super) fn settled(&mut self) -> io::Result<Arc<Published>> {
+        let patience = Patience::for_others("the driver and the cluster", policy::ONCE_OPEN)?;
+        self.settle(|_, snapshot| is_settled(snapshot, |source| source.up));
+        drop(patience);
+        wait_for_window();
+        Ok(self.cycle())
+    }
+
     /// What one cycle tells to whoever looks into everything, as read and as published; `settled` is
     /// called when nobody has to be waited for any more.
     pub(super) fn look(&mut self, settled: impl FnOnce()) -> (Sample, Snapshot) {
@@ -260,11 +275,9 @@ impl Sampling {
         }
     }
 
-    /// Utilization needs a window, so the page that is printed is the second one.
+    /// Prints one page.
     pub(super) fn print_once(mut self) -> anyhow::Result<()> {
-        self.settle(|_, snapshot| is_settled(snapshot, |source| source.up));
-        wait_for_window();
-        let published = self.cycle();
+        let published = self.settled()?;
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
             bail!("nothing to read: {reason}");
@@ -273,7 +286,7 @@ impl Sampling {
             bail!("nothing to read: the driver is up and names no GPU");
         }
         let page = render::page(&Arc::new(snapshot.clone()), Part::Whole)?;
-        io::stdout().write_all(page.as_bytes()).context("standard output")
+        print(page.as_bytes())
     }
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
 use super::gpu_ring::GpuRing;
+use super::limits::LimitReader;
 use super::part::{PartReader, PartSample, People, Tools};
 use super::ring::RingCursor;
 use super::signs::{self, SignReader};
 use super::texts::Texts;
 use crate::host::ProcRoot;
 use crate::host::placements::Placements;
-use crate::model::{Discards, Gpu, LinkStates, MigDevice, Missing, Moment, Reading, Signs};
+use crate::model::{Discards, Gpu, Limits, LinkStates, MigDevice, Missing, Moment, Reading, Signs};
 use crate::nvml::Session;
 use crate::nvml::probe::{Gpm, Probe};
 use crate::nvml::raw::Handle;
@@ -31,6 +32,8 @@ pub struct DeviceSample {
     pub gpu: Arc<Gpu>,
     /// Its present handle.
     pub handle: Handle,
+    /// What its readings are measured by.
+    pub limits: Limits,
     /// When it was asked.
     pub at: Moment,
     /// One cell per row of the catalogue's device slice, in its order; none for what is not chosen.
@@ -107,6 +110,7 @@ pub struct DeviceReader {
     gpu_ring: GpuRing,
     cells: Cells,
     gpm: GpmReader,
+    limits: LimitReader,
     undivided: Cells,
     texts: Texts,
     reach: Reach,
@@ -150,6 +154,7 @@ impl DeviceReader {
             samples: SampleBuffer::default(),
             gpu_ring: GpuRing::default(),
             cells: Cells::default(),
+            limits: LimitReader::default(),
             undivided: Cells::default(),
             texts: Texts::default(),
             reach: Reach::default(),
@@ -204,6 +209,7 @@ impl DeviceReader {
         let extent = self.gpu_ring.close();
         let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm).with_extent(extent);
         self.cells.read(&selection.device, &probe, now.mono);
+        let limits = self.limits.read(&probe);
         let energy = selection.wants_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
         let clock_event_reasons = (selection.wants_clock_events() || selection.wants_health())
             .then(|| clock_event_reasons(self.session.nvml(), handle));
@@ -221,6 +227,7 @@ impl DeviceReader {
         let sample = DeviceSample {
             gpu,
             handle,
+            limits,
             at: now,
             cells: self.cells.to_vec(),
             undivided,
@@ -281,6 +288,7 @@ impl DeviceReader {
         self.cells.clear();
         self.undivided.clear();
         self.gpm = GpmReader::new(Arc::clone(&self.session), None);
+        self.limits = LimitReader::default();
         self.texts = Texts::default();
         self.signs = SignReader::default();
         self.parts.clear();
@@ -448,6 +456,7 @@ mod tests {
         DeviceSample {
             gpu,
             handle: Handle::none(),
+            limits: Limits::default(),
             at,
             cells,
             undivided: None,

@@ -16,7 +16,7 @@ use nvml_exporter::publish::Published;
 use nvml_exporter::render::Part;
 use nvml_exporter::selection::{Frame, Selection};
 use nvml_exporter::serve::{Site, Timeouts, Web, serve};
-use nvml_exporter::snapshot::{Entity, Health, Snapshot, Tables};
+use nvml_exporter::snapshot::{Entity, Health, Host, Snapshot, Tables};
 use nvml_exporter::web_config::WebConfig;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -102,8 +102,10 @@ fn snapshot(counters: &str, values: &[String]) -> Snapshot {
     let devices = values.iter().enumerate().map(device).collect();
     Snapshot {
         at: Moment { mono: Duration::ZERO, wall_us: 0 },
+        host: Host::default(),
         selection: Arc::clone(&selection),
         nodes: Vec::new(),
+        occupancy: Vec::new(),
         tables: Tables { devices, ..Tables::default() },
         health: Health { cycles: 1, ..Health::default() },
     }
@@ -119,7 +121,14 @@ fn served(published: Arc<Published>) -> String {
         let (_publish, published) = watch::channel(Some(published));
         let day = Duration::from_secs(86400);
         let clock = Clock::start();
-        let site = Site { published, max_age: day, clock, own_path: None, refused: Arc::default() };
+        let site = Site {
+            published,
+            max_age: day,
+            clock,
+            own_path: None,
+            landing: true,
+            refused: Arc::default(),
+        };
         let timeouts = Timeouts { read: day, write: day };
         let web = Web { config: WebConfig::default(), file: None, timeouts };
         runtime.block_on(async {

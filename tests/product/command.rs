@@ -1,8 +1,8 @@
 //! The command line, as a user meets it.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use crate::exporter::{Scenario, once, run, series};
+use crate::exporter::{Scenario, once, run, series, tool};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -75,7 +75,7 @@ fn a_shell_completes_flags_from_the_script() {
     let script = String::from_utf8(script.stdout).unwrap();
     let ask = "COMP_WORDS=(nvml-exporter --collect-i); COMP_CWORD=1
         _nvml__exporter nvml-exporter --collect-i nvml-exporter; echo \"${COMPREPLY[@]}\"";
-    let bash = Command::new("bash").args(["-c", &(script + ask)]).output().unwrap();
+    let bash = tool("bash", &["-c", &(script + ask)], "");
     assert_eq!(String::from_utf8_lossy(&bash.stdout).trim(), "--collect-interval");
 }
 
@@ -90,6 +90,29 @@ fn the_manual_page_tells_of_every_flag() {
         seen += 1;
     }
     assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn a_printed_counters_file_shows_the_same_page() {
+    let printed = String::from_utf8(run(&["--print-metrics=csv"]).stdout).unwrap();
+    let counters = Scenario::new("counters", &printed);
+    let flag = format!("--collectors={}", counters.path().display());
+    let families = |args: &[&str]| -> Vec<String> {
+        let page = once(args);
+        page.lines().filter(|line| line.starts_with("# TYPE DCGM")).map(str::to_owned).collect()
+    };
+    assert_eq!(families(&["--mock=demo", &flag]), families(&["--mock=demo"]));
+    let table = String::from_utf8(run(&["--print-metrics", &flag]).stdout).unwrap();
+    assert!(table.lines().any(|line| line.starts_with("* DCGM_FI_DEV_GPU_UTIL ")), "{table}");
+    assert!(table.lines().any(|line| line.starts_with("  DCGM_FI_DEV_FAN_SPEED ")), "{table}");
+}
+
+#[test]
+fn a_reader_who_has_read_enough_is_no_error() {
+    let program = env!("CARGO_BIN_EXE_nvml-exporter");
+    let command = format!("set -o pipefail; {program} --print-metrics=json | head -1");
+    let output = tool("bash", &["-c", &command], "");
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]

@@ -149,8 +149,18 @@ impl Exporter {
 
     /// Scrapes until the page satisfies `wanted`, and returns it.
     pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.wait_for_at("/metrics", what, wanted)
+    }
+
+    /// Asks for `path` until the answer satisfies `wanted`, and returns it.
+    pub(crate) fn wait_for_at(
+        &self,
+        path: &str,
+        what: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
         self.server
-            .poll("/metrics", wanted)
+            .poll(path, wanted)
             .unwrap_or_else(|page| panic!("no {what} in {PATIENCE:?}:\n{page}\n{}", self.log()))
     }
 

@@ -149,6 +149,22 @@ fn mig_h100_for_dcgm_exporters_users() {
 }
 
 #[test]
+fn hami() {
+    check("hami", &page("hami", 60, &[]));
+}
+
+#[test]
+fn dra() {
+    check("dra", &page("dra", 60, &[]));
+}
+
+#[test]
+fn dra_for_dcgm_exporters_users() {
+    let flags = ["--dialect", "dcgm-exporter", "-k", "--kubernetes-enable-dra"];
+    check("dra-dcgm-exporter", &page("dra", 60, &flags));
+}
+
+#[test]
 fn faulty() {
     check("faulty", &page("faulty", 60, &[]));
 }

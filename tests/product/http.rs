@@ -80,7 +80,7 @@ fn probes_and_landing_page() {
     }
     let landing = exporter.get("/");
     assert_eq!(landing.header("content-type"), Some("text/html; charset=utf-8"));
-    for link in ["/metrics", "/readyz", "/healthz"] {
+    for link in ["/metrics", "/readyz", "/api/v1/node"] {
         assert!(landing.text().contains(&format!("href=\"{link}\"")), "{link}");
     }
 }

@@ -5,10 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use nvml_exporter::catalog::own::OWN;
-use nvml_exporter::catalog::{
-    ACCOUNT, ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
-    TEXT,
-};
+use nvml_exporter::catalog::{Kind, Row, rows};
 use nvml_exporter::policy::{SLOW_TIER, Tier};
 
 use crate::exporter::run;
@@ -40,20 +37,20 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// The rows of a slice; families that differ in a number from 0 on, as of links, are one.
-fn slice<Source>(table: &mut String, scope: &str, metrics: &[Metric<Source>]) {
-    let next = |a: &Metric<Source>, b: &Metric<Source>| {
+/// All rows; families that differ in a number from 0 on, as of links, are one.
+fn series(table: &mut String) {
+    let rows: Vec<Row> = rows().collect();
+    let next = |a: &Row, b: &Row| {
         let ((head, number, tail), after) = (numbered(a.name), numbered(b.name));
         number.is_some() && after == (head, number.map(|n| n + 1), tail)
     };
-    for series in metrics.chunk_by(next) {
+    for series in rows.chunk_by(next) {
         let (first, last) = (series.first().unwrap(), series.last().unwrap());
         if series.len() > 1 && numbered(first.name).1 == Some(0) {
-            let name = format!("`{}` to `{}`", first.name, last.name);
-            row(table, scope, &name, first);
+            row(table, &format!("`{}` to `{}`", first.name, last.name), first);
         } else {
             for one in series {
-                row(table, scope, &format!("`{}`", one.name), one);
+                row(table, &format!("`{}`", one.name), one);
             }
         }
     }
@@ -66,13 +63,13 @@ fn numbered(name: &str) -> (&str, Option<u32>, &str) {
     (&name[..first], name[first..=last].parse().ok(), &name[last + 1..])
 }
 
-fn row<Source>(table: &mut String, scope: &str, name: &str, metric: &Metric<Source>) {
-    let every = match metric.tier {
+fn row(table: &mut String, name: &str, row: &Row) {
+    let every = match row.tier {
         Tier::Cycle => "cycle".to_owned(),
         Tier::Video => format!("cycle while video engines work, else {} s", SLOW_TIER.as_secs()),
         Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
     };
-    let Metric { kind, unit, symbol, help, absent, .. } = metric;
+    let Row { scope, kind, unit, symbol, help, absent, .. } = row;
     let kind = word(*kind);
     writeln!(
         table,
@@ -90,20 +87,7 @@ fn readme_says_what_the_program_says() {
     let mut table = "| series | scope | type | unit | meaning | source | read every | absent |\n\
                      |---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    slice(&mut table, "node", NODE);
-    slice(&mut table, "device", DEVICE);
-    slice(&mut table, "device", EVENT);
-    slice(&mut table, "device or MIG instance", INSTANCE);
-    slice(&mut table, "device or MIG instance", ALLOTTED);
-    slice(&mut table, "container", CONTAINER);
-    slice(&mut table, "process", PROCESS);
-    slice(&mut table, "process", ILLEGAL);
-    for account in ACCOUNT {
-        let scope = account.name.split('_').nth(2).unwrap();
-        let scope = if scope == "DEV" { "device".to_owned() } else { scope.to_lowercase() };
-        row(&mut table, &scope, &format!("`{}`", account.name), account);
-    }
-    slice(&mut table, "label", TEXT);
+    series(&mut table);
     check("series", &table);
 
     let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();

@@ -56,6 +56,11 @@ impl Site {
         signed
     }
 
+    /// The file with the authority's certificate.
+    pub(crate) fn authority(&self) -> String {
+        self.folder.path().join("ca.crt").display().to_string()
+    }
+
     fn write(&self, name: &str, text: &str) {
         let draft = self.folder.path().join("draft");
         fs::write(&draft, text).unwrap();

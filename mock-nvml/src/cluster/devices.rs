@@ -42,6 +42,7 @@ enum Mode {
     Slices(u32),
     Gke,
     Hami,
+    Claimed,
 }
 
 impl Mode {
@@ -51,6 +52,7 @@ impl Mode {
             Self::Slices(replicas) => format!("in {replicas} slices"),
             Self::Gke => "by GKE's plugin".into(),
             Self::Hami => "by HAMi".into(),
+            Self::Claimed => "by a claim".into(),
         }
     }
 }
@@ -93,6 +95,9 @@ impl Plugins {
             }
             Holding::Gke(_) => self.offer(all, Mode::Gke),
             Holding::Hami(_) => self.offer(all, Mode::Hami),
+            Holding::Claimed(_, devices) => {
+                self.offer(devices.iter().filter_map(|device| device.whole), Mode::Claimed)
+            }
             Holding::Nothing
             | Holding::Mig(_)
             | Holding::Ack(..)
@@ -174,6 +179,7 @@ impl Plugins {
                 Mode::Slices(replicas) => {
                     (0..replicas).map(|n| format!("{}::{n}", gpu.uuid)).collect()
                 }
+                Mode::Claimed => vec![],
                 Mode::Hami => (0..SPLIT).map(|n| format!("{}-{n}", gpu.uuid)).collect(),
                 Mode::Gke if parts.is_empty() => vec![name],
                 Mode::Gke
@@ -227,7 +233,7 @@ impl Plugins {
         let mut devices = vec![];
         let mut gpu = |resource, gpu| self.take(resource, life, |slot| slot.gpu == Some(gpu));
         match holding {
-            Holding::Nothing | Holding::Koordinator(_) => {}
+            Holding::Nothing | Holding::Koordinator(_) | Holding::Claimed(..) => {}
             Holding::Whole(gpus) | Holding::Slices(gpus, _) => {
                 for index in gpus {
                     devices.push(gpu(GPU, *index).ok_or_else(|| {
@@ -347,7 +353,7 @@ pub(crate) fn limits(holding: &Holding) -> BTreeMap<String, String> {
     let whole = |count: usize| vec![(GPU, count.to_string())];
     let sum = |of: &mut dyn Iterator<Item = u32>| of.map(u64::from).sum::<u64>().to_string();
     let limits = match holding {
-        Holding::Nothing => vec![],
+        Holding::Nothing | Holding::Claimed(..) => vec![],
         Holding::Whole(gpus) | Holding::Slices(gpus, _) => whole(gpus.len()),
         Holding::Gke(ids) => whole(ids.len()),
         Holding::Mig(ids) => return of_profiles(ids),

@@ -2,7 +2,8 @@
 
 use prost::Message;
 
-use crate::scenario::cluster::{Cluster, Container, ContainerKind, Device, Offer, Pod};
+use super::slices;
+use crate::scenario::cluster::{Claimed, Cluster, Container, ContainerKind, Device, Offer, Pod};
 
 /// `PodResources`
 #[derive(Clone, PartialEq, Message)]
@@ -22,6 +23,30 @@ struct ContainerResources {
     name: String,
     #[prost(message, repeated, tag = "2")]
     devices: Vec<ContainerDevices>,
+    #[prost(message, repeated, tag = "5")]
+    dynamic_resources: Vec<DynamicResource>,
+}
+
+/// `DynamicResource`
+#[derive(Clone, PartialEq, Message)]
+struct DynamicResource {
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+    #[prost(message, repeated, tag = "4")]
+    devices: Vec<ClaimResource>,
+}
+
+/// `ClaimResource`
+#[derive(Clone, PartialEq, Message)]
+struct ClaimResource {
+    #[prost(string, tag = "2")]
+    driver: String,
+    #[prost(string, tag = "3")]
+    pool: String,
+    #[prost(string, tag = "4")]
+    device: String,
 }
 
 /// `ContainerDevices`
@@ -99,7 +124,7 @@ pub(super) fn answer(
     match path {
         "/v1.PodResourcesLister/List" => {
             let active = cluster.pods.iter().filter(|pod| pod.is_active(time));
-            let pod_resources = active.map(resources).collect();
+            let pod_resources = active.map(|pod| resources(cluster, pod)).collect();
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
         "/v1.PodResourcesLister/GetAllocatableResources" => {
@@ -123,23 +148,38 @@ pub(super) fn answer(
                 );
                 (UNKNOWN, text)
             })?;
-            Ok(GetResponse { pod_resources: Some(resources(pod)) }.encode_to_vec())
+            Ok(GetResponse { pod_resources: Some(resources(cluster, pod)) }.encode_to_vec())
         }
         _ => Err((UNIMPLEMENTED, format!("unknown method {path}"))),
     }
 }
 
 /// Sidecars, then containers. Init containers, running or not, and ephemeral ones are left out.
-fn resources(pod: &Pod) -> PodResources {
+fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
     let sidecars = pod.of_kind(ContainerKind::Sidecar);
-    let containers = sidecars.chain(pod.of_kind(ContainerKind::App)).map(container).collect();
+    let listed = sidecars.chain(pod.of_kind(ContainerKind::App));
+    let containers = listed.map(|one| container(cluster, pod, one)).collect();
     PodResources { name: pod.name.clone(), namespace: pod.namespace.clone(), containers }
 }
 
 /// One entry for each device, as the kubelet lists what plugins give.
-fn container(container: &Container) -> ContainerResources {
+fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerResources {
     let devices = container.devices.iter().map(entry).collect();
-    ContainerResources { name: container.name.clone(), devices }
+    let claim = |(claim, devices): (&str, &[Claimed])| DynamicResource {
+        name: claim.to_owned(),
+        namespace: pod.namespace.clone(),
+        devices: devices.iter().map(|device| claimed(&cluster.node, device)).collect(),
+    };
+    let dynamic_resources = container.holding.claim().map(claim).into_iter().collect();
+    ContainerResources { name: container.name.clone(), devices, dynamic_resources }
+}
+
+fn claimed(node: &str, device: &Claimed) -> ClaimResource {
+    ClaimResource {
+        driver: slices::DRIVER.to_owned(),
+        pool: node.to_owned(),
+        device: device.name.clone(),
+    }
 }
 
 fn entry(device: &Device) -> ContainerDevices {
@@ -179,6 +219,25 @@ mod tests {
         let offered = AllocatableResponse::decode(&*offered.unwrap()).unwrap().devices;
         assert_eq!(offered.len(), 2);
         assert!(offered.iter().all(|one| one.resource_name == "nvidia.com/gpu"));
+    }
+
+    #[test]
+    fn a_claim_is_listed_beside_devices_and_with_its_pods_namespace() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nnamespace = \"n\"\n\
+             containers = [{ name = \"c\", claim = { name = \"two\", gpus = [1, 0] } }]\n",
+        );
+        let listed = answer(cluster(&scenario), 0.0, LIST, &[]).unwrap();
+        let listed = ListResponse::decode(&*listed).unwrap().pod_resources;
+        let container = &listed[0].containers[0];
+        assert!(container.devices.is_empty());
+        let [claim] = &container.dynamic_resources[..] else { panic!("one claim") };
+        assert_eq!((&*claim.namespace, &*claim.name), ("n", "two"));
+        let device = |one: &ClaimResource| format!("{}/{}/{}", one.driver, one.pool, one.device);
+        assert_eq!(
+            claim.devices.iter().map(device).collect::<Vec<_>>(),
+            ["gpu.nvidia.com/node-1/gpu-1", "gpu.nvidia.com/node-1/gpu-0"]
+        );
     }
 
     #[test]

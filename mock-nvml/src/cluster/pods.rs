@@ -1,6 +1,6 @@
 //! Pods as the API server tells them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -116,6 +116,11 @@ impl Teller<'_> {
             if !containers.is_empty() {
                 put(&mut spec, key, containers);
             }
+        }
+        let claims: BTreeSet<&str> = pod.containers.iter().filter_map(claim).collect();
+        if !claims.is_empty() {
+            let claim = |name: &&str| json!({ "name": name, "resourceClaimName": name });
+            put(&mut spec, "resourceClaims", claims.iter().map(claim).collect::<Vec<_>>());
         }
         spec
     }
@@ -250,14 +255,22 @@ fn image(container: &Container) -> String {
     format!("registry.example/{}:1", container.name)
 }
 
+/// The claim that a container has its devices by.
+fn claim(container: &Container) -> Option<&str> {
+    container.holding.claim().map(|(claim, _)| claim)
+}
+
 fn container(container: &Container) -> Value {
     let limits = limits(container);
     // Ephemeral containers may not ask for anything.
-    let resources = if limits.is_empty() || container.kind == ContainerKind::Ephemeral {
+    let mut resources = if limits.is_empty() || container.kind == ContainerKind::Ephemeral {
         json!({})
     } else {
         json!({ "limits": limits, "requests": limits })
     };
+    if let Some(claim) = claim(container) {
+        put(&mut resources, "claims", json!([{ "name": claim }]));
+    }
     let mut value = json!({
         "name": container.name,
         "image": image(container),

@@ -219,6 +219,25 @@ pub(crate) enum Holding {
     Koordinator(Vec<Share>),
     /// Volcano
     Volcano(Vec<Share>),
+    /// Devices by a claim of this name in the pod's namespace: dynamic allocation.
+    Claimed(String, Vec<Claimed>),
+}
+
+impl Holding {
+    /// The claim that it is given by, and the devices of that.
+    pub(crate) fn claim(&self) -> Option<(&str, &[Claimed])> {
+        let Self::Claimed(claim, devices) = self else { return None };
+        Some((claim, devices))
+    }
+}
+
+/// A device of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claimed {
+    /// The GPU, where it is a whole one.
+    pub(crate) whole: Option<usize>,
+    /// As the driver names it in the node's pool.
+    pub(crate) name: String,
 }
 
 /// A part of a GPU.

@@ -18,8 +18,8 @@ pub(super) use self::hardware::{
 };
 pub(super) use self::{
     cluster::{
-        AckTable, ClusterFaultTable, ClusterTable, ContainerTable, NodeLabelTable, PodTable,
-        ShareTable, SlicesTable, Which,
+        AckTable, ClaimTable, ClusterFaultTable, ClusterTable, ContainerTable, NodeLabelTable,
+        PodTable, ShareTable, SlicesTable, Which,
     },
     mig::{InstanceTable, LayoutTable},
     pipes::PipesTable,

@@ -22,6 +22,8 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("bert-hpa", include_str!("../../scenarios/bert-hpa.toml")),
     ("abi-535", include_str!("../../scenarios/abi-535.toml")),
     ("huge", include_str!("../../scenarios/huge.toml")),
+    ("hami", include_str!("../../scenarios/hami.toml")),
+    ("dra", include_str!("../../scenarios/dra.toml")),
 ];
 
 /// Why there is no scenario.
@@ -158,7 +160,7 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, bert-hpa, abi-535, huge"
+             mig-h100, bert-hpa, abi-535, huge, hami, dra"
         );
     }
 }

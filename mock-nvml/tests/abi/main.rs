@@ -42,7 +42,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 12] = [
+const BUILT_IN: [&str; 14] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -55,6 +55,8 @@ const BUILT_IN: [&str; 12] = [
     "bert-hpa",
     "abi-535",
     "huge",
+    "hami",
+    "dra",
 ];
 const MIB: u64 = 1 << 20;
 
@@ -168,6 +170,8 @@ fn every_built_in_has_its_gpus() {
         ("Tesla T4", 2, 15_360),
         ("NVIDIA L20", 2, 46_068),
         ("NVIDIA A100-SXM4-80GB", 16, 81_920),
+        ("NVIDIA L40S", 2, 46_068),
+        ("NVIDIA H100 80GB HBM3", 5, 81_559),
     ];
     // One driver is too old for some of what follows: see the tests of drivers.
     let young = BUILT_IN.iter().filter(|scenario| **scenario != "old-driver");

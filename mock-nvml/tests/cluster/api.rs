@@ -42,6 +42,29 @@ fn a_streaming_watch_tells_everything_and_then_what_happens() {
 }
 
 #[test]
+fn slices_tell_what_can_be_claimed_where_there_are_claims() {
+    let path = "/apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName%3Dnode-1";
+    assert_eq!(Stage::playing(&scene(10)).get(path).json()["items"], json!([]));
+    let claims = scene(10).replace("gpus = [0]", "claim = { name = \"one\", gpu = 0 }");
+    let stage = Stage::playing(&claims);
+    let list = stage.get(path).json();
+    let slice = &list["items"][0]["spec"];
+    assert_eq!(
+        (&slice["driver"], &slice["nodeName"]),
+        (&json!("gpu.nvidia.com"), &json!("node-1"))
+    );
+    let device = &slice["devices"][0];
+    assert_eq!(
+        (&device["name"], &slice["devices"].as_array().unwrap().len()),
+        (&json!("gpu-0"), &2)
+    );
+    assert!(device["attributes"]["uuid"]["string"].as_str().unwrap().starts_with("GPU-"));
+    let pod = &stage.pods()[0]["spec"];
+    assert_eq!(pod["resourceClaims"], json!([{ "name": "one", "resourceClaimName": "one" }]));
+    assert_eq!(pod["containers"][0]["resources"], json!({ "claims": [{ "name": "one" }] }));
+}
+
+#[test]
 fn a_list_and_a_watch_from_its_version_make_the_same_of_it() {
     let older = |now| format!("{}[cluster]\nstreaming_lists = false\n", scene(now));
     let stage = Stage::playing(&older(10));

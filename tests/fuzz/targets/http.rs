@@ -11,7 +11,7 @@ use nvml_exporter::model::Moment;
 use nvml_exporter::publish::Published;
 use nvml_exporter::selection::{Frame, Selection, preset};
 use nvml_exporter::serve::{Site, Timeouts, Web, serve};
-use nvml_exporter::snapshot::{Entity, Health, Snapshot, Tables};
+use nvml_exporter::snapshot::{Entity, Health, Host, Snapshot, Tables};
 use nvml_exporter::web_config::WebConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
@@ -55,6 +55,7 @@ impl Server {
             max_age: Duration::from_secs(3600),
             clock: Clock::start(),
             own_path: None,
+            landing: true,
             refused: Arc::default(),
         };
         let web = Web { config: WebConfig::default(), file: None, timeouts: TIMEOUTS };
@@ -130,8 +131,10 @@ fn snapshot() -> Snapshot {
     let labels = Labels::of([("gpu", "0")].into_iter());
     Snapshot {
         at: Moment { mono: Duration::ZERO, wall_us: 0 },
+        host: Host::default(),
         selection,
         nodes: Vec::new(),
+        occupancy: Vec::new(),
         tables: Tables { devices: vec![Entity { labels, readings }], ..Tables::default() },
         health: Health { cycles: 1, ..Health::default() },
     }

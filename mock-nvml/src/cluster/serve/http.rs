@@ -18,7 +18,10 @@ use tokio::sync::mpsc;
 
 use self::ask::{Ask, Refusal, Start, Watch};
 use super::{
-    super::api::{self, Unknown},
+    super::{
+        api::{self, Unknown},
+        slices,
+    },
     door::Stream,
     keeper::Keeper,
     reply::Reply,
@@ -57,7 +60,7 @@ async fn answer(
             "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
         ),
         trouble => {
-            let (scenario, _) = keeper.refresh();
+            let (scenario, now) = keeper.refresh();
             let cluster = scenario.cluster.as_deref();
             let streaming = cluster.is_none_or(|cluster| cluster.streaming_lists);
             let node = cluster.map(|cluster| cluster.node.as_str()).unwrap_or_default();
@@ -78,7 +81,10 @@ async fn answer(
                     Err(refusal) => refuse(&refusal),
                 },
                 Ok(Ask::Version) => json(StatusCode::OK, version().to_string()),
-                Ok(Ask::Slices) => json(StatusCode::OK, slices().to_string()),
+                Ok(Ask::Slices) => {
+                    let list = slices::list(cluster, &scenario.gpus, now.world);
+                    json(StatusCode::OK, list.to_string())
+                }
                 Ok(Ask::List { kind, chosen }) => {
                     let list = keeper.history(kind, |history| history.list(chosen));
                     json(StatusCode::OK, list.to_string())
@@ -91,15 +97,6 @@ async fn answer(
 
 fn version() -> Value {
     json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "platform": "linux/amd64" })
-}
-
-fn slices() -> Value {
-    json!({
-        "kind": "ResourceSliceList",
-        "apiVersion": "resource.k8s.io/v1",
-        "metadata": { "resourceVersion": "1" },
-        "items": [],
-    })
 }
 
 fn json(status: StatusCode, text: String) -> Response<Reply> {

@@ -1,5 +1,6 @@
 //! Validation of the Kubernetes node.
 
+mod claims;
 mod faults;
 mod holding;
 mod pods;
@@ -62,6 +63,7 @@ pub(super) fn check(seed: &str, file: &File, gpus: &[Gpu]) -> Checked<Option<Arc
             }
         }
     }
+    claims::check(&pods, &spans)?;
     let node = table.node.as_ref().map(|node| name("node", node, 253)).transpose()?;
     Ok(Some(Arc::new(Cluster {
         node: node.unwrap_or_else(|| "node-1".to_owned()),

@@ -71,6 +71,7 @@ pub(in crate::scenario) struct ContainerTable {
     pub(in crate::scenario) hami: Option<Spanned<Vec<ShareTable>>>,
     pub(in crate::scenario) koordinator: Option<Spanned<Vec<ShareTable>>>,
     pub(in crate::scenario) volcano: Option<Spanned<Vec<ShareTable>>>,
+    pub(in crate::scenario) claim: Option<Spanned<ClaimTable>>,
     pub(in crate::scenario) devices: Option<Spanned<BTreeMap<String, Vec<String>>>>,
     #[serde(default)]
     pub(in crate::scenario) limits: BTreeMap<String, String>,
@@ -102,6 +103,16 @@ pub(in crate::scenario) struct ShareTable {
     pub(in crate::scenario) mib: u32,
     #[serde(default)]
     pub(in crate::scenario) cores: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario) struct ClaimTable {
+    pub(in crate::scenario) name: Spanned<String>,
+    #[serde(alias = "gpu")]
+    pub(in crate::scenario) gpus: Option<Which>,
+    #[serde(default)]
+    pub(in crate::scenario) mig: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::super::no_gpu;
-use crate::cluster::devices::Strategy;
+use super::{super::no_gpu, name};
+use crate::cluster::{devices::Strategy, slices};
 use crate::scenario::{
     Gpu,
-    cluster::{Holding, Share},
+    cluster::{Claimed, Holding, Share},
     complaint::{Checked, Flaw},
-    file::{AckTable, ContainerTable, ShareTable, SlicesTable, Which},
+    file::{AckTable, ClaimTable, ContainerTable, ShareTable, SlicesTable, Which},
+    mig::{ComputeInstance, GpuInstance},
 };
 
 /// The most replicas of a GPU, and the most GiB of a share.
@@ -34,12 +35,16 @@ pub(super) fn check(
         ("hami", said.hami.as_ref().map(Spanned::span)),
         ("koordinator", said.koordinator.as_ref().map(Spanned::span)),
         ("volcano", said.volcano.as_ref().map(Spanned::span)),
+        ("claim", said.claim.as_ref().map(Spanned::span)),
     ];
     let given: Vec<_> = ways.iter().filter_map(|(way, at)| Some((*way, at.clone()?))).collect();
     if given.len() > 1 {
         let ways: Vec<_> = given.iter().map(|(way, _)| *way).collect();
         let text = format!("a container holds GPUs in one way: give one of {}", ways.join(", "));
         return Err(Flaw::new(table.span(), text));
+    }
+    if let Some(claim) = &said.claim {
+        name("claim", &claim.get_ref().name, 253)?;
     }
     let at = given.first().map_or_else(|| table.span(), |(_, at)| at.clone());
     let holding = way(said, clone, gpus, mig).map_err(|text| Flaw::new(at.clone(), text))?;
@@ -67,8 +72,11 @@ fn way(
         }
         Ok(Holding::Slices(held, *replicas))
     } else if let Some(ids) = &said.mig {
-        let ids: Result<_, String> =
-            ids.get_ref().iter().map(|id| mig_device(id, gpus, strategy, start)).collect();
+        let device = |id: &String| {
+            let (_, gi, ci) = mig_device(id, gpus, start)?;
+            Ok((strategy.resource(&gi.device_profile(ci)), ci.uuid.clone()))
+        };
+        let ids: Result<_, String> = ids.get_ref().iter().map(device).collect();
         ids.map(Holding::Mig)
     } else if let Some(ids) = &said.gke {
         ids.get_ref().iter().try_for_each(|id| gke(id, gpus))?;
@@ -89,6 +97,19 @@ fn way(
         shares(tables).map(Holding::Koordinator)
     } else if let Some(tables) = &said.volcano {
         shares(tables).map(Holding::Volcano)
+    } else if let Some(claim) = &said.claim {
+        let ClaimTable { name, gpus: wanted, mig } = claim.get_ref();
+        let wholes = wanted.as_ref().map(which).transpose()?.unwrap_or_default();
+        let whole = |gpu| Claimed { whole: Some(gpu), name: slices::whole(gpu) };
+        let mut devices: Vec<_> = wholes.into_iter().map(whole).collect();
+        for said in mig {
+            let (gpu, gi, ci) = mig_device(said, gpus, start)?;
+            devices.push(Claimed { whole: None, name: slices::part(gpu, gi, ci) });
+        }
+        if devices.is_empty() {
+            return Err("claim: name gpus, mig devices, or both".into());
+        }
+        Ok(Holding::Claimed(name.get_ref().clone(), devices))
     } else {
         Ok(Holding::Nothing)
     }
@@ -141,13 +162,12 @@ fn percent(cores: Option<u32>) -> Result<Option<u32>, String> {
     }
 }
 
-/// The resource and the UUID of a MIG device that is there at world time `start`.
-fn mig_device(
+/// A MIG device that is there at world time `start`.
+fn mig_device<'a>(
     said: &str,
-    gpus: &[Gpu],
-    strategy: Strategy,
+    gpus: &'a [Gpu],
     start: f64,
-) -> Result<(String, String), String> {
+) -> Result<(&'a Gpu, &'a GpuInstance, &'a ComputeInstance), String> {
     let mut place = said.split('/').map(str::parse::<u32>);
     let place = (place.next(), place.next(), place.next().unwrap_or(Ok(0)), place.next());
     let found = gpus.iter().find_map(|gpu| {
@@ -158,7 +178,7 @@ fn mig_device(
             }
             _ => ci.uuid == said,
         })?;
-        Some((strategy.resource(&gi.device_profile(ci)), ci.uuid.clone()))
+        Some((gpu, gi, ci))
     });
     found.ok_or_else(|| {
         let mend = "write gpu/gi, gpu/gi/ci or a UUID";
