@@ -178,7 +178,12 @@ def peers(seconds, tools):
     with tempfile.TemporaryDirectory() as folder:
         library = pathlib.Path(folder) / "libnvidia-ml.so.1"
         shutil.copy(LIBRARY, library)
-        environment = {"LD_LIBRARY_PATH": folder, "MOCK_NVML_SCENARIO": "demo"}
+        # all-smi asks this program whether there are GPUs before it loads NVML.
+        listing = pathlib.Path(folder) / "nvidia-smi"
+        listing.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100'\n")
+        listing.chmod(0o755)
+        environment = {"LD_LIBRARY_PATH": folder, "MOCK_NVML_SCENARIO": "demo",
+                       "PATH": f"{folder}:{os.environ['PATH']}"}
         ports = [free_port() for _ in range(3)]
         address = f"127.0.0.1:{ports[0]}"
         programs = [

@@ -1,6 +1,7 @@
-"""What `top` does in a terminal: terminal.py PROGRAM
+"""What `top` does in a terminal.
 
-Prints as JSON what an 80 by 24 terminal shows after each step, and how the program ends.
+Takes a command and its environment as JSON, `{"command": [...], "environment": {...}}`. Prints as JSON what an
+80 by 24 terminal shows after each step, and how the program ends.
 """
 
 import fcntl
@@ -19,13 +20,13 @@ PATIENCE = 30
 
 
 class Terminal:
-    def __init__(self, program, environment):
+    def __init__(self, command, environment):
         self.screen = pyte.Screen(80, 24)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.child, self.file = pty.fork()
         if self.child == 0:
-            os.execve(program, [program, "top", "--mock=demo", "--collect-interval=500"], environment)
+            os.execvpe(command[0], command, environment)
         fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
     def read(self):
@@ -65,9 +66,9 @@ class Terminal:
         return os.waitstatus_to_exitcode(status[1])
 
 
-def main(program):
-    environment = {**os.environ, "TERM": "xterm-256color"}
-    terminal = Terminal(program, {k: v for k, v in environment.items() if k != "NO_COLOR"})
+def main(command, environment):
+    environment["TERM"] = "xterm-256color"
+    terminal = Terminal(command, environment)
     found = {}
     found["first"] = terminal.wait("GPU", terminal.shows("ml/train"))
     terminal.press(b"\x1b[F")
@@ -82,7 +83,7 @@ def main(program):
     found["exit"] = terminal.end()
     found["restored"] = b"\x1b[?1049l" in terminal.raw and b"\x1b[?25h" in terminal.raw
 
-    plain = Terminal(program, {**environment, "NO_COLOR": "1"})
+    plain = Terminal(command, {**environment, "NO_COLOR": "1"})
     plain.wait("GPU", plain.shows("GPU 0"))
     found["plain_coloured"] = plain.coloured()
     plain.press(b"\x03")
@@ -90,4 +91,4 @@ def main(program):
     json.dump(found, sys.stdout)
 
 
-main(*sys.argv[1:])
+main(**json.load(sys.stdin))

@@ -293,7 +293,7 @@ pub(crate) fn once(args: &[&str]) -> String {
 }
 
 /// The exporter as the manifests start it, see [`Exporter::confined`].
-fn confined(args: &[&str]) -> Command {
+pub(crate) fn confined(args: &[&str]) -> Command {
     let script = "mount --bind \"$TMPDIR\" \"$TMPDIR\" && mount -o remount,bind,ro / && exec \
                   setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
                   --no-new-privs \"$@\"";
@@ -316,7 +316,7 @@ pub(crate) fn run_confined(args: &[&str]) -> Output {
     confined(args).output().expect("the exporter runs")
 }
 
-fn command(args: &[&str]) -> Command {
+pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nvml-exporter"));
     // The developer's own environment must not reach the flags' twins.
     // A killed exporter leaves its stage behind, which is not to pile up in the system's folder.

@@ -1,11 +1,14 @@
 //! The node in a terminal.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 
 use crate::clients::brought;
-use crate::exporter::{Scenario, run, run_with, tool};
+use crate::exporter::{Scenario, command, confined, run, run_with, tool};
 use crate::web::Site;
 
 /// What `top --once` prints at this width.
@@ -115,10 +118,27 @@ fn an_exporter_that_is_none_is_refused_with_a_reason() {
 
 #[test]
 fn it_is_at_home_in_a_terminal() {
+    assert_at_home(&command(&IN_A_TERMINAL));
+}
+
+#[test]
+fn it_is_at_home_in_a_pod_that_may_do_nothing_else() {
+    assert_at_home(&confined(&IN_A_TERMINAL));
+}
+
+const IN_A_TERMINAL: [&str; 3] = ["top", "--mock=demo", "--collect-interval=500"];
+
+fn assert_at_home(command: &Command) {
+    let text = |text: &OsStr| text.to_str().unwrap().to_owned();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let environment = command.get_envs().filter_map(|(key, value)| Some((text(key), text(value?))));
+    let input = serde_json::json!({
+        "command": words.map(text).collect::<Vec<_>>(),
+        "environment": environment.collect::<BTreeMap<_, _>>(),
+    });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/terminal.py");
-    let program = env!("CARGO_BIN_EXE_nvml-exporter");
     let python = brought("python/bin/python");
-    let output = tool(&python, &[&script.display().to_string(), program], "");
+    let output = tool(&python, &[&script.display().to_string()], &input.to_string());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -157,7 +157,10 @@ impl Laws {
                     && sample.label("reason") == Some("hung")
             };
             let well = world.driver && !gpu.lost && world.faults.is_empty();
-            let stalls = well && samples.iter().any(|sample| hangs(&sample));
+            // Where the machine is slow, a driver that is back may not have been asked again yet.
+            let away =
+                |sample: &Sample| sample.name == "nvml_exporter_driver_up" && sample.value == 0.0;
+            let stalls = well && samples.iter().any(|sample| hangs(&sample) || away(sample));
             self.stalled += usize::from(stalls);
             let clean = well && !stalls;
             let told = |name: &str| samples.iter().filter(own).any(|sample| sample.name == name);
