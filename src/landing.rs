@@ -145,7 +145,10 @@ fn sources(node: &NodeView) -> Markup {
                             th scope="row" { "threads left behind" }
                             td { span.state.warn { "waiting" } }
                             td.n {}
-                            td { (node.abandoned_threads) " wait for a driver that does not answer" }
+                            td {
+                                span data-at="abandoned_threads" data-as="count" { (node.abandoned_threads) }
+                                " wait for a driver that does not answer"
+                            }
                         }
                     }
                 }
@@ -182,10 +185,14 @@ fn state(up: bool) -> Markup {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
     use crate::view::{
-        ContainerView, DriverView, GpuView, Number, PartView, ProcessView, UnidentifiedView,
-        VERSION,
+        ContainerView, DriverView, FailureView, GpuView, Number, PartView, ProcessView,
+        UnidentifiedView, VERSION, XidView,
     };
 
     const HOSTILE: &str = "\"'><script>alert(1)</script>&amp;";
@@ -298,5 +305,54 @@ mod tests {
         let policy = POLICY.to_str().unwrap();
         assert_eq!(policy.matches("'sha256-").count(), 2, "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
+    }
+
+    /// Every number of a JSON value, by its path.
+    fn numbers(value: &Value, path: &str, found: &mut Vec<String>) {
+        let below =
+            |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        match value {
+            Value::Number(_) => found.push(path.to_owned()),
+            Value::Object(fields) => {
+                fields.iter().for_each(|(key, value)| numbers(value, &below(key), found));
+            }
+            Value::Array(values) => {
+                let indexed = values.iter().enumerate();
+                indexed.for_each(|(at, value)| numbers(value, &below(&at.to_string()), found));
+            }
+            Value::Null | Value::Bool(_) | Value::String(_) => {}
+        }
+    }
+
+    #[test]
+    fn every_number_that_moves_has_a_place_to_move_in() {
+        let mut node = node();
+        let gpu = &mut node.gpus[0];
+        gpu.xids = vec![XidView { xid: 31, name: String::new(), count: 2 }];
+        for number in [&mut gpu.utilization_percent, &mut gpu.temperature_celsius] {
+            *number = Number::Known(5.0);
+        }
+        let part = &mut gpu.parts[0];
+        part.memory_used_mib = Number::Known(5.0);
+        part.containers[0].sm_percent = Number::Known(5.0);
+        part.containers[0].processes[0].memory_used_mib = Number::Known(5.0);
+        node.sources[0].failures = vec![FailureView { reason: String::new(), count: 3 }];
+        let page = page(&node);
+        let (_, list) = SCRIPT.split_once("const moving = new Set([").unwrap();
+        let (list, _) = list.split_once("])").unwrap();
+        let mut moving: BTreeSet<&str> = list.split('\'').skip(1).step_by(2).collect();
+        // It is written beside the name.
+        assert!(moving.remove("timestamp_seconds"));
+        let mut paths = Vec::new();
+        numbers(&serde_json::to_value(&node).unwrap(), "", &mut paths);
+        let mut seen = BTreeSet::new();
+        for path in &paths {
+            let key = path.rsplit('.').next().unwrap();
+            if moving.contains(key) {
+                assert!(page.contains(&format!("data-at=\"{path}\"")), "{path}");
+                seen.insert(key);
+            }
+        }
+        assert_eq!(seen, moving);
     }
 }

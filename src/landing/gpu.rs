@@ -49,8 +49,12 @@ pub(super) fn card(position: usize, gpu: &GpuView) -> Markup {
                 (state(gpu))
             }
             p.quiet { code { (gpu.uuid) } " " code { (gpu.pci_bus_id) } }
-            @for xid in &gpu.xids {
-                p { span.state.warn { "XID " (xid.xid) } " " (xid.name) ", " (xid.count) " × since start" }
+            @for (n, xid) in gpu.xids.iter().enumerate() {
+                p {
+                    span.state.warn { "XID " (xid.xid) } " " (xid.name) ", "
+                    span data-at={ (at) ".xids." (n) ".count" } data-as="count" { (xid.count) }
+                    " × since start"
+                }
             }
             @if let Some(reason) = &gpu.division {
                 p { span.state.bad { "Not all MIG devices can be read: " } (reason) }

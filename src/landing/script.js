@@ -1,8 +1,9 @@
 'use strict';
-// Numbers move in place; whatever else changes has the page drawn anew by the server.
-const identity = new Set(['pid', 'index', 'xid', 'gpu_instance', 'compute_instance']);
+// Numbers that the page has a place for move there; whatever else changes has it drawn anew by the server.
+const moving = new Set(['timestamp_seconds', 'age_seconds', 'count', 'abandoned_threads', 'utilization_percent',
+  'sm_percent', 'memory_used_mib', 'power_watts', 'temperature_celsius']);
 const shape = (view) => JSON.stringify(view, (key, value) =>
-  typeof value === 'number' && !identity.has(key) ? 0 : value);
+  typeof value === 'number' && moving.has(key) ? 0 : value);
 const written = {
   percent: (n) => n.toFixed(0) + ' %',
   mib: (n) => n.toFixed(0) + ' MiB',
