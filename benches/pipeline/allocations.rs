@@ -7,6 +7,13 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+/// How often `work` allocates, in all threads.
+pub(crate) fn count(work: impl FnOnce()) -> usize {
+    let region = Region::new(ALLOCATOR);
+    work();
+    region.change().allocations
+}
+
 /// Prints what one of many calls of `work` allocates, after the first.
 pub(crate) fn tell<T>(name: &str, work: impl FnMut() -> T) {
     repeat(name, 10, work);

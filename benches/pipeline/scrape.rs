@@ -24,6 +24,7 @@ use nvml_exporter::serve::{Site, Timeouts, Web, serve};
 use nvml_exporter::web_config::WebConfig;
 use tokio::sync::watch;
 
+use crate::allocations;
 use crate::node::{Node, Size};
 
 /// Eight GPUs, which is about a thousand series.
@@ -66,19 +67,24 @@ impl Server {
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
 
-    /// So many scrapes over one connection: the server's processor time for each, and how long the
-    /// client waited for them.
-    fn scrapes(&self, times: &mut Vec<Duration>) -> Duration {
+    /// So many scrapes over one connection: what each took of the server, and how long the client
+    /// waited for them.
+    fn scrapes(&self, times: &mut Vec<Duration>) -> Taken {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
+        let mut client = Client { buffer: vec![0; 64 << 10], head: Vec::with_capacity(64 << 10) };
+        times.reserve(SCRAPES);
         let before = self.cpu();
-        for _ in 0..SCRAPES {
-            let begun = now();
-            stream.write_all(REQUEST).unwrap();
-            receive(&mut stream);
-            times.push(begun.elapsed());
-        }
-        self.cpu().saturating_sub(before) / u32::try_from(SCRAPES).unwrap()
+        let allocated = allocations::count(|| {
+            for _ in 0..SCRAPES {
+                let begun = now();
+                stream.write_all(REQUEST).unwrap();
+                client.receive(&mut stream);
+                times.push(begun.elapsed());
+            }
+        });
+        let cpu = self.cpu().saturating_sub(before) / u32::try_from(SCRAPES).unwrap();
+        Taken { cpu, allocations: allocated / SCRAPES }
     }
 }
 
@@ -87,21 +93,37 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Reads one response to its end.
-fn receive(stream: &mut TcpStream) {
-    let mut buffer = vec![0; 64 << 10];
-    let mut head = Vec::new();
-    let mut left = loop {
-        let n = stream.read(&mut buffer).unwrap();
-        head.extend_from_slice(buffer.get(..n).unwrap());
-        let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let text = String::from_utf8_lossy(head.get(..end).unwrap()).to_lowercase();
-        let length = text.split("content-length: ").nth(1).unwrap();
-        let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
-        break end + 4 + length - head.len();
-    };
-    while left > 0 {
-        left -= stream.read(&mut buffer).unwrap();
+/// What a scrape takes of a server.
+#[derive(Clone, Copy)]
+struct Taken {
+    cpu: Duration,
+    allocations: usize,
+}
+
+/// A client that allocates nothing itself, so that what is allocated is the server's.
+struct Client {
+    buffer: Vec<u8>,
+    head: Vec<u8>,
+}
+
+impl Client {
+    /// Reads one response to its end.
+    fn receive(&mut self, stream: &mut TcpStream) {
+        let Self { buffer, head } = self;
+        head.clear();
+        let mut left = loop {
+            let n = stream.read(buffer).unwrap();
+            head.extend_from_slice(buffer.get(..n).unwrap());
+            let find = |what: &[u8]| head.windows(what.len()).position(|window| window == what);
+            let Some(end) = find(b"\r\n\r\n") else { continue };
+            let length = find(b"content-length: ").unwrap() + b"content-length: ".len();
+            let digits = head.get(length..end).unwrap().iter().take_while(|byte| **byte != b'\r');
+            let length = digits.fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
+            break end + 4 + length - head.len();
+        };
+        while left > 0 {
+            left -= stream.read(buffer).unwrap();
+        }
     }
 }
 
@@ -159,11 +181,12 @@ pub(crate) fn tell() {
     let body = published().page(Part::Whole, Duration::ZERO, Duration::MAX, true);
     let bytes = body.len();
     let (ours, bare) = (ours(published()), bare(headers(), body));
-    let mut spent = [Duration::MAX; 2];
+    let mut spent = [Taken { cpu: Duration::MAX, allocations: 0 }; 2];
     let mut times = [Vec::new(), Vec::new()];
     for _ in 0..TURNS {
         for ((server, least), times) in [&ours, &bare].into_iter().zip(&mut spent).zip(&mut times) {
-            *least = (*least).min(server.scrapes(times));
+            let taken = server.scrapes(times);
+            *least = if taken.cpu < least.cpu { taken } else { *least };
         }
     }
     println!("scrape of {NODE}: {bytes} bytes of gzip, keep-alive");
@@ -172,8 +195,13 @@ pub(crate) fn tell() {
     {
         times.sort();
         let at = |share: usize| times.get(times.len() * share / 1000).unwrap();
-        println!("{name}: {spent:?} of processor, p50 {:?}, p99 {:?}", at(500), at(990));
+        let Taken { cpu, allocations } = spent;
+        println!(
+            "{name}: {cpu:?} of processor, {allocations} allocations, p50 {:?}, p99 {:?}",
+            at(500),
+            at(990)
+        );
     }
-    let [ours, bare] = spent.map(|spent| spent.as_secs_f64());
+    let [ours, bare] = spent.map(|spent| spent.cpu.as_secs_f64());
     println!("nvml-exporter / bare hyper: {:.2}", ours / bare);
 }

@@ -24,7 +24,7 @@ impl NodeView {
     pub fn of(snapshot: &Snapshot, stale: bool) -> Self {
         let health = &snapshot.health;
         let ready = if stale { Err(STALE.to_owned()) } else { snapshot.ready() };
-        let seen = health.gpus.iter().zip(&snapshot.occupancy);
+        let seen = health.gpus.iter().zip(&snapshot.occupancy).filter(|_| !stale);
         let unidentified = |(index, why): (&u32, &crate::model::Missing)| UnidentifiedView {
             index: *index,
             reason: why.to_string(),
@@ -223,5 +223,87 @@ impl Number {
             Self::Known(value) => Self::Known(change(value)),
             absent @ Self::Absent { .. } => absent,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::labels::Dialect;
+    use crate::model::{Discards, Gpu, Limits, Missing, Moment};
+    use crate::nvml::inventory::Driver;
+    use crate::selection::{Frame, preset};
+    use crate::snapshot::{Health, Host, Tables};
+
+    /// A GPU of which every reading is `reading`.
+    fn snapshot(reading: Reading) -> Snapshot {
+        let selection = Selection::of(&preset(&Dialect::Ack), Frame::default());
+        let at = Moment { mono: Duration::from_secs(9), wall_us: 1_700_000_000_500_000 };
+        let gpu = Gpu {
+            index: 0,
+            minor: None,
+            uuid: "GPU-0".into(),
+            name: "T4".into(),
+            pci_bus_id: "00000000:1B:00.0".into(),
+        };
+        let health = GpuHealth {
+            gpu: Arc::new(gpu),
+            state: Ok(()),
+            answered: true,
+            sampled_at: at,
+            took: None,
+            missing: [0; Missing::REASONS.len()],
+            discards: Discards::default(),
+            xids: BTreeMap::new(),
+            readings: vec![reading; selection.device.len()],
+        };
+        let occupancy = Occupancy {
+            limits: Limits { power: Ok(70.0), temperature: Err(Missing::Unsupported) },
+            division: Ok(()),
+            parts: Vec::new(),
+        };
+        Snapshot {
+            at,
+            host: Host::default(),
+            selection: Arc::new(selection),
+            nodes: Vec::new(),
+            tables: Tables::default(),
+            occupancy: vec![occupancy],
+            health: Health {
+                driver: DriverState::Up(Driver::default()),
+                gpus: vec![health],
+                ..Health::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_reading_is_a_number_or_says_why_it_is_none() {
+        let view = |reading| NodeView::of(&snapshot(reading), false).gpus.remove(0);
+        let known = view(Ok(0.0));
+        assert_eq!((known.utilization_percent, known.throttled_by.len()), (Number::Known(0.0), 0));
+        assert_eq!(known.power_limit_watts, Number::Known(70.0));
+        assert_eq!(known.temperature_limit_celsius, Number::absent("unsupported"));
+        assert_eq!(view(Err(Missing::Hung)).power_watts, Number::absent("hung"));
+    }
+
+    #[test]
+    fn reasons_for_lower_clocks_are_told_if_they_slow_work_down() {
+        // Idle, at its limit of power, and hot.
+        let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
+        assert_eq!(throttled, ["power_cap", "hw_thermal"]);
+        assert_eq!(throttled_by(&Number::absent("denied")), [""; 0]);
+    }
+
+    #[test]
+    fn nothing_old_is_told_of_gpus() {
+        let snapshot = snapshot(Ok(50.0));
+        assert!(NodeView::of(&snapshot, false).ready);
+        let old = NodeView::of(&snapshot, true);
+        assert!(old.stale && !old.ready && old.gpus.is_empty() && old.trouble.is_some());
     }
 }
