@@ -55,7 +55,7 @@ enum Verb {
     /// Show who is using the GPUs, in the terminal
     ///
     /// Takes the flags and the environment of the exporter, to read the node as it does; a running exporter is
-    /// not disturbed. With --once, prints one frame as text.
+    /// not disturbed. With --once, or without a terminal, prints one frame as text.
     #[cfg(feature = "top")]
     #[command(args_override_self = true)]
     Top {

@@ -21,14 +21,13 @@ use crate::view::NodeView;
 /// What is known of the node now, or why nothing is.
 type News = Result<NodeView, String>;
 
-/// Shows the node until told to stop; or prints it `once`.
+/// Shows the node until told to stop; or prints it, `once` or where there is no terminal to draw on.
 ///
 /// # Errors
-/// Nothing can be read or asked, or there is no terminal to draw on.
+/// Nothing can be asked, or the terminal cannot be drawn on.
 pub fn top(read: ReadConfig, once: bool, remote: Remote) -> anyhow::Result<()> {
-    if !once && !io::stdout().is_terminal() {
-        bail!("top: standard output is no terminal; give --once for one frame as text");
-    }
+    // As through `kubectl exec` without a terminal.
+    let once = once || !io::stdout().is_terminal();
     let (tell, news) = mpsc::channel();
     if let Some(exporter) = remote.address()? {
         let asker = thread::Builder::new().name("asker".to_owned());
