@@ -50,6 +50,8 @@ pub const TEMPERATURE_MAX: f64 = 200.0;
 pub const ONCE_OPEN: Duration = Duration::from_secs(10);
 /// `--once` measures utilization over this window.
 pub const ONCE_WINDOW: Duration = Duration::from_secs(1);
+/// How long a session may take to open: without a persistence daemon the driver wakes its GPUs first.
+pub const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 /// First pause after a failed attempt to open the driver; doubles up to [`OPEN_BACKOFF_MAX`].
 pub const OPEN_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// A session that has lasted so long was a good one; one that ends sooner is a failure to open it.

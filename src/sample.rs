@@ -422,16 +422,20 @@ impl Sampler {
         self.live.load(Ordering::Relaxed).saturating_sub(present)
     }
 
-    /// A driver that does not answer to being opened is down, whatever it said before.
+    /// A driver that does not answer to being opened is down, whatever it said before; but it may take
+    /// its time.
     fn driver_state(&self, now: Duration) -> DriverState {
-        match self.driver_thread.waiting_since() {
-            Some(since) if self.session.is_none() && self.released.is_none() => DriverState::Down {
-                reason: "hung",
-                detail: format!(
-                    "nvmlInit_v2 has not answered for {} s; look at the kernel log for NVRM lines",
-                    now.saturating_sub(since).as_secs()
-                ),
-            },
+        let waited = self.driver_thread.waiting_since().map(|since| now.saturating_sub(since));
+        match waited.filter(|waited| *waited >= policy::OPEN_PATIENCE) {
+            Some(waited) if self.session.is_none() && self.released.is_none() => {
+                DriverState::Down {
+                    reason: "hung",
+                    detail: format!(
+                        "nvmlInit_v2 has not answered for {} s; look at the kernel log for NVRM lines",
+                        waited.as_secs()
+                    ),
+                }
+            }
             _ => self.driver.clone(),
         }
     }

@@ -304,8 +304,11 @@ fn a_driver_that_hangs_at_init_is_named_and_taken_up_when_it_answers() {
     let exporter = start(&scenario);
     let page = exporter.wait_for("a page", |page| cycles(page) > 2.0);
     assert_eq!(value(&page, "nvml_exporter_driver_up", &[]), Some(0.0));
-    let readiness = exporter.get("/readyz").text();
-    assert!(readiness.contains("(hung)") && readiness.contains("nvmlInit_v2"), "{readiness}");
+    // It may take its time; then it is named.
+    assert!(exporter.get("/readyz").text().contains("(starting)"));
+    let readiness = exporter.wait_for_at("/readyz", "a hang", |text| text.contains("(hung)"));
+    assert!(readiness.contains("nvmlInit_v2"), "{readiness}");
+    let page = exporter.metrics();
     let threads = thread_count(&exporter);
     let from = cycles(&page);
     exporter.wait_for("more cycles", |page| cycles(page) > from + 3.0);
