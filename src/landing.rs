@@ -76,7 +76,7 @@ fn frame(title: &str, body: &Markup) -> String {
 
 fn body(node: &NodeView) -> Markup {
     html! {
-        main {
+        main data-timestamp=(node.timestamp_seconds) {
             (verdict(node))
             section aria-labelledby="gpus" {
                 h2 #gpus { "GPUs" }
@@ -242,7 +242,7 @@ mod tests {
             model: hostile(),
             pci_bus_id: hostile(),
             state: "ok".to_owned(),
-            throttled_by: vec![hostile()],
+            throttled_by: Some(vec![hostile()]),
             utilization_percent: absent(),
             power_watts: Number::Known(300.0),
             power_limit_watts: Number::Known(700.0),

@@ -9,7 +9,9 @@ use self::text::{Row, bar, number};
 use crate::view::{ContainerView, GpuView, NodeView, PartView, ProcessView, UnidentifiedView};
 
 /// The narrowest that is drawn for; on less, lines are cut.
-pub const WIDTH_MIN: usize = 60;
+const WIDTH_MIN: usize = 60;
+/// The widest: no terminal has more.
+const WIDTH_MAX: usize = 1000;
 
 const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
 const WARN: Style = Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD);
@@ -20,7 +22,7 @@ const QUIET: Style = Style::new().add_modifier(Modifier::DIM);
 /// A node as lines of `width` columns; each process has one too, if `processes` are wanted.
 #[must_use]
 pub fn lines(node: &NodeView, width: usize, processes: bool) -> Vec<Line<'static>> {
-    let width = width.max(WIDTH_MIN);
+    let width = width.clamp(WIDTH_MIN, WIDTH_MAX);
     let mut lines = vec![title(node, width)];
     lines.extend(verdict(node).into_iter().map(|line| line.cut(width)));
     let mut gpus: Vec<_> =
@@ -94,9 +96,10 @@ fn of_gpu(gpu: &GpuView, width: usize, processes: bool) -> Vec<Line<'static>> {
 }
 
 fn state(gpu: &GpuView) -> (String, Style) {
-    match (&*gpu.state, gpu.throttled_by.is_empty()) {
-        ("ok", true) => ("healthy".to_owned(), GOOD),
-        ("ok", false) => (format!("throttled: {}", gpu.throttled_by.join(", ")), WARN),
+    match (&*gpu.state, gpu.throttled_by.as_deref()) {
+        ("ok", None) => ("ok".to_owned(), GOOD),
+        ("ok", Some([])) => ("healthy".to_owned(), GOOD),
+        ("ok", Some(reasons)) => (format!("throttled: {}", reasons.join(", ")), WARN),
         (state, _) => (state.to_owned(), BAD),
     }
 }

@@ -74,8 +74,9 @@ pub struct GpuView {
     pub pci_bus_id: String,
     /// `ok`, or why nothing can be read of it, as `lost` or `hung`.
     pub state: String,
-    /// Why its clocks are lower than they could be, as far as that slows work down.
-    pub throttled_by: Vec<String>,
+    /// Why its clocks are lower than they could be, as far as that slows work down; none where that is
+    /// not known.
+    pub throttled_by: Option<Vec<String>>,
     /// Share of the time in which a kernel ran.
     pub utilization_percent: Number,
     /// Power draw.

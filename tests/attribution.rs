@@ -315,6 +315,31 @@ fn nobody_is_called_idle_on_any_doubt() {
 }
 
 #[test]
+fn people_see_no_sum_that_somebody_may_be_missing_from() {
+    let world = World::new(pods(&[(1, false)]), vec![share(0, 0)]);
+    let seen = |processes: Vec<ProcessSample>| {
+        let mut snapshot = world.publish(listing(processes), 12);
+        snapshot.occupancy.remove(0).parts.remove(0)
+    };
+    let own = || process(7, Ok(placed(0, 0)), 10, 20.0);
+    let known = seen(vec![own()]);
+    assert_eq!(known.tenants.len(), 1);
+    assert_eq!(known.tenants[0].usage.memory, Ok(10 * MIB));
+    assert_eq!(known.tenants[0].usage.sm(), Ok(20.0));
+
+    let doubtful = seen(vec![own(), process(8, Err(Discard::Denied), 1, 5.0)]);
+    assert_eq!(doubtful.tenants[0].usage.memory, Err(Missing::Pending));
+    let residents = doubtful.residents.unwrap();
+    let whose: Vec<_> = residents.iter().map(|one| one.whose.container().is_some()).collect();
+    assert_eq!(whose, [true, false], "each of them is there, with what it uses");
+    assert_eq!(residents[0].usage.memory, Ok(10 * MIB));
+
+    let failed = world.publish_answer(Err(Missing::Failed(999)), 12).occupancy.remove(0);
+    assert_eq!(failed.parts[0].residents.as_ref().unwrap_err(), &Missing::Failed(999));
+    assert_eq!(failed.parts[0].tenants[0].usage.memory, Err(Missing::Failed(999)));
+}
+
+#[test]
 fn one_that_died_a_moment_ago_was_its_containers() {
     let world = World::new(pods(&[(1, false), (1, false)]), vec![share(0, 0), share(1, 0)]);
     let residue = Residue {

@@ -275,7 +275,7 @@ impl<'a> People<'a> {
             container: holder.into(),
             mode: mode(share),
             grant: share.map(grant),
-            usage: self.usage(holder),
+            usage: self.all_of(holder),
         };
         self.users().map(tenant).collect()
     }

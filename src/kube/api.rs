@@ -1,5 +1,6 @@
 //! Reaching an API server, or the kubelet's, and asking it for bytes.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,12 +48,22 @@ pub enum Address {
         /// Such as `http://node:9400`.
         url: String,
         /// Name and password.
-        user: Option<(String, String)>,
+        user: Option<(String, Password)>,
         /// Bundle that its certificate is checked against; the system's if none is given.
         ca: Option<PathBuf>,
         /// Its certificate is not checked.
         insecure: bool,
     },
+}
+
+/// A password, which no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// The name of a node, fit to stand in a URL.
@@ -187,7 +198,7 @@ impl Address {
                 config.accept_invalid_certs = *insecure;
                 if let Some((name, password)) = user {
                     config.auth_info.username = Some(name.clone());
-                    config.auth_info.password = Some(password.clone().into());
+                    config.auth_info.password = Some(password.0.clone().into());
                 }
                 Ok(config)
             }
@@ -346,10 +357,21 @@ mod tests {
         for (address, expected) in [
             (Address::Url("nonsense".to_owned()), "give http(s)://HOST:PORT"),
             (Address::Kubeconfig("/no/such".into()), "--kubeconfig /no/such"),
+            (exporter("/no/such.crt"), "/no/such.crt"),
         ] {
             let fault = address.connect().await.err().unwrap();
             assert_eq!(fault.failure, Failure::Config);
             assert!(fault.detail.contains(expected), "{fault}");
+            assert!(!fault.detail.contains("secret"), "{fault}");
+        }
+    }
+
+    fn exporter(ca: &str) -> Address {
+        Address::Exporter {
+            url: "https://a:1".to_owned(),
+            user: Some(("alice".to_owned(), Password("secret".to_owned()))),
+            ca: Some(ca.into()),
+            insecure: false,
         }
     }
 

@@ -89,9 +89,12 @@ pub(super) fn nameless(gpu: &UnidentifiedView) -> Markup {
 fn state(gpu: &GpuView) -> Markup {
     html! {
         span {
-            @if gpu.state != "ok" { span.state.bad { (gpu.state) } }
-            @else if gpu.throttled_by.is_empty() { span.state.good { "healthy" } }
-            @else { span.state.warn { "throttled: " (gpu.throttled_by.join(", ")) } }
+            @match (&*gpu.state, gpu.throttled_by.as_deref()) {
+                ("ok", None) => span.state.good { "ok" },
+                ("ok", Some([])) => span.state.good { "healthy" },
+                ("ok", Some(reasons)) => span.state.warn { "throttled: " (reasons.join(", ")) },
+                (state, _) => span.state.bad { (state) },
+            }
             @if gpu.mig { ", MIG" }
         }
     }

@@ -28,7 +28,7 @@ function move(view) {
 
 async function draw() {
   const answer = await fetch('/', { cache: 'no-store' });
-  if (!answer.ok) throw new Error(answer.status);
+  if (!answer.ok) throw new Error('the exporter answers ' + answer.status);
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
   const focused = document.activeElement?.id;
   const open = [...document.querySelectorAll('details[open]')].map((details) => details.id);
@@ -40,17 +40,19 @@ async function draw() {
 async function refresh() {
   try {
     const answer = await fetch('/api/v1/node', { cache: 'no-store' });
-    if (!answer.ok) throw new Error(answer.status);
+    if (!answer.ok) throw new Error('the exporter answers ' + answer.status);
     const view = await answer.json();
     const now = shape(view);
-    if (drawn !== null && drawn !== now) await draw();
+    // What came with the page may be older than the first answer, or nothing yet.
+    const first = drawn === null && main().dataset.timestamp !== String(view.timestamp_seconds);
+    if (first || (drawn !== null && drawn !== now)) await draw();
     drawn = now;
     move(view);
     const age = Math.max(0, Date.now() / 1000 - view.timestamp_seconds);
     live.textContent = 'sampled ' + new Date(view.timestamp_seconds * 1000).toLocaleTimeString();
     live.className = age > 60 ? 'warn' : 'quiet';
-  } catch {
-    live.textContent = 'the exporter does not answer';
+  } catch (error) {
+    live.textContent = error instanceof TypeError ? 'the exporter does not answer' : error.message;
     live.className = 'bad';
   }
   setTimeout(refresh, document.hidden ? 10000 : 2000);

@@ -104,12 +104,12 @@ fn find(chosen: &Chosen<DeviceSource>, readings: &[Reading], row: &str) -> Numbe
     found.next().map_or_else(|| Number::absent(NOT_CHOSEN), |(_, reading)| (*reading).into())
 }
 
-fn throttled_by(bits: &Number) -> Vec<String> {
+fn throttled_by(bits: &Number) -> Option<Vec<String>> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mask of bits")]
-    let bits = bits.known().unwrap_or_default() as u64;
+    let bits = bits.known()? as u64;
     let there = CLOCK_EVENTS.iter().filter(|(_, bit)| bits & bit != 0);
     let reasons = there.map(|(reason, _)| *reason).filter(|reason| !HARMLESS.contains(reason));
-    reasons.map(str::to_owned).collect()
+    Some(reasons.map(str::to_owned).collect())
 }
 
 fn part(selection: &Selection, whole: &Number, part: &Part) -> PartView {
@@ -285,7 +285,8 @@ mod tests {
     fn a_reading_is_a_number_or_says_why_it_is_none() {
         let view = |reading| NodeView::of(&snapshot(reading), false).gpus.remove(0);
         let known = view(Ok(0.0));
-        assert_eq!((known.utilization_percent, known.throttled_by.len()), (Number::Known(0.0), 0));
+        assert_eq!(known.utilization_percent, Number::Known(0.0));
+        assert_eq!(known.throttled_by, Some(Vec::new()));
         assert_eq!(known.power_limit_watts, Number::Known(70.0));
         assert_eq!(known.temperature_limit_celsius, Number::absent("unsupported"));
         assert_eq!(view(Err(Missing::Hung)).power_watts, Number::absent("hung"));
@@ -295,8 +296,8 @@ mod tests {
     fn reasons_for_lower_clocks_are_told_if_they_slow_work_down() {
         // Idle, at its limit of power, and hot.
         let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
-        assert_eq!(throttled, ["power_cap", "hw_thermal"]);
-        assert_eq!(throttled_by(&Number::absent("denied")), [""; 0]);
+        assert_eq!(throttled.unwrap(), ["power_cap", "hw_thermal"]);
+        assert_eq!(throttled_by(&Number::absent("denied")), None, "unknown is not healthy");
     }
 
     #[test]

@@ -103,7 +103,8 @@ fn an_exporter_that_is_none_is_refused_with_a_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("--url=http://{}", listener.local_addr().unwrap());
     let answers = [
-        ("{\"version\": 2}", "not an answer of nvml-exporter"),
+        ("{\"version\": 2}", "version 2, and this program reads 1"),
+        ("{\"version\": 1}", "not an answer of nvml-exporter"),
         ("<html>", "not an answer of nvml-exporter"),
     ];
     std::thread::spawn(move || {

@@ -6,10 +6,12 @@ use std::sync::mpsc::Sender;
 use anyhow::Context;
 use clap::builder::BoolishValueParser;
 
+use serde::Deserialize;
+
 use super::News;
-use crate::kube::api::{self, Address};
+use crate::kube::api::{self, Address, Password};
 use crate::policy;
-use crate::view::{NodeView, VERSION};
+use crate::view::VERSION;
 
 /// Which exporter to ask instead of reading the node.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,9 +57,9 @@ impl Remote {
     }
 }
 
-fn credentials(user: &str) -> anyhow::Result<(String, String)> {
+fn credentials(user: &str) -> anyhow::Result<(String, Password)> {
     let (name, password) = user.split_once(':').context("--user: give USER:PASSWORD")?;
-    Ok((name.to_owned(), password.to_owned()))
+    Ok((name.to_owned(), Password(password.to_owned())))
 }
 
 /// Asks an exporter every so often, until nobody listens.
@@ -86,13 +88,22 @@ async fn answer(exporter: &Address) -> News {
         api::whole(body, policy::TOP_ANSWER_MAX, patience).await
     };
     let bytes = asked.await.map_err(|fault| fault.to_string())?;
-    let node: NodeView = serde_json::from_slice(&bytes)
-        .map_err(|error| format!("{path}: not an answer of nvml-exporter: {error}"))?;
-    if node.version == VERSION {
-        return Ok(node);
+    read(&bytes).map_err(|why| format!("{path}: {why}"))
+}
+
+/// What every version of an answer has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+fn read(answer: &[u8]) -> News {
+    let none_of_ours = |error| format!("not an answer of nvml-exporter: {error}");
+    let Versioned { version } = serde_json::from_slice(answer).map_err(none_of_ours)?;
+    if version != VERSION {
+        return Err(format!(
+            "version {version}, and this program reads {VERSION}; use the exporter's own"
+        ));
     }
-    let theirs = node.version;
-    Err(format!(
-        "{path}: version {theirs}, and this program reads {VERSION}; use the exporter's own"
-    ))
+    serde_json::from_slice(answer).map_err(none_of_ours)
 }
