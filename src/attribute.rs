@@ -8,6 +8,7 @@ pub mod fresh;
 pub mod holdings;
 pub mod owner;
 
+mod balances;
 mod device;
 mod people;
 

@@ -49,6 +49,17 @@ pub enum Kind {
     Counter,
 }
 
+impl Kind {
+    /// As counters files and `# TYPE` say it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+        }
+    }
+}
+
 /// One series family.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric<Source: 'static> {

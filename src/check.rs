@@ -224,9 +224,10 @@ fn some_of<T: AsRef<str>>(names: &[T]) -> String {
     text
 }
 
-/// `1 GPU`, `2 GPUs`.
+/// `1 GPU`, `2 GPUs`, `3 processes`.
 fn counted(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+    let more = if noun.ends_with('s') { "es" } else { "s" };
+    format!("{n} {noun}{}", if n == 1 { "" } else { more })
 }
 
 #[cfg(test)]

@@ -125,14 +125,14 @@ fn read(
         ("label", false) => {
             return Err(format!(
                 "{name} is a number and cannot be a label; type it {}",
-                word(row.kind)
+                row.kind.word()
             ));
         }
         ("gauge" | "counter" | "untyped", true) => {
             return Err(format!("{name} is a text and has no series of its own; type it label"));
         }
         ("histogram" | "summary", _) => {
-            return Err(format!("{name} is no {kind}; type it {}", word(row.kind)));
+            return Err(format!("{name} is no {kind}; type it {}", row.kind.word()));
         }
         _ => {
             return Err(format!(
@@ -162,7 +162,7 @@ fn wrong_fields(fields: &[&str]) -> String {
              first, as in {},{},\"a, b\"",
             fields.len(),
             row.name,
-            word(row.kind)
+            row.kind.word()
         ),
         (count, _) => format!(
             "{count} fields instead of 3; give NAME, TYPE, HELP as in \
@@ -182,16 +182,9 @@ fn unknown(name: &str) -> String {
     near.sort_unstable();
     let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
     if near.is_empty() {
-        format!("{name:?} is no family; the README lists them")
+        format!("{name:?} is no family; --print-metrics lists them")
     } else {
         format!("{name:?} is no family; did you mean {}?", near.join(" or "))
-    }
-}
-
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Gauge => "gauge",
-        Kind::Counter => "counter",
     }
 }
 
@@ -273,7 +266,7 @@ mod tests {
                 "DCGM_FI_DRIVER_VERSION,gauge,x",
                 "is a text and has no series of its own; type it label",
             ),
-            ("nonsense,gauge,x", "line 1: \"nonsense\" is no family; the README lists them"),
+            ("nonsense,gauge,x", "line 1: \"nonsense\" is no family; --print-metrics lists them"),
             ("", "it asks for no family that there is"),
             ("# nothing\n", "it asks for no family that there is"),
         ] {

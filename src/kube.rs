@@ -15,6 +15,7 @@ pub mod event;
 pub mod framing;
 pub mod kubelet_pods;
 pub mod list;
+mod node;
 pub mod node_label;
 pub mod node_name;
 pub mod pod;

@@ -70,7 +70,7 @@ fn listed(requests: &[Request]) -> impl Iterator<Item = Listed<'_>> {
     let own = OWN.iter().map(|own| Listed {
         name: own.name,
         scope: "exporter",
-        kind: word(own.kind),
+        kind: own.kind.word(),
         unit: "",
         help: own.help,
         source: "",
@@ -105,7 +105,7 @@ fn csv(requests: &[Request]) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut names = BTreeSet::new();
     for request in requests.iter().filter(|request| names.insert(&*request.name)) {
-        let kind = request.kind.map_or("label", word);
+        let kind = request.kind.map_or("label", Kind::word);
         text += &record(&request.name, kind, &request.help)?;
     }
     for row in rows().filter(|row| !requests.iter().any(|request| request.row == row.name)) {
@@ -116,14 +116,7 @@ fn csv(requests: &[Request]) -> anyhow::Result<String> {
 }
 
 fn kind(row: &Row) -> &'static str {
-    if row.is_text { "label" } else { word(row.kind) }
-}
-
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Gauge => "gauge",
-        Kind::Counter => "counter",
-    }
+    if row.is_text { "label" } else { row.kind.word() }
 }
 
 #[cfg(test)]

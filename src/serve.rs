@@ -59,8 +59,21 @@ const METRICS: &str = "/metrics";
 const LANDING: &str = "/";
 const NODE: &str = "/api/v1/node";
 
-/// Paths that a kubelet asks, without a password.
-const PROBES: [&str; 3] = ["/healthz", "/health", "/readyz"];
+/// What is answered at a path.
+#[derive(Clone, Copy)]
+enum Route {
+    Page(Part),
+    View(Form),
+    Readiness,
+    Liveness,
+}
+
+impl Route {
+    /// Whether a kubelet asks, which has no password.
+    fn is_probe(self) -> bool {
+        matches!(self, Self::Readiness | Self::Liveness)
+    }
+}
 
 /// How the exporter is reached.
 pub struct Web {
@@ -99,19 +112,16 @@ pub struct Site {
 }
 
 impl Site {
-    fn form_at(&self, path: &str) -> Option<Form> {
-        match path {
-            LANDING if self.landing => Some(Form::Html),
-            NODE if self.landing => Some(Form::Json),
-            _ => None,
-        }
-    }
-
-    fn part_at(&self, path: &str) -> Option<Part> {
-        match &self.own_path {
-            Some(own) if **own == *path => Some(Part::Own),
-            Some(_) => (path == METRICS).then_some(Part::Gpus),
-            None => (path == METRICS).then_some(Part::Whole),
+    fn route(&self, path: &str) -> Option<Route> {
+        match (path, self.own_path.as_deref()) {
+            (METRICS, None) => Some(Route::Page(Part::Whole)),
+            (METRICS, Some(_)) => Some(Route::Page(Part::Gpus)),
+            ("/readyz", _) => Some(Route::Readiness),
+            ("/healthz" | "/health", _) => Some(Route::Liveness),
+            (LANDING, _) => self.landing.then_some(Route::View(Form::Html)),
+            (NODE, _) => self.landing.then_some(Route::View(Form::Json)),
+            (path, Some(own)) => (path == own).then_some(Route::Page(Part::Own)),
+            (_, None) => None,
         }
     }
 }
@@ -309,8 +319,8 @@ fn answer(
     place: &Place,
     admitted: bool,
 ) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    if !admitted && !PROBES.contains(&path) {
+    let route = site.route(request.uri().path());
+    if !admitted && !route.is_some_and(Route::is_probe) {
         site.refused.count(Refusal::Auth);
         let mut refusal = text(StatusCode::UNAUTHORIZED, "who are you?\n".to_owned());
         set(
@@ -320,32 +330,26 @@ fn answer(
         );
         return refusal;
     }
-    let part = site.part_at(path);
-    let form = site.form_at(path);
-    let people = [LANDING, NODE].contains(&path);
-    if part.is_none() && form.is_none() && (people || !PATHS.contains(&path)) {
+    let Some(route) = route else {
         return text(StatusCode::NOT_FOUND, "not found; the series are at /metrics\n".to_owned());
-    }
+    };
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         set(&mut refusal, header::ALLOW, "GET, HEAD");
         return refusal;
     }
     let gzip = accepts_gzip(request.headers());
-    match (part, form) {
-        (Some(part), _) => return metrics(site, place, part, gzip),
-        (None, Some(form)) => return view(site, place, form, gzip),
-        (None, None) => {}
-    }
-    match path {
-        "/readyz" if admitted => readiness(site),
-        "/readyz" => {
+    match route {
+        Route::Page(part) => metrics(site, place, part, gzip),
+        Route::View(form) => view(site, place, form, gzip),
+        Route::Readiness if admitted => readiness(site),
+        Route::Readiness => {
             let status = readiness(site).status();
             let word = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
             text(status, word.to_owned())
         }
         // Alive is what can answer: a driver that hangs must not become a restart loop.
-        _ => text(StatusCode::OK, "ok\n".to_owned()),
+        Route::Liveness => text(StatusCode::OK, "ok\n".to_owned()),
     }
 }
 

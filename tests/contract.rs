@@ -23,13 +23,6 @@ fn rows() -> Vec<(&'static str, Kind, &'static str, &'static str)> {
     [devices.concat(), of(CONTAINER), of(PROCESS), of(ILLEGAL), of(ACCOUNT)].concat()
 }
 
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Gauge => "gauge",
-        Kind::Counter => "counter",
-    }
-}
-
 fn golden(name: &str) -> String {
     let path = Path::new(ROOT).join("tests/product/snapshots").join(format!("{name}.snap"));
     fs::read_to_string(path).unwrap()
@@ -136,7 +129,7 @@ fn is_account(name: &str) -> bool {
 fn every_row_appears_in_a_golden() {
     let pages = goldens();
     for (name, kind, ..) in rows().into_iter().filter(|row| !is_in_no_golden(row.0)) {
-        let typed = format!("\n# TYPE {name} {}\n{name}{{", word(kind));
+        let typed = format!("\n# TYPE {name} {}\n{name}{{", kind.word());
         assert!(pages.contains(&typed), "{name}");
     }
 }
@@ -216,7 +209,7 @@ fn rows_and_the_field_map_agree() {
     for (name, kind, ..) in rows().into_iter().filter(|row| !unmapped(row.0)) {
         let record = mapped(&records, name);
         let record = record.unwrap_or_else(|| panic!("{name} is not in {path}"));
-        assert_eq!(Some(word(kind)), record.get(2), "{name}");
+        assert_eq!(Some(kind.word()), record.get(2), "{name}");
     }
     // What NVML can answer in a number or a text is a row, selectable by any of its names.
     for record in &records {

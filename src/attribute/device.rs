@@ -1,11 +1,11 @@
 //! What is published of each GPU and its parts.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::activity::{Activity, Doer};
+use super::balances::Balances;
 use super::family::Allocation;
 use super::fresh::Fresh;
 use super::holdings::Share;
@@ -25,7 +25,7 @@ use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
 use crate::selection::{Chosen, Family};
 use crate::snapshot::occupancy::{Occupancy, Part, Tenant};
-use crate::snapshot::{Balanced, Census, Entity, GpuHealth, Series, Tables};
+use crate::snapshot::{Census, Entity, GpuHealth, Series, Tables};
 
 /// What is published of all GPUs, added one by one.
 pub(super) struct Devices<'a> {
@@ -489,42 +489,5 @@ impl MissingCounts {
                 *n += 1;
             }
         }
-    }
-}
-
-/// The ledgers of a GPU: one, or one for each GPU instance, whose compute instances share its
-/// framebuffer.
-#[derive(Default)]
-struct Balances(BTreeMap<Option<u32>, Account>);
-
-#[derive(Default)]
-struct Account {
-    ledger: super::conservation::Ledger,
-    used: Option<u64>,
-    spoilt: bool,
-}
-
-impl Balances {
-    fn account(&mut self, part: &PartSample) -> &mut Account {
-        let instance = part.mig.as_deref().map(|mig| mig.gpu_instance);
-        self.0.entry(instance).or_default()
-    }
-
-    fn add(&mut self, part: &PartSample, ledger: super::conservation::Ledger) {
-        let account = self.account(part);
-        account.ledger.merge(ledger);
-        account.used = part.framebuffer.ok().map(|memory| memory.used);
-    }
-
-    fn spoil(&mut self, part: &PartSample) {
-        self.account(part).spoilt = true;
-    }
-
-    fn close(self, gpu: &Gpu) -> impl Iterator<Item = Balanced> {
-        let closed = self.0.into_iter().filter(|(_, account)| !account.spoilt);
-        closed.filter_map(move |(instance, account)| {
-            let balance = account.ledger.balance(account.used?)?;
-            Some(Balanced { gpu: gpu.index, uuid: Arc::clone(&gpu.uuid), instance, balance })
-        })
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use super::{Finding, Topic, counted};
 use crate::attribute::owner::Unresolved;
 use crate::host::ProcRoot;
-use crate::host::cgroup::Form;
+use crate::host::cgroup::form::Form;
 use crate::model::{Discard, Placement};
 use crate::sample::Sample;
 use crate::snapshot::Census;
@@ -74,7 +74,7 @@ fn pids(root: &ProcRoot) -> usize {
 }
 
 fn proc_root(place: &str, pids: usize, first: &Result<String, Discard>) -> Finding {
-    let seen = format!("{} to be seen", counted(pids, "process").replace("processs", "processes"));
+    let seen = format!("{} to be seen", counted(pids, "process"));
     match first {
         Ok(name) => Finding::ok(Topic::Pids, place, format!("{seen}; pid 1 is {name}")),
         Err(Discard::Denied | Discard::Gone) if pids > 0 => {
@@ -135,7 +135,7 @@ fn processes(listed: &Listed, census: &Census) -> Finding {
     let of = |owner: &str| owners.get(owner).copied().unwrap_or_default();
     let mut said = format!(
         "{} listed on GPUs: {} of pods, {} of other containers, {} of the host",
-        counted(listed.processes, "process").replace("processs", "processes"),
+        counted(listed.processes, "process"),
         of("container"),
         of("stray"),
         of("host")

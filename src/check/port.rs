@@ -12,7 +12,7 @@ use crate::quote::in_part;
 
 /// What is read of an answer.
 const ANSWER_MAX: u64 = 4 << 20;
-/// The word of our own page of links.
+/// What stands on our page for people, and in what asks for a password.
 const OURS: &str = env!("CARGO_PKG_NAME");
 
 /// Who serves at an address.

@@ -5,6 +5,8 @@
 //! driver); a part that is named after a pod opens one, and the first container id after it is
 //! that pod's container. Ids further down belong to what runs inside the container.
 
+pub mod form;
+
 use crate::model::{ContainerId, Placement, PodPath, PodUid};
 
 /// Where the process runs whose `cgroup` file has this text.
@@ -27,50 +29,6 @@ pub fn parse(text: &[u8]) -> Placement {
         }
         (true, Some(_)) => Placement::Conflict,
         (true, None) => Placement::Host,
-    }
-}
-
-/// What is seen of versions and drivers of control groups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "four things, each of which is seen or not")]
-pub struct Form {
-    /// Hierarchies of version 1.
-    pub v1: bool,
-    /// The one hierarchy of version 2.
-    pub v2: bool,
-    /// Pods in slices, as the kubelet's driver `systemd` makes them.
-    pub systemd: bool,
-    /// Pods in plain directories, as its driver `cgroupfs` does.
-    pub cgroupfs: bool,
-}
-
-impl Form {
-    /// What the `cgroup` file of one process shows.
-    #[must_use]
-    pub fn of(text: &[u8]) -> Self {
-        let mut form = Self::default();
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let is_v2 = line.starts_with(b"0::");
-            form.v2 |= is_v2;
-            form.v1 |= !is_v2;
-            for part in parts(path(line)).filter(|part| pod_uid(part).is_some()) {
-                let slice = part.ends_with(b".slice");
-                form.systemd |= slice;
-                form.cgroupfs |= !slice;
-            }
-        }
-        form
-    }
-
-    /// What both show together.
-    #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        Self {
-            v1: self.v1 || other.v1,
-            v2: self.v2 || other.v2,
-            systemd: self.systemd || other.systemd,
-            cgroupfs: self.cgroupfs || other.cgroupfs,
-        }
     }
 }
 
@@ -231,20 +189,6 @@ mod tests {
                 assert_eq!(read(&format!("{prefix}{path}{end}")), expected, "{prefix}{path}");
             }
         }
-    }
-
-    #[test]
-    fn versions_and_drivers_are_seen() {
-        let form = |text: String| Form::of(text.as_bytes());
-        let (none, a) = (Form::default(), id('a'));
-        let slice = format!("/kubepods.slice/kubepods-pod{}.slice/cri-{a}.scope", slice(POD));
-        assert_eq!(form(format!("0::{slice}\n")), Form { v2: true, systemd: true, ..none });
-        let plain = format!("4:memory:/kubepods/pod{POD}/{a}\n");
-        assert_eq!(form(plain.clone()), Form { v1: true, cgroupfs: true, ..none });
-        let hybrid = Form { v1: true, v2: true, cgroupfs: true, ..none };
-        assert_eq!(form(format!("{plain}0::/system.slice/kubelet.service\n")), hybrid);
-        assert_eq!(form("0::/init.scope\n".to_owned()), Form { v2: true, ..none });
-        assert_eq!(form(String::new()), none);
     }
 
     #[test]

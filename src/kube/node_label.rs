@@ -3,16 +3,15 @@
 //! NVIDIA's MIG manager says so what it is about to do: it sets `nvidia.com/mig.config.state` to
 //! `pending` before it partitions the GPUs anew.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::api::{Address, Fault, NodeName, chunk, get};
 use super::framing::{Frame, Lines};
+use super::node::{self, News, Node};
 use super::source::{Failure, Health};
 use super::watch::Pace;
 use crate::clock::Clock;
@@ -83,28 +82,6 @@ pub struct NodeLabel {
     pub clock: Clock,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "type")]
-    kind: String,
-    object: Object,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Object {
-    metadata: Metadata,
-    code: u16,
-    message: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    name: String,
-    labels: Option<BTreeMap<String, String>>,
-}
-
 impl NodeLabel {
     /// Publishes what is known for as long as anybody listens.
     pub async fn run(self, publish: watch::Sender<Taken>) {
@@ -154,26 +131,15 @@ impl NodeLabel {
 
     /// Whether the node has the label, if the line tells.
     fn read(&self, frame: &Frame) -> Result<Option<bool>, Fault> {
-        let Frame::Value(json) = frame else {
-            return Err(Fault::new(Failure::TooLarge, "a node above the limit"));
+        let labelled = |node: Node| {
+            let value = node.labels.get(&*self.label.key);
+            value.map(String::as_str) == Some(&*self.label.value)
         };
-        let Line { kind, object } = serde_json::from_slice(json)
-            .map_err(|e| Fault::new(Failure::Garbage, format!("a line about a node: {e}")))?;
-        let is_ours = object.metadata.name == self.node.as_str();
-        match kind.as_str() {
-            "ADDED" | "MODIFIED" if is_ours => {
-                let value =
-                    object.metadata.labels.as_ref().and_then(|all| all.get(&*self.label.key));
-                Ok(Some(value.map(String::as_str) == Some(&*self.label.value)))
-            }
-            "DELETED" if is_ours => Ok(Some(false)),
-            "ERROR" => {
-                let Object { code, message, .. } = object;
-                let failure = Failure::of_status(code);
-                Err(Fault { failure, status: Some(code), detail: format!("{code} {message}") })
-            }
-            _ => Ok(None),
-        }
+        Ok(match node::read(frame)? {
+            News::Is(node) if node.name == self.node.as_str() => Some(labelled(node)),
+            News::Gone(name) if name == self.node.as_str() => Some(false),
+            News::Is(_) | News::Gone(_) | News::None => None,
+        })
     }
 }
 

@@ -6,33 +6,11 @@
 use std::time::Duration;
 
 use kube::Client;
-use serde::Deserialize;
 
 use super::api::{Fault, NodeName, chunk, get};
-use super::framing::{Frame, Lines};
-use super::source::Failure;
+use super::framing::Lines;
+use super::node::{self, News};
 use crate::policy;
-
-#[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "type")]
-    kind: String,
-    object: Object,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Object {
-    metadata: Metadata,
-    code: u16,
-    message: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    name: String,
-}
 
 /// Whether the API server knows the node; each part of the answer comes within `patience`.
 ///
@@ -47,43 +25,10 @@ pub async fn is_known(client: &Client, node: &NodeName, patience: Duration) -> R
     let mut lines = Lines::new(policy::KUBE_OBJECT_MAX);
     while let Some(data) = chunk(&mut body, patience.max(2 * policy::NODE_NAME_WATCH)).await? {
         for frame in lines.feed(&data) {
-            if names(&frame, name)? {
+            if matches!(node::read(&frame)?, News::Is(node) if node.name == name) {
                 return Ok(true);
             }
         }
     }
     Ok(false)
-}
-
-/// Whether a line of the watch tells of the node.
-fn names(frame: &Frame, node: &str) -> Result<bool, Fault> {
-    let Frame::Value(json) = frame else {
-        return Err(Fault::new(Failure::TooLarge, "a node above the limit"));
-    };
-    let Line { kind, object } = serde_json::from_slice(json)
-        .map_err(|e| Fault::new(Failure::Garbage, format!("a line about a node: {e}")))?;
-    if kind == "ERROR" {
-        let Object { code, message, .. } = object;
-        let detail = format!("{code} {message}");
-        return Err(Fault { failure: Failure::of_status(code), status: Some(code), detail });
-    }
-    Ok(matches!(kind.as_str(), "ADDED" | "MODIFIED") && object.metadata.name == node)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_tells_of_the_node_or_of_a_refusal() {
-        let read = |json: &str| names(&Frame::Value(json.as_bytes().to_vec()), "n1");
-        let line = |kind: &str, name: &str| {
-            read(&format!(r#"{{"type":"{kind}","object":{{"metadata":{{"name":"{name}"}}}}}}"#))
-        };
-        assert!(line("ADDED", "n1").unwrap() && line("MODIFIED", "n1").unwrap());
-        assert!(!line("ADDED", "n2").unwrap() && !line("DELETED", "n1").unwrap());
-        let refused = read(r#"{"type":"ERROR","object":{"code":403,"message":"no"}}"#);
-        assert_eq!(refused.unwrap_err().failure, Failure::Denied);
-        assert_eq!(read("{").unwrap_err().failure, Failure::Garbage);
-    }
 }

@@ -197,10 +197,7 @@ fn pods_see_the_nodes_processes_where_these_are_shown() {
 
 /// A line of a counters file.
 fn line(request: &Request) -> String {
-    let kind = request.kind.map_or("label", |kind| match kind {
-        nvml_exporter::catalog::Kind::Gauge => "gauge",
-        nvml_exporter::catalog::Kind::Counter => "counter",
-    });
+    let kind = request.kind.map_or("label", nvml_exporter::catalog::Kind::word);
     let quoted = request.help.contains([',', '"']);
     let help = request.help.replace('"', "\"\"");
     let help = if quoted { format!("\"{help}\"") } else { format!(" {help}") };

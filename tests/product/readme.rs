@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use nvml_exporter::catalog::own::OWN;
-use nvml_exporter::catalog::{Kind, Row, rows};
+use nvml_exporter::catalog::{Row, rows};
 use nvml_exporter::policy::{SLOW_TIER, Tier};
 
 use crate::exporter::run;
@@ -27,13 +27,6 @@ fn check(part: &str, expected: &str) {
             found, expected,
             "renew it with UPDATE_README=1 cargo test --test product readme"
         );
-    }
-}
-
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Gauge => "gauge",
-        Kind::Counter => "counter",
     }
 }
 
@@ -70,7 +63,7 @@ fn row(table: &mut String, name: &str, row: &Row) {
         Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
     };
     let Row { scope, kind, unit, symbol, help, absent, .. } = row;
-    let kind = word(*kind);
+    let kind = kind.word();
     writeln!(
         table,
         "| {name} | {scope} | {kind} | {unit} | {help} | `{symbol}` | {every} | {absent} |"
@@ -93,7 +86,7 @@ fn readme_says_what_the_program_says() {
     let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for own in OWN {
         let labels: Vec<String> = own.labels.iter().map(|label| format!("`{label}`")).collect();
-        let (name, kind, labels, help) = (own.name, word(own.kind), labels.join(", "), own.help);
+        let (name, kind, labels, help) = (own.name, own.kind.word(), labels.join(", "), own.help);
         writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     check("own", &table);
