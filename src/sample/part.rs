@@ -160,7 +160,7 @@ impl PartReader {
             let mut processes = listing.iter().flat_map(|listing| &listing.processes);
             processes.any(|process| process.id.pid == pid)
         };
-        let utilization = window.map(|window| window.watched(listed));
+        let utilization = window.and_then(|window| window.watched(listed));
         PartSample {
             mig: self.mig.clone(),
             cells: self.cells.to_vec(),

@@ -62,7 +62,7 @@ impl ProcessTable {
     /// `total` is the device's framebuffer in bytes, where known.
     ///
     /// # Errors
-    /// A list that failed leaves doubt about who runs, so nobody is listed.
+    /// A list failed, or that of compute processes is not supported: it is not known what runs.
     pub fn merge(
         &mut self,
         lists: RunningLists,
@@ -131,7 +131,7 @@ fn utilization(
         _ if is_mps_server(&face.name) => Err(Missing::Unsupported),
         _ if reused => Err(Missing::Pending),
         ProcessKind::Compute | ProcessKind::Graphics | ProcessKind::ComputeAndGraphics => {
-            Ok(window?.shares(face.id.pid))
+            window?.shares(face.id.pid)
         }
     }
 }
@@ -149,11 +149,11 @@ fn running(
     let mut running: HashMap<u32, Entry> = HashMap::new();
     let mut residues = Vec::new();
     for (list, kind) in [
-        (lists.compute, ProcessKind::Compute),
-        (lists.graphics, ProcessKind::Graphics),
-        (lists.mps, ProcessKind::Mps),
+        (lists.compute?, ProcessKind::Compute),
+        (or_empty(lists.graphics)?, ProcessKind::Graphics),
+        (or_empty(lists.mps)?, ProcessKind::Mps),
     ] {
-        for process in known(list)? {
+        for process in list {
             match impossible(&process, total) {
                 Some(why) => {
                     let memory = Err(Missing::Invalid);
@@ -179,8 +179,9 @@ fn impossible(process: &RunningProcess, total: Option<u64>) -> Option<Discard> {
     too_much.then_some(Discard::Memory)
 }
 
-/// A list that this device does not have is an empty one.
-fn known(list: Result<Vec<RunningProcess>, Missing>) -> Result<Vec<RunningProcess>, Missing> {
+/// Boards without graphics or without MPS have no such list, and nothing on it. All can compute: a
+/// driver that does not support the list of that does not say what runs.
+fn or_empty(list: Result<Vec<RunningProcess>, Missing>) -> Result<Vec<RunningProcess>, Missing> {
     match list {
         Err(Missing::Unsupported) => Ok(Vec::new()),
         other => other,
@@ -286,6 +287,14 @@ mod tests {
         let window = Window::default();
         let merged = ProcessTable::default().merge(failed, Ok(&window), None, NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Failed(999)));
+    }
+
+    #[test]
+    fn a_list_of_compute_processes_that_is_not_supported_is_not_an_empty_one() {
+        let without = RunningLists { compute: Err(Missing::Unsupported), ..lists(&[], &[]) };
+        let window = Window::default();
+        let merged = ProcessTable::default().merge(without, Ok(&window), None, NOW, &mut alive(1));
+        assert_eq!(merged, Err(Missing::Unsupported));
     }
 
     #[test]

@@ -7,8 +7,11 @@
 //! and each row counts for the time between the two reads. A process without a row was idle. (The
 //! newest stamp would be no better cursor: where work ends it stands before samples that the mean
 //! has counted already, and bursts would read too low.)
+//!
+//! A row of the window that cannot be true says that its process did something, and not what: the
+//! process is unknown for that window, not idle.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::model::{Discard, Discards, EngineShares, Missing, Moment};
@@ -30,6 +33,8 @@ pub struct RingCursor {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Window {
     busy: HashMap<u32, Busy>,
+    /// Pids with a row that was refused.
+    refused: HashSet<u32>,
     covered_us: u64,
 }
 
@@ -44,19 +49,29 @@ pub struct Watched {
 
 impl Window {
     /// What it tells beside the shares of those who are `listed`.
-    #[must_use]
-    pub fn watched(&self, listed: impl Fn(u32) -> bool) -> Watched {
+    ///
+    /// # Errors
+    /// A row was refused of a pid that is not listed.
+    pub fn watched(&self, listed: impl Fn(u32) -> bool) -> Result<Watched, Missing> {
+        if self.refused.iter().any(|pid| !listed(*pid)) {
+            return Err(Missing::Invalid);
+        }
         let unlisted = self.busy.iter().filter(|(pid, _)| !listed(**pid));
         let sm = unlisted.map(|(_, [sm, ..])| mean(*sm, self.covered_us)).sum();
-        Watched { span: Duration::from_micros(self.covered_us), unlisted_sm: sm }
+        Ok(Watched { span: Duration::from_micros(self.covered_us), unlisted_sm: sm })
     }
 
     /// Mean share of each engine that `pid` used; zero for a process without a row.
-    #[must_use]
-    pub fn shares(&self, pid: u32) -> EngineShares {
+    ///
+    /// # Errors
+    /// A row of it was refused.
+    pub fn shares(&self, pid: u32) -> Result<EngineShares, Missing> {
+        if self.refused.contains(&pid) {
+            return Err(Missing::Invalid);
+        }
         let [sm, memory, encoder, decoder] =
             self.busy.get(&pid).map_or([0.0; 4], |busy| busy.map(|b| mean(b, self.covered_us)));
-        EngineShares { sm, memory, encoder, decoder }
+        Ok(EngineShares { sm, memory, encoder, decoder })
     }
 }
 
@@ -80,11 +95,16 @@ impl RingCursor {
         let from_us = self.last_seen_us(now);
         let mut believed: HashMap<u32, UtilizationRow> = HashMap::with_capacity(rows.len());
         for row in rows {
-            match doubt(row, from_us, now.wall_us) {
-                Some(reason) => discards.count(reason),
-                None if believed.contains_key(&row.pid) => discards.count(Discard::Duplicate),
-                None => {
-                    believed.insert(row.pid, *row);
+            let verdict = judge(row, from_us, now.wall_us, believed.get(&row.pid));
+            if let Some(reason) = verdict.discard() {
+                discards.count(reason);
+            }
+            match verdict {
+                Verdict::Reading => drop(believed.insert(row.pid, *row)),
+                Verdict::Nothing(_) => {}
+                Verdict::UnknownProcess(_) => drop(self.window.refused.insert(row.pid)),
+                Verdict::UnknownDevice(_) => {
+                    self.failed.get_or_insert(Missing::Invalid);
                 }
             }
         }
@@ -112,7 +132,9 @@ impl RingCursor {
     #[must_use]
     pub fn video_idle(&self) -> bool {
         let idle = |busy: &Busy| matches!(busy, [_, _, 0, 0]);
-        self.failed.is_none() && self.window.covered_us > 0 && self.window.busy.values().all(idle)
+        let Window { busy, refused, covered_us } = &self.window;
+        let known = self.failed.is_none() && refused.is_empty() && *covered_us > 0;
+        known && busy.values().all(idle)
     }
 
     /// Closes the window and begins the next one.
@@ -144,17 +166,52 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn doubt(row: &UtilizationRow, from_us: u64, now_us: u64) -> Option<Discard> {
-    if row.pid == 0 || row.pid > PID_MAX {
-        Some(Discard::Pid)
+/// What a row says.
+#[derive(Clone, Copy)]
+enum Verdict {
+    /// What its process used.
+    Reading,
+    /// Nothing: it is an empty slot, older than the window, or stands there twice.
+    Nothing(Discard),
+    /// That its process did something in the window, and not what.
+    UnknownProcess(Discard),
+    /// That some process did.
+    UnknownDevice(Discard),
+}
+
+impl Verdict {
+    fn discard(self) -> Option<Discard> {
+        match self {
+            Self::Reading => None,
+            Self::Nothing(why) | Self::UnknownProcess(why) | Self::UnknownDevice(why) => Some(why),
+        }
+    }
+}
+
+/// Judges a row of a window from `from_us` to `now_us`; `same` is another row of its process.
+fn judge(
+    row: &UtilizationRow,
+    from_us: u64,
+    now_us: u64,
+    same: Option<&UtilizationRow>,
+) -> Verdict {
+    if row.pid == 0 {
+        Verdict::Nothing(Discard::Pid)
     } else if row.stamp_us <= from_us {
-        Some(Discard::OldStamp)
-    } else if row.stamp_us > now_us + micros(STAMP_TOLERANCE) {
-        Some(Discard::FutureStamp)
-    } else if row.percent.iter().any(|p| *p > 100) {
-        Some(Discard::Percentage)
+        Verdict::Nothing(Discard::OldStamp)
+    } else if row.pid > PID_MAX {
+        let used = row.percent.iter().any(|percent| *percent > 0);
+        if used { Verdict::UnknownDevice(Discard::Pid) } else { Verdict::Nothing(Discard::Pid) }
+    } else if row.stamp_us > now_us.saturating_add(micros(STAMP_TOLERANCE)) {
+        Verdict::UnknownProcess(Discard::FutureStamp)
+    } else if row.percent.iter().any(|percent| *percent > 100) {
+        Verdict::UnknownProcess(Discard::Percentage)
     } else {
-        None
+        match same {
+            None => Verdict::Reading,
+            Some(same) if same.percent == row.percent => Verdict::Nothing(Discard::Duplicate),
+            Some(_) => Verdict::UnknownProcess(Discard::Duplicate),
+        }
     }
 }
 
@@ -186,7 +243,7 @@ mod tests {
     }
 
     fn sm(window: &Window, pid: u32) -> f64 {
-        window.shares(pid).sm
+        window.shares(pid).unwrap().sm
     }
 
     #[test]
@@ -209,7 +266,7 @@ mod tests {
         let window = ring.close().unwrap();
         assert!((sm(&window, 1) - 25.0).abs() < 1e-9, "one of four seconds");
         assert!((sm(&window, 2) - 30.0).abs() < 1e-9);
-        assert_eq!(window.shares(3), EngineShares::default(), "no row: idle");
+        assert_eq!(window.shares(3), Ok(EngineShares::default()), "no row: idle");
     }
 
     #[test]
@@ -252,17 +309,19 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_counted_by_reason_and_not_believed() {
+    fn a_refused_row_is_counted_and_makes_its_process_unknown_not_idle() {
         let (mut ring, mut discards) = primed();
         let now = START + SECOND;
         let rows = [
             row(0, now, 1),
-            row(u32::MAX, now, 1),
-            row(2, START - SECOND, 1),
+            row(u32::MAX, now, 0),
+            row(2, START - SECOND, 200),
             row(3, now + 2 * SECOND, 1),
             row(4, now, 2_147_483_632),
             row(5, now, 60),
-            row(5, now, 90),
+            row(5, now, 60),
+            row(6, now, 60),
+            row(6, now, 90),
         ];
         ring.absorb(&rows, at(SECOND), &mut discards);
         let counted: Vec<_> = discards.iter().filter(|(_, n)| *n > 0).collect();
@@ -270,7 +329,7 @@ mod tests {
             counted,
             [
                 (Discard::Pid, 2),
-                (Discard::Duplicate, 1),
+                (Discard::Duplicate, 2),
                 (Discard::OldStamp, 1),
                 (Discard::FutureStamp, 1),
                 (Discard::Percentage, 1)
@@ -278,7 +337,25 @@ mod tests {
         );
         let window = ring.close().unwrap();
         assert!((sm(&window, 5) - 60.0).abs() < 1e-9);
-        assert_eq!(window.busy.len(), 1);
+        assert_eq!(window.shares(2), Ok(EngineShares::default()), "it is of an earlier window");
+        for pid in [3, 4, 6] {
+            assert_eq!(window.shares(pid), Err(Missing::Invalid), "{pid}");
+        }
+        assert!(window.watched(|_| true).is_ok());
+        assert_eq!(window.watched(|pid| pid != 4), Err(Missing::Invalid));
+        ring.absorb(&[row(4, now + SECOND, 40)], at(2 * SECOND), &mut discards);
+        assert!((sm(&ring.close().unwrap(), 4) - 40.0).abs() < 1e-9, "the next window is whole");
+    }
+
+    #[test]
+    fn a_use_that_no_process_can_have_makes_all_of_them_unknown_for_one_window() {
+        let (mut ring, mut discards) = primed();
+        let rows = [row(u32::MAX, START + SECOND, 7), row(5, START + SECOND, 60)];
+        ring.absorb(&rows, at(SECOND), &mut discards);
+        assert!(!ring.video_idle());
+        assert_eq!(ring.close(), Err(Missing::Invalid));
+        ring.absorb(&[row(5, START + 2 * SECOND, 60)], at(2 * SECOND), &mut discards);
+        assert!((sm(&ring.close().unwrap(), 5) - 60.0).abs() < 1e-9);
     }
 
     /// A driver's ring: samples of 1/6 s, handed over once a second, each naming one process's use.
@@ -375,7 +452,7 @@ mod tests {
             }
             let window = ring.close().unwrap();
             for pid in 0..6 {
-                let sm = window.shares(pid).sm;
+                let sm = window.shares(pid).map_or(0.0, |shares| shares.sm);
                 prop_assert!((0.0..=100.0).contains(&sm), "{sm}");
             }
         }
