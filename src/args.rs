@@ -24,9 +24,10 @@ use crate::cluster::Sources;
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
 use crate::kube::watch::Pace;
-use crate::labels::{Dialect, RESERVED, Schema};
+use crate::labels::{Dialect, Schema};
 use crate::nvml::library_paths;
 use crate::policy;
+use crate::reserved_labels::ReservedLabels;
 use crate::selection::Frame;
 
 /// What is read and how it is served, as flags.
@@ -418,13 +419,12 @@ fn checked_labels(
     schema: &Schema,
     labels: Vec<(String, String)>,
 ) -> anyhow::Result<Vec<(String, String)>> {
+    let reserved = ReservedLabels::of(&schema.dialect);
     for (position, (key, _)) in labels.iter().enumerate() {
-        if schema.owns(key) {
-            bail!("--extra-label {key}: the series have this label already; choose another name");
-        }
-        if RESERVED.contains(&key.as_str()) {
+        if reserved.contains(key) {
             bail!(
-                "--extra-label {key}: the scrape job owns this name and would rename ours to exported_{key}; choose another name"
+                "--extra-label {key}: the exporter or the scrape job gives series a label of this \
+                 name, and Prometheus refuses a label that stands twice; choose another name"
             );
         }
         if labels.iter().take(position).any(|(earlier, _)| earlier == key) {
@@ -500,10 +500,11 @@ mod tests {
             (vec!["--address", ":70000"], "--address :70000: give :PORT"),
             (vec!["--collect-interval", "5"], "5 is not in 100..=3600000"),
             (vec!["--max-age", "10"], "--max-age 10: shorter than --collect-interval 5000"),
-            (vec!["--extra-label", "pod=x"], "--extra-label pod: the scrape job owns this name"),
+            (vec!["--extra-label", "pod=x"], "--extra-label pod: the exporter or the scrape job"),
+            (vec!["--extra-label", "xid=x"], "--extra-label xid: the exporter or the scrape job"),
             (
                 vec!["--extra-label", "UUID=x"],
-                "--extra-label UUID: the series have this label already",
+                "--extra-label UUID: the exporter or the scrape job gives series a label of this name",
             ),
             (vec!["--extra-label", "a=1", "--extra-label", "a=2"], "--extra-label a: given twice"),
             (vec!["--extra-label", "9a=1"], "\"9a\" is not a label name"),

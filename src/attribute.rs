@@ -27,6 +27,7 @@ use crate::labels::{Dialect, Schema};
 use crate::model::{AllocateMode, Missing, NodeSample, Reading};
 use crate::nvml::inventory::Driver;
 use crate::pod_labels::Allowlist;
+use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample};
 use crate::selection::{Chosen, Selection};
 use crate::snapshot::{Entity, Health, Host, Snapshot, SourceHealth};
@@ -40,6 +41,8 @@ pub struct Terms<'a> {
     pub schema: &'a Schema,
     /// Whether the series of devices name the pods that hold them.
     pub device_pods: Option<&'a DevicePods>,
+    /// Names that labels of pods may not have.
+    pub reserved: &'a ReservedLabels,
     /// Which jobs of a batch system run on which device.
     pub jobs: &'a Jobs,
     /// How old an unanswered reading may be.
@@ -103,6 +106,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>)
             }
         }
     }
+    let dropped_pod_labels = devices.dropped_pod_labels();
     let snapshot = Snapshot {
         at: sample.at,
         host: Host { node: terms.schema.node_name.clone(), name: terms.schema.hostname.clone() },
@@ -129,6 +133,7 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>)
             host_pids: terms.host_pids,
             sources: terms.sources.to_vec(),
             pods: terms.directory.pods.filter(|pods| pods.synced).map(|pods| to_u64(pods.len())),
+            dropped_pod_labels,
             problems: terms.problems.clone(),
             refusals: Vec::new(),
         },

@@ -107,7 +107,13 @@ pub type AllottedSource = fn(&Allotted) -> Reading;
 
 /// What numbers are made of what the driver told by itself; none for a family that has nothing to
 /// tell of.
-pub type EventSource = fn(&Told<'_>) -> Vec<EventSample>;
+#[derive(Clone, Copy, Debug)]
+pub struct EventSource {
+    /// The names of the labels that its samples have besides those of the GPU.
+    pub labels: &'static [&'static str],
+    /// The samples.
+    pub read: fn(&Told<'_>) -> Vec<EventSample>,
+}
 
 /// What is known of a GPU's events.
 #[derive(Clone, Copy, Debug)]
@@ -693,7 +699,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "XID",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: events::last_xid,
+        source: EventSource { labels: &["err_code", "err_msg"], read: events::last_xid },
         help: "The last XID that befell the GPU since the exporter started, 0 before the first.",
         absent: NO_XIDS,
     },
@@ -703,7 +709,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "count",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: events::xids_within,
+        source: EventSource { labels: &["window_size_in_ms", "xid"], read: events::xids_within },
         help: "XIDs that befell the GPU within the window.",
         absent: NO_XIDS,
     },
@@ -713,7 +719,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "count",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: events::xids_in_all,
+        source: EventSource { labels: &["xid"], read: events::xids_in_all },
         help: "XIDs that befell the GPU since the exporter started.",
         absent: "before the first XID",
     },
@@ -723,7 +729,10 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "samples",
         symbol: CLOCK_EVENT_SYMBOL,
         tier: Cycle,
-        source: events::clock_events_within,
+        source: EventSource {
+            labels: &["clock_event", "window_size_in_ms"],
+            read: events::clock_events_within,
+        },
         help: "Samples within the window in which there was this reason for lower clocks.",
         absent: "",
     },
@@ -733,7 +742,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "events",
         symbol: CLOCK_EVENT_SYMBOL,
         tier: Cycle,
-        source: events::clock_events_in_all,
+        source: EventSource { labels: &["clock_event"], read: events::clock_events_in_all },
         help: "How often this reason for lower clocks has begun since the exporter started.",
         absent: "",
     },
@@ -743,7 +752,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "enum",
         symbol: PEER_SYMBOL,
         tier: Slow,
-        source: events::peers,
+        source: EventSource { labels: &["link_status", "peer_gpu"], read: events::peers },
         help: "Whether the GPU reaches another over NVLink: 0 it does, else why not (nvmlGpuP2PStatus).",
         absent: "on a node with one GPU",
     },
@@ -753,7 +762,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "enum",
         symbol: LINK_SYMBOL,
         tier: Slow,
-        source: events::links,
+        source: EventSource { labels: &["nvlink"], read: events::links },
         help: "State of each NVLink: 0 inactive, 1 active, 2 asleep.",
         absent: "boards without NVLink",
     },
@@ -763,7 +772,10 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "0/10/20",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: health::watches,
+        source: EventSource {
+            labels: &["health_error_code", "health_watch"],
+            read: health::watches,
+        },
         help: "Health of the GPU as far as NVML tells: 0 pass, 10 warn, 20 fail.",
         absent: "watches that NVML has nothing on (PMU, MCU, SM); what the board does not have; while anything of a watch that would pass cannot be read",
     },

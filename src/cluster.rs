@@ -30,6 +30,7 @@ use crate::kube::node_label::{self, Label, NodeLabel};
 use crate::kube::pod_resources::{self, PodResources, Taken};
 use crate::kube::pods::Pods;
 use crate::kube::resource_slices::{self, ResourceSlices};
+use crate::kube::retention::AllocationRetention;
 use crate::kube::source::{Failure, Health, State};
 use crate::kube::watch::PodWatch;
 use crate::nvml::probe::mebibytes;
@@ -51,6 +52,7 @@ pub struct Cluster {
     slices_wanted: Arc<Notify>,
     began: Duration,
     memory_unit: MemoryUnit,
+    retention: AllocationRetention,
     ledger: Option<Ledger>,
 }
 
@@ -67,6 +69,8 @@ struct Ledger {
     assignments: Arc<Assignments>,
     slices: Option<Arc<Slices>>,
     devices: Vec<DeviceFacts>,
+    /// It rests on something that is kept for a time only.
+    expires: bool,
     holdings: Holdings,
     problems: BTreeMap<&'static str, u64>,
 }
@@ -174,6 +178,7 @@ impl Cluster {
             slices_wanted,
             began,
             memory_unit,
+            retention: AllocationRetention::default(),
             ledger: None,
         })
     }
@@ -267,12 +272,14 @@ impl Cluster {
                 && ledger.assignments.says_the_same(&assignments)
                 && ledger.slices.as_ref().map(Arc::as_ptr) == slices.as_ref().map(Arc::as_ptr)
                 && ledger.devices == devices
+                && !ledger.expires
         };
         if let Some(ledger) = self.ledger.as_ref().filter(same) {
             return ledger.holdings.clone();
         }
-        let found =
-            allocate(&devices, &assignments, pods.as_ref(), slices.as_deref(), self.memory_unit);
+        let merged = self.retention.apply(&assignments, pods.as_ref());
+        let expires = !merged.unconfirmed.is_empty();
+        let found = allocate(&devices, &merged, pods.as_ref(), slices.as_deref(), self.memory_unit);
         let problems = found.problems.clone();
         let holdings = holdings(found);
         self.ledger = Some(Ledger {
@@ -280,6 +287,7 @@ impl Cluster {
             assignments,
             slices,
             devices,
+            expires,
             holdings: holdings.clone(),
             problems,
         });
@@ -288,10 +296,11 @@ impl Cluster {
 }
 
 impl View {
-    /// Who lives on the node.
+    /// Resolves owners at `now` (monotonic).
     #[must_use]
-    pub fn directory(&self) -> Directory<'_> {
+    pub fn directory(&self, now: Duration) -> Directory<'_> {
         Directory {
+            now,
             pods: self.pods.as_ref(),
             logged_pods: self.logs.pods.as_ref(),
             logged_containers: self.logs.containers.as_ref(),
@@ -318,9 +327,10 @@ fn holdings(found: Allocations) -> Holdings {
         compute: share.compute,
         replica: share.replica.map(|n| n.to_string()).unwrap_or_default().into(),
         claim: share.claim,
+        confirmed: share.confirmed,
+        running: share.running,
     });
-    let doubtful = found.doubtful.into_iter().collect();
-    Holdings::new(shares, doubtful, found.doubtful_node)
+    Holdings::new(shares, found.doubtful, found.doubtful_node, found.coverage)
 }
 
 /// Whether an API server has never said anything and will not: for the holder of a device, the names

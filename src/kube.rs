@@ -24,6 +24,7 @@ pub mod pods;
 pub mod problem;
 pub mod quantity;
 pub mod resource_slices;
+pub mod retention;
 pub mod self_review;
 pub mod source;
 pub mod watch;

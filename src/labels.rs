@@ -3,14 +3,16 @@
 mod set;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use self::set::Labels;
-use crate::model::{AllocateMode, Claim, Gpu, MigDevice};
+use crate::model::{AllocateMode, Claim, Gpu, MigDevice, NO_CLAIM};
 
-/// Names that a scrape job gives to its targets; ours would be renamed `exported_*`.
-pub const RESERVED: [&str; 7] =
-    ["namespace", "pod", "node", "service", "job", "instance", "container"];
+/// The label of series that are repeated for each job of a batch system.
+pub const HPC_JOB: &str = "hpc_job";
+/// The label of what is divided among the owners of a device's processes.
+pub const OWNER: &str = "owner";
 
 /// Whose dashboards and rules the label names are made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +123,56 @@ impl Schema {
     #[must_use]
     pub fn of_node(self, name: &str) -> Self {
         Self { hostname: name.to_owned(), node_name: name.to_owned(), ..self }
+    }
+
+    /// Every label name that series of a dialect have in any of its styles: those of a MIG device that
+    /// is shared, claimed and used by a process, as they are written.
+    #[must_use]
+    pub fn names(dialect: &Dialect) -> BTreeSet<String> {
+        let dialect = match dialect {
+            Dialect::Ack => Dialect::Ack,
+            Dialect::DcgmExporter(_) => {
+                Dialect::DcgmExporter(vec![Compat::V4_8, Compat::V4_8_4, Compat::V4_9])
+            }
+        };
+        let none: Arc<str> = "".into();
+        let gpu = Gpu {
+            index: 0,
+            minor: None,
+            uuid: Arc::clone(&none),
+            name: Arc::clone(&none),
+            pci_bus_id: Arc::clone(&none),
+        };
+        let mig = MigDevice {
+            uuid: Arc::clone(&none),
+            profile: none,
+            gpu_instance: 0,
+            compute_instance: 0,
+            multiprocessors: None,
+            shares_instance: true,
+        };
+        let held =
+            Held { uid: Some(""), claim: Some(&NO_CLAIM), replica: Some(""), ..Held::default() };
+        let about = About { held: Some(held), ..About::default() };
+        let subject = Subject { face: Some(Face::default()), ..Subject::default() };
+        let mut names = BTreeSet::new();
+        for old_namespace in [false, true] {
+            let schema = Self {
+                dialect: dialect.clone(),
+                hostname: String::new(),
+                node_name: String::new(),
+                extra: Vec::new(),
+                style: Style { old_namespace, ..Style::default() },
+            };
+            for labels in [
+                schema.device(&gpu, Some(&mig), &about),
+                schema.subject(&gpu, Some(&mig), &subject, &[]),
+                schema.node(),
+            ] {
+                names.extend(labels.pairs().into_iter().map(|(name, _)| name.to_owned()));
+            }
+        }
+        names
     }
 
     /// Labels of a device's series: of a GPU, or of the GPU instance that a MIG device is in.
@@ -276,63 +328,6 @@ impl Schema {
         }
     }
 
-    /// Whether `key` is a label of this dialect already.
-    #[must_use]
-    pub fn owns(&self, key: &str) -> bool {
-        const ACK: [&str; 17] = [
-            "AllocateMode",
-            "ContainerName",
-            "GPU_C_ID",
-            "GPU_I_ID",
-            "GPU_I_PROFILE",
-            "Hostname",
-            "NamespaceName",
-            "NodeName",
-            "PodName",
-            "ProcessId",
-            "ProcessName",
-            "ProcessType",
-            "UUID",
-            "device",
-            "gpu",
-            "modelName",
-            "pod_uid",
-        ];
-        const DCGM: [&str; 23] = [
-            "GPU_C_ID",
-            "GPU_I_ID",
-            "GPU_I_PROFILE",
-            "Hostname",
-            "UUID",
-            "allocate_mode",
-            "container_name",
-            "device",
-            "err_code",
-            "err_msg",
-            "gpu",
-            "hostname",
-            "hpc_job",
-            "modelName",
-            "pci_bus_id",
-            "pod_name",
-            "pod_namespace",
-            "pod_uid",
-            "process_id",
-            "process_name",
-            "process_type",
-            "uuid",
-            "vgpu",
-        ];
-        key.starts_with("DCGM_FI_")
-            || key.starts_with("dra_")
-            || match self.dialect {
-                Dialect::Ack => ACK.contains(&key),
-                Dialect::DcgmExporter(_) => {
-                    DCGM.contains(&key) || self.holder_keys().contains(&key)
-                }
-            }
-    }
-
     fn finish<'a>(&'a self, own: Vec<(&'a str, &'a str)>) -> Labels {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         Labels::of(own.into_iter().chain(extra))
@@ -435,38 +430,9 @@ mod tests {
 
     #[test]
     fn the_ack_dialect_never_uses_a_name_that_belongs_to_the_scrape_job() {
-        let schema = schema(Dialect::Ack);
-        let sets = [
-            schema.device(&gpu(), Some(&mig()), &NOTHING),
-            schema.subject(&gpu(), Some(&mig()), &WORKER, &[]),
-            schema.node(),
-        ];
-        for labels in &sets {
-            assert!(keys(labels).iter().all(|key| !RESERVED.contains(key)), "{labels:?}");
-        }
-    }
-
-    #[test]
-    fn every_label_is_known_as_our_own() {
-        let all = [Compat::V4_8, Compat::V4_8_4, Compat::V4_9];
-        let held = Held { uid: Some("u"), ..Held::default() };
-        for dialect in [Dialect::Ack, Dialect::DcgmExporter(all.to_vec())] {
-            for old_namespace in [false, true] {
-                let style = Style { old_namespace, ..Style::default() };
-                let schema = Schema { extra: Vec::new(), style, ..schema(dialect.clone()) };
-                let about = About { texts: &texts(), held: Some(held), ..NOTHING };
-                for labels in [
-                    schema.device(&gpu(), Some(&mig()), &about),
-                    schema.subject(&gpu(), Some(&mig()), &WORKER, &texts()),
-                    schema.node(),
-                ] {
-                    let foreign = keys(&labels).into_iter().find(|key| !schema.owns(key));
-                    assert_eq!(
-                        foreign,
-                        (dialect != Dialect::Ack && keys(&labels).len() == 1).then_some("NodeName")
-                    );
-                }
-            }
+        let names = Schema::names(&Dialect::Ack);
+        for name in ["namespace", "pod", "node", "service", "job", "instance", "container"] {
+            assert!(!names.contains(name), "{name}");
         }
     }
 

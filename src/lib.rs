@@ -31,6 +31,7 @@ pub mod publish;
 pub mod quote;
 pub mod release;
 pub mod render;
+pub mod reserved_labels;
 pub mod run;
 pub mod sample;
 pub mod scope;

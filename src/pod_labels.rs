@@ -4,9 +4,21 @@ use std::sync::Arc;
 
 use regex_lite::Regex;
 
+use crate::reserved_labels::ReservedLabels;
+
 /// Which labels of a pod are shown: those that one of the patterns matches, or all.
 #[derive(Clone, Debug)]
 pub struct Allowlist(Vec<Regex>);
+
+/// The labels of a pod that series have.
+#[derive(Clone, Debug, Default)]
+pub struct PodLabels {
+    /// Names that a series can have, with values.
+    pub shown: Vec<(Arc<str>, Arc<str>)>,
+    /// How many allowed labels are left out, by reason: their name is reserved, or another label of the
+    /// pod comes to the same name.
+    pub dropped: [(&'static str, u64); 2],
+}
 
 /// A pattern that is none.
 #[derive(Debug, thiserror::Error)]
@@ -29,21 +41,27 @@ impl Allowlist {
     }
 
     /// The labels that are allowed, under names that a series can have. Of two that come to the
-    /// same name the first is kept, and none that `is_taken`.
+    /// same name the first is kept, and none whose name is reserved.
     pub fn shown<'a>(
         &self,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
-        is_taken: impl Fn(&str) -> bool,
-    ) -> Vec<(Arc<str>, Arc<str>)> {
+        reserved: &ReservedLabels,
+    ) -> PodLabels {
+        let allowed =
+            |key: &str| self.0.is_empty() || self.0.iter().any(|pattern| pattern.is_match(key));
         let mut shown: Vec<(Arc<str>, Arc<str>)> = Vec::new();
-        for (key, value) in labels {
+        let (mut is_reserved, mut doubles) = (0, 0);
+        for (key, value) in labels.into_iter().filter(|(key, _)| allowed(key)) {
             let name = label_name(key);
-            let allowed = self.0.is_empty() || self.0.iter().any(|pattern| pattern.is_match(key));
-            if allowed && !is_taken(&name) && !shown.iter().any(|(known, _)| **known == name) {
+            if reserved.contains(&name) {
+                is_reserved += 1;
+            } else if shown.iter().any(|(known, _)| **known == name) {
+                doubles += 1;
+            } else {
                 shown.push((name.into(), value.into()));
             }
         }
-        shown
+        PodLabels { shown, dropped: [("reserved", is_reserved), ("duplicate", doubles)] }
     }
 }
 
@@ -57,11 +75,13 @@ fn label_name(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::Dialect;
 
     fn shown(patterns: &[&str], labels: &[(&str, &str)]) -> String {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let list = Allowlist::new(&patterns).unwrap();
-        let shown = list.shown(labels.iter().copied(), |name| name == "pod");
+        let reserved = ReservedLabels::of(&Dialect::DcgmExporter(Vec::new()));
+        let PodLabels { shown, .. } = list.shown(labels.iter().copied(), &reserved);
         shown.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
     }
 
@@ -71,6 +91,16 @@ mod tests {
             [("app.kubernetes.io/name", "a"), ("app-kubernetes-io/name", "b"), ("7s", "c")];
         assert_eq!(shown(&[], &labels), "app_kubernetes_io_name=a _7s=c");
         assert_eq!(shown(&[], &[("pod", "forged"), ("x", "y")]), "x=y");
+    }
+
+    #[test]
+    fn labels_that_are_left_out_are_counted() {
+        let reserved = ReservedLabels::of(&Dialect::Ack);
+        let labels = [("xid", "a"), ("app-x", "b"), ("app.x", "c"), ("job", "d"), ("no", "e")];
+        let list = Allowlist::new(&["^(xid|app|job)".to_owned()]).unwrap();
+        let labels = list.shown(labels, &reserved);
+        assert_eq!(labels.dropped, [("reserved", 2), ("duplicate", 1)]);
+        assert_eq!(labels.shown, [("app_x".into(), "b".into())]);
     }
 
     #[test]

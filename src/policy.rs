@@ -142,8 +142,12 @@ pub const WATCH_LIFETIME: Duration = Duration::from_secs(290);
 /// The pods that a streaming watch begins with have arrived within this; a server that does not
 /// mark their end (before 1.27 it does not know how) is asked for a list instead.
 pub const WATCH_INITIAL_EVENTS: Duration = Duration::from_secs(30);
-/// A deleted pod is remembered this long, so that its last processes are not strangers.
-pub const POD_TOMBSTONE: Duration = Duration::from_secs(120);
+/// A process may outlive its pod by this much before its use counts as unallocated: drivers take
+/// minutes to tear down a context that hangs. Deleted pods are remembered for as long.
+pub const POD_OUTLIVED_MAX: Duration = Duration::from_secs(600);
+/// A pod that a kubelet no longer lists, without having reported its end, is kept this long: a
+/// kubelet that restarts lists no pods at first, and static pods only while the API server is down.
+pub const POD_UNLISTED_MAX: Duration = Duration::from_secs(600);
 /// More pods than any kubelet runs.
 pub const PODS_MAX: usize = 4096;
 /// Container ids that are remembered of one container: the present one and those before it.

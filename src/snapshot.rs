@@ -111,6 +111,8 @@ pub struct Health {
     pub pods: Option<u64>,
     /// Allocations that could not be understood, by reason.
     pub problems: BTreeMap<&'static str, u64>,
+    /// Labels of pods that the series of their devices do not have, by reason.
+    pub dropped_pod_labels: BTreeMap<&'static str, u64>,
     /// Connections and requests that were refused, by reason.
     pub refusals: Vec<(&'static str, u64)>,
 }

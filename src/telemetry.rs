@@ -55,6 +55,7 @@ pub fn samples(series: OwnSeries, snapshot: &Snapshot) -> Vec<OwnSample> {
         OwnSeries::SourceFailures => source_failures(health),
         OwnSeries::Pods => health.pods.map_or_else(Vec::new, |n| one(float(n))),
         OwnSeries::AllocationProblems => by_reason(&health.problems),
+        OwnSeries::DroppedPodLabels => by_reason(&health.dropped_pod_labels),
         OwnSeries::GpuUnidentified => health
             .unidentified
             .iter()

@@ -11,6 +11,7 @@ use nvml_exporter::attribute::family::Allocation;
 use nvml_exporter::attribute::holdings::{Holdings, Share};
 use nvml_exporter::attribute::owner::{Directory, Holder};
 use nvml_exporter::attribute::{DevicePods, Grain, Terms, attribute};
+use nvml_exporter::kube::allocation::Coverage;
 use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
 use nvml_exporter::labels::{Compat, Dialect, Labels, Schema, Style};
@@ -22,6 +23,7 @@ use nvml_exporter::model::{
 use nvml_exporter::nvml::inventory::Driver;
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
+use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::part::PartSample;
 use nvml_exporter::sample::ring::Watched;
@@ -88,6 +90,8 @@ fn share(pod: usize, container: usize) -> Share {
         compute: 0.3,
         replica: "".into(),
         claim: None,
+        confirmed: true,
+        running: true,
     }
 }
 
@@ -179,7 +183,8 @@ struct World {
 
 impl World {
     fn new(pods: Pods, shares: Vec<Share>) -> Self {
-        let holdings = Holdings::new(shares, Vec::new(), false).as_of(NOW.mono, true);
+        let holdings = Holdings::new(shares, BTreeSet::new(), false, Coverage::default())
+            .as_of(NOW.mono, true);
         Self {
             dialect: Dialect::Ack,
             device_pods: None,
@@ -203,7 +208,7 @@ impl World {
             style: Style::default(),
         };
         let selection = Arc::new(Selection::of(&preset(&self.dialect), Frame::default()));
-        let problems = BTreeMap::new();
+        let (problems, reserved) = (BTreeMap::new(), ReservedLabels::of(&self.dialect));
         let terms = Terms {
             selection: &selection,
             schema: &schema,
@@ -211,6 +216,7 @@ impl World {
             jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
             grain: self.grain,
+            reserved: &reserved,
             directory: Directory { pods: Some(&self.pods), ..Directory::default() },
             allocation: Allocation::Known(&self.holdings),
             host_pids: self.host_pids,
@@ -470,7 +476,8 @@ proptest! {
                 let pod: usize = label(labels, "PodName")[4..].parse().unwrap();
                 let container: usize = label(labels, "ContainerName")[1..].parse().unwrap();
                 prop_assert!(exists(&(pod, container)), "{labels:?}");
-                let legal = given.contains(&(pod, container));
+                // What a pod holds, all of its containers may use.
+                let legal = given.iter().any(|(holder, _)| *holder == pod);
                 let mode = label(labels, "AllocateMode");
                 prop_assert_eq!(mode, if legal { "share" } else { "none" });
             }

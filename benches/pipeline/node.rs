@@ -1,6 +1,6 @@
 //! A node of any size, as it is after NVML and the cluster have answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use nvml_exporter::attribute::holdings::{Holdings, Share};
 use nvml_exporter::attribute::owner::{Directory, Holder};
 use nvml_exporter::attribute::{Grain, Terms, attribute};
 use nvml_exporter::catalog::{DEVICE, INSTANCE};
+use nvml_exporter::kube::allocation::Coverage;
 use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::{PodMap, Pods};
 use nvml_exporter::labels::{Dialect, Schema, Style};
@@ -20,6 +21,7 @@ use nvml_exporter::model::{
 use nvml_exporter::nvml::inventory::Driver;
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
+use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::cells::Cell;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::part::PartSample;
@@ -52,6 +54,7 @@ pub(crate) struct Node {
     schema: Schema,
     pods: Pods,
     holdings: Holdings,
+    reserved: ReservedLabels,
 }
 
 impl Node {
@@ -64,8 +67,11 @@ impl Node {
             compute: 0.25,
             replica: "".into(),
             claim: None,
+            confirmed: true,
+            running: true,
         };
-        let holdings = Holdings::new((0..size.pods).map(share), Vec::new(), false);
+        let holdings =
+            Holdings::new((0..size.pods).map(share), BTreeSet::new(), false, Coverage::default());
         Self {
             sample: sample(size),
             selection: Arc::new(Selection::of(&preset(&Dialect::Ack), Frame::default())),
@@ -78,6 +84,7 @@ impl Node {
             },
             pods: pods(size.pods),
             holdings: holdings.as_of(NOW.mono, true),
+            reserved: ReservedLabels::of(&Dialect::Ack),
         }
     }
 
@@ -95,6 +102,7 @@ impl Node {
             jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
             grain: Grain::Process,
+            reserved: &self.reserved,
             directory: Directory { pods: Some(&self.pods), ..Directory::default() },
             allocation: Allocation::Known(&self.holdings),
             host_pids: Some(true),

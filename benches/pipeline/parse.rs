@@ -27,7 +27,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
         let bytes = answer(pods);
         let read = || {
             let answer = ListPodResourcesResponse::decode(bytes.clone());
-            answer.unwrap().assigned().unwrap()
+            answer.unwrap().into_list().unwrap().containers
         };
         let name = format!("{pods} pods, {} bytes", bytes.len());
         allocations::tell(&format!("pod resources/{name}"), read);

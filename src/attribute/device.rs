@@ -1,6 +1,7 @@
 //! What is published of each GPU and its parts.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,14 @@ use super::people::People;
 use super::{DevicePods, Terms, node_readings};
 use crate::catalog::{DeviceSource, TextSource, Told, own_use};
 use crate::kube::pods::ByUid;
-use crate::labels::{About, Dialect, Held, Labels, Subject};
+use crate::labels::{About, Dialect, HPC_JOB, Held, Labels, OWNER, Subject};
 use crate::model::{
     AllocateMode, Allotted, ClockCounts, Gpu, Grant, LinkStates, MigDevice, Missing, NO_CLAIM,
     NodeSample, Reading, Usage, Vitals, XidRecord,
 };
 use crate::nvml::inventory::Driver;
 use crate::nvml::probe::mebibytes;
+use crate::pod_labels::PodLabels;
 use crate::sample::device::DeviceSample;
 use crate::sample::part::PartSample;
 use crate::selection::{Chosen, Family};
@@ -47,6 +49,8 @@ pub(super) struct Devices<'a> {
     pub(super) health: Vec<GpuHealth>,
     /// How well it is known whose its processes are.
     pub(super) census: Census,
+    /// Labels of pods, by the pod's UID.
+    pod_labels: BTreeMap<Arc<str>, PodLabels>,
 }
 
 /// A GPU, or a GPU instance, that has series.
@@ -88,11 +92,23 @@ impl<'a> Devices<'a> {
             occupancy: Vec::new(),
             health: Vec::new(),
             census: Census::default(),
+            pod_labels: BTreeMap::new(),
         }
+    }
+
+    /// Labels of pods that their devices do not have, by reason.
+    pub(super) fn dropped_pod_labels(&self) -> BTreeMap<&'static str, u64> {
+        let dropped = self.pod_labels.values().flat_map(|labels| labels.dropped);
+        let mut counts = BTreeMap::new();
+        for (reason, n) in dropped.filter(|(_, n)| *n > 0) {
+            *counts.entry(reason).or_default() += n;
+        }
+        counts
     }
 
     /// Adds a GPU, with what has befallen it.
     pub(super) fn add(&mut self, fresh: &Fresh<'_>, befallen: &Befallen<'_>) {
+        self.learn_pod_labels(&fresh.answer.gpu, &fresh.answer.parts);
         let Befallen { xids, clocks, vitals } = *befallen;
         let selection = self.terms.selection;
         let gpu = &*fresh.answer.gpu;
@@ -115,7 +131,7 @@ impl<'a> Devices<'a> {
             names_xid: matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)),
         };
         for shown in selection.event.families() {
-            let samples = (shown.metric.source)(&told).into_iter();
+            let samples = (shown.metric.source.read)(&told).into_iter();
             missing.add(&samples.map(|sample| sample.reading).collect::<Vec<_>>());
         }
         let texts = texts(&selection.text, self.driver, fresh.answer);
@@ -219,11 +235,12 @@ impl<'a> Devices<'a> {
         let instance = mig.map(|mig| mig.gpu_instance);
         let replicas = self.terms.selection.frame.virtual_gpus;
         let held = self.terms.device_pods.map(|pods| held(share, pods, replicas));
-        let labels = share.map_or_else(Vec::new, |share| self.pod_labels(&share.holder));
+        let labels = share.and_then(|share| self.pod_labels.get(&share.holder.pod.uid));
+        let labels = labels.map_or(&[][..], |labels| &labels.shown);
         let texts = if labels.is_empty() {
             Cow::Borrowed(texts)
         } else {
-            let mut all = [labels, texts.clone()].concat();
+            let mut all = [labels, texts].concat();
             all.sort();
             Cow::Owned(all)
         };
@@ -231,15 +248,21 @@ impl<'a> Devices<'a> {
         Stand { gpu, mig, texts, held, jobs }
     }
 
-    /// Labels of a pod that its devices have too.
-    fn pod_labels(&self, holder: &Holder) -> Texts {
+    /// Collects the labels of the pods that hold a GPU or a part of it.
+    fn learn_pod_labels(&mut self, gpu: &Gpu, parts: &[PartSample]) {
         let allowed = self.terms.device_pods.and_then(|pods| pods.labels.as_ref());
-        let (Some(allowed), Some(pods)) = (allowed, self.terms.directory.pods) else {
-            return Vec::new();
-        };
-        let ByUid::Live(known) = pods.by_uid(&holder.pod.uid) else { return Vec::new() };
-        let labels = known.pod.labels.iter().map(|(key, value)| (&**key, &**value));
-        allowed.shown(labels, |name| self.terms.schema.owns(name))
+        let (Some(allowed), Some(pods)) = (allowed, self.terms.directory.pods) else { return };
+        let shares =
+            parts.iter().flat_map(|part| self.terms.allocation.shares_of(device(gpu, part)));
+        for uid in shares.map(|share| &share.holder.pod.uid) {
+            if let ByUid::Live(known) = pods.by_uid(uid) {
+                let labels = || {
+                    let labels = known.pod.labels.iter().map(|(key, value)| (&**key, &**value));
+                    allowed.shown(labels, self.terms.reserved)
+                };
+                self.pod_labels.entry(Arc::clone(uid)).or_insert_with(labels);
+            }
+        }
     }
 
     /// What is known of a GPU as a whole, and of its node where the dialect repeats that.
@@ -251,7 +274,7 @@ impl<'a> Devices<'a> {
         }
         // What has befallen a GPU stays true while it cannot be read.
         for (family, shown) in self.terms.selection.event.families().iter().enumerate() {
-            for sample in (shown.metric.source)(told) {
+            for sample in (shown.metric.source.read)(told) {
                 let more: Vec<(&str, &str)> =
                     sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 let series = self.label_sets(stand, &more).into_iter();
@@ -281,7 +304,7 @@ impl<'a> Devices<'a> {
         if stand.jobs.is_empty() {
             return vec![set(more)];
         }
-        let with = |job: &Arc<str>| set(&[more, &[("hpc_job", &**job)]].concat());
+        let with = |job: &Arc<str>| set(&[more, &[(HPC_JOB, &**job)]].concat());
         stand.jobs.iter().map(with).collect()
     }
 
@@ -369,7 +392,7 @@ impl<'a> Devices<'a> {
     /// The labels of what is told of a device by who did it.
     fn doers(&self, stand: &Stand<'_>) -> Vec<(Doer, Labels)> {
         let sets = |doer: &Doer| {
-            let sets = self.label_sets(stand, &[("owner", doer.label())]).into_iter();
+            let sets = self.label_sets(stand, &[(OWNER, doer.label())]).into_iter();
             sets.map(|labels| (*doer, labels)).collect::<Vec<_>>()
         };
         Doer::ALL.iter().flat_map(sets).collect()
@@ -410,7 +433,11 @@ impl<'a> Devices<'a> {
 
 /// What a share is of its device.
 pub(super) fn grant(share: &Share) -> Grant {
-    Grant { memory: share.memory.ok_or(Missing::Pending), compute: Ok(share.compute) }
+    let known = if share.confirmed { Ok(()) } else { Err(Missing::Pending) };
+    Grant {
+        memory: known.and(share.memory.ok_or(Missing::Pending)),
+        compute: known.map(|()| share.compute),
+    }
 }
 
 /// Texts that label all series of a GPU, by key.

@@ -68,7 +68,9 @@ pub fn family(
         Owner::Container(holder) => match holdings.mode_of(holder, device) {
             Some(mode) => Ok(Family::Process(mode)),
             // Who is given a device is given it before its process starts.
-            None if holdings.certain_since(seen, device) => Ok(Family::Illegal),
+            None if holdings.covers(holder) && holdings.certain_since(seen, device) => {
+                Ok(Family::Illegal)
+            }
             None => Err(Unresolved::Allocation),
         },
     }
@@ -79,7 +81,9 @@ mod tests {
     use super::*;
     use crate::attribute::holdings::Share;
     use crate::attribute::owner::Holder;
+    use crate::kube::allocation::Coverage;
     use crate::model::PodRef;
+    use std::collections::BTreeSet;
 
     const GPU: &str = "GPU-0";
 
@@ -97,8 +101,12 @@ mod tests {
             compute: 0.0,
             replica: "".into(),
             claim: None,
+            confirmed: true,
+            running: true,
         };
-        Holdings::new([share], Vec::new(), false).as_of(Duration::from_secs(as_of), fresh)
+        let none = BTreeSet::new();
+        let unlisted = Coverage::AllBut { unlisted: ["unlisted".into()].into(), holders: true };
+        Holdings::new([share], none, false, unlisted).as_of(Duration::from_secs(as_of), fresh)
     }
 
     /// The family of somebody who was first seen at 100 s, at 120 s.
@@ -121,9 +129,26 @@ mod tests {
         assert_eq!(of(&holdings(100, true)), Ok(Family::Illegal));
         assert_eq!(of(&holdings(99, true)), Err(Unresolved::Allocation), "asked too early");
         assert_eq!(of(&holdings(100, false)), Err(Unresolved::Allocation), "nobody confirms");
-        let doubtful = Holdings::new([], vec![GPU.into()], false);
+        let doubtful = Holdings::new([], [GPU.into()].into(), false, Coverage::default());
         let doubtful = doubtful.as_of(Duration::from_secs(100), true);
         assert_eq!(of(&doubtful), Err(Unresolved::Allocation));
+        let unlisted = Owner::Container(holder("unlisted"));
+        let of = family(
+            &unlisted,
+            GPU,
+            Duration::from_secs(100),
+            Duration::from_secs(120),
+            Allocation::Known(&holdings(100, true)),
+        );
+        assert_eq!(of, Err(Unresolved::Allocation), "the List does not name its pod");
+    }
+
+    #[test]
+    fn containers_of_a_pod_that_holds_the_device_use_what_their_pod_holds() {
+        let holdings = holdings(100, true);
+        let init = Owner::Container(Holder { container: "init".into(), ..holder("train") });
+        let process = Ok(Family::Process(AllocateMode::Exclusive));
+        assert_eq!(of(&init, Allocation::Known(&holdings)), process);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Whose process it is: from where a process runs to the pod and the container it belongs to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::host::pod_logs::{LoggedContainers, LoggedPods};
 use crate::kube::pods::{ByUid, Known, Pods};
 use crate::kube::source::State;
 use crate::model::{ContainerId, Discard, Placement, PodPath, PodRef};
+use crate::policy::POD_OUTLIVED_MAX;
 use crate::snapshot::occupancy::{ContainerRef, Whose};
 
 /// Whose it is.
@@ -35,9 +37,15 @@ impl Holder {
     /// else knows the pods, names have to do.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        let (one, two) = (&self.pod.uid, &other.pod.uid);
-        let same_pod = one == two || one.is_empty() || two.is_empty();
-        same_pod && self.names() == other.names()
+        self.container == other.container && self.is_in_pod_of(other)
+    }
+
+    /// Whether both are of the same pod, likewise.
+    #[must_use]
+    pub fn is_in_pod_of(&self, other: &Self) -> bool {
+        let (one, two) = (&self.pod, &other.pod);
+        let uids_differ = one.uid != two.uid && !one.uid.is_empty() && !two.uid.is_empty();
+        !uids_differ && one.namespace == two.namespace && one.name == two.name
     }
 
     /// Namespace, pod and container.
@@ -54,7 +62,7 @@ pub enum Unresolved {
     Conflict,
     /// Nobody knows the pod (yet).
     NoPod,
-    /// The pod has been deleted; its processes are about to end.
+    /// The pod has ended or been deleted, not long ago; its processes are about to end.
     Deleted,
     /// Two pods lay claim to the UID.
     Ambiguous,
@@ -189,17 +197,24 @@ pub struct Directory<'a> {
     pub logged_pods: Option<&'a LoggedPods>,
     /// Containers by the names of their logs.
     pub logged_containers: Option<&'a LoggedContainers>,
+    /// The present (monotonic).
+    pub now: Duration,
 }
 
 impl Directory<'_> {
-    /// Whose a process is that runs at `placement`, and how that is known.
+    /// The owner of a process that runs at `placement` and was first seen at `seen` (monotonic), and
+    /// how that is known. A process that has outlived its pod for long is of no pod.
     #[must_use]
-    pub fn owner(&self, placement: &Placement) -> (Owner, Option<Evidence>) {
+    pub fn owner(&self, placement: &Placement, seen: Duration) -> (Owner, Option<Evidence>) {
         let found = match placement {
             Placement::Host => return (Owner::Host, Some(Evidence::Cgroup)),
             Placement::Conflict => Err(Unresolved::Conflict),
             Placement::Container(id) => return self.of_container(id),
-            Placement::Pod(paths) => self.of_pod(paths),
+            Placement::Pod(paths) => match self.of_pod(paths, seen) {
+                Err(NotOwned::Outlived) => return (Owner::Stray, Some(Evidence::Cgroup)),
+                Err(NotOwned::Unresolved(why)) => Err(why),
+                Ok(found) => Ok(found),
+            },
         };
         match found {
             Ok((holder, evidence)) => (Owner::Container(holder), Some(evidence)),
@@ -218,17 +233,37 @@ impl Directory<'_> {
 
     /// The outermost pod that is known: a workload can make cgroups below its own and call them what
     /// it likes, but none around it.
-    fn of_pod(&self, paths: &[PodPath]) -> Result<(Holder, Evidence), Unresolved> {
-        let mut deleted = false;
+    fn of_pod(&self, paths: &[PodPath], seen: Duration) -> Result<(Holder, Evidence), NotOwned> {
+        let mut ended = None;
         for path in paths.iter().rev() {
-            match self.pods.map_or(ByUid::Unknown, |pods| pods.by_uid(path.uid.as_str())) {
-                ByUid::Live(known) => return self.of_known(known, path.container.as_ref()),
-                ByUid::Ambiguous => return Err(Unresolved::Ambiguous),
-                ByUid::Deleted(_) => deleted = true,
+            let uid = path.uid.as_str();
+            match self.pods.map_or(ByUid::Unknown, |pods| pods.by_uid(uid)) {
+                ByUid::Live(known) if known.ended.is_none() => {
+                    return Ok(self.of_known(known, path.container.as_ref())?);
+                }
+                ByUid::Ambiguous => return Err(Unresolved::Ambiguous.into()),
+                ByUid::Live(_) | ByUid::Deleted(_) => {
+                    ended = ended.max(self.pods.and_then(|pods| pods.ended(uid)));
+                }
                 ByUid::Unknown => {}
             }
         }
-        if deleted { Err(Unresolved::Deleted) } else { self.of_logs(paths) }
+        let outlives = |since| self.now.saturating_sub(since) >= POD_OUTLIVED_MAX;
+        match ended {
+            Some(ended) if outlives(ended) => Err(NotOwned::Outlived),
+            Some(_) => Err(Unresolved::Deleted.into()),
+            None => match self.of_logs(paths) {
+                Err(Unresolved::NoPod) if self.knows_all_pods() && outlives(seen) => {
+                    Err(NotOwned::Outlived)
+                }
+                found => Ok(found?),
+            },
+        }
+    }
+
+    /// Whether a pod that is not known does not exist.
+    fn knows_all_pods(&self) -> bool {
+        self.pods.is_some_and(|pods| pods.synced && pods.health.state == State::Up)
     }
 
     fn of_known(
@@ -256,8 +291,7 @@ impl Directory<'_> {
 
     /// While nobody who should know speaks, names of logs stand in.
     fn of_logs(&self, paths: &[PodPath]) -> Result<(Holder, Evidence), Unresolved> {
-        let speaks = |pods: &Pods| pods.synced && pods.health.state == State::Up;
-        if self.pods.is_some_and(speaks) {
+        if self.knows_all_pods() {
             return Err(Unresolved::NoPod);
         }
         let logged = paths.iter().rev().find_map(|path| {
@@ -274,6 +308,19 @@ impl Directory<'_> {
             name: Arc::clone(&pod.name),
         };
         Ok((Holder { pod, container: Arc::clone(&container.name) }, Evidence::Logs))
+    }
+}
+
+/// Why no pod owns a process.
+enum NotOwned {
+    Unresolved(Unresolved),
+    /// Its pod ended so long ago that it is of no pod.
+    Outlived,
+}
+
+impl From<Unresolved> for NotOwned {
+    fn from(why: Unresolved) -> Self {
+        Self::Unresolved(why)
     }
 }
 
@@ -297,7 +344,6 @@ mod tests {
     use crate::kube::pods::PodMap;
     use crate::model::PodUid;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     const TRAIN: &str = "3f6a1c58-90de-4b27-a1f4-0c9d5e7b2a63";
     const SERVE: &str = "b81d9f40-1111-4c2a-8d3e-0a0b0c0d0e0f";
@@ -353,7 +399,7 @@ mod tests {
     fn owner(paths: &[PodPath]) -> (Owner, Option<Evidence>) {
         let pods = pods(true);
         let directory = Directory { pods: Some(&pods), ..Directory::default() };
-        directory.owner(&Placement::Pod(paths.to_vec()))
+        directory.owner(&Placement::Pod(paths.to_vec()), Duration::ZERO)
     }
 
     fn found(paths: &[PodPath]) -> (String, Option<Evidence>) {
@@ -413,9 +459,47 @@ mod tests {
         map.complete(Duration::ZERO);
         let pods = map.picture(Duration::ZERO);
         let directory = Directory { pods: Some(&pods), ..Directory::default() };
-        let of = |uid| directory.owner(&Placement::Pod(vec![path(uid, Some('a'))])).0;
+        let of =
+            |uid| directory.owner(&Placement::Pod(vec![path(uid, Some('a'))]), Duration::ZERO).0;
         assert_eq!(of(TRAIN), Owner::Unknown(Unresolved::Deleted));
         assert_eq!(of(SERVE), Owner::Unknown(Unresolved::NoPod));
+    }
+
+    #[test]
+    fn a_process_that_outlives_its_pod_for_long_is_of_no_pod() {
+        let ended = |phase: &str| {
+            let mut pod = pod(TRAIN, "train", &[("main", Some('a'))], "");
+            pod.terminal = phase != "Running";
+            pod
+        };
+        let at = |map: &mut PodMap, now: Duration, seen: Duration| {
+            let pods = map.picture(now);
+            let directory = Directory { pods: Some(&pods), now, ..Directory::default() };
+            let placed = |uid| Placement::Pod(vec![path(uid, Some('a'))]);
+            let of = |uid| directory.owner(&placed(uid), seen).0;
+            (of(TRAIN), of(SERVE))
+        };
+        let (deleted, unknown) =
+            (Owner::Unknown(Unresolved::Deleted), Owner::Unknown(Unresolved::NoPod));
+        let second = Duration::from_secs(1);
+        for delete in [false, true] {
+            let mut map = PodMap::new("api", "n");
+            map.complete(Duration::ZERO);
+            map.health.answered(Duration::ZERO);
+            map.apply(ended("Running"), Duration::ZERO);
+            map.apply(ended("Failed"), 50 * second);
+            if delete {
+                map.delete(TRAIN, 60 * second);
+            }
+            let (early, late) = (49 * second + POD_OUTLIVED_MAX, 50 * second + POD_OUTLIVED_MAX);
+            let first = at(&mut map, early, 60 * second);
+            assert_eq!(first, (deleted.clone(), unknown.clone()), "{delete}");
+            assert_eq!(at(&mut map, late, 60 * second), (Owner::Stray, unknown.clone()));
+            assert_eq!(at(&mut map, late + 10 * second, 60 * second).1, Owner::Stray);
+            map.health.failed(crate::kube::source::Failure::Connection, "gone");
+            let down = at(&mut map, 2 * late, 60 * second);
+            assert_eq!(down.1, unknown, "a source that is down does not know all pods");
+        }
     }
 
     #[test]
@@ -434,8 +518,9 @@ mod tests {
                 pods,
                 logged_pods: logged_pods.as_ref(),
                 logged_containers: logged_containers.as_ref(),
+                now: Duration::ZERO,
             };
-            directory.owner(&Placement::Pod(vec![path(uid, Some('e'))]))
+            directory.owner(&Placement::Pod(vec![path(uid, Some('e'))]), Duration::ZERO)
         };
         let (found, evidence) = of(None);
         assert_eq!((found.label(), evidence), ("container", Some(Evidence::Logs)));
@@ -450,7 +535,7 @@ mod tests {
         let directory = Directory { pods: Some(&pods), ..Directory::default() };
         let of = |digit| {
             let id = ContainerId::parse(id(digit).as_bytes()).unwrap();
-            directory.owner(&Placement::Container(id)).0
+            directory.owner(&Placement::Container(id), Duration::ZERO).0
         };
         assert_eq!(of('a').label(), "container");
         assert_eq!(of('f'), Owner::Stray);

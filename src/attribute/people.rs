@@ -77,8 +77,10 @@ impl<'a> People<'a> {
     ) -> Ledger {
         self.texts = texts;
         let mut ledger = Ledger::default();
-        for process in &listing.processes {
-            self.tell_process(process, &mut ledger, tables);
+        let owners: Vec<Owner> = listing.processes.iter().map(|one| self.resolve(one)).collect();
+        let containers = ByContainer::of(&listing.processes, &owners);
+        for (process, owner) in listing.processes.iter().zip(owners) {
+            self.tell_process(process, owner, &containers, &mut ledger, tables);
         }
         for residue in &listing.residues {
             self.book_residue(residue, &mut ledger);
@@ -93,15 +95,26 @@ impl<'a> People<'a> {
         &self.told
     }
 
-    fn tell_process(&mut self, process: &ProcessSample, ledger: &mut Ledger, tables: &mut Tables) {
+    fn resolve(&mut self, process: &ProcessSample) -> Owner {
         let (owner, evidence) = match &process.placement {
-            Ok(placement) => self.terms.directory.owner(placement),
+            Ok(placement) => self.terms.directory.owner(placement, process.seen),
             Err(discard) => (Owner::Unknown((*discard).into()), None),
         };
         if let Some(evidence) = evidence {
             let key = (evidence.label(), owner.label());
             *self.census.attributed.entry(key).or_default() += 1;
         }
+        owner
+    }
+
+    fn tell_process(
+        &mut self,
+        process: &ProcessSample,
+        owner: Owner,
+        containers: &ByContainer,
+        ledger: &mut Ledger,
+        tables: &mut Tables,
+    ) {
         let server = is_mps_server(&process.name);
         ledger.book(bucket(&owner, server), process.usage.memory);
         if let Owner::Container(holder) = &owner {
@@ -113,8 +126,13 @@ impl<'a> People<'a> {
             None
         } else {
             let device = device(self.gpu, self.part);
-            match family(&owner, device, process.seen, self.now, self.terms.allocation) {
-                Ok(family) => self.tell_usage(family, &owner, process, tables),
+            // What a container was allocated does not change while it runs.
+            let seen = containers.first_seen(&owner).unwrap_or(process.seen);
+            match family(&owner, device, seen, self.now, self.terms.allocation) {
+                Ok(family) => {
+                    let usage = containers.publishable(&owner, process.usage);
+                    self.tell_usage(family, &owner, process, usage, tables)
+                }
                 Err(unresolved) => {
                     self.unresolved(unresolved);
                     None
@@ -134,9 +152,10 @@ impl<'a> People<'a> {
         family: Family,
         owner: &Owner,
         process: &ProcessSample,
+        usage: Usage,
         tables: &mut Tables,
     ) -> Option<Labels> {
-        self.told.push(process.usage);
+        self.told.push(usage);
         let holder = match owner {
             Owner::Container(holder) => Some(holder),
             Owner::Host | Owner::Stray | Owner::Unknown(_) => None,
@@ -146,11 +165,11 @@ impl<'a> People<'a> {
                 let pid = process.id.pid.to_string();
                 let kind = process.kind.label();
                 let face = Face { pid: &pid, name: &process.name, kind };
-                Some(self.push(family.into(), holder, face, process.usage, tables))
+                Some(self.push(family.into(), holder, face, usage, tables))
             }
             Grain::Container => {
                 let sum = self.sums.entry((family.into(), holder.cloned()));
-                sum.and_modify(|sum| *sum = sum.with(process.usage)).or_insert(process.usage);
+                sum.and_modify(|sum| *sum = sum.with(usage)).or_insert(usage);
                 None
             }
         }
@@ -175,7 +194,8 @@ impl<'a> People<'a> {
             Grain::Container => Face::default(),
         };
         for share in holdings.of_device(device(self.gpu, self.part)) {
-            if !self.busy.iter().any(|busy| busy.is(&share.holder)) {
+            let idle_is_known = share.running && share.confirmed;
+            if idle_is_known && !self.busy.iter().any(|busy| busy.is(&share.holder)) {
                 let kinship = Kinship::Process(share.mode);
                 self.push(kinship, Some(&share.holder), face, idle, tables);
             }
@@ -220,7 +240,10 @@ impl<'a> People<'a> {
         };
         let own = self.did.iter().filter(own).map(|process| process.usage);
         let residue = self.busy.iter().any(|busy| busy.is(holder));
-        let certain = self.sees_everybody() && !residue;
+        let shares = self.terms.allocation.shares_of(device(self.gpu, self.part));
+        let share = shares.iter().find(|share| share.holder.is(holder));
+        let runs = share.is_none_or(|share| share.running && share.confirmed);
+        let certain = self.sees_everybody() && !residue && runs;
         own.reduce(Usage::with).unwrap_or_else(|| if certain { self.idle() } else { PENDING })
     }
 
@@ -301,7 +324,7 @@ impl<'a> People<'a> {
 
     fn owner_of(&self, residue: &Residue) -> Owner {
         let placement = residue.placement.as_deref();
-        let owner = placement.map(|placement| self.terms.directory.owner(placement).0);
+        let owner = placement.map(|placement| self.terms.directory.owner(placement, self.now).0);
         owner.unwrap_or_else(|| Owner::Unknown(residue.why.into()))
     }
 
@@ -314,6 +337,56 @@ impl<'a> People<'a> {
             Owner::Container(holder) => drop(self.busy.insert(holder)),
             Owner::Host | Owner::Stray => {}
             Owner::Unknown(_) => self.unresolved(residue.why.into()),
+        }
+    }
+}
+
+/// What the processes of each container have in common on one device.
+struct ByContainer(BTreeMap<Holder, OfContainer>);
+
+struct OfContainer {
+    first_seen: Duration,
+    /// Why a family has no value for one of its processes.
+    memory: Result<(), Missing>,
+    utilization: Result<(), Missing>,
+}
+
+impl ByContainer {
+    fn of(processes: &[ProcessSample], owners: &[Owner]) -> Self {
+        let mut containers = BTreeMap::<Holder, OfContainer>::new();
+        for (process, owner) in processes.iter().zip(owners) {
+            let Owner::Container(holder) = owner else { continue };
+            let known = containers.entry(holder.clone()).or_insert(OfContainer {
+                first_seen: process.seen,
+                memory: Ok(()),
+                utilization: Ok(()),
+            });
+            known.first_seen = known.first_seen.min(process.seen);
+            // A server's use is its clients', who are processes of their own.
+            if !is_mps_server(&process.name) {
+                known.memory = known.memory.and(process.usage.memory.map(|_| ()));
+                known.utilization = known.utilization.and(process.usage.utilization.map(|_| ()));
+            }
+        }
+        Self(containers)
+    }
+
+    fn get(&self, owner: &Owner) -> Option<&OfContainer> {
+        let Owner::Container(holder) = owner else { return None };
+        self.0.get(holder)
+    }
+
+    fn first_seen(&self, owner: &Owner) -> Option<Duration> {
+        Some(self.get(owner)?.first_seen)
+    }
+
+    /// What may be published of a process: nothing of a family in which another process of its
+    /// container has no value, for a sum or a mean of the rest would be wrong.
+    fn publishable(&self, owner: &Owner, usage: Usage) -> Usage {
+        let Some(known) = self.get(owner) else { return usage };
+        Usage {
+            memory: known.memory.and(usage.memory),
+            utilization: known.utilization.and(usage.utilization),
         }
     }
 }

@@ -71,6 +71,8 @@ pub enum OwnSeries {
     Pods,
     /// What is wrong with allocations.
     AllocationProblems,
+    /// Labels of pods that series do not have, and why.
+    DroppedPodLabels,
 }
 
 /// Every row about the exporter itself, in the order of the page.
@@ -249,6 +251,13 @@ pub const OWN: &[Own] = &[
         kind: Gauge,
         labels: &["reason"],
         help: "Allocations that could not be understood, by reason; reasons that apply to none are left out.",
+    },
+    Own {
+        series: OwnSeries::DroppedPodLabels,
+        name: "nvml_exporter_dropped_pod_labels",
+        kind: Gauge,
+        labels: &["reason"],
+        help: "Labels of pods that the series of their devices do not have: their name is reserved, or two labels of a pod come to one name.",
     },
     Own {
         series: OwnSeries::HttpRefused,

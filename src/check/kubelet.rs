@@ -24,7 +24,7 @@ pub async fn ask(socket: Option<&PathBuf>) -> Said {
     let answer = async {
         Kubelet::connect(socket, policy::CHECK_ANSWER).await?.list(policy::CHECK_ANSWER).await
     };
-    Some(answer.await)
+    Some(answer.await.map(|list| list.containers))
 }
 
 /// Whether devices were claimed dynamically.

@@ -17,8 +17,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::assignments::{Assignments, Slices};
-use super::pods::Pods;
+use super::assignments::{Assignments, PodName, Slices};
+use super::pods::{ByUid, Pods};
 use super::problem::Problem;
 use crate::model::{AllocateMode, Claim, PodRef};
 
@@ -90,6 +90,10 @@ pub struct Share {
     pub replica: Option<u32>,
     /// The claim that it was given by.
     pub claim: Option<Arc<Claim>>,
+    /// Whether the pod is known to exist still.
+    pub confirmed: bool,
+    /// Whether the container is known to run, with none running that has to end before it.
+    pub running: bool,
 }
 
 /// Who holds what, and where that is not known.
@@ -101,8 +105,30 @@ pub struct Allocations {
     pub doubtful: BTreeSet<Arc<str>>,
     /// Something is given, and it is not known of which device.
     pub doubtful_node: bool,
+    /// Of which pods it is known what they were allocated.
+    pub coverage: Coverage,
     /// What could not be taken at its word, by [`Problem::reason`].
     pub problems: BTreeMap<&'static str, u64>,
+}
+
+/// Of which pods it is known what they were allocated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Coverage {
+    /// The pods are not known: of those that the kubelet's List names.
+    Listed(BTreeSet<PodName>),
+    /// Of all but these, by UID: they request GPUs, and the List does not name them.
+    AllBut {
+        /// The pods of which nothing is known, or something that may have changed.
+        unlisted: BTreeSet<Arc<str>>,
+        /// One of them may hold any device that is not allocated whole to another.
+        holders: bool,
+    },
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self::AllBut { unlisted: BTreeSet::new(), holders: false }
+    }
 }
 
 /// Joins everything that is known.
@@ -127,6 +153,7 @@ pub fn allocate(
     join.out.doubtful_node = pods.is_some_and(|pods| !pods.synced);
     let held = join.assigned();
     join.annotated(&held);
+    join.out.coverage = join.coverage();
     join.settle()
 }
 
@@ -161,6 +188,30 @@ impl Join<'_> {
             }
             None => self.out.doubtful_node = true,
         }
+    }
+
+    fn coverage(&mut self) -> Coverage {
+        let assignments = self.assignments;
+        let Some(pods) = self.pods else { return Coverage::Listed(assignments.pods.clone()) };
+        let name = |pod: &PodRef| (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        let retained = |(namespace, name): &PodName| {
+            assignments.containers.iter().any(|c| c.namespace == *namespace && c.pod == *name)
+        };
+        let allocated: BTreeSet<_> =
+            self.found.iter().map(|(_, share)| Arc::clone(&share.pod.uid)).collect();
+        let (mut unlisted, mut holders) = (BTreeSet::new(), false);
+        let live = pods.iter().map(|known| &known.pod).filter(|pod| !pod.has_ended());
+        for pod in live.filter(|pod| pod.requests_gpus()) {
+            let name = name(&pod.id);
+            if !assignments.pods.contains(&name) {
+                unlisted.insert(Arc::clone(&pod.id.uid));
+                if !retained(&name) && !allocated.contains(&pod.id.uid) {
+                    holders = true;
+                    self.count(Problem::UnlistedPod);
+                }
+            }
+        }
+        Coverage::AllBut { unlisted, holders }
     }
 
     /// Looks at each device's shares together.
@@ -199,12 +250,22 @@ impl Join<'_> {
         if (ids && claims) || (exclusive && kept.len() > 1) {
             return self.doubt(Some(device), Problem::ContestedDevice);
         }
-        let sum: f64 = kept.values().filter(|s| s.enforced).filter_map(|s| s.memory).sum();
+        // A scheduler may give away already what a pod holds that is being deleted.
+        let stays = |share: &&Share| share.enforced && !self.is_deleting(&share.pod);
+        let sum: f64 = kept.values().filter(stays).filter_map(|s| s.memory).sum();
         let framebuffer = self.index.framebuffer(device);
         if strict && framebuffer.is_some_and(|whole| sum > whole * (1.0 + 1e-6)) {
             self.doubt(Some(device), Problem::Overcommitted);
         }
+        if kept.values().any(|share| !share.confirmed) {
+            self.doubt(Some(device), Problem::UnlistedPod);
+        }
         self.out.shares.extend(kept.into_values());
+    }
+
+    fn is_deleting(&self, pod: &PodRef) -> bool {
+        let found = self.pods.map(|pods| pods.by_uid(&pod.uid));
+        matches!(found, Some(ByUid::Live(known)) if known.pod.deleting)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the kubelet says it has given to whom, and what drivers say of the devices they offer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,12 @@ use std::time::Duration;
 /// who is meant is for [`super::allocation`] to find out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignments {
+    /// Every pod that the List names, with devices or without. A pod that it does not name may hold
+    /// devices all the same: a kubelet that restarts names no pods at first.
+    pub pods: BTreeSet<PodName>,
+    /// Pods of `containers` that this List does not name, and of which it is not known whether they
+    /// still exist.
+    pub unconfirmed: BTreeSet<PodName>,
     /// Containers that were given something, in the order of the answer.
     pub containers: Vec<Assigned>,
     /// All ids of each resource that device plugins offer on this node.
@@ -17,6 +23,9 @@ pub struct Assignments {
     /// When the list that says so was asked for, on the monotonic clock.
     pub taken: Duration,
 }
+
+/// Namespace and name of a pod.
+pub type PodName = (Arc<str>, Arc<str>);
 
 /// A container and what it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +94,9 @@ impl Assignments {
     /// Whether both answers say the same, whenever they were given.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
-        self.containers == other.containers && self.allocatable == other.allocatable
+        self.pods == other.pods
+            && self.containers == other.containers
+            && self.allocatable == other.allocatable
     }
 }
 

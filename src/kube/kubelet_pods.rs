@@ -45,7 +45,7 @@ impl KubeletPods {
     }
 
     async fn follow(&self, publish: &watch::Sender<Pods>, changed: &Notify) {
-        let mut follower = Follower::new(PodMap::new(SOURCE, self.node.as_str()));
+        let mut follower = Follower::new(PodMap::of_kubelet(SOURCE, self.node.as_str()));
         let mut client = None;
         let mut failures = 0;
         loop {

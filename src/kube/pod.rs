@@ -86,6 +86,8 @@ pub struct Container {
     pub ids: Vec<Arc<str>>,
     /// Its present run has ended.
     pub terminated: bool,
+    /// Its status says that it runs.
+    pub running: bool,
 }
 
 impl Pod {
@@ -95,10 +97,33 @@ impl Pod {
         self.annotations.get(name).map(AsRef::as_ref)
     }
 
-    /// It may hold devices: neither ended nor told to go.
+    /// Whether its work is over: its phase is terminal, or it is being deleted and all of its
+    /// containers have ended. Until then it keeps the devices that it was allocated.
     #[must_use]
-    pub fn counts(&self) -> bool {
-        !self.terminal && !self.deleting
+    pub fn has_ended(&self) -> bool {
+        self.terminal || (self.deleting && self.containers.iter().all(Container::has_ended))
+    }
+
+    /// Whether this container of it runs, and none that has to end before it: what it does not use then
+    /// is not used because it is idle.
+    #[must_use]
+    pub fn runs(&self, container: &str) -> bool {
+        let initializes = |c: &Container| {
+            c.kind == (ContainerKind::Init { restartable: false })
+                && c.running
+                && *c.name != *container
+        };
+        let mut containers = self.containers.iter();
+        containers.any(|c| *c.name == *container && c.running)
+            && !self.containers.iter().any(initializes)
+    }
+
+    /// Whether it requests GPUs, or a scheduler has allocated it some, in any form that is read.
+    #[must_use]
+    pub fn requests_gpus(&self) -> bool {
+        let requests = |c: &Container| c.asks_for_gpu() || !c.claims.is_empty();
+        let allocation = |key: &str| key != CONFIG_HASH && key != CONFIG_MIRROR;
+        self.containers.iter().any(requests) || self.annotations.keys().any(|key| allocation(key))
     }
 
     /// The containers of one kind, in the order of the pod's text.
@@ -123,6 +148,12 @@ impl Pod {
 }
 
 impl Container {
+    /// Whether its run has ended, or it never had one and is not one that the pod exists for. Only
+    /// of a pod that is being deleted: in any other, an ended container may be started again.
+    fn has_ended(&self) -> bool {
+        self.terminated || (self.kind != ContainerKind::App && self.ids.is_empty())
+    }
+
     /// It asks for something that concerns GPUs.
     #[must_use]
     pub fn asks_for_gpu(&self) -> bool {
@@ -326,6 +357,7 @@ struct ContainerStatus {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ContainerState {
+    running: Option<IgnoredAny>,
     terminated: Option<Terminated>,
 }
 
@@ -400,6 +432,7 @@ fn containers(
                 claims: spec.resources.claims.into_iter().map(|claim| claim.name).collect(),
                 ids: status.map(ids).unwrap_or_default(),
                 terminated: status.is_some_and(|status| status.state.terminated.is_some()),
+                running: status.is_some_and(|status| status.state.running.is_some()),
             }
         })
         .collect()
@@ -462,7 +495,7 @@ mod tests {
     #[test]
     fn what_is_needed_is_read_and_no_more() {
         let pod = parse(FULL.as_bytes()).unwrap();
-        assert_eq!((&*pod.id.uid, &*pod.node, pod.counts()), ("u-1", "node-1", true));
+        assert_eq!((&*pod.id.uid, &*pod.node, pod.has_ended()), ("u-1", "node-1", false));
         assert_eq!(pod.annotations.len(), 1);
         assert_eq!(pod.annotation("hami.io/bind-phase"), Some("success"));
         let names: Vec<_> = pod.containers.iter().map(|c| (&*c.name, c.kind)).collect();
@@ -492,19 +525,28 @@ mod tests {
             assert!(parse(rubbish.as_bytes()).is_err(), "{rubbish}");
         }
         let bare = br#"{"metadata":{"uid":"u","name":"x","namespace":"y","annotations":null},"spec":null,"status":null}"#;
-        assert!(parse(bare).unwrap().counts());
+        assert!(!parse(bare).unwrap().has_ended());
     }
 
     #[test]
-    fn ended_and_leaving_pods_do_not_count() {
-        for change in [
-            (r#""phase": "Running""#, r#""phase": "Succeeded""#),
-            (r#""phase": "Running""#, r#""phase": "Failed""#),
-            (r#""uid": "u-1""#, r#""uid": "u-1", "deletionTimestamp": "2026-01-01T00:00:00Z""#),
-        ] {
-            let pod = parse(FULL.replace(change.0, change.1).as_bytes()).unwrap();
-            assert!(!pod.counts(), "{change:?}");
+    fn a_pod_ends_with_its_phase_or_while_deleted_with_its_containers() {
+        for phase in ["Succeeded", "Failed"] {
+            let text = FULL.replace(r#""phase": "Running""#, &format!(r#""phase": "{phase}""#));
+            assert!(parse(text.as_bytes()).unwrap().has_ended(), "{phase}");
         }
+        let deleted = FULL.replace(
+            r#""uid": "u-1""#,
+            r#""uid": "u-1", "deletionTimestamp": "2026-01-01T00:00:00Z""#,
+        );
+        assert!(!parse(deleted.as_bytes()).unwrap().has_ended(), "a container runs");
+        let ended = |text: &str| {
+            text.replace(r#""state": {"running": {}}"#, r#""state": {"terminated": {}}"#)
+                .replace(r#""containers": ["#, r#""containers": [{"name": "a"}], "other": ["#)
+        };
+        assert!(parse(ended(&deleted).as_bytes()).unwrap().has_ended());
+        assert!(!parse(ended(FULL).as_bytes()).unwrap().has_ended(), "it may be started again");
+        let never_started = deleted.replace(r#""containerStatuses""#, r#""other""#);
+        assert!(!parse(never_started.as_bytes()).unwrap().has_ended(), "its status may be late");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod kubelet;
 pub mod messages;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use self::kubelet::Kubelet;
-use self::messages::Allocatable;
+use self::messages::{Allocatable, PodResourcesList};
 use super::api::Fault;
 use super::assignments::Assignments;
 use super::source::{Failure, Health};
@@ -144,11 +145,17 @@ impl Session {
                 kubelet
             }
         };
-        let containers = kubelet.list(patience).await?;
+        let PodResourcesList { pods, containers } = kubelet.list(patience).await?;
         let healthy = self.renew_allocatable(&mut kubelet, asked).await;
         self.kubelet = healthy.then_some(kubelet);
         let allocatable = self.allocatable.as_ref().map(|(devices, _)| devices.clone());
-        Ok(Assignments { containers, allocatable: allocatable.unwrap_or_default(), taken: asked })
+        Ok(Assignments {
+            pods,
+            unconfirmed: BTreeSet::new(),
+            containers,
+            allocatable: allocatable.unwrap_or_default(),
+            taken: asked,
+        })
     }
 
     /// Asks for the allocatable devices if they are due; whether the connection is still good. A

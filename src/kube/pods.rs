@@ -49,12 +49,17 @@ struct Index {
 }
 
 /// A pod and what we remember of it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The pod as it is now.
     pub pod: Pod,
     /// When it was first seen, on the monotonic clock.
     pub seen: Duration,
+    /// When it was first seen to have ended ([`Pod::has_ended`]).
+    pub ended: Option<Duration>,
+    /// Whether the newest list of its source has it. False only where an absence from the list does
+    /// not prove that the pod is gone ([`PodMap::of_kubelet`]).
+    pub listed: bool,
     /// Ids of containers that are no longer in its status.
     earlier: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -63,6 +68,7 @@ pub struct Known {
 struct Tombstone {
     id: PodRef,
     hash: Option<Arc<str>>,
+    ended: Duration,
     at: Duration,
 }
 
@@ -139,6 +145,16 @@ impl Pods {
         }
     }
 
+    /// When the pod with this UID ended, or was deleted without having ended; none if it has not.
+    #[must_use]
+    pub fn ended(&self, uid: &str) -> Option<Duration> {
+        match self.by_uid(uid) {
+            ByUid::Live(known) => known.ended,
+            ByUid::Deleted(_) => self.index.tombstones.get(uid).map(|t| t.ended),
+            ByUid::Ambiguous | ByUid::Unknown => None,
+        }
+    }
+
     /// When the last pod of this name that is no longer there was deleted.
     #[must_use]
     pub fn name_freed(&self, namespace: &str, name: &str) -> Option<Duration> {
@@ -189,6 +205,8 @@ pub struct PodMap {
     /// What was left out.
     pub discards: Discards,
     node: Box<str>,
+    /// How long a pod is kept that a list lacks and that was not seen to end.
+    keep_unlisted: Duration,
     pods: HashMap<Arc<str>, Entry>,
     tombstones: HashMap<Arc<str>, Tombstone>,
     round: u64,
@@ -199,6 +217,8 @@ pub struct PodMap {
 struct Entry {
     known: Arc<Known>,
     round: u64,
+    /// Since when lists lack it.
+    unlisted: Option<Duration>,
 }
 
 impl PodMap {
@@ -209,11 +229,19 @@ impl PodMap {
             health: Health::new(source),
             discards: Discards::default(),
             node: node.into(),
+            keep_unlisted: Duration::ZERO,
             pods: HashMap::new(),
             tombstones: HashMap::new(),
             round: 0,
             synced: false,
         }
+    }
+
+    /// Of a kubelet, whose lists lack running pods after it restarts: a pod that is missing and was
+    /// not seen to end stays, unlisted, for [`policy::POD_UNLISTED_MAX`].
+    #[must_use]
+    pub fn of_kubelet(source: &'static str, node: &str) -> Self {
+        Self { keep_unlisted: policy::POD_UNLISTED_MAX, ..Self::new(source, node) }
     }
 
     /// A whole list begins: who is not named before [`PodMap::complete`] is gone. Until then
@@ -224,10 +252,19 @@ impl PodMap {
 
     /// The list that began has been told to its end; whether that changed anything.
     pub fn complete(&mut self, now: Duration) -> bool {
-        let round = self.round;
-        let gone: Vec<_> = self.pods.iter().filter(|(_, entry)| entry.round < round).collect();
-        let gone: Vec<Arc<str>> = gone.into_iter().map(|(uid, _)| Arc::clone(uid)).collect();
-        let changed = !self.synced || !gone.is_empty();
+        let mut gone = Vec::new();
+        let mut changed = !self.synced;
+        for (uid, entry) in self.pods.iter_mut().filter(|(_, entry)| entry.round < self.round) {
+            let unlisted = *entry.unlisted.get_or_insert(now);
+            let ends = entry.known.pod.deleting || entry.known.ended.is_some();
+            if ends || now.saturating_sub(unlisted) >= self.keep_unlisted {
+                gone.push(Arc::clone(uid));
+            } else if entry.known.listed {
+                entry.known = Arc::new(Known { listed: false, ..(*entry.known).clone() });
+                changed = true;
+            }
+        }
+        changed |= !gone.is_empty();
         for uid in gone {
             self.delete(&uid, now);
         }
@@ -244,6 +281,7 @@ impl PodMap {
         }
         let before = self.pods.get_mut(&pod.id.uid);
         if let Some(entry) = before
+            && entry.known.listed
             && entry.known.pod == pod
         {
             entry.round = self.round;
@@ -256,10 +294,12 @@ impl PodMap {
         }
         let earlier = before.map(|entry| earlier_ids(&entry.known, &pod)).unwrap_or_default();
         let seen = before.map_or(now, |entry| entry.known.seen);
+        let ended = before.and_then(|entry| entry.known.ended).unwrap_or(now);
+        let ended = pod.has_ended().then_some(ended);
         let uid = Arc::clone(&pod.id.uid);
         self.tombstones.remove(&uid);
-        let known = Arc::new(Known { pod, seen, earlier });
-        self.pods.insert(uid, Entry { known, round: self.round });
+        let known = Arc::new(Known { pod, seen, ended, listed: true, earlier });
+        self.pods.insert(uid, Entry { known, round: self.round, unlisted: None });
         true
     }
 
@@ -267,6 +307,7 @@ impl PodMap {
     pub fn keep(&mut self, uid: &str) {
         if let Some(entry) = self.pods.get_mut(uid) {
             entry.round = self.round;
+            entry.unlisted = None;
         }
     }
 
@@ -274,7 +315,8 @@ impl PodMap {
     pub fn delete(&mut self, uid: &str, now: Duration) -> bool {
         let Some((uid, entry)) = self.pods.remove_entry(uid) else { return false };
         let Pod { id, config_hash, .. } = &entry.known.pod;
-        let tombstone = Tombstone { id: id.clone(), hash: config_hash.clone(), at: now };
+        let ended = entry.known.ended.or(entry.unlisted).unwrap_or(now);
+        let tombstone = Tombstone { id: id.clone(), hash: config_hash.clone(), ended, at: now };
         self.tombstones.insert(uid, tombstone);
         true
     }
@@ -282,7 +324,7 @@ impl PodMap {
     /// The picture at this moment.
     #[must_use]
     pub fn picture(&mut self, now: Duration) -> Pods {
-        self.tombstones.retain(|_, t| now.saturating_sub(t.at) < policy::POD_TOMBSTONE);
+        self.tombstones.retain(|_, t| now.saturating_sub(t.at) < policy::POD_OUTLIVED_MAX);
         give_back(&mut self.tombstones);
         give_back(&mut self.pods);
         let mut index = Index::default();
@@ -424,7 +466,7 @@ mod tests {
         }
         map.apply(pod("u", "a", "c"), T(1));
         assert_eq!(map.tombstones.len(), 2000);
-        let pods = map.picture(policy::POD_TOMBSTONE);
+        let pods = map.picture(policy::POD_OUTLIVED_MAX);
         assert_eq!((pods.len(), pods.index.tombstones.len()), (1, 0));
         assert!(map.pods.capacity() < 16, "{}", map.pods.capacity());
         assert!(map.tombstones.capacity() < 16, "{}", map.tombstones.capacity());
@@ -441,7 +483,7 @@ mod tests {
         assert!(matches!(pods.by_name("demo", "u1"), ByName::Deleted(_)));
         assert_eq!(pods.name_freed("demo", "u1"), Some(T(10)));
         assert!(pods.is_empty());
-        assert_eq!(map.picture(T(10) + policy::POD_TOMBSTONE).by_uid("u1"), ByUid::Unknown);
+        assert_eq!(map.picture(T(10) + policy::POD_OUTLIVED_MAX).by_uid("u1"), ByUid::Unknown);
     }
 
     #[test]
@@ -456,6 +498,46 @@ mod tests {
         let pods = map.picture(T(6));
         assert!(matches!(pods.by_uid("u1"), ByUid::Deleted(_)));
         assert!(matches!(pods.by_uid("u2"), ByUid::Live(k) if k.seen == T(0)));
+    }
+
+    #[test]
+    fn a_kubelets_list_that_lacks_a_running_pod_does_not_delete_it() {
+        let list = |map: &mut PodMap, pods: &[Pod], now| {
+            map.begin();
+            let applied = pods.iter().map(|pod| map.apply(pod.clone(), now));
+            let changed = applied.fold(false, |changed, one| changed | one);
+            changed | map.complete(now)
+        };
+        let (running, deleting) =
+            (pod("u1", "a", "c1"), Pod { deleting: true, ..pod("u2", "b", "c2") });
+        let mut map = PodMap::of_kubelet("test", "n1");
+        list(&mut map, &[running.clone(), deleting], T(0));
+        assert!(list(&mut map, &[], T(10)), "one is gone, and one is no longer listed");
+        let pods = map.picture(T(10));
+        assert!(matches!(pods.by_uid("u1"), ByUid::Live(k) if !k.listed));
+        assert!(matches!(pods.by_uid("u2"), ByUid::Deleted(_)), "its end was reported");
+        assert!(!list(&mut map, &[], T(20)));
+        assert!(list(&mut map, &[running], T(30)));
+        assert!(matches!(map.picture(T(30)).by_uid("u1"), ByUid::Live(k) if k.listed));
+        list(&mut map, &[], T(40));
+        list(&mut map, &[], T(40) + policy::POD_UNLISTED_MAX);
+        assert!(map.picture(T(650)).is_empty(), "nothing lasts for ever");
+    }
+
+    #[test]
+    fn the_end_of_a_pod_is_when_it_was_first_seen_to_have_ended() {
+        let mut map = map();
+        map.apply(pod("u1", "a", "c1"), T(1));
+        let ended = |name: &str| Pod { terminal: true, ..pod("u1", "a", name) };
+        map.apply(ended("c1"), T(5));
+        map.apply(ended("c2"), T(9));
+        assert_eq!(map.picture(T(9)).ended("u1"), Some(T(5)));
+        map.delete("u1", T(20));
+        assert_eq!(map.picture(T(20)).ended("u1"), Some(T(5)));
+        map.apply(pod("u2", "b", "c3"), T(20));
+        assert_eq!(map.picture(T(20)).ended("u2"), None);
+        map.delete("u2", T(21));
+        assert_eq!(map.picture(T(21)).ended("u2"), Some(T(21)));
     }
 
     #[test]

@@ -7,6 +7,9 @@ pub enum Problem {
     UnknownDevice,
     /// More than one pod may be meant by a name.
     AmbiguousPod,
+    /// A pod that may hold devices is not named by the kubelet's List, and it is not known what it was
+    /// allocated, or whether it still exists.
+    UnlistedPod,
     /// A pod is named that the pods' source does not know.
     UnknownPod,
     /// The pod has no container of that name, or more than one could be meant.
@@ -38,6 +41,7 @@ impl Problem {
         match self {
             Self::UnknownDevice => "unknown_device",
             Self::AmbiguousPod => "ambiguous_pod",
+            Self::UnlistedPod => "unlisted_pod",
             Self::UnknownPod => "unknown_pod",
             Self::NoContainer => "no_container",
             Self::BrokenAnnotation => "broken_annotation",

@@ -21,11 +21,17 @@ struct Written {
 }
 
 impl Labels {
-    /// A label set of these pairs; keys are legal names.
+    /// A label set of these pairs; keys are legal names. Of two with one key the first is kept:
+    /// Prometheus refuses a scrape in which a series has a label twice.
     pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut text = String::with_capacity(256);
         let mut before: Option<&str> = None;
+        let mut keys: Vec<&str> = Vec::with_capacity(24);
         for (key, value) in pairs {
+            if keys.contains(&key) {
+                continue;
+            }
+            keys.push(key);
             if let Some(value) = before.replace(value) {
                 text.push_str("=\"");
                 push(&mut text, value, escape);
@@ -151,6 +157,12 @@ mod tests {
         assert_eq!(labels(&[]).pairs(), []);
         assert_eq!(labels(&[("a", "")]).written(), ("a", ""));
         assert_eq!(labels(&[("a", "1"), ("b", "2")]).written(), ("a=\"1\",b", "2"));
+    }
+
+    #[test]
+    fn a_label_never_stands_twice() {
+        let twice = labels(&[("a", "1"), ("b", "2"), ("a", "3"), ("b", "4")]);
+        assert_eq!(twice.written(), ("a=\"1\",b", "2"));
     }
 
     proptest! {

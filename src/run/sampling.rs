@@ -29,6 +29,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::release::{Order, Requests};
 use crate::render::{self, Part};
+use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample, Sampler};
 use crate::selection::{Frame, Selection, preset};
 use crate::serve::refusals::Refusals;
@@ -49,6 +50,7 @@ pub(super) struct Sampling {
     accounts: Accounts,
     requests: Requests,
     schema: Schema,
+    reserved: ReservedLabels,
     grain: Grain,
     clock: Clock,
     interval: Duration,
@@ -97,6 +99,7 @@ impl Sampling {
             jobs: job_directory.map(JobDirectory::new),
             accounts: Accounts::default(),
             requests: Requests::new(askers.file),
+            reserved: ReservedLabels::of(&schema.dialect).with(&schema.extra),
             schema,
             grain,
             clock,
@@ -162,6 +165,7 @@ impl Sampling {
             .cluster
             .as_mut()
             .map(|cluster| cluster.view(devices(&sample), sample.at.mono, more));
+        let now = sample.at.mono;
         let problems = BTreeMap::new();
         let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();
         if self.counters.is_some() {
@@ -174,10 +178,11 @@ impl Sampling {
             selection: &self.selection,
             schema: &self.schema,
             device_pods: self.device_pods.as_ref(),
+            reserved: &self.reserved,
             jobs: &jobs,
             max_age: self.max_age,
             grain: self.grain,
-            directory: view.as_ref().map(View::directory).unwrap_or_default(),
+            directory: view.as_ref().map(|view| view.directory(now)).unwrap_or_default(),
             allocation: view
                 .as_ref()
                 .map_or(Allocation::Nobody { cluster: false }, View::allocation),
@@ -186,7 +191,6 @@ impl Sampling {
             problems: view.as_ref().map_or(&problems, |view| &view.problems),
         };
         let (mut snapshot, activity) = attribute(sample, &terms);
-        let now = snapshot.at.mono;
         snapshot.tables.accounts = self.accounts.book(&self.selection, &activity, now);
         snapshot.health.refusals = self.refused.counts();
         if let Some(cluster) = &self.cluster {

@@ -53,8 +53,14 @@ async fn the_kubelets_list_is_read_again_and_a_failure_empties_nothing() {
     let pods = until(&mut seen, "garbage", |pods: &Pods| pods.health.state == down).await;
     assert_eq!(pods.len(), 2);
     server.next(&["/pods"]).await.whole(200, &pod_list(&[pod("b", "b", 0)])).await;
-    let pods = until(&mut seen, "one left", |pods: &Pods| pods.len() == 1).await;
-    assert!(matches!(pods.by_uid(hash), ByUid::Deleted(_)));
+    let unlisted = |pods: &Pods| matches!(pods.by_uid(hash), ByUid::Live(known) if !known.listed);
+    until(&mut seen, "a list without it, which does not prove its end", unlisted).await;
+    let mut ended = pod("b", "b", 0);
+    ended = ended.replace(r#""uid""#, r#""deletionTimestamp":"2026-01-01T00:00:00Z","uid""#);
+    server.next(&["/pods"]).await.whole(200, &pod_list(&[ended])).await;
+    server.next(&["/pods"]).await.whole(200, &pod_list(&[])).await;
+    let deleted = |pods: &Pods| matches!(pods.by_uid("b"), ByUid::Deleted(_));
+    until(&mut seen, "the deletion of a pod that was to be deleted", deleted).await;
 }
 
 fn slice_list(uuid: &str) -> String {

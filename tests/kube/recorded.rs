@@ -56,7 +56,7 @@ fn assignments_are_what_the_readable_copy_says() {
         let bytes = fs::read(node.join("podresources-list.pb")).unwrap();
         let list = ListPodResourcesResponse::decode(bytes.as_slice()).unwrap();
         let mut decoded = BTreeSet::new();
-        for assigned in list.assigned().unwrap() {
+        for assigned in list.into_list().unwrap().containers {
             for (resource, ids) in assigned.devices {
                 for id in ids {
                     let row = (&assigned.namespace, &assigned.pod, &assigned.container);
@@ -126,7 +126,8 @@ fn check_processes(node: &Path, list: &str) {
         let process: Value = serde_json::from_str(line).unwrap();
         let place = format!("{list} of {}: {process}", node.display());
         let lines: Vec<_> = array(&process["cgroup"]).iter().map(text).collect();
-        let (owner, _) = directory.owner(&cgroup::parse(lines.join("\n").as_bytes()));
+        let (owner, _) =
+            directory.owner(&cgroup::parse(lines.join("\n").as_bytes()), Duration::ZERO);
         if process["kind"] == "sandbox" {
             let of_it = |holder: &Holder| *holder.pod.name == *text(&process["pod"]);
             let right = matches!(&owner, Owner::Container(holder) if of_it(holder))

@@ -283,8 +283,13 @@ fn the_faulty_scenario_plays_every_fault_at_once() {
     let exporter = start(&scenario);
     let page = exporter.wait_for("the healthy GPU's process", |page| {
         value(page, "DCGM_CUSTOM_PROCESS_SM_UTIL", &["gpu=\"0\""]) == Some(75.0)
-            && value(page, "DCGM_CUSTOM_PROCESS_SM_UTIL", &["gpu=\"3\""]) == Some(75.0)
+            && value(page, "DCGM_CUSTOM_PROCESS_MEM_USED", &["gpu=\"3\""]).is_some()
     });
+    let refused = value(&page, "DCGM_CUSTOM_PROCESS_SM_UTIL", &["gpu=\"3\""]);
+    assert_eq!(
+        refused, None,
+        "one of its process's rows is refused, so that the other proves nothing"
+    );
     assert_eq!(series(&page, "DCGM_FI_DEV_BAR1_USED"), Vec::<&str>::new(), "no such symbol");
     assert_eq!(series(&page, "DCGM_FI_DEV_GPU_TEMP").len(), 1, "GPU 0 alone tells it");
     assert!(!page.contains("214748363") && !page.contains("ProcessId=\"3999\""), "{page}");

@@ -16,7 +16,7 @@ node = "node-1"
 [[pod]]
 name = "train"
 namespace = "team-a"
-labels = { "app.kubernetes.io/name" = "say \"hi\"", owner = "C:\\gpu\\n", "größe" = "日本語 🦀", lines = "one\ntwo\r\u0000{}" }
+labels = { "app.kubernetes.io/name" = "say \"hi\"", path = "C:\\gpu\\n", "größe" = "日本語 🦀", lines = "one\ntwo\r\u0000{}" }
 containers = [{ name = "main", gpus = 0 }]
 [[process]]
 pid = 101
@@ -73,7 +73,7 @@ fn quotes_line_ends_and_every_script_come_back_from_a_scrape() {
         (&device, "modelName", "Tesla T4"),
         (&device, "Hostname", "host \"a\"\\\u{fffd}"),
         (&device, "app_kubernetes_io_name", "say \"hi\""),
-        (&device, "owner", "C:\\gpu\\n"),
+        (&device, "path", "C:\\gpu\\n"),
         (&device, "gr__e", "日本語 🦀"),
         (&device, "lines", "one\u{fffd}two\u{fffd}\u{fffd}{}"),
         (&device, "note", "a=\"b\" {c}\u{fffd}# HELP x"),
@@ -91,4 +91,102 @@ fn quotes_line_ends_and_every_script_come_back_from_a_scrape() {
     let help = &metadata["data"]["DCGM_FI_DEV_GPU_TEMP"][0]["help"];
     // Of a help, backslashes are blanks.
     assert_eq!(help, "Degrees \"Celsius\", as C: new über");
+}
+
+/// Pod labels of every name that a family, a flag or the scrape job can give a series.
+const RESERVED: &str = r#"
+now = 30
+[[gpu]]
+model = "A100"
+count = 2
+[cluster]
+node = "node-1"
+[[pod]]
+name = "train"
+namespace = "team-a"
+labels = { clock_event = "f", xid = "f", vgpu = "f", hpc_job = "f", owner = "f", window_size_in_ms = "f", nvlink = "f", err_code = "f", err_msg = "f", link_status = "f", peer_gpu = "f", health_watch = "f", health_error_code = "f", pod_uid = "f", pool = "f", job = "f", instance = "f", gpu = "f", UUID = "f", Hostname = "f", hostname = "f", namespace = "f", pod = "f", container = "f", dra_claim_name = "f", DCGM_FI_DRIVER_VERSION = "f", process_id = "f", team = "search", "team.x" = "1", "team-x" = "2" }
+containers = [{ name = "main", claim = { name = "c", gpus = [0] } }]
+[[pod]]
+name = "shared"
+containers = [{ name = "main", slices = { gpus = 1, replicas = 2 } }]
+[[process]]
+pid = 101
+name = "python"
+gpus = [0, 1]
+memory = "1 GiB"
+pod = "team-a/train"
+[[xid]]
+gpu = 0
+at = 10
+code = 31
+"#;
+
+/// The lines of an exposition in which a label stands twice.
+fn doubled(metrics: &str) -> Vec<&str> {
+    let doubled = |line: &&str| {
+        let Some((_, labels)) = line.split_once('{') else { return false };
+        let names = labels.split("=\"").filter_map(|part| part.rsplit([',', '"']).next());
+        let names: Vec<&str> = names.filter(|name| !name.contains('}')).collect();
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        distinct.len() < names.len()
+    };
+    metrics.lines().filter(|line| !line.starts_with('#')).filter(doubled).collect()
+}
+
+#[test]
+fn a_label_never_stands_twice_whatever_labels_a_pod_has() {
+    let scenario = Scenario::new("reserved", RESERVED);
+    let folder = tempfile::tempdir().unwrap();
+    let counters = folder.path().join("counters.csv");
+    let row = |row: nvml_exporter::catalog::Row| {
+        let kind = if row.is_text { "label" } else { "gauge" };
+        format!("{},{kind},x\n", row.name)
+    };
+    fs::write(&counters, nvml_exporter::catalog::rows().map(row).collect::<String>()).unwrap();
+    fs::write(folder.path().join("0"), "job-7\n").unwrap();
+    let file = format!("-f={}", counters.display());
+    let jobs = format!("--hpc-job-mapping-dir={}", folder.path().display());
+    for dialect in [
+        &["--dialect=ack"][..],
+        &["--dialect=dcgm-exporter"],
+        &["--dialect=dcgm-exporter", "--use-old-namespace"],
+    ] {
+        let more = [
+            "-k",
+            "--kubernetes-enable-pod-labels",
+            "--kubernetes-enable-pod-uid",
+            "--kubernetes-enable-dra",
+            "--kubernetes-virtual-gpus",
+            "--extra-label=pool=a",
+            "--collect-interval=200",
+        ];
+        let flag = scenario.flag();
+        let flags = [&[&*flag, &*file, &*jobs], &more[..], dialect].concat();
+        let exporter = Exporter::start(&flags);
+        let metrics = exporter.wait_for("the pod", |metrics| {
+            ["team=\"search\"", "hpc_job=\"job-7\"", "clock_event=\""]
+                .iter()
+                .all(|label| metrics.contains(label))
+        });
+        assert_eq!(doubled(&metrics), Vec::<&str>::new(), "{dialect:?}");
+        for name in ["xid", "clock_event", "vgpu", "owner", "hpc_job", "job", "instance", "UUID"] {
+            assert!(!metrics.contains(&format!("{name}=\"f\"")), "{name} is the pod's:\n{metrics}");
+        }
+        assert!(metrics.contains("team_x=\"2\"") && !metrics.contains("team_x=\"1\""));
+        let of = |reason: &str| {
+            let labels = [&*format!("reason=\"{reason}\"")];
+            crate::exporter::value(&metrics, "nvml_exporter_dropped_pod_labels", &labels)
+        };
+        assert!(of("reserved").is_some_and(|n| n >= 15.0), "{metrics}");
+        assert_eq!(of("duplicate"), Some(1.0));
+        let output = tool(&brought("debian/usr/bin/promtool"), &["check", "metrics"], &metrics);
+        assert!(
+            matches!(output.status.code(), Some(0 | 3)),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let refused = crate::exporter::run(&["--mock", "--once", "--extra-label=xid=1"]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && message.contains("--extra-label xid"), "{message}");
 }

@@ -34,6 +34,7 @@ mod links;
 mod mig;
 mod migration;
 mod old_drivers;
+mod ownership;
 mod pages;
 mod readme;
 mod real_library;

@@ -19,6 +19,7 @@ use nvml_exporter::nvml::raw::stage::stage_mock;
 use nvml_exporter::policy;
 use nvml_exporter::publish::Published;
 use nvml_exporter::render::Part;
+use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::Sampler;
 use nvml_exporter::selection::{Frame, Request, Selection, preset};
 use nvml_exporter::telemetry;
@@ -88,21 +89,22 @@ impl Pipeline {
         let sample = self.sampler.cycle(&self.selection);
         let view = self.cluster.view(devices(&sample), sample.at.mono, true);
         let View { sources, problems, .. } = &view;
+        let now = sample.at.mono;
         let terms = Terms {
             selection: &self.selection,
             schema: &self.schema,
             device_pods: Some(&DevicePods { uid: true, labels: None, claims: true }),
+            reserved: &ReservedLabels::of(&Dialect::Ack),
             jobs: &Jobs::default(),
             max_age: policy::default_max_age(Duration::from_secs(5)),
             grain: Grain::Process,
-            directory: view.directory(),
+            directory: view.directory(now),
             allocation: view.allocation(),
             host_pids: Some(true),
             sources,
             problems,
         };
         let (mut snapshot, activity) = attribute(sample, &terms);
-        let now = snapshot.at.mono;
         snapshot.tables.accounts = self.accounts.book(&self.selection, &activity, now);
         self.cluster.hasten(!snapshot.health.census.unresolved.is_empty());
         telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);

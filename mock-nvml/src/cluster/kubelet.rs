@@ -123,8 +123,8 @@ pub(super) fn answer(
 ) -> Result<Vec<u8>, Status> {
     match path {
         "/v1.PodResourcesLister/List" => {
-            let active = cluster.pods.iter().filter(|pod| pod.is_active(time));
-            let pod_resources = active.map(|pod| resources(cluster, pod)).collect();
+            let listed = cluster.pods.iter().filter(|pod| cluster.lists(pod, time));
+            let pod_resources = listed.map(|pod| resources(cluster, pod)).collect();
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
         "/v1.PodResourcesLister/GetAllocatableResources" => {
@@ -139,7 +139,7 @@ pub(super) fn answer(
             let is = |pod: &&Pod| {
                 pod.name == asked.pod_name
                     && pod.namespace == asked.pod_namespace
-                    && pod.is_active(time)
+                    && cluster.lists(pod, time)
             };
             let pod = cluster.pods.iter().find(is).ok_or_else(|| {
                 let text = format!(
@@ -219,6 +219,24 @@ mod tests {
         let offered = AllocatableResponse::decode(&*offered.unwrap()).unwrap().devices;
         assert_eq!(offered.len(), 2);
         assert!(offered.iter().all(|one| one.resource_name == "nvidia.com/gpu"));
+    }
+
+    #[test]
+    fn a_kubelet_that_restarts_lists_static_pods_before_the_others() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\ncontainers = [{ name = \"c\" }]\n\
+             [[pod]]\nname = \"s\"\nstatic = true\ncontainers = [{ name = \"c\" }]\n\
+             [[cluster_fault]]\nsource = \"kubelet\"\neffect = \"no_pods\"\nfrom = 5\nto = 6\n\
+             [[cluster_fault]]\nsource = \"kubelet\"\neffect = \"static_pods\"\nfrom = 6\nto = 7\n",
+        );
+        for (time, expected) in
+            [(4.0, &["p", "s"][..]), (5.0, &[]), (6.0, &["s"]), (7.0, &["p", "s"])]
+        {
+            let listed = answer(cluster(&scenario), time, LIST, &[]).unwrap();
+            let listed = ListResponse::decode(&*listed).unwrap().pod_resources;
+            let names: Vec<_> = listed.iter().map(|pod| pod.name.as_str()).collect();
+            assert_eq!(names, expected, "at {time} s");
+        }
     }
 
     #[test]

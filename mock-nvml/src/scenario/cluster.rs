@@ -297,6 +297,10 @@ pub(crate) enum Trouble {
     Throttled,
     /// The history of its objects is gone.
     Expired,
+    /// The kubelet lists no pods, as right after it was restarted.
+    NoPods,
+    /// The kubelet lists static pods only, as after a restart until the API server answers it.
+    StaticPods,
     /// It closes connections.
     Close,
     /// It answers so many seconds late.
@@ -324,6 +328,16 @@ impl Cluster {
     pub(crate) fn trouble(&self, server: Server, time: f64) -> Option<Trouble> {
         let at = |fault: &&ClusterFault| fault.server == server && fault.during.contains(time);
         self.faults.iter().find(at).map(|fault| fault.trouble)
+    }
+
+    /// Whether the kubelet lists a pod.
+    pub(crate) fn lists(&self, pod: &Pod, time: f64) -> bool {
+        let by_restart = match self.trouble(Server::Kubelet, time) {
+            Some(Trouble::NoPods) => false,
+            Some(Trouble::StaticPods) => pod.config_hash.is_some(),
+            _ => true,
+        };
+        by_restart && pod.is_active(time)
     }
 
     /// The pods that are meant by `namespace/name`: one by its own name, or all clones.

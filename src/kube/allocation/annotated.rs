@@ -9,7 +9,7 @@ use super::{Evidence, Join, MemoryUnit, Problem, Share, memory};
 use crate::kube::annotations::{self, Amount, Given, GpuName, Place, Told};
 use crate::kube::device_id::{self, DeviceId};
 use crate::kube::pod::{Container, ContainerKind, Pod};
-use crate::kube::pods::{ByName, Pods};
+use crate::kube::pods::{ByName, Known, Pods};
 use crate::model::AllocateMode;
 
 /// Schedulers that give more memory than there is do not go beyond this many times.
@@ -24,8 +24,8 @@ impl Join<'_> {
         // Pods of whose annotations some part was not understood: that is counted already.
         let mut judged = BTreeSet::new();
         if let Some(pods) = self.pods {
-            for known in pods.iter().filter(|known| known.pod.counts()) {
-                if self.pod(&known.pod, held, pods).is_none() {
+            for known in pods.iter().filter(|known| !known.pod.has_ended()) {
+                if self.pod(known, held, pods).is_none() {
                     judged.insert(&known.pod.id);
                 }
             }
@@ -40,7 +40,8 @@ impl Join<'_> {
     }
 
     /// None if something that is given here is in doubt.
-    fn pod(&mut self, pod: &Pod, held: &Held, pods: &Pods) -> Option<()> {
+    fn pod(&mut self, known: &Known, held: &Held, pods: &Pods) -> Option<()> {
+        let pod = &known.pod;
         let told = annotations::told(pod);
         if matches!(told, Ok(Told::Nothing | Told::Pending)) {
             return Some(());
@@ -66,7 +67,7 @@ impl Join<'_> {
                 for part in parts {
                     // Which of two the units are of, the kubelet does not tell.
                     let share = if alone {
-                        self.part(pod, &part, oversubscribes, held)
+                        self.part(known, &part, oversubscribes, held)
                     } else {
                         Err((self.device(&part).map(|t| Arc::clone(t.uuid)), Problem::AmbiguousPod))
                     };
@@ -104,11 +105,12 @@ impl Join<'_> {
     /// The share that a part is; none if the kubelet says what this container has.
     fn part(
         &self,
-        pod: &Pod,
+        known: &Known,
         part: &Given,
         oversubscribes: bool,
         held: &Held,
     ) -> Result<Option<Share>, Doubt> {
+        let pod = &known.pod;
         let target = self.device(part).ok_or((None, Problem::UnknownDevice))?;
         let device = Arc::clone(target.uuid);
         let doubt = |problem| (Some(Arc::clone(&device)), problem);
@@ -121,6 +123,7 @@ impl Join<'_> {
             return Err(doubt(Problem::UnaskedAnnotation));
         }
         let memory = self.amount(&target, part.memory, oversubscribes).map_err(doubt)?;
+        let running = pod.runs(&container.name);
         let (pod, container) = holder;
         let (mode, compute) = (AllocateMode::Share, part.compute);
         Ok(Some(Share {
@@ -133,6 +136,8 @@ impl Join<'_> {
             enforced: true,
             replica: None,
             claim: None,
+            confirmed: known.listed,
+            running,
         }))
     }
 

@@ -7,7 +7,7 @@ use super::index::Lookup;
 use super::{Evidence, Join, Problem, Share};
 use crate::kube::assignments::{Assigned, Assignments, ClaimedDevice, SliceDevice};
 use crate::kube::device_id::{self, DeviceId};
-use crate::kube::pods::ByName;
+use crate::kube::pods::{ByName, ByUid};
 use crate::model::{AllocateMode, Claim, PodRef};
 
 /// A container.
@@ -98,7 +98,7 @@ impl Join<'_> {
             ByName::One(_) if freed.is_some_and(|freed| freed >= taken) => {
                 Err(Problem::AmbiguousPod)
             }
-            ByName::One(known) if !known.pod.counts() => Ok(None),
+            ByName::One(known) if known.pod.has_ended() => Ok(None),
             ByName::One(known) if known.container(&assigned.container).is_none() => {
                 Err(Problem::NoContainer)
             }
@@ -123,6 +123,10 @@ impl Join<'_> {
         if !found.given.is_empty() {
             held.named.insert((pod.clone(), Arc::clone(container)));
         }
+        let name = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        let confirmed = !self.assignments.unconfirmed.contains(&name);
+        let known = self.pods.map(|pods| pods.by_uid(&pod.uid));
+        let running = matches!(known, Some(ByUid::Live(known)) if known.pod.runs(container));
         for given in found.given.into_values() {
             let Given { evidence, device, mode, memory, enforced, replica, claim } = given;
             let share = Share {
@@ -135,6 +139,8 @@ impl Join<'_> {
                 enforced,
                 replica,
                 claim,
+                confirmed,
+                running,
             };
             self.found.push((evidence, share));
         }

@@ -56,7 +56,11 @@ fn given(pod: &str, container: &str, resource: &str, ids: &[&str]) -> Assigned {
 }
 
 fn says(containers: Vec<Assigned>) -> Assignments {
-    Assignments { containers, allocatable: BTreeMap::new(), taken: T }
+    // A kubelet names all of its pods.
+    let names = ["a", "b", "x", "web-0"].map(str::to_owned);
+    let pods = names.into_iter().chain((0..8).map(|n| format!("p{n}")));
+    let pods = pods.map(|name| ("demo".into(), name.as_str().into())).collect();
+    Assignments { pods, containers, taken: T, ..Assignments::default() }
 }
 
 fn join(assignments: &Assignments, pods: &Pods) -> Allocations {
@@ -287,16 +291,60 @@ fn a_name_that_was_freed_after_the_question_may_mean_either() {
 }
 
 #[test]
-fn ended_and_leaving_pods_hold_nothing() {
+fn a_pod_keeps_what_it_was_allocated_until_it_has_ended() {
     let says = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
-    let ended = Pod { terminal: true, ..plain("a") };
-    let leaving = Pod { deleting: true, ..plain("a") };
     let text = format!("{B},NVIDIA,3000,30:;;");
     let annotated = pod("a", &[(HAMI, &text)], &[("c", "nvidia.com/gpu=1"), ("d", "")], &[]);
-    for gone in [ended, leaving, Pod { terminal: true, ..annotated }] {
+    let end = |mut pod: Pod| {
+        pod.containers.iter_mut().for_each(|container| container.terminated = true);
+        Pod { deleting: true, ..pod }
+    };
+    let ended = Pod { terminal: true, ..plain("a") };
+    let ended_annotated = Pod { terminal: true, ..annotated };
+    for gone in [ended, end(plain("a")), ended_annotated] {
         let out = join(&says, &pods([gone]));
         assert_eq!(out, Allocations::default());
     }
+    let deleting = Pod { deleting: true, ..plain("a") };
+    let out = join(&says, &pods([deleting]));
+    assert_eq!(rows(&out), [("a", "c", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true)]);
+    assert_eq!(doubts(&out), (vec![], false, vec![]));
+}
+
+#[test]
+fn a_scheduler_may_give_away_already_what_a_pod_holds_that_is_being_deleted() {
+    let share =
+        |name| pod(name, &[(ACK, r#"{"0":{"1":12}}"#)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
+    let deleting = Pod { deleting: true, ..share("a") };
+    let out = join(&says(vec![]), &pods([deleting, share("b")]));
+    assert_eq!((out.shares.len(), doubts(&out)), (2, (vec![], false, vec![])));
+}
+
+#[test]
+fn pods_that_request_gpus_and_that_the_list_does_not_name_are_not_covered() {
+    let empty = Assignments { taken: T, ..Assignments::default() };
+    let out = join(&empty, &pods([plain("a"), pod("x", &[], &[("c", "")], &[])]));
+    let unlisted = ["uid-a".into()].into();
+    assert_eq!(out.coverage, Coverage::AllBut { unlisted, holders: true });
+    assert_eq!(doubts(&out), (vec![], false, vec![("unlisted_pod", 1)]));
+    let retained =
+        Assignments { containers: says(vec![given("a", "c", "r", &["x"])]).containers, ..empty };
+    let out = join(&retained, &pods([plain("a")]));
+    let unlisted = ["uid-a".into()].into();
+    assert_eq!(out.coverage, Coverage::AllBut { unlisted, holders: false });
+    assert_eq!(doubts(&out), (vec![], false, vec![]));
+    let without_pods = allocate(&devices(), &says(vec![]), None, None, MemoryUnit::Auto);
+    assert_eq!(without_pods.coverage, Coverage::Listed(says(vec![]).pods));
+}
+
+#[test]
+fn what_is_kept_without_confirmation_puts_its_device_in_doubt() {
+    let mut kept = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
+    kept.pods.clear();
+    kept.unconfirmed.insert(("demo".into(), "a".into()));
+    let out = allocate(&devices(), &kept, None, None, MemoryUnit::Auto);
+    assert_eq!((out.shares.len(), out.shares[0].confirmed), (1, false));
+    assert_eq!(doubts(&out), (vec![A], false, vec![("unlisted_pod", 1)]));
 }
 
 #[test]
@@ -469,7 +517,7 @@ proptest! {
         for share in &out.shares {
             let known = pods.iter().find(|known| known.pod.id == share.pod);
             let known = known.expect("a holder is a pod that there is");
-            prop_assert!(known.pod.counts() && known.container(&share.container).is_some());
+            prop_assert!(!known.pod.has_ended() && known.container(&share.container).is_some());
             prop_assert!(share.memory.is_none_or(|mib| mib.is_finite() && mib > 0.0));
             prop_assert!((0.0..=1.0).contains(&share.compute));
             prop_assert!(seen.insert((&share.pod, &share.container, &share.device)));
@@ -482,7 +530,11 @@ proptest! {
                 let known = pods.iter().find(|known| known.pod.id == share.pod);
                 known.is_some_and(|known| known.pod.annotation(HAMI).is_some())
             });
-            let sum: f64 = shares.iter().filter(|s| s.enforced).filter_map(|s| s.memory).sum();
+            let stays = |s: &&&Share| {
+                let known = pods.iter().find(|known| known.pod.id == s.pod);
+                s.enforced && known.is_some_and(|known| !known.pod.deleting)
+            };
+            let sum: f64 = shares.iter().filter(stays).filter_map(|s| s.memory).sum();
             let fits = sum <= 23028.0 * (1.0 + 1e-6);
             prop_assert!(fits || hami || out.doubtful.contains(device));
         }

@@ -15,9 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::messages::{Allocatable, AllocatableResourcesResponse, Empty, ListPodResourcesResponse};
+use super::messages::{
+    Allocatable, AllocatableResourcesResponse, Empty, ListPodResourcesResponse, PodResourcesList,
+};
 use crate::kube::api::Fault;
-use crate::kube::assignments::Assigned;
 use crate::kube::source::Failure;
 use crate::policy;
 
@@ -82,14 +83,14 @@ impl Kubelet {
         SocketId::of(path).is_ok_and(|socket| socket == self.socket)
     }
 
-    /// The containers that were given something.
+    /// The pods, and the containers that were allocated something.
     ///
     /// # Errors
     /// No answer, a refusal, or an answer that cannot be decoded.
-    pub async fn list(&mut self, patience: Duration) -> Result<Vec<Assigned>, Fault> {
+    pub async fn list(&mut self, patience: Duration) -> Result<PodResourcesList, Fault> {
         let path = PathAndQuery::from_static("/v1.PodResourcesLister/List");
         let list: ListPodResourcesResponse = self.ask(path, patience).await?;
-        list.assigned().map_err(|e| Fault::new(Failure::Garbage, format!("List: {e}")))
+        list.into_list().map_err(|e| Fault::new(Failure::Garbage, format!("List: {e}")))
     }
 
     /// The devices that could be given.

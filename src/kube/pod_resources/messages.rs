@@ -4,16 +4,26 @@
 //! when a message is decoded. The pods of an answer are left encoded until their turn, so that
 //! only one of them is unpacked at a time: most were given nothing, and are dropped at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 
-use crate::kube::assignments::{Assigned, ClaimedDevice};
+use crate::kube::assignments::{Assigned, ClaimedDevice, PodName};
+use crate::policy::PODS_MAX;
 
 /// All ids of each resource that device plugins offer on this node.
 pub type Allocatable = BTreeMap<Box<str>, Vec<Box<str>>>;
+
+/// What a List names.
+#[derive(Debug, Default)]
+pub struct PodResourcesList {
+    /// Every pod, with devices or without; the first [`PODS_MAX`].
+    pub pods: BTreeSet<PodName>,
+    /// The containers that were allocated something, in the order of the response.
+    pub containers: Vec<Assigned>,
+}
 
 /// The request of both questions, which have no parameters.
 #[derive(Clone, PartialEq, Message)]
@@ -106,16 +116,22 @@ pub struct ClaimResource {
 }
 
 impl ListPodResourcesResponse {
-    /// The containers that were given something.
+    /// The pods, and those of their containers that were allocated something.
     ///
     /// # Errors
     /// A pod cannot be decoded. The rest could be, but a list with a hole is no list.
-    pub fn assigned(self) -> Result<Vec<Assigned>, DecodeError> {
-        let mut assigned = Vec::new();
+    pub fn into_list(self) -> Result<PodResourcesList, DecodeError> {
+        let mut list = PodResourcesList::default();
         for bytes in self.pod_resources {
-            assigned.extend(PodResources::decode(bytes)?.assigned());
+            let pod = PodResources::decode(bytes)?;
+            let (namespace, name) =
+                (Arc::<str>::from(&*pod.namespace), Arc::<str>::from(&*pod.name));
+            list.containers.extend(pod.assigned(&namespace, &name));
+            if list.pods.len() < PODS_MAX {
+                list.pods.insert((namespace, name));
+            }
         }
-        Ok(assigned)
+        Ok(list)
     }
 }
 
@@ -133,15 +149,14 @@ impl AllocatableResourcesResponse {
 }
 
 impl PodResources {
-    fn assigned(self) -> impl Iterator<Item = Assigned> {
-        let (namespace, pod) = (Arc::<str>::from(self.namespace), Arc::<str>::from(self.name));
+    fn assigned(self, namespace: &Arc<str>, pod: &Arc<str>) -> impl Iterator<Item = Assigned> {
         self.containers.into_iter().filter_map(move |container| {
             let devices = merged(container.devices);
             let claims: Vec<_> =
                 container.dynamic_resources.into_iter().flat_map(claimed).collect();
             (!devices.is_empty() || !claims.is_empty()).then(|| Assigned {
-                namespace: Arc::clone(&namespace),
-                pod: Arc::clone(&pod),
+                namespace: Arc::clone(namespace),
+                pod: Arc::clone(pod),
                 container: container.name.into(),
                 devices,
                 claims,
@@ -212,7 +227,9 @@ mod tests {
             dynamic_resources: Vec::new(),
         };
         let idle = ContainerResources { name: "side".into(), ..ContainerResources::default() };
-        let assigned = list(vec![idle, container]).assigned().unwrap();
+        let PodResourcesList { pods, containers: assigned } =
+            list(vec![idle, container]).into_list().unwrap();
+        assert_eq!(pods, BTreeSet::from([("demo".into(), "train".into())]));
         assert_eq!(assigned.len(), 1);
         assert_eq!((&*assigned[0].pod, &*assigned[0].container), ("train", "main"));
         let gpus: Vec<Box<str>> = vec!["GPU-1".into(), "GPU-2".into(), "GPU-3".into()];
@@ -243,7 +260,7 @@ mod tests {
             devices: Vec::new(),
             dynamic_resources: vec![claim],
         };
-        let assigned = list(vec![container]).assigned().unwrap();
+        let assigned = list(vec![container]).into_list().unwrap().containers;
         let shared = assigned[0].claims.iter().all(|claim| {
             let first = &assigned[0].claims[0];
             Arc::ptr_eq(&claim.claim_name, &first.claim_name)
@@ -265,7 +282,7 @@ mod tests {
     fn a_list_with_a_broken_pod_is_no_list() {
         let mut answer = list(Vec::new());
         answer.pod_resources.push(Bytes::from_static(b"\x0a\xff"));
-        assert!(answer.assigned().is_err());
+        assert!(answer.into_list().is_err());
     }
 
     #[test]
@@ -282,7 +299,7 @@ mod tests {
         #[test]
         fn foreign_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(list) = ListPodResourcesResponse::decode(bytes.as_slice()) {
-                let _assigned = list.assigned();
+                let _list = list.into_list();
             }
             let _allocatable = AllocatableResourcesResponse::decode(bytes.as_slice());
         }

@@ -12,7 +12,8 @@ pub(crate) fn check(bytes: &[u8]) {
         for pod in &list.pod_resources {
             again::<PodResources>(pod);
         }
-        if let Ok(assigned) = list.assigned() {
+        if let Ok(list) = list.into_list() {
+            let assigned = list.containers;
             for one in &assigned {
                 assert!(!one.devices.is_empty() || !one.claims.is_empty());
                 assert!(one.devices.iter().all(|(_, ids)| !ids.is_empty()));

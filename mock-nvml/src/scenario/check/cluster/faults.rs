@@ -19,6 +19,8 @@ pub(super) fn check(said: &ClusterFaultTable) -> Checked<ClusterFault> {
         ("denied", Trouble::Denied),
         ("throttled", Trouble::Throttled),
         ("expired", Trouble::Expired),
+        ("no_pods", Trouble::NoPods),
+        ("static_pods", Trouble::StaticPods),
         ("close", Trouble::Close),
         ("slow", Trouble::Slow(1.0)),
     ];
@@ -27,6 +29,10 @@ pub(super) fn check(said: &ClusterFaultTable) -> Checked<ClusterFault> {
     let expires = server == Server::Kubelet && trouble == Trouble::Expired;
     ensure(!expires, &said.effect, || {
         "the kubelet has no history that could expire: use another effect".into()
+    })?;
+    let lists = server == Server::Api && matches!(trouble, Trouble::NoPods | Trouble::StaticPods);
+    ensure(!lists, &said.effect, || {
+        "only the kubelet lists pods so after a restart: write source = \"kubelet\"".into()
     })?;
     let trouble = match (trouble, &said.delay) {
         (Trouble::Slow(_), Some(delay)) => {
