@@ -1,15 +1,15 @@
-# The image: the exporter and the mock library, side by side, on glibc and nothing else.
+# The image: the exporter and the mock library in one folder, on a base that has only glibc.
 #
 #   docker build --tag nvml-exporter:0.1.0 .
 #   docker run --rm nvml-exporter:0.1.0 --mock --once
 #
-# What it is made of, as CycloneDX: `docker build --target sbom --output sbom .` The binaries hold the same
-# list, which scanners of images read.
+# SBOM (CycloneDX): `docker build --target sbom --output sbom .` The binaries embed the same list of crates
+# (cargo-auditable), which image scanners read.
 #
-# In the place of dcgm-exporter, under an unchanged manifest: `docker build --target dcgm-exporter .`
+# Drop-in replacement for dcgm-exporter, with an unchanged manifest: `docker build --target dcgm-exporter .`
 #
-# NVML is not in the image: the container runtime lays the host's driver library in. It is glibc code
-# that is opened at run time, so neither a static binary nor musl would do.
+# NVML is not in the image: the container runtime mounts the host's driver library. That library needs glibc and
+# is opened with dlopen, so neither a static binary nor musl works.
 
 FROM rust:1.95.0-bookworm AS build
 RUN cargo install --locked cargo-auditable@0.7.7 cargo-cyclonedx@0.5.9
@@ -17,7 +17,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY mock-nvml ./mock-nvml
 COPY src ./src
-# Not built here, but a workspace wants all of its members.
+# Not built here, but cargo needs every workspace member.
 COPY tests/fuzz ./tests/fuzz
 RUN cargo auditable build --release --locked \
  && cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps
@@ -25,8 +25,8 @@ RUN cargo auditable build --release --locked \
 FROM scratch AS sbom
 COPY --from=build /src/nvml-exporter_bin.cdx.json /src/mock-nvml/mock_nvml_cdylib-rlib.cdx.json /
 
-# The same Debian as above, so that the glibc is no older than the one that was linked against. The
-# publisher gives these images no tags by version; whoever needs one fixed pins the digest of a mirror.
+# The same Debian release as above, so that glibc is not older than the one linked against. These images have no
+# version tags: for a reproducible build, pin the digest.
 FROM gcr.io/distroless/cc-debian12:nonroot AS exporter
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -35,23 +35,22 @@ LABEL org.opencontainers.image.title="nvml-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# `--mock` looks for the library beside the executable.
+# `--mock` loads the library from the folder of the executable.
 COPY --from=build /src/target/release/nvml-exporter /src/target/release/libmock_nvml.so /usr/local/bin/
 
-# What the NVIDIA container runtime is to lay in: every GPU of the node, and of the driver's libraries
-# the one that holds NVML.
+# The NVIDIA container runtime mounts every GPU of the node and, of the driver's libraries, the one with NVML.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=utility
 
-# The kubelet's pod-resources socket lets in root alone. No capability is needed beside that, and nothing
-# is written: run it with all capabilities dropped and a read-only root file system. Only `--mock`
-# wants a folder to write to, which TMPDIR names (/tmp unless it says otherwise).
+# The kubelet's pod-resources socket is accessible only to root. No capability is needed and no file is
+# written: run it with all capabilities dropped and a read-only root file system. Only `--mock` needs a
+# writable folder: TMPDIR (default /tmp).
 # hadolint ignore=DL3002
 USER 0:0
 EXPOSE 9400
 ENTRYPOINT ["/usr/local/bin/nvml-exporter"]
 
-# The same for an existing DaemonSet of dcgm-exporter: its operator changes the image and nothing else.
+# For an existing DaemonSet of dcgm-exporter: only the image of the manifest changes.
 FROM exporter AS dcgm-exporter
 ENV NVML_EXPORTER_DIALECT=dcgm-exporter
 

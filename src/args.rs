@@ -1,13 +1,14 @@
-//! Flags and their environment twins → [`Config`].
+//! Parses flags and their environment variables into [`Config`].
 
 mod config;
 pub mod dcgm_exporter;
-pub mod idle;
-pub mod release;
-mod staged;
+pub mod driver_release;
+pub mod ignored_flags;
+mod mock_node;
 pub mod web;
 
 use std::env;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,56 +17,67 @@ use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
 
 pub use self::config::{Config, ReadConfig, ServeConfig};
-use self::dcgm_exporter::{Adopted, Settled, default_scope};
-use self::release::Releasing;
-use self::web::Serving;
-use crate::attribute::Grain;
+use self::dcgm_exporter::{DcgmArgs, DcgmConfig, default_device_selector};
+use self::driver_release::ReleaseArgs;
+use self::web::ServeArgs;
+use crate::attribute::ProcessSeries;
 use crate::cluster::Sources;
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
-use crate::kube::watch::Pace;
-use crate::labels::{Dialect, Schema};
+use crate::kube::watch_timings::WatchTimings;
+use crate::labels::{Dialect, LabelSchema};
 use crate::nvml::library_paths;
 use crate::policy;
 use crate::reserved_labels::ReservedLabels;
-use crate::selection::Frame;
+use crate::selection::SelectionScope;
 
-/// What is read and how it is served, as flags.
+/// Command-line flags of the exporter.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How often the GPUs are read and a page is published, in milliseconds
+    /// Interval between collection cycles, in milliseconds
     #[arg(
         short,
         long,
         env = "DCGM_EXPORTER_INTERVAL",
         value_name = "MS",
         default_value_t = millis(policy::DEFAULT_INTERVAL),
-        value_parser = clap::value_parser!(u64).range(millis(policy::MIN_INTERVAL)..=3_600_000)
+        value_parser = milliseconds(millis(policy::MIN_INTERVAL)..=3_600_000)
     )]
     collect_interval: u64,
 
-    /// How old an unanswered reading may be and still be served, in milliseconds; older is absent
-    /// [default: three intervals, at least 15000]
-    #[arg(long, env = "NVML_EXPORTER_MAX_AGE", value_name = "MS")]
+    /// Maximum age of a reading while its NVML call does not return, in milliseconds; older readings
+    /// are not served [default: three intervals, at least 15000]
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_MAX_AGE",
+        value_name = "MS",
+        value_parser = milliseconds(0..=u64::MAX)
+    )]
     max_age: Option<u64>,
 
-    /// Whose label names to use
+    /// Label naming scheme
     #[arg(long, env = "NVML_EXPORTER_DIALECT", value_enum, default_value_t = DialectName::Ack)]
     dialect: DialectName,
 
-    /// What one series of the process families is about
-    #[arg(long, env = "NVML_EXPORTER_PROCESS_SERIES", value_enum, default_value_t = GrainName::Process)]
-    process_series: GrainName,
+    /// Entity that each series of the `DCGM_CUSTOM_PROCESS_*` families describes
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_PROCESS_SERIES",
+        value_enum,
+        default_value_t = ProcessSeriesName::Process
+    )]
+    process_series: ProcessSeriesName,
 
-    /// Name of the Kubernetes node, exactly as the cluster spells it (downward API: spec.nodeName)
+    /// Name of the Kubernetes node, exactly as in the API server (downward API: spec.nodeName)
     #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "")]
     node_name: String,
 
-    /// Value of the Hostname label [default: the node name, else the host's name]
+    /// Value of the Hostname label [default: the node name, else the host name]
     #[arg(long, env = "NVML_EXPORTER_HOSTNAME", value_name = "NAME")]
     hostname: Option<String>,
 
-    /// Label to add to every GPU series; may be given more than once (environment: with commas)
+    /// Label to add to every GPU series; repeat the flag for several labels (environment variable:
+    /// separate them with commas)
     #[arg(
         long,
         env = "NVML_EXPORTER_EXTRA_LABELS",
@@ -75,7 +87,7 @@ pub struct Args {
     )]
     extra_label: Vec<(String, String)>,
 
-    /// Simulate a node with the mock library: a built-in scenario or a scenario file
+    /// Simulate a node with the mock library: name of a built-in scenario or path of a scenario file
     #[arg(
         long,
         env = "NVML_EXPORTER_MOCK",
@@ -87,19 +99,19 @@ pub struct Args {
     )]
     mock: Option<String>,
 
-    /// Path of libnvidia-ml.so.1 [default: the loader's search, then the usual folders]
+    /// Path of libnvidia-ml.so.1 [default: search path of the dynamic loader, then common directories]
     #[arg(long, env = "NVML_EXPORTER_NVML_LIBRARY", value_name = "PATH")]
     nvml_library: Option<PathBuf>,
 
-    /// Directory to read as /proc [default: /proc; with --mock, the scenario's own]
+    /// Directory to read as /proc [default: /proc; with --mock, the simulated one]
     #[arg(long, env = "NVML_EXPORTER_PROCFS", value_name = "DIR")]
     procfs: Option<PathBuf>,
 
-    /// Kubeconfig that names the API server [default: the service account, inside a cluster]
+    /// Kubeconfig file for the API server [default: the service account, inside a cluster]
     #[arg(long, env = "NVML_EXPORTER_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// The kubelet's socket that tells which container was given which GPU
+    /// Socket of the kubelet's `PodResources` API, which lists the devices allocated to containers
     #[arg(
         long,
         env = "DCGM_POD_RESOURCES_KUBELET_SOCKET",
@@ -108,7 +120,8 @@ pub struct Args {
     )]
     pod_resources_kubelet_socket: PathBuf,
 
-    /// Ask the kubelet at this URL for the pods, instead of the API server (as `https://127.0.0.1:10250`)
+    /// Read the pods from the kubelet at this URL instead of from the API server (for example
+    /// `https://127.0.0.1:10250`)
     #[arg(
         long,
         env = "NVML_EXPORTER_KUBELET_PODS",
@@ -117,11 +130,11 @@ pub struct Args {
     )]
     kubelet_pods: Option<String>,
 
-    /// Certificates to check the kubelet's against [default: those of the system]
+    /// CA certificates to verify the kubelet's certificate with [default: those of the system]
     #[arg(long, env = "NVML_EXPORTER_KUBELET_CA", value_name = "FILE", requires = "kubelet_pods")]
     kubelet_ca: Option<PathBuf>,
 
-    /// Do not check the kubelet's certificate
+    /// Do not verify the kubelet's certificate
     #[arg(
         long,
         env = "NVML_EXPORTER_KUBELET_INSECURE_TLS",
@@ -130,7 +143,7 @@ pub struct Args {
     )]
     kubelet_insecure_tls: bool,
 
-    /// Directory whose names tell pods and containers while nobody else does
+    /// Pod log directory (fallback for the names of pods and containers)
     #[arg(
         long,
         env = "NVML_EXPORTER_POD_LOGS",
@@ -139,7 +152,7 @@ pub struct Args {
     )]
     pod_logs: PathBuf,
 
-    /// Directory whose links tell containers by their ids
+    /// Container log directory, in which symbolic links name containers by ID
     #[arg(
         long,
         env = "NVML_EXPORTER_CONTAINER_LOGS",
@@ -148,43 +161,43 @@ pub struct Args {
     )]
     container_logs: PathBuf,
 
-    /// What a unit of `aliyun.com/gpu-mem` is, where the annotations do not tell
+    /// Unit of `aliyun.com/gpu-mem`, if the pod annotations do not state it
     #[arg(long, env = "NVML_EXPORTER_GPU_MEM_UNIT", value_enum, default_value_t = UnitName::Auto)]
     gpu_mem_unit: UnitName,
 
     #[command(flatten)]
-    adopted: Adopted,
+    dcgm: DcgmArgs,
 
     #[command(flatten)]
-    releasing: Releasing,
+    release: ReleaseArgs,
 
     #[command(flatten)]
-    serving: Serving,
+    serve: ServeArgs,
 
-    /// Print one page to standard output and exit
+    /// Print the metrics once to standard output and exit
     #[arg(long)]
     once: bool,
 
-    /// Log more
+    /// Enable debug logging
     #[arg(long, env = "DCGM_EXPORTER_DEBUG", value_parser = BoolishValueParser::new())]
     debug: bool,
 
-    /// What the command line asks for in vain.
+    /// Warnings about ignored flags and environment variables.
     #[arg(skip)]
-    remarks: Vec<String>,
+    warnings: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DialectName {
-    /// The names of Alibaba Cloud ACK's GPU exporter
+    /// Label names of the GPU exporter of Alibaba Cloud ACK
     Ack,
-    /// The names of NVIDIA's dcgm-exporter
+    /// Label names of NVIDIA's dcgm-exporter
     DcgmExporter,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum UnitName {
-    /// GiB, unless more of them are given than the GPU has: then MiB
+    /// GiB; MiB if the allocated number exceeds the GPU's memory in GiB
     Auto,
     /// GiB
     Gib,
@@ -203,39 +216,39 @@ impl From<UnitName> for MemoryUnit {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum GrainName {
-    /// A process
+enum ProcessSeriesName {
+    /// One process
     Process,
     /// All processes of a container on a GPU: their sum, at most 100 %
     Container,
 }
 
-impl From<GrainName> for Grain {
-    fn from(name: GrainName) -> Self {
+impl From<ProcessSeriesName> for ProcessSeries {
+    fn from(name: ProcessSeriesName) -> Self {
         match name {
-            GrainName::Process => Self::Process,
-            GrainName::Container => Self::Container,
+            ProcessSeriesName::Process => Self::PerProcess,
+            ProcessSeriesName::Container => Self::PerContainer,
         }
     }
 }
 
-/// Where the kubelet's socket is on every node.
+/// Default socket of the kubelet's `PodResources` API.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
-/// Where a pod finds the token of its service account.
+/// Token of the pod's service account.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 impl Args {
-    /// Adds what the command line asks for in vain, to be logged.
+    /// Adds warnings to be logged at startup.
     #[must_use]
-    pub fn with_remarks(self, remarks: Vec<String>) -> Self {
-        Self { remarks, ..self }
+    pub fn with_warnings(self, remarks: Vec<String>) -> Self {
+        Self { warnings: remarks, ..self }
     }
 
-    /// Checks what clap cannot and fills in what follows from something else.
+    /// Validates the flags against each other and derives the values of flags that were not set.
     ///
     /// # Errors
-    /// Names the flag, the value and the mend.
-    pub fn config(self) -> anyhow::Result<Config> {
+    /// A flag has an invalid value; the message names the flag, the value and the remedy.
+    pub fn into_config(self) -> anyhow::Result<Config> {
         let Self {
             collect_interval,
             max_age,
@@ -255,12 +268,12 @@ impl Args {
             pod_logs,
             container_logs,
             gpu_mem_unit,
-            adopted,
-            releasing,
-            serving,
+            dcgm,
+            release,
+            serve,
             once,
             debug,
-            mut remarks,
+            warnings: mut remarks,
         } = self;
         let interval = Duration::from_millis(collect_interval);
         let kubelet = kubelet_pods.map(|url| Address::Kubelet {
@@ -269,20 +282,20 @@ impl Args {
             insecure: kubelet_insecure_tls,
             token: Some(PathBuf::from(TOKEN)).filter(|token| token.exists()),
         });
-        let asked = kubelet.or(kubeconfig.map(Address::Kubeconfig));
-        let Settled {
+        let pod_source = kubelet.or(kubeconfig.map(Address::Kubeconfig));
+        let DcgmConfig {
             versions,
-            style,
+            label_options: style,
             counters,
-            scope,
+            device_selector: scope,
             windows,
             device_pods,
             virtual_gpus,
             job_directory,
             fake_gpus,
             log_format,
-        } = adopted.settle(asked.as_ref())?;
-        let schema = Schema {
+        } = dcgm.into_config(pod_source.as_ref())?;
+        let schema = LabelSchema {
             dialect: match dialect {
                 DialectName::Ack => Dialect::Ack,
                 DialectName::DcgmExporter => Dialect::DcgmExporter(versions),
@@ -290,43 +303,43 @@ impl Args {
             hostname: hostname.unwrap_or_else(|| host_name(&node_name)),
             node_name,
             extra: Vec::new(),
-            style,
+            options: style,
         };
         check_procfs(procfs.as_deref())?;
-        let pods = pods(whom_to_ask(asked), &schema, &mut remarks)?;
+        let pods = pods(pod_source.or_else(in_cluster), &schema, &mut remarks)?;
         let socket = pod_resources(pod_resources_kubelet_socket);
-        let askers = releasing.settle()?;
+        let triggers = release.into_triggers()?;
         let cluster = (pods.is_some() || socket.is_some()).then(|| Sources {
             pods,
             pod_resources: socket,
             pod_logs,
             container_logs,
             memory_unit: gpu_mem_unit.into(),
-            label: askers.label.clone(),
-            pace: Pace::default(),
-            stage_patience: Duration::ZERO,
+            release_label: triggers.label.clone(),
+            timings: WatchTimings::default(),
+            startup_timeout: Duration::ZERO,
         });
         let read = ReadConfig {
-            askers,
+            release_triggers: triggers,
             cluster,
             counters,
-            frame: Frame {
-                scope: scope.unwrap_or_else(|| default_scope(&schema.dialect)),
+            selection_scope: SelectionScope {
+                devices: scope.unwrap_or_else(|| default_device_selector(&schema.dialect)),
                 windows,
                 virtual_gpus,
             },
             device_pods,
             job_directory,
-            grain: process_series.into(),
+            process_series: process_series.into(),
             max_age: checked_max_age(max_age, interval)?,
             interval,
-            schema: Schema { extra: checked_labels(&schema, extra_label)?, ..schema },
+            schema: LabelSchema { extra: checked_labels(&schema, extra_label)?, ..schema },
             mock: mock.or_else(|| fake_gpus.then(|| "demo".to_owned())),
             library: library_paths(nvml_library.as_deref()),
             procfs,
         };
-        let serve = serving.settle()?;
-        Ok(Config { read, serve, once, debug, log_format, remarks })
+        let serve = serve.into_config()?;
+        Ok(Config { read, serve, once, debug, log_format, warnings: remarks })
     }
 }
 
@@ -334,7 +347,7 @@ fn check_procfs(procfs: Option<&Path>) -> anyhow::Result<()> {
     match procfs.filter(|dir| !dir.is_dir()) {
         None => Ok(()),
         Some(procfs) => bail!(
-            "--procfs {}: no such directory; give the one that holds <pid>/stat",
+            "--procfs {}: no such directory; give the directory that contains <pid>/stat",
             procfs.display()
         ),
     }
@@ -344,8 +357,21 @@ const fn millis(duration: Duration) -> u64 {
     duration.as_secs() * 1000 + duration.subsec_millis() as u64
 }
 
-/// In a pod without the host's network the system's host name is the pod's own, and would change
-/// with every restart; the node's name does not.
+/// Parses a whole number of milliseconds within `range`.
+fn milliseconds(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync {
+    move |text| match text.parse::<u64>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(match (*range.start(), *range.end()) {
+            (0, u64::MAX) => "give a whole number of milliseconds".to_owned(),
+            (min, max) => format!("give a whole number of milliseconds from {min} to {max}"),
+        }),
+    }
+}
+
+/// The default of the Hostname label. The node name is preferred: in a pod without the host network,
+/// the host name is the pod's name and changes with every restart.
 fn host_name(node_name: &str) -> String {
     if !node_name.is_empty() {
         return node_name.to_owned();
@@ -354,37 +380,39 @@ fn host_name(node_name: &str) -> String {
     name.trim_end().to_owned()
 }
 
-/// Who knows the pods: whoever was named, or inside a cluster its API server.
-fn whom_to_ask(named: Option<Address>) -> Option<Address> {
+/// The API server of the cluster that this process runs in; `None` outside a cluster.
+fn in_cluster() -> Option<Address> {
     let is_in_cluster =
-        || env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).exists();
-    named.or_else(|| is_in_cluster().then_some(Address::InCluster))
+        env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).exists();
+    is_in_cluster.then_some(Address::InCluster)
 }
 
-/// Whom to ask for the pods of which node.
+/// The source of the pods, and the name of this node.
 fn pods(
-    asked: Option<Address>,
-    schema: &Schema,
+    source: Option<Address>,
+    schema: &LabelSchema,
     remarks: &mut Vec<String>,
 ) -> anyhow::Result<Option<(Address, NodeName)>> {
-    if asked == Some(Address::InCluster)
+    if source == Some(Address::InCluster)
         && schema.node_name.is_empty()
         && schema.dialect != Dialect::Ack
     {
-        remarks.push(NODELESS.to_owned());
+        remarks.push(NO_NODE_NAME.to_owned());
         return Ok(None);
     }
-    asked.map(|address| Ok((address, NodeName::new(&schema.node_name)?))).transpose()
+    source.map(|address| Ok((address, NodeName::new(&schema.node_name)?))).transpose()
 }
 
-/// Older manifests of dcgm-exporter do not say it, and hand a token to a pod that has no use for it.
-const NODELESS: &str = "NODE_NAME is not set, so the pods of this node are not watched: they are named as \
-     the kubelet names them, without UIDs and labels; set it through the downward API (spec.nodeName)";
+/// Only a warning: older manifests of dcgm-exporter do not set `NODE_NAME`, although they mount a
+/// service account token.
+const NO_NODE_NAME: &str = "NODE_NAME is not set, so the pods of this node are not watched and the \
+     series have no pod UIDs and no pod labels; set it through the downward API (spec.nodeName)";
 
-/// A node without the directory of the socket has no kubelet. The socket itself comes and goes.
+/// Whether to read the socket: a node without its directory has no kubelet. Only the directory is
+/// checked, because the kubelet removes the socket when it restarts.
 fn pod_resources(socket: PathBuf) -> Option<PathBuf> {
-    let is_there = socket.parent().is_some_and(Path::is_dir);
-    (is_there || socket != Path::new(POD_RESOURCES)).then_some(socket)
+    let has_kubelet = socket.parent().is_some_and(Path::is_dir);
+    (has_kubelet || socket != Path::new(POD_RESOURCES)).then_some(socket)
 }
 
 fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<Duration> {
@@ -393,8 +421,8 @@ fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<D
     };
     if max_age < interval {
         bail!(
-            "--max-age {}: shorter than --collect-interval {}, so every page would go empty before \
-             the next; give at least the interval",
+            "--max-age {}: shorter than --collect-interval {}, so readings would be dropped before \
+             the next cycle; give at least the interval",
             max_age.as_millis(),
             interval.as_millis()
         );
@@ -403,32 +431,32 @@ fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<D
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected K=V, as in team=search")?;
+    let (key, value) = text.split_once('=').ok_or("expected K=V, for example team=search")?;
     let mut letters = key.chars();
     let first = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_') || key.starts_with("__") {
         return Err(format!(
-            "{key:?} is not a label name: letters, digits and single leading underscores only, \
-             not a digit first"
+            "{key:?} is not a label name; use letters, digits and underscores, without a leading \
+             digit and without two leading underscores"
         ));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
 fn checked_labels(
-    schema: &Schema,
+    schema: &LabelSchema,
     labels: Vec<(String, String)>,
 ) -> anyhow::Result<Vec<(String, String)>> {
     let reserved = ReservedLabels::of(&schema.dialect);
     for (position, (key, _)) in labels.iter().enumerate() {
         if reserved.contains(key) {
             bail!(
-                "--extra-label {key}: the exporter or the scrape job gives series a label of this \
-                 name, and Prometheus refuses a label that stands twice; choose another name"
+                "--extra-label {key}: the exporter or the scrape configuration sets a label of this \
+                 name, and Prometheus rejects a series with a duplicate label; choose another name"
             );
         }
         if labels.iter().take(position).any(|(earlier, _)| earlier == key) {
-            bail!("--extra-label {key}: given twice; keep one");
+            bail!("--extra-label {key}: specified twice; remove one");
         }
     }
     Ok(labels)
@@ -441,16 +469,16 @@ mod tests {
 
     #[derive(Parser)]
     #[command(args_override_self = true)]
-    struct All {
+    struct TestCli {
         #[command(flatten)]
         args: Args,
     }
 
     fn config(args: &[&str]) -> anyhow::Result<Config> {
-        All::try_parse_from([&["nvml-exporter"], args].concat())?.args.config()
+        TestCli::try_parse_from([&["nvml-exporter"], args].concat())?.args.into_config()
     }
 
-    fn refusal(args: &[&str]) -> String {
+    fn error(args: &[&str]) -> String {
         format!("{:#}", config(args).err().unwrap())
     }
 
@@ -465,13 +493,13 @@ mod tests {
     }
 
     #[test]
-    fn mock_alone_is_the_demo() {
+    fn mock_without_value_selects_the_demo_scenario() {
         assert_eq!(config(&["--mock"]).unwrap().read.mock.as_deref(), Some("demo"));
         assert_eq!(config(&["--mock=faulty"]).unwrap().read.mock.as_deref(), Some("faulty"));
     }
 
     #[test]
-    fn the_host_is_named_after_the_node() {
+    fn hostname_defaults_to_the_node_name() {
         let named = config(&["--node-name", "n1"]).unwrap().read.schema;
         assert_eq!((&*named.hostname, &*named.node_name), ("n1", "n1"));
         let both = config(&["--node-name", "n1", "--hostname", "h1"]).unwrap().read.schema;
@@ -480,41 +508,45 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_dcgm_exporters_that_does_not_know_its_node_starts_all_the_same() {
-        let settled = |flags: &[&str]| {
+    fn missing_node_name_is_only_a_warning_in_the_dcgm_exporter_dialect() {
+        let watched = |flags: &[&str]| {
             let mut remarks = Vec::new();
             let schema = config(flags).unwrap().read.schema;
-            let asked = pods(Some(Address::InCluster), &schema, &mut remarks);
-            (asked.map(|asked| asked.is_some()).map_err(|e| e.to_string()), remarks.len())
+            let pods = pods(Some(Address::InCluster), &schema, &mut remarks);
+            (pods.map(|pods| pods.is_some()).map_err(|e| e.to_string()), remarks.len())
         };
         let dcgm = "--dialect=dcgm-exporter";
-        assert_eq!(settled(&[dcgm]), (Ok(false), 1));
-        assert_eq!(settled(&[dcgm, "--node-name=n1"]), (Ok(true), 0));
-        assert!(settled(&[]).0.unwrap_err().contains("NODE_NAME"));
+        assert_eq!(watched(&[dcgm]), (Ok(false), 1));
+        assert_eq!(watched(&[dcgm, "--node-name=n1"]), (Ok(true), 0));
+        assert!(watched(&[]).0.unwrap_err().contains("NODE_NAME"));
     }
 
     #[test]
-    fn every_bad_flag_names_itself_and_the_mend() {
+    fn invalid_flag_values_are_refused_with_flag_and_remedy() {
         for (args, expected) in [
-            (vec!["--address", "9400"], "--address 9400: give :PORT or HOST:PORT"),
-            (vec!["--address", ":70000"], "--address :70000: give :PORT"),
-            (vec!["--collect-interval", "5"], "5 is not in 100..=3600000"),
+            (vec!["--address", "9400"], "--address 9400: not an address; give :PORT or HOST:PORT"),
+            (vec!["--address", ":70000"], "--address :70000: not an address; give :PORT"),
+            (vec!["--address", "localhost:x"], "--address localhost:x: not an address"),
+            (vec!["--collect-interval", "5"], "milliseconds from 100 to 3600000"),
+            (vec!["--collect-interval", "5s"], "milliseconds from 100 to 3600000"),
+            (vec!["--max-age", "x"], "give a whole number of milliseconds"),
             (vec!["--max-age", "10"], "--max-age 10: shorter than --collect-interval 5000"),
-            (vec!["--extra-label", "pod=x"], "--extra-label pod: the exporter or the scrape job"),
-            (vec!["--extra-label", "xid=x"], "--extra-label xid: the exporter or the scrape job"),
+            (vec!["--extra-label", "pod=x"], "--extra-label pod: the exporter or the scrape"),
+            (vec!["--extra-label", "xid=x"], "--extra-label xid: the exporter or the scrape"),
+            (vec!["--extra-label", "UUID=x"], "--extra-label UUID: the exporter or the scrape"),
             (
-                vec!["--extra-label", "UUID=x"],
-                "--extra-label UUID: the exporter or the scrape job gives series a label of this name",
+                vec!["--extra-label", "a=1", "--extra-label", "a=2"],
+                "--extra-label a: specified twice",
             ),
-            (vec!["--extra-label", "a=1", "--extra-label", "a=2"], "--extra-label a: given twice"),
             (vec!["--extra-label", "9a=1"], "\"9a\" is not a label name"),
             (vec!["--extra-label", "a"], "expected K=V"),
             (vec!["--procfs", "/no/such"], "--procfs /no/such: no such directory"),
             (vec!["--mock", "--nvml-library", "/x"], "cannot be used with"),
             (vec!["--dialect", "dcgm"], "possible values: ack, dcgm-exporter"),
         ] {
-            let refusal = refusal(&args);
-            assert!(refusal.contains(expected), "{args:?}: {refusal}");
+            let error = error(&args);
+            assert!(error.contains(expected), "{args:?}: {error}");
+            assert!(!error.contains("invalid digit"), "{args:?}: {error}");
         }
     }
 }

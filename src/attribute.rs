@@ -1,105 +1,111 @@
-//! Sample and cluster → Snapshot: labels everything, says whose it is, and withholds what is too old
-//! or too doubtful to be told.
+//! Joins a sample with the cluster state into a snapshot: sets labels and owners, and drops stale
+//! readings and processes without a certain owner.
 
 pub mod activity;
-pub mod conservation;
+pub mod allocation_table;
+pub mod current_sample;
 pub mod family;
-pub mod fresh;
-pub mod holdings;
+pub mod framebuffer_accounting;
 pub mod owner;
 
-mod balances;
 mod device;
-mod people;
+mod framebuffer_balance;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::activity::Activity;
-use self::device::{Befallen, Devices};
-use self::family::Allocation;
-use self::fresh::Fresh;
-use self::owner::Directory;
+use self::activity::DeviceActivity;
+use self::current_sample::CurrentSample;
+use self::device::{DeviceAttribution, GpuEvents};
+use self::family::AllocationState;
+use self::owner::OwnerResolver;
 use crate::catalog::NodeSource;
 use crate::host::hpc_jobs::Jobs;
-use crate::labels::{Dialect, Schema};
+use crate::labels::{Dialect, LabelSchema};
 use crate::model::{AllocateMode, Missing, NodeSample, Reading};
-use crate::nvml::inventory::Driver;
+use crate::nvml::inventory::DriverInfo;
 use crate::pod_labels::Allowlist;
 use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample};
-use crate::selection::{Chosen, Selection};
-use crate::snapshot::{Entity, Health, Host, Snapshot, SourceHealth};
+use crate::selection::{SelectedFamilies, Selection};
+use crate::snapshot::{Entity, ExporterHealth, NodeIdentity, Snapshot, SourceHealth};
 
-/// Everything but the sample that a snapshot depends on.
+/// The inputs of attribution other than the sample.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
-    /// What is shown.
+pub struct AttributionContext<'a> {
+    /// Families to publish.
     pub selection: &'a Arc<Selection>,
-    /// Label names, and the values that all series share.
-    pub schema: &'a Schema,
-    /// Whether the series of devices name the pods that hold them.
-    pub device_pods: Option<&'a DevicePods>,
-    /// Names that labels of pods may not have.
+    /// Label names, and the label values that all series have in common.
+    pub schema: &'a LabelSchema,
+    /// Pod labels of device series; `None` if device series do not name their pod.
+    pub device_pods: Option<&'a DevicePodLabels>,
+    /// Label names that pod labels may not use.
     pub reserved: &'a ReservedLabels,
-    /// Which jobs of a batch system run on which device.
+    /// HPC jobs by device.
     pub jobs: &'a Jobs,
-    /// How old an unanswered reading may be.
+    /// Maximum age of a reading while the driver does not respond.
     pub max_age: Duration,
-    /// One series a process, or one a container.
-    pub grain: Grain,
-    /// Who lives on the node.
-    pub directory: Directory<'a>,
-    /// Who was given what.
-    pub allocation: Allocation<'a>,
-    /// Whether the exporter is in the machine's first PID namespace, where the driver hides nobody.
+    /// Whether there is one series per process or per container.
+    pub process_series: ProcessSeries,
+    /// Resolves the cgroup of a process to its owner.
+    pub owner_resolver: OwnerResolver<'a>,
+    /// Device allocations of the node.
+    pub allocation: AllocationState<'a>,
+    /// Whether the exporter runs in the host PID namespace, where the driver lists all processes;
+    /// `None` if unknown.
     pub host_pids: Option<bool>,
-    /// How those who know of the cluster fare.
+    /// Health of the cluster sources (kubelet, API server, …).
     pub sources: &'a [SourceHealth],
-    /// Allocations that could not be understood, by reason.
+    /// Allocations that could not be parsed, by reason.
     pub problems: &'a BTreeMap<&'static str, u64>,
 }
 
-/// What the series of devices tell of the pods that hold them.
+/// Optional labels of device series for the pod that the device is allocated to.
 #[derive(Clone, Debug, Default)]
-pub struct DevicePods {
-    /// The pod's UID, too.
+pub struct DevicePodLabels {
+    /// Add the pod UID.
     pub uid: bool,
-    /// Those of the pod's labels, too.
+    /// Add the labels of the pod that the allowlist matches.
     pub labels: Option<Allowlist>,
-    /// The claim that it was given by, too.
+    /// Add the resource claim that allocated the device.
     pub claims: bool,
 }
 
-/// What one series of a process family is about.
+/// Granularity of the process series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Grain {
-    /// A process.
+pub enum ProcessSeries {
+    /// One series per process.
     #[default]
-    Process,
-    /// All processes of a container.
-    Container,
+    PerProcess,
+    /// One series per container: the sum over its processes.
+    PerContainer,
 }
 
-/// Turns what was read into what is published, and into what is reckoned up.
+/// Attributes a sample. Returns the snapshot to publish, and the activity of each device as input
+/// of the accumulators.
 #[must_use]
-pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>) {
+pub fn attribute(
+    sample: Sample,
+    context: &AttributionContext<'_>,
+) -> (Snapshot, Vec<DeviceActivity>) {
     let driver = match &sample.driver {
         DriverState::Up(driver) => driver.clone(),
-        DriverState::Down { .. } => Driver::default(),
+        DriverState::Down { .. } => DriverInfo::default(),
     };
-    let node = node(&sample, terms);
-    let mut devices = Devices::new(terms, &driver, &node, sample.at.mono);
+    let node = node(&sample, context);
+    let mut devices = DeviceAttribution::new(context, &driver, &node, sample.at.mono);
     let mut unidentified = BTreeMap::new();
     for (index, sampled) in (0..).zip(&sample.gpus) {
-        match Fresh::of(sampled, sample.at, terms.max_age) {
-            Ok(fresh) => {
-                let uuid = &fresh.answer.gpu.uuid;
+        match CurrentSample::new(sampled, sample.at, context.max_age) {
+            Ok(current) => {
+                let uuid = &current.sample.gpu.uuid;
                 let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
-                let clocks = sample.clocks.get(uuid).copied().unwrap_or(Err(Missing::Pending));
-                let vitals = sample.vitals.get(uuid).ok_or(Missing::Pending);
-                devices.add(&fresh, &Befallen { xids: &xids, clocks, vitals });
+                let clocks =
+                    sample.clock_events.get(uuid).copied().unwrap_or(Err(Missing::Pending));
+                let health = sample.health.get(uuid).ok_or(Missing::Pending);
+                devices.add(&current, &GpuEvents { xids: &xids, clocks, health });
             }
             Err(missing) => {
                 unidentified.insert(index, missing);
@@ -109,59 +115,68 @@ pub fn attribute(sample: Sample, terms: &Terms<'_>) -> (Snapshot, Vec<Activity>)
     let dropped_pod_labels = devices.dropped_pod_labels();
     let snapshot = Snapshot {
         at: sample.at,
-        host: Host { node: terms.schema.node_name.clone(), name: terms.schema.hostname.clone() },
-        selection: Arc::clone(terms.selection),
-        nodes: match terms.schema.dialect {
+        identity: NodeIdentity {
+            node_name: context.schema.node_name.clone(),
+            hostname: context.schema.hostname.clone(),
+        },
+        selection: Arc::clone(context.selection),
+        nodes: match context.schema.dialect {
             Dialect::Ack => {
-                let readings = node_readings(&terms.selection.node, &node);
-                vec![Entity { labels: terms.schema.node(), readings }]
+                let readings = node_readings(&context.selection.node, &node);
+                vec![Entity { labels: context.schema.node(), readings }]
             }
             Dialect::DcgmExporter(_) => devices.nodes,
         },
         tables: devices.tables,
-        occupancy: devices.occupancy,
-        health: Health {
+        device_usages: devices.device_usages,
+        health: ExporterHealth {
             driver: sample.driver,
-            driver_took: sample.node_took,
-            cycle_took: sample.took,
+            driver_request_duration: sample.driver_request_duration,
+            cycle_duration: sample.duration,
             cycles: sample.cycles,
             gpus: devices.health,
             unidentified,
             open_failures: sample.open_failures,
-            abandoned: sample.abandoned,
-            census: devices.census,
-            host_pids: terms.host_pids,
-            sources: terms.sources.to_vec(),
-            pods: terms.directory.pods.filter(|pods| pods.synced).map(|pods| to_u64(pods.len())),
+            abandoned_threads: sample.abandoned_threads,
+            attribution: devices.stats,
+            host_pid_namespace: context.host_pids,
+            sources: context.sources.to_vec(),
+            pod_count: context
+                .owner_resolver
+                .pods
+                .filter(|pods| pods.synced)
+                .map(|pods| to_u64(pods.len())),
             dropped_pod_labels,
-            problems: terms.problems.clone(),
-            refusals: Vec::new(),
+            allocation_problems: context.problems.clone(),
+            rejections: Vec::new(),
         },
     };
     (snapshot, devices.activity)
 }
 
-fn node(sample: &Sample, terms: &Terms<'_>) -> NodeSample {
+fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {
     let gpu_count = match (sample.gpu_count, &sample.driver) {
         (None, DriverState::Down { .. }) => Err(Missing::DriverGone),
         (None, DriverState::Up(_)) => Err(Missing::Pending),
-        (Some((_, asked)), _) if sample.at.mono.saturating_sub(asked.mono) > terms.max_age => {
+        (Some((_, read_at)), _)
+            if sample.at.mono.saturating_sub(read_at.mono) > context.max_age =>
+        {
             Err(Missing::Hung)
         }
         (Some((count, _)), _) => count,
     };
-    let allocate_mode = match terms.allocation {
-        Allocation::Nobody { .. } => Err(Missing::Unsupported),
-        Allocation::Pending => Err(Missing::Pending),
-        Allocation::Known(holdings) => {
-            holdings.mode().map(AllocateMode::value).ok_or(Missing::Pending)
+    let allocate_mode = match context.allocation {
+        AllocationState::NoSource { .. } => Err(Missing::Unsupported),
+        AllocationState::Pending => Err(Missing::Pending),
+        AllocationState::Known(table) => {
+            table.mode().map(AllocateMode::value).ok_or(Missing::Pending)
         }
     };
     NodeSample { gpu_count, allocate_mode }
 }
 
-fn node_readings(chosen: &Chosen<NodeSource>, node: &NodeSample) -> Vec<Reading> {
-    chosen.families().iter().map(|family| (family.metric.source)(node)).collect()
+fn node_readings(selected: &SelectedFamilies<NodeSource>, node: &NodeSample) -> Vec<Reading> {
+    selected.families().iter().map(|family| (family.metric.source)(node)).collect()
 }
 
 fn to_u64(n: usize) -> u64 {

@@ -1,23 +1,23 @@
-//! THE TABLE: the only place where a series is named.
+//! The catalogue of metrics: the only place where a series is named.
 //!
-//! A new series is one row here. HELP and TYPE, the order of the page, the batch of field ids, the
-//! README's table and the contract tests are all derived from these slices.
-//! [`own`] is its other half: the series about the exporter itself.
+//! A new series is one row. HELP, TYPE, the order of the exposition, the batch of NVML field ids,
+//! the table of `docs/metrics.md` and the contract tests are derived from these slices. [`exporter_metrics`] has
+//! the rows of the exporter's own series.
 
 #![expect(
     clippy::redundant_closure_for_method_calls,
-    reason = "a method of `Probe<'nvml>` is for one lifetime, a row for all"
+    reason = "a method of `Probe<'nvml>` has one lifetime, a row is generic over it"
 )]
 
 pub mod alias;
-pub mod glance;
-pub mod own;
+pub mod exporter_metrics;
+pub mod headline;
 pub mod preset;
-pub mod unanswered;
 pub mod unit;
+pub mod unsupported_fields;
 pub mod xid;
 
-mod accounts;
+mod accumulated;
 mod board;
 mod errors;
 mod events;
@@ -27,32 +27,32 @@ mod profiling;
 
 use std::time::Duration;
 
-pub use accounts::ACCOUNT;
+pub use accumulated::ACCUMULATED;
 
 use crate::model::{
-    Allotted, ClockCounts, Gpu, Grant, LinkStates, Missing, NodeSample, Reading, Usage, Vitals,
-    Windows, XidRecord,
+    AllocatedFraction, ClockEventCounts, ContainerAllocation, Gpu, HealthState, LinkStates,
+    Missing, NodeSample, Reading, Usage, Windows, XidHistory,
 };
-use crate::nvml::inventory::Driver;
+use crate::nvml::inventory::DriverInfo;
 use crate::nvml::probe::{Probe, celsius, mebibytes};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::fields::Field;
-use crate::nvml::{Session, facts};
+use crate::nvml::{Session, device_info};
 use crate::policy::Tier;
 
-/// How Prometheus types a family.
+/// Prometheus type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// May go up and down.
+    /// Can increase and decrease.
     Gauge,
-    /// Only goes up, until the driver is reloaded.
+    /// Only increases until it is reset, as by a reload of the driver.
     Counter,
 }
 
 impl Kind {
-    /// As counters files and `# TYPE` say it.
+    /// The name in counters files and `# TYPE` lines.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
             Self::Counter => "counter",
@@ -60,90 +60,91 @@ impl Kind {
     }
 }
 
-/// One series family.
+/// One metric family.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric<Source: 'static> {
-    /// The family's name, exactly as it is exposed.
+    /// Name of the family, as it is exported.
     pub name: &'static str,
     /// Gauge or counter.
     pub kind: Kind,
-    /// Unit of the exported number.
+    /// Unit of the value.
     pub unit: &'static str,
-    /// The NVML symbol that the number comes from.
+    /// NVML symbol or kubelet method that the value is read with.
     pub symbol: &'static str,
-    /// How often it is read.
+    /// How often the value is read.
     pub tier: Tier,
-    /// How it is read.
+    /// How the value is read.
     pub source: Source,
     /// HELP text, one line.
     pub help: &'static str,
-    /// When the series is absent although the GPU is healthy, for the README.
+    /// When the series is absent for a healthy GPU; for `docs/metrics.md`.
     pub absent: &'static str,
 }
 
-/// How a device's number is read.
+/// How a value of a device is read.
 #[derive(Clone, Copy, Debug)]
 pub enum DeviceSource {
-    /// A field value; all fields of one device travel in one `nvmlDeviceGetFieldValues` call.
+    /// A converted field value. All fields of a device are read with one `nvmlDeviceGetFieldValues`
+    /// call.
     Field(Field, fn(f64) -> Reading),
-    /// How fast the sum of some fields grows in a second.
+    /// Increase per second of the sum of some fields, converted.
     Rate(&'static [Field], fn(f64) -> f64),
-    /// A metric of GPM (`nvmlGpmMetricId_t`); all metrics of one device travel in one call.
+    /// A converted GPM metric (`nvmlGpmMetricId_t`); all metrics of a device are read with one
+    /// call.
     Gpm(u32, fn(f64) -> f64),
-    /// The same, or on boards without GPM how fast the sum of some fields grows in a second.
+    /// A GPM metric or, on boards without GPM, the increase per second of the sum of some fields.
     GpmOrRate(u32, fn(f64) -> f64, &'static [Field], fn(f64) -> f64),
-    /// A call of its own, or one that several rows share.
+    /// A separate NVML call, which several rows may share.
     Read(fn(&Probe<'_>) -> Reading),
 }
 
-/// How the number of a process, or of all processes of a container, is made of what they use.
+/// Value of a process, or of all processes of a container, from its usage.
 pub type ProcessSource = fn(&Usage) -> Reading;
 
-/// How the number of a container is made of what it was given.
-pub type ContainerSource = fn(&Grant) -> Reading;
+/// Value of a container from its allocation.
+pub type ContainerSource = fn(&ContainerAllocation) -> Reading;
 
-/// How the number of a device is made of what was given away of it.
-pub type AllottedSource = fn(&Allotted) -> Reading;
+/// Value of a device from the fraction of it that is allocated.
+pub type AllocatedFractionSource = fn(&AllocatedFraction) -> Reading;
 
-/// What numbers are made of what the driver told by itself; none for a family that has nothing to
-/// tell of.
+/// Reads the samples of an event family from a GPU's event inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct EventSource {
-    /// The names of the labels that its samples have besides those of the GPU.
+    /// Names of the labels that the samples have besides those of the GPU.
     pub labels: &'static [&'static str],
-    /// The samples.
-    pub read: fn(&Told<'_>) -> Vec<EventSample>,
+    /// Returns the samples; empty if the family has no series.
+    pub read: fn(&GpuEventInputs<'_>) -> Vec<EventSample>,
 }
 
-/// What is known of a GPU's events.
+/// Inputs of a GPU's event families.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
-    /// Its XIDs.
-    pub xids: &'a XidRecord,
-    /// How often there were reasons for lower clocks.
-    pub clocks: Result<ClockCounts, Missing>,
-    /// How it reaches other GPUs, by their index (`nvmlGpuP2PStatus_t`).
+pub struct GpuEventInputs<'a> {
+    /// XID errors.
+    pub xids: &'a XidHistory,
+    /// Counts of clock event reasons.
+    pub clock_events: Result<ClockEventCounts, Missing>,
+    /// Peer-to-peer status (`nvmlGpuP2PStatus_t`) by index of the other GPU.
     pub peers: &'a [(u32, Result<u32, Missing>)],
-    /// The states of its links to others.
+    /// `NVLink` states.
     pub links: Result<&'a LinkStates, Missing>,
-    /// What tells of its health.
-    pub vitals: Result<&'a Vitals, Missing>,
-    /// Whether it can be read.
+    /// Health readings and their changes.
+    pub health: Result<&'a HealthState, Missing>,
+    /// Whether the GPU can be read.
     pub state: Result<(), Missing>,
-    /// How far back counts of a window look.
+    /// Windows over which events are counted.
     pub windows: Windows,
-    /// Now (monotonic).
+    /// Time of the cycle (monotonic).
     pub now: Duration,
-    /// Whether the dialect names the last XID in labels.
-    pub names_xid: bool,
+    /// Whether the dialect adds the last XID and its name as labels.
+    pub label_last_xid: bool,
 }
 
-/// One number of a family of events.
+/// One sample of an event family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventSample {
-    /// What tells it from the others of the family on the same GPU.
+    /// Labels that distinguish the samples of one family and GPU.
     pub labels: Vec<(&'static str, String)>,
-    /// The number.
+    /// Value of the sample.
     pub reading: Reading,
 }
 
@@ -153,10 +154,10 @@ impl From<Reading> for EventSample {
     }
 }
 
-/// What the series of a shared GPU tell of one of those who share it, where they are repeated for each:
-/// of some rows what it uses itself, in the unit of the row.
+/// The per-container value that replaces a device metric when the series of a shared GPU are
+/// repeated per container, in the unit of the row; `None` if there is none.
 #[must_use]
-pub fn own_use(row: &str) -> Option<ProcessSource> {
+pub fn per_container_value(row: &str) -> Option<ProcessSource> {
     match row {
         "DCGM_FI_DEV_GPU_UTIL" => Some(|usage| Ok(usage.utilization?.sm)),
         "DCGM_FI_DEV_MEM_COPY_UTIL" => Some(|usage| Ok(usage.utilization?.memory)),
@@ -167,24 +168,24 @@ pub fn own_use(row: &str) -> Option<ProcessSource> {
     }
 }
 
-/// What is reckoned up over many cycles.
+/// A value that is accumulated over cycles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Account {
+pub enum AccumulatedMetric {
     /// SM time of a process.
     ProcessSmTime,
     /// SM time of a container.
     ContainerSmTime,
-    /// Time for which a container did not use what it holds.
+    /// Time in which a container did not use its device.
     ContainerIdleTime,
-    /// Time since a container used what it holds.
+    /// Time since a container last used its device.
     ContainerLastActive,
-    /// A container's part of a GPU's energy.
+    /// Energy of a GPU that is attributed to a container.
     ContainerEnergy,
-    /// A GPU's energy by who used it.
+    /// Energy of a GPU by owner of the SM time.
     Energy,
 }
 
-impl Account {
+impl AccumulatedMetric {
     fn scope(self) -> &'static str {
         match self {
             Self::ProcessSmTime => "process",
@@ -196,25 +197,25 @@ impl Account {
         }
     }
 
-    /// Whether it is a part of a GPU's energy.
+    /// Whether the value is energy, so that the energy counter has to be read.
     #[must_use]
     pub fn is_energy(self) -> bool {
         matches!(self, Self::ContainerEnergy | Self::Energy)
     }
 }
 
-/// How a text that labels every series of a GPU is known.
+/// How a label value of every series of a GPU is read.
 #[derive(Debug)]
-pub enum TextSource {
-    /// Of the driver.
-    Driver(fn(&Driver) -> &str),
-    /// Of the GPU's identity.
+pub enum InfoLabelSource {
+    /// From the driver.
+    Driver(fn(&DriverInfo) -> &str),
+    /// From the GPU's identity.
     Gpu(fn(&Gpu) -> &str),
-    /// A call of its own, made once a session.
+    /// A separate NVML call, made once per session.
     Read(fn(&Session, Handle) -> Result<String, Missing>),
 }
 
-/// How a node's number is read.
+/// Value of the node from its readings.
 pub type NodeSource = fn(&NodeSample) -> Reading;
 
 use DeviceSource::{Rate, Read};
@@ -222,11 +223,11 @@ use Kind::{Counter, Gauge};
 use Tier::{Cycle, Slow};
 
 /// Rows with one series per GPU.
-pub const DEVICE: &[Metric<DeviceSource>] = &joined::<{ DEVICES }>(&[
+pub const DEVICE: &[Metric<DeviceSource>] = &concat::<{ DEVICES }>(&[
     &GPU,
     &board::ROWS,
     &board::BASE_UNITS,
-    &accounts::EXTENT,
+    &accumulated::MIN_MEAN_MAX,
     &errors::ROWS,
     &errors::CORRECTED_VOLATILE,
     &errors::CORRECTED_AGGREGATE,
@@ -247,13 +248,13 @@ pub const DEVICE: &[Metric<DeviceSource>] = &joined::<{ DEVICES }>(&[
 ]);
 const DEVICES: usize = GPU.len() + 35 + 5 + 3 + 16 + 4 * 8 + 12 + 5 * 18 + 8 + 8 + 8 + 2 + 2 * 18;
 
-/// Rows of what MIG divides: one series per GPU, or one per GPU instance while MIG is on. The GPU as
-/// a whole then has none: beside its instances it would double every sum.
+/// Rows with one series per GPU or, while MIG is enabled, one per GPU instance. The GPU itself then
+/// has no series: sums would count its instances twice.
 pub const INSTANCE: &[Metric<DeviceSource>] =
-    &joined::<{ INSTANCES }>(&[&MEMORY, &MORE_MEMORY, &profiling::BY_INSTANCE, &profiling::TOTALS]);
+    &concat::<{ INSTANCES }>(&[&MEMORY, &MORE_MEMORY, &profiling::BY_INSTANCE, &profiling::TOTALS]);
 const INSTANCES: usize = MEMORY.len() + MORE_MEMORY.len() + 12 + 13;
 
-/// Those of a GPU that most users look at.
+/// The most used rows of a GPU.
 const GPU: [Metric<DeviceSource>; 26] = [
     Metric {
         name: "DCGM_FI_DEV_SM_CLOCK",
@@ -282,7 +283,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetClockInfo",
         tier: Slow,
         source: Read(|p| p.video_clock()),
-        help: "Clock frequency of the video engines (in MHz).",
+        help: "Video engine clock frequency (in MHz).",
         absent: "",
     },
     Metric {
@@ -292,7 +293,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetApplicationsClock",
         tier: Slow,
         source: Read(|p| p.application_sm_clock()),
-        help: "SM clock frequency that applications asked for (in MHz).",
+        help: "SM application clock frequency (in MHz).",
         absent: "consumer boards; recent drivers, where the call is deprecated",
     },
     Metric {
@@ -302,7 +303,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetApplicationsClock",
         tier: Slow,
         source: Read(|p| p.application_memory_clock()),
-        help: "Memory clock frequency that applications asked for (in MHz).",
+        help: "Memory application clock frequency (in MHz).",
         absent: "consumer boards; recent drivers, where the call is deprecated",
     },
     Metric {
@@ -332,7 +333,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetPowerUsage",
         tier: Cycle,
         source: Read(|p| p.power()),
-        help: "Power draw of the board (in W); the mean of the last second on most boards since Ampere.",
+        help: "Power draw of the board (in W), averaged over one second on most boards since Ampere.",
         absent: "boards without a power sensor",
     },
     Metric {
@@ -342,7 +343,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(83), Ok),
-        help: "Energy used since the driver was loaded (in mJ).",
+        help: "Energy consumption since the driver was loaded (in mJ).",
         absent: "before Volta",
     },
     Metric {
@@ -352,7 +353,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(94), Ok),
-        help: "PCIe retries since the driver was loaded.",
+        help: "PCIe replays since the driver was loaded.",
         absent: "",
     },
     Metric {
@@ -362,8 +363,8 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetUtilizationRates",
         tier: Cycle,
         source: Read(|p| p.gpu_utilization()),
-        help: "Share of the last sample period in which a kernel ran (in %).",
-        absent: "while MIG is on",
+        help: "GPU utilization: fraction of the last sample period in which a kernel was running (in %).",
+        absent: "while MIG is enabled",
     },
     Metric {
         name: "DCGM_FI_DEV_MEM_COPY_UTIL",
@@ -372,8 +373,8 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetUtilizationRates",
         tier: Cycle,
         source: Read(|p| p.memory_utilization()),
-        help: "Share of the last sample period in which memory was read or written (in %).",
-        absent: "while MIG is on",
+        help: "Memory utilization: fraction of the last sample period in which memory was read or written (in %).",
+        absent: "while MIG is enabled",
     },
     Metric {
         name: "DCGM_FI_DEV_ENC_UTIL",
@@ -383,7 +384,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         tier: Tier::Video,
         source: Read(|p| p.encoder_utilization()),
         help: "Video encoder utilization (in %).",
-        absent: "while MIG is on",
+        absent: "while MIG is enabled",
     },
     Metric {
         name: "DCGM_FI_DEV_DEC_UTIL",
@@ -393,7 +394,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         tier: Tier::Video,
         source: Read(|p| p.decoder_utilization()),
         help: "Video decoder utilization (in %).",
-        absent: "while MIG is on",
+        absent: "while MIG is enabled",
     },
     Metric {
         name: "DCGM_FI_DEV_PSTATE",
@@ -402,8 +403,8 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetPerformanceState",
         tier: Slow,
         source: Read(|p| p.performance_state()),
-        help: "Performance state, 0 (fastest) to 15.",
-        absent: "while the driver calls it unknown",
+        help: "Performance state (P-state), 0 (highest performance) to 15 (lowest).",
+        absent: "while the driver reports it as unknown",
     },
     Metric {
         name: "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
@@ -412,7 +413,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetCurrentClocksEventReasons",
         tier: Slow,
         source: Read(|p| p.clock_event_reasons()),
-        help: "Why the clocks are lower than they could be (bitmask of nvmlClocksEventReasons).",
+        help: "Clock event (throttle) reasons (bitmask of nvmlClocksEventReasons).",
         absent: "",
     },
     Metric {
@@ -422,7 +423,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(74), Ok),
-        help: "Time for which the clocks were held down by power limits, since the driver was loaded (in ns; some pages of vendors say us).",
+        help: "Throttling duration due to power limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
     Metric {
@@ -432,7 +433,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(75), Ok),
-        help: "Time for which the clocks were held down by thermal limits, since the driver was loaded (in ns; some pages of vendors say us).",
+        help: "Throttling duration due to thermal limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
     Metric {
@@ -442,7 +443,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(76), Ok),
-        help: "Time for which the clocks were held down by synchronised boost, since the driver was loaded (in ns; some pages of vendors say us).",
+        help: "Throttling duration due to sync boost since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
     Metric {
@@ -452,7 +453,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(77), Ok),
-        help: "Time for which the clocks were held down by limits of the board, since the driver was loaded (in ns; some pages of vendors say us).",
+        help: "Throttling duration due to board limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
     Metric {
@@ -462,7 +463,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(78), Ok),
-        help: "Time for which the clocks were held down by low utilization, since the driver was loaded (in ns; some pages of vendors say us).",
+        help: "Throttling duration due to low utilization since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
     Metric {
@@ -472,7 +473,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(79), Ok),
-        help: "Time for which the clocks were held down by reliability limits, since the driver was loaded (in ns; some pages of vendors say us).",
+        help: "Throttling duration due to reliability limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
     Metric {
@@ -481,7 +482,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "pages",
         symbol: "nvmlDeviceGetRetiredPages",
         tier: Slow,
-        source: Read(|p| p.retired_by_single_bit_errors()),
+        source: Read(|p| p.single_bit_retired_pages()),
         help: "Framebuffer pages retired because of single-bit ECC errors.",
         absent: "without ECC; Ampere and later, which remap rows instead",
     },
@@ -502,7 +503,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: DeviceSource::Field(Field::of(31), Ok),
-        help: "1 while pages wait for a reboot to be retired.",
+        help: "1 while page retirements are pending until the next reboot.",
         absent: "without ECC; Ampere and later, which remap rows instead",
     },
     Metric {
@@ -512,12 +513,12 @@ const GPU: [Metric<DeviceSource>; 26] = [
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: Rate(&[Field::of_all_links(138), Field::of_all_links(139)], kib_to_mb),
-        help: "Data sent and received over all NVLinks (in MB/s): a rate, although dcgm-exporter types it a counter.",
+        help: "Throughput of all NVLinks in both directions (in MB/s): a rate, although dcgm-exporter types it as a counter.",
         absent: "boards without NVLink; in a GPU's first cycle",
     },
 ];
 
-/// Those of what MIG divides that most users look at.
+/// The most used memory rows of a GPU or GPU instance.
 const MEMORY: [Metric<DeviceSource>; 6] = [
     Metric {
         name: "DCGM_FI_DEV_FB_FREE",
@@ -536,7 +537,7 @@ const MEMORY: [Metric<DeviceSource>; 6] = [
         symbol: "nvmlDeviceGetMemoryInfo_v2",
         tier: Cycle,
         source: Read(|p| p.memory_used()),
-        help: "Framebuffer memory used (in MiB), without the part that the driver reserves (drivers before 510 include it).",
+        help: "Framebuffer memory used (in MiB), excluding memory that the driver reserves (included by drivers before 510).",
         absent: "",
     },
     Metric {
@@ -546,7 +547,7 @@ const MEMORY: [Metric<DeviceSource>; 6] = [
         symbol: "nvmlDeviceGetMemoryInfo_v2",
         tier: Cycle,
         source: Read(|p| p.memory_total()),
-        help: "Framebuffer memory of the device (in MiB).",
+        help: "Total framebuffer memory (in MiB).",
         absent: "",
     },
     Metric {
@@ -576,12 +577,12 @@ const MEMORY: [Metric<DeviceSource>; 6] = [
         symbol: "nvmlDeviceGetBAR1MemoryInfo",
         tier: Slow,
         source: Read(|p| p.bar1_total()),
-        help: "BAR1 aperture (in MiB).",
+        help: "Total BAR1 memory (in MiB).",
         absent: "",
     },
 ];
 
-/// The rest of the framebuffer's, and the same in bytes.
+/// More memory rows, and the same in bytes.
 const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
     each_cycle(
         "DCGM_FI_DEV_FB_TOTAL",
@@ -589,7 +590,7 @@ const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
         "MiB",
         "nvmlDeviceGetMemoryInfo_v2",
         Read(|p| p.memory_total()),
-        "Framebuffer memory of the device (in MiB).",
+        "Total framebuffer memory (in MiB).",
         "",
     ),
     each_cycle(
@@ -598,7 +599,7 @@ const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
         "MiB",
         "nvmlDeviceGetMemoryInfo_v2",
         Read(|p| p.memory_reserved()),
-        "Framebuffer memory that the driver keeps for itself (in MiB).",
+        "Framebuffer memory reserved by the driver (in MiB).",
         "drivers before 510",
     ),
     each_cycle(
@@ -607,7 +608,7 @@ const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
         "ratio 0..1",
         "nvmlDeviceGetMemoryInfo_v2",
         Read(|p| p.memory_used_ratio()),
-        "Framebuffer memory used of what can be used (0 to 1, whatever the name says).",
+        "Fraction of the usable framebuffer memory that is used (0 to 1, despite the name).",
         "",
     ),
     each_cycle(
@@ -616,7 +617,7 @@ const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
         "bytes",
         "nvmlDeviceGetMemoryInfo_v2",
         Read(|p| p.memory_total_bytes()),
-        "Framebuffer memory of the device (in bytes).",
+        "Total framebuffer memory (in bytes).",
         "",
     ),
     slow(
@@ -625,7 +626,7 @@ const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
         "bytes",
         "nvmlDeviceGetBAR1MemoryInfo",
         Read(|p| p.bar1_total_bytes()),
-        "BAR1 aperture (in bytes).",
+        "Total BAR1 memory (in bytes).",
         "",
     ),
     slow(
@@ -648,7 +649,7 @@ const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
     ),
 ];
 
-/// A row that is read every cycle.
+/// A row of [`Tier::Cycle`].
 const fn each_cycle(
     name: &'static str,
     kind: Kind,
@@ -661,7 +662,7 @@ const fn each_cycle(
     Metric { name, kind, unit, symbol, tier: Cycle, source, help, absent }
 }
 
-/// A row that is read now and then.
+/// A row of [`Tier::Slow`].
 const fn slow(
     name: &'static str,
     kind: Kind,
@@ -674,24 +675,24 @@ const fn slow(
     Metric { name, kind, unit, symbol, tier: Slow, source, help, absent }
 }
 
-/// One slice of several; `N` is their length, or it does not compile.
-#[expect(clippy::indexing_slicing, reason = "at compile time, where an index too far is an error")]
-const fn joined<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<DeviceSource>; N] {
-    let mut joined = [slices[0][0]; N];
+/// Concatenates slices; `N` must be the sum of their lengths, otherwise it does not compile.
+#[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
+const fn concat<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<DeviceSource>; N] {
+    let mut rows = [slices[0][0]; N];
     let (mut at, mut slice) = (0, 0);
     while slice < slices.len() {
         let mut row = 0;
         while row < slices[slice].len() {
-            joined[at] = slices[slice][row];
+            rows[at] = slices[slice][row];
             (at, row) = (at + 1, row + 1);
         }
         slice += 1;
     }
-    assert!(at == N, "another number of rows");
-    joined
+    assert!(at == N, "wrong number of rows");
+    rows
 }
 
-/// Rows of what the driver tells by itself, with one series per GPU.
+/// Rows of a GPU's events, topology and health; their series have further labels.
 pub const EVENT: &[Metric<EventSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_XID_ERRORS",
@@ -700,7 +701,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
         source: EventSource { labels: &["err_code", "err_msg"], read: events::last_xid },
-        help: "The last XID that befell the GPU since the exporter started, 0 before the first.",
+        help: "The last XID error reported for the GPU since the exporter started, 0 before the first.",
         absent: NO_XIDS,
     },
     Metric {
@@ -709,8 +710,8 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "count",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: EventSource { labels: &["window_size_in_ms", "xid"], read: events::xids_within },
-        help: "XIDs that befell the GPU within the window.",
+        source: EventSource { labels: &["window_size_in_ms", "xid"], read: events::xids_in_window },
+        help: "XID errors reported for the GPU within the window.",
         absent: NO_XIDS,
     },
     Metric {
@@ -719,9 +720,9 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "count",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: EventSource { labels: &["xid"], read: events::xids_in_all },
-        help: "XIDs that befell the GPU since the exporter started.",
-        absent: "before the first XID",
+        source: EventSource { labels: &["xid"], read: events::xids_total },
+        help: "XID errors reported for the GPU since the exporter started.",
+        absent: "before the first XID error",
     },
     Metric {
         name: "DCGM_EXP_CLOCK_EVENTS_COUNT",
@@ -731,9 +732,9 @@ pub const EVENT: &[Metric<EventSource>] = &[
         tier: Cycle,
         source: EventSource {
             labels: &["clock_event", "window_size_in_ms"],
-            read: events::clock_events_within,
+            read: events::clock_events_in_window,
         },
-        help: "Samples within the window in which there was this reason for lower clocks.",
+        help: "Samples within the window in which the clock event reason was active.",
         absent: "",
     },
     Metric {
@@ -742,8 +743,8 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "events",
         symbol: CLOCK_EVENT_SYMBOL,
         tier: Cycle,
-        source: EventSource { labels: &["clock_event"], read: events::clock_events_in_all },
-        help: "How often this reason for lower clocks has begun since the exporter started.",
+        source: EventSource { labels: &["clock_event"], read: events::clock_events_total },
+        help: "Number of times the clock event reason became active since the exporter started.",
         absent: "",
     },
     Metric {
@@ -753,7 +754,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         symbol: PEER_SYMBOL,
         tier: Slow,
         source: EventSource { labels: &["link_status", "peer_gpu"], read: events::peers },
-        help: "Whether the GPU reaches another over NVLink: 0 it does, else why not (nvmlGpuP2PStatus).",
+        help: "NVLink peer-to-peer status of a pair of GPUs: 0 OK, otherwise the reason (nvmlGpuP2PStatus).",
         absent: "on a node with one GPU",
     },
     Metric {
@@ -763,7 +764,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         symbol: LINK_SYMBOL,
         tier: Slow,
         source: EventSource { labels: &["nvlink"], read: events::links },
-        help: "State of each NVLink: 0 inactive, 1 active, 2 asleep.",
+        help: "State of the NVLink: 0 inactive, 1 active, 2 sleep.",
         absent: "boards without NVLink",
     },
     Metric {
@@ -776,22 +777,22 @@ pub const EVENT: &[Metric<EventSource>] = &[
             labels: &["health_error_code", "health_watch"],
             read: health::watches,
         },
-        help: "Health of the GPU as far as NVML tells: 0 pass, 10 warn, 20 fail.",
-        absent: "watches that NVML has nothing on (PMU, MCU, SM); what the board does not have; while anything of a watch that would pass cannot be read",
+        help: "Health of the GPU as far as NVML reports it: 0 pass, 10 warn, 20 fail.",
+        absent: "watches without NVML data (PMU, MCU, SM); watches that the board does not support; a watch that would pass while one of its inputs cannot be read",
     },
 ];
 
-/// The family whose signs have to be read each cycle.
+/// The health family; its inputs have to be read every cycle.
 pub const HEALTH: &str = "DCGM_EXP_GPU_HEALTH_STATUS";
 
-const NO_XIDS: &str = "where the driver tells of no XIDs (WSL, some vGPU guests)";
-/// The call behind the extent of utilization.
+const NO_XIDS: &str = "where the driver reports no XID events (WSL, some vGPU guests)";
+/// NVML call that returns the samples of the GPU utilization.
 pub const SAMPLES_SYMBOL: &str = "nvmlDeviceGetSamples";
-/// The call behind counts of reasons for lower clocks.
+/// NVML call that returns the clock event reasons.
 pub const CLOCK_EVENT_SYMBOL: &str = "nvmlDeviceGetCurrentClocksEventReasons";
-/// The call behind what is told of pairs of GPUs.
+/// NVML call that returns the peer-to-peer status of a pair of GPUs.
 pub const PEER_SYMBOL: &str = "nvmlDeviceGetP2PStatus";
-/// The call behind the states of links.
+/// NVML call that returns the state of an `NVLink`.
 pub const LINK_SYMBOL: &str = "nvmlDeviceGetNvLinkState";
 
 /// Rows with one series per process and device.
@@ -843,12 +844,12 @@ pub const PROCESS: &[Metric<ProcessSource>] = &[
         symbol: "nvmlDeviceGetComputeRunningProcesses_v3",
         tier: Cycle,
         source: |p| Ok(mebibytes(p.memory?)),
-        help: "Framebuffer memory that the process holds on the GPU (in MiB).",
-        absent: "where the driver does not tell (WSL, some vGPU guests)",
+        help: "Framebuffer memory used by the process on the GPU (in MiB).",
+        absent: "where the driver does not report it (WSL, some vGPU guests)",
     },
 ];
 
-/// Rows with one series per process and device of those that use a GPU which nobody gave them.
+/// Rows with one series per process and device, of processes without an allocation on the device.
 pub const ILLEGAL: &[Metric<ProcessSource>] = &[
     Metric {
         name: "DCGM_CUSTOM_ILLEGAL_PROCESS_SM_UTIL",
@@ -897,15 +898,15 @@ pub const ILLEGAL: &[Metric<ProcessSource>] = &[
         symbol: "nvmlDeviceGetComputeRunningProcesses_v3",
         tier: Cycle,
         source: |p| Ok(mebibytes(p.memory?)),
-        help: "Framebuffer memory that a process without an allocation holds on the GPU (in MiB).",
-        absent: "where the driver does not tell (WSL, some vGPU guests)",
+        help: "Framebuffer memory used by a process without an allocation on the GPU (in MiB).",
+        absent: "where the driver does not report it (WSL, some vGPU guests)",
     },
 ];
 
 const PROCESS_UTILIZATION_ABSENT: &str =
-    "in a GPU's first cycle; MPS clients and servers; while MIG is on";
+    "in a GPU's first cycle; MPS clients and servers; while MIG is enabled";
 
-/// Rows with one series per container and device that was given to it.
+/// Rows with one series per container and device that is allocated to it.
 pub const CONTAINER: &[Metric<ContainerSource>] = &[
     Metric {
         name: "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED",
@@ -913,9 +914,9 @@ pub const CONTAINER: &[Metric<ContainerSource>] = &[
         unit: "MiB",
         symbol: "v1.PodResourcesLister/List",
         tier: Cycle,
-        source: |grant| grant.memory,
+        source: |allocation| allocation.memory,
         help: "Framebuffer memory allocated to the container on the GPU (in MiB).",
-        absent: "where it is not known how much that is",
+        absent: "if the amount is unknown",
     },
     Metric {
         name: "DCGM_CUSTOM_CONTAINER_CP_ALLOCATED",
@@ -923,22 +924,22 @@ pub const CONTAINER: &[Metric<ContainerSource>] = &[
         unit: "ratio",
         symbol: "v1.PodResourcesLister/List",
         tier: Cycle,
-        source: |grant| grant.compute,
-        help: "Share of the GPU's compute allocated to the container (0 to 1; 0 is unlimited).",
+        source: |allocation| allocation.compute,
+        help: "Fraction of the GPU's compute allocated to the container (0 to 1; 0 is unlimited).",
         absent: "",
     },
 ];
 
-/// Rows with one series per GPU, or one per GPU instance while MIG is on, of what was given away.
-pub const ALLOTTED: &[Metric<AllottedSource>] = &[Metric {
+/// Rows of the allocated fraction: one series per GPU, or per GPU instance while MIG is enabled.
+pub const ALLOCATED_FRACTION: &[Metric<AllocatedFractionSource>] = &[Metric {
     name: "DCGM_CUSTOM_DEV_FB_ALLOCATED",
     kind: Gauge,
     unit: "ratio",
     symbol: "v1.PodResourcesLister/List",
     tier: Cycle,
-    source: |allotted| allotted.framebuffer,
-    help: "Part of the framebuffer memory that is allocated to containers (0 to 1).",
-    absent: "without a cluster; while the kubelet does not answer",
+    source: |allocated| allocated.framebuffer,
+    help: "Fraction of the framebuffer memory that is allocated to containers (0 to 1).",
+    absent: "without a cluster; while the kubelet does not respond",
 }];
 
 /// Rows with one series per node.
@@ -950,7 +951,7 @@ pub const NODE: &[Metric<NodeSource>] = &[
         symbol: "nvmlDeviceGetCount_v2",
         tier: Cycle,
         source: |n| n.gpu_count,
-        help: "GPUs on the node, lost ones included.",
+        help: "Number of GPUs on the node, including lost ones.",
         absent: "",
     },
     Metric {
@@ -960,21 +961,21 @@ pub const NODE: &[Metric<NodeSource>] = &[
         symbol: "v1.PodResourcesLister/List",
         tier: Cycle,
         source: |n| n.allocate_mode,
-        help: "How containers hold the node's GPUs: 0 not at all, 1 whole ones, 2 shares.",
-        absent: "without a cluster; while the kubelet does not answer",
+        help: "Allocation mode of the node's GPUs: 0 none, 1 exclusive, 2 shared.",
+        absent: "without a cluster; while the kubelet does not respond",
     },
 ];
 
-/// Rows whose text is a label of every series of a GPU, and which have no series of their own.
-pub const TEXT: &[Metric<TextSource>] = &[
+/// Rows that are a label of every series of a GPU and have no series of their own.
+pub const INFO_LABELS: &[Metric<InfoLabelSource>] = &[
     Metric {
         name: "DCGM_FI_DRIVER_VERSION",
         kind: Gauge,
         unit: "text",
         symbol: "nvmlSystemGetDriverVersion",
         tier: Slow,
-        source: TextSource::Driver(|driver| &driver.version),
-        help: "Version of the driver.",
+        source: InfoLabelSource::Driver(|driver| &driver.version),
+        help: "Driver version.",
         absent: "",
     },
     Metric {
@@ -983,8 +984,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlSystemGetNVMLVersion",
         tier: Slow,
-        source: TextSource::Driver(|driver| &driver.nvml_version),
-        help: "Version of NVML.",
+        source: InfoLabelSource::Driver(|driver| &driver.nvml_version),
+        help: "NVML version.",
         absent: "",
     },
     Metric {
@@ -993,8 +994,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetName",
         tier: Slow,
-        source: TextSource::Gpu(|gpu| &gpu.name),
-        help: "Model of the GPU.",
+        source: InfoLabelSource::Gpu(|gpu| &gpu.name),
+        help: "Product name of the GPU.",
         absent: "",
     },
     Metric {
@@ -1003,8 +1004,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetUUID",
         tier: Slow,
-        source: TextSource::Gpu(|gpu| &gpu.uuid),
-        help: "UUID of the GPU; of the parent, for a GPU instance.",
+        source: InfoLabelSource::Gpu(|gpu| &gpu.uuid),
+        help: "UUID of the GPU; for a GPU instance, of the parent GPU.",
         absent: "",
     },
     Metric {
@@ -1013,8 +1014,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetPciInfo_v3",
         tier: Slow,
-        source: TextSource::Gpu(|gpu| &gpu.pci_bus_id),
-        help: "PCI address of the GPU.",
+        source: InfoLabelSource::Gpu(|gpu| &gpu.pci_bus_id),
+        help: "PCI bus ID of the GPU.",
         absent: "",
     },
     Metric {
@@ -1023,8 +1024,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetBrand",
         tier: Slow,
-        source: TextSource::Read(facts::brand),
-        help: "Line of products that the GPU is of.",
+        source: InfoLabelSource::Read(device_info::brand),
+        help: "Product brand of the GPU.",
         absent: "",
     },
     Metric {
@@ -1033,7 +1034,7 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetSerial",
         tier: Slow,
-        source: TextSource::Read(facts::serial),
+        source: InfoLabelSource::Read(device_info::serial),
         help: "Serial number of the board.",
         absent: "consumer boards",
     },
@@ -1043,8 +1044,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetInforomVersion",
         tier: Slow,
-        source: TextSource::Read(facts::inforom_oem),
-        help: "Version of the inforom's object for the maker's data.",
+        source: InfoLabelSource::Read(device_info::inforom_oem),
+        help: "Version of the InfoROM OEM object.",
         absent: "consumer boards",
     },
     Metric {
@@ -1053,8 +1054,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetInforomVersion",
         tier: Slow,
-        source: TextSource::Read(facts::inforom_ecc),
-        help: "Version of the inforom's object for ECC.",
+        source: InfoLabelSource::Read(device_info::inforom_ecc),
+        help: "Version of the InfoROM ECC object.",
         absent: "boards without ECC",
     },
     Metric {
@@ -1063,9 +1064,9 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetInforomVersion",
         tier: Slow,
-        source: TextSource::Read(facts::inforom_power),
-        help: "Version of the inforom's object for power management.",
-        absent: "where the board has none",
+        source: InfoLabelSource::Read(device_info::inforom_power),
+        help: "Version of the InfoROM power management object.",
+        absent: "boards without this object",
     },
     Metric {
         name: "DCGM_FI_DEV_INFOROM_IMAGE_VER",
@@ -1073,8 +1074,8 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetInforomImageVersion",
         tier: Slow,
-        source: TextSource::Read(facts::inforom),
-        help: "Version of the inforom's image.",
+        source: InfoLabelSource::Read(device_info::inforom),
+        help: "Version of the InfoROM image.",
         absent: "consumer boards",
     },
     Metric {
@@ -1083,14 +1084,14 @@ pub const TEXT: &[Metric<TextSource>] = &[
         unit: "text",
         symbol: "nvmlDeviceGetVbiosVersion",
         tier: Slow,
-        source: TextSource::Read(facts::vbios),
-        help: "Version of the VBIOS.",
+        source: InfoLabelSource::Read(device_info::vbios),
+        help: "VBIOS version.",
         absent: "",
     },
 ];
 
 impl DeviceSource {
-    /// The fields that the number is made of.
+    /// The NVML fields that the value is computed from.
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         match self {
@@ -1100,7 +1101,7 @@ impl DeviceSource {
         }
     }
 
-    /// The metric of GPM that the number is.
+    /// Id of the GPM metric, if the value is one.
     #[must_use]
     pub fn gpm(&self) -> Option<u32> {
         match self {
@@ -1110,64 +1111,64 @@ impl DeviceSource {
     }
 }
 
-/// A row, whatever its slice: what a list of all rows shows of it.
+/// A row of any slice, without its source; for lists of all rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// The family's name.
+pub struct CatalogRow {
+    /// Name of the family.
     pub name: &'static str,
-    /// What it has one series for, or that it is a label.
+    /// What it has one series per, or `label`.
     pub scope: &'static str,
     /// Gauge or counter.
     pub kind: Kind,
-    /// Unit of the exported number.
+    /// Unit of the value.
     pub unit: &'static str,
-    /// The NVML symbol that it comes from.
+    /// NVML symbol or kubelet method that the value is read with.
     pub symbol: &'static str,
-    /// How often it is read.
+    /// How often the value is read.
     pub tier: Tier,
     /// HELP text, one line.
     pub help: &'static str,
-    /// When it is absent although the GPU is healthy.
+    /// When the series is absent for a healthy GPU.
     pub absent: &'static str,
-    /// Whether it is a text, which labels the other series.
-    pub is_text: bool,
+    /// Whether the row is a label of other series.
+    pub is_info_label: bool,
 }
 
 impl<Source> Metric<Source> {
-    fn row(&self, scope: &'static str) -> Row {
+    fn row(&self, scope: &'static str) -> CatalogRow {
         let Self { name, kind, unit, symbol, tier, source: _, help, absent } = *self;
-        Row { name, scope, kind, unit, symbol, tier, help, absent, is_text: false }
+        CatalogRow { name, scope, kind, unit, symbol, tier, help, absent, is_info_label: false }
     }
 }
 
-/// The row of this name, or of what is also called so.
+/// The row with this name or alias.
 #[must_use]
-pub fn find(name: &str) -> Option<Row> {
+pub fn find(name: &str) -> Option<CatalogRow> {
     let exact = |name: &str| rows().find(|row| row.name == name);
     exact(name).or_else(|| exact(&alias::row_of(name)?))
 }
 
-/// Every name that is found: of rows, and what they are also called.
+/// All names of rows, and all aliases.
 pub fn names() -> impl Iterator<Item = &'static str> {
     rows().map(|row| row.name).chain(alias::all().map(|(name, _)| name))
 }
 
-/// Every row, in the order of the page.
-pub fn rows() -> impl Iterator<Item = Row> {
-    fn of<S>(scope: &'static str, slice: &'static [Metric<S>]) -> impl Iterator<Item = Row> {
+/// All rows, in the order of the exposition.
+pub fn rows() -> impl Iterator<Item = CatalogRow> {
+    fn of<S>(scope: &'static str, slice: &'static [Metric<S>]) -> impl Iterator<Item = CatalogRow> {
         slice.iter().map(move |metric| metric.row(scope))
     }
-    const PART: &str = "device or MIG instance";
+    const PARTITION: &str = "device or MIG instance";
     let devices = of("node", NODE).chain(of("device", DEVICE)).chain(of("device", EVENT));
-    let parts = of(PART, INSTANCE).chain(of(PART, ALLOTTED));
-    let people =
+    let partitions = of(PARTITION, INSTANCE).chain(of(PARTITION, ALLOCATED_FRACTION));
+    let workloads =
         of("container", CONTAINER).chain(of("process", PROCESS)).chain(of("process", ILLEGAL));
-    let accounts = ACCOUNT.iter().map(|account| account.row(account.source.scope()));
-    let texts = of("label", TEXT).map(|row| Row { is_text: true, ..row });
-    devices.chain(parts).chain(people).chain(accounts).chain(texts)
+    let accumulated = ACCUMULATED.iter().map(|metric| metric.row(metric.source.scope()));
+    let info_labels = of("label", INFO_LABELS).map(|row| CatalogRow { is_info_label: true, ..row });
+    devices.chain(partitions).chain(workloads).chain(accumulated).chain(info_labels)
 }
 
-/// As dcgm-exporter reckons: thousands of KiB, whole.
+/// Thousands of KiB, truncated, as in dcgm-exporter.
 fn kib_to_mb(kib_per_second: f64) -> f64 {
     (kib_per_second / 1000.0).trunc()
 }

@@ -1,7 +1,7 @@
-//! What is found where the exporter looks, what it means, and what to do about it.
+//! Diagnosis of a node (`nvml-exporter check`): findings about everything that the exporter depends on.
 //!
-//! Each module below looks at one thing: what it finds there is facts, and pure functions turn them
-//! into [`Finding`]s. A [`Report`] is all of them, as text for people or as JSON for programs.
+//! Each module below inspects one dependency: it gathers facts, and pure functions turn them into
+//! [`Finding`]s. A [`Report`] contains all findings, as human-readable text or as JSON.
 
 pub mod api;
 pub mod clock;
@@ -20,42 +20,42 @@ use std::fmt::Write;
 use serde::Serialize;
 
 pub use self::report::Report;
-use crate::quote::in_part;
+use crate::sanitize::truncate_for_log;
 
-/// Characters of one sentence.
-const SENTENCE_MAX: usize = 2000;
+/// Maximum length of a subject, message or remedy, in characters.
+const TEXT_MAX: usize = 2000;
 
-/// What a finding is about.
+/// The dependency that a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
     /// The command line, the environment and the files that they name.
     Flags,
-    /// The driver's library.
+    /// The NVML library.
     Library,
-    /// The driver itself.
+    /// The driver: NVML session, kernel module, device nodes.
     Driver,
     /// One GPU.
     Gpu,
-    /// What a GPU is divided into.
+    /// The MIG devices of a GPU.
     Mig,
-    /// The PID namespace.
+    /// The PID namespace and the proc root.
     Pids,
     /// The processes on GPUs.
     Processes,
     /// Control groups.
     Cgroups,
-    /// The kubelet's socket.
+    /// The kubelet's `PodResources` socket.
     Kubelet,
     /// The kubelet's log directories.
     Logs,
     /// The API server.
     Api,
-    /// What the API server lets us do.
+    /// RBAC permissions at the API server.
     Rights,
-    /// The node's name.
+    /// The node name.
     Node,
-    /// Where the exporter serves.
+    /// The listen address.
     Port,
     /// The clocks.
     Clock,
@@ -81,9 +81,9 @@ impl Topic {
         Self::Clock,
     ];
 
-    /// Its word.
+    /// The name of the topic in the text report, equal to the one in JSON.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Flags => "flags",
             Self::Library => "library",
@@ -104,27 +104,27 @@ impl Topic {
     }
 }
 
-/// How good what was found is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// As expected.
     Ok,
-    /// Nothing is wrong, and it is good to know.
+    /// No problem, but useful information.
     Note,
-    /// The exporter works, and something is missing or doubtful.
+    /// The exporter works, but something is missing or doubtful.
     Warning,
-    /// What the exporter is for does not work.
+    /// A main function of the exporter does not work.
     Failure,
-    /// It could not be looked at, or there is nothing to look at.
+    /// Not checked: it could not be checked, or does not apply.
     Skipped,
 }
 
 impl Verdict {
-    /// Every verdict, in the order of the last line.
+    /// Every verdict, in the order of the summary line.
     pub const ALL: [Self; 5] = [Self::Ok, Self::Note, Self::Warning, Self::Failure, Self::Skipped];
 
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Note => "note",
@@ -134,87 +134,88 @@ impl Verdict {
         }
     }
 
-    /// So many of them, in words.
+    /// `2 warnings`.
     fn count(self, n: usize) -> String {
-        let (one, more) = match self {
+        let (singular, plural) = match self {
             Self::Ok => ("ok", "ok"),
             Self::Note => ("note", "notes"),
             Self::Warning => ("warning", "warnings"),
             Self::Failure => ("failure", "failures"),
             Self::Skipped => ("skipped", "skipped"),
         };
-        format!("{n} {}", if n == 1 { one } else { more })
+        format!("{n} {}", if n == 1 { singular } else { plural })
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is about.
+    /// The dependency that was checked.
     pub topic: Topic,
-    /// What was looked at: a path, a symbol, a URL or a name.
+    /// The checked object: a path, a symbol, a URL or a name.
     pub subject: String,
-    /// How good it is.
+    /// The severity.
     pub verdict: Verdict,
     /// What was found, in one sentence.
-    pub said: String,
-    /// What to do about it, where there is something to do.
-    pub mend: Option<String>,
+    pub message: String,
+    /// How to fix it; none if there is nothing to fix.
+    pub remedy: Option<String>,
 }
 
 impl Finding {
-    /// A finding. What it quotes may come from anywhere, and is kept to one line.
+    /// A finding without a remedy. The texts may quote untrusted input: control characters are replaced,
+    /// and each is truncated to 2000 characters.
     #[must_use]
     pub fn new(
         verdict: Verdict,
         topic: Topic,
         subject: impl AsRef<str>,
-        said: impl AsRef<str>,
+        message: impl AsRef<str>,
     ) -> Self {
-        let line = |text: &str| in_part(text, SENTENCE_MAX);
-        let (subject, said) = (line(subject.as_ref()), line(said.as_ref()));
-        Self { topic, subject, verdict, said, mend: None }
+        let line = |text: &str| truncate_for_log(text, TEXT_MAX);
+        let (subject, message) = (line(subject.as_ref()), line(message.as_ref()));
+        Self { topic, subject, verdict, message, remedy: None }
     }
 
-    /// All is well.
+    /// A finding of [`Verdict::Ok`].
     #[must_use]
-    pub fn ok(topic: Topic, subject: impl AsRef<str>, said: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Ok, topic, subject, said)
+    pub fn ok(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
+        Self::new(Verdict::Ok, topic, subject, message)
     }
 
-    /// Good to know.
+    /// A finding of [`Verdict::Note`].
     #[must_use]
-    pub fn note(topic: Topic, subject: impl AsRef<str>, said: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Note, topic, subject, said)
+    pub fn note(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
+        Self::new(Verdict::Note, topic, subject, message)
     }
 
-    /// Something is missing or doubtful.
+    /// A finding of [`Verdict::Warning`].
     #[must_use]
-    pub fn warning(topic: Topic, subject: impl AsRef<str>, said: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Warning, topic, subject, said)
+    pub fn warning(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
+        Self::new(Verdict::Warning, topic, subject, message)
     }
 
-    /// It does not work.
+    /// A finding of [`Verdict::Failure`].
     #[must_use]
-    pub fn failure(topic: Topic, subject: impl AsRef<str>, said: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Failure, topic, subject, said)
+    pub fn failure(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
+        Self::new(Verdict::Failure, topic, subject, message)
     }
 
-    /// It was not looked at, and why.
+    /// A finding of [`Verdict::Skipped`]; the message gives the reason.
     #[must_use]
-    pub fn skipped(topic: Topic, subject: impl AsRef<str>, said: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Skipped, topic, subject, said)
+    pub fn skipped(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
+        Self::new(Verdict::Skipped, topic, subject, message)
     }
 
-    /// The same with what to do about it.
+    /// Sets the remedy.
     #[must_use]
-    pub fn mended_by(self, mend: impl AsRef<str>) -> Self {
-        Self { mend: Some(in_part(mend.as_ref(), SENTENCE_MAX)), ..self }
+    pub fn with_remedy(self, remedy: impl AsRef<str>) -> Self {
+        Self { remedy: Some(truncate_for_log(remedy.as_ref(), TEXT_MAX)), ..self }
     }
 }
 
-/// A few of many names: the first four, and how many there are beside them.
-fn some_of<T: AsRef<str>>(names: &[T]) -> String {
+/// The first four names, and the number of the others: `a, b, c, d and 2 more`.
+fn join_truncated<T: AsRef<str>>(names: &[T]) -> String {
     let (shown, rest) = names.split_at(names.len().min(4));
     let mut text = shown.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     if !rest.is_empty() {
@@ -225,9 +226,9 @@ fn some_of<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 /// `1 GPU`, `2 GPUs`, `3 processes`.
-fn counted(n: usize, noun: &str) -> String {
-    let more = if noun.ends_with('s') { "es" } else { "s" };
-    format!("{n} {noun}{}", if n == 1 { "" } else { more })
+fn count_noun(n: usize, noun: &str) -> String {
+    let plural = if noun.ends_with('s') { "es" } else { "s" };
+    format!("{n} {noun}{}", if n == 1 { "" } else { plural })
 }
 
 #[cfg(test)]
@@ -235,17 +236,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_in_the_order_of_the_report_and_named_as_in_json() {
+    fn topics_are_in_report_order_and_labels_match_json() {
         assert!(Topic::ALL.is_sorted());
         for topic in Topic::ALL {
-            assert_eq!(serde_json::to_value(topic).unwrap(), topic.word());
+            assert_eq!(serde_json::to_value(topic).unwrap(), topic.label());
         }
     }
 
     #[test]
-    fn of_many_names_some_are_shown() {
-        assert_eq!(some_of(&["a", "b"]), "a, b");
-        assert_eq!(some_of(&["a", "b", "c", "d", "e", "f"]), "a, b, c, d and 2 more");
-        assert_eq!([counted(1, "GPU"), counted(0, "GPU")], ["1 GPU", "0 GPUs"]);
+    fn long_name_lists_are_truncated_and_nouns_are_counted() {
+        assert_eq!(join_truncated(&["a", "b"]), "a, b");
+        assert_eq!(join_truncated(&["a", "b", "c", "d", "e", "f"]), "a, b, c, d and 2 more");
+        assert_eq!([count_noun(1, "GPU"), count_noun(0, "GPU")], ["1 GPU", "0 GPUs"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The one place that reads a clock; everything else is handed a [`Moment`].
+//! The only module that reads a clock; all other code receives a [`Moment`].
 
 #![expect(clippy::disallowed_methods, reason = "this is the clock that the ban points to")]
 
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::Moment;
 
-/// A running clock, copied to whoever has to wait for something.
+/// A monotonic clock that starts at zero, together with the wall clock. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: Instant,
@@ -14,27 +14,27 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts at zero monotonic time.
+    /// Starts the monotonic time at zero.
     #[must_use]
     pub fn start() -> Self {
-        Self::hurried(1)
+        Self::with_rate(1)
     }
 
-    /// Starts at zero a monotonic time that passes `rate` times as fast, so that what takes hours is
-    /// over in minutes. The wall clock keeps its pace.
+    /// Starts a monotonic time at zero that passes `rate` times as fast, so that a soak test of
+    /// hours takes minutes. The wall clock is not accelerated.
     #[must_use]
-    pub fn hurried(rate: u32) -> Self {
+    pub fn with_rate(rate: u32) -> Self {
         Self { origin: Instant::now(), rate: rate.max(1) }
     }
 
-    /// The present moment.
+    /// The current time on both clocks.
     #[must_use]
     pub fn now(&self) -> Moment {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Moment { mono: self.mono(), wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX) }
     }
 
-    /// How long it still is until `deadline` (monotonic); zero once it has passed.
+    /// Real time left until `deadline` (monotonic); zero once it has passed.
     #[must_use]
     pub fn until(&self, deadline: Duration) -> Duration {
         deadline.saturating_sub(self.mono()) / self.rate

@@ -1,7 +1,7 @@
-//! Those who know of pods and of who was given what, followed on a thread of their own.
+//! Watches pods and device allocations on a dedicated thread.
 //!
-//! Each source is a task that publishes what it knows and keeps it while it is down. The sampling
-//! thread only borrows the newest pictures: no cycle waits for the cluster.
+//! Each source is a task that publishes its state, and keeps the last one while the source is down.
+//! The sampling thread only reads the newest state: no cycle waits for the cluster.
 
 pub mod sources;
 
@@ -16,95 +16,99 @@ use tokio::runtime;
 use tokio::sync::{Notify, watch};
 
 pub use self::sources::Sources;
-use crate::attribute::family::Allocation;
-use crate::attribute::holdings::{Holdings, Share};
-use crate::attribute::owner::{Directory, Holder};
+use crate::attribute::allocation_table::{AllocationTable, DeviceAllocation};
+use crate::attribute::family::AllocationState;
+use crate::attribute::owner::{ContainerIdentity, OwnerResolver};
 use crate::clock::Clock;
 use crate::host::pod_logs::{self, LoggedContainers, LoggedPods};
 use crate::kube;
-use crate::kube::allocation::{Allocations, DeviceFacts, MemoryUnit, MigFacts, allocate};
+use crate::kube::allocation::{
+    AllocatableGpu, AllocatableMig, AllocationResult, MemoryUnit, resolve_allocations,
+};
 use crate::kube::api::Address;
-use crate::kube::assignments::{Assignments, Slices};
-use crate::kube::kubelet_pods::KubeletPods;
-use crate::kube::node_label::{self, Label, NodeLabel};
-use crate::kube::pod_resources::{self, PodResources, Taken};
-use crate::kube::pods::Pods;
-use crate::kube::resource_slices::{self, ResourceSlices};
+use crate::kube::assignments::{Assignments, SliceTable};
+use crate::kube::kubelet_pods::KubeletPodPoller;
+use crate::kube::node_label::{self, LabelRequirement, NodeLabelWatch};
+use crate::kube::pod_resources::{self, PodResourcesPoller, PodResourcesState};
+use crate::kube::pods::PodSnapshot;
+use crate::kube::resource_slices::{self, ResourceSlicePoller};
 use crate::kube::retention::AllocationRetention;
-use crate::kube::source::{Failure, Health, State};
+use crate::kube::source::{FailureReason, HealthTracker, SourceState};
 use crate::kube::watch::PodWatch;
 use crate::nvml::probe::mebibytes;
 use crate::policy;
 use crate::sample::Sample;
 use crate::sample::device::DeviceSample;
-use crate::sample::part::PartSample;
+use crate::sample::partition::PartitionSample;
 use crate::snapshot::SourceHealth;
 
-/// The newest pictures of all sources.
+/// Receivers of the newest state of all sources.
 pub struct Cluster {
-    pods: Option<watch::Receiver<Pods>>,
-    taken: Option<watch::Receiver<Taken>>,
-    slices: Option<watch::Receiver<resource_slices::Taken>>,
-    label: Option<(Label, watch::Receiver<node_label::Taken>)>,
-    logs: watch::Receiver<Arc<Logs>>,
-    hasten: Arc<Notify>,
-    names_wanted: Arc<Notify>,
-    slices_wanted: Arc<Notify>,
-    began: Duration,
+    pods: Option<watch::Receiver<PodSnapshot>>,
+    pod_resources: Option<watch::Receiver<PodResourcesState>>,
+    slices: Option<watch::Receiver<resource_slices::ResourceSlicesState>>,
+    label: Option<(LabelRequirement, watch::Receiver<node_label::NodeLabelState>)>,
+    logs: watch::Receiver<Arc<PodLogNames>>,
+    refresh: Arc<Notify>,
+    refresh_logs: Arc<Notify>,
+    refresh_slices: Arc<Notify>,
+    started_at: Duration,
     memory_unit: MemoryUnit,
     retention: AllocationRetention,
-    ledger: Option<Ledger>,
+    cache: Option<AllocationCache>,
 }
 
-/// Names that the kubelet's log directories tell.
+/// Pod and container names from the kubelet's log directories.
 #[derive(Debug, Default)]
-pub struct Logs {
+pub struct PodLogNames {
     pods: Option<LoggedPods>,
     containers: Option<LoggedContainers>,
 }
 
-/// What was made of which pictures: it is made again when one of them changes.
-struct Ledger {
-    pods: Option<Pods>,
+/// The allocation table and its inputs. It is resolved again when an input changes.
+struct AllocationCache {
+    pods: Option<PodSnapshot>,
     assignments: Arc<Assignments>,
-    slices: Option<Arc<Slices>>,
-    devices: Vec<DeviceFacts>,
-    /// It rests on something that is kept for a time only.
+    slices: Option<Arc<SliceTable>>,
+    devices: Vec<AllocatableGpu>,
+    /// Whether it contains unconfirmed allocations, which expire: it is then resolved every cycle.
     expires: bool,
-    holdings: Holdings,
+    table: AllocationTable,
     problems: BTreeMap<&'static str, u64>,
 }
 
-/// What the cluster says in one cycle.
-pub struct View {
-    pods: Option<Pods>,
-    logs: Arc<Logs>,
-    known: Known,
-    /// How the sources fare.
+/// State of the cluster in one cycle.
+pub struct ClusterState {
+    pods: Option<PodSnapshot>,
+    logs: Arc<PodLogNames>,
+    allocations: LatestAllocations,
+    /// Health of the sources.
     pub sources: Vec<SourceHealth>,
-    /// Allocations that could not be understood, by reason.
+    /// Number of allocations that were not accepted, by [`AllocationProblem::label`].
+    ///
+    /// [`AllocationProblem::label`]: crate::kube::problem::AllocationProblem::label
     pub problems: BTreeMap<&'static str, u64>,
 }
 
-enum Known {
-    Nobody,
+enum LatestAllocations {
+    NoSource,
     Pending,
-    Holdings(Holdings),
+    Table(AllocationTable),
 }
 
 impl Cluster {
-    /// Starts to follow `sources`.
+    /// Starts the tasks and the thread of `sources`.
     ///
     /// # Errors
-    /// The system has no thread to give.
-    pub fn follow(sources: Sources, clock: Clock) -> io::Result<Self> {
-        let (hasten, names_wanted, slices_wanted) =
+    /// The OS error, if the runtime or its thread cannot be created.
+    pub fn start(sources: Sources, clock: Clock) -> io::Result<Self> {
+        let (refresh, refresh_logs, refresh_slices) =
             (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
         let memory_unit = sources.memory_unit;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| runtime.spawn(task);
 
-        let patience = sources.stage_patience;
+        let startup_timeout = sources.startup_timeout;
         let pods = sources.pods.clone().map(|(address, node)| {
             let source = match &address {
                 Address::Kubelet { .. } => kube::kubelet_pods::SOURCE,
@@ -113,193 +117,207 @@ impl Cluster {
                 | Address::Url(_)
                 | Address::Exporter { .. } => kube::watch::SOURCE,
             };
-            let (publish, pods) = watch::channel(Pods::unknown(source));
-            let (pace, changed) = (sources.pace.clone(), Arc::clone(&hasten));
+            let (publish, pods) = watch::channel(PodSnapshot::unknown(source));
+            let (timings, changed) = (sources.timings.clone(), Arc::clone(&refresh));
             spawn(if let Address::Kubelet { .. } = address {
-                let every = policy::KUBELET_PODS_EVERY;
-                Box::pin(KubeletPods { address, node, every, pace, clock }.run(publish, changed))
+                let interval = policy::KUBELET_PODS_EVERY;
+                Box::pin(
+                    KubeletPodPoller { address, node, interval, timings, clock }
+                        .run(publish, changed),
+                )
             } else {
                 Box::pin(async move {
                     if let Address::Kubeconfig(file) = &address {
-                        appearance(file, patience).await;
+                        wait_for_file(file, startup_timeout).await;
                     }
-                    PodWatch { address, node, pace, clock }.run(publish, changed).await;
+                    PodWatch { address, node, timings, clock }.run(publish, changed).await;
                 })
             });
             pods
         });
-        let taken = sources.pod_resources.clone().map(|socket| {
-            let (publish, taken) = watch::channel(Taken::unknown());
-            let (pace, hasten) = (pod_resources::Pace::default(), Arc::clone(&hasten));
+        let pod_resources = sources.pod_resources.clone().map(|socket| {
+            let (publish, state) = watch::channel(PodResourcesState::unknown());
+            let (timings, refresh) = (pod_resources::PollTimings::default(), Arc::clone(&refresh));
             spawn(Box::pin(async move {
-                appearance(&socket, patience).await;
-                PodResources { socket, pace, clock }.run(publish, hasten).await;
+                wait_for_file(&socket, startup_timeout).await;
+                PodResourcesPoller { socket, timings, clock }.run(publish, refresh).await;
             }));
-            taken
+            state
         });
         let slices = sources.pods.clone().map(|(address, node)| {
-            let (publish, slices) = watch::channel(resource_slices::Taken::unknown());
-            let pace = sources.pace.clone();
-            let wanted = Arc::clone(&slices_wanted);
-            let (every, pause) = (policy::RESOURCE_SLICES_EVERY, policy::RESOURCE_SLICES_PAUSE);
-            let slices_of = ResourceSlices { address, node, every, pause, pace, clock };
-            spawn(Box::pin(slices_of.run(publish, wanted)));
+            let (publish, slices) = watch::channel(resource_slices::ResourceSlicesState::unknown());
+            let timings = sources.timings.clone();
+            let refresh = Arc::clone(&refresh_slices);
+            let (interval, min_interval) =
+                (policy::RESOURCE_SLICES_EVERY, policy::RESOURCE_SLICES_PAUSE);
+            let poller =
+                ResourceSlicePoller { address, node, interval, min_interval, timings, clock };
+            spawn(Box::pin(poller.run(publish, refresh)));
             slices
         });
-        let label = sources.pods.clone().zip(sources.label.clone());
+        let label = sources.pods.clone().zip(sources.release_label.clone());
         let label = label.filter(|((address, _), _)| !matches!(address, Address::Kubelet { .. }));
         let label = label.map(|((address, node), label)| {
-            let (publish, taken) = watch::channel(node_label::Taken::unknown());
-            let (pace, wanted) = (sources.pace.clone(), label.clone());
+            let (publish, state) = watch::channel(node_label::NodeLabelState::unknown());
+            let (timings, required) = (sources.timings.clone(), label.clone());
             spawn(Box::pin(async move {
                 if let Address::Kubeconfig(file) = &address {
-                    appearance(file, patience).await;
+                    wait_for_file(file, startup_timeout).await;
                 }
-                NodeLabel { address, node, label: wanted, pace, clock }.run(publish).await;
+                NodeLabelWatch { address, node, label: required, timings, clock }
+                    .run(publish)
+                    .await;
             }));
-            (label, taken)
+            (label, state)
         });
-        let (publish, logs) = watch::channel(Arc::new(Logs::default()));
-        spawn(Box::pin(read_logs(sources, publish, Arc::clone(&names_wanted))));
+        let (publish, logs) = watch::channel(Arc::new(PodLogNames::default()));
+        spawn(Box::pin(read_logs(sources, publish, Arc::clone(&refresh_logs))));
 
         thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-            // The tasks never end by themselves; the thread ends with the process.
+            // The tasks do not end; the thread ends with the process.
             runtime.block_on(std::future::pending::<()>());
         })?;
-        let began = clock.now().mono;
+        let started_at = clock.now().mono;
         Ok(Self {
             pods,
-            taken,
+            pod_resources,
             slices,
             label,
             logs,
-            hasten,
-            names_wanted,
-            slices_wanted,
-            began,
+            refresh,
+            refresh_logs,
+            refresh_slices,
+            started_at,
             memory_unit,
             retention: AllocationRetention::default(),
-            ledger: None,
+            cache: None,
         })
     }
 }
 
 impl Cluster {
-    /// What is known of who lives here and who was given which of `devices`, for a cycle that
-    /// began at `now` (monotonic). `tells_of_containers` says whether more is asked for than who holds
-    /// a device.
-    pub fn view(
+    /// The newest state, with the allocations of `devices`, for a cycle that began at `now`
+    /// (monotonic). `needs_containers`: whether series of containers or processes are selected, and
+    /// not only pod labels of devices.
+    pub fn state(
         &mut self,
-        devices: Vec<DeviceFacts>,
+        devices: Vec<AllocatableGpu>,
         now: Duration,
-        tells_of_containers: bool,
-    ) -> View {
+        needs_containers: bool,
+    ) -> ClusterState {
         let pods = self.pods.as_ref().map(|pods| pods.borrow().clone());
-        let taken = self.taken.as_ref().map(|taken| taken.borrow().clone());
+        let pod_resources = self.pod_resources.as_ref().map(|state| state.borrow().clone());
         let slices = self.slices.as_ref().map(|slices| slices.borrow().clone());
-        let label = self.label.as_ref().map(|(_, taken)| taken.borrow().health.clone());
-        // What not every node has is told of once it has been there.
-        let seldom = slices.as_ref().map(|taken| taken.health.clone()).into_iter().chain(label);
+        let label = self.label.as_ref().map(|(_, state)| state.borrow().health.clone());
+        // Not every cluster has these sources: they are reported after their first success.
+        let optional = slices.as_ref().map(|state| state.health.clone()).into_iter().chain(label);
         let sources = (pods.iter().map(|pods| &pods.health))
-            .chain(taken.iter().map(|taken| &taken.health))
+            .chain(pod_resources.iter().map(|state| &state.health))
             .map(|health| source_health(health, now))
-            .chain(seldom.filter(|h| h.contact.is_some()).map(|h| source_health(&h, now)))
+            .chain(optional.filter(|h| h.last_success.is_some()).map(|h| source_health(&h, now)))
             .collect();
-        let known = match taken {
-            None => Known::Nobody,
-            Some(Taken { assignments: Some(assignments), .. }) => {
-                let slices = slices.and_then(|taken| taken.slices);
-                self.want_slices(&assignments, slices.as_deref());
-                let as_of = assignments.taken;
-                let fresh = now.saturating_sub(as_of) <= policy::ALLOCATION_MAX_AGE;
-                let asked = pods.clone().filter(|pods| tells_of_containers || !shuts_out(pods));
-                let holdings = self.book(asked, assignments, slices, devices);
-                Known::Holdings(holdings.as_of(as_of, fresh))
+        let allocations = match pod_resources {
+            None => LatestAllocations::NoSource,
+            Some(PodResourcesState { assignments: Some(assignments), .. }) => {
+                let slices = slices.and_then(|state| state.slices);
+                self.request_slices(&assignments, slices.as_deref());
+                let as_of = assignments.requested_at;
+                let is_fresh = now.saturating_sub(as_of) <= policy::ALLOCATION_MAX_AGE;
+                let usable_pods = pods.clone().filter(|pods| needs_containers || !is_denied(pods));
+                let table = self.allocation_table(usable_pods, assignments, slices, devices);
+                LatestAllocations::Table(table.as_of(as_of, is_fresh))
             }
-            // Whoever has not answered for so long is not there to give anything out.
-            Some(Taken { assignments: None, .. })
-                if now.saturating_sub(self.began) > policy::KUBELET_PATIENCE =>
+            // A kubelet that has not responded for this long is unavailable.
+            Some(PodResourcesState { assignments: None, .. })
+                if now.saturating_sub(self.started_at) > policy::KUBELET_STARTUP_TIMEOUT =>
             {
-                Known::Nobody
+                LatestAllocations::NoSource
             }
-            Some(Taken { assignments: None, .. }) => Known::Pending,
+            Some(PodResourcesState { assignments: None, .. }) => LatestAllocations::Pending,
         };
-        let problems = match (&known, &self.ledger) {
-            (Known::Holdings(_), Some(ledger)) => ledger.problems.clone(),
+        let problems = match (&allocations, &self.cache) {
+            (LatestAllocations::Table(_), Some(cache)) => cache.problems.clone(),
             _ => BTreeMap::new(),
         };
         let logs = Arc::clone(&self.logs.borrow());
-        View { pods, logs, known, sources, problems }
+        ClusterState { pods, logs, allocations, sources, problems }
     }
 
-    /// The label of the node that is looked out for, if the node has it at `now` (monotonic).
+    /// The watched label (`KEY=VALUE`), if the node has it at `now` (monotonic).
     #[must_use]
-    pub fn label(&self, now: Duration) -> Option<Arc<str>> {
-        let (label, taken) = self.label.as_ref()?;
-        taken.borrow().is_set(now).then(|| Arc::clone(&label.text))
+    pub fn release_label(&self, now: Duration) -> Option<Arc<str>> {
+        let (label, state) = self.label.as_ref()?;
+        state.borrow().is_set(now).then(|| Arc::clone(&label.text))
     }
 
-    /// Has those asked again who may know by now what was not known in the last cycle.
-    pub fn hasten(&self, unresolved: bool) {
+    /// Requests an early poll of the sources if an owner or allocation was `unresolved` in the last
+    /// cycle.
+    pub fn request_refresh(&self, unresolved: bool) {
         if unresolved {
-            self.hasten.notify_one();
-            self.names_wanted.notify_one();
+            self.refresh.notify_one();
+            self.refresh_logs.notify_one();
         }
     }
 
-    /// Devices that are claimed have to be looked up; most clusters have none.
-    fn want_slices(&self, assignments: &Assignments, slices: Option<&Slices>) {
-        let mut claims = assignments.containers.iter().flat_map(|one| &one.claims);
+    /// Requests the resource slices if a claimed device is in none. Most clusters have no claims.
+    fn request_slices(&self, assignments: &Assignments, slices: Option<&SliceTable>) {
+        let mut claims = assignments.containers.iter().flat_map(|container| &container.claims);
         if claims.any(|claim| slices.is_none_or(|slices| slices.get(claim).is_none())) {
-            self.slices_wanted.notify_one();
+            self.refresh_slices.notify_one();
         }
     }
 
-    /// Who holds what, reckoned anew only if something has changed.
-    fn book(
+    /// The allocation table, resolved again only if an input has changed.
+    fn allocation_table(
         &mut self,
-        pods: Option<Pods>,
+        pods: Option<PodSnapshot>,
         assignments: Arc<Assignments>,
-        slices: Option<Arc<Slices>>,
-        devices: Vec<DeviceFacts>,
-    ) -> Holdings {
-        let same = |ledger: &&Ledger| {
-            let pods_are = match (&ledger.pods, &pods) {
-                (Some(was), Some(is)) => was.same_as(is),
-                (was, is) => was.is_none() && is.is_none(),
+        slices: Option<Arc<SliceTable>>,
+        devices: Vec<AllocatableGpu>,
+    ) -> AllocationTable {
+        let is_current = |cache: &&AllocationCache| {
+            let same_pods = match (&cache.pods, &pods) {
+                (Some(cached), Some(current)) => cached.same_as(current),
+                (cached, current) => cached.is_none() && current.is_none(),
             };
-            pods_are
-                && ledger.assignments.says_the_same(&assignments)
-                && ledger.slices.as_ref().map(Arc::as_ptr) == slices.as_ref().map(Arc::as_ptr)
-                && ledger.devices == devices
-                && !ledger.expires
+            same_pods
+                && cache.assignments.same_content(&assignments)
+                && cache.slices.as_ref().map(Arc::as_ptr) == slices.as_ref().map(Arc::as_ptr)
+                && cache.devices == devices
+                && !cache.expires
         };
-        if let Some(ledger) = self.ledger.as_ref().filter(same) {
-            return ledger.holdings.clone();
+        if let Some(cache) = self.cache.as_ref().filter(is_current) {
+            return cache.table.clone();
         }
         let merged = self.retention.apply(&assignments, pods.as_ref());
         let expires = !merged.unconfirmed.is_empty();
-        let found = allocate(&devices, &merged, pods.as_ref(), slices.as_deref(), self.memory_unit);
-        let problems = found.problems.clone();
-        let holdings = holdings(found);
-        self.ledger = Some(Ledger {
+        let result = resolve_allocations(
+            &devices,
+            &merged,
+            pods.as_ref(),
+            slices.as_deref(),
+            self.memory_unit,
+        );
+        let problems = result.problems.clone();
+        let table = build_table(result);
+        self.cache = Some(AllocationCache {
             pods,
             assignments,
             slices,
             devices,
             expires,
-            holdings: holdings.clone(),
+            table: table.clone(),
             problems,
         });
-        holdings
+        table
     }
 }
 
-impl View {
+impl ClusterState {
     /// Resolves owners at `now` (monotonic).
     #[must_use]
-    pub fn directory(&self, now: Duration) -> Directory<'_> {
-        Directory {
+    pub fn owner_resolver(&self, now: Duration) -> OwnerResolver<'_> {
+        OwnerResolver {
             now,
             pods: self.pods.as_ref(),
             logged_pods: self.logs.pods.as_ref(),
@@ -307,104 +325,117 @@ impl View {
         }
     }
 
-    /// Who was given what.
+    /// The state of the allocations.
     #[must_use]
-    pub fn allocation(&self) -> Allocation<'_> {
-        match &self.known {
-            Known::Nobody => Allocation::Nobody { cluster: self.pods.is_some() },
-            Known::Pending => Allocation::Pending,
-            Known::Holdings(holdings) => Allocation::Known(holdings),
+    pub fn allocation(&self) -> AllocationState<'_> {
+        match &self.allocations {
+            LatestAllocations::NoSource => {
+                AllocationState::NoSource { in_cluster: self.pods.is_some() }
+            }
+            LatestAllocations::Pending => AllocationState::Pending,
+            LatestAllocations::Table(table) => AllocationState::Known(table),
         }
     }
 }
 
-fn holdings(found: Allocations) -> Holdings {
-    let shares = found.shares.into_iter().map(|share| Share {
-        holder: Holder { pod: share.pod, container: share.container },
-        device: share.device,
-        mode: share.mode,
-        memory: share.memory,
-        compute: share.compute,
-        replica: share.replica.map(|n| n.to_string()).unwrap_or_default().into(),
-        claim: share.claim,
-        confirmed: share.confirmed,
-        running: share.running,
+fn build_table(result: AllocationResult) -> AllocationTable {
+    let allocations = result.allocations.into_iter().map(|allocation| DeviceAllocation {
+        container: ContainerIdentity { pod: allocation.pod, container: allocation.container },
+        device: allocation.device,
+        mode: allocation.mode,
+        memory: allocation.memory,
+        compute: allocation.compute,
+        replica: allocation.replica.map(|n| n.to_string()).unwrap_or_default().into(),
+        claim: allocation.claim,
+        confirmed: allocation.confirmed,
+        running: allocation.running,
     });
-    Holdings::new(shares, found.doubtful, found.doubtful_node, found.coverage)
+    AllocationTable::new(
+        allocations,
+        result.uncertain_devices,
+        result.node_uncertain,
+        result.coverage,
+    )
 }
 
-/// Whether an API server has never said anything and will not: for the holder of a device, the names
-/// that the kubelet knows are enough then, as they are without an API server.
-fn shuts_out(pods: &Pods) -> bool {
-    !pods.synced && pods.health.state == State::Down(Failure::Denied)
+/// Whether the API server denies access and no list was ever received. Pod labels of devices then
+/// use the names from the kubelet, as without an API server.
+fn is_denied(pods: &PodSnapshot) -> bool {
+    !pods.synced && pods.health.state == SourceState::Down(FailureReason::Denied)
 }
 
-fn source_health(health: &Health, now: Duration) -> SourceHealth {
+fn source_health(health: &HealthTracker, now: Duration) -> SourceHealth {
     SourceHealth {
         name: health.source,
-        up: health.state == State::Up,
+        up: health.state == SourceState::Up,
         age: health.age(now),
-        failures: health.failures().map(|(failure, n)| (failure.reason(), n)).collect(),
+        failures: health.failures().map(|(failure, n)| (failure.label(), n)).collect(),
     }
 }
 
-/// Waits until a file is there, for no longer than `patience`.
-async fn appearance(file: &Path, patience: Duration) {
-    let _ = tokio::time::timeout(patience, async {
+/// Waits until a file exists, at most for `timeout`.
+async fn wait_for_file(file: &Path, timeout: Duration) {
+    let _ = tokio::time::timeout(timeout, async {
         while !file.exists() {
-            tokio::time::sleep(policy::STAGE_LOOK).await;
+            tokio::time::sleep(policy::MOCK_STARTUP_POLL).await;
         }
     })
     .await;
 }
 
-/// Reads the names of logs now and then, and when somebody misses one.
-async fn read_logs(sources: Sources, publish: watch::Sender<Arc<Logs>>, wanted: Arc<Notify>) {
-    let mut complained = false;
+/// Publishes the names of the log directories, periodically and when `refresh` is notified.
+async fn read_logs(
+    sources: Sources,
+    publish: watch::Sender<Arc<PodLogNames>>,
+    refresh: Arc<Notify>,
+) {
+    let mut warned = false;
     while !publish.is_closed() {
         let read = pod_logs::read_pods(&sources.pod_logs).and_then(|pods| {
             let containers = pod_logs::read_containers(&sources.container_logs)?;
-            Ok(Logs { pods, containers })
+            Ok(PodLogNames { pods, containers })
         });
         match read {
             Ok(logs) => {
-                complained = false;
+                warned = false;
                 publish.send_replace(Arc::new(logs));
             }
             Err(error) => {
-                if !std::mem::replace(&mut complained, true) {
-                    tracing::warn!("names of logs are not read: {error}");
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!("cannot read the pod log directories: {error}");
                 }
             }
         }
         tokio::time::sleep(policy::POD_LOGS_PAUSE).await;
-        let _ = tokio::time::timeout(policy::POD_LOGS_EVERY, wanted.notified()).await;
+        let _ = tokio::time::timeout(policy::POD_LOGS_EVERY, refresh.notified()).await;
     }
 }
 
-/// What of a node's GPUs can be given to containers, as they were last answered.
+/// The allocatable devices of a sample, from the latest sample of each GPU. GPUs without one are
+/// left out.
 #[must_use]
-pub fn devices(sample: &Sample) -> Vec<DeviceFacts> {
-    let known = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
-    let facts = |answer: &DeviceSample| {
-        let total = |part: &PartSample| part.framebuffer.ok().map(|m| mebibytes(m.total));
-        let mig = |part: &PartSample| {
-            let mig = part.mig.as_deref()?;
-            Some(MigFacts {
+pub fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
+    let samples = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
+    let allocatable = |latest: &DeviceSample| {
+        let total =
+            |partition: &PartitionSample| partition.framebuffer.ok().map(|m| mebibytes(m.total));
+        let mig = |partition: &PartitionSample| {
+            let mig = partition.mig.as_deref()?;
+            Some(AllocatableMig {
                 uuid: Arc::clone(&mig.uuid),
                 gpu_instance: mig.gpu_instance,
                 compute_instance: mig.compute_instance,
-                framebuffer_mib: total(part),
+                framebuffer_mib: total(partition),
                 compute: None,
             })
         };
-        let whole = answer.parts.iter().find(|part| part.mig.is_none());
-        DeviceFacts {
-            uuid: Arc::clone(&answer.gpu.uuid),
-            minor: answer.gpu.minor,
+        let whole = latest.partitions.iter().find(|partition| partition.mig.is_none());
+        AllocatableGpu {
+            uuid: Arc::clone(&latest.gpu.uuid),
+            minor: latest.gpu.minor,
             framebuffer_mib: whole.and_then(total),
-            migs: answer.parts.iter().filter_map(mig).collect(),
+            migs: latest.partitions.iter().filter_map(mig).collect(),
         }
     };
-    known.map(facts).collect()
+    samples.map(allocatable).collect()
 }

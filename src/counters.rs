@@ -1,58 +1,57 @@
-//! A counters file: which families to show, as comma-separated names, types and helps.
+//! Parser of a counters file: the selected families, as comma-separated name, type and help text.
 //!
-//! The format is dcgm-exporter's, with what its users lean on: a comment begins with `#` in the first
-//! column and nowhere else, a record has exactly three fields, blanks around a field do not count, and
-//! a help with a comma needs quotes.
+//! The format is dcgm-exporter's: a comment begins with `#` in the first column only, a record has
+//! exactly three fields, spaces around a field are ignored, and a help text with a comma is quoted.
 
-pub mod follow;
+pub mod watcher;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 
-use crate::catalog::unanswered::is_unanswered;
+use crate::catalog::unsupported_fields::is_unsupported_dcgm_field;
 use crate::catalog::{Kind, find, names};
-use crate::quote::in_part;
-use crate::selection::Request;
+use crate::sanitize::truncate_for_log;
+use crate::selection::FamilyRequest;
 
-/// The largest counters file.
+/// Maximum size of a counters file, bytes.
 pub const FILE_MAX: u64 = 1 << 20;
-/// Complaints of one file that are told.
-const COMPLAINTS_MAX: usize = 5;
-/// Complaints after which a file is read no further: it is no counters file.
-const COMPLAINTS_ENOUGH: usize = 100;
-/// Characters of what was written that a complaint quotes; no name is as long.
+/// Errors of one file that are reported.
+const REPORTED_MAX: usize = 5;
+/// Errors after which parsing stops: the file is not a counters file.
+const ERRORS_MAX: usize = 100;
+/// Characters of the file's text that an error quotes; longer than any name.
 const QUOTED_MAX: usize = 80;
 
-/// What a counters file asks for.
+/// A parsed counters file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Counters {
-    /// The families.
-    pub requests: Vec<Request>,
-    /// What it asks for in vain, as sentences.
-    pub remarks: Vec<String>,
+    /// The selected families, in the order of the file.
+    pub requests: Vec<FamilyRequest>,
+    /// Records that were skipped, each as a sentence with its line.
+    pub warnings: Vec<String>,
 }
 
-/// Everything that is wrong with a counters file, each with its line.
+/// All errors of a counters file, each as a sentence with its line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct CountersError(Vec<String>);
 
 impl fmt::Display for CountersError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told: Vec<&str> = self.0.iter().take(COMPLAINTS_MAX).map(String::as_str).collect();
-        f.write_str(&told.join("; "))?;
-        match self.0.len().saturating_sub(COMPLAINTS_MAX) {
+        let errors: Vec<&str> = self.0.iter().take(REPORTED_MAX).map(String::as_str).collect();
+        f.write_str(&errors.join("; "))?;
+        match self.0.len().saturating_sub(REPORTED_MAX) {
             0 => Ok(()),
-            more if self.0.len() < COMPLAINTS_ENOUGH => write!(f, "; and {more} more"),
+            more if self.0.len() < ERRORS_MAX => write!(f, "; and {more} more"),
             more => write!(f, "; and at least {more} more"),
         }
     }
 }
 
-/// Reads a counters file.
+/// Parses a counters file.
 ///
 /// # Errors
-/// Every line that is no record, and names and types that do not exist.
+/// The file is not UTF-8, has a malformed record, an unknown name or type, or selects no family.
 pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
@@ -63,33 +62,33 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
         .has_headers(false)
         .flexible(true)
         .comment(Some(b'#'))
-        // A comment that no line end follows would be taken for a record.
+        // Without a line end, the reader takes a final comment for a record.
         .from_reader(text.as_bytes().chain(&b"\n"[..]));
-    let (mut counters, mut complaints) = (Counters::default(), Vec::new());
+    let (mut counters, mut errors) = (Counters::default(), Vec::new());
     let mut lines: BTreeMap<String, u64> = BTreeMap::new();
     for record in reader.records() {
-        // Text that is UTF-8 and may have any number of fields gives no other error than this.
+        // The only error left: the text is UTF-8, and records may have any number of fields.
         let Ok(record) = record else {
-            complaints.push("the file ends within a record".to_owned());
+            errors.push("the file ends within a record".to_owned());
             break;
         };
         let line = record.position().map_or(0, |position| line_of(text, position));
-        match read(&record, line, &mut lines) {
-            Ok(Asked::For(request)) => counters.requests.push(request),
-            Ok(Asked::InVain(remark)) => counters.remarks.push(format!("line {line}: {remark}")),
-            Err(complaint) => complaints.push(format!("line {line}: {complaint}")),
+        match parse_record(&record, line, &mut lines) {
+            Ok(Record::Selected(request)) => counters.requests.push(request),
+            Ok(Record::Skipped(why)) => counters.warnings.push(format!("line {line}: {why}")),
+            Err(error) => errors.push(format!("line {line}: {error}")),
         }
-        if complaints.len() >= COMPLAINTS_ENOUGH {
+        if errors.len() >= ERRORS_MAX {
             break;
         }
     }
-    if complaints.is_empty() && counters.requests.is_empty() {
-        complaints.push("it asks for no family that there is".to_owned());
+    if errors.is_empty() && counters.requests.is_empty() {
+        errors.push("the file selects no known metric family".to_owned());
     }
-    if complaints.is_empty() { Ok(counters) } else { Err(CountersError(complaints)) }
+    if errors.is_empty() { Ok(counters) } else { Err(CountersError(errors)) }
 }
 
-/// The line on which a record begins: comments and empty lines before it are counted to it.
+/// The line on which a record begins; `position` is at the comments and empty lines before it.
 fn line_of(text: &str, position: &csv::Position) -> u64 {
     let from = usize::try_from(position.byte()).ok().and_then(|byte| text.get(byte..));
     let skipped = from.unwrap_or_default().lines();
@@ -97,94 +96,105 @@ fn line_of(text: &str, position: &csv::Position) -> u64 {
     position.line() + u64::try_from(skipped).unwrap_or_default()
 }
 
-enum Asked {
-    For(Request),
-    InVain(String),
+enum Record {
+    Selected(FamilyRequest),
+    /// With the reason.
+    Skipped(String),
 }
 
-fn read(
+fn parse_record(
     record: &csv::StringRecord,
     line: u64,
     lines: &mut BTreeMap<String, u64>,
-) -> Result<Asked, String> {
+) -> Result<Record, String> {
     let fields: Vec<&str> = record.iter().map(|field| field.trim_matches(' ')).collect();
-    let [name, kind, help] = fields[..] else { return Err(wrong_fields(&fields)) };
+    let [name, kind, help] = fields[..] else { return Err(field_count_error(&fields)) };
     let row = match find(name) {
         Some(row) => row,
-        None if is_unanswered(name) => {
-            return Ok(Asked::InVain(format!(
-                "{name} is not among what NVML tells; it is left out"
+        None if is_unsupported_dcgm_field(name) => {
+            return Ok(Record::Skipped(format!(
+                "{name} is not available through NVML; it is skipped"
             )));
         }
-        None => return Err(unknown(name)),
+        None => return Err(unknown_family(name)),
     };
-    let kind = match (kind, row.is_text) {
+    let kind = match (kind, row.is_info_label) {
         ("label", true) => None,
         ("gauge" | "untyped", false) => Some(Kind::Gauge),
         ("counter", false) => Some(Kind::Counter),
         ("label", false) => {
             return Err(format!(
-                "{name} is a number and cannot be a label; type it {}",
-                row.kind.word()
+                "{name} is numeric and cannot be a label; use the type {}",
+                row.kind.as_str()
             ));
         }
         ("gauge" | "counter" | "untyped", true) => {
-            return Err(format!("{name} is a text and has no series of its own; type it label"));
+            return Err(format!(
+                "{name} is a string without a series of its own; use the type label"
+            ));
         }
         ("histogram" | "summary", _) => {
-            return Err(format!("{name} is no {kind}; type it {}", row.kind.word()));
+            return Err(format!("{name} is not a {kind}; use the type {}", row.kind.as_str()));
         }
         _ => {
             return Err(format!(
-                "{:?} is no type; give gauge, counter or label",
-                in_part(kind, QUOTED_MAX)
+                "unknown type {:?}; use gauge, counter or label",
+                truncate_for_log(kind, QUOTED_MAX)
             ));
         }
     };
     if let Some(before) = lines.insert(name.to_owned(), line) {
-        return Ok(Asked::InVain(format!("{name} stands in line {before} already, which counts")));
+        return Ok(Record::Skipped(format!(
+            "{name} is already selected in line {before}; this line is ignored"
+        )));
     }
-    // A newline would break the page, a backslash would be taken for the begin of one.
+    // HELP is written unescaped: a newline or a backslash would break the exposition.
     let help: String =
         help.chars().map(|c| if c.is_control() || c == '\\' { ' ' } else { c }).collect();
     let help = if help.is_empty() { row.help.to_owned() } else { help };
-    Ok(Asked::For(Request { row: row.name, name: name.into(), kind, help: help.into() }))
+    Ok(Record::Selected(FamilyRequest {
+        row: row.name,
+        name: name.into(),
+        kind,
+        help: help.into(),
+    }))
 }
 
-fn wrong_fields(fields: &[&str]) -> String {
+fn field_count_error(fields: &[&str]) -> String {
     let known = fields.first().and_then(|name| find(name));
     match (fields.len(), known) {
         (_, None) if fields.first().is_some_and(|name| name.starts_with('#')) => {
-            "a comment begins with # in the first column; remove the blanks before it".to_owned()
+            "a comment must begin with # in the first column; remove the spaces before it"
+                .to_owned()
         }
         (4.., Some(row)) => format!(
-            "{} fields instead of 3: a help with a comma needs quotes, with no blank before the \
-             first, as in {},{},\"a, b\"",
+            "{} fields instead of 3; quote a help text with a comma, without a space before the \
+             opening quote, as in {},{},\"a, b\"",
             fields.len(),
             row.name,
-            row.kind.word()
+            row.kind.as_str()
         ),
         (count, _) => format!(
-            "{count} fields instead of 3; give NAME, TYPE, HELP as in \
+            "{count} fields instead of 3; write NAME, TYPE, HELP, as in \
              DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %)."
         ),
     }
 }
 
-fn unknown(name: &str) -> String {
-    let name = in_part(name, QUOTED_MAX);
-    let far = name.len() / 5 + 1;
+fn unknown_family(name: &str) -> String {
+    let name = truncate_for_log(name, QUOTED_MAX);
+    let distance_max = name.len() / 5 + 1;
     let mut near: Vec<(usize, &str)> = names()
-        .filter(|known| known.len().abs_diff(name.len()) <= far)
+        .filter(|known| known.len().abs_diff(name.len()) <= distance_max)
         .map(|known| (strsim::osa_distance(&name, known), known))
-        .filter(|(distance, _)| *distance <= far)
+        .filter(|(distance, _)| *distance <= distance_max)
         .collect();
     near.sort_unstable();
     let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
     if near.is_empty() {
-        format!("{name:?} is no family; --print-metrics lists them")
+        format!("unknown metric family {name:?}; --print-metrics lists all families")
     } else {
-        format!("{name:?} is no family; did you mean {}?", near.join(" or "))
+        format!("unknown metric family {name:?}; did you mean {}?", near.join(" or "))
     }
 }
 
@@ -197,12 +207,12 @@ mod tests {
         parse(text.as_bytes()).unwrap().requests.iter().map(|r| r.name.to_string()).collect()
     }
 
-    fn complaint(text: &str) -> String {
+    fn error_of(text: &str) -> String {
         parse(text.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
-    fn records_are_read_as_their_users_write_them() {
+    fn accepts_dcgm_exporter_files() {
         let text = "# Format\n\
                     \n\
                     DCGM_FI_DEV_SM_CLOCK,  gauge, SM clock (in MHz).\n\
@@ -212,7 +222,7 @@ mod tests {
                     DCGM_FI_DEV_XID_ERRORS,counter,\n";
         let counters = parse(text.as_bytes()).unwrap();
         let of = |at: usize| {
-            let request: &Request = &counters.requests[at];
+            let request: &FamilyRequest = &counters.requests[at];
             (&*request.name, request.row, request.kind, &*request.help)
         };
         let gauge = Some(Kind::Gauge);
@@ -221,68 +231,72 @@ mod tests {
         assert_eq!(of(2).2, None);
         assert_eq!(of(3), ("dcgm_gpu_temp", "DCGM_FI_DEV_GPU_TEMP", gauge, "one, two"));
         assert_eq!(of(4).2, Some(Kind::Counter), "as written");
-        assert!(of(4).3.starts_with("The last XID"), "the table's own help");
-        assert_eq!(counters.remarks, Vec::<String>::new());
+        assert!(of(4).3.starts_with("The last XID"), "the help text of the catalogue");
+        assert_eq!(counters.warnings, Vec::<String>::new());
     }
 
     #[test]
-    fn what_is_asked_in_vain_is_remarked_and_left_out() {
+    fn unavailable_and_duplicate_families_are_skipped_with_a_warning() {
         let text = "DCGM_FI_DEV_GPU_TEMP,gauge,x\nDCGM_FI_DEV_CPU_UTIL_TOTAL,gauge,x\n\
                     DCGM_FI_DEV_GPU_TEMP,gauge,y\n";
         let counters = parse(text.as_bytes()).unwrap();
         assert_eq!(counters.requests.len(), 1);
         assert_eq!(
-            counters.remarks,
+            counters.warnings,
             [
-                "line 2: DCGM_FI_DEV_CPU_UTIL_TOTAL is not among what NVML tells; it is left out",
-                "line 3: DCGM_FI_DEV_GPU_TEMP stands in line 1 already, which counts",
+                "line 2: DCGM_FI_DEV_CPU_UTIL_TOTAL is not available through NVML; it is skipped",
+                "line 3: DCGM_FI_DEV_GPU_TEMP is already selected in line 1; this line is ignored",
             ]
         );
     }
 
     #[test]
-    fn every_broken_line_is_named_with_its_mend() {
+    fn every_error_has_its_line_and_a_fix() {
         for (text, expected) in [
             (
                 "DCGM_FI_DEV_GPU_UTL,gauge,x",
-                "line 1: \"DCGM_FI_DEV_GPU_UTL\" is no family; did you mean DCGM_FI_DEV_GPU_UTIL",
+                "line 1: unknown metric family \"DCGM_FI_DEV_GPU_UTL\"; did you mean \
+                 DCGM_FI_DEV_GPU_UTIL",
             ),
             (
                 "# c\n\nDCGM_FI_DEV_GPU_UTIL,gauge",
-                "line 3: 2 fields instead of 3; give NAME, TYPE, HELP",
+                "line 3: 2 fields instead of 3; write NAME, TYPE, HELP",
             ),
             (
                 "DCGM_FI_DEV_GPU_UTIL,gauge,a, b",
-                "line 1: 4 fields instead of 3: a help with a comma needs quotes",
+                "line 1: 4 fields instead of 3; quote a help text with a comma",
             ),
-            ("  # indented", "line 1: a comment begins with # in the first column"),
+            ("  # indented", "line 1: a comment must begin with # in the first column"),
             (
                 "DCGM_FI_DEV_GPU_UTIL,guage,x",
-                "line 1: \"guage\" is no type; give gauge, counter or label",
+                "line 1: unknown type \"guage\"; use gauge, counter or label",
             ),
-            ("DCGM_FI_DEV_GPU_UTIL,histogram,x", "is no histogram; type it gauge"),
-            ("DCGM_FI_DEV_GPU_UTIL,label,x", "is a number and cannot be a label"),
+            ("DCGM_FI_DEV_GPU_UTIL,histogram,x", "is not a histogram; use the type gauge"),
+            ("DCGM_FI_DEV_GPU_UTIL,label,x", "is numeric and cannot be a label"),
             (
                 "DCGM_FI_DRIVER_VERSION,gauge,x",
-                "is a text and has no series of its own; type it label",
+                "is a string without a series of its own; use the type label",
             ),
-            ("nonsense,gauge,x", "line 1: \"nonsense\" is no family; --print-metrics lists them"),
-            ("", "it asks for no family that there is"),
-            ("# nothing\n", "it asks for no family that there is"),
+            (
+                "nonsense,gauge,x",
+                "line 1: unknown metric family \"nonsense\"; --print-metrics lists all",
+            ),
+            ("", "the file selects no known metric family"),
+            ("# nothing\n", "the file selects no known metric family"),
         ] {
-            let complaint = complaint(text);
-            assert!(complaint.contains(expected), "{text:?}: {complaint}");
+            let error = error_of(text);
+            assert!(error.contains(expected), "{text:?}: {error}");
         }
         assert!(parse(b"DCGM_FI_DEV_GPU_UTIL,gauge,\xff").is_err());
         let long = format!("{0},gauge,x\nDCGM_FI_DEV_GPU_UTIL,{0},x\n", "é\u{7}".repeat(10_000));
-        assert!(complaint(&long).len() < 1000, "what was written is quoted in part");
+        assert!(error_of(&long).len() < 1000, "quoted text is truncated");
         let many = "x,gauge,y\n".repeat(9);
-        assert!(complaint(&many).ends_with("; and 4 more"));
-        assert!(complaint(&"x,gauge,y\n".repeat(100_000)).ends_with("; and at least 95 more"));
+        assert!(error_of(&many).ends_with("; and 4 more"));
+        assert!(error_of(&"x,gauge,y\n".repeat(100_000)).ends_with("; and at least 95 more"));
     }
 
     #[test]
-    fn the_last_line_needs_no_end() {
+    fn last_line_may_lack_a_line_end() {
         for last in ["# a comment", "#", "", "dcgm_gpu_temp,gauge,\"a\"", "dcgm_gpu_temp,gauge,"] {
             let text = format!("DCGM_FI_DEV_GPU_UTIL,gauge,x\n{last}");
             let names = names_of(&text);
@@ -292,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_help_cannot_break_the_page() {
+    fn help_text_cannot_break_the_exposition() {
         let text = "DCGM_FI_DEV_GPU_UTIL,gauge,\"two\nlines \\n\"\n";
         assert_eq!(&*parse(text.as_bytes()).unwrap().requests[0].help, "two lines  n");
         assert_eq!(names_of("\u{feff}DCGM_FI_DEV_GPU_UTIL,gauge,x"), ["DCGM_FI_DEV_GPU_UTIL"]);
@@ -300,12 +314,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_or_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
         }
 
         #[test]
-        fn any_record_is_read_or_refused(text in "(DCGM_FI_DEV_GPU_TEMP|[#\" ,\n]|gauge|é|x){0,20}") {
+        fn any_record_is_parsed_or_rejected(text in "(DCGM_FI_DEV_GPU_TEMP|[#\" ,\n]|gauge|é|x){0,20}") {
             let _ = parse(text.as_bytes());
         }
     }

@@ -1,8 +1,8 @@
-//! A proc root: who a pid is.
+//! Reads `/proc`: identity and cgroup of a process, PID namespace of the exporter.
 
 pub mod cgroup;
+pub mod cgroup_cache;
 pub mod hpc_jobs;
-pub mod placements;
 pub mod pod_logs;
 pub mod stat;
 
@@ -11,7 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{Discard, Placement, ProcessId};
+use crate::model::{CgroupLocation, Discard, ProcessId};
 use crate::policy::CGROUP_TEXT_MAX;
 
 /// The directory that is read as `/proc`.
@@ -20,12 +20,12 @@ pub struct ProcRoot {
     root: PathBuf,
 }
 
-/// What `/proc/<pid>/stat` says of a living process.
+/// Identity of a living process, from `/proc/<pid>/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct ProcessIdentity {
     /// Pid and start time.
     pub id: ProcessId,
-    /// Its `comm`: at most 15 bytes, the executable's name unless the process renamed itself.
+    /// Its `comm`: at most 15 bytes; the executable's name unless the process changed it.
     pub name: Arc<str>,
 }
 
@@ -36,55 +36,55 @@ impl ProcRoot {
         Self { root: root.to_owned() }
     }
 
-    /// Where it is.
+    /// Path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// Who `pid` is at present, from one read of its `stat`.
+    /// Identifies the process that has `pid` now, from one read of its `stat`.
     ///
     /// # Errors
-    /// It is gone, a zombie, or its entry cannot be read.
-    pub fn identify(&self, pid: u32) -> Result<Identity, Discard> {
+    /// The process has exited, is a zombie, or its entry cannot be read.
+    pub fn identify(&self, pid: u32) -> Result<ProcessIdentity, Discard> {
         let text = self.read(pid, "stat", STAT_TEXT_MAX)?;
         let stat = stat::parse(&text).ok_or(Discard::Unreadable)?;
         if matches!(stat.state, 'Z' | 'X' | 'x') {
             return Err(Discard::Zombie);
         }
-        Ok(Identity { id: ProcessId { pid, started: stat.started }, name: stat.name.into() })
+        Ok(ProcessIdentity { id: ProcessId { pid, started: stat.started }, name: stat.name.into() })
     }
 
-    /// Where the process runs, from one read of its `cgroup`.
+    /// The container, pod or host that the process runs in, from one read of its `cgroup`.
     ///
     /// # Errors
-    /// It is gone, even if another one has its pid by now; it is a zombie, of which some kernels
-    /// say that it is on the host; or its entry cannot be read.
-    pub fn placement(&self, id: ProcessId) -> Result<Placement, Discard> {
-        let cgroup = || self.cgroups(id.pid);
-        let text = of_the_same(id, || self.identify(id.pid), cgroup)?;
+    /// The process has exited (also if its pid was reused), it is a zombie (some kernels report
+    /// the root cgroup for those), or its entry cannot be read.
+    pub fn cgroup_location(&self, id: ProcessId) -> Result<CgroupLocation, Discard> {
+        let cgroup = || self.cgroup_text(id.pid);
+        let text = read_of_same_process(id, || self.identify(id.pid), cgroup)?;
         Ok(cgroup::parse(&text))
     }
 
-    /// The text of a process's `cgroup`, whoever has the pid now.
+    /// The content of `/proc/<pid>/cgroup` of the process that has `pid` now.
     ///
     /// # Errors
-    /// It is gone, or its entry cannot be read.
-    pub fn cgroups(&self, pid: u32) -> Result<Vec<u8>, Discard> {
+    /// The process has exited, or its entry cannot be read.
+    pub fn cgroup_text(&self, pid: u32) -> Result<Vec<u8>, Discard> {
         self.read(pid, "cgroup", CGROUP_TEXT_MAX)
     }
 
-    /// Whether we are in the machine's first PID namespace, as far as the tree tells.
+    /// Whether the exporter runs in the host's (initial) PID namespace, from `self/ns/pid`.
     ///
-    /// Drivers list only processes of their caller's namespace and of those below it, and drop all
-    /// others without a word, so "no process" means idle only there. The first namespace's number
-    /// is a constant of the kernel. `self` is the reader whatever tree it is looked up in, so the
-    /// host's tree mounted into a container of a namespace of its own does not mislead. A node
-    /// that is a container itself (kind) is in another namespace and told so: what runs beside
-    /// it stays hidden.
+    /// The driver lists only processes of the caller's PID namespace and its descendants and
+    /// silently omits all others, so an empty process list means "idle" only in the initial
+    /// namespace. Its inode number is a kernel constant. `self` always resolves to the reader, so a
+    /// host `/proc` mounted into a container with its own PID namespace gives the correct result. A
+    /// node that is a container itself (kind) is in another namespace: `Some(false)`, since
+    /// processes outside of that container are hidden.
     ///
-    /// Nothing is known (`None`) where the link is not there, as in the tree of a foreign
-    /// namespace, or says something else.
+    /// `None` if the link does not exist (a `/proc` of another namespace) or has an unexpected
+    /// target.
     #[must_use]
     pub fn in_init_pid_namespace(&self) -> Option<bool> {
         let link = fs::read_link(self.root.join("self/ns/pid")).ok()?;
@@ -92,27 +92,27 @@ impl ProcRoot {
         Some(number.parse::<u32>().ok()? == INIT_PID_NAMESPACE)
     }
 
-    /// A file of a process, whole.
+    /// Reads a whole file of a process, of at most `limit` bytes.
     fn read(&self, pid: u32, file: &str, limit: u64) -> Result<Vec<u8>, Discard> {
         let path = self.root.join(pid.to_string()).join(file);
-        let file = fs::File::open(path).map_err(unread)?;
+        let file = fs::File::open(path).map_err(discard_reason)?;
         let mut text = Vec::new();
-        file.take(limit + 1).read_to_end(&mut text).map_err(unread)?;
-        // Half of a file may lack the very line that names the pod.
+        file.take(limit + 1).read_to_end(&mut text).map_err(discard_reason)?;
+        // A truncated file may lack the line that names the pod.
         let whole = u64::try_from(text.len()).is_ok_and(|length| length <= limit);
         if whole { Ok(text) } else { Err(Discard::Unreadable) }
     }
 }
 
-/// The longest `stat`, in bytes: some fifty numbers and a short name.
+/// Maximum size of `stat` in bytes: about fifty numbers and a short name.
 const STAT_TEXT_MAX: u64 = 4 << 10;
-/// `PROC_PID_INIT_INO`, the inode of the first PID namespace.
+/// `PROC_PID_INIT_INO`, the inode of the initial PID namespace.
 const INIT_PID_NAMESPACE: u32 = 0xEFFF_FFFC;
 
-/// What `read` finds under the pid of `id`, if it was that process's the whole time.
-fn of_the_same<T>(
+/// Returns the result of `read` if the pid belonged to process `id` before and after the read.
+fn read_of_same_process<T>(
     id: ProcessId,
-    identify: impl Fn() -> Result<Identity, Discard>,
+    identify: impl Fn() -> Result<ProcessIdentity, Discard>,
     read: impl FnOnce() -> Result<T, Discard>,
 ) -> Result<T, Discard> {
     let confirm =
@@ -121,7 +121,7 @@ fn of_the_same<T>(
     let found = read();
     confirm()?;
     match found {
-        // It lives, so it is the file that is missing.
+        // The process is alive, so the file itself is missing.
         Err(Discard::Gone) => Err(Discard::Unreadable),
         found => found,
     }
@@ -129,10 +129,10 @@ fn of_the_same<T>(
 
 const ESRCH: i32 = 3;
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn unread(error: io::Error) -> Discard {
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
+fn discard_reason(error: io::Error) -> Discard {
     let kind = error.kind();
-    // A process that ends between open and read answers ESRCH.
+    // Reading the file of a process that exits after open fails with ESRCH.
     if kind == io::ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH) {
         Discard::Gone
     } else if kind == io::ErrorKind::PermissionDenied {
@@ -164,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn we_know_ourselves() {
+    fn own_process_is_identified() {
         let me = ProcRoot::new(Path::new("/proc")).identify(std::process::id()).unwrap();
         assert_eq!(me.id.pid, std::process::id());
         assert!(me.id.started > 0);
     }
 
     #[test]
-    fn a_name_may_hold_spaces_and_parentheses() {
+    fn process_name_may_contain_spaces_and_parentheses() {
         let root = root_with(7, &stat(7, "a) R (b", 'S'));
         let found = ProcRoot::new(root.path()).identify(7).unwrap();
         assert_eq!(
             found,
-            Identity { id: ProcessId { pid: 7, started: 4242 }, name: "a) R (b".into() }
+            ProcessIdentity { id: ProcessId { pid: 7, started: 4242 }, name: "a) R (b".into() }
         );
     }
 
@@ -185,45 +185,48 @@ mod tests {
         let id = ProcessId { pid: 7, started: 4242 };
         let root = root_with(7, &stat(7, "python", 'S'));
         let cgroup = root.path().join("7/cgroup");
-        let placement = |id| ProcRoot::new(root.path()).placement(id);
+        let placement = |id| ProcRoot::new(root.path()).cgroup_location(id);
         assert_eq!(placement(id), Err(Discard::Unreadable), "a kernel without cgroups");
 
         let container = "ab".repeat(32);
         fs::write(&cgroup, format!("0::/docker/{container}\n")).unwrap();
         let container = ContainerId::parse(container.as_bytes()).unwrap();
-        assert_eq!(placement(id), Ok(Placement::Container(container)));
+        assert_eq!(placement(id), Ok(CgroupLocation::Container(container)));
         assert_eq!(placement(ProcessId { started: 4243, ..id }), Err(Discard::Gone));
         assert_eq!(placement(ProcessId { pid: 8, ..id }), Err(Discard::Gone));
 
-        // It ends and its pid is given away while we read.
+        // The process exits and its pid is reused during the read.
         let reused = std::cell::Cell::new(4242);
         let identify = || {
             let id = ProcessId { started: reused.get(), ..id };
-            Ok(Identity { id, name: "python".into() })
+            Ok(ProcessIdentity { id, name: "python".into() })
         };
-        assert_eq!(of_the_same(id, identify, || Ok(reused.replace(4243))), Err(Discard::Gone));
+        assert_eq!(
+            read_of_same_process(id, identify, || Ok(reused.replace(4243))),
+            Err(Discard::Gone)
+        );
 
         fs::write(root.path().join("7/stat"), stat(7, "python", 'Z')).unwrap();
         assert_eq!(placement(id), Err(Discard::Zombie));
     }
 
     #[test]
-    fn a_cgroup_file_without_end_is_not_believed() {
+    fn oversized_cgroup_file_is_unreadable() {
         let id = ProcessId { pid: 7, started: 4242 };
         let root = root_with(7, &stat(7, "python", 'S'));
         let cgroup = root.path().join("7/cgroup");
         let limit = usize::try_from(CGROUP_TEXT_MAX).unwrap();
         fs::write(&cgroup, "\n".repeat(limit)).unwrap();
-        assert_eq!(ProcRoot::new(root.path()).placement(id), Ok(Placement::Host));
+        assert_eq!(ProcRoot::new(root.path()).cgroup_location(id), Ok(CgroupLocation::Host));
         fs::write(&cgroup, "\n".repeat(limit + 1)).unwrap();
-        assert_eq!(ProcRoot::new(root.path()).placement(id), Err(Discard::Unreadable));
+        assert_eq!(ProcRoot::new(root.path()).cgroup_location(id), Err(Discard::Unreadable));
         fs::remove_file(&cgroup).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &cgroup).unwrap();
-        assert_eq!(ProcRoot::new(root.path()).placement(id), Err(Discard::Unreadable));
+        assert_eq!(ProcRoot::new(root.path()).cgroup_location(id), Err(Discard::Unreadable));
     }
 
     #[test]
-    fn refusals_have_a_reason_of_their_own() {
+    fn io_errors_map_to_discard_reasons() {
         const EPERM: i32 = 1;
         const EACCES: i32 = 13;
         const EIO: i32 = 5;
@@ -234,19 +237,19 @@ mod tests {
             (2, Discard::Gone),
             (EIO, Discard::Unreadable),
         ] {
-            assert_eq!(unread(io::Error::from_raw_os_error(code)), reason, "{code}");
+            assert_eq!(discard_reason(io::Error::from_raw_os_error(code)), reason, "{code}");
         }
     }
 
     #[test]
-    fn the_pid_namespace_is_the_first_one_another_or_unknown() {
+    fn pid_namespace_is_initial_other_or_unknown() {
         let root = tempfile::tempdir().unwrap();
-        let judged = || ProcRoot::new(root.path()).in_init_pid_namespace();
-        assert_eq!(judged(), None);
+        let detected = || ProcRoot::new(root.path()).in_init_pid_namespace();
+        assert_eq!(detected(), None);
         let namespaces = root.path().join("41/ns");
         fs::create_dir_all(&namespaces).unwrap();
         std::os::unix::fs::symlink("41", root.path().join("self")).unwrap();
-        assert_eq!(judged(), None);
+        assert_eq!(detected(), None);
         for (link, expected) in [
             ("pid:[4026531836]", Some(true)),
             ("pid:[4026532761]", Some(false)),
@@ -255,26 +258,26 @@ mod tests {
             ("/nowhere", None),
         ] {
             std::os::unix::fs::symlink(link, namespaces.join("pid")).unwrap();
-            assert_eq!(judged(), expected, "{link}");
+            assert_eq!(detected(), expected, "{link}");
             fs::remove_file(namespaces.join("pid")).unwrap();
         }
         assert!(ProcRoot::new(Path::new("/proc")).in_init_pid_namespace().is_some());
     }
 
     #[test]
-    fn the_dead_and_the_unreadable_are_told_apart() {
+    fn dead_and_unreadable_processes_have_different_reasons() {
         let zombie = root_with(7, &stat(7, "python", 'Z'));
         assert_eq!(ProcRoot::new(zombie.path()).identify(7), Err(Discard::Zombie));
         assert_eq!(ProcRoot::new(zombie.path()).identify(8), Err(Discard::Gone));
-        let endless = format!("7 (x) R {}", "0 ".repeat(4096));
-        for rubbish in
-            ["", "7", "(", "7 (", "7 (x)", "7 (x) R", "\0\0\0", "7 (x) R x x x", &endless]
+        let oversized = format!("7 (x) R {}", "0 ".repeat(4096));
+        for invalid in
+            ["", "7", "(", "7 (", "7 (x)", "7 (x) R", "\0\0\0", "7 (x) R x x x", &oversized]
         {
-            let root = root_with(7, rubbish);
+            let root = root_with(7, invalid);
             assert_eq!(
                 ProcRoot::new(root.path()).identify(7),
                 Err(Discard::Unreadable),
-                "{rubbish:?}"
+                "{invalid:?}"
             );
         }
     }

@@ -1,24 +1,23 @@
-//! The cluster's knowledge of this node: which pods there are, and who was given which GPU.
+//! The pods of this node and the devices that their containers are allocated.
 //!
-//! Three sources are followed, each by one task that publishes an immutable picture and is blind
-//! to the others: [`pods`] through the API server's [`watch`] (or [`kubelet_pods`]), assignments of
-//! devices through the kubelet's [`pod_resources`], and, where devices are claimed dynamically,
-//! [`resource_slices`]. [`allocation`] joins the pictures, without any I/O, to who holds what. No
-//! failure empties a picture: it keeps what was said last and says how old that is.
+//! Three sources are read, each by one task that publishes immutable snapshots and is independent
+//! of the others: [`pods`] through the API server's [`watch`] (or [`kubelet_pods`]), device
+//! assignments through the kubelet's [`pod_resources`], and, where dynamic resource allocation
+//! (DRA) is used, [`resource_slices`]. [`allocation`] joins the snapshots without I/O. A source
+//! that fails keeps its last snapshot and reports its age.
 
 pub mod allocation;
 pub mod annotations;
 pub mod api;
 pub mod assignments;
 pub mod device_id;
-pub mod event;
-pub mod framing;
+pub mod json_stream;
 pub mod kubelet_pods;
-pub mod list;
-mod node;
+mod node_event;
+pub mod node_exists;
 pub mod node_label;
-pub mod node_name;
 pub mod pod;
+pub mod pod_list;
 pub mod pod_resources;
 pub mod pods;
 pub mod problem;
@@ -28,3 +27,5 @@ pub mod retention;
 pub mod self_review;
 pub mod source;
 pub mod watch;
+pub mod watch_event;
+pub mod watch_timings;

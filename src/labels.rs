@@ -1,4 +1,4 @@
-//! One label schema per scope and dialect.
+//! Label names and values of device, process and node series, in each dialect.
 
 mod set;
 
@@ -9,124 +9,124 @@ use std::sync::Arc;
 pub use self::set::Labels;
 use crate::model::{AllocateMode, Claim, Gpu, MigDevice, NO_CLAIM};
 
-/// The label of series that are repeated for each job of a batch system.
+/// Label of series that are repeated for each HPC job on the device.
 pub const HPC_JOB: &str = "hpc_job";
-/// The label of what is divided among the owners of a device's processes.
+/// Label of device series that are divided by class of owner.
 pub const OWNER: &str = "owner";
 
-/// Whose dashboards and rules the label names are made for.
+/// Label naming scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// The GPU exporter of Alibaba Cloud ACK.
+    /// Names of the GPU exporter of Alibaba Cloud ACK.
     Ack,
-    /// NVIDIA's dcgm-exporter, of one version or of several at once.
+    /// Names of NVIDIA's dcgm-exporter, of one version or of several at once.
     DcgmExporter(Vec<Compat>),
 }
 
-/// Which version of dcgm-exporter.
+/// A range of versions of dcgm-exporter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Compat {
-    /// Until 4.8.2.
+    /// Up to 4.8.2.
     V4_8,
     /// 4.8.3 and 4.8.4.
     V4_8_4,
-    /// Since 4.9.
+    /// 4.9 and later.
     V4_9,
 }
 
-/// Whom a series on a device is about.
+/// Label values of a container or process on a device.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Subject<'a> {
-    /// How the container was given the device.
+pub struct WorkloadLabels<'a> {
+    /// How the device is allocated to the container.
     pub mode: AllocateMode,
-    /// Namespace, pod and container; empty where there are none.
-    pub holder: Option<(&'a str, &'a str, &'a str)>,
-    /// The process; none for the series of what a container was given.
-    pub face: Option<Face<'a>>,
+    /// Namespace, pod and container; `None` gives empty labels.
+    pub container: Option<(&'a str, &'a str, &'a str)>,
+    /// The process; `None` for series without process labels.
+    pub process: Option<ProcessLabelValues<'a>>,
 }
 
-/// What tells a process from others, as label values.
+/// Label values of a process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Face<'a> {
-    /// `ProcessId`.
+pub struct ProcessLabelValues<'a> {
+    /// Value of `ProcessId` (`process_id`).
     pub pid: &'a str,
-    /// `ProcessName`.
+    /// Value of `ProcessName` (`process_name`).
     pub name: &'a str,
-    /// `ProcessType`.
+    /// Value of `ProcessType` (`process_type`).
     pub kind: &'a str,
 }
 
-/// Whose a device is.
+/// Label values of the container that a device is allocated to; empty without an allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held<'a> {
-    /// Namespace of the pod; empty where nobody holds the device.
+pub struct OwnerLabels<'a> {
+    /// Namespace of the pod.
     pub namespace: &'a str,
-    /// Its name.
+    /// Name of the pod.
     pub pod: &'a str,
-    /// The container.
+    /// Name of the container.
     pub container: &'a str,
-    /// The pod's UID, where it is asked for.
+    /// UID of the pod, if enabled.
     pub uid: Option<&'a str>,
-    /// The claim that the device was given by, where that is asked for.
+    /// The resource claim that allocated the device, if enabled.
     pub claim: Option<&'a Claim>,
-    /// Which replica of the device, where that is asked for.
+    /// Replica of the device, if enabled.
     pub replica: Option<&'a str>,
 }
 
-/// What is told of a device beside what it is.
+/// Labels of a device series besides those of the device.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct About<'a> {
-    /// Texts that label all its series.
-    pub texts: &'a [(Arc<str>, Arc<str>)],
-    /// Whose it is; none where that is not asked for.
-    pub held: Option<Held<'a>>,
-    /// What tells this series from others of the device.
-    pub more: &'a [(&'a str, &'a str)],
+pub struct DeviceLabelInput<'a> {
+    /// Info labels of the device: name and value.
+    pub info_labels: &'a [(Arc<str>, Arc<str>)],
+    /// Labels of the container that the device is allocated to; `None` if disabled.
+    pub owner: Option<OwnerLabels<'a>>,
+    /// Labels that distinguish this series from others of the device.
+    pub extra_labels: &'a [(&'a str, &'a str)],
 }
 
-/// What all label sets of this exporter have in common.
+/// Label naming scheme, and label values that all series have in common.
 #[derive(Clone, Debug)]
-pub struct Schema {
-    /// Which names.
+pub struct LabelSchema {
+    /// Label naming scheme.
     pub dialect: Dialect,
     /// Value of `Hostname`.
     pub hostname: String,
-    /// Value of `NodeName`: the Kubernetes node's name, empty where there is no cluster.
+    /// Value of `NodeName`: the name of the Kubernetes node; empty without a cluster.
     pub node_name: String,
     /// `--extra-label`, appended to every GPU series.
     pub extra: Vec<(String, String)>,
-    /// Lesser choices.
-    pub style: Style,
+    /// Options of the naming scheme.
+    pub options: LabelOptions,
 }
 
-/// Choices that dcgm-exporter offers within its dialect.
+/// Options of dcgm-exporter for label names and values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Style {
-    /// No label names the host.
+pub struct LabelOptions {
+    /// Omit the host name (`--no-hostname`).
     pub no_hostname: bool,
-    /// The names of the first versions for UUID, pod, namespace and container.
+    /// Use the old names for UUID, pod, namespace and container (`--use-old-namespace`).
     pub old_namespace: bool,
-    /// Hyphens instead of blanks in the model.
+    /// Replace blanks in the model name by hyphens (`--replace-blanks-in-model-name`).
     pub replace_blanks: bool,
 }
 
-/// A device as label values.
-struct Facts<'a> {
+/// Label values of a device.
+struct DeviceLabelValues<'a> {
     index: String,
     file: String,
     model: Cow<'a, str>,
     instance: Vec<(&'static str, String)>,
 }
 
-impl Schema {
-    /// The same for a node of this name, which stands in for the host's, too.
+impl LabelSchema {
+    /// Sets the node name, also as the host name.
     #[must_use]
-    pub fn of_node(self, name: &str) -> Self {
+    pub fn with_node_name(self, name: &str) -> Self {
         Self { hostname: name.to_owned(), node_name: name.to_owned(), ..self }
     }
 
-    /// Every label name that series of a dialect have in any of its styles: those of a MIG device that
-    /// is shared, claimed and used by a process, as they are written.
+    /// All label names of a dialect, with any options: those of a MIG device that is shared,
+    /// claimed and used by a process.
     #[must_use]
     pub fn names(dialect: &Dialect) -> BTreeSet<String> {
         let dialect = match dialect {
@@ -151,10 +151,17 @@ impl Schema {
             multiprocessors: None,
             shares_instance: true,
         };
-        let held =
-            Held { uid: Some(""), claim: Some(&NO_CLAIM), replica: Some(""), ..Held::default() };
-        let about = About { held: Some(held), ..About::default() };
-        let subject = Subject { face: Some(Face::default()), ..Subject::default() };
+        let owner = OwnerLabels {
+            uid: Some(""),
+            claim: Some(&NO_CLAIM),
+            replica: Some(""),
+            ..OwnerLabels::default()
+        };
+        let input = DeviceLabelInput { owner: Some(owner), ..DeviceLabelInput::default() };
+        let workload = WorkloadLabels {
+            process: Some(ProcessLabelValues::default()),
+            ..WorkloadLabels::default()
+        };
         let mut names = BTreeSet::new();
         for old_namespace in [false, true] {
             let schema = Self {
@@ -162,11 +169,11 @@ impl Schema {
                 hostname: String::new(),
                 node_name: String::new(),
                 extra: Vec::new(),
-                style: Style { old_namespace, ..Style::default() },
+                options: LabelOptions { old_namespace, ..LabelOptions::default() },
             };
             for labels in [
-                schema.device(&gpu, Some(&mig), &about),
-                schema.subject(&gpu, Some(&mig), &subject, &[]),
+                schema.device(&gpu, Some(&mig), &input),
+                schema.workload(&gpu, Some(&mig), &workload, &[]),
                 schema.node(),
             ] {
                 names.extend(labels.pairs().into_iter().map(|(name, _)| name.to_owned()));
@@ -175,67 +182,72 @@ impl Schema {
         names
     }
 
-    /// Labels of a device's series: of a GPU, or of the GPU instance that a MIG device is in.
+    /// Labels of a device series: of a GPU, or of the GPU instance of a MIG device.
     #[must_use]
-    pub fn device(&self, gpu: &Gpu, mig: Option<&MigDevice>, about: &About<'_>) -> Labels {
-        let facts = self.facts(gpu, mig);
-        let mut labels = self.of_device(gpu, &facts, about.texts);
-        if let Some(held) = &about.held {
-            labels.extend(self.of_holder(held));
+    pub fn device(
+        &self,
+        gpu: &Gpu,
+        mig: Option<&MigDevice>,
+        input: &DeviceLabelInput<'_>,
+    ) -> Labels {
+        let device = self.device_values(gpu, mig);
+        let mut labels = self.device_pairs(gpu, &device, input.info_labels);
+        if let Some(owner) = &input.owner {
+            labels.extend(self.owner_pairs(owner));
         }
-        labels.extend(about.more);
+        labels.extend(input.extra_labels);
         self.finish(labels)
     }
 
     /// Labels of the series of a process or a container on a device.
     #[must_use]
-    pub fn subject(
+    pub fn workload(
         &self,
         gpu: &Gpu,
         mig: Option<&MigDevice>,
-        subject: &Subject<'_>,
-        texts: &[(Arc<str>, Arc<str>)],
+        workload: &WorkloadLabels<'_>,
+        info_labels: &[(Arc<str>, Arc<str>)],
     ) -> Labels {
-        let (facts, compute) = (self.facts(gpu, mig), compute_instance(mig));
+        let (device, compute) = (self.device_values(gpu, mig), compute_instance(mig));
         let compute = compute.iter().map(|(key, value)| (*key, value.as_str()));
-        let (namespace, pod, container) = subject.holder.unwrap_or_default();
-        let held = Held { namespace, pod, container, ..Held::default() };
+        let (namespace, pod, container) = workload.container.unwrap_or_default();
+        let owner = OwnerLabels { namespace, pod, container, ..OwnerLabels::default() };
         let mut labels = Vec::with_capacity(16);
         match &self.dialect {
             Dialect::Ack => {
                 labels.extend([
-                    ("AllocateMode", subject.mode.label()),
+                    ("AllocateMode", workload.mode.label()),
                     ("ContainerName", container),
                     ("NamespaceName", namespace),
                     ("NodeName", &self.node_name),
                     ("PodName", pod),
                 ]);
-                labels.extend(subject.face.iter().flat_map(|face| {
+                labels.extend(workload.process.iter().flat_map(|process| {
                     [
-                        ("ProcessId", face.pid),
-                        ("ProcessName", face.name),
-                        ("ProcessType", face.kind),
+                        ("ProcessId", process.pid),
+                        ("ProcessName", process.name),
+                        ("ProcessType", process.kind),
                     ]
                 }));
                 labels.extend([
                     ("UUID", &*gpu.uuid),
-                    ("device", &facts.file),
-                    ("gpu", &facts.index),
-                    ("modelName", &facts.model),
+                    ("device", &device.file),
+                    ("gpu", &device.index),
+                    ("modelName", &device.model),
                 ]);
-                labels.extend(facts.instance.iter().map(|(key, value)| (*key, value.as_str())));
+                labels.extend(device.instance.iter().map(|(key, value)| (*key, value.as_str())));
                 labels.extend(compute);
             }
             Dialect::DcgmExporter(_) => {
-                labels = self.of_device(gpu, &facts, texts);
+                labels = self.device_pairs(gpu, &device, info_labels);
                 labels.extend(compute);
-                labels.extend(self.of_holder(&held));
-                labels.push(("allocate_mode", subject.mode.label()));
-                labels.extend(subject.face.iter().flat_map(|face| {
+                labels.extend(self.owner_pairs(&owner));
+                labels.push(("allocate_mode", workload.mode.label()));
+                labels.extend(workload.process.iter().flat_map(|process| {
                     [
-                        ("process_id", face.pid),
-                        ("process_name", face.name),
-                        ("process_type", face.kind),
+                        ("process_id", process.pid),
+                        ("process_name", process.name),
+                        ("process_type", process.kind),
                     ]
                 }));
             }
@@ -243,19 +255,19 @@ impl Schema {
         self.finish(labels)
     }
 
-    /// Labels of a node's series, where it has one only.
+    /// Labels of a node series that is not repeated per GPU.
     #[must_use]
     pub fn node(&self) -> Labels {
         self.finish(vec![("NodeName", &self.node_name)])
     }
 
-    fn facts<'a>(&self, gpu: &'a Gpu, mig: Option<&MigDevice>) -> Facts<'a> {
-        let model = if self.style.replace_blanks {
+    fn device_values<'a>(&self, gpu: &'a Gpu, mig: Option<&MigDevice>) -> DeviceLabelValues<'a> {
+        let model = if self.options.replace_blanks {
             gpu.name.split_whitespace().collect::<Vec<_>>().join("-").into()
         } else {
             Cow::Borrowed(&*gpu.name)
         };
-        Facts {
+        DeviceLabelValues {
             index: gpu.index.to_string(),
             file: device_file(gpu),
             model,
@@ -263,78 +275,81 @@ impl Schema {
         }
     }
 
-    /// What a device is, with its texts.
-    fn of_device<'a>(
+    /// Labels of the device, with its info labels.
+    fn device_pairs<'a>(
         &'a self,
         gpu: &'a Gpu,
-        facts: &'a Facts<'_>,
-        texts: &'a [(Arc<str>, Arc<str>)],
+        device: &'a DeviceLabelValues<'_>,
+        info_labels: &'a [(Arc<str>, Arc<str>)],
     ) -> Vec<(&'a str, &'a str)> {
-        let instance = facts.instance.iter().map(|(key, value)| (*key, value.as_str()));
-        let texts = texts.iter().map(|(key, value)| (&**key, &**value));
+        let instance = device.instance.iter().map(|(key, value)| (*key, value.as_str()));
+        let info_labels = info_labels.iter().map(|(key, value)| (&**key, &**value));
         let mut labels = Vec::with_capacity(20);
         match &self.dialect {
             Dialect::Ack => {
-                if !self.style.no_hostname {
+                if !self.options.no_hostname {
                     labels.push(("Hostname", &*self.hostname));
                 }
                 labels.extend([
                     ("NodeName", &*self.node_name),
                     ("UUID", &gpu.uuid),
-                    ("device", &facts.file),
-                    ("gpu", &facts.index),
-                    ("modelName", &facts.model),
+                    ("device", &device.file),
+                    ("gpu", &device.index),
+                    ("modelName", &device.model),
                 ]);
                 labels.extend(instance);
             }
             Dialect::DcgmExporter(compat) => {
-                let uuid = if self.style.old_namespace { "uuid" } else { "UUID" };
+                let uuid = if self.options.old_namespace { "uuid" } else { "UUID" };
                 labels.extend([
-                    ("gpu", &*facts.index),
+                    ("gpu", &*device.index),
                     (uuid, &gpu.uuid),
                     ("pci_bus_id", &gpu.pci_bus_id),
-                    ("device", &facts.file),
-                    ("modelName", &facts.model),
+                    ("device", &device.file),
+                    ("modelName", &device.model),
                 ]);
                 labels.extend(instance);
-                if !self.style.no_hostname {
+                if !self.options.no_hostname {
                     labels.extend(host_keys(compat).map(|key| (key, &*self.hostname)));
                 }
             }
         }
-        labels.extend(texts);
+        labels.extend(info_labels);
         labels
     }
 
-    fn of_holder<'a>(&self, held: &Held<'a>) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let [container, namespace, pod]: [&'a str; 3] = self.holder_keys();
-        let uid = held.uid.map(|uid| ("pod_uid", uid));
-        let replica = held.replica.map(|replica| ("vgpu", replica));
-        [(container, held.container)]
+    fn owner_pairs<'a>(
+        &self,
+        owner: &OwnerLabels<'a>,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let [container, namespace, pod]: [&'a str; 3] = self.owner_keys();
+        let uid = owner.uid.map(|uid| ("pod_uid", uid));
+        let replica = owner.replica.map(|replica| ("vgpu", replica));
+        [(container, owner.container)]
             .into_iter()
-            .chain(held.claim.into_iter().flat_map(of_claim))
-            .chain([(namespace, held.namespace), (pod, held.pod)])
+            .chain(owner.claim.into_iter().flat_map(claim_pairs))
+            .chain([(namespace, owner.namespace), (pod, owner.pod)])
             .chain(uid)
             .chain(replica)
     }
 
-    fn holder_keys(&self) -> [&'static str; 3] {
+    fn owner_keys(&self) -> [&'static str; 3] {
         match self.dialect {
             Dialect::Ack => ["ContainerName", "NamespaceName", "PodName"],
-            Dialect::DcgmExporter(_) if self.style.old_namespace => {
+            Dialect::DcgmExporter(_) if self.options.old_namespace => {
                 ["container_name", "pod_namespace", "pod_name"]
             }
             Dialect::DcgmExporter(_) => ["container", "namespace", "pod"],
         }
     }
 
-    fn finish<'a>(&'a self, own: Vec<(&'a str, &'a str)>) -> Labels {
+    fn finish<'a>(&'a self, labels: Vec<(&'a str, &'a str)>) -> Labels {
         let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        Labels::of(own.into_iter().chain(extra))
+        Labels::from_pairs(labels.into_iter().chain(extra))
     }
 }
 
-fn of_claim(claim: &Claim) -> [(&str, &str); 7] {
+fn claim_pairs(claim: &Claim) -> [(&str, &str); 7] {
     [
         ("dra_claim_name", &claim.name),
         ("dra_claim_namespace", &claim.namespace),
@@ -346,21 +361,21 @@ fn of_claim(claim: &Claim) -> [(&str, &str); 7] {
     ]
 }
 
-/// The keys of the host's name, of all versions at once.
+/// Label names for the host name, of all these versions.
 fn host_keys<'a>(compat: &[Compat]) -> impl Iterator<Item = &'a str> + use<'a> {
     let old = compat.contains(&Compat::V4_8);
     let new = compat.iter().any(|compat| *compat != Compat::V4_8);
     old.then_some("Hostname").into_iter().chain(new.then_some("hostname"))
 }
 
-/// Which GPU instance, as dcgm-exporter names it.
+/// Labels of the GPU instance, named as in dcgm-exporter.
 fn instance(mig: Option<&MigDevice>) -> Vec<(&'static str, String)> {
     mig.map_or_else(Vec::new, |mig| {
         vec![("GPU_I_PROFILE", mig.profile.to_string()), ("GPU_I_ID", mig.gpu_instance.to_string())]
     })
 }
 
-/// Which compute instance, where its GPU instance has others.
+/// Label of the compute instance, if its GPU instance has several.
 fn compute_instance(mig: Option<&MigDevice>) -> Option<(&'static str, String)> {
     let mig = mig.filter(|mig| mig.shares_instance)?;
     Some(("GPU_C_ID", mig.compute_instance.to_string()))
@@ -377,19 +392,20 @@ mod tests {
 
     const DCGM: [Compat; 1] = [Compat::V4_8];
 
-    fn dcgm(compat: &[Compat]) -> Schema {
+    fn dcgm(compat: &[Compat]) -> LabelSchema {
         schema(Dialect::DcgmExporter(compat.to_vec()))
     }
 
-    fn texts() -> [(Arc<str>, Arc<str>); 1] {
+    fn info_labels() -> [(Arc<str>, Arc<str>); 1] {
         [("DCGM_FI_DRIVER_VERSION".into(), "550".into())]
     }
 
-    const NOTHING: About<'_> = About { texts: &[], held: None, more: &[] };
+    const NO_INPUT: DeviceLabelInput<'_> =
+        DeviceLabelInput { info_labels: &[], owner: None, extra_labels: &[] };
 
-    fn schema(dialect: Dialect) -> Schema {
-        Schema {
-            style: Style::default(),
+    fn schema(dialect: Dialect) -> LabelSchema {
+        LabelSchema {
+            options: LabelOptions::default(),
             dialect,
             hostname: "host-1".to_owned(),
             node_name: "node-1".to_owned(),
@@ -418,10 +434,10 @@ mod tests {
         }
     }
 
-    const WORKER: Subject<'_> = Subject {
+    const WORKER: WorkloadLabels<'_> = WorkloadLabels {
         mode: AllocateMode::Exclusive,
-        holder: Some(("team-a", "train-0", "main")),
-        face: Some(Face { pid: "7", name: "python", kind: "C" }),
+        container: Some(("team-a", "train-0", "main")),
+        process: Some(ProcessLabelValues { pid: "7", name: "python", kind: "C" }),
     };
 
     fn keys(labels: &Labels) -> Vec<&str> {
@@ -429,35 +445,48 @@ mod tests {
     }
 
     #[test]
-    fn the_ack_dialect_never_uses_a_name_that_belongs_to_the_scrape_job() {
-        let names = Schema::names(&Dialect::Ack);
+    fn ack_dialect_uses_no_target_label_of_the_scrape_job() {
+        let names = LabelSchema::names(&Dialect::Ack);
         for name in ["namespace", "pod", "node", "service", "job", "instance", "container"] {
             assert!(!names.contains(name), "{name}");
         }
     }
 
     #[test]
-    fn device_labels_name_the_device_file_by_its_minor_number() {
-        let labels = schema(Dialect::Ack).device(&gpu(), None, &NOTHING);
+    fn device_label_is_the_device_file_with_the_minor_number() {
+        let labels = schema(Dialect::Ack).device(&gpu(), None, &NO_INPUT);
         let value = |key: &str| labels.value(key).unwrap();
         assert_eq!((value("gpu"), value("device")), ("3".to_owned(), "nvidia5".to_owned()));
     }
 
     #[test]
-    fn dcgm_exporters_order_and_names_are_kept_through_its_versions() {
-        let held =
-            Held { namespace: "a", pod: "p", container: "c", uid: Some("u"), ..Held::default() };
+    fn order_and_names_are_those_of_each_dcgm_exporter_version() {
+        let owner = OwnerLabels {
+            namespace: "a",
+            pod: "p",
+            container: "c",
+            uid: Some("u"),
+            ..OwnerLabels::default()
+        };
         let more = [("err_code", "79")];
-        let labels = |schema: &Schema| {
-            let about = About { texts: &texts(), held: Some(held), more: &more };
-            keys(&schema.device(&gpu(), Some(&mig()), &about)).join(" ")
+        let labels = |schema: &LabelSchema| {
+            let input = DeviceLabelInput {
+                info_labels: &info_labels(),
+                owner: Some(owner),
+                extra_labels: &more,
+            };
+            keys(&schema.device(&gpu(), Some(&mig()), &input)).join(" ")
         };
         let old = "gpu UUID pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID Hostname \
                    DCGM_FI_DRIVER_VERSION container namespace pod pod_uid err_code pool";
         assert_eq!(labels(&dcgm(&DCGM)), old);
-        let claimed = Held { claim: Some(&NO_CLAIM), replica: Some("1"), ..held };
-        let about = About { texts: &texts(), held: Some(claimed), more: &more };
-        let keys = keys(&dcgm(&DCGM).device(&gpu(), Some(&mig()), &about)).join(" ");
+        let claimed = OwnerLabels { claim: Some(&NO_CLAIM), replica: Some("1"), ..owner };
+        let input = DeviceLabelInput {
+            info_labels: &info_labels(),
+            owner: Some(claimed),
+            extra_labels: &more,
+        };
+        let keys = keys(&dcgm(&DCGM).device(&gpu(), Some(&mig()), &input)).join(" ");
         assert!(keys.ends_with(
             "container dra_claim_name dra_claim_namespace dra_device_name dra_driver_name \
              dra_mig_device_uuid dra_mig_profile dra_pool_name namespace pod pod_uid vgpu err_code pool"
@@ -465,38 +494,38 @@ mod tests {
         assert_eq!(labels(&dcgm(&[Compat::V4_8_4])), old.replace("Hostname", "hostname"));
         let both = old.replace("Hostname", "Hostname hostname");
         assert_eq!(labels(&dcgm(&[Compat::V4_8, Compat::V4_9])), both);
-        let style = Style { no_hostname: true, old_namespace: true, replace_blanks: true };
-        let styled = Schema { style, ..dcgm(&DCGM) };
+        let options = LabelOptions { no_hostname: true, old_namespace: true, replace_blanks: true };
+        let with_options = LabelSchema { options, ..dcgm(&DCGM) };
         assert_eq!(
-            labels(&styled),
+            labels(&with_options),
             "gpu uuid pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID DCGM_FI_DRIVER_VERSION \
              container_name pod_namespace pod_name pod_uid err_code pool"
         );
-        let set = styled.device(&gpu(), None, &NOTHING);
+        let set = with_options.device(&gpu(), None, &NO_INPUT);
         assert_eq!(set.value("modelName").as_deref(), Some("NVIDIA-L20"));
     }
 
     #[test]
-    fn a_mig_device_is_named_after_its_instance_and_its_gpu() {
+    fn mig_device_has_the_labels_of_its_gpu_and_instance() {
         let (ack, dcgm) = (schema(Dialect::Ack), dcgm(&DCGM));
         assert_eq!(
-            keys(&ack.device(&gpu(), Some(&mig()), &NOTHING))[5..],
+            keys(&ack.device(&gpu(), Some(&mig()), &NO_INPUT))[5..],
             ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "pool"]
         );
         assert_eq!(
-            keys(&dcgm.device(&gpu(), Some(&mig()), &NOTHING))[4..8],
+            keys(&dcgm.device(&gpu(), Some(&mig()), &NO_INPUT))[4..8],
             ["modelName", "GPU_I_PROFILE", "GPU_I_ID", "Hostname"]
         );
-        let process = |mig: &MigDevice| ack.subject(&gpu(), Some(mig), &WORKER, &[]);
+        let process = |mig: &MigDevice| ack.workload(&gpu(), Some(mig), &WORKER, &[]);
         assert!(keys(&process(&mig())).contains(&"GPU_C_ID"));
-        let alone = MigDevice { shares_instance: false, ..mig() };
-        assert!(!keys(&process(&alone)).contains(&"GPU_C_ID"));
+        let only = MigDevice { shares_instance: false, ..mig() };
+        assert!(!keys(&process(&only)).contains(&"GPU_C_ID"));
     }
 
     #[test]
-    fn a_process_is_named_with_its_pod_and_a_container_without_processes() {
+    fn process_has_pod_labels_and_container_has_no_process_labels() {
         let schema = schema(Dialect::Ack);
-        let labels = |subject| schema.subject(&gpu(), None, &subject, &[]);
+        let labels = |workload| schema.workload(&gpu(), None, &workload, &[]);
         let text = |labels: Labels| {
             let pairs = labels.pairs().into_iter().map(|(k, v)| format!("{k}={v}"));
             pairs.collect::<Vec<_>>().join(" ")
@@ -507,8 +536,10 @@ mod tests {
              PodName=train-0 ProcessId=7 ProcessName=python ProcessType=C UUID=GPU-1 \
              device=nvidia5 gpu=3 modelName=NVIDIA L20 pool=a"
         );
-        let container = Subject { face: None, ..WORKER };
+        let container = WorkloadLabels { process: None, ..WORKER };
         assert!(!text(labels(container)).contains("Process"));
-        assert!(text(labels(Subject::default())).contains("AllocateMode=none ContainerName= "));
+        assert!(
+            text(labels(WorkloadLabels::default())).contains("AllocateMode=none ContainerName= ")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The page at `/`: a node for people, drawn here, and kept up to date by a script of its own.
+//! The web page at `/`: rendered here, and kept up to date by a script.
 
 mod gpu;
 
@@ -16,8 +16,9 @@ use crate::view::{NodeView, SourceView};
 const STYLE: &str = include_str!("landing/style.css");
 const SCRIPT: &str = include_str!("landing/script.js");
 
-/// Nothing runs or is laid out by but what is on the page itself, and nobody is asked but the exporter.
-pub static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+/// The `Content-Security-Policy` of the web page: only its own inline style and script are allowed, and only
+/// requests to the exporter.
+pub static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = |text: &str| BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes()));
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; \
@@ -25,25 +26,25 @@ pub static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         hash(STYLE),
         hash(SCRIPT)
     );
-    // It is visible ASCII, which every header may hold.
+    // The policy is visible ASCII, so the conversion does not fail.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// The page of a node.
+/// Renders the web page of a node.
 #[must_use]
 pub fn page(node: &NodeView) -> String {
     let title = [&node.node, &node.hostname].into_iter().find(|name| !name.is_empty());
-    frame(title.map_or("nvml-exporter", String::as_str), &body(node))
+    document(title.map_or("nvml-exporter", String::as_str), &body(node))
 }
 
-/// The page while there is nothing to tell of yet.
+/// Renders the web page before the first sample.
 #[must_use]
-pub fn empty() -> String {
-    let wait = html! { main { p { "No sample yet: the driver has been asked." } } };
-    frame("nvml-exporter", &wait)
+pub fn page_without_sample() -> String {
+    let wait = html! { main { p { "No sample yet: waiting for the driver." } } };
+    document("nvml-exporter", &wait)
 }
 
-fn frame(title: &str, body: &Markup) -> String {
+fn document(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -58,11 +59,11 @@ fn frame(title: &str, body: &Markup) -> String {
             body {
                 header {
                     h1 { (title) }
-                    span.quiet { "nvml-exporter " (env!("CARGO_PKG_VERSION")) }
-                    span #live.quiet {}
-                    nav aria-label="Other answers" {
+                    span.muted { "nvml-exporter " (env!("CARGO_PKG_VERSION")) }
+                    span #live.muted {}
+                    nav aria-label="Other endpoints" {
                         a href="/metrics" { "metrics" } " "
-                        a href="/readyz" { "ready?" } " "
+                        a href="/readyz" { "readiness" } " "
                         a href="/api/v1/node" { "JSON" }
                     }
                 }
@@ -77,40 +78,41 @@ fn frame(title: &str, body: &Markup) -> String {
 fn body(node: &NodeView) -> Markup {
     html! {
         main data-timestamp=(node.timestamp_seconds) {
-            (verdict(node))
+            (status(node))
             section aria-labelledby="gpus" {
                 h2 #gpus { "GPUs" }
                 @for card in cards(node).values() { (card) }
                 @if node.gpus.is_empty() && node.unidentified.is_empty() {
-                    p.quiet { @if node.driver.up && !node.stale { "The driver names none." } @else { "Nothing is known of them now." } }
+                    p.muted { @if node.driver.up && !node.stale { "The driver reports no GPU." } @else { "No current data." } }
                 }
             }
             section aria-labelledby="exporter" {
-                h2 #exporter { "What the exporter knows it from" }
+                h2 #exporter { "Data sources" }
                 (sources(node))
             }
         }
     }
 }
 
-/// The GPUs by their index.
+/// A card for each GPU, by index.
 fn cards(node: &NodeView) -> BTreeMap<u32, Markup> {
-    let known = node.gpus.iter().enumerate();
-    let known = known.map(|(position, gpu)| (gpu.index, gpu::card(position, gpu)));
-    let unknown = node.unidentified.iter().map(|gpu| (gpu.index, gpu::nameless(gpu)));
-    known.chain(unknown).collect()
+    let gpus = node.gpus.iter().enumerate();
+    let gpus = gpus.map(|(position, gpu)| (gpu.index, gpu::card(position, gpu)));
+    let unidentified = node.unidentified.iter();
+    let unidentified = unidentified.map(|gpu| (gpu.index, gpu::unidentified_card(gpu)));
+    gpus.chain(unidentified).collect()
 }
 
-fn verdict(node: &NodeView) -> Markup {
+fn status(node: &NodeView) -> Markup {
     let good = node.gpus.iter().filter(|gpu| gpu.state == "ok").count();
     let all = node.gpus.len() + node.unidentified.len();
     html! {
-        @match &node.trouble {
+        @match &node.not_ready_reason {
             None if good == all => p { span.state.good { "Ready." } },
             None => p role="alert" {
                 span.state.warn { "Ready, but only " (good) " of " (all) " GPUs can be read." }
             },
-            Some(trouble) => p role="alert" { span.state.bad { "Not ready: " } (trouble) },
+            Some(reason) => p role="alert" { span.state.bad { "Not ready: " } (reason) },
         }
         @for warning in &node.warnings { p { span.state.warn { "Warning: " } (warning) } }
     }
@@ -119,11 +121,11 @@ fn verdict(node: &NodeView) -> Markup {
 fn sources(node: &NodeView) -> Markup {
     let driver = &node.driver;
     html! {
-        div.wide tabindex="0" role="region" aria-label="Sources" {
+        div.wide tabindex="0" role="region" aria-label="Table of data sources" {
             table {
                 thead { tr {
                     th scope="col" { "source" } th scope="col" { "state" }
-                    th.n scope="col" { "last word" } th scope="col" { "in all" }
+                    th.n scope="col" { "last update" } th scope="col" { "details" }
                 } }
                 tbody {
                     tr {
@@ -139,15 +141,15 @@ fn sources(node: &NodeView) -> Markup {
                             }
                         }
                     }
-                    @for (position, source) in node.sources.iter().enumerate() { (row(position, source)) }
+                    @for (position, source) in node.sources.iter().enumerate() { (source_row(position, source)) }
                     @if node.abandoned_threads > 0 {
                         tr {
-                            th scope="row" { "threads left behind" }
-                            td { span.state.warn { "waiting" } }
+                            th scope="row" { "abandoned threads" }
+                            td { span.state.warn { "blocked" } }
                             td.n {}
                             td {
                                 span data-at="abandoned_threads" data-as="count" { (node.abandoned_threads) }
-                                " wait for a driver that does not answer"
+                                " blocked in a driver call"
                             }
                         }
                     }
@@ -157,7 +159,7 @@ fn sources(node: &NodeView) -> Markup {
     }
 }
 
-fn row(position: usize, source: &SourceView) -> Markup {
+fn source_row(position: usize, source: &SourceView) -> Markup {
     html! {
         tr {
             th scope="row" { (source.name) }
@@ -191,7 +193,7 @@ mod tests {
 
     use super::*;
     use crate::view::{
-        ContainerView, DriverView, FailureView, GpuView, Number, PartView, ProcessView,
+        ContainerView, DriverView, FailureView, GpuView, Number, PartitionView, ProcessView,
         UnidentifiedView, VERSION, XidView,
     };
 
@@ -205,10 +207,10 @@ mod tests {
         Number::Absent { absent: hostile() }
     }
 
-    /// A node all of whose texts were chosen by somebody who means ill.
+    /// A node with malicious values in all texts.
     fn node() -> NodeView {
         let process = ProcessView {
-            whose: "unknown".to_owned(),
+            owner: "unknown".to_owned(),
             reason: Some(hostile()),
             pid: Some(7),
             name: hostile(),
@@ -227,14 +229,14 @@ mod tests {
             memory_used_mib: Number::Known(1.0),
             processes: vec![process.clone()],
         };
-        let part = PartView {
+        let part = PartitionView {
             mig: None,
             utilization_percent: absent(),
             memory_used_mib: absent(),
             memory_total_mib: absent(),
             containers: vec![container],
-            others: vec![process],
-            unlisted: None,
+            other_processes: vec![process],
+            process_list_error: None,
         };
         let gpu = GpuView {
             index: 1,
@@ -250,7 +252,7 @@ mod tests {
             temperature_limit_celsius: absent(),
             xids: Vec::new(),
             mig: false,
-            division: Some(hostile()),
+            mig_error: Some(hostile()),
             parts: vec![part],
         };
         NodeView {
@@ -261,7 +263,7 @@ mod tests {
             timestamp_seconds: 1.0,
             stale: false,
             ready: true,
-            trouble: Some(hostile()),
+            not_ready_reason: Some(hostile()),
             warnings: vec![hostile()],
             driver: DriverView { library: Some(hostile()), ..DriverView::default() },
             gpus: vec![gpu],
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_on_the_page_is_markup_but_ours() {
+    fn texts_are_escaped() {
         let page = page(&node());
         assert_eq!(page.matches("<script").count(), 1);
         assert!(!page.contains("alert(1)</script>"), "{page}");
@@ -285,29 +287,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_told_with_its_reason_and_has_no_bar() {
+    fn absent_number_has_a_reason_and_no_meter() {
         let page = page(&node());
         assert!(page.contains("absent: "), "{page}");
-        // Of what is measured by something, only the power is known.
+        // Of the numbers with a limit, only the power is known.
         assert_eq!(page.matches("<meter").count(), 1, "{page}");
-        assert!(page.contains("0 %"), "idle is a number: {page}");
+        assert!(page.contains("0 %"), "0 is not absent: {page}");
     }
 
     #[test]
-    fn gpus_stand_in_the_order_of_their_indices() {
+    fn gpus_are_sorted_by_index() {
         let page = page(&node());
         let at = |heading| page.find(heading).unwrap();
         assert!(at("GPU 0") < at("GPU 1"));
     }
 
     #[test]
-    fn the_policy_lets_nothing_run_but_what_is_on_the_page() {
-        let policy = POLICY.to_str().unwrap();
+    fn policy_allows_only_the_inline_style_and_script() {
+        let policy = CONTENT_SECURITY_POLICY.to_str().unwrap();
         assert_eq!(policy.matches("'sha256-").count(), 2, "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
     }
 
-    /// Every number of a JSON value, by its path.
+    /// The path of every number of a JSON value.
     fn numbers(value: &Value, path: &str, found: &mut Vec<String>) {
         let below =
             |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_that_moves_has_a_place_to_move_in() {
+    fn every_live_number_has_an_element_with_its_path() {
         let mut node = node();
         let gpu = &mut node.gpus[0];
         gpu.xids = vec![XidView { xid: 31, name: String::new(), count: 2 }];
@@ -338,21 +340,21 @@ mod tests {
         part.containers[0].processes[0].memory_used_mib = Number::Known(5.0);
         node.sources[0].failures = vec![FailureView { reason: String::new(), count: 3 }];
         let page = page(&node);
-        let (_, list) = SCRIPT.split_once("const moving = new Set([").unwrap();
+        let (_, list) = SCRIPT.split_once("const liveKeys = new Set([").unwrap();
         let (list, _) = list.split_once("])").unwrap();
-        let mut moving: BTreeSet<&str> = list.split('\'').skip(1).step_by(2).collect();
-        // It is written beside the name.
-        assert!(moving.remove("timestamp_seconds"));
+        let mut live: BTreeSet<&str> = list.split('\'').skip(1).step_by(2).collect();
+        // The header of the page shows the timestamp.
+        assert!(live.remove("timestamp_seconds"));
         let mut paths = Vec::new();
         numbers(&serde_json::to_value(&node).unwrap(), "", &mut paths);
         let mut seen = BTreeSet::new();
         for path in &paths {
             let key = path.rsplit('.').next().unwrap();
-            if moving.contains(key) {
+            if live.contains(key) {
                 assert!(page.contains(&format!("data-at=\"{path}\"")), "{path}");
                 seen.insert(key);
             }
         }
-        assert_eq!(seen, moving);
+        assert_eq!(seen, live);
     }
 }

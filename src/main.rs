@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use nvml_exporter::command::Command;
+use nvml_exporter::cli::Cli;
 use nvml_exporter::run;
 
 fn main() -> ExitCode {
-    match Command::from_command_line().run() {
+    match Cli::from_command_line().run() {
         Ok(code) => code,
         Err(error) => {
-            run::complain(&error);
+            run::report_error(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,46 +1,48 @@
-//! The nouns that every other module speaks of.
+//! Shared data types: readings, devices, processes, pods and allocations.
 
+mod cgroup_location;
 mod claim;
-mod placement;
-mod record;
-mod vitals;
+mod event_history;
+mod health;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
-pub use placement::{ContainerId, Placement, PodPath, PodUid};
-pub use record::{CLOCK_EVENTS, ClockCounts, ClockRecord, Windows, XidRecord};
-pub use vitals::{Counts, LinkStates, Signs, Vitals, VitalsRecord};
+pub use event_history::{CLOCK_EVENTS, ClockEventCounts, ClockEventHistory, Windows, XidHistory};
+pub use health::{HealthCounters, HealthHistory, HealthSample, HealthState, LinkStates};
 
-/// Why a number is not there. Absent is never zero: only `Ok` becomes a series.
+/// Why a reading has no value. Absent is not zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The GPU, the driver or its library does not have it (`NOT_SUPPORTED`, or no such symbol).
+    /// Not supported by the GPU, the driver or the library (`NOT_SUPPORTED`, or the symbol is
+    /// missing).
     Unsupported,
-    /// The driver refuses us (`NO_PERMISSION`).
+    /// Permission denied (`NO_PERMISSION`).
     Denied,
-    /// The GPU fell off the bus or waits for a reset (`GPU_IS_LOST`, `RESET_REQUIRED`).
+    /// The GPU fell off the bus or needs a reset (`GPU_IS_LOST`, `RESET_REQUIRED`).
     Lost,
-    /// The driver went away under the session (`UNINITIALIZED`, `DRIVER_NOT_LOADED`, `LIB_RM_VERSION_MISMATCH`).
+    /// The driver was unloaded or replaced during the session (`UNINITIALIZED`,
+    /// `DRIVER_NOT_LOADED`, `LIB_RM_VERSION_MISMATCH`).
     DriverGone,
-    /// The driver did not answer and the last number is older than the maximum age.
+    /// The call has not returned and the last reading is older than the maximum age.
     Hung,
-    /// Too early: a mean needs a window, and the first one has not closed.
+    /// Not available yet: the first window of a mean has not ended.
     Pending,
-    /// The driver answered with something that cannot be true (a sentinel, a percentage above 100).
+    /// The driver returned an impossible value (a sentinel, a percentage above 100).
     Invalid,
     /// Any other `nvmlReturn_t`.
     Failed(u32),
 }
 
 impl Missing {
-    /// Every `reason()`, in order.
+    /// Every value of [`Missing::reason`], in the order of [`Missing::position`].
     pub const REASONS: [&'static str; 8] =
         ["unsupported", "denied", "lost", "driver_gone", "hung", "pending", "invalid", "failed"];
 
-    /// What an `nvmlReturn_t` other than `NVML_SUCCESS` means for a reading.
+    /// Maps an `nvmlReturn_t` other than `NVML_SUCCESS`.
     #[must_use]
     pub fn from_code(code: u32) -> Self {
         match code {
@@ -52,13 +54,13 @@ impl Missing {
         }
     }
 
-    /// The fixed label of this reason, one of [`Missing::REASONS`].
+    /// Value of the `reason` label, one of [`Missing::REASONS`].
     #[must_use]
     pub fn reason(self) -> &'static str {
         Self::REASONS.get(self.position()).copied().unwrap_or_default()
     }
 
-    /// Where `reason()` stands in [`Missing::REASONS`].
+    /// Index in [`Missing::REASONS`].
     #[must_use]
     pub fn position(self) -> usize {
         match self {
@@ -89,15 +91,15 @@ impl fmt::Display for Missing {
     }
 }
 
-/// A number in the unit that is exported, or why there is none.
+/// A value in the exported unit, or why it is missing.
 pub type Reading = Result<f64, Missing>;
 
-/// What a board's readings are measured by; read once per session.
+/// Limits of a board; read once per session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// The highest limit of power that can be set, watts (`nvmlDeviceGetPowerManagementLimitConstraints`).
+    /// Highest power limit that can be set, watts (`nvmlDeviceGetPowerManagementLimitConstraints`).
     pub power: Reading,
-    /// The temperature above which clocks are lowered, °C (`nvmlDeviceGetTemperatureThreshold`).
+    /// Slowdown temperature, °C (`nvmlDeviceGetTemperatureThreshold`).
     pub temperature: Reading,
 }
 
@@ -107,12 +109,12 @@ impl Default for Limits {
     }
 }
 
-/// One moment on both clocks.
+/// A point in time on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Monotonic time since the process began: for ages and deadlines.
+    /// Monotonic time since process start; for ages and deadlines.
     pub mono: Duration,
-    /// Microseconds since the Unix epoch: the clock of NVML's time stamps.
+    /// Microseconds since the Unix epoch; comparable with NVML's time stamps.
     pub wall_us: u64,
 }
 
@@ -128,14 +130,15 @@ impl Moment {
     }
 }
 
-/// What identifies a GPU; read once per session.
+/// Identity of a GPU; read once per session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpu {
-    /// NVML's index (`nvmlDeviceGetHandleByIndex_v2`), the `gpu` label.
+    /// NVML index (`nvmlDeviceGetHandleByIndex_v2`); the `gpu` label.
     pub index: u32,
-    /// Minor number of `/dev/nvidiaN` (`nvmlDeviceGetMinorNumber`); absent where the platform has none.
+    /// Minor number of `/dev/nvidiaN` (`nvmlDeviceGetMinorNumber`); `None` on platforms without
+    /// one.
     pub minor: Option<u32>,
-    /// `nvmlDeviceGetUUID`. A GPU without one has no series.
+    /// `nvmlDeviceGetUUID`; a GPU without one has no series.
     pub uuid: Arc<str>,
     /// `nvmlDeviceGetName`.
     pub name: Arc<str>,
@@ -148,43 +151,43 @@ pub struct Gpu {
 pub struct MigDevice {
     /// `nvmlDeviceGetUUID` of the MIG device, as `MIG-…`.
     pub uuid: Arc<str>,
-    /// Profile of its GPU instance, as `1g.10gb` (from `nvmlDeviceGetName`); empty where the name
-    /// does not tell.
+    /// Profile of its GPU instance, as `1g.10gb` (parsed from `nvmlDeviceGetName`); empty if the
+    /// name has none.
     pub profile: Arc<str>,
-    /// `nvmlDeviceGetGpuInstanceId`: reused as soon as an instance is destroyed.
+    /// `nvmlDeviceGetGpuInstanceId`; reused after an instance is destroyed.
     pub gpu_instance: u32,
-    /// `nvmlDeviceGetComputeInstanceId`, within the GPU instance.
+    /// `nvmlDeviceGetComputeInstanceId`; unique within the GPU instance.
     pub compute_instance: u32,
-    /// Streaming multiprocessors (`nvmlDeviceGetAttributes_v2`), where the driver tells.
+    /// Number of streaming multiprocessors (`nvmlDeviceGetAttributes_v2`), if known.
     pub multiprocessors: Option<u32>,
-    /// Whether its GPU instance has other compute instances too, which share its framebuffer.
+    /// Whether other compute instances share the framebuffer of its GPU instance.
     pub shares_instance: bool,
 }
 
-/// A process for as long as it lives: a pid alone is reused.
+/// Identity of a process. A PID alone is not unique, because PIDs are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProcessId {
-    /// Process id in the exporter's pid namespace.
+    /// PID in the exporter's PID namespace.
     pub pid: u32,
-    /// Clock ticks from boot to the start of the process (`/proc/<pid>/stat`, field 22).
+    /// Start time in clock ticks since boot (`/proc/<pid>/stat`, field 22).
     pub started: u64,
 }
 
-/// How a process uses a GPU: which of NVML's running lists it stands in.
+/// How a process uses a GPU, from NVML's lists of running processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessKind {
-    /// Compute list only.
+    /// In the compute list only.
     Compute,
-    /// Graphics list only.
+    /// In the graphics list only.
     Graphics,
-    /// Both lists, with the same memory.
+    /// In both lists, with the same memory.
     ComputeAndGraphics,
     /// Client of an MPS server.
     Mps,
 }
 
 impl ProcessKind {
-    /// The `ProcessType` label, as `nvidia-smi` writes it.
+    /// Value of the `ProcessType` label, as in `nvidia-smi`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -199,40 +202,40 @@ impl ProcessKind {
 /// One process on one device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessSample {
-    /// Which process.
+    /// PID and start time.
     pub id: ProcessId,
-    /// Its name when it was first seen (`/proc/<pid>/stat`, `comm`).
+    /// Name when it was first seen (`/proc/<pid>/stat`, `comm`).
     pub name: Arc<str>,
-    /// How it used the device when it was first seen.
+    /// Kind of use when it was first seen.
     pub kind: ProcessKind,
-    /// When it was first seen there, on the monotonic clock.
-    pub seen: Duration,
-    /// Where it runs (`/proc/<pid>/cgroup`), or why that is not known.
-    pub placement: Result<Arc<Placement>, Discard>,
-    /// What it uses of the device.
+    /// When it was first seen on the device (monotonic).
+    pub first_seen: Duration,
+    /// Location in the cgroup hierarchy (`/proc/<pid>/cgroup`), or why it is unknown.
+    pub location: Result<Arc<CgroupLocation>, Discard>,
+    /// Usage of the device.
     pub usage: Usage,
 }
 
-/// What somebody uses of a device: a process, or all processes of a container.
+/// Usage of a device by a process, or by all processes of a container.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// Framebuffer held, bytes.
+    /// Framebuffer used, bytes.
     pub memory: Result<u64, Missing>,
-    /// Mean over the cycle of the share of each engine, percent.
-    pub utilization: Result<EngineShares, Missing>,
+    /// Mean utilization of each engine over the cycle, percent.
+    pub utilization: Result<EngineUtilization, Missing>,
 }
 
 impl Usage {
-    /// Mean share of the SMs, percent.
+    /// Mean SM utilization, percent.
     ///
     /// # Errors
-    /// It is not known.
+    /// Why the utilization is missing.
     pub fn sm(&self) -> Reading {
         self.utilization.map(|shares| shares.sm)
     }
 
-    /// What both use together, at most all of each engine. What is not known of one is not known
-    /// of both.
+    /// The sum of both, at most 100 percent of each engine. A value that is missing in one is
+    /// missing in the sum.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         let memory = match (self.memory, other.memory) {
@@ -247,29 +250,29 @@ impl Usage {
     }
 }
 
-/// Something that the driver lists on a device and that is no process to be told of.
+/// An entry of NVML's process list without a live process.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Residue {
-    /// Why not.
-    pub why: Discard,
-    /// Where it ran while it lived, if that is remembered.
-    pub placement: Option<Arc<Placement>>,
-    /// Framebuffer that the driver says it holds, bytes.
+pub struct StaleProcessEntry {
+    /// Why the entry is not a process sample.
+    pub reason: Discard,
+    /// Last known location in the cgroup hierarchy.
+    pub location: Option<Arc<CgroupLocation>>,
+    /// Framebuffer that the driver reports for the entry, bytes.
     pub memory: Result<u64, Missing>,
 }
 
-/// Who is on a device.
+/// NVML's process list of one device.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listing {
-    /// The living, in the order of their pids.
+pub struct DeviceProcesses {
+    /// Live processes, ordered by PID.
     pub processes: Vec<ProcessSample>,
-    /// The rest.
-    pub residues: Vec<Residue>,
+    /// All other entries.
+    pub stale_entries: Vec<StaleProcessEntry>,
 }
 
-/// Percent of each engine, 0 to 100.
+/// Utilization of each engine, percent (0 to 100).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct EngineShares {
+pub struct EngineUtilization {
     /// Streaming multiprocessors.
     pub sm: f64,
     /// Memory interface.
@@ -280,7 +283,7 @@ pub struct EngineShares {
     pub decoder: f64,
 }
 
-impl EngineShares {
+impl EngineUtilization {
     fn with(self, other: Self) -> Self {
         let sum = |a: f64, b: f64| (a + b).min(100.0);
         Self {
@@ -292,26 +295,26 @@ impl EngineShares {
     }
 }
 
-/// What a container was given of a device.
+/// The amount of a device that is allocated to a container.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Grant {
+pub struct ContainerAllocation {
     /// Framebuffer, MiB.
     pub memory: Reading,
-    /// Share of the compute, 0 to 1; 0 is unlimited.
+    /// Fraction of the compute, 0 to 1; 0 is unlimited.
     pub compute: Reading,
 }
 
-/// What was given away of a device.
+/// The fraction of a device that is allocated to containers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Allotted {
-    /// Part of the framebuffer, 0 to 1.
+pub struct AllocatedFraction {
+    /// Fraction of the framebuffer, 0 to 1.
     pub framebuffer: Reading,
 }
 
-/// A pod, for as long as it lives: a name alone is reused.
+/// Identity of a pod. The name alone is not unique over time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodRef {
-    /// `metadata.uid` as the API server (or, asked directly, the kubelet) writes it.
+    /// `metadata.uid` as the API server, or the kubelet's pod list, returns it.
     pub uid: Arc<str>,
     /// `metadata.namespace`.
     pub namespace: Arc<str>,
@@ -319,20 +322,20 @@ pub struct PodRef {
     pub name: Arc<str>,
 }
 
-/// How a GPU is given to containers; ordered, so that a node's mode is the greatest of its shares'.
+/// How a GPU is allocated to containers. Ordered: the mode of a node is the maximum of its devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AllocateMode {
-    /// Nobody holds it.
+    /// Not allocated.
     #[default]
     None,
-    /// One container holds the whole GPU or MIG device.
+    /// One container is allocated the whole GPU or MIG device.
     Exclusive,
-    /// Containers hold shares of it.
+    /// Containers are allocated shares of it.
     Share,
 }
 
 impl AllocateMode {
-    /// The `AllocateMode` label.
+    /// Value of the `AllocateMode` label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -342,7 +345,7 @@ impl AllocateMode {
         }
     }
 
-    /// The value of the node's mode: 0, 1 or 2.
+    /// Value of the node's series: 0, 1 or 2.
     #[must_use]
     pub fn value(self) -> f64 {
         match self {
@@ -353,23 +356,23 @@ impl AllocateMode {
     }
 }
 
-/// What is told once for the whole node.
+/// Readings of the node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NodeSample {
-    /// GPUs that the driver counts (`nvmlDeviceGetCount_v2`), lost ones included.
+    /// Number of GPUs, including lost ones (`nvmlDeviceGetCount_v2`).
     pub gpu_count: Reading,
     /// [`AllocateMode`] of the node, as a number.
     pub allocate_mode: Reading,
 }
 
-/// Why something that the driver or `/proc` told was thrown away.
+/// Why data of the driver or of `/proc` was discarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
-    /// A pid of 0 or above the kernel's limit.
+    /// A PID of 0 or above the kernel's limit.
     Pid,
-    /// A second utilization row of one pid in one answer.
+    /// A second utilization row of one PID in one response.
     Duplicate,
-    /// A utilization row stamped at or before the cursor that was asked for.
+    /// A utilization row stamped at or before the requested time.
     OldStamp,
     /// A utilization row stamped in the future.
     FutureStamp,
@@ -377,18 +380,18 @@ pub enum Discard {
     Percentage,
     /// More framebuffer than the GPU has.
     Memory,
-    /// A listed process that `/proc` does not know: it has died, or lives in a foreign pid namespace.
+    /// A listed process without a `/proc` entry: it has exited, or is in another PID namespace.
     Gone,
-    /// A listed process that is dead and not yet reaped.
+    /// A listed process that has exited and is not yet reaped.
     Zombie,
-    /// A listed process whose `/proc` entry cannot be read or parsed.
+    /// The `/proc` entry of a listed process cannot be read or parsed.
     Unreadable,
-    /// A listed process whose `/proc` entry we may not read (`EACCES`, `EPERM`).
+    /// Permission to read the `/proc` entry of a listed process is denied (`EACCES`, `EPERM`).
     Denied,
 }
 
 impl Discard {
-    /// Every reason, in the order of [`Discards`].
+    /// All reasons, in the order of [`Discards`].
     pub const ALL: [Self; 10] = [
         Self::Pid,
         Self::Duplicate,
@@ -402,7 +405,7 @@ impl Discard {
         Self::Denied,
     ];
 
-    /// The fixed label of this reason.
+    /// Value of the `reason` label.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
@@ -420,19 +423,19 @@ impl Discard {
     }
 }
 
-/// How many rows were thrown away since the session began, by reason.
+/// Number of rows discarded since the session began, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Discards([u64; Discard::ALL.len()]);
 
 impl Discards {
-    /// Counts one row.
+    /// Counts one discarded row.
     pub fn count(&mut self, reason: Discard) {
         if let Some(n) = self.0.get_mut(reason as usize) {
             *n += 1;
         }
     }
 
-    /// Every reason with its count.
+    /// All reasons with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Discard, u64)> + '_ {
         Discard::ALL.into_iter().zip(self.0)
     }
@@ -443,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_missing_has_its_own_reason() {
+    fn each_missing_variant_has_its_own_reason() {
         let all = [
             Missing::Unsupported,
             Missing::Denied,
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn discards_are_counted_under_their_own_reason() {
+    fn discards_are_counted_by_reason() {
         for reason in Discard::ALL {
             let mut discards = Discards::default();
             discards.count(reason);

@@ -1,12 +1,12 @@
-//! NVML: finding the library, one session with it, and what is read through it.
+//! NVML: locates and loads the library, opens a session, and reads devices through it.
 //!
-//! The real driver's library and the mock are loaded by the same path; nothing here knows which.
+//! The real library and the mock are loaded in the same way; no code here distinguishes them.
 
+pub mod device_info;
 pub mod device_nodes;
-pub mod facts;
 pub mod inventory;
 pub mod links;
-pub mod mapped;
+pub mod mapped_library;
 pub mod mock;
 pub mod probe;
 pub mod raw;
@@ -21,8 +21,8 @@ use nvml_wrapper::error::NvmlError;
 
 use crate::model::Missing;
 
-/// Where the driver's library lies, in the order of trying: the loader's own search, then the
-/// usual folders of distributions, driver containers, host mounts, GKE and WSL.
+/// Paths of the library in the order in which they are tried: the search path of the loader, then
+/// the usual directories of distributions, driver containers, host mounts, GKE and WSL.
 const LIBRARY_PATHS: [&str; 9] = [
     "libnvidia-ml.so.1",
     "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
@@ -35,102 +35,103 @@ const LIBRARY_PATHS: [&str; 9] = [
     "/usr/lib/wsl/lib/libnvidia-ml.so.1",
 ];
 
-/// Why there is no session.
+/// Why no session could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// No library at any of the paths.
+    /// No library could be loaded from any of the paths.
     #[error(
-        "no libnvidia-ml: tried {tried}; install the NVIDIA driver, mount its library into the \
-         container, or name it with --nvml-library ({detail})"
+        "no libnvidia-ml at {tried} ({detail}); install the NVIDIA driver, mount its library into \
+         the container, or set --nvml-library"
     )]
     NotFound {
         /// The paths, separated by commas.
         tried: String,
-        /// What the loader said of the last one.
+        /// Error of the loader for the last path.
         detail: String,
     },
-    /// The library was loaded and refused to start.
-    #[error("{library}: nvmlInit_v2: {error}; {mend}")]
+    /// The library was loaded, but `nvmlInit_v2` failed.
+    #[error("{library}: nvmlInit_v2: {error}; {remedy}")]
     Init {
-        /// Path it was loaded from.
+        /// Path that it was loaded from.
         library: String,
-        /// What it answered.
+        /// The NVML error.
         error: String,
-        /// Fixed label.
+        /// Reason label.
         reason: &'static str,
-        /// What an operator can do.
-        mend: &'static str,
+        /// What the operator can do.
+        remedy: &'static str,
     },
-    /// The mock library is not beside the executable, or is not the mock.
+    /// The mock library is not in the directory of the executable, or is another library.
     #[error("--mock: {path}: {detail}; build it with `cargo build --workspace`", path = path.display())]
     NoMock {
-        /// Where it was looked for.
+        /// Path of the mock library.
         path: PathBuf,
-        /// What the loader said.
+        /// Error of the loader.
         detail: String,
     },
-    /// The mock refused the scenario.
+    /// The mock rejected the scenario.
     #[error("--mock: {0}")]
     Scenario(String),
-    /// The mock's stage could not be set up.
-    #[error(
-        "--mock: no temporary directory for the mock's stage: {0}; set TMPDIR to a writable one"
-    )]
-    Stage(std::io::Error),
+    /// The directory of the mock environment could not be created.
+    #[error("--mock: cannot create a temporary directory: {0}; set TMPDIR to a writable directory")]
+    MockEnv(std::io::Error),
 }
 
 impl LibraryError {
-    /// The fixed label of this error.
+    /// The reason label of this error.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "library_not_found",
             Self::Init { reason, .. } => reason,
-            Self::NoMock { .. } | Self::Scenario(_) | Self::Stage(_) => "mock",
+            Self::NoMock { .. } | Self::Scenario(_) | Self::MockEnv(_) => "mock",
         }
     }
 }
 
-/// One generation of the library: from `nvmlInit_v2` to `nvmlShutdown`, which runs when the last
-/// thread that shares the session lets go of it.
+/// An NVML session, from `nvmlInit_v2` to `nvmlShutdown`. The latter runs when the last thread
+/// drops its reference.
 pub struct Session {
     nvml: Nvml,
-    /// The path that the library was loaded from.
+    /// Path that the library was loaded from.
     pub library: String,
-    /// Dropped after `nvml`, which is how [`End`] learns of it.
+    /// Dropped after `nvml`, which disconnects the channel of [`SessionClosed`].
     _open: Sender<Infallible>,
 }
 
-/// Tells when a session has been shut down and its library closed.
-pub struct End(Receiver<Infallible>);
+/// Signals that a session was shut down and its library was unloaded.
+pub struct SessionClosed(Receiver<Infallible>);
 
-impl End {
-    /// Waits for it, up to `patience`; whether it has come.
+impl SessionClosed {
+    /// Waits up to `timeout`; returns whether the session is closed.
     #[must_use]
-    pub fn wait(&self, patience: Duration) -> bool {
-        self.0.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+    pub fn wait(&self, timeout: Duration) -> bool {
+        self.0.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected)
     }
 }
 
 impl Session {
-    /// Loads the library at the first path that has one and initialises it. `proc_root` tells
-    /// whether the kernel has a driver at all.
+    /// Loads the library from the first path that has one and calls `nvmlInit_v2`. `proc_root` is
+    /// read to detect whether the kernel module is loaded.
     ///
-    /// Blocks for as long as the driver does, which may be for ever.
+    /// Blocks as long as the driver does, possibly forever.
     ///
     /// # Errors
-    /// [`LibraryError::NotFound`] or [`LibraryError::Init`].
-    pub fn open(paths: &[PathBuf], proc_root: &Path) -> Result<(Self, End), LibraryError> {
+    /// Returns [`LibraryError::NotFound`] or [`LibraryError::Init`].
+    pub fn open(
+        paths: &[PathBuf],
+        proc_root: &Path,
+    ) -> Result<(Self, SessionClosed), LibraryError> {
         let mut detail = String::new();
         for path in paths {
-            let renamed = mapped::renamed(path);
-            let name = renamed.as_ref().map_or(path, |renamed| &renamed.name);
+            let alias = mapped_library::alias(path);
+            let name = alias.as_ref().map_or(path, |alias| &alias.name);
             let init = || Nvml::builder().lib_path(name.as_os_str()).init();
-            match device_nodes::spared(proc_root, init) {
+            match device_nodes::without_mknod(proc_root, init) {
                 Ok(nvml) => {
                     let (open, end) = mpsc::channel();
                     let library = path.display().to_string();
-                    return Ok((Self { nvml, library, _open: open }, End(end)));
+                    return Ok((Self { nvml, library, _open: open }, SessionClosed(end)));
                 }
                 Err(NvmlError::LibloadingError(e)) => detail = e.to_string(),
                 Err(error) => return Err(init_error(path, error)),
@@ -140,7 +141,7 @@ impl Session {
         Err(LibraryError::NotFound { tried: tried.join(", "), detail })
     }
 
-    /// The wrapped library.
+    /// The library wrapper.
     #[must_use]
     pub fn nvml(&self) -> &Nvml {
         &self.nvml
@@ -149,45 +150,49 @@ impl Session {
 
 fn init_error(path: &Path, error: NvmlError) -> LibraryError {
     let (library, text) = (path.display().to_string(), error.to_string());
-    let (reason, mend) = match Refusal::of(error) {
-        Refusal::NoSymbol => ("not_nvml", "this file is not an NVML library"),
-        Refusal::Code(9) => (
-            "driver_not_loaded",
-            "load the nvidia kernel module; the exporter takes it up by itself",
-        ),
-        Refusal::Code(18) => (
+    let (reason, remedy) = match NvmlErrorKind::of(error) {
+        NvmlErrorKind::NoSymbol => {
+            ("not_nvml", "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1")
+        }
+        NvmlErrorKind::Code(9) => {
+            ("driver_not_loaded", "load the nvidia kernel module; the exporter retries by itself")
+        }
+        NvmlErrorKind::Code(18) => (
             "version_mismatch",
-            "library and kernel module are of different versions: reload the module or reboot",
+            "library and kernel module have different versions: reload the module or reboot",
         ),
-        Refusal::Code(4) => ("denied", "give the exporter access to /dev/nvidiactl"),
-        Refusal::Code(_) => ("failed", "look at the kernel log for NVRM lines"),
+        NvmlErrorKind::Code(4) => ("denied", "give the exporter access to /dev/nvidiactl"),
+        NvmlErrorKind::Code(_) => ("failed", "check the kernel log for NVRM lines"),
     };
-    LibraryError::Init { library, error: text, reason, mend }
+    LibraryError::Init { library, error: text, reason, remedy }
 }
 
-/// What is behind an error of the wrapper.
-enum Refusal {
+/// Kind of an error of nvml-wrapper.
+enum NvmlErrorKind {
     /// The library lacks the symbol.
     NoSymbol,
     /// An `nvmlReturn_t`.
     Code(u32),
 }
 
-impl Refusal {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the wrapper turns the rest into codes")]
+impl NvmlErrorKind {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the wrapper converts all other errors to codes"
+    )]
     fn of(error: NvmlError) -> Self {
         match error {
             NvmlError::FailedToLoadSymbol(_) => Self::NoSymbol,
-            // The wrapper knows the codes up to 22; newer ones come this way.
+            // The wrapper has variants for codes up to 22; newer codes are returned in this one.
             NvmlError::UnexpectedVariant(code) => Self::Code(code),
             other => Self::Code(other.into()),
         }
     }
 }
 
-/// What becomes of each path when it is tried alone.
+/// Tries to open a session with each path separately, and returns the results.
 #[must_use]
-pub fn explain(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, Result<(), LibraryError>)> {
+pub fn try_paths(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, Result<(), LibraryError>)> {
     let one = |path: &PathBuf| {
         let opened = Session::open(std::slice::from_ref(path), proc_root);
         (path.clone(), opened.map(drop))
@@ -195,7 +200,7 @@ pub fn explain(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, Result<(), 
     paths.iter().map(one).collect()
 }
 
-/// The paths to try: `explicit` alone, or the ordered search.
+/// Paths to try: only `explicit`, or the default search order.
 #[must_use]
 pub fn library_paths(explicit: Option<&Path>) -> Vec<PathBuf> {
     match explicit {
@@ -206,9 +211,9 @@ pub fn library_paths(explicit: Option<&Path>) -> Vec<PathBuf> {
 
 impl From<NvmlError> for Missing {
     fn from(error: NvmlError) -> Self {
-        match Refusal::of(error) {
-            Refusal::NoSymbol => Self::Unsupported,
-            Refusal::Code(code) => Self::from_code(code),
+        match NvmlErrorKind::of(error) {
+            NvmlErrorKind::NoSymbol => Self::Unsupported,
+            NvmlErrorKind::Code(code) => Self::from_code(code),
         }
     }
 }
@@ -218,22 +223,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_given_is_the_only_one_tried() {
-        let paths = library_paths(Some(Path::new("/nowhere/libnvidia-ml.so.1")));
+    fn explicit_path_is_the_only_one_tried() {
+        let paths = library_paths(Some(Path::new("/missing/libnvidia-ml.so.1")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
         assert_eq!(error.reason(), "library_not_found");
-        assert!(error.to_string().contains("tried /nowhere/libnvidia-ml.so.1;"), "{error}");
+        assert!(error.to_string().contains("at /missing/libnvidia-ml.so.1 ("), "{error}");
     }
 
     #[test]
-    fn a_library_that_is_not_nvml_is_named_as_such() {
+    fn library_without_nvml_symbols_is_reported_as_not_nvml() {
         let paths = library_paths(Some(Path::new("libc.so.6")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
         assert_eq!(error.reason(), "not_nvml");
     }
 
     #[test]
-    fn error_codes_keep_their_meaning_through_the_wrapper() {
+    fn nvml_return_codes_survive_the_wrapper() {
         for code in (1..=30).chain([999]) {
             assert_eq!(Missing::from(NvmlError::from(code)), Missing::from_code(code), "{code}");
         }

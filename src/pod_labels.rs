@@ -1,4 +1,4 @@
-//! Labels of pods as labels of series.
+//! Selects pod labels for series, and converts their names.
 
 use std::sync::Arc;
 
@@ -6,43 +6,43 @@ use regex_lite::Regex;
 
 use crate::reserved_labels::ReservedLabels;
 
-/// Which labels of a pod are shown: those that one of the patterns matches, or all.
+/// Patterns of the pod labels that series have. Without patterns, all labels are allowed.
 #[derive(Clone, Debug)]
 pub struct Allowlist(Vec<Regex>);
 
-/// The labels of a pod that series have.
+/// Labels of a pod for its series.
 #[derive(Clone, Debug, Default)]
 pub struct PodLabels {
-    /// Names that a series can have, with values.
+    /// Valid Prometheus label names, with values.
     pub shown: Vec<(Arc<str>, Arc<str>)>,
-    /// How many allowed labels are left out, by reason: their name is reserved, or another label of the
-    /// pod comes to the same name.
+    /// Number of allowed labels that are dropped, by reason: the name is reserved, or another label
+    /// of the pod converts to the same name.
     pub dropped: [(&'static str, u64); 2],
 }
 
-/// A pattern that is none.
+/// A value of `--kubernetes-pod-label-allowlist-regex` that is not a regular expression.
 #[derive(Debug, thiserror::Error)]
 #[error("--kubernetes-pod-label-allowlist-regex {pattern}: {error}")]
-pub struct BadPattern {
+pub struct PatternError {
     pattern: String,
     error: regex_lite::Error,
 }
 
 impl Allowlist {
-    /// A list of these patterns; of none, which allows everything.
+    /// Compiles the patterns. Empty patterns are ignored.
     ///
     /// # Errors
-    /// One is no regular expression.
-    pub fn new(patterns: &[String]) -> Result<Self, BadPattern> {
+    /// A pattern is not a regular expression.
+    pub fn new(patterns: &[String]) -> Result<Self, PatternError> {
         let compiled = patterns.iter().filter(|pattern| !pattern.is_empty()).map(|pattern| {
-            Regex::new(pattern).map_err(|error| BadPattern { pattern: pattern.clone(), error })
+            Regex::new(pattern).map_err(|error| PatternError { pattern: pattern.clone(), error })
         });
         Ok(Self(compiled.collect::<Result<_, _>>()?))
     }
 
-    /// The labels that are allowed, under names that a series can have. Of two that come to the
-    /// same name the first is kept, and none whose name is reserved.
-    pub fn shown<'a>(
+    /// The allowed labels, with valid Prometheus names. Labels with a reserved name are dropped; of
+    /// several with the same name the first is kept.
+    pub fn allowed_labels<'a>(
         &self,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         reserved: &ReservedLabels,
@@ -50,22 +50,22 @@ impl Allowlist {
         let allowed =
             |key: &str| self.0.is_empty() || self.0.iter().any(|pattern| pattern.is_match(key));
         let mut shown: Vec<(Arc<str>, Arc<str>)> = Vec::new();
-        let (mut is_reserved, mut doubles) = (0, 0);
+        let (mut reserved_count, mut duplicate_count) = (0, 0);
         for (key, value) in labels.into_iter().filter(|(key, _)| allowed(key)) {
             let name = label_name(key);
             if reserved.contains(&name) {
-                is_reserved += 1;
+                reserved_count += 1;
             } else if shown.iter().any(|(known, _)| **known == name) {
-                doubles += 1;
+                duplicate_count += 1;
             } else {
                 shown.push((name.into(), value.into()));
             }
         }
-        PodLabels { shown, dropped: [("reserved", is_reserved), ("duplicate", doubles)] }
+        PodLabels { shown, dropped: [("reserved", reserved_count), ("duplicate", duplicate_count)] }
     }
 }
 
-/// A label's key with underscores in place of what a label of a series may not have.
+/// The key with underscores in place of characters that are not valid in a Prometheus label name.
 fn label_name(key: &str) -> String {
     let name: String =
         key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -81,12 +81,12 @@ mod tests {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let list = Allowlist::new(&patterns).unwrap();
         let reserved = ReservedLabels::of(&Dialect::DcgmExporter(Vec::new()));
-        let PodLabels { shown, .. } = list.shown(labels.iter().copied(), &reserved);
+        let PodLabels { shown, .. } = list.allowed_labels(labels.iter().copied(), &reserved);
         shown.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn labels_are_named_as_series_can_have_them() {
+    fn names_are_converted_to_valid_label_names() {
         let labels =
             [("app.kubernetes.io/name", "a"), ("app-kubernetes-io/name", "b"), ("7s", "c")];
         assert_eq!(shown(&[], &labels), "app_kubernetes_io_name=a _7s=c");
@@ -94,17 +94,17 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_left_out_are_counted() {
+    fn dropped_labels_are_counted() {
         let reserved = ReservedLabels::of(&Dialect::Ack);
         let labels = [("xid", "a"), ("app-x", "b"), ("app.x", "c"), ("job", "d"), ("no", "e")];
         let list = Allowlist::new(&["^(xid|app|job)".to_owned()]).unwrap();
-        let labels = list.shown(labels, &reserved);
+        let labels = list.allowed_labels(labels, &reserved);
         assert_eq!(labels.dropped, [("reserved", 2), ("duplicate", 1)]);
         assert_eq!(labels.shown, [("app_x".into(), "b".into())]);
     }
 
     #[test]
-    fn only_what_a_pattern_matches_is_shown() {
+    fn only_labels_that_match_a_pattern_are_allowed() {
         let labels = [("app", "a"), ("team", "b"), ("team-lead", "c")];
         assert_eq!(shown(&["^team$", "^app"], &labels), "app=a team=b");
         assert_eq!(shown(&["team", ""], &labels), "team=b team_lead=c");

@@ -1,4 +1,4 @@
-//! The newest snapshot and its pages, each rendered at most once and on demand.
+//! The newest snapshot and its response bodies, each rendered on demand and at most once.
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -9,120 +9,135 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::landing;
-use crate::render::{self, Part};
+use crate::render::{self, PageScope};
 use crate::snapshot::Snapshot;
 use crate::view::NodeView;
 
-/// What all scrapes share until the next cycle.
+/// A published snapshot with its cached response bodies, shared by all requests until the next
+/// cycle.
 #[derive(Debug)]
 pub struct Published {
     snapshot: Arc<Snapshot>,
-    full: Pages,
-    withheld: Pages,
+    current: Bodies,
+    withheld: Bodies,
 }
 
 #[derive(Debug, Default)]
-struct Pages {
-    whole: Page,
-    gpus: Page,
-    own: Page,
-    html: Page,
-    json: Page,
+struct Bodies {
+    all: CachedBody,
+    gpus: CachedBody,
+    exporter: CachedBody,
+    html: CachedBody,
+    json: CachedBody,
 }
 
 #[derive(Debug, Default)]
-struct Page {
+struct CachedBody {
     plain: OnceLock<Bytes>,
     gzip: OnceLock<Bytes>,
 }
 
 impl Published {
-    /// Publishes a snapshot; nothing is rendered yet.
+    /// Wraps a snapshot; nothing is rendered yet.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot: Arc::new(snapshot), full: Pages::default(), withheld: Pages::default() }
+        Self {
+            snapshot: Arc::new(snapshot),
+            current: Bodies::default(),
+            withheld: Bodies::default(),
+        }
     }
 
-    /// What the pages say.
+    /// The snapshot.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// How old it is at the monotonic time `now`.
+    /// Age of the snapshot at `now` (monotonic).
     #[must_use]
     pub fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.snapshot.at.mono)
     }
 
-    /// A page as text, or compressed. A snapshot that is older than `max_age` at `now`, because
-    /// the sampling thread has stopped, gives no number of any GPU.
+    /// The exposition of the families in `scope`, gzip-compressed on request. If the snapshot is
+    /// older than `max_age` at `now` (monotonic), because the sampling thread has stopped, all GPU
+    /// series are withheld.
     #[must_use]
-    pub fn page(&self, part: Part, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
-        let (stale, pages) = self.pages(now, max_age);
-        pages.of(part).get(gzip, || {
-            let snapshot =
-                if stale { Arc::new(self.snapshot.withheld()) } else { Arc::clone(&self.snapshot) };
-            render::page(&snapshot, part).unwrap_or_default()
+    pub fn exposition(
+        &self,
+        scope: PageScope,
+        now: Duration,
+        max_age: Duration,
+        gzip: bool,
+    ) -> Bytes {
+        let (stale, bodies) = self.bodies(now, max_age);
+        bodies.of(scope).get(gzip, || {
+            let snapshot = if stale {
+                Arc::new(self.snapshot.without_gpu_data())
+            } else {
+                Arc::clone(&self.snapshot)
+            };
+            render::exposition(&snapshot, scope).unwrap_or_default()
         })
     }
 
-    /// The node for people, as a page or as JSON, with the same regard to its age.
+    /// The node view as HTML or JSON; the same maximum age applies.
     #[must_use]
-    pub fn view(&self, form: Form, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
-        let (stale, pages) = self.pages(now, max_age);
-        let node = || NodeView::of(&self.snapshot, stale);
+    pub fn view(&self, form: ViewFormat, now: Duration, max_age: Duration, gzip: bool) -> Bytes {
+        let (stale, bodies) = self.bodies(now, max_age);
+        let node = || NodeView::from_snapshot(&self.snapshot, stale);
         match form {
-            Form::Html => pages.html.get(gzip, || landing::page(&node())),
-            // Of a view, which has neither maps nor foreign types, JSON can always be made.
-            Form::Json => {
-                pages.json.get(gzip, || serde_json::to_string(&node()).unwrap_or_default())
+            ViewFormat::Html => bodies.html.get(gzip, || landing::page(&node())),
+            // Serialization cannot fail: a view contains neither maps nor foreign types.
+            ViewFormat::Json => {
+                bodies.json.get(gzip, || serde_json::to_string(&node()).unwrap_or_default())
             }
         }
     }
 
-    fn pages(&self, now: Duration, max_age: Duration) -> (bool, &Pages) {
+    fn bodies(&self, now: Duration, max_age: Duration) -> (bool, &Bodies) {
         let stale = self.age(now) > max_age;
-        (stale, if stale { &self.withheld } else { &self.full })
+        (stale, if stale { &self.withheld } else { &self.current })
     }
 }
 
-/// In which form the node is shown to people.
+/// Output format of the node view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// A page.
+pub enum ViewFormat {
+    /// The web page.
     Html,
-    /// [`NodeView`].
+    /// [`NodeView`] as JSON.
     Json,
 }
 
-impl Pages {
-    fn of(&self, part: Part) -> &Page {
-        match part {
-            Part::Whole => &self.whole,
-            Part::Gpus => &self.gpus,
-            Part::Own => &self.own,
+impl Bodies {
+    fn of(&self, scope: PageScope) -> &CachedBody {
+        match scope {
+            PageScope::All => &self.all,
+            PageScope::Gpus => &self.gpus,
+            PageScope::Exporter => &self.exporter,
         }
     }
 }
 
-impl Page {
+impl CachedBody {
     fn get(&self, gzip: bool, render: impl FnOnce() -> String) -> Bytes {
-        let plain = self.plain.get_or_init(|| exact(render().into_bytes()));
+        let plain = self.plain.get_or_init(|| shrink(render().into_bytes()));
         if gzip { self.gzip.get_or_init(|| compress(plain)).clone() } else { plain.clone() }
     }
 }
 
 fn compress(plain: &[u8]) -> Bytes {
-    // Level 1: a page compresses tenfold already, and higher levels cost more than the rendering.
+    // Level 1: it compresses tenfold already, and higher levels cost more time than rendering.
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
     let written = encoder.write_all(plain).and_then(|()| encoder.finish());
     // Writing to memory does not fail.
-    exact(written.unwrap_or_default())
+    shrink(written.unwrap_or_default())
 }
 
-/// Without the room to grow: slow clients may hold many pages.
-fn exact(mut page: Vec<u8>) -> Bytes {
-    page.shrink_to_fit();
-    page.into()
+/// Drops spare capacity: slow clients may keep many bodies alive.
+fn shrink(mut body: Vec<u8>) -> Bytes {
+    body.shrink_to_fit();
+    body.into()
 }

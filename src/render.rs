@@ -1,7 +1,8 @@
-//! Snapshot → exposition text 0.0.4.
+//! Renders a snapshot as Prometheus text format 0.0.4.
 //!
-//! DCGM's counters carry no `_total`, which `OpenMetrics` would force on them: a family is declared
-//! a counter and its samples are encoded as gauges, which is legal in the older text format.
+//! Names of DCGM counters have no `_total` suffix, which `OpenMetrics` requires: such a family is
+//! declared a counter and its samples are encoded as gauges, which is valid in the older text
+//! format.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,146 +17,147 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::catalog::Kind;
-use crate::catalog::own::OWN;
+use crate::catalog::exporter_metrics::EXPORTER_METRICS;
 use crate::labels::Labels;
 use crate::model::Reading;
-use crate::selection::Chosen;
+use crate::selection::SelectedFamilies;
 use crate::snapshot::{Entity, Series, Snapshot};
 use crate::telemetry;
 
-/// Which families a page has.
+/// The families that an exposition contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// All.
-    Whole,
-    /// Those that tell of GPUs and of what happens on them.
+pub enum PageScope {
+    /// All families.
+    All,
+    /// Families of GPUs, processes and containers.
     Gpus,
-    /// Those that tell of the exporter.
-    Own,
+    /// Families of the exporter itself (`nvml_exporter_*`).
+    Exporter,
 }
 
-/// A page.
+/// Renders the exposition.
 ///
 /// # Errors
-/// None in practice: writing to a string does not fail.
-pub fn page(snapshot: &Arc<Snapshot>, part: Part) -> Result<String, fmt::Error> {
+/// Returns an error of the encoder; none in practice, since writing to a string does not fail.
+pub fn exposition(snapshot: &Arc<Snapshot>, scope: PageScope) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { snapshot: Arc::clone(snapshot), part }));
-    let mut text = String::with_capacity(room(snapshot));
+    registry
+        .register_collector(Box::new(SnapshotCollector { snapshot: Arc::clone(snapshot), scope }));
+    let mut text = String::with_capacity(estimated_length(snapshot));
     encode_registry(&mut text, &registry)?;
     Ok(text)
 }
 
-/// About how long a page is, in bytes. Growing to that in steps would copy it once more.
-fn room(snapshot: &Snapshot) -> usize {
+/// Estimated length of the exposition in bytes, to allocate it once.
+fn estimated_length(snapshot: &Snapshot) -> usize {
     /// Name, value and punctuation of a sample.
     const SAMPLE: usize = 48;
-    /// HELP and TYPE, and the exporter's own series.
+    /// HELP and TYPE lines, and the series of the exporter itself.
     const REST: usize = 32 << 10;
-    let (chosen, tables) = (&*snapshot.selection, &snapshot.tables);
+    let (selected, tables) = (&*snapshot.selection, &snapshot.tables);
     let line = |labels: &Labels| labels.len() + SAMPLE;
     let of = |entities: &[Entity], families: usize| {
         families * entities.iter().map(|entity| line(&entity.labels)).sum::<usize>()
     };
-    let users = tables.processes.iter().chain(&tables.illegal).map(|(labels, _)| line(labels));
-    let holders = tables.containers.iter().map(|(labels, _)| line(labels));
-    REST + of(&tables.devices, chosen.device.families().len())
-        + of(&tables.instances, chosen.instance.families().len())
-        + chosen.process.families().len() * users.sum::<usize>()
-        + chosen.container.families().len() * holders.sum::<usize>()
+    let processes = tables.processes.iter().chain(&tables.illegal).map(|(labels, _)| line(labels));
+    let containers = tables.containers.iter().map(|(labels, _)| line(labels));
+    REST + of(&tables.devices, selected.device.families().len())
+        + of(&tables.instances, selected.instance.families().len())
+        + selected.process.families().len() * processes.sum::<usize>()
+        + selected.container.families().len() * containers.sum::<usize>()
 }
 
-struct Page {
+struct SnapshotCollector {
     snapshot: Arc<Snapshot>,
-    part: Part,
+    scope: PageScope,
 }
 
-impl fmt::Debug for Page {
+impl fmt::Debug for SnapshotCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").field("part", &self.part).finish_non_exhaustive()
+        f.debug_struct("SnapshotCollector").field("scope", &self.scope).finish_non_exhaustive()
     }
 }
 
-impl Collector for Page {
+impl Collector for SnapshotCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        if self.part != Part::Own {
-            gpus(&mut encoder, &self.snapshot)?;
+        if self.scope != PageScope::Exporter {
+            encode_gpus(&mut encoder, &self.snapshot)?;
         }
-        if self.part != Part::Gpus {
-            own(&mut encoder, &self.snapshot)?;
+        if self.scope != PageScope::Gpus {
+            encode_exporter(&mut encoder, &self.snapshot)?;
         }
         Ok(())
     }
 }
 
-fn gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let (chosen, tables) = (&*snapshot.selection, &snapshot.tables);
-    table(encoder, &chosen.node, &snapshot.nodes)?;
-    table(encoder, &chosen.device, &tables.devices)?;
-    scattered(encoder, &chosen.event, &tables.events)?;
-    table(encoder, &chosen.instance, &tables.instances)?;
-    derived(encoder, &chosen.allotted, &tables.allocated)?;
-    derived(encoder, &chosen.container, &tables.containers)?;
-    derived(encoder, &chosen.process, &tables.processes)?;
-    derived(encoder, &chosen.illegal, &tables.illegal)?;
-    scattered(encoder, &chosen.account, &tables.accounts)
+fn encode_gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let (selected, tables) = (&*snapshot.selection, &snapshot.tables);
+    encode_table(encoder, &selected.node, &snapshot.nodes)?;
+    encode_table(encoder, &selected.device, &tables.devices)?;
+    encode_series(encoder, &selected.event, &tables.events)?;
+    encode_table(encoder, &selected.instance, &tables.instances)?;
+    encode_derived(encoder, &selected.allocated_fraction, &tables.allocated)?;
+    encode_derived(encoder, &selected.container, &tables.containers)?;
+    encode_derived(encoder, &selected.process, &tables.processes)?;
+    encode_derived(encoder, &selected.illegal, &tables.illegal)?;
+    encode_series(encoder, &selected.accumulated, &tables.accumulated)
 }
 
-fn own(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
-    for row in OWN {
-        let samples: Vec<(Labels, Reading)> = telemetry::samples(row.series, snapshot)
+fn encode_exporter(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    for row in EXPORTER_METRICS {
+        let samples: Vec<(Labels, Reading)> = telemetry::samples(row.id, snapshot)
             .into_iter()
             .map(|(values, value)| {
                 let pairs = row.labels.iter().copied().zip(values.iter().map(String::as_str));
-                (Labels::of(pairs), Ok(value))
+                (Labels::from_pairs(pairs), Ok(value))
             })
             .collect();
         let samples = samples.iter().map(|(labels, reading)| (labels, *reading));
-        family(encoder, row.name, row.kind, row.help, samples)?;
+        encode_samples(encoder, row.name, row.kind, row.help, samples)?;
     }
     Ok(())
 }
 
-/// The families that are chosen of a slice of the catalogue.
-fn table<S>(
+/// Encodes the selected families of a catalog slice from the readings of its entities.
+fn encode_table<S>(
     encoder: &mut DescriptorEncoder<'_>,
-    chosen: &Chosen<S>,
+    selected: &SelectedFamilies<S>,
     entities: &[Entity],
 ) -> fmt::Result {
-    for (position, shown) in chosen.families().iter().enumerate() {
+    for (position, family) in selected.families().iter().enumerate() {
         let samples = column(entities, position);
-        family(encoder, &shown.name, shown.kind, &shown.help, samples)?;
+        encode_samples(encoder, &family.name, family.kind, &family.help, samples)?;
     }
     Ok(())
 }
 
-/// The families that are chosen of a slice whose families have each their own subjects.
-fn scattered<S>(
+/// Encodes the selected families of a catalog slice in which each family has its own entities.
+fn encode_series<S>(
     encoder: &mut DescriptorEncoder<'_>,
-    chosen: &Chosen<S>,
+    selected: &SelectedFamilies<S>,
     series: &[Series],
 ) -> fmt::Result {
-    for (position, shown) in chosen.families().iter().enumerate() {
+    for (position, family) in selected.families().iter().enumerate() {
         let samples = series.iter().filter(|series| series.family == position);
         let samples = samples.map(|series| (&series.labels, series.reading));
-        family(encoder, &shown.name, shown.kind, &shown.help, samples)?;
+        encode_samples(encoder, &family.name, family.kind, &family.help, samples)?;
     }
     Ok(())
 }
 
-/// How a number is made of what is known of a subject.
+/// Computes a reading from a subject.
 type Derived<S> = fn(&S) -> Reading;
 
-/// The families that are chosen of a slice of the catalogue whose numbers are made of what is known of a subject.
-fn derived<S>(
+/// Encodes the selected families of a catalog slice; the readings are computed from a subject.
+fn encode_derived<S>(
     encoder: &mut DescriptorEncoder<'_>,
-    chosen: &Chosen<Derived<S>>,
+    selected: &SelectedFamilies<Derived<S>>,
     subjects: &[(Labels, S)],
 ) -> fmt::Result {
-    for shown in chosen.families() {
-        let read = shown.metric.source;
+    for family in selected.families() {
+        let read = family.metric.source;
         let samples = subjects.iter().map(|(labels, subject)| (labels, read(subject)));
-        family(encoder, &shown.name, shown.kind, &shown.help, samples)?;
+        encode_samples(encoder, &family.name, family.kind, &family.help, samples)?;
     }
     Ok(())
 }
@@ -166,8 +168,8 @@ fn column(entities: &[Entity], position: usize) -> impl Iterator<Item = (&Labels
         .filter_map(move |entity| Some((&entity.labels, *entity.readings.get(position)?)))
 }
 
-/// One family, or nothing where no sample has a number.
-fn family<'a>(
+/// Encodes one family; nothing if no reading is `Ok`.
+fn encode_samples<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     kind: Kind,
@@ -186,17 +188,17 @@ fn family<'a>(
     let mut family = encoder.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in samples {
         if labels.is_empty() {
-            number(&mut family, value)?;
+            encode_number(&mut family, value)?;
         } else {
-            number(&mut family.encode_family(&LabelBlock(labels))?, value)?;
+            encode_number(&mut family.encode_family(&LabelBlock(labels))?, value)?;
         }
     }
     Ok(())
 }
 
-/// A whole number is written without a fraction, as the peers do.
+/// Encodes integers without a fraction, as other exporters do.
 #[expect(clippy::cast_possible_truncation, reason = "guarded by the range")]
-fn number(encoder: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
+fn encode_number(encoder: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() < EXACT {
         encoder.encode_gauge(&(value as i64))
@@ -209,9 +211,9 @@ fn number(encoder: &mut MetricEncoder<'_>, value: f64) -> fmt::Result {
 struct LabelBlock<'a>(&'a Labels);
 
 impl EncodeLabelSet for LabelBlock<'_> {
-    /// A key is written as it is, and what has been written before is one.
+    /// The encoder does not escape keys, so the pre-rendered label text is passed as one key.
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let (text, last) = self.0.written();
+        let (text, last) = self.0.encoded();
         let mut label = encoder.encode_label();
         let mut key: LabelKeyEncoder<'_> = label.encode_label_key()?;
         fmt::Write::write_str(&mut key, text)?;
@@ -227,41 +229,43 @@ mod tests {
 
     use super::*;
 
-    /// One sample under these labels, as we write them or as the library does.
+    /// One sample with labels encoded by the exporter or by prometheus-client.
     #[derive(Debug)]
-    enum One {
-        Ours(Labels),
-        Theirs(Vec<(String, String)>),
+    enum OneSample {
+        Exporter(Labels),
+        Library(Vec<(String, String)>),
     }
 
-    impl Collector for One {
+    impl Collector for OneSample {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
             let mut family = encoder.encode_descriptor("a", "b", None, MetricType::Gauge)?;
             match self {
-                Self::Ours(labels) => number(&mut family.encode_family(&LabelBlock(labels))?, 1.0),
-                Self::Theirs(labels) => number(&mut family.encode_family(labels)?, 1.0),
+                Self::Exporter(labels) => {
+                    encode_number(&mut family.encode_family(&LabelBlock(labels))?, 1.0)
+                }
+                Self::Library(labels) => encode_number(&mut family.encode_family(labels)?, 1.0),
             }
         }
     }
 
-    fn page(one: One) -> String {
+    fn render_sample(sample: OneSample) -> String {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(one));
-        let mut page = String::new();
-        encode_registry(&mut page, &registry).unwrap();
-        page
+        registry.register_collector(Box::new(sample));
+        let mut text = String::new();
+        encode_registry(&mut text, &registry).unwrap();
+        text
     }
 
     proptest! {
         #[test]
-        fn labels_are_written_as_the_library_writes_them(
+        fn labels_are_encoded_as_by_prometheus_client(
             values in prop::collection::vec("\\PC{0,80}|.{0,90}|[\"\\\\,=a\n]{0,300}", 1..5)
         ) {
             let pairs = ["a", "b_c", "D", "e1", "f"].into_iter().zip(&values);
-            let labels = Labels::of(pairs.map(|(key, value)| (key, value.as_str())));
+            let labels = Labels::from_pairs(pairs.map(|(key, value)| (key, value.as_str())));
             let pairs = labels.pairs().into_iter().map(|(key, value)| (key.to_owned(), value));
-            let theirs = page(One::Theirs(pairs.collect()));
-            prop_assert_eq!(page(One::Ours(labels.clone())), theirs);
+            let expected = render_sample(OneSample::Library(pairs.collect()));
+            prop_assert_eq!(render_sample(OneSample::Exporter(labels.clone())), expected);
         }
     }
 }

@@ -1,43 +1,46 @@
-//! The label names that neither pods nor `--extra-label` may use.
+//! Label names that pod labels and `--extra-label` may not use.
 
 use std::collections::BTreeSet;
 
 use crate::catalog::EVENT;
-use crate::labels::{Dialect, HPC_JOB, OWNER, Schema};
+use crate::labels::{Dialect, HPC_JOB, LabelSchema, OWNER};
 
-/// Names that a scrape job gives to its targets, in every dialect.
-const SCRAPER: [&str; 2] = ["instance", "job"];
-/// Names of Kubernetes that ACK's scrape job owns besides; of dcgm-exporter they are labels of series.
-const ACK_SCRAPER: [&str; 5] = ["container", "namespace", "node", "pod", "service"];
+/// Target labels of every Prometheus scrape job.
+const TARGET_LABELS: [&str; 2] = ["instance", "job"];
+/// Further target labels of ACK's scrape job. In the dialect of dcgm-exporter they are labels of
+/// series.
+const ACK_TARGET_LABELS: [&str; 5] = ["container", "namespace", "node", "pod", "service"];
 
-/// Every name that a family, a flag or the scrape job can put on a series: a second label of that name
-/// makes Prometheus refuse the whole scrape.
+/// All label names that a family, a flag or the scrape job can add to a series. Prometheus rejects
+/// the whole scrape if a series has the same label twice.
 #[derive(Clone, Debug)]
 pub struct ReservedLabels(BTreeSet<String>);
 
 impl ReservedLabels {
-    /// The names of a dialect, whatever its flags are.
+    /// Reserved names of a dialect, with any flags.
     #[must_use]
     pub fn of(dialect: &Dialect) -> Self {
-        let scraper: &[&str] = match dialect {
-            Dialect::Ack => &ACK_SCRAPER,
+        let target_labels: &[&str] = match dialect {
+            Dialect::Ack => &ACK_TARGET_LABELS,
             Dialect::DcgmExporter(_) => &[],
         };
         let events = EVENT.iter().flat_map(|row| row.source.labels);
-        let fixed = SCRAPER.iter().chain(scraper).chain(events).chain(&[HPC_JOB, OWNER]);
-        let mut names = Schema::names(dialect);
+        let fixed =
+            TARGET_LABELS.iter().chain(target_labels).chain(events).chain(&[HPC_JOB, OWNER]);
+        let mut names = LabelSchema::names(dialect);
         names.extend(fixed.map(|&name| name.to_owned()));
         Self(names)
     }
 
-    /// These, and the names of `--extra-label`.
+    /// Adds the names of `--extra-label`.
     #[must_use]
     pub fn with(mut self, extra: &[(String, String)]) -> Self {
         self.0.extend(extra.iter().map(|(name, _)| name.clone()));
         self
     }
 
-    /// Whether `name` is reserved. Any field of DCGM can become a label of every series.
+    /// Whether `name` is reserved. All `DCGM_` names are, because any DCGM field can be an info
+    /// label.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         name.starts_with("DCGM_") || self.0.contains(name)
@@ -49,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_families_flags_and_the_scraper_add_is_reserved() {
+    fn names_of_families_flags_and_scrape_jobs_are_reserved() {
         for dialect in [Dialect::Ack, Dialect::DcgmExporter(Vec::new())] {
             let reserved = ReservedLabels::of(&dialect).with(&[("team".to_owned(), String::new())]);
             for name in [

@@ -1,20 +1,21 @@
-//! One cycle: every GPU is asked by its own thread, and what has answered by the deadline is the
-//! sample. Nothing here waits longer than that, and nothing joins a thread.
+//! The collection cycle: each GPU is read by its own thread, and the responses that arrive before
+//! the deadline form the sample. The cycle never waits longer than the deadline and never joins a
+//! thread.
 
-pub mod absentees;
-pub mod cells;
 pub mod device;
+pub mod driver_reader;
 pub mod events;
 pub mod gpm;
-pub mod gpu_ring;
+pub mod gpu_retention;
+pub mod gpu_utilization;
+pub mod gpu_worker;
+pub mod health_reader;
+pub mod info_labels;
 pub mod limits;
-pub mod node;
-pub mod part;
+pub mod partition;
+pub mod process_utilization;
 pub mod processes;
-pub mod ring;
-pub mod seat;
-pub mod signs;
-pub mod texts;
+pub mod reading_cache;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,105 +24,106 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use self::absentees::Absentees;
 use self::device::DeviceReader;
-use self::events::{Listener, Retired};
-use self::node::NodeReader;
-pub use self::seat::SampledGpu;
-use self::seat::Seat;
+use self::driver_reader::DriverReader;
+use self::events::{DrainingListener, EventListener};
+use self::gpu_retention::GpuRetention;
+use self::gpu_worker::GpuWorker;
+pub use self::gpu_worker::SampledGpu;
 use crate::clock::Clock;
+use crate::driver_release::ReleaseRequest;
 use crate::host::ProcRoot;
 use crate::model::{
-    ClockCounts, ClockRecord, Missing, Moment, Reading, Vitals, VitalsRecord, XidRecord,
+    ClockEventCounts, ClockEventHistory, HealthHistory, HealthState, Missing, Moment, Reading,
+    XidHistory,
 };
-use crate::nvml::inventory::Driver;
-use crate::nvml::{End, LibraryError, Session};
+use crate::nvml::inventory::DriverInfo;
+use crate::nvml::{LibraryError, Session, SessionClosed};
 use crate::policy;
-use crate::release::Request;
 use crate::selection::Selection;
 use crate::worker::Worker;
 
-/// The raw material of one snapshot.
+/// Everything that was read in one cycle; input of a snapshot.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// When the cycle began.
+    /// Start of the cycle.
     pub at: Moment,
-    /// How long it took.
-    pub took: Duration,
-    /// The session's state.
+    /// Duration of the cycle.
+    pub duration: Duration,
+    /// State of the NVML session.
     pub driver: DriverState,
-    /// How many GPUs the driver counts, and when it was asked.
+    /// Number of GPUs (`nvmlDeviceGetCount_v2`), and when it was requested.
     pub gpu_count: Option<(Reading, Moment)>,
-    /// How long the driver's thread took over its last answer.
-    pub node_took: Option<Duration>,
-    /// GPUs in the order of their index.
+    /// Duration of the last request to the driver thread.
+    pub driver_request_duration: Option<Duration>,
+    /// GPUs in index order.
     pub gpus: Vec<SampledGpu>,
-    /// What the driver told of each GPU's XIDs, by UUID.
-    pub xids: BTreeMap<Arc<str>, XidRecord>,
-    /// How often there were reasons for lower clocks on each GPU, by UUID.
-    pub clocks: BTreeMap<Arc<str>, Result<ClockCounts, Missing>>,
-    /// What tells of each GPU's health, by UUID.
-    pub vitals: BTreeMap<Arc<str>, Vitals>,
-    /// Failed attempts to open the driver, by reason.
+    /// XID errors of each GPU, by UUID.
+    pub xids: BTreeMap<Arc<str>, XidHistory>,
+    /// Clock event (throttle) counts of each GPU, by UUID.
+    pub clock_events: BTreeMap<Arc<str>, Result<ClockEventCounts, Missing>>,
+    /// Health state of each GPU, by UUID.
+    pub health: BTreeMap<Arc<str>, HealthState>,
+    /// Failed attempts to open a session, by reason.
     pub open_failures: BTreeMap<&'static str, u64>,
-    /// Cycles so far, this one included.
+    /// Number of cycles, this one included.
     pub cycles: u64,
-    /// Threads of earlier sessions that still wait for the driver.
-    pub abandoned: usize,
+    /// Number of threads of earlier sessions that are still blocked in the driver.
+    pub abandoned_threads: usize,
 }
 
-/// Whether there is a session.
+/// State of the NVML session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriverState {
     /// Open, with these versions.
-    Up(Driver),
+    Up(DriverInfo),
     /// Not open.
     Down {
-        /// Fixed label.
+        /// Reason label.
         reason: &'static str,
-        /// A sentence for people.
+        /// Human-readable message.
         detail: String,
     },
 }
 
-/// Asks the driver's thread and the GPUs' threads, and remembers their newest answers.
+/// Sends requests to the driver thread and the GPU threads, and keeps their newest responses.
 pub struct Sampler {
     clock: Clock,
     deadline: Duration,
     libraries: Vec<PathBuf>,
     proc_root: ProcRoot,
     live: Arc<AtomicUsize>,
-    driver_thread: Worker<node::Question, node::Answer>,
+    driver_thread: Worker<driver_reader::DriverRequest, driver_reader::DriverResponse>,
     session: Option<Arc<Session>>,
-    closed: Weak<Session>,
-    /// Of every session that may still be held.
-    ends: Vec<End>,
-    /// Who has NVML let go, while anybody does.
-    released: Option<Request>,
-    release_by: Duration,
-    listener: Option<Listener>,
-    retired: Vec<Retired>,
-    xids: BTreeMap<Arc<str>, XidRecord>,
-    clocks: BTreeMap<Arc<str>, ClockRecord>,
-    vitals: BTreeMap<Arc<str>, VitalsRecord>,
-    absentees: Absentees,
+    previous_session: Weak<Session>,
+    /// Sessions that some thread may still hold.
+    held_sessions: Vec<SessionClosed>,
+    /// The active request to release NVML.
+    release_request: Option<ReleaseRequest>,
+    release_deadline: Duration,
+    listener: Option<EventListener>,
+    draining_listeners: Vec<DrainingListener>,
+    xids: BTreeMap<Arc<str>, XidHistory>,
+    clocks: BTreeMap<Arc<str>, ClockEventHistory>,
+    health: BTreeMap<Arc<str>, HealthHistory>,
+    gpu_retention: GpuRetention,
     driver: DriverState,
     next_open: Duration,
     opened_at: Duration,
     failures: u32,
     open_failures: BTreeMap<&'static str, u64>,
     gpu_count: Option<(Reading, Moment)>,
-    node_asked: Moment,
-    node_took: Option<Duration>,
-    seats: Vec<Seat>,
+    driver_requested_at: Moment,
+    driver_request_duration: Option<Duration>,
+    gpu_workers: Vec<GpuWorker>,
     cycles: u64,
 }
 
 impl Sampler {
-    /// A sampler that has not opened the driver yet.
+    /// Creates a sampler; the driver is not opened yet.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// Returns the OS error if the thread cannot be created.
     pub fn new(
         clock: Clock,
         interval: Duration,
@@ -136,242 +138,252 @@ impl Sampler {
             proc_root,
             live,
             session: None,
-            closed: Weak::new(),
-            ends: Vec::new(),
-            released: None,
-            release_by: Duration::ZERO,
+            previous_session: Weak::new(),
+            held_sessions: Vec::new(),
+            release_request: None,
+            release_deadline: Duration::ZERO,
             listener: None,
-            retired: Vec::new(),
+            draining_listeners: Vec::new(),
             xids: BTreeMap::new(),
             clocks: BTreeMap::new(),
-            vitals: BTreeMap::new(),
-            absentees: Absentees::default(),
+            health: BTreeMap::new(),
+            gpu_retention: GpuRetention::default(),
             driver: DriverState::default(),
             next_open: Duration::ZERO,
             opened_at: Duration::ZERO,
             failures: 0,
             open_failures: BTreeMap::new(),
             gpu_count: None,
-            node_asked: clock.now(),
-            node_took: None,
-            seats: Vec::new(),
+            driver_requested_at: clock.now(),
+            driver_request_duration: None,
+            gpu_workers: Vec::new(),
             cycles: 0,
             clock,
         })
     }
 
-    /// From the next cycle on, NVML is let go if somebody asks for it, and else held; whether there
-    /// is something about it to publish before the next regular page.
-    pub fn release(&mut self, asked: Option<Request>) -> bool {
-        let turns = self.released.is_some() != asked.is_some();
-        if turns && asked.is_none() {
+    /// Sets or clears the request to release NVML, effective from the next cycle. Returns whether a
+    /// snapshot is to be published before the next regular one.
+    pub fn set_release_request(&mut self, request: Option<ReleaseRequest>) -> bool {
+        let changed = self.release_request.is_some() != request.is_some();
+        if changed && request.is_none() {
             self.next_open = Duration::ZERO;
-            self.driver =
-                DriverState::Down { reason: "starting", detail: "taken up again".to_owned() };
+            self.driver = DriverState::Down {
+                reason: "starting",
+                detail: "opening the driver again after a release".to_owned(),
+            };
         }
-        self.released = asked;
-        turns || matches!(self.driver, DriverState::Down { reason: RELEASING, .. })
+        self.release_request = request;
+        changed || matches!(self.driver, DriverState::Down { reason: RELEASING, .. })
     }
 
-    /// Moves every GPU's utilization cursor on, without publishing.
-    pub fn read_rings(&mut self) {
+    /// Reads the utilization ring buffers of all GPUs, without publishing: a ring buffer must be
+    /// read before it wraps.
+    pub fn read_utilization(&mut self) {
         let now = self.clock.now();
-        self.collect_late();
-        for seat in &mut self.seats {
-            seat.worker.ask(device::Question::Ring(now), now.mono);
+        self.receive_late();
+        for gpu in &mut self.gpu_workers {
+            gpu.worker.send(device::GpuRequest::ReadUtilization(now), now.mono);
         }
         self.collect(now, now.mono + self.deadline);
     }
 
-    /// Reads everything that is chosen and due, and returns by the deadline.
+    /// Reads all selected families that are due, and returns at the deadline at the latest.
     pub fn cycle(&mut self, selection: &Arc<Selection>) -> Sample {
         let now = self.clock.now();
         let deadline = now.mono + self.deadline;
         self.cycles += 1;
-        self.collect_late();
-        if self.released.is_some() {
-            self.let_go(now, deadline);
+        self.receive_late();
+        if self.release_request.is_some() {
+            self.release_session(now, deadline);
         } else if self.session.is_none() {
             self.open(now, deadline);
         }
         if self.session.is_some() {
-            self.ask_driver(node::Question::Read, now);
+            self.send_driver_request(driver_reader::DriverRequest::CountGpus, now);
         }
-        let peers: Arc<[_]> = self.seats.iter().filter_map(Seat::peer).collect();
-        for seat in &mut self.seats {
+        let peers: Arc<[_]> = self.gpu_workers.iter().filter_map(GpuWorker::peer).collect();
+        for gpu in &mut self.gpu_workers {
             let (selection, peers) = (Arc::clone(selection), Arc::clone(&peers));
-            seat.worker.ask(device::Question::Sample(now, selection, peers), now.mono);
+            gpu.worker.send(device::GpuRequest::Sample(now, selection, peers), now.mono);
         }
         self.collect(now, deadline);
-        self.note_clocks(selection);
-        self.note_vitals(selection);
-        self.forget_absentees(now);
+        self.record_clock_events(selection);
+        self.record_health(selection);
+        self.drop_absent_gpus(now);
         let sample = self.sample(now);
-        self.close_if_over(now);
+        self.close_ended_session(now);
         sample
     }
 
-    /// Waits until no thread is inside NVML, or until `deadline`.
+    /// Waits until no thread is in an NVML call, or until `deadline`.
     pub fn quiesce(&mut self, deadline: Duration) {
-        for seat in &mut self.seats {
-            seat.hear(&self.clock, deadline);
+        for gpu in &mut self.gpu_workers {
+            gpu.recv_until(&self.clock, deadline);
         }
-        self.hear_driver(deadline);
+        self.receive_driver_response(deadline);
     }
 
-    /// Opens a session and reads its node at once, so that the first page is a full one.
+    /// Opens a session and counts its GPUs at once, so that the first snapshot is complete.
     fn open(&mut self, now: Moment, deadline: Duration) {
-        if now.mono < self.next_open || (self.closed_is_held() && now.mono < self.release_by) {
+        if now.mono < self.next_open
+            || (self.previous_session_is_held() && now.mono < self.release_deadline)
+        {
             return;
         }
         if self.driver_thread.is_dead() {
             match driver_thread(&self.libraries, &self.proc_root, &self.live) {
                 Ok(worker) => self.driver_thread = worker,
-                Err(error) => tracing::error!(%error, "no thread for the driver"),
+                Err(error) => tracing::error!(%error, "cannot start the driver thread"),
             }
         }
-        self.ask_driver(node::Question::Open, now);
-        self.hear_driver(deadline);
+        self.send_driver_request(driver_reader::DriverRequest::Open, now);
+        self.receive_driver_response(deadline);
         if self.session.is_some() {
-            self.ask_driver(node::Question::Read, now);
-            self.hear_driver(deadline);
+            self.send_driver_request(driver_reader::DriverRequest::CountGpus, now);
+            self.receive_driver_response(deadline);
         }
     }
 
-    /// Has every thread let go of the session, and tells when all have.
-    fn let_go(&mut self, now: Moment, deadline: Duration) {
+    /// Makes all threads drop the session, and sets the driver state to releasing or released.
+    fn release_session(&mut self, now: Moment, deadline: Duration) {
         if self.session.is_some() {
             self.close(now, RELEASING);
         }
-        self.ask_driver(node::Question::Release, now);
-        self.hear_driver(deadline);
-        self.ends.retain(|end| !end.wait(self.clock.until(deadline)));
-        let is_free = self.driver_thread.waiting_since().is_none() && self.ends.is_empty();
-        let asked = self.released.iter().map(Request::to_string).collect::<String>();
+        self.send_driver_request(driver_reader::DriverRequest::Release, now);
+        self.receive_driver_response(deadline);
+        self.held_sessions.retain(|end| !end.wait(self.clock.until(deadline)));
+        let is_free = self.driver_thread.pending_since().is_none() && self.held_sessions.is_empty();
+        let request =
+            self.release_request.iter().map(ReleaseRequest::to_string).collect::<String>();
         self.driver = if is_free {
-            DriverState::Down { reason: RELEASED, detail: format!("NVML has been let go: {asked}") }
+            DriverState::Down { reason: RELEASED, detail: format!("NVML is released, {request}") }
         } else {
-            let detail = format!("{asked}, and calls into the driver have yet to return");
+            let detail =
+                format!("NVML is being released, {request}; waiting for driver calls to return");
             DriverState::Down { reason: RELEASING, detail }
         };
     }
 
-    /// Whether anybody but the driver's own thread still holds the session before.
-    fn closed_is_held(&self) -> bool {
-        self.closed.strong_count() > 1
+    /// Whether a thread other than the driver thread still holds the previous session.
+    fn previous_session_is_held(&self) -> bool {
+        self.previous_session.strong_count() > 1
     }
 
-    fn ask_driver(&mut self, question: node::Question, now: Moment) {
-        if self.driver_thread.waiting_since().is_none() {
-            self.node_asked = now;
-            self.driver_thread.ask(question, now.mono);
+    fn send_driver_request(&mut self, request: driver_reader::DriverRequest, now: Moment) {
+        if self.driver_thread.pending_since().is_none() {
+            self.driver_requested_at = now;
+            self.driver_thread.send(request, now.mono);
         }
     }
 
-    /// Takes in the answers to questions of earlier cycles, as far as they have come.
-    fn collect_late(&mut self) {
+    /// Receives responses to requests of earlier cycles that have arrived since, without waiting.
+    fn receive_late(&mut self) {
         self.quiesce(Duration::ZERO);
     }
 
-    /// Takes in the answers to the questions asked at `now` that come until `deadline`. Whoever
-    /// still owes an older answer is not waited for: a hang must not slow down every cycle.
+    /// Receives the responses to the requests sent at `now` that arrive before `deadline`. A thread
+    /// with an older pending request is not waited for: a hang must not slow down every cycle.
     fn collect(&mut self, now: Moment, deadline: Duration) {
-        for seat in &mut self.seats {
-            if seat.worker.waiting_since() == Some(now.mono) {
-                seat.hear(&self.clock, deadline);
+        for gpu in &mut self.gpu_workers {
+            if gpu.worker.pending_since() == Some(now.mono) {
+                gpu.recv_until(&self.clock, deadline);
             }
         }
-        if self.driver_thread.waiting_since() == Some(now.mono) {
-            self.hear_driver(deadline);
+        if self.driver_thread.pending_since() == Some(now.mono) {
+            self.receive_driver_response(deadline);
         }
-        self.hear_events();
+        self.record_events();
     }
 
-    fn hear_driver(&mut self, deadline: Duration) {
-        let Some(answer) = self.driver_thread.answer(self.clock.until(deadline)) else { return };
+    fn receive_driver_response(&mut self, deadline: Duration) {
+        let Some(response) = self.driver_thread.recv_timeout(self.clock.until(deadline)) else {
+            return;
+        };
         let now = self.clock.now().mono;
-        self.node_took = Some(now.saturating_sub(self.node_asked.mono));
-        match answer {
-            node::Answer::Opened { session, driver, end } => {
-                self.ends.retain(|end| !end.wait(Duration::ZERO));
-                self.ends.push(end);
+        self.driver_request_duration = Some(now.saturating_sub(self.driver_requested_at.mono));
+        match response {
+            driver_reader::DriverResponse::Opened { session, driver, closed: end } => {
+                self.held_sessions.retain(|end| !end.wait(Duration::ZERO));
+                self.held_sessions.push(end);
                 self.opened_at = now;
-                self.listener = self.listen(&session);
+                self.listener = self.start_listener(&session);
                 self.session = Some(session);
                 self.driver = DriverState::Up(driver);
             }
-            node::Answer::Closed(error) => self.open_failed(&error, now),
-            node::Answer::Read(count) => {
-                self.gpu_count = Some((count, self.node_asked));
-                self.seat_new_gpus(count);
+            driver_reader::DriverResponse::OpenFailed(error) => self.open_failed(&error, now),
+            driver_reader::DriverResponse::GpuCount(count) => {
+                self.gpu_count = Some((count, self.driver_requested_at));
+                self.spawn_new_gpu_workers(count);
             }
-            node::Answer::Released => {}
+            driver_reader::DriverResponse::Released => {}
         }
     }
 
-    fn listen(&self, session: &Arc<Session>) -> Option<Listener> {
-        Listener::start(Arc::clone(session), self.clock, &self.live)
-            .inspect_err(|error| tracing::error!(%error, "no thread to listen to the driver"))
+    fn start_listener(&self, session: &Arc<Session>) -> Option<EventListener> {
+        EventListener::start(Arc::clone(session), self.clock, &self.live)
+            .inspect_err(|error| tracing::error!(%error, "cannot start the event thread"))
             .ok()
     }
 
-    /// Has every GPU that is known listened to, and takes down what has been heard.
-    fn hear_events(&mut self) {
+    /// Subscribes identified GPUs to XID events and records the events received since the last
+    /// cycle.
+    fn record_events(&mut self) {
         let now = self.clock.now().mono;
         let xids = &mut self.xids;
-        self.retired.retain_mut(|retired| retired.hear(xids, now));
-        if self.listener.as_ref().is_none_or(Listener::is_over) {
-            self.listener = self.session.as_ref().and_then(|session| self.listen(session));
+        self.draining_listeners.retain_mut(|listener| listener.drain(xids, now));
+        if self.listener.as_ref().is_none_or(EventListener::has_ended) {
+            self.listener = self.session.as_ref().and_then(|session| self.start_listener(session));
         }
         let Some(listener) = &mut self.listener else { return };
-        for seat in &self.seats {
-            if let Some(Ok(sample)) = &seat.sampled.latest {
-                listener.order(&sample.gpu, sample.handle);
+        for gpu in &self.gpu_workers {
+            if let Some(Ok(sample)) = &gpu.sampled.latest {
+                listener.subscribe(&sample.gpu, sample.handle);
             }
         }
-        listener.hear(&mut self.xids, now);
+        listener.drain(&mut self.xids, now);
     }
 
-    /// Takes down why clocks are lower than they could be, while that is counted.
-    fn note_clocks(&mut self, selection: &Selection) {
-        if !selection.wants_clock_events() {
+    /// Records clock event reasons while a family that counts them is selected.
+    fn record_clock_events(&mut self, selection: &Selection) {
+        if !selection.needs_clock_events() {
             self.clocks.clear();
             return;
         }
-        for seat in &self.seats {
-            let Some(Ok(sample)) = &seat.sampled.latest else { continue };
+        for gpu in &self.gpu_workers {
+            let Some(Ok(sample)) = &gpu.sampled.latest else { continue };
             if let Some(bits) = sample.clock_event_reasons {
                 let record = self.clocks.entry(Arc::clone(&sample.gpu.uuid)).or_default();
-                record.take(bits, sample.at.mono, selection.frame.windows.clocks);
+                record.record(bits, sample.at.mono, selection.scope.windows.clock_events);
             }
         }
     }
 
-    /// Takes down what tells of health, while that is told, and which GPUs have come back.
-    fn note_vitals(&mut self, selection: &Selection) {
-        if !selection.wants_health() {
-            self.vitals.clear();
+    /// Records health samples while a health family is selected, and which GPUs were reset.
+    fn record_health(&mut self, selection: &Selection) {
+        if !selection.needs_health() {
+            self.health.clear();
         }
-        for seat in &self.seats {
-            let Some(Ok(sample)) = &seat.sampled.latest else { continue };
+        for gpu in &self.gpu_workers {
+            let Some(Ok(sample)) = &gpu.sampled.latest else { continue };
             if let Some(xids) = self.xids.get_mut(&sample.gpu.uuid) {
-                xids.see(sample.state());
+                xids.observe_state(sample.state());
             }
-            if let (Some(signs), true) = (&sample.signs, selection.wants_health()) {
-                let record = self.vitals.entry(Arc::clone(&sample.gpu.uuid)).or_default();
-                record.take(signs, sample.at.mono, policy::HEALTH_WINDOW);
+            if let (Some(health), true) = (&sample.health, selection.needs_health()) {
+                let record = self.health.entry(Arc::clone(&sample.gpu.uuid)).or_default();
+                record.record(health, sample.at.mono, policy::HEALTH_WINDOW);
             }
         }
     }
 
-    /// Forgets what was taken down of GPUs that have been gone for long.
-    fn forget_absentees(&mut self, now: Moment) {
+    /// Drops the records of GPUs that have been absent for longer than the retention time.
+    fn drop_absent_gpus(&mut self, now: Moment) {
         let present =
-            self.seats.iter().filter_map(|seat| seat.sampled.latest.as_ref()?.as_ref().ok());
-        self.absentees.see(present.map(|sample| &sample.gpu.uuid), now.mono);
-        self.absentees.prune(&mut self.xids);
-        self.absentees.prune(&mut self.clocks);
-        self.absentees.prune(&mut self.vitals);
+            self.gpu_workers.iter().filter_map(|gpu| gpu.sampled.latest.as_ref()?.as_ref().ok());
+        self.gpu_retention.mark_present(present.map(|sample| &sample.gpu.uuid), now.mono);
+        self.gpu_retention.retain(&mut self.xids);
+        self.gpu_retention.retain(&mut self.clocks);
+        self.gpu_retention.retain(&mut self.health);
     }
 
     fn open_failed(&mut self, error: &LibraryError, now: Duration) {
@@ -381,18 +393,20 @@ impl Sampler {
         self.driver = DriverState::Down { reason: error.reason(), detail: error.to_string() };
     }
 
-    /// Gives each GPU that is counted for the first time a thread of its own, which also finds out
-    /// which GPU it is: that can hang like everything else.
-    fn seat_new_gpus(&mut self, count: Reading) {
+    /// Starts a thread for each GPU index that has none. The thread also identifies its GPU, since
+    /// that call can hang as well.
+    fn spawn_new_gpu_workers(&mut self, count: Reading) {
         let (Some(session), Ok(count)) = (self.session.clone(), count) else { return };
-        while f64::from(to_u32(self.seats.len())) < count {
-            let index = to_u32(self.seats.len());
+        while f64::from(to_u32(self.gpu_workers.len())) < count {
+            let index = to_u32(self.gpu_workers.len());
             let mut reader = DeviceReader::new(Arc::clone(&session), index, self.proc_root.clone());
             let name = format!("gpu-{index}");
-            match Worker::spawn(name, &self.live, move |question| reader.answer(question)) {
-                Ok(worker) => self.seats.push(Seat { worker, sampled: SampledGpu::default() }),
+            match Worker::spawn(name, &self.live, move |request| reader.handle(request)) {
+                Ok(worker) => {
+                    self.gpu_workers.push(GpuWorker { worker, sampled: SampledGpu::default() });
+                }
                 Err(error) => {
-                    tracing::error!(gpu = index, %error, "no thread for this GPU");
+                    tracing::error!(gpu = index, %error, "cannot start the thread of this GPU");
                     return;
                 }
             }
@@ -402,36 +416,40 @@ impl Sampler {
     fn sample(&self, at: Moment) -> Sample {
         Sample {
             at,
-            took: self.clock.now().mono.saturating_sub(at.mono),
+            duration: self.clock.now().mono.saturating_sub(at.mono),
             driver: self.driver_state(at.mono),
             gpu_count: self.gpu_count,
-            node_took: self.node_took,
-            gpus: self.seats.iter().map(Seat::sampled).collect(),
+            driver_request_duration: self.driver_request_duration,
+            gpus: self.gpu_workers.iter().map(GpuWorker::sampled).collect(),
             xids: self.xids.clone(),
-            clocks: self.clocks.iter().map(|(gpu, r)| (Arc::clone(gpu), r.counts())).collect(),
-            vitals: self.vitals.iter().filter_map(vitals).collect(),
+            clock_events: self
+                .clocks
+                .iter()
+                .map(|(gpu, r)| (Arc::clone(gpu), r.counts()))
+                .collect(),
+            health: self.health.iter().filter_map(health_state).collect(),
             open_failures: self.open_failures.clone(),
             cycles: self.cycles,
-            abandoned: self.abandoned(),
+            abandoned_threads: self.abandoned(),
         }
     }
 
-    /// Threads of this sampler that belong to no session of the present.
+    /// Number of threads of this sampler that do not belong to the current session.
     fn abandoned(&self) -> usize {
-        let present = 1 + self.seats.len() + usize::from(self.listener.is_some());
+        let present = 1 + self.gpu_workers.len() + usize::from(self.listener.is_some());
         self.live.load(Ordering::Relaxed).saturating_sub(present)
     }
 
-    /// A driver that does not answer to being opened is down, whatever it said before; but it may take
-    /// its time.
+    /// The driver state; down with reason `hung` if opening a session takes longer than
+    /// [`policy::OPEN_TIMEOUT`].
     fn driver_state(&self, now: Duration) -> DriverState {
-        let waited = self.driver_thread.waiting_since().map(|since| now.saturating_sub(since));
-        match waited.filter(|waited| *waited >= policy::OPEN_PATIENCE) {
-            Some(waited) if self.session.is_none() && self.released.is_none() => {
+        let waited = self.driver_thread.pending_since().map(|since| now.saturating_sub(since));
+        match waited.filter(|waited| *waited >= policy::OPEN_TIMEOUT) {
+            Some(waited) if self.session.is_none() && self.release_request.is_none() => {
                 DriverState::Down {
                     reason: "hung",
                     detail: format!(
-                        "nvmlInit_v2 has not answered for {} s; look at the kernel log for NVRM lines",
+                        "nvmlInit_v2 has not returned for {} s; check the kernel log for NVRM lines",
                         waited.as_secs()
                     ),
                 }
@@ -440,52 +458,55 @@ impl Sampler {
         }
     }
 
-    /// A session ends when the driver says so or when its GPUs are others than before: their
-    /// indexes may have moved. The next cycle opens a new one; until then the threads can let go.
-    fn close_if_over(&mut self, now: Moment) {
+    /// Closes the session if the driver is gone, a thread died, or a GPU was removed: GPU indexes
+    /// may have changed. The next cycle opens a new session; the threads drop the old one until
+    /// then.
+    fn close_ended_session(&mut self, now: Moment) {
         if self.session.is_some()
-            && let Some(reason) = self.over()
+            && let Some(reason) = self.session_end_reason()
         {
             self.close(now, reason);
         }
     }
 
     fn close(&mut self, now: Moment, reason: &'static str) {
-        self.closed = self.session.as_ref().map(Arc::downgrade).unwrap_or_default();
-        self.release_by = now.mono + policy::RELEASE_GRACE;
+        self.previous_session = self.session.as_ref().map(Arc::downgrade).unwrap_or_default();
+        self.release_deadline = now.mono + policy::RELEASE_GRACE;
         self.session = None;
-        self.retired.extend(self.listener.take().map(Listener::retire));
+        self.draining_listeners.extend(self.listener.take().map(EventListener::stop));
         for record in self.xids.values_mut() {
-            record.listening = Err(Missing::Pending);
-            // Whoever has NVML let go resets GPUs, or loads another driver.
+            record.subscribed = Err(Missing::Pending);
+            // After these, GPUs may have been reset or the driver replaced.
             if [DRIVER_GONE, RELEASING].contains(&reason) {
-                record.begin_anew();
+                record.reset();
             }
         }
         self.gpu_count = None;
-        self.seats.clear();
+        self.gpu_workers.clear();
         self.next_open = now.mono;
-        if now.mono.saturating_sub(self.opened_at) >= policy::SESSION_LASTS {
+        if now.mono.saturating_sub(self.opened_at) >= policy::SESSION_STABLE_AFTER {
             self.failures = 0;
         } else {
-            // It is no use to open one after the other, and a thread that hangs is left behind each time.
+            // Back off: every failed session may leave a hung thread behind.
             self.failures = self.failures.saturating_add(1);
             self.next_open += policy::open_backoff(self.failures);
         }
         self.driver = DriverState::Down { reason, detail: "the session has ended".to_owned() };
     }
 
-    fn over(&self) -> Option<&'static str> {
+    fn session_end_reason(&self) -> Option<&'static str> {
         let gone = |missing: Result<(), Missing>| missing == Err(Missing::DriverGone);
         let count = self.gpu_count.map(|(count, _)| count);
-        let seats = f64::from(to_u32(self.seats.len()));
+        let workers = f64::from(to_u32(self.gpu_workers.len()));
         if count.is_some_and(|count| gone(count.map(drop)))
-            || self.seats.iter().any(|seat| seat.state().is_some_and(gone))
+            || self.gpu_workers.iter().any(|gpu| gpu.state().is_some_and(gone))
         {
             Some(DRIVER_GONE)
-        } else if self.driver_thread.is_dead() || self.seats.iter().any(|s| s.worker.is_dead()) {
+        } else if self.driver_thread.is_dead()
+            || self.gpu_workers.iter().any(|s| s.worker.is_dead())
+        {
             Some("thread_died")
-        } else if count.and_then(Result::ok).is_some_and(|count| seats > count) {
+        } else if count.and_then(Result::ok).is_some_and(|count| workers > count) {
             Some("gpu_removed")
         } else {
             None
@@ -493,38 +514,38 @@ impl Sampler {
     }
 }
 
-/// The end of a session with which the driver ended, too.
+/// Reason of a session end: the driver was unloaded.
 const DRIVER_GONE: &str = "driver_gone";
-/// NVML is to be let go, and somebody still holds it.
+/// A release was requested, but a thread still holds the session.
 const RELEASING: &str = "releasing";
-/// It has been.
+/// A release was requested and no thread holds a session.
 const RELEASED: &str = "released";
 
 impl Default for DriverState {
     fn default() -> Self {
-        Self::Down { reason: "starting", detail: "not opened yet".to_owned() }
+        Self::Down { reason: "starting", detail: "the driver is not opened yet".to_owned() }
     }
 }
 
 impl DriverState {
-    /// Whether NVML has been let go on request, by every thread.
+    /// Whether NVML is released on request, by all threads.
     #[must_use]
     pub fn is_released(&self) -> bool {
         matches!(self, Self::Down { reason: RELEASED, .. })
     }
 }
 
-fn vitals((uuid, record): (&Arc<str>, &VitalsRecord)) -> Option<(Arc<str>, Vitals)> {
-    Some((Arc::clone(uuid), record.vitals()?))
+fn health_state((uuid, record): (&Arc<str>, &HealthHistory)) -> Option<(Arc<str>, HealthState)> {
+    Some((Arc::clone(uuid), record.state()?))
 }
 
 fn driver_thread(
     libraries: &[PathBuf],
     proc_root: &ProcRoot,
     live: &Arc<AtomicUsize>,
-) -> io::Result<Worker<node::Question, node::Answer>> {
-    let mut reader = NodeReader::new(libraries.to_vec(), proc_root.clone());
-    Worker::spawn("driver".to_owned(), live, move |question| reader.answer(question))
+) -> io::Result<Worker<driver_reader::DriverRequest, driver_reader::DriverResponse>> {
+    let mut reader = DriverReader::new(libraries.to_vec(), proc_root.clone());
+    Worker::spawn("driver".to_owned(), live, move |request| reader.handle(request))
 }
 
 fn to_u32(n: usize) -> u32 {

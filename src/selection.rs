@@ -1,29 +1,32 @@
-//! Which rows of the catalogue are read and shown, and under which names: the defaults of a dialect,
-//! or what a counters file asks for.
+//! Selects the rows of the catalogue that are read and exported, and their names: the preset of a
+//! dialect, or the records of a counters file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
-    ACCOUNT, ALLOTTED, Account, AllottedSource, CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource,
-    DEVICE, DeviceSource, EVENT, EventSource, HEALTH, ILLEGAL, INSTANCE, Kind, LINK_SYMBOL, Metric,
-    NODE, NodeSource, PEER_SYMBOL, PROCESS, ProcessSource, SAMPLES_SYMBOL, TEXT, TextSource, find,
+    ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource,
+    CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource, DEVICE, DeviceSource, EVENT, EventSource,
+    HEALTH, ILLEGAL, INFO_LABELS, INSTANCE, InfoLabelSource, Kind, LINK_SYMBOL, Metric, NODE,
+    NodeSource, PEER_SYMBOL, PROCESS, ProcessSource, SAMPLES_SYMBOL, find,
 };
+use crate::device_selector::DeviceSelector;
 use crate::labels::{Compat, Dialect};
 use crate::model::Windows;
-use crate::scope::Scope;
 
-/// What a dialect shows unless it is told otherwise.
+/// The families that a dialect selects without a counters file.
 #[must_use]
-pub fn preset(dialect: &Dialect) -> Vec<Request> {
-    let all = |names: &[&str]| names.iter().filter_map(|name| Request::named(name)).collect();
+pub fn preset(dialect: &Dialect) -> Vec<FamilyRequest> {
+    let all = |names: &[&str]| names.iter().filter_map(|name| FamilyRequest::named(name)).collect();
     match dialect {
         Dialect::Ack => all(ACK),
         Dialect::DcgmExporter(compat) => {
             let of = |compat: &Compat| match compat {
                 Compat::V4_8 => all(DCGM_4_8),
-                Compat::V4_8_4 => all(DCGM_4_8).into_iter().map(Request::since_4_8_4).collect(),
+                Compat::V4_8_4 => {
+                    all(DCGM_4_8).into_iter().map(FamilyRequest::since_4_8_4).collect()
+                }
                 Compat::V4_9 => all(DCGM_4_9),
             };
             compat.iter().flat_map(of).collect()
@@ -31,28 +34,29 @@ pub fn preset(dialect: &Dialect) -> Vec<Request> {
     }
 }
 
-/// One family as it is asked for.
+/// A request to export one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Its name in the catalogue.
+pub struct FamilyRequest {
+    /// Name of the row in the catalogue.
     pub row: &'static str,
-    /// The name to print.
+    /// Exported name.
     pub name: Arc<str>,
-    /// How to type it; none for the text of a row that becomes a label of every series.
+    /// Exported TYPE; `None` for a row that is exported as a label of every series.
     pub kind: Option<Kind>,
-    /// The help to print.
+    /// Exported HELP.
     pub help: Arc<str>,
 }
 
-impl Request {
-    /// The family of this name, as the catalogue describes it; none if there is no such row.
+impl FamilyRequest {
+    /// A request for the row or alias `name`, with the catalogue's TYPE and HELP; `None` if there
+    /// is no such row.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let row = find(name)?;
         Some(Self {
             row: row.name,
             name: name.into(),
-            kind: (!row.is_text).then_some(row.kind),
+            kind: (!row.is_info_label).then_some(row.kind),
             help: row.help.into(),
         })
     }
@@ -63,154 +67,157 @@ impl Request {
     }
 }
 
-/// What is shown beside families.
+/// Devices and options that apply to all selected families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Frame {
-    /// Which devices have series.
-    pub scope: Scope,
-    /// How far back counts of a window look.
+pub struct SelectionScope {
+    /// Devices that have series.
+    pub devices: DeviceSelector,
+    /// Windows over which events are counted.
     pub windows: Windows,
-    /// Whether the series of a shared GPU are repeated for those who share it.
+    /// Whether the series of a shared GPU are repeated for each container.
     pub virtual_gpus: bool,
 }
 
-/// What is read and shown. Immutable: a change is another one.
+/// The rows that are read and exported. Immutable: a reload creates a new one.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// Of which devices, and over which windows.
-    pub frame: Frame,
-    /// Families with one series a node.
-    pub node: Chosen<NodeSource>,
-    /// Families with one series a GPU.
-    pub device: Chosen<DeviceSource>,
-    /// Families of what the driver tells by itself.
-    pub event: Chosen<EventSource>,
-    /// Families with one series a GPU, or a GPU instance while MIG is on.
-    pub instance: Chosen<DeviceSource>,
-    /// Families of what was given away of a GPU or an instance.
-    pub allotted: Chosen<AllottedSource>,
-    /// Families with one series a container and device.
-    pub container: Chosen<ContainerSource>,
-    /// Families with one series a process and device.
-    pub process: Chosen<ProcessSource>,
-    /// The same of processes without an allocation.
-    pub illegal: Chosen<ProcessSource>,
-    /// Families of what was used in all.
-    pub account: Chosen<Account>,
-    /// Texts that become labels of every series of a GPU.
-    pub text: Chosen<TextSource>,
+    /// Devices and options.
+    pub scope: SelectionScope,
+    /// Families with one series per node.
+    pub node: SelectedFamilies<NodeSource>,
+    /// Families with one series per GPU.
+    pub device: SelectedFamilies<DeviceSource>,
+    /// Families of a GPU's events, topology and health.
+    pub event: SelectedFamilies<EventSource>,
+    /// Families with one series per GPU, or per GPU instance while MIG is enabled.
+    pub instance: SelectedFamilies<DeviceSource>,
+    /// Families of the allocated fraction of a GPU or GPU instance.
+    pub allocated_fraction: SelectedFamilies<AllocatedFractionSource>,
+    /// Families with one series per container and device that is allocated to it.
+    pub container: SelectedFamilies<ContainerSource>,
+    /// Families with one series per process and device.
+    pub process: SelectedFamilies<ProcessSource>,
+    /// Families with one series per process without an allocation and device.
+    pub illegal: SelectedFamilies<ProcessSource>,
+    /// Families of accumulated usage.
+    pub accumulated: SelectedFamilies<AccumulatedMetric>,
+    /// Strings that are labels of every series of a GPU.
+    pub info_labels: SelectedFamilies<InfoLabelSource>,
 }
 
-/// The families that are chosen of one slice of the catalogue.
+/// The selected families of one slice of the catalogue.
 #[derive(Debug)]
-pub struct Chosen<S: 'static> {
+pub struct SelectedFamilies<S: 'static> {
     slice: &'static [Metric<S>],
-    families: Vec<Family<S>>,
-    wanted: Vec<bool>,
+    families: Vec<SelectedFamily<S>>,
+    /// By row of the slice.
+    selected: Vec<bool>,
 }
 
-/// A row of the catalogue under the name it is shown by.
+/// A row of the catalogue with its exported name, TYPE and HELP.
 #[derive(Debug)]
-pub struct Family<S: 'static> {
-    /// The name to print.
+pub struct SelectedFamily<S: 'static> {
+    /// Exported name.
     pub name: Arc<str>,
-    /// How to type it.
+    /// Exported TYPE.
     pub kind: Kind,
-    /// The help to print.
+    /// Exported HELP.
     pub help: Arc<str>,
-    /// Where the row stands in its slice.
+    /// Index of the row in its slice.
     pub row: usize,
-    /// The row.
+    /// The row of the catalogue.
     pub metric: &'static Metric<S>,
 }
 
 impl Selection {
-    /// What `requests` ask for, in their order within each slice. A name that is asked for twice is
-    /// shown once.
+    /// Selects the rows of `requests`, in their order within each slice. A name that is requested
+    /// twice is exported once.
     #[must_use]
-    pub fn of(requests: &[Request], frame: Frame) -> Self {
+    pub fn of(requests: &[FamilyRequest], frame: SelectionScope) -> Self {
         let mut names = BTreeSet::new();
-        let requests: Vec<&Request> =
+        let requests: Vec<&FamilyRequest> =
             requests.iter().filter(|request| names.insert(&*request.name)).collect();
         Self {
-            frame,
-            node: Chosen::of(NODE, &requests),
-            device: Chosen::of(DEVICE, &requests),
-            event: Chosen::of(EVENT, &requests),
-            instance: Chosen::of(INSTANCE, &requests),
-            allotted: Chosen::of(ALLOTTED, &requests),
-            container: Chosen::of(CONTAINER, &requests),
-            process: Chosen::of(PROCESS, &requests),
-            illegal: Chosen::of(ILLEGAL, &requests),
-            account: Chosen::of(ACCOUNT, &requests),
-            text: Chosen::of(TEXT, &requests),
+            scope: frame,
+            node: SelectedFamilies::of(NODE, &requests),
+            device: SelectedFamilies::of(DEVICE, &requests),
+            event: SelectedFamilies::of(EVENT, &requests),
+            instance: SelectedFamilies::of(INSTANCE, &requests),
+            allocated_fraction: SelectedFamilies::of(ALLOCATED_FRACTION, &requests),
+            container: SelectedFamilies::of(CONTAINER, &requests),
+            process: SelectedFamilies::of(PROCESS, &requests),
+            illegal: SelectedFamilies::of(ILLEGAL, &requests),
+            accumulated: SelectedFamilies::of(ACCUMULATED, &requests),
+            info_labels: SelectedFamilies::of(INFO_LABELS, &requests),
         }
     }
 
-    /// Whether reasons of lower clocks are counted, so that they have to be read every cycle.
+    /// Whether clock event reasons are counted, so that they have to be read every cycle.
     #[must_use]
-    pub fn wants_clock_events(&self) -> bool {
+    pub fn needs_clock_events(&self) -> bool {
         self.event.families().iter().any(|family| family.metric.symbol == CLOCK_EVENT_SYMBOL)
     }
 
-    /// Whether it is told how GPUs reach each other.
+    /// Whether the peer-to-peer status of GPU pairs is selected.
     #[must_use]
-    pub fn wants_peers(&self) -> bool {
+    pub fn needs_peer_status(&self) -> bool {
         self.event.families().iter().any(|family| family.metric.symbol == PEER_SYMBOL)
     }
 
-    /// Whether the states of links are told.
+    /// Whether the states of `NVLink` links are selected.
     #[must_use]
-    pub fn wants_links(&self) -> bool {
+    pub fn needs_link_states(&self) -> bool {
         self.event.families().iter().any(|family| family.metric.symbol == LINK_SYMBOL)
     }
 
-    /// Whether the GPUs' health is told, so that its signs have to be read every cycle.
+    /// Whether GPU health is selected, so that its readings have to be taken every cycle.
     #[must_use]
-    pub fn wants_health(&self) -> bool {
+    pub fn needs_health(&self) -> bool {
         self.event.families().iter().any(|family| family.metric.name == HEALTH)
     }
 
-    /// Whether it is told how much the GPUs' utilization varies within a cycle.
+    /// Whether minimum, mean or maximum of the GPU utilization within a cycle are selected.
     #[must_use]
-    pub fn wants_extent(&self) -> bool {
+    pub fn needs_utilization_samples(&self) -> bool {
         self.device.families().iter().any(|family| family.metric.symbol == SAMPLES_SYMBOL)
     }
 
-    /// Whether the GPUs' energy is shared out, so that it has to be read every cycle.
+    /// Whether energy by owner is selected, so that the energy counter has to be read every cycle.
     #[must_use]
-    pub fn wants_energy(&self) -> bool {
-        self.account.families().iter().any(|family| family.metric.source.is_energy())
+    pub fn needs_energy(&self) -> bool {
+        self.accumulated.families().iter().any(|family| family.metric.source.is_energy())
     }
 
-    /// Whether anything is shown of processes, so that they have to be looked for.
+    /// Whether a selected family or option needs the process lists.
     #[must_use]
-    pub fn wants_processes(&self) -> bool {
-        self.tells_of_processes() || self.frame.virtual_gpus
+    pub fn needs_processes(&self) -> bool {
+        self.has_process_families() || self.scope.virtual_gpus
     }
 
-    fn tells_of_processes(&self) -> bool {
-        !self.process.is_empty() || !self.illegal.is_empty() || !self.account.is_empty()
+    fn has_process_families(&self) -> bool {
+        !self.process.is_empty() || !self.illegal.is_empty() || !self.accumulated.is_empty()
     }
 
-    /// Whether anything is shown of containers: of what they use, hold or were given.
+    /// Whether a selected family depends on containers: their usage or their allocations.
     #[must_use]
-    pub fn tells_of_containers(&self) -> bool {
-        self.tells_of_processes() || !self.container.is_empty() || !self.allotted.is_empty()
+    pub fn has_container_families(&self) -> bool {
+        self.has_process_families()
+            || !self.container.is_empty()
+            || !self.allocated_fraction.is_empty()
     }
 }
 
-impl<S> Chosen<S> {
-    fn of(rows: &'static [Metric<S>], requests: &[&Request]) -> Self {
-        let mut wanted = vec![false; rows.len()];
+impl<S> SelectedFamilies<S> {
+    fn of(rows: &'static [Metric<S>], requests: &[&FamilyRequest]) -> Self {
+        let mut selected = vec![false; rows.len()];
         let mut families = Vec::new();
         for request in requests {
             let found = rows.iter().enumerate().find(|(_, metric)| metric.name == request.row);
             let Some((row, metric)) = found else { continue };
-            if let Some(wanted) = wanted.get_mut(row) {
-                *wanted = true;
+            if let Some(selected) = selected.get_mut(row) {
+                *selected = true;
             }
-            families.push(Family {
+            families.push(SelectedFamily {
                 name: Arc::clone(&request.name),
                 kind: request.kind.unwrap_or(metric.kind),
                 help: Arc::clone(&request.help),
@@ -218,43 +225,43 @@ impl<S> Chosen<S> {
                 metric,
             });
         }
-        Self { slice: rows, families, wanted }
+        Self { slice: rows, families, selected }
     }
 
-    /// The families, in the order of the page.
+    /// The families, in the order of the exposition.
     #[must_use]
-    pub fn families(&self) -> &[Family<S>] {
+    pub fn families(&self) -> &[SelectedFamily<S>] {
         &self.families
     }
 
-    /// How many families there are.
+    /// Number of families.
     #[must_use]
     pub fn len(&self) -> usize {
         self.families.len()
     }
 
-    /// Whether there are none.
+    /// Whether no family is selected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.families.is_empty()
     }
 
-    /// How many rows the slice has, chosen or not.
+    /// Number of rows of the slice, selected or not.
     #[must_use]
-    pub fn slice_len(&self) -> usize {
+    pub fn row_count(&self) -> usize {
         self.slice.len()
     }
 
-    /// The row at `row` of the slice, if it is chosen.
+    /// The row at index `row` of the slice, if it is selected.
     #[must_use]
     pub fn metric(&self, row: usize) -> Option<&'static Metric<S>> {
-        if *self.wanted.get(row)? { self.slice.get(row) } else { None }
+        if *self.selected.get(row)? { self.slice.get(row) } else { None }
     }
 }
 
-impl Chosen<DeviceSource> {
-    /// The metrics of GPM of all rows that are chosen, each once. Such rows are read every cycle: what
-    /// a metric is the mean of begins with the sample before.
+impl SelectedFamilies<DeviceSource> {
+    /// Ids of the GPM metrics of all selected rows, without duplicates. They are read every cycle:
+    /// a metric is a mean since the previous GPM sample.
     #[must_use]
     pub fn gpm_metrics(&self) -> Vec<u32> {
         let ids = self.families.iter().filter_map(|family| family.metric.source.gpm());
@@ -265,8 +272,8 @@ impl Chosen<DeviceSource> {
     }
 }
 
-impl<S> Default for Chosen<S> {
+impl<S> Default for SelectedFamilies<S> {
     fn default() -> Self {
-        Self { slice: &[], families: Vec::new(), wanted: Vec::new() }
+        Self { slice: &[], families: Vec::new(), selected: Vec::new() }
     }
 }

@@ -1,12 +1,12 @@
-//! HTTP: hands out what was published, and never waits for anything else.
+//! HTTP server: serves the newest published snapshot. A request never reads NVML, files or the cluster.
 
-pub mod refusals;
-pub mod settings;
+pub mod reject_counters;
+pub mod web_config_reload;
 
 mod auth;
 mod connection;
+mod connection_limit;
 mod peer;
-mod places;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,114 +31,122 @@ use tokio::sync::watch;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
-use self::connection::{Held, Timed};
+use self::connection::{DeadlineStream, PageRef};
+use self::connection_limit::{Admission, ConnectionLimiter, ConnectionPermit};
 use self::peer::Peer;
-use self::places::{Place, Places, Room};
-use self::refusals::{Refusal, Refusals};
-use self::settings::Settings;
+use self::reject_counters::{RejectCounters, RejectReason};
+use self::web_config_reload::LiveWebConfig;
 use crate::clock::Clock;
 use crate::landing;
 use crate::policy;
-use crate::publish::{Form, Published};
-use crate::render::Part;
+use crate::publish::{Published, ViewFormat};
+use crate::render::PageScope;
 use crate::web_config::WebConfig;
 
-/// The format of every page, whatever the scraper would accept: DCGM's counters are legal in no other.
+/// The exposition format of all scrape responses, whatever `Accept` prefers: names of counters of DCGM
+/// do not end in `_total`, which `OpenMetrics` requires.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Retry-After: 1\r\nConnection: close\r\nContent-Length: 30\r\n\r\ntoo many connections from you\n";
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Retry-After: 1\r\nConnection: close\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
-/// Where something is served, whatever is asked for.
+/// All fixed paths, including those that the configuration disables.
 pub const PATHS: [&str; 6] = [LANDING, NODE, METRICS, "/healthz", "/health", "/readyz"];
 const METRICS: &str = "/metrics";
-/// The node for people, and for their programs.
+/// The web UI.
 const LANDING: &str = "/";
+/// The data of the web UI, as JSON.
 const NODE: &str = "/api/v1/node";
 
-/// What is answered at a path.
 #[derive(Clone, Copy)]
 enum Route {
-    Page(Part),
-    View(Form),
+    Metrics(PageScope),
+    View(ViewFormat),
     Readiness,
     Liveness,
 }
 
 impl Route {
-    /// Whether a kubelet asks, which has no password.
+    /// Whether the path is for probes, which have no password.
     fn is_probe(self) -> bool {
         matches!(self, Self::Readiness | Self::Liveness)
     }
 }
 
-/// How the exporter is reached.
-pub struct Web {
-    /// Certificates, passwords, headers, a limit.
-    pub config: WebConfig,
-    /// The file that they are in, to be followed.
+/// Configuration of the HTTP server.
+pub struct ServerConfig {
+    /// TLS, basic authentication, response headers and rate limit.
+    pub web_config: WebConfig,
+    /// The file of `config`; it is reloaded when it changes.
     pub file: Option<PathBuf>,
-    /// How long clients may take.
+    /// Timeouts of requests and responses.
     pub timeouts: Timeouts,
 }
 
-/// How long clients may take.
+/// Timeouts of requests and responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// To send a request; it is also how long an idle connection lives.
+    /// For reading a request; also the lifetime of an idle connection.
     pub read: Duration,
-    /// To take a response.
+    /// For writing a response.
     pub write: Duration,
 }
 
-/// What every request may look at.
+/// State that all requests share.
 #[derive(Clone)]
-pub struct Site {
-    /// The newest snapshot, none before the first.
+pub struct AppState {
+    /// The newest snapshot; `None` before the first cycle.
     pub published: watch::Receiver<Option<Arc<Published>>>,
-    /// Oldest snapshot that is served whole.
+    /// Maximum age of a snapshot; GPU readings of an older one are not served.
     pub max_age: Duration,
-    /// To judge its age by.
+    /// Clock that the age is measured with.
     pub clock: Clock,
-    /// Where the exporter's own series are, if not at `/metrics`.
-    pub own_path: Option<Arc<str>>,
-    /// Whether the node is shown to people, too.
+    /// HTTP path of the exporter's own metrics; `None` if they are part of `/metrics`.
+    pub own_metrics_path: Option<Arc<str>>,
+    /// Whether to serve the web UI and `/api/v1/node`.
     pub landing: bool,
-    /// Where refusals are counted.
-    pub refused: Arc<Refusals>,
+    /// Counters of refused connections and requests.
+    pub rejected: Arc<RejectCounters>,
 }
 
-impl Site {
-    fn route(&self, path: &str) -> Option<Route> {
-        match (path, self.own_path.as_deref()) {
-            (METRICS, None) => Some(Route::Page(Part::Whole)),
-            (METRICS, Some(_)) => Some(Route::Page(Part::Gpus)),
+impl AppState {
+    fn find_route(&self, path: &str) -> Option<Route> {
+        match (path, self.own_metrics_path.as_deref()) {
+            (METRICS, None) => Some(Route::Metrics(PageScope::All)),
+            (METRICS, Some(_)) => Some(Route::Metrics(PageScope::Gpus)),
             ("/readyz", _) => Some(Route::Readiness),
             ("/healthz" | "/health", _) => Some(Route::Liveness),
-            (LANDING, _) => self.landing.then_some(Route::View(Form::Html)),
-            (NODE, _) => self.landing.then_some(Route::View(Form::Json)),
-            (path, Some(own)) => (path == own).then_some(Route::Page(Part::Own)),
+            (LANDING, _) => self.landing.then_some(Route::View(ViewFormat::Html)),
+            (NODE, _) => self.landing.then_some(Route::View(ViewFormat::Json)),
+            (path, Some(own)) => (path == own).then_some(Route::Metrics(PageScope::Exporter)),
             (_, None) => None,
         }
     }
 }
 
-/// Serves until `stop` is done, then lets requests in flight finish for a while.
-pub async fn serve(listener: TcpListener, site: Site, web: Web, stop: impl Future<Output = ()>) {
+/// Serves until `stop` completes, then waits at most [`policy::SHUTDOWN_GRACE`] for requests in flight.
+pub async fn serve(
+    listener: TcpListener,
+    state: AppState,
+    server: ServerConfig,
+    stop: impl Future<Output = ()>,
+) {
     let graceful = GracefulShutdown::new();
-    let (publish, settings) = watch::channel(Arc::new(Settings::new(web.config.clone())));
-    if let Some(file) = web.file {
-        tokio::spawn(settings::follow(file, web.config.digest, publish));
+    let (publish, config) = watch::channel(Arc::new(LiveWebConfig::new(server.web_config.clone())));
+    if let Some(file) = server.file {
+        tokio::spawn(web_config_reload::reload_on_change(file, server.web_config.digest, publish));
     }
-    // Connections inherit it. The system would grow it to megabytes for each client that does not read.
+    // Accepted connections inherit the size. By default the kernel grows the buffer to megabytes for
+    // each client that does not read, and charges it to the pod.
     if let Err(error) = set_socket_send_buffer_size(&listener, policy::HTTP_SEND_BUFFER) {
-        tracing::debug!(%error, "the system's own size of buffers");
+        tracing::debug!(%error, "send buffer size not set; the system default applies");
     }
-    let places = Places::new();
-    let mut short = false;
+    let limiter = ConnectionLimiter::new();
+    let mut is_failing = false;
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -147,44 +155,44 @@ pub async fn serve(listener: TcpListener, site: Site, web: Web, stop: impl Futur
         };
         match accepted {
             Ok((stream, address)) => {
-                if std::mem::take(&mut short) {
+                if std::mem::take(&mut is_failing) {
                     tracing::info!("connections are accepted again");
                 }
-                let place = match places.enter(Peer::from(address.ip()), Instant::now()) {
-                    Room::Free(place) => Some(place),
-                    Room::Made(place) => {
-                        site.refused.count(Refusal::Cap);
-                        Some(place)
+                let permit = match limiter.admit(Peer::from(address.ip()), Instant::now()) {
+                    Admission::Admitted(permit) => Some(permit),
+                    Admission::AdmittedByEviction(permit) => {
+                        state.rejected.increment(RejectReason::ConnectionLimit);
+                        Some(permit)
                     }
-                    Room::None => None,
+                    Admission::Refused => None,
                 };
-                let settings = settings.borrow().clone();
-                if let Some(place) = place {
-                    let (site, watcher) = (site.clone(), graceful.watcher());
-                    tokio::spawn(attend(
+                let config = config.borrow().clone();
+                if let Some(permit) = permit {
+                    let (state, watcher) = (state.clone(), graceful.watcher());
+                    tokio::spawn(handle_connection(
                         stream,
-                        Arc::new(place),
-                        site,
-                        settings,
-                        web.timeouts,
+                        Arc::new(permit),
+                        state,
+                        config,
+                        server.timeouts,
                         watcher,
                     ));
                 } else {
-                    site.refused.count(Refusal::Cap);
-                    turn_away(&stream, &settings);
+                    state.rejected.increment(RejectReason::ConnectionLimit);
+                    reject(&stream, &config);
                 }
-                // Whoever was let in is heard before the next one comes, who may take the place.
+                // Lets the new connection read its request before the next one can evict it.
                 tokio::task::yield_now().await;
             }
-            // Whoever it was has gone.
+            // The client has closed the connection already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                site.refused.count(Refusal::Files);
-                if !std::mem::replace(&mut short, true) {
+                state.rejected.increment(RejectReason::OpenFileLimit);
+                if !std::mem::replace(&mut is_failing, true) {
                     tracing::warn!(%error, "no connection accepted; raise the limit of open files");
                 }
-                // A file that is freed will help, asking at once will not.
-                places.spare_one();
+                // Frees a file descriptor; an immediate retry would fail again.
+                limiter.evict_idle();
                 tokio::time::sleep(policy::HTTP_ACCEPT_PAUSE).await;
             }
         }
@@ -195,78 +203,79 @@ pub async fn serve(listener: TcpListener, site: Site, web: Web, stop: impl Futur
     }
 }
 
-/// Says why nobody answers, as far as that can be said in one word and at once.
-fn turn_away(stream: &TcpStream, settings: &Settings) {
-    if settings.tls.is_none() {
-        // Who does not hear it sees the connection end.
+/// Sends a 503 response without waiting; with TLS the connection is only closed.
+fn reject(stream: &TcpStream, config: &LiveWebConfig) {
+    if config.tls.is_none() {
+        // If the socket is not writable, the client only sees the connection close.
         let _ = stream.try_write(BUSY);
     }
 }
 
-/// One connection, from its handshake to its end, or until it has to make room.
-async fn attend(
+/// Serves one connection until it ends or is evicted.
+async fn handle_connection(
     stream: TcpStream,
-    place: Arc<Place>,
-    site: Site,
-    settings: Arc<Settings>,
+    permit: Arc<ConnectionPermit>,
+    state: AppState,
+    config: Arc<LiveWebConfig>,
     timeouts: Timeouts,
     watcher: Watcher,
 ) {
-    // Only latency is lost where the option cannot be set.
+    // Without the option, latency is higher; nothing else depends on it.
     let _ = stream.set_nodelay(true);
-    let line = Arc::clone(&place.line);
-    let refused = Arc::clone(&site.refused);
+    let connection = Arc::clone(&permit.connection);
+    let refused = Arc::clone(&state.rejected);
     let served = async {
-        let Some(tls) = settings.tls.clone() else {
-            return talk(stream, &place, site, settings, timeouts, watcher).await;
+        let Some(tls) = config.tls.clone() else {
+            return serve_http1(stream, &permit, state, config, timeouts, watcher).await;
         };
-        match timeout(policy::TLS_HANDSHAKE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => talk(stream, &place, site, settings, timeouts, watcher).await,
+        match timeout(policy::TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => serve_http1(stream, &permit, state, config, timeouts, watcher).await,
             Ok(Err(error)) => {
-                refused.count(Refusal::Handshake);
-                tracing::debug!(%error, "no handshake");
+                refused.increment(RejectReason::Handshake);
+                tracing::debug!(%error, "TLS handshake failed");
             }
-            Err(_) => refused.count(Refusal::Handshake),
+            Err(_) => refused.increment(RejectReason::Handshake),
         }
     };
     tokio::select! {
         () = served => {}
-        () = line.let_go.notified() => {}
+        () = connection.evicted.notified() => {}
     }
-    if line.was_overdue() {
-        refused.count(Refusal::WriteDeadline);
+    if connection.has_timed_out() {
+        refused.increment(RejectReason::WriteTimeout);
     }
 }
 
-/// Requests and responses over one stream, which the server may ask to end after the request in flight.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+/// Serves HTTP/1.1 over one stream. On shutdown, `watcher` ends it after the request in flight.
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
-    place: &Arc<Place>,
-    site: Site,
-    settings: Arc<Settings>,
+    permit: &Arc<ConnectionPermit>,
+    state: AppState,
+    config: Arc<LiveWebConfig>,
     timeouts: Timeouts,
     watcher: Watcher,
 ) {
-    let (line, refused) = (Arc::clone(&place.line), Arc::clone(&site.refused));
-    let place = Arc::clone(place);
+    let (connection, refused) = (Arc::clone(&permit.connection), Arc::clone(&state.rejected));
+    let permit = Arc::clone(permit);
     let service = service_fn(move |request: Request<Incoming>| {
-        place.line.answering(timeouts.write);
-        let (site, settings, place) = (site.clone(), Arc::clone(&settings), Arc::clone(&place));
+        permit.connection.start_response(timeouts.write);
+        let (state, config, permit) = (state.clone(), Arc::clone(&config), Arc::clone(&permit));
         async move {
-            Ok::<_, Infallible>(respond(&request, &site, &settings, &place, timeouts.write).await)
+            Ok::<_, Infallible>(respond(&request, &state, &config, &permit, timeouts.write).await)
         }
     });
-    let connection = http1::Builder::new()
+    let stream = TokioIo::new(DeadlineStream::new(stream, Arc::clone(&connection)));
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.read)
         .max_buf_size(16 * 1024)
         .max_headers(32)
-        .serve_connection(TokioIo::new(Timed::new(stream, Arc::clone(&line))), service);
-    if let Err(error) = watcher.watch(connection).await {
+        .serve_connection(stream, service);
+    if let Err(error) = watcher.watch(served).await {
         if error.is_parse() {
-            refused.count(Refusal::Malformed);
-        } else if error.is_timeout() && line.is_arriving() {
-            refused.count(Refusal::ReadDeadline);
+            refused.increment(RejectReason::Malformed);
+        } else if error.is_timeout() && connection.is_receiving() {
+            refused.increment(RejectReason::ReadTimeout);
         }
         tracing::debug!(%error, "connection ended early");
     }
@@ -274,125 +283,139 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 async fn respond(
     request: &Request<Incoming>,
-    site: &Site,
-    settings: &Settings,
-    place: &Place,
-    patience: Duration,
+    state: &AppState,
+    config: &LiveWebConfig,
+    permit: &ConnectionPermit,
+    auth_timeout: Duration,
 ) -> Response<Full<Bytes>> {
-    let mut response = if settings.lets_in(Instant::now()) {
-        if let Ok(admitted) = admit(request, settings, place, patience).await {
-            answer(request, site, place, admitted)
+    let mut response = if config.try_acquire(Instant::now()) {
+        if let Ok(authenticated) = authenticate(request, config, permit, auth_timeout).await {
+            route(request, state, permit, authenticated)
         } else {
-            site.refused.count(Refusal::Auth);
-            let why = "too many passwords are being checked; come back later\n";
-            text(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+            state.rejected.increment(RejectReason::Auth);
+            let body = "too many authentication requests; try again later\n";
+            text(StatusCode::SERVICE_UNAVAILABLE, body.to_owned())
         }
     } else {
-        site.refused.count(Refusal::Rate);
-        text(StatusCode::TOO_MANY_REQUESTS, "too many requests; come back later\n".to_owned())
+        state.rejected.increment(RejectReason::RateLimit);
+        text(StatusCode::TOO_MANY_REQUESTS, "too many requests; try again later\n".to_owned())
     };
-    for (name, value) in &settings.headers {
+    for (name, value) in &config.headers {
         response.headers_mut().insert(name, value.clone());
     }
     response
 }
 
-/// Whether the request comes from somebody who may see everything.
+/// Whether the request has valid credentials, or none are required.
 ///
 /// # Errors
-/// That was not found out within `patience`.
-async fn admit(
+/// The password could not be checked within `auth_timeout`.
+async fn authenticate(
     request: &Request<Incoming>,
-    settings: &Settings,
-    place: &Place,
-    patience: Duration,
+    config: &LiveWebConfig,
+    permit: &ConnectionPermit,
+    auth_timeout: Duration,
 ) -> Result<bool, Elapsed> {
-    let Some(doorkeeper) = &settings.doorkeeper else { return Ok(true) };
-    timeout(patience, doorkeeper.admits(place.line.peer, request.headers())).await
+    let Some(auth) = &config.basic_auth else { return Ok(true) };
+    timeout(auth_timeout, auth.authenticate(permit.connection.peer, request.headers())).await
 }
 
-/// What is answered. Probes have no password: whoever is not `admitted` hears whether the exporter is
-/// alive and ready, and nothing else.
-fn answer(
+/// The response to a request. Probes have no password: without authentication only the state of
+/// liveness and readiness is served, without details.
+fn route(
     request: &Request<Incoming>,
-    site: &Site,
-    place: &Place,
-    admitted: bool,
+    state: &AppState,
+    permit: &ConnectionPermit,
+    authenticated: bool,
 ) -> Response<Full<Bytes>> {
-    let route = site.route(request.uri().path());
-    if !admitted && !route.is_some_and(Route::is_probe) {
-        site.refused.count(Refusal::Auth);
-        let mut refusal = text(StatusCode::UNAUTHORIZED, "who are you?\n".to_owned());
+    let route = state.find_route(request.uri().path());
+    if !authenticated && !route.is_some_and(Route::is_probe) {
+        state.rejected.increment(RejectReason::Auth);
+        let mut response = text(StatusCode::UNAUTHORIZED, "authentication required\n".to_owned());
         set(
-            &mut refusal,
+            &mut response,
             header::WWW_AUTHENTICATE,
             "Basic realm=\"nvml-exporter\", charset=\"UTF-8\"",
         );
-        return refusal;
+        return response;
     }
     let Some(route) = route else {
-        return text(StatusCode::NOT_FOUND, "not found; the series are at /metrics\n".to_owned());
+        return text(StatusCode::NOT_FOUND, "not found; metrics are at /metrics\n".to_owned());
     };
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
-        set(&mut refusal, header::ALLOW, "GET, HEAD");
-        return refusal;
+        let body = "method not allowed; use GET or HEAD\n";
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, body.to_owned());
+        set(&mut response, header::ALLOW, "GET, HEAD");
+        return response;
     }
     let gzip = accepts_gzip(request.headers());
     match route {
-        Route::Page(part) => metrics(site, place, part, gzip),
-        Route::View(form) => view(site, place, form, gzip),
-        Route::Readiness if admitted => readiness(site),
+        Route::Metrics(part) => metrics(state, permit, part, gzip),
+        Route::View(form) => view(state, permit, form, gzip),
+        Route::Readiness if authenticated => readiness(state),
         Route::Readiness => {
-            let status = readiness(site).status();
-            let word = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
-            text(status, word.to_owned())
+            let status = readiness(state).status();
+            let body = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
+            text(status, body.to_owned())
         }
-        // Alive is what can answer: a driver that hangs must not become a restart loop.
+        // Does not depend on the driver: a hanging driver must not cause a restart loop.
         Route::Liveness => text(StatusCode::OK, "ok\n".to_owned()),
     }
 }
 
-fn metrics(site: &Site, place: &Place, part: Part, gzip: bool) -> Response<Full<Bytes>> {
-    let Some(published) = site.published.borrow().clone() else {
+fn metrics(
+    state: &AppState,
+    permit: &ConnectionPermit,
+    part: PageScope,
+    gzip: bool,
+) -> Response<Full<Bytes>> {
+    let Some(published) = state.published.borrow().clone() else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
     };
-    let page = published.page(part, site.clock.now().mono, site.max_age, gzip);
-    shared(site, place, TEXT_FORMAT, page, gzip)
+    let body = published.exposition(part, state.clock.now().mono, state.max_age, gzip);
+    shared(state, permit, TEXT_FORMAT, body, gzip)
 }
 
-fn view(site: &Site, place: &Place, form: Form, gzip: bool) -> Response<Full<Bytes>> {
-    let published = site.published.borrow().clone();
-    let view =
-        |published: Arc<Published>| published.view(form, site.clock.now().mono, site.max_age, gzip);
+fn view(
+    state: &AppState,
+    permit: &ConnectionPermit,
+    form: ViewFormat,
+    gzip: bool,
+) -> Response<Full<Bytes>> {
+    let published = state.published.borrow().clone();
+    let view = |published: Arc<Published>| {
+        published.view(form, state.clock.now().mono, state.max_age, gzip)
+    };
     let mut response = match (form, published) {
-        (Form::Json, None) => {
+        (ViewFormat::Json, None) => {
             return text(StatusCode::SERVICE_UNAVAILABLE, "no sample yet\n".to_owned());
         }
-        (Form::Json, Some(published)) => shared(site, place, JSON, view(published), gzip),
-        (Form::Html, Some(published)) => shared(site, place, HTML, view(published), gzip),
-        (Form::Html, None) => response(StatusCode::OK, HTML, landing::empty().into()),
+        (ViewFormat::Json, Some(published)) => shared(state, permit, JSON, view(published), gzip),
+        (ViewFormat::Html, Some(published)) => shared(state, permit, HTML, view(published), gzip),
+        (ViewFormat::Html, None) => {
+            response(StatusCode::OK, HTML, landing::page_without_sample().into())
+        }
     };
-    if form == Form::Html {
+    if form == ViewFormat::Html {
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_SECURITY_POLICY, landing::POLICY.clone());
+        headers.insert(header::CONTENT_SECURITY_POLICY, landing::CONTENT_SECURITY_POLICY.clone());
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
     response
 }
 
-/// What all who ask share, and slow clients keep alive.
+/// A response with a body that all requests of a cycle share; slow clients keep it in memory.
 fn shared(
-    site: &Site,
-    place: &Place,
-    kind: &'static str,
-    page: Bytes,
+    state: &AppState,
+    permit: &ConnectionPermit,
+    content_type: &'static str,
+    body: Bytes,
     gzip: bool,
 ) -> Response<Full<Bytes>> {
-    for _ in 0..place.hold(Held::from(&page)) {
-        site.refused.count(Refusal::OldPage);
+    for _ in 0..permit.set_body(PageRef::from(&body)) {
+        state.rejected.increment(RejectReason::StaleResponse);
     }
-    let mut response = response(StatusCode::OK, kind, page);
+    let mut response = response(StatusCode::OK, content_type, body);
     set(&mut response, header::VARY, "Accept-Encoding");
     if gzip {
         set(&mut response, header::CONTENT_ENCODING, "gzip");
@@ -400,13 +423,13 @@ fn shared(
     response
 }
 
-fn readiness(site: &Site) -> Response<Full<Bytes>> {
+fn readiness(state: &AppState) -> Response<Full<Bytes>> {
     let mut warnings = Vec::new();
-    let verdict = match site.published.borrow().as_deref() {
+    let ready = match state.published.borrow().as_deref() {
         None => Err("no sample yet".to_owned()),
         Some(published) => {
-            let age = published.age(site.clock.now().mono);
-            if age > site.max_age {
+            let age = published.age(state.clock.now().mono);
+            if age > state.max_age {
                 Err(format!("the newest sample is {} s old", age.as_secs()))
             } else {
                 warnings = published.snapshot().warnings();
@@ -417,7 +440,7 @@ fn readiness(site: &Site) -> Response<Full<Bytes>> {
     let warnings = warnings
         .into_iter()
         .fold(String::new(), |text, warning| text + "warning: " + &warning + "\n");
-    match verdict {
+    match ready {
         Ok(()) => text(StatusCode::OK, format!("ready\n{warnings}")),
         Err(reason) => {
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n{warnings}"))
@@ -425,7 +448,7 @@ fn readiness(site: &Site) -> Response<Full<Bytes>> {
     }
 }
 
-/// Whether `Accept-Encoding` names gzip (or everything) without forbidding it by `q=0`.
+/// Whether `Accept-Encoding` lists gzip or `*`, without `q=0`.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING);
     let codings = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
@@ -434,10 +457,10 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         let mut parts = coding.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();
         let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
-        let wanted = quality.is_none_or(|q| q > 0.0);
+        let accepted = quality.is_none_or(|q| q > 0.0);
         match name.as_str() {
-            "gzip" | "x-gzip" => return wanted,
-            "*" => any = wanted,
+            "gzip" | "x-gzip" => return accepted,
+            "*" => any = accepted,
             _ => {}
         }
     }
@@ -448,10 +471,10 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     response(status, PLAIN, body.into())
 }
 
-fn response(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    set(&mut response, header::CONTENT_TYPE, kind);
+    set(&mut response, header::CONTENT_TYPE, content_type);
     set(&mut response, header::CACHE_CONTROL, "no-store");
     set(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     response
@@ -472,7 +495,13 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_those_who_ask() {
+    fn busy_response_has_its_content_length() {
+        let (head, body) = std::str::from_utf8(BUSY).unwrap().split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+    }
+
+    #[test]
+    fn gzip_is_used_only_if_accepted() {
         for accept in ["gzip", "deflate, GZIP;q=0.5", "*", "identity;q=1, *;q=0.1"] {
             assert!(gzip(accept), "{accept}");
         }

@@ -1,43 +1,46 @@
-//! What is published: labelled, immutable, complete.
+//! The immutable, labelled result of a collection cycle, which is published.
 
-pub mod occupancy;
+pub mod device_usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::occupancy::Occupancy;
+use self::device_usage::DeviceUsage;
 use crate::labels::Labels;
-use crate::model::{Allotted, Discards, Gpu, Grant, Missing, Moment, Reading, Usage};
+use crate::model::{
+    AllocatedFraction, ContainerAllocation, Discards, Gpu, Missing, Moment, Reading, Usage,
+};
 use crate::sample::DriverState;
 use crate::selection::Selection;
 
-/// One cycle's truth about the node.
+/// The state of the node in one collection cycle.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When the cycle began.
+    /// Start of the cycle.
     pub at: Moment,
-    /// What the node is called.
-    pub host: Host,
-    /// Which families the readings are of.
+    /// The names of the node.
+    pub identity: NodeIdentity,
+    /// The families that the readings belong to, in order.
     pub selection: Arc<Selection>,
-    /// Readings of the node, one per family: once, or in a dialect that repeats them, by GPU.
+    /// Readings of the node, one per family: a single entity, or one per GPU in a dialect that repeats
+    /// them.
     pub nodes: Vec<Entity>,
     /// The series of devices, containers and processes.
     pub tables: Tables,
-    /// Who is on each GPU, in the order of [`Health::gpus`].
-    pub occupancy: Vec<Occupancy>,
-    /// About the exporter itself.
-    pub health: Health,
+    /// Containers and processes of each GPU, in the order of [`ExporterHealth::gpus`].
+    pub device_usages: Vec<DeviceUsage>,
+    /// State of the exporter, the driver and the sources.
+    pub health: ExporterHealth,
 }
 
-/// What a node is called.
+/// The names of the node.
 #[derive(Clone, Debug, Default)]
-pub struct Host {
-    /// The Kubernetes node's name, empty where there is no cluster.
-    pub node: String,
-    /// The host's name.
-    pub name: String,
+pub struct NodeIdentity {
+    /// The name of the Kubernetes node; empty without a cluster.
+    pub node_name: String,
+    /// The host name.
+    pub hostname: String,
 }
 
 /// The series of devices, containers and processes.
@@ -45,163 +48,163 @@ pub struct Host {
 pub struct Tables {
     /// Readings of each GPU, one per family of the device slice.
     pub devices: Vec<Entity>,
-    /// What each GPU's events tell.
+    /// Series of the events of each GPU.
     pub events: Vec<Series>,
-    /// Readings of each GPU, or of its instances while MIG is on, one per
-    /// family of the instance slice.
+    /// Readings of each GPU, or of its GPU instances while MIG is on, one per family of the instance
+    /// slice.
     pub instances: Vec<Entity>,
-    /// What was given away of each GPU, or of its instances while MIG is on.
-    pub allocated: Vec<(Labels, Allotted)>,
-    /// What containers were given, by device.
-    pub containers: Vec<(Labels, Grant)>,
-    /// What processes use, by device and pid; or containers, by device.
+    /// The allocated fraction of each GPU, or of its GPU instances while MIG is on.
+    pub allocated: Vec<(Labels, AllocatedFraction)>,
+    /// The allocation of each container on each device.
+    pub containers: Vec<(Labels, ContainerAllocation)>,
+    /// Usage of each process on each device, or of each container on each device.
     pub processes: Vec<(Labels, Usage)>,
-    /// What processes use of a device that nobody gave them.
+    /// Usage of processes on devices that are not allocated to them.
     pub illegal: Vec<(Labels, Usage)>,
-    /// What was used in all.
-    pub accounts: Vec<Series>,
+    /// Accumulated usage.
+    pub accumulated: Vec<Series>,
 }
 
-/// Something that has one reading per family that is chosen of its slice of the catalogue.
+/// A label set with one reading for each selected family of a slice of the catalog.
 #[derive(Clone, Debug)]
 pub struct Entity {
-    /// Its label set.
+    /// The label set.
     pub labels: Labels,
-    /// Its readings, in the order of the families.
+    /// The readings, in the order of the families.
     pub readings: Vec<Reading>,
 }
 
-/// One number of one family.
+/// One reading of one family.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Which of the families that are chosen of its slice of the catalogue.
+    /// Index among the selected families of a slice of the catalog.
     pub family: usize,
-    /// Its label set.
+    /// The label set.
     pub labels: Labels,
-    /// The number.
+    /// The reading.
     pub reading: Reading,
 }
 
-/// What went well and what did not.
+/// State of the exporter, the driver, the GPUs and the sources.
 #[derive(Clone, Debug, Default)]
-pub struct Health {
-    /// Whether there is a session.
+pub struct ExporterHealth {
+    /// The NVML session, or why there is none.
     pub driver: DriverState,
-    /// How long the driver's own thread took over its last answer.
-    pub driver_took: Option<Duration>,
-    /// How long the cycle took.
-    pub cycle_took: Duration,
-    /// Cycles so far.
+    /// Duration of the last reads on the driver's worker thread.
+    pub driver_request_duration: Option<Duration>,
+    /// Duration of the cycle.
+    pub cycle_duration: Duration,
+    /// Number of cycles since start.
     pub cycles: u64,
     /// Each identified GPU.
     pub gpus: Vec<GpuHealth>,
-    /// GPUs that are counted and cannot be identified, by index.
+    /// GPUs that NVML counts but that cannot be identified, and why, by index.
     pub unidentified: BTreeMap<u32, Missing>,
     /// Failed attempts to open the driver, by reason.
     pub open_failures: BTreeMap<&'static str, u64>,
-    /// Threads of earlier sessions that still wait for the driver.
-    pub abandoned: usize,
-    /// How well it is known whose the processes are.
-    pub census: Census,
-    /// Whether the exporter is in the machine's first PID namespace, where that is known.
-    pub host_pids: Option<bool>,
-    /// The sources of the cluster's knowledge.
+    /// Threads of earlier sessions that are still blocked in a driver call.
+    pub abandoned_threads: usize,
+    /// Attribution of processes to owners.
+    pub attribution: AttributionStats,
+    /// Whether the exporter runs in the host's PID namespace; none if unknown.
+    pub host_pid_namespace: Option<bool>,
+    /// The sources (kubelet, API server, …).
     pub sources: Vec<SourceHealth>,
-    /// Pods of this node, if all are known.
-    pub pods: Option<u64>,
-    /// Allocations that could not be understood, by reason.
-    pub problems: BTreeMap<&'static str, u64>,
-    /// Labels of pods that the series of their devices do not have, by reason.
+    /// Number of pods on this node; none before the pod list is complete.
+    pub pod_count: Option<u64>,
+    /// Number of allocations that could not be parsed, by reason.
+    pub allocation_problems: BTreeMap<&'static str, u64>,
+    /// Pod labels that the series of their devices do not have, by reason.
     pub dropped_pod_labels: BTreeMap<&'static str, u64>,
-    /// Connections and requests that were refused, by reason.
-    pub refusals: Vec<(&'static str, u64)>,
+    /// Number of rejected connections and requests, by reason.
+    pub rejections: Vec<(&'static str, u64)>,
 }
 
-/// A source of the cluster's knowledge.
+/// State of a source.
 #[derive(Clone, Debug)]
 pub struct SourceHealth {
-    /// Its name.
+    /// The name, as in the label `source`.
     pub name: &'static str,
-    /// It answered the last question.
+    /// Whether the last request succeeded.
     pub up: bool,
-    /// How old its last word is.
+    /// Time since the last contact; none before the first.
     pub age: Option<Duration>,
-    /// Failures by reason.
+    /// Number of failures by reason.
     pub failures: Vec<(&'static str, u64)>,
 }
 
 impl SourceHealth {
-    /// A source of which no more is known than that.
+    /// A source without age and failures.
     #[must_use]
-    pub fn plain(name: &'static str, up: bool) -> Self {
+    pub fn with_state(name: &'static str, up: bool) -> Self {
         Self { name, up, age: None, failures: Vec::new() }
     }
 }
 
-/// How well it is known whose the processes on GPUs are.
+/// Results of the attribution of processes and framebuffer to owners.
 #[derive(Clone, Debug, Default)]
-pub struct Census {
-    /// Processes whose owner is known, by how and what.
+pub struct AttributionStats {
+    /// Number of processes with a known owner, by evidence and owner class.
     pub attributed: BTreeMap<(&'static str, &'static str), u64>,
-    /// Processes that are in no family, by reason.
+    /// Number of processes without series, by reason.
     pub unresolved: BTreeMap<&'static str, u64>,
-    /// Where the framebuffer is.
-    pub balances: Vec<Balanced>,
+    /// Framebuffer by owner class, of each GPU or GPU instance.
+    pub framebuffer: Vec<FramebufferBalance>,
 }
 
-/// Where the framebuffer of a GPU or a GPU instance is.
+/// Framebuffer of a GPU or a GPU instance, by owner class.
 #[derive(Clone, Debug)]
-pub struct Balanced {
-    /// The GPU's index.
-    pub gpu: u32,
-    /// The GPU's UUID.
+pub struct FramebufferBalance {
+    /// Index of the GPU.
+    pub gpu_index: u32,
+    /// UUID of the GPU.
     pub uuid: Arc<str>,
-    /// The GPU instance, while MIG is on.
-    pub instance: Option<u32>,
-    /// Who holds how many bytes; in all, the framebuffer used.
-    pub balance: [(&'static str, i64); 5],
+    /// ID of the GPU instance; none while MIG is off.
+    pub gpu_instance: Option<u32>,
+    /// Bytes by owner class; the sum is the used framebuffer.
+    pub bytes_by_owner: [(&'static str, i64); 5],
 }
 
-/// One GPU's health.
+/// State of one GPU.
 #[derive(Clone, Debug)]
 pub struct GpuHealth {
-    /// Which GPU.
+    /// The GPU.
     pub gpu: Arc<Gpu>,
-    /// Whether it can be read, and why not.
+    /// Whether it can be read, or why not.
     pub state: Result<(), Missing>,
-    /// Whether its last question was answered in time.
-    pub answered: bool,
-    /// When it was asked for what it last answered.
+    /// Whether the last read finished in time.
+    pub responded: bool,
+    /// Start of the last read that finished.
     pub sampled_at: Moment,
-    /// How long its last answer took.
-    pub took: Option<Duration>,
-    /// Absent readings of it and its processes, by [`Missing::position`].
+    /// Duration of the last read that finished.
+    pub request_duration: Option<Duration>,
+    /// Number of absent readings of the GPU and its processes, by [`Missing::position`].
     pub missing: [u64; Missing::REASONS.len()],
-    /// Rows that were not believed.
+    /// Number of rows that were dropped as invalid, by reason.
     pub discards: Discards,
-    /// XIDs since the exporter started, by code.
+    /// Number of XIDs since the exporter started, by code.
     pub xids: BTreeMap<u32, u64>,
-    /// Its readings, one per family of the device slice, whether it has series of its own or not.
+    /// Readings, one per family of the device slice, even if the GPU itself has no series.
     pub readings: Vec<Reading>,
 }
 
 impl Snapshot {
-    /// What is left of a snapshot that has grown too old: what is known of the exporter, and no
-    /// number of any GPU.
+    /// A copy of a stale snapshot that is left to publish: state of the exporter, without any reading of a
+    /// GPU.
     #[must_use]
-    pub fn withheld(&self) -> Self {
+    pub fn without_gpu_data(&self) -> Self {
         let mut snapshot = self.clone();
         snapshot.tables = Tables::default();
-        snapshot.health.census = Census::default();
+        snapshot.health.attribution = AttributionStats::default();
         snapshot.nodes.clear();
-        snapshot.occupancy.clear();
+        snapshot.device_usages.clear();
         snapshot
     }
 
-    /// Whether a scrape of this snapshot says what an operator expects of the node.
+    /// Whether the driver is up and at least one GPU can be read. A node without GPUs is ready.
     ///
     /// # Errors
-    /// What is missing, as a sentence for people.
+    /// Why not, as human-readable text.
     pub fn ready(&self) -> Result<(), String> {
         match &self.health.driver {
             DriverState::Down { reason, detail } => {
@@ -210,41 +213,41 @@ impl Snapshot {
             DriverState::Up(_) => {}
         }
         let (gpus, unidentified) = (&self.health.gpus, &self.health.unidentified);
-        let nothing_to_read = gpus.is_empty() && unidentified.is_empty();
-        if nothing_to_read || gpus.iter().any(|gpu| gpu.state.is_ok()) {
+        let no_gpus = gpus.is_empty() && unidentified.is_empty();
+        if no_gpus || gpus.iter().any(|gpu| gpu.state.is_ok()) {
             return Ok(());
         }
-        let known = gpus.iter().map(GpuHealth::sentence);
-        let unknown = unidentified.iter().map(|(gpu, why)| format!("GPU {gpu}: {why}"));
-        Err(known.chain(unknown).collect::<Vec<_>>().join("; "))
+        let identified = gpus.iter().map(GpuHealth::summary);
+        let unidentified = unidentified.iter().map(|(gpu, why)| format!("GPU {gpu}: {why}"));
+        Err(identified.chain(unidentified).collect::<Vec<_>>().join("; "))
     }
 }
 
 impl Snapshot {
-    /// What an operator should know although scrapes are good, as sentences.
+    /// Problems that do not affect readiness, as human-readable text.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.health.host_pids == Some(false) {
+        if self.health.host_pid_namespace == Some(false) {
             warnings.push(HIDDEN_PROCESSES.to_owned());
         }
         let down = self.health.sources.iter().filter(|source| !source.up);
         warnings.extend(down.map(|source| {
-            let since = source.age.map_or("has never answered".to_owned(), |age| {
-                format!("has not answered for {} s; what it said last is kept", age.as_secs())
+            let state = source.age.map_or("has never responded".to_owned(), |age| {
+                format!("has not responded for {} s; using cached data", age.as_secs())
             });
-            format!("{} {since}", source.name)
+            format!("{} {state}", source.name)
         }));
         warnings
     }
 }
 
-/// What it means to be in another PID namespace than the machine's first.
-pub const HIDDEN_PROCESSES: &str = "not in the host's PID namespace: the driver hides processes, and \
-     no container is called idle; set hostPID: true";
+/// The warning if the exporter does not run in the host's PID namespace.
+pub const HIDDEN_PROCESSES: &str = "not in the host's PID namespace: the driver hides processes, so no \
+     container is reported idle; set hostPID: true";
 
 impl GpuHealth {
-    fn sentence(&self) -> String {
+    fn summary(&self) -> String {
         let state = self.state.err().map_or("ok".to_owned(), |missing| missing.to_string());
         format!("GPU {} ({}): {state}", self.gpu.index, self.gpu.uuid)
     }

@@ -1,33 +1,35 @@
-//! The node in a terminal: a view as lines of text, each at most as wide as the terminal.
+//! The node in a terminal: a [`NodeView`] as lines of text, each at most as wide as the terminal.
 
 mod text;
 
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 
-use self::text::{Row, bar, number};
-use crate::view::{ContainerView, GpuView, NodeView, PartView, ProcessView, UnidentifiedView};
+use self::text::{LineBuilder, bar, number};
+use crate::view::{ContainerView, GpuView, NodeView, PartitionView, ProcessView, UnidentifiedView};
 
-/// The narrowest that is drawn for; on less, lines are cut.
+/// Minimum width of the layout, in columns; a narrower terminal truncates the lines.
 const WIDTH_MIN: usize = 60;
-/// The widest: no terminal has more.
+/// Maximum width of the layout, in columns.
 const WIDTH_MAX: usize = 1000;
 
 const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
 const WARN: Style = Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD);
 const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
-const QUIET: Style = Style::new().add_modifier(Modifier::DIM);
+const MUTED: Style = Style::new().add_modifier(Modifier::DIM);
 
-/// A node as lines of `width` columns; each process has one too, if `processes` are wanted.
+/// Renders a node as lines of at most `width` columns. `processes`: whether the processes of containers are
+/// listed, too.
 #[must_use]
 pub fn lines(node: &NodeView, width: usize, processes: bool) -> Vec<Line<'static>> {
     let width = width.clamp(WIDTH_MIN, WIDTH_MAX);
     let mut lines = vec![title(node, width)];
-    lines.extend(verdict(node).into_iter().map(|line| line.cut(width)));
+    lines.extend(status(node).into_iter().map(|line| line.truncate(width)));
     let mut gpus: Vec<_> =
-        node.gpus.iter().map(|gpu| (gpu.index, of_gpu(gpu, width, processes))).collect();
-    gpus.extend(node.unidentified.iter().map(|gpu| (gpu.index, vec![nameless(gpu, width)])));
+        node.gpus.iter().map(|gpu| (gpu.index, gpu_lines(gpu, width, processes))).collect();
+    let unidentified = node.unidentified.iter();
+    gpus.extend(unidentified.map(|gpu| (gpu.index, vec![unidentified_line(gpu, width)])));
     gpus.sort_by_key(|(index, _)| *index);
     for (_, gpu) in gpus {
         lines.push(Line::default());
@@ -42,44 +44,48 @@ fn title(node: &NodeView, width: usize) -> Line<'static> {
     let name = if node.node.is_empty() { &node.hostname } else { &node.node };
     let driver =
         node.driver.version.as_ref().map_or(String::new(), |version| format!("driver {version}"));
-    Row::new().push(name, HEAD).push("  ", Style::new()).push(&driver, QUIET).cut(width)
+    LineBuilder::new()
+        .push(name, HEAD)
+        .push("  ", Style::new())
+        .push(&driver, MUTED)
+        .truncate(width)
 }
 
-fn verdict(node: &NodeView) -> Vec<Row> {
+fn status(node: &NodeView) -> Vec<LineBuilder> {
     let good = node.gpus.iter().filter(|gpu| gpu.state == "ok").count();
     let all = node.gpus.len() + node.unidentified.len();
-    let mut said = vec![match &node.trouble {
-        Some(trouble) => Row::new().push("not ready: ", BAD).push(trouble, Style::new()),
-        None if good < all => {
-            Row::new().push(&format!("ready, but only {good} of {all} GPUs can be read"), WARN)
-        }
-        None => Row::new().push("ready", GOOD),
+    let mut lines = vec![match &node.not_ready_reason {
+        Some(reason) => LineBuilder::new().push("not ready: ", BAD).push(reason, Style::new()),
+        None if good < all => LineBuilder::new()
+            .push(&format!("ready, but only {good} of {all} GPUs can be read"), WARN),
+        None => LineBuilder::new().push("ready", GOOD),
     }];
-    said.extend(
+    lines.extend(
         node.warnings
             .iter()
-            .map(|warning| Row::new().push("warning: ", WARN).push(warning, Style::new())),
+            .map(|warning| LineBuilder::new().push("warning: ", WARN).push(warning, Style::new())),
     );
-    said
+    lines
 }
 
-fn nameless(gpu: &UnidentifiedView, width: usize) -> Line<'static> {
-    let row = Row::new().push(&format!("GPU {} ", gpu.index), HEAD);
-    row.push(&gpu.reason, BAD).push(", and not identified", Style::new()).cut(width)
+fn unidentified_line(gpu: &UnidentifiedView, width: usize) -> Line<'static> {
+    let line = LineBuilder::new().push(&format!("GPU {} ", gpu.index), HEAD);
+    line.push(&gpu.reason, BAD).push(", not identified", Style::new()).truncate(width)
 }
 
-fn of_gpu(gpu: &GpuView, width: usize, processes: bool) -> Vec<Line<'static>> {
-    let row = Row::new().push(&format!("GPU {} ", gpu.index), HEAD).push(&gpu.model, HEAD);
-    let row = if gpu.mig { row.push(", MIG", Style::new()) } else { row };
+fn gpu_lines(gpu: &GpuView, width: usize, processes: bool) -> Vec<Line<'static>> {
+    let line = LineBuilder::new().push(&format!("GPU {} ", gpu.index), HEAD).push(&gpu.model, HEAD);
+    let line = if gpu.mig { line.push(", MIG", Style::new()) } else { line };
     let (state, style) = state(gpu);
-    let mut lines = vec![row.with_right(&state, style, width)];
+    let mut lines = vec![line.with_right(&state, style, width)];
     for xid in &gpu.xids {
-        let told = format!("  XID {} {}, {} times", xid.xid, xid.name, xid.count);
-        lines.push(Row::new().push(&told, WARN).cut(width));
+        let times = if xid.count == 1 { "once".to_owned() } else { format!("{} times", xid.count) };
+        let text = format!("  XID {} {}, {times}", xid.xid, xid.name);
+        lines.push(LineBuilder::new().push(&text, WARN).truncate(width));
     }
-    if let Some(reason) = &gpu.division {
-        let told = format!("  not all MIG devices can be read: {reason}");
-        lines.push(Row::new().push(&told, BAD).cut(width));
+    if let Some(reason) = &gpu.mig_error {
+        let text = format!("  not all MIG devices can be read: {reason}");
+        lines.push(LineBuilder::new().push(&text, BAD).truncate(width));
     }
     let board = format!(
         "  power {} of {}, temperature {} of {}",
@@ -88,9 +94,9 @@ fn of_gpu(gpu: &GpuView, width: usize, processes: bool) -> Vec<Line<'static>> {
         number(&gpu.temperature_celsius, "°C"),
         number(&gpu.temperature_limit_celsius, "°C"),
     );
-    lines.push(Row::new().push(&board, Style::new()).cut(width));
+    lines.push(LineBuilder::new().push(&board, Style::new()).truncate(width));
     for part in &gpu.parts {
-        lines.extend(of_part(part, width, processes));
+        lines.extend(partition_lines(part, width, processes));
     }
     lines
 }
@@ -104,92 +110,93 @@ fn state(gpu: &GpuView) -> (String, Style) {
     }
 }
 
-fn of_part(part: &PartView, width: usize, processes: bool) -> Vec<Line<'static>> {
+fn partition_lines(part: &PartitionView, width: usize, processes: bool) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(mig) = &part.mig {
-        let told = format!(
+        let text = format!(
             "  MIG {} GI {} CI {} {}",
             mig.profile, mig.gpu_instance, mig.compute_instance, mig.uuid
         );
-        lines.push(Row::new().push(&told, HEAD).cut(width));
+        lines.push(LineBuilder::new().push(&text, HEAD).truncate(width));
     }
     let sm = part.utilization_percent.known().map(|percent| percent / 100.0);
     let memory = match (part.memory_used_mib.known(), part.memory_total_mib.known()) {
         (Some(used), Some(total)) if total > 0.0 => Some(used / total),
         _ => None,
     };
-    let room = (width - 50) / 2;
+    let bar_width = (width - 50) / 2;
     let gauges = format!(
         "  SM {} {:>6}  memory {} {} of {}",
-        bar(sm, room),
+        bar(sm, bar_width),
         number(&part.utilization_percent, "%"),
-        bar(memory, room),
+        bar(memory, bar_width),
         number(&part.memory_used_mib, "MiB"),
         number(&part.memory_total_mib, "MiB"),
     );
-    lines.push(Row::new().push(&gauges, Style::new()).cut(width));
-    if let Some(reason) = &part.unlisted {
-        let told = format!("    who is on it is not known: {reason}");
-        lines.push(Row::new().push(&told, QUIET).cut(width));
+    lines.push(LineBuilder::new().push(&gauges, Style::new()).truncate(width));
+    if let Some(reason) = &part.process_list_error {
+        let text = format!("    no process list: {reason}");
+        lines.push(LineBuilder::new().push(&text, MUTED).truncate(width));
     }
     for container in &part.containers {
-        lines.push(of_container(container, width));
-        let of_it = container.processes.iter().filter(|_| processes);
-        lines.extend(of_it.map(|process| of_process(process, "      ", width)));
+        lines.push(container_line(container, width));
+        let shown = container.processes.iter().filter(|_| processes);
+        lines.extend(shown.map(|process| process_line(process, "      ", width)));
     }
-    lines.extend(part.others.iter().map(|process| of_process(process, "    ", width)));
+    let other = part.other_processes.iter();
+    lines.extend(other.map(|process| process_line(process, "    ", width)));
     lines
 }
 
-fn of_container(container: &ContainerView, width: usize) -> Line<'static> {
+fn container_line(container: &ContainerView, width: usize) -> Line<'static> {
     let name = format!("    {}/{} {}", container.namespace, container.pod, container.container);
-    let mode = if container.mode == "none" { "not given" } else { &container.mode };
+    let mode = if container.mode == "none" { "unallocated" } else { &container.mode };
     let numbers = [&container.sm_percent, &container.memory_used_mib];
-    columns(Row::new().push(&name, Style::new()), mode, numbers, width)
+    columns(LineBuilder::new().push(&name, Style::new()), mode, numbers, width)
 }
 
-fn of_process(process: &ProcessView, indent: &str, width: usize) -> Line<'static> {
+fn process_line(process: &ProcessView, indent: &str, width: usize) -> Line<'static> {
     let name = match process.pid {
         Some(pid) => format!("{indent}{} {pid} {}", process.name, process.kind),
-        None => format!("{indent}no process any more"),
+        None => format!("{indent}stale entry"),
     };
-    let whose = match (&*process.whose, &process.reason) {
+    let owner = match (&*process.owner, &process.reason) {
         ("container", _) => "",
-        ("stray", _) => "no pod",
+        ("container_without_pod", _) => "no pod",
         (_, Some(reason)) => reason,
-        (whose, None) => whose,
+        (owner, None) => owner,
     };
     let numbers = [&process.sm_percent, &process.memory_used_mib];
-    columns(Row::new().push(&name, QUIET), whose, numbers, width)
+    columns(LineBuilder::new().push(&name, MUTED), owner, numbers, width)
 }
 
-/// A name, a word and two numbers, the latter at the right edge.
+/// A name, and at the right edge a label, SM utilization and memory.
 fn columns(
-    name: Row,
-    word: &str,
+    name: LineBuilder,
+    label: &str,
     [sm, memory]: [&crate::view::Number; 2],
     width: usize,
 ) -> Line<'static> {
-    let right = format!("{word:<10}{:>12}{:>12}", number(sm, "%"), number(memory, "MiB"));
+    let right = format!("{label:<10}{:>12}{:>12}", number(sm, "%"), number(memory, "MiB"));
     name.with_right(&right, Style::new(), width)
 }
 
 fn sources(node: &NodeView, width: usize) -> Vec<Line<'static>> {
-    let mut said = vec![Row::new().push("sources", HEAD)];
-    let (word, style) = if node.driver.up { ("up", GOOD) } else { ("down", BAD) };
-    said.push(Row::new().push("  driver ", Style::new()).push(word, style));
+    let mut lines = vec![LineBuilder::new().push("sources", HEAD)];
+    let (state, style) = if node.driver.up { ("up", GOOD) } else { ("down", BAD) };
+    lines.push(LineBuilder::new().push("  driver ", Style::new()).push(state, style));
     for source in &node.sources {
-        let (word, style) = if source.up { ("up", GOOD) } else { ("down", BAD) };
-        let row = Row::new().push(&format!("  {} ", source.name), Style::new()).push(word, style);
+        let (state, style) = if source.up { ("up", GOOD) } else { ("down", BAD) };
+        let name = format!("  {} ", source.name);
+        let line = LineBuilder::new().push(&name, Style::new()).push(state, style);
         let age =
-            source.age_seconds.map_or(String::new(), |age| format!(", last word {age:.0} s ago"));
+            source.age_seconds.map_or(String::new(), |age| format!(", last update {age:.0} s ago"));
         let failures = source.failures.iter().map(|f| format!(", {} × {}", f.count, f.reason));
-        said.push(row.push(&age, QUIET).push(&failures.collect::<String>(), QUIET));
+        lines.push(line.push(&age, MUTED).push(&failures.collect::<String>(), MUTED));
     }
     if node.abandoned_threads > 0 {
-        let told =
-            format!("  {} threads wait for a driver that does not answer", node.abandoned_threads);
-        said.push(Row::new().push(&told, WARN));
+        let text = format!("  threads blocked in a driver call: {}", node.abandoned_threads);
+        lines.push(LineBuilder::new().push(&text, WARN));
     }
-    said.into_iter().map(|row| row.cut(width)).collect()
+    lines.into_iter().map(|line| line.truncate(width)).collect()
 }

@@ -1,15 +1,18 @@
-//! The node as people look at it: what `/api/v1/node` answers, what the page at `/` and `top` show.
+//! The human-readable view of the node: the JSON of `/api/v1/node`, and the data of the web page at `/` and
+//! of `top`.
 //!
-//! Numbers are in the units that their names end in. A number that is not known is an object that says
-//! why, `{"absent": "hung"}`, and never 0.
+//! The unit of a number is the suffix of its key. An absent number is an object with the reason,
+//! `{"absent": "hung"}`, never 0.
 
-mod of_snapshot;
+mod from_snapshot;
 
 use serde::{Deserialize, Serialize};
 
-/// Which shape this is: another number for every change that a reader could stumble over. New fields are
-/// none.
-pub const VERSION: u32 = 1;
+/// The version of the JSON format, incremented for every incompatible change. A new field is compatible.
+pub const VERSION: u32 = 2;
+
+/// The reason of a number that is absent because its family is not selected.
+pub(crate) const NOT_COLLECTED: &str = "not_collected";
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,46 +21,46 @@ pub struct NodeView {
     pub version: u32,
     /// The exporter's version.
     pub exporter: String,
-    /// The Kubernetes node's name, empty where there is no cluster.
+    /// The name of the Kubernetes node; empty without a cluster.
     pub node: String,
-    /// The host's name.
+    /// The host name.
     pub hostname: String,
-    /// When the cycle began that this tells of, seconds since the Unix epoch.
+    /// Start of the collection cycle, in seconds since the Unix epoch.
     pub timestamp_seconds: f64,
-    /// Whether that is so long ago that nothing is told of GPUs.
+    /// Whether the cycle is older than the maximum age. GPUs are omitted then.
     pub stale: bool,
-    /// Whether at least one GPU can be read, as `/readyz` says it.
+    /// Whether at least one GPU can be read, as in `/readyz`.
     pub ready: bool,
-    /// Why not.
-    pub trouble: Option<String>,
-    /// What an operator should know although scrapes are good.
+    /// Why `ready` is false; none if it is true.
+    pub not_ready_reason: Option<String>,
+    /// Problems that do not affect readiness.
     pub warnings: Vec<String>,
     /// The driver.
     pub driver: DriverView,
     /// Each GPU that is identified.
     pub gpus: Vec<GpuView>,
-    /// Each GPU that is counted and cannot be identified.
+    /// Each GPU that NVML counts but that cannot be identified.
     pub unidentified: Vec<UnidentifiedView>,
-    /// Those who know of the cluster, and other sources.
+    /// The sources of cluster state, and other sources.
     pub sources: Vec<SourceView>,
-    /// Threads of earlier sessions that still wait for the driver.
+    /// Number of threads of earlier sessions that are still blocked in a driver call.
     pub abandoned_threads: usize,
 }
 
 /// The driver.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DriverView {
-    /// Whether there is a session with it.
+    /// Whether there is an NVML session.
     pub up: bool,
-    /// Why not, one word.
+    /// Why there is no session, as a fixed label.
     pub reason: Option<String>,
-    /// Why not, a sentence.
+    /// Why there is no session, as a sentence.
     pub detail: Option<String>,
-    /// Its version.
+    /// The driver version.
     pub version: Option<String>,
-    /// The version of NVML.
+    /// The NVML version.
     pub nvml_version: Option<String>,
-    /// The path of its library.
+    /// The path of the NVML library.
     pub library: Option<String>,
 }
 
@@ -66,168 +69,167 @@ pub struct DriverView {
 pub struct GpuView {
     /// NVML's index.
     pub index: u32,
-    /// Its UUID.
+    /// The UUID.
     pub uuid: String,
-    /// Its model.
+    /// The model name.
     pub model: String,
-    /// Its place on the bus.
+    /// The PCI bus ID.
     pub pci_bus_id: String,
-    /// `ok`, or why nothing can be read of it, as `lost` or `hung`.
+    /// `ok`, or why the GPU cannot be read, such as `lost` or `hung`.
     pub state: String,
-    /// Why its clocks are lower than they could be, as far as that slows work down; none where that is
-    /// not known.
+    /// Reasons for reduced clocks that slow down work; none if unknown.
     pub throttled_by: Option<Vec<String>>,
-    /// Share of the time in which a kernel ran.
+    /// Percent of the time in which a kernel ran.
     pub utilization_percent: Number,
     /// Power draw.
     pub power_watts: Number,
-    /// The highest limit of it that can be set.
+    /// The highest power limit that can be set.
     pub power_limit_watts: Number,
     /// Temperature.
     pub temperature_celsius: Number,
-    /// The one above which clocks are lowered.
+    /// The temperature above which clocks are reduced.
     pub temperature_limit_celsius: Number,
-    /// XIDs since the exporter started.
+    /// XID errors since the exporter started.
     pub xids: Vec<XidView>,
     /// Whether MIG is on.
     pub mig: bool,
-    /// Why not all of its MIG devices are here.
-    pub division: Option<String>,
-    /// Itself, or its MIG devices while MIG is on.
-    pub parts: Vec<PartView>,
+    /// Why not all MIG devices are listed; none if they are.
+    pub mig_error: Option<String>,
+    /// The GPU itself, or its MIG devices while MIG is on.
+    pub parts: Vec<PartitionView>,
 }
 
-/// An XID, and how often it came.
+/// The number of occurrences of an XID error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct XidView {
-    /// Which one.
+    /// The XID.
     pub xid: u32,
-    /// What it means.
+    /// The meaning of the XID.
     pub name: String,
-    /// How often it came.
+    /// Occurrences since the exporter started.
     pub count: u64,
 }
 
-/// A GPU as a whole, or a MIG device.
+/// A GPU, or a MIG device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PartView {
-    /// Which MIG device; none for a GPU as a whole.
+pub struct PartitionView {
+    /// The MIG device; none for a GPU.
     pub mig: Option<MigView>,
-    /// Share of the time in which a kernel ran.
+    /// Percent of the time in which a kernel ran.
     pub utilization_percent: Number,
-    /// Framebuffer in use.
+    /// Used framebuffer.
     pub memory_used_mib: Number,
-    /// All of it.
+    /// Total framebuffer.
     pub memory_total_mib: Number,
-    /// Containers that it was given to, or that use it all the same.
+    /// Containers that the device is allocated to, or that use it without an allocation.
     pub containers: Vec<ContainerView>,
-    /// Processes of no container of a pod, and those of which it is not known whose they are.
-    pub others: Vec<ProcessView>,
-    /// Why nobody knows who is on it.
-    pub unlisted: Option<String>,
+    /// Processes of the host, of containers without a pod, and of unknown owner.
+    pub other_processes: Vec<ProcessView>,
+    /// Why the processes of the device are unknown; none if they are known.
+    pub process_list_error: Option<String>,
 }
 
 /// A MIG device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MigView {
-    /// Its UUID.
+    /// The UUID.
     pub uuid: String,
-    /// Profile of its GPU instance, as `1g.10gb`.
+    /// Profile of the GPU instance, such as `1g.10gb`.
     pub profile: String,
-    /// The GPU instance.
+    /// ID of the GPU instance.
     pub gpu_instance: u32,
-    /// The compute instance in it.
+    /// ID of the compute instance within the GPU instance.
     pub compute_instance: u32,
 }
 
-/// A container on a part.
+/// Use of a device by a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerView {
-    /// Namespace of its pod.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Its pod.
+    /// Name of the pod.
     pub pod: String,
-    /// Its name.
+    /// Name of the container.
     pub container: String,
-    /// `exclusive` or `share`; `none`, where it uses what it was not given.
+    /// `exclusive` or `share`; `none` if the container uses the device without an allocation.
     pub mode: String,
-    /// Framebuffer that it was given; none where it was given nothing.
+    /// Allocated framebuffer; none without an allocation.
     pub memory_granted_mib: Option<Number>,
-    /// Share of the compute that it was given, 0 to 1, where that is limited.
+    /// Allocated fraction of the compute, 0 to 1; none if it is not limited.
     pub compute_granted_ratio: Option<Number>,
-    /// Share of the SMs' time that it uses.
+    /// Percent of the SM time that the container uses.
     pub sm_percent: Number,
-    /// Framebuffer that it holds.
+    /// Framebuffer that the container uses.
     pub memory_used_mib: Number,
-    /// Its processes on the part.
+    /// Processes of the container on the device.
     pub processes: Vec<ProcessView>,
 }
 
-/// Something that the driver lists on a part.
+/// An entry of the driver's process list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessView {
-    /// `container`, `host`, `stray` (a container of no pod) or `unknown`.
-    pub whose: String,
-    /// Why it is not known whose it is.
+    /// `container` (of a pod), `host`, `container_without_pod` or `unknown`.
+    pub owner: String,
+    /// Why the owner is unknown.
     pub reason: Option<String>,
-    /// Its process id; none for what is no process any more.
+    /// The pid; none for a stale entry (the process has ended).
     pub pid: Option<u32>,
-    /// Its name.
+    /// The name (`comm`).
     pub name: String,
-    /// How it uses the GPU, as `nvidia-smi` writes it: C, G, C+G or M.
+    /// How the process uses the GPU, in the notation of `nvidia-smi`: C, G, C+G or M.
     pub kind: String,
-    /// Share of the SMs' time that it uses.
+    /// Percent of the SM time that the process uses.
     pub sm_percent: Number,
-    /// Framebuffer that it holds.
+    /// Framebuffer that the process uses.
     pub memory_used_mib: Number,
 }
 
-/// A GPU that is counted and cannot be identified.
+/// A GPU that NVML counts but that cannot be identified.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnidentifiedView {
     /// NVML's index.
     pub index: u32,
-    /// Why.
+    /// Why it cannot be identified.
     pub reason: String,
 }
 
-/// A source of what is known.
+/// State of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceView {
-    /// Its name.
+    /// The name, as in the label `source`.
     pub name: String,
-    /// It answered the last question.
+    /// Whether the last request succeeded.
     pub up: bool,
-    /// How old its last word was when the cycle began.
+    /// Time from the last contact to the start of the cycle; none before the first contact.
     pub age_seconds: Option<f64>,
     /// Failures by reason.
     pub failures: Vec<FailureView>,
 }
 
-/// How often something failed.
+/// The number of failures of one reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FailureView {
-    /// Why.
+    /// The reason, as a fixed label.
     pub reason: String,
-    /// How often.
+    /// The number of failures.
     pub count: u64,
 }
 
-/// A number, or why there is none.
+/// A number, or the reason why it is absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Number {
-    /// It.
+    /// The number.
     Known(f64),
-    /// Why there is none.
+    /// The number is absent.
     Absent {
-        /// One word.
+        /// The reason, as a fixed label.
         absent: String,
     },
 }
 
 impl Number {
-    /// The number, if there is one.
+    /// The number, unless it is absent.
     #[must_use]
     pub fn known(&self) -> Option<f64> {
         match self {

@@ -1,8 +1,8 @@
-//! The file of `--web-config-file`: certificates, passwords, headers, a limit of requests. Its keys are
-//! those of Prometheus' exporters.
+//! Parses the file of `--web-config-file`: TLS, basic authentication, response headers and rate limit.
+//! Its keys are those of Prometheus' exporter toolkit.
 
+mod schema;
 mod tls;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,42 +11,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use wire::duration;
+pub(crate) use schema::parse_duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 use ring::digest::{Context, SHA256};
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::quote::in_part;
+use crate::sanitize::truncate_for_log;
 
-/// The largest file that is read: of settings, of certificates, of a key.
+/// Maximum size in bytes of the file, and of each certificate and key file.
 const FILE_MAX: u64 = 1 << 20;
-/// Costs of passwords that are checked: more than this takes a minute on one core.
+/// Maximum bcrypt cost: a higher one takes more than a minute per check on one core.
 const COST_MAX: u32 = 17;
 
-/// What the file says, ready to be used.
+/// The validated content of the file.
 #[derive(Clone, Default)]
 pub struct WebConfig {
-    /// How connections are encrypted; none for plain HTTP.
+    /// TLS configuration; `None` for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
     /// Headers of every response.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Users with the bcrypt hashes of their passwords; empty lets everybody in.
+    /// User name → bcrypt hash; empty if no authentication is required.
     pub users: BTreeMap<String, String>,
-    /// How many requests are answered.
-    pub rate: Option<Rate>,
-    /// What it asks for in vain, as sentences.
-    pub remarks: Vec<String>,
-    /// Stands for the bytes of the file and of all that it names: others than before are a change.
+    /// Rate limit of requests.
+    pub rate: Option<RequestRate>,
+    /// Warnings, for example about ignored keys.
+    pub warnings: Vec<String>,
+    /// SHA-256 of the file and of all files that it references; another digest is a change.
     pub digest: Vec<u8>,
 }
 
-/// A bucket of requests that fills with time.
+/// A rate limit (token bucket).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Time in which one request is let in.
+pub struct RequestRate {
+    /// Time per request.
     pub interval: Duration,
-    /// How many are let in at once after a pause.
+    /// Maximum number of requests at once.
     pub burst: u32,
 }
 
@@ -55,88 +55,91 @@ pub struct Rate {
 #[error("--web-config-file {path}: {problem}", path = path.display())]
 pub struct WebConfigError {
     path: PathBuf,
-    problem: Problem,
+    problem: WebConfigProblem,
 }
 
-/// What is wrong with a file, or with one that it names.
+/// Why the file, or a file that it references, cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// It cannot be read.
-    #[error("{0}")]
+pub enum WebConfigProblem {
+    /// The file cannot be read.
+    #[error("the file cannot be read ({0}); check its path and permissions")]
     Unreadable(#[from] io::Error),
-    /// It is larger than such a file can be.
-    #[error("larger than {FILE_MAX} bytes")]
+    /// The file is larger than 1 MiB.
+    #[error("the file is larger than {FILE_MAX} bytes; check its path")]
     TooLarge,
-    /// It is no such YAML, and where.
+    /// The content is not valid YAML or has unknown keys; position and reason.
     #[error("{0}")]
     Yaml(String),
-    /// A key has a value that it cannot have.
+    /// A value is not allowed.
     #[error("{key}: {detail}")]
     Value {
-        /// Where it stands.
+        /// Path of the key, such as `tls_server_config.cert_file`.
         key: String,
-        /// What is wrong, and the mend.
+        /// Reason and remedy.
         detail: String,
     },
 }
 
-impl Problem {
-    /// Keys and details may quote what is written there: as much of it as a line has room for.
+impl WebConfigProblem {
+    /// Truncates key and detail, because they may quote the file.
     fn value(key: impl AsRef<str>, detail: impl AsRef<str>) -> Self {
-        Self::Value { key: in_part(key.as_ref(), 100), detail: in_part(detail.as_ref(), 800) }
+        Self::Value {
+            key: truncate_for_log(key.as_ref(), 100),
+            detail: truncate_for_log(detail.as_ref(), 800),
+        }
     }
 }
 
 impl WebConfig {
-    /// Reads the file, and the certificates and keys that it names.
+    /// Reads the file, and the certificate and key files that it references.
     ///
     /// # Errors
-    /// Names the file, the key and the mend.
+    /// The file cannot be read or is invalid; the message names the file, the key and the remedy.
     pub fn read(path: &Path) -> Result<Self, WebConfigError> {
         let problem = |problem| WebConfigError { path: path.to_owned(), problem };
         let text = read_file(path).map_err(problem)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, folder).map_err(problem)
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, directory).map_err(problem)
     }
 
-    /// What `text` says; relative paths in it begin in `folder`.
+    /// Parses the content of a file. Relative paths are resolved against `directory`.
     ///
     /// # Errors
-    /// As [`WebConfig::read`].
-    pub fn parse(text: &[u8], folder: &Path) -> Result<Self, Problem> {
-        let wire = wire::File::parse(text)?;
+    /// A referenced file cannot be read, or the content is invalid.
+    pub fn parse(text: &[u8], directory: &Path) -> Result<Self, WebConfigProblem> {
+        let file = schema::WebConfigFile::parse(text)?;
         let mut remarks = Vec::new();
-        let mut files = Files { folder, digest: Context::new(&SHA256) };
+        let mut files = ReferencedFiles { directory, digest: Context::new(&SHA256) };
         files.digest.update(text);
-        let tls = match &wire.tls_server_config {
+        let tls = match &file.tls_server_config {
             Some(tls) => tls::server_config(tls, &mut files, &mut remarks)?.map(Arc::new),
             None => None,
         };
-        let headers = headers(&wire.http_server_config.headers)?;
-        for (user, hash) in &wire.basic_auth_users {
+        let headers = headers(&file.http_server_config.headers)?;
+        for (user, hash) in &file.basic_auth_users {
             check_hash(user, hash)?;
         }
-        if tls.is_none() && !wire.basic_auth_users.is_empty() {
+        if tls.is_none() && !file.basic_auth_users.is_empty() {
             remarks.push(
-                "passwords without tls_server_config cross the network readable for everybody"
+                "basic_auth_users: passwords are sent unencrypted; add tls_server_config"
                     .to_owned(),
             );
         }
-        let rate = wire.rate_limit.map(wire::RateLimit::checked).transpose()?.flatten();
+        let rate = file.rate_limit.map(schema::RateLimitConfig::validate).transpose()?.flatten();
         let digest = files.digest.finish().as_ref().to_vec();
-        Ok(Self { tls, headers, users: wire.basic_auth_users, rate, remarks, digest })
+        Ok(Self { tls, headers, users: file.basic_auth_users, rate, warnings: remarks, digest })
     }
 }
 
-/// The files that the settings name.
-struct Files<'a> {
-    /// Where relative paths begin.
-    folder: &'a Path,
+/// Reads the referenced files, and adds their content to the digest.
+struct ReferencedFiles<'a> {
+    /// Directory of relative paths.
+    directory: &'a Path,
     digest: Context,
 }
 
-impl Files<'_> {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, Problem> {
+impl ReferencedFiles<'_> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, WebConfigProblem> {
         let bytes = read_file(path)?;
         self.digest.update(&bytes.len().to_le_bytes());
         self.digest.update(&bytes);
@@ -144,16 +147,16 @@ impl Files<'_> {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
+fn read_file(path: &Path) -> Result<Vec<u8>, WebConfigProblem> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_MAX) {
-        return Err(Problem::TooLarge);
+        return Err(WebConfigProblem::TooLarge);
     }
     Ok(bytes)
 }
 
-/// The headers that may be set, with the values that some of them are limited to.
+/// The headers that can be set, and their allowed values; no values allow all.
 const HEADERS: [(&str, &[&str]); 5] = [
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -162,41 +165,50 @@ const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
 ];
 
-fn headers(given: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+fn headers(
+    file: &BTreeMap<String, String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigProblem> {
     let mut headers = Vec::new();
-    for (name, value) in given {
+    for (name, value) in file {
         let key = || format!("http_server_config.headers.{name}");
         let Some((_, values)) = HEADERS.iter().find(|(known, _)| known == name) else {
             let known: Vec<&str> = HEADERS.iter().map(|(known, _)| *known).collect();
-            let detail = format!("this header cannot be set; those that can: {}", known.join(", "));
-            return Err(Problem::value(key(), detail));
+            let detail = format!("this header cannot be set; use only {}", known.join(", "));
+            return Err(WebConfigProblem::value(key(), detail));
         };
-        // A header that is left empty is not sent.
+        // A header with an empty value is not sent.
         if value.is_empty() {
             continue;
         }
         if !values.is_empty() && !values.contains(&value.to_lowercase().as_str()) {
-            return Err(Problem::value(key(), format!("give {}", values.join(" or "))));
+            let detail = format!("this value is not allowed; give {}", values.join(" or "));
+            return Err(WebConfigProblem::value(key(), detail));
         }
-        let no_header = |_| Problem::value(key(), "not what a header can hold");
+        let invalid = |_| {
+            WebConfigProblem::value(
+                key(),
+                "a header value cannot have control characters; remove them",
+            )
+        };
         let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| Problem::value(key(), "not what a header can be called"))?;
-        headers.push((parsed, HeaderValue::from_str(value).map_err(no_header)?));
+            .map_err(|_| WebConfigProblem::value(key(), "not a header name"))?;
+        headers.push((parsed, HeaderValue::from_str(value).map_err(invalid)?));
     }
     Ok(headers)
 }
 
-/// A hash of bcrypt names its version and its cost: `$2y$10$…`.
-fn check_hash(user: &str, hash: &str) -> Result<(), Problem> {
+/// Checks that a hash is a bcrypt hash with an acceptable cost, such as `$2y$10$…`.
+fn check_hash(user: &str, hash: &str) -> Result<(), WebConfigProblem> {
     let parts = hash.parse::<bcrypt::HashParts>();
     let detail = match parts {
         Ok(parts) if parts.get_cost() <= COST_MAX => return Ok(()),
         Ok(parts) => {
-            format!("a cost of {} would take minutes; give at most {COST_MAX}", parts.get_cost())
+            let cost = parts.get_cost();
+            format!("a bcrypt cost of {cost} takes minutes per check; give at most {COST_MAX}")
         }
-        Err(_) => "no bcrypt hash; make one with `htpasswd -nBC 10 \"\"`".to_owned(),
+        Err(_) => "not a bcrypt hash; create one with `htpasswd -nBC 10 \"\"`".to_owned(),
     };
-    Err(Problem::value(format!("basic_auth_users.{user}"), detail))
+    Err(WebConfigProblem::value(format!("basic_auth_users.{user}"), detail))
 }
 
 #[cfg(test)]

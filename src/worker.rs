@@ -1,7 +1,8 @@
-//! A thread that is asked one thing at a time, and that may never answer.
+//! A thread that handles one request at a time and may never respond.
 //!
-//! A call into a sick driver can block for ever and can be neither cancelled nor safely killed. So
-//! nobody joins these threads: the asker waits until its deadline and goes on without.
+//! A call into a faulty driver can block forever and can be neither cancelled nor killed safely.
+//! These threads are therefore never joined: the client waits until its deadline and continues
+//! without a response.
 
 use std::io;
 use std::sync::Arc;
@@ -10,53 +11,54 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// The asking side of such a thread. Dropping it lets the thread end after its present answer.
+/// The client side of a worker thread. Dropping it ends the thread after its current request.
 pub struct Worker<Q, A> {
-    questions: Sender<Q>,
-    answers: Receiver<A>,
-    asked_at: Option<Duration>,
+    requests: Sender<Q>,
+    responses: Receiver<A>,
+    sent_at: Option<Duration>,
     dead: bool,
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
-    /// Starts a thread that answers with `answer`, counted in `live` for as long as it exists.
+    /// Starts a thread that handles requests with `handle`, counted in `live` while it exists.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// Returns the OS error if the thread cannot be created.
     pub fn spawn(
         name: String,
         live: &Arc<AtomicUsize>,
-        mut answer: impl FnMut(Q) -> A + Send + 'static,
+        mut handle: impl FnMut(Q) -> A + Send + 'static,
     ) -> io::Result<Self> {
-        let (questions, inbox) = mpsc::channel();
-        let (outbox, answers) = mpsc::channel();
+        let (requests, inbox) = mpsc::channel();
+        let (outbox, responses) = mpsc::channel();
         spawn_counted(name, live, move || {
-            for question in inbox {
-                if outbox.send(answer(question)).is_err() {
+            for request in inbox {
+                if outbox.send(handle(request)).is_err() {
                     break;
                 }
             }
         })?;
-        Ok(Self { questions, answers, asked_at: None, dead: false })
+        Ok(Self { requests, responses, sent_at: None, dead: false })
     }
 
-    /// Asks, unless the last question is still open.
-    pub fn ask(&mut self, question: Q, now: Duration) {
-        if self.asked_at.is_none() {
-            match self.questions.send(question) {
-                Ok(()) => self.asked_at = Some(now),
+    /// Sends a request at `now` (monotonic), unless another one is pending.
+    pub fn send(&mut self, request: Q, now: Duration) {
+        if self.sent_at.is_none() {
+            match self.requests.send(request) {
+                Ok(()) => self.sent_at = Some(now),
                 Err(_) => self.dead = true,
             }
         }
     }
 
-    /// Waits up to `patience` for the open question's answer; none if nothing is open.
-    pub fn answer(&mut self, patience: Duration) -> Option<A> {
-        self.asked_at?;
-        match self.answers.recv_timeout(patience) {
-            Ok(answer) => {
-                self.asked_at = None;
-                Some(answer)
+    /// Waits up to `timeout` for the response to the pending request; `None` on timeout or if no
+    /// request is pending.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<A> {
+        self.sent_at?;
+        match self.responses.recv_timeout(timeout) {
+            Ok(response) => {
+                self.sent_at = None;
+                Some(response)
             }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
@@ -66,46 +68,46 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         }
     }
 
-    /// Since when a question has been open.
+    /// When the pending request was sent (monotonic); `None` if no request is pending.
     #[must_use]
-    pub fn waiting_since(&self) -> Option<Duration> {
-        self.asked_at
+    pub fn pending_since(&self) -> Option<Duration> {
+        self.sent_at
     }
 
-    /// The thread ended without answering.
+    /// Whether the thread ended without a response.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead
     }
 }
 
-/// Starts a thread that nobody joins, counted in `live` for as long as it exists.
+/// Starts a thread that is never joined, counted in `live` while it exists.
 ///
 /// # Errors
-/// The system has no thread to give.
+/// Returns the OS error if the thread cannot be created.
 pub fn spawn_counted(
     name: String,
     live: &Arc<AtomicUsize>,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    let counted = Counted::new(live);
+    let guard = LiveGuard::new(live);
     thread::Builder::new().name(name).spawn(move || {
-        let _counted = counted;
+        let _guard = guard;
         body();
     })?;
     Ok(())
 }
 
-struct Counted(Arc<AtomicUsize>);
+struct LiveGuard(Arc<AtomicUsize>);
 
-impl Counted {
+impl LiveGuard {
     fn new(live: &Arc<AtomicUsize>) -> Self {
         live.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(live))
     }
 }
 
-impl Drop for Counted {
+impl Drop for LiveGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -118,7 +120,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn an_open_question_is_not_asked_twice() {
+    fn pending_request_is_not_sent_twice() {
         let live = Arc::default();
         let (release, gate) = mpsc::channel::<()>();
         let mut worker = Worker::spawn("test".to_owned(), &live, move |n: u32| {
@@ -126,27 +128,27 @@ mod tests {
             n
         })
         .unwrap();
-        worker.ask(1, Duration::from_secs(1));
-        worker.ask(2, Duration::from_secs(2));
-        assert_eq!(worker.answer(Duration::ZERO), None);
-        assert_eq!(worker.waiting_since(), Some(Duration::from_secs(1)));
+        worker.send(1, Duration::from_secs(1));
+        worker.send(2, Duration::from_secs(2));
+        assert_eq!(worker.recv_timeout(Duration::ZERO), None);
+        assert_eq!(worker.pending_since(), Some(Duration::from_secs(1)));
         release.send(()).unwrap();
-        assert_eq!(worker.answer(LONG), Some(1));
-        assert_eq!(worker.answer(LONG), None, "nothing is open");
+        assert_eq!(worker.recv_timeout(LONG), Some(1));
+        assert_eq!(worker.recv_timeout(LONG), None, "no request is pending");
     }
 
     #[test]
-    fn a_thread_that_panics_is_told_from_one_that_hangs() {
+    fn panicked_thread_is_reported_dead() {
         let live = Arc::default();
         let mut worker: Worker<(), ()> =
             Worker::spawn("test".to_owned(), &live, |()| panic!("on purpose")).unwrap();
-        worker.ask((), Duration::ZERO);
-        assert_eq!(worker.answer(LONG), None);
+        worker.send((), Duration::ZERO);
+        assert_eq!(worker.recv_timeout(LONG), None);
         assert!(worker.is_dead());
     }
 
     #[test]
-    fn a_thread_is_counted_until_it_ends() {
+    fn thread_is_counted_until_it_ends() {
         let live: Arc<AtomicUsize> = Arc::default();
         let (release, gate) = mpsc::channel::<()>();
         let (ended, end) = mpsc::channel::<()>();
@@ -155,9 +157,9 @@ mod tests {
             let _ = gate.recv();
         })
         .unwrap();
-        worker.ask((), Duration::ZERO);
+        worker.send((), Duration::ZERO);
         drop(worker);
-        assert_eq!(live.load(Ordering::Relaxed), 1, "it hangs and is left behind");
+        assert_eq!(live.load(Ordering::Relaxed), 1, "the hung thread is left behind");
         drop(release);
         assert!(end.recv().is_err(), "the thread has dropped its closure");
     }

@@ -1,5 +1,5 @@
-//! Laws of attribution, over worlds that nobody would think of: who is told, under whose name, and
-//! that nothing is lost or made up on the way.
+//! Invariants of attribution over generated nodes: which processes have series, with the labels of
+//! which container, and that no memory is lost or invented.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,28 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvml_exporter::attribute::family::Allocation;
-use nvml_exporter::attribute::holdings::{Holdings, Share};
-use nvml_exporter::attribute::owner::{Directory, Holder};
-use nvml_exporter::attribute::{DevicePods, Grain, Terms, attribute};
+use nvml_exporter::attribute::allocation_table::{AllocationTable, DeviceAllocation};
+use nvml_exporter::attribute::family::AllocationState;
+use nvml_exporter::attribute::owner::{ContainerIdentity, OwnerResolver};
+use nvml_exporter::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
 use nvml_exporter::kube::allocation::Coverage;
 use nvml_exporter::kube::pod;
-use nvml_exporter::kube::pods::{PodMap, Pods};
-use nvml_exporter::labels::{Compat, Dialect, Labels, Schema, Style};
+use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::labels::{Compat, Dialect, LabelOptions, LabelSchema, Labels};
 use nvml_exporter::model::{
-    AllocateMode, Claim, ContainerId, Discard, Discards, EngineShares, Gpu, Limits, Listing,
-    Missing, Moment, Placement, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample,
-    Residue, Usage,
+    AllocateMode, CgroupLocation, Claim, ContainerId, DeviceProcesses, Discard, Discards,
+    EngineUtilization, Gpu, Limits, Missing, Moment, PodPath, PodRef, PodUid, ProcessId,
+    ProcessKind, ProcessSample, StaleProcessEntry, Usage,
 };
-use nvml_exporter::nvml::inventory::Driver;
+use nvml_exporter::nvml::inventory::DriverInfo;
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::device::DeviceSample;
-use nvml_exporter::sample::part::PartSample;
-use nvml_exporter::sample::ring::Watched;
+use nvml_exporter::sample::partition::PartitionSample;
+use nvml_exporter::sample::process_utilization::WindowSummary;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
-use nvml_exporter::selection::{Frame, Selection, preset};
+use nvml_exporter::selection::{Selection, SelectionScope, preset};
 use nvml_exporter::snapshot::Snapshot;
 use proptest::prelude::*;
 
@@ -44,12 +44,13 @@ fn container_id(pod: usize, container: usize) -> String {
     format!("{pod:032x}{container:032x}")
 }
 
-/// Pods `pod-0`, `pod-1`, … with as many containers each, of which the last may have no id yet.
-fn pods(containers: &[(usize, bool)]) -> Pods {
-    let mut map = PodMap::new("api", "node-1");
-    for (pod, (count, last_is_new)) in containers.iter().enumerate() {
+/// Pods `pod-0`, `pod-1`, … with the given number of containers. If the flag is set, the last
+/// container has no id yet.
+fn pods(containers: &[(usize, bool)]) -> PodSnapshot {
+    let mut store = PodStore::new("api", "node-1");
+    for (pod, (count, last_without_id)) in containers.iter().enumerate() {
         let names: Vec<String> = (0..*count).map(|c| format!(r#"{{"name":"c{c}"}}"#)).collect();
-        let known = if *last_is_new { count - 1 } else { *count };
+        let known = if *last_without_id { count - 1 } else { *count };
         let status = (0..known).map(|c| {
             let id = container_id(pod, c);
             format!(
@@ -65,25 +66,25 @@ fn pods(containers: &[(usize, bool)]) -> Pods {
             names.join(","),
             status.collect::<Vec<_>>().join(",")
         );
-        map.apply(pod::parse(text.as_bytes()).unwrap(), Duration::ZERO);
+        store.apply(pod::parse(text.as_bytes()).unwrap(), Duration::ZERO);
     }
-    map.complete(Duration::ZERO);
-    map.health.answered(Duration::ZERO);
-    map.picture(Duration::ZERO)
+    store.end_list(Duration::ZERO);
+    store.health.record_success(Duration::ZERO);
+    store.snapshot(Duration::ZERO)
 }
 
-fn holder(pod: usize, container: usize) -> Holder {
+fn container_identity(pod: usize, container: usize) -> ContainerIdentity {
     let pod = PodRef {
         uid: uid(pod).into(),
         namespace: format!("ns-{}", pod % 2).into(),
         name: format!("pod-{pod}").into(),
     };
-    Holder { pod, container: format!("c{container}").into() }
+    ContainerIdentity { pod, container: format!("c{container}").into() }
 }
 
-fn share(pod: usize, container: usize) -> Share {
-    Share {
-        holder: holder(pod, container),
+fn shared_allocation(pod: usize, container: usize) -> DeviceAllocation {
+    DeviceAllocation {
+        container: container_identity(pod, container),
         device: GPU.into(),
         mode: AllocateMode::Share,
         memory: Some(100.0),
@@ -95,27 +96,32 @@ fn share(pod: usize, container: usize) -> Share {
     }
 }
 
-fn placed(pod: usize, container: usize) -> Placement {
+fn pod_location(pod: usize, container: usize) -> CgroupLocation {
     let id = ContainerId::parse(container_id(pod, container).as_bytes()).unwrap();
     let uid = PodUid::parse(uid(pod).as_bytes()).unwrap();
-    Placement::Pod(vec![PodPath { uid, container: Some(id) }])
+    CgroupLocation::Pod(vec![PodPath { uid, container: Some(id) }])
 }
 
-fn process(pid: u32, placement: Result<Placement, Discard>, mib: u64, sm: f64) -> ProcessSample {
+fn process(
+    pid: u32,
+    location: Result<CgroupLocation, Discard>,
+    mib: u64,
+    sm: f64,
+) -> ProcessSample {
     ProcessSample {
         id: ProcessId { pid, started: 1 },
         name: "python".into(),
         kind: ProcessKind::Compute,
-        seen: Duration::from_secs(900),
-        placement: placement.map(Arc::new),
+        first_seen: Duration::from_secs(900),
+        location: location.map(Arc::new),
         usage: Usage {
             memory: Ok(mib * MIB),
-            utilization: Ok(EngineShares { sm, ..EngineShares::default() }),
+            utilization: Ok(EngineUtilization { sm, ..EngineUtilization::default() }),
         },
     }
 }
 
-fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
+fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
     let gpu = Gpu {
         index: 0,
         minor: Some(0),
@@ -129,114 +135,120 @@ fn sample(listing: Result<Listing, Missing>, used_mib: u64) -> Sample {
         free: (48 << 30) - used_mib * MIB,
         reserved: None,
     });
-    let part = PartSample {
+    let partition = PartitionSample {
         mig: None,
-        cells: Vec::new(),
-        tells_of_instance: true,
+        readings: Vec::new(),
+        reports_instance: true,
         framebuffer,
         listing,
-        utilization: Ok(Watched { span: Duration::from_secs(5), unlisted_sm: 0.0 }),
+        utilization: Ok(WindowSummary { span: Duration::from_secs(5), unlisted_sm: 0.0 }),
     };
-    let cell = nvml_exporter::sample::cells::Cell { reading: Ok(1.0), at: NOW.mono };
-    let answer = DeviceSample {
+    let cached =
+        nvml_exporter::sample::reading_cache::CachedReading { reading: Ok(1.0), at: NOW.mono };
+    let device = DeviceSample {
         gpu: Arc::new(gpu),
         handle: Handle::none(),
         limits: Limits::default(),
         at: NOW,
-        cells: vec![Some(cell); nvml_exporter::catalog::DEVICE.len()],
-        undivided: None,
-        texts: Vec::new(),
+        readings: vec![Some(cached); nvml_exporter::catalog::DEVICE.len()],
+        mig_parent_readings: None,
+        info_labels: Vec::new(),
         clock_event_reasons: None,
         peers: Vec::new(),
         links: None,
-        signs: None,
+        health: None,
         energy: None,
-        parts: vec![part],
-        division: Ok(()),
+        partitions: vec![partition],
+        partitions_complete: Ok(()),
         discards: Discards::default(),
     };
     Sample {
         at: NOW,
-        took: Duration::ZERO,
-        driver: DriverState::Up(Driver::default()),
+        duration: Duration::ZERO,
+        driver: DriverState::Up(DriverInfo::default()),
         gpu_count: Some((Ok(1.0), NOW)),
-        node_took: None,
-        gpus: vec![SampledGpu { latest: Some(Ok(Arc::new(answer))), ..SampledGpu::default() }],
+        driver_request_duration: None,
+        gpus: vec![SampledGpu { latest: Some(Ok(Arc::new(device))), ..SampledGpu::default() }],
         xids: BTreeMap::new(),
-        clocks: BTreeMap::new(),
-        vitals: BTreeMap::new(),
+        clock_events: BTreeMap::new(),
+        health: BTreeMap::new(),
         open_failures: BTreeMap::new(),
         cycles: 1,
-        abandoned: 0,
+        abandoned_threads: 0,
     }
 }
 
-/// Everything but the sample.
-struct World {
+/// The inputs of attribution other than the sample.
+struct Node {
     dialect: Dialect,
-    device_pods: Option<DevicePods>,
-    pods: Pods,
-    holdings: Holdings,
-    grain: Grain,
+    device_pods: Option<DevicePodLabels>,
+    pods: PodSnapshot,
+    allocations: AllocationTable,
+    process_series: ProcessSeries,
     host_pids: Option<bool>,
 }
 
-impl World {
-    fn new(pods: Pods, shares: Vec<Share>) -> Self {
-        let holdings = Holdings::new(shares, BTreeSet::new(), false, Coverage::default())
-            .as_of(NOW.mono, true);
+impl Node {
+    fn new(pods: PodSnapshot, allocations: Vec<DeviceAllocation>) -> Self {
+        let allocations =
+            AllocationTable::new(allocations, BTreeSet::new(), false, Coverage::default())
+                .as_of(NOW.mono, true);
         Self {
             dialect: Dialect::Ack,
             device_pods: None,
             pods,
-            holdings,
-            grain: Grain::Process,
+            allocations,
+            process_series: ProcessSeries::PerProcess,
             host_pids: Some(true),
         }
     }
 
-    fn publish(&self, listing: Listing, used_mib: u64) -> Snapshot {
-        self.publish_answer(Ok(listing), used_mib)
+    fn publish(&self, listing: DeviceProcesses, used_mib: u64) -> Snapshot {
+        self.publish_listing(Ok(listing), used_mib)
     }
 
-    fn publish_answer(&self, listing: Result<Listing, Missing>, used_mib: u64) -> Snapshot {
-        let schema = Schema {
+    fn publish_listing(
+        &self,
+        listing: Result<DeviceProcesses, Missing>,
+        used_mib: u64,
+    ) -> Snapshot {
+        let schema = LabelSchema {
             dialect: self.dialect.clone(),
             hostname: "h".to_owned(),
             node_name: "node-1".to_owned(),
             extra: Vec::new(),
-            style: Style::default(),
+            options: LabelOptions::default(),
         };
-        let selection = Arc::new(Selection::of(&preset(&self.dialect), Frame::default()));
+        let selection = Arc::new(Selection::of(&preset(&self.dialect), SelectionScope::default()));
         let (problems, reserved) = (BTreeMap::new(), ReservedLabels::of(&self.dialect));
-        let terms = Terms {
+        let context = AttributionContext {
             selection: &selection,
             schema: &schema,
             device_pods: self.device_pods.as_ref(),
             jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
-            grain: self.grain,
+            process_series: self.process_series,
             reserved: &reserved,
-            directory: Directory { pods: Some(&self.pods), ..Directory::default() },
-            allocation: Allocation::Known(&self.holdings),
+            owner_resolver: OwnerResolver { pods: Some(&self.pods), ..OwnerResolver::default() },
+            allocation: AllocationState::Known(&self.allocations),
             host_pids: self.host_pids,
             sources: &[],
             problems: &problems,
         };
-        attribute(sample(listing, used_mib), &terms).0
+        attribute(sample(listing, used_mib), &context).0
     }
 }
 
-fn listing(processes: Vec<ProcessSample>) -> Listing {
-    Listing { processes, residues: Vec::new() }
+fn listing(processes: Vec<ProcessSample>) -> DeviceProcesses {
+    DeviceProcesses { processes, stale_entries: Vec::new() }
 }
 
 fn label(labels: &Labels, key: &str) -> String {
     labels.value(key).unwrap()
 }
 
-/// `pod/container pid` of each series of a table, with what it uses.
-fn told(table: &[(Labels, Usage)]) -> Vec<(String, Usage)> {
+/// `pod/container pid` and usage of each series of a table.
+fn series(table: &[(Labels, Usage)]) -> Vec<(String, Usage)> {
     let name = |labels: &Labels| {
         let [pod, container, pid] =
             ["PodName", "ContainerName", "ProcessId"].map(|key| label(labels, key));
@@ -246,40 +258,48 @@ fn told(table: &[(Labels, Usage)]) -> Vec<(String, Usage)> {
 }
 
 fn names(table: &[(Labels, Usage)]) -> Vec<String> {
-    told(table).into_iter().map(|(name, _)| name).collect()
+    series(table).into_iter().map(|(name, _)| name).collect()
 }
 
 #[test]
-fn a_device_that_was_claimed_names_its_claim_if_asked() {
+fn claimed_device_has_claim_labels_if_enabled() {
     let claim = Claim { name: "llm".into(), namespace: "ns-0".into(), ..Claim::default() };
-    let claimed =
-        Share { mode: AllocateMode::Exclusive, claim: Some(Arc::new(claim)), ..share(0, 0) };
-    let mut world = World::new(pods(&[(1, false)]), vec![claimed]);
-    world.dialect = Dialect::DcgmExporter(vec![Compat::V4_8]);
-    let claims = |world: &World| {
-        let snapshot = world.publish(listing(Vec::new()), 0);
+    let claimed = DeviceAllocation {
+        mode: AllocateMode::Exclusive,
+        claim: Some(Arc::new(claim)),
+        ..shared_allocation(0, 0)
+    };
+    let mut node = Node::new(pods(&[(1, false)]), vec![claimed]);
+    node.dialect = Dialect::DcgmExporter(vec![Compat::V4_8]);
+    let claims = |node: &Node| {
+        let snapshot = node.publish(listing(Vec::new()), 0);
         let labels = &snapshot.tables.devices[0].labels;
         ["dra_claim_name", "dra_claim_namespace", "dra_mig_profile"].map(|key| labels.value(key))
     };
-    let told = |text: &str| Some(text.to_owned());
-    world.device_pods = Some(DevicePods { claims: true, ..DevicePods::default() });
-    assert_eq!(claims(&world), [told("llm"), told("ns-0"), told("")]);
-    world.holdings = Holdings::default().as_of(NOW.mono, true);
-    assert_eq!(claims(&world), [told(""), told(""), told("")], "nobody's has them empty");
-    world.device_pods = Some(DevicePods::default());
-    assert_eq!(claims(&world), [None, None, None]);
+    let value = |text: &str| Some(text.to_owned());
+    node.device_pods = Some(DevicePodLabels { claims: true, ..DevicePodLabels::default() });
+    assert_eq!(claims(&node), [value("llm"), value("ns-0"), value("")]);
+    node.allocations = AllocationTable::default().as_of(NOW.mono, true);
+    assert_eq!(claims(&node), [value(""), value(""), value("")], "empty without a claim");
+    node.device_pods = Some(DevicePodLabels::default());
+    assert_eq!(claims(&node), [None, None, None]);
 }
 
 #[test]
-fn each_process_is_told_under_its_own_container_and_the_idle_at_zero() {
-    let world =
-        World::new(pods(&[(2, false), (1, false)]), vec![share(0, 0), share(0, 1), share(1, 0)]);
-    let snapshot = world.publish(
-        listing(vec![process(7, Ok(placed(0, 1)), 10, 20.0), process(8, Ok(placed(0, 1)), 5, 1.0)]),
+fn processes_have_their_container_and_idle_containers_are_zero() {
+    let node = Node::new(
+        pods(&[(2, false), (1, false)]),
+        vec![shared_allocation(0, 0), shared_allocation(0, 1), shared_allocation(1, 0)],
+    );
+    let snapshot = node.publish(
+        listing(vec![
+            process(7, Ok(pod_location(0, 1)), 10, 20.0),
+            process(8, Ok(pod_location(0, 1)), 5, 1.0),
+        ]),
         15,
     );
-    let told = told(&snapshot.tables.processes);
-    let memory: Vec<_> = told.iter().map(|(name, usage)| (&**name, usage.memory)).collect();
+    let series = series(&snapshot.tables.processes);
+    let memory: Vec<_> = series.iter().map(|(name, usage)| (&**name, usage.memory)).collect();
     assert_eq!(
         memory,
         [
@@ -289,92 +309,99 @@ fn each_process_is_told_under_its_own_container_and_the_idle_at_zero() {
             ("pod-1/c0 0", Ok(0)),
         ]
     );
-    assert_eq!(told[2].1.utilization, Ok(EngineShares::default()));
+    assert_eq!(series[2].1.utilization, Ok(EngineUtilization::default()));
     assert_eq!(label(&snapshot.tables.processes[0].0, "AllocateMode"), "share");
     assert_eq!(snapshot.tables.containers.len(), 3);
 }
 
 #[test]
-fn nobody_is_called_idle_on_any_doubt() {
-    let world = World::new(pods(&[(1, false)]), vec![share(0, 0)]);
+fn no_container_is_idle_if_the_process_list_is_incomplete() {
+    let node = Node::new(pods(&[(1, false)]), vec![shared_allocation(0, 0)]);
     let idle = |snapshot: &Snapshot| names(&snapshot.tables.processes);
-    assert_eq!(idle(&world.publish(listing(Vec::new()), 0)), ["pod-0/c0 0"]);
+    assert_eq!(idle(&node.publish(listing(Vec::new()), 0)), ["pod-0/c0 0"]);
 
-    let failed = world.publish_answer(Err(Missing::Failed(999)), 0);
-    assert_eq!(idle(&failed), Vec::<String>::new(), "the driver did not list anybody");
-    for placement in [Ok(Placement::Conflict), Err(Discard::Denied), Ok(placed(9, 0))] {
-        let stranger = process(7, placement, 1, 0.0);
-        let snapshot = world.publish(listing(vec![stranger]), 1);
-        assert_eq!(idle(&snapshot), Vec::<String>::new(), "the stranger may be its process");
-        assert_eq!(snapshot.health.census.unresolved.values().sum::<u64>(), 1);
+    let failed = node.publish_listing(Err(Missing::Failed(999)), 0);
+    assert_eq!(idle(&failed), Vec::<String>::new(), "the driver returned no process list");
+    for location in [Ok(CgroupLocation::Conflict), Err(Discard::Denied), Ok(pod_location(9, 0))] {
+        let unresolved = process(7, location, 1, 0.0);
+        let snapshot = node.publish(listing(vec![unresolved]), 1);
+        assert_eq!(idle(&snapshot), Vec::<String>::new(), "it may be a process of the container");
+        assert_eq!(snapshot.health.attribution.unresolved.values().sum::<u64>(), 1);
     }
-    for why in [Discard::Gone, Discard::Pid, Discard::Zombie] {
-        let residue = Residue { why, placement: None, memory: Ok(MIB) };
-        let list = Listing { processes: Vec::new(), residues: vec![residue] };
-        assert_eq!(idle(&world.publish(list, 1)), Vec::<String>::new(), "{why:?}");
+    for reason in [Discard::Gone, Discard::Pid, Discard::Zombie] {
+        let entry = StaleProcessEntry { reason, location: None, memory: Ok(MIB) };
+        let list = DeviceProcesses { processes: Vec::new(), stale_entries: vec![entry] };
+        assert_eq!(idle(&node.publish(list, 1)), Vec::<String>::new(), "{reason:?}");
     }
     for host_pids in [Some(false), None] {
-        let world = World { host_pids, ..World::new(pods(&[(1, false)]), vec![share(0, 0)]) };
-        let snapshot = world.publish(listing(Vec::new()), 0);
+        let node =
+            Node { host_pids, ..Node::new(pods(&[(1, false)]), vec![shared_allocation(0, 0)]) };
+        let snapshot = node.publish(listing(Vec::new()), 0);
         assert_eq!(idle(&snapshot), Vec::<String>::new(), "the driver may hide its processes");
     }
 }
 
 #[test]
-fn people_see_no_sum_that_somebody_may_be_missing_from() {
-    let world = World::new(pods(&[(1, false)]), vec![share(0, 0)]);
-    let seen = |processes: Vec<ProcessSample>| {
-        let mut snapshot = world.publish(listing(processes), 12);
-        snapshot.occupancy.remove(0).parts.remove(0)
+fn sum_of_a_container_is_withheld_if_a_process_is_unresolved() {
+    let node = Node::new(pods(&[(1, false)]), vec![shared_allocation(0, 0)]);
+    let partition = |processes: Vec<ProcessSample>| {
+        let mut snapshot = node.publish(listing(processes), 12);
+        snapshot.device_usages.remove(0).partitions.remove(0)
     };
-    let own = || process(7, Ok(placed(0, 0)), 10, 20.0);
-    let known = seen(vec![own()]);
-    assert_eq!(known.tenants.len(), 1);
-    assert_eq!(known.tenants[0].usage.memory, Ok(10 * MIB));
-    assert_eq!(known.tenants[0].usage.sm(), Ok(20.0));
+    let own = || process(7, Ok(pod_location(0, 0)), 10, 20.0);
+    let complete = partition(vec![own()]);
+    assert_eq!(complete.containers.len(), 1);
+    assert_eq!(complete.containers[0].usage.memory, Ok(10 * MIB));
+    assert_eq!(complete.containers[0].usage.sm(), Ok(20.0));
 
-    let doubtful = seen(vec![own(), process(8, Err(Discard::Denied), 1, 5.0)]);
-    assert_eq!(doubtful.tenants[0].usage.memory, Err(Missing::Pending));
-    let residents = doubtful.residents.unwrap();
-    let whose: Vec<_> = residents.iter().map(|one| one.whose.container().is_some()).collect();
-    assert_eq!(whose, [true, false], "each of them is there, with what it uses");
-    assert_eq!(residents[0].usage.memory, Ok(10 * MIB));
+    let incomplete = partition(vec![own(), process(8, Err(Discard::Denied), 1, 5.0)]);
+    assert_eq!(incomplete.containers[0].usage.memory, Err(Missing::Pending));
+    let processes = incomplete.processes.unwrap();
+    let resolved: Vec<_> = processes.iter().map(|one| one.owner.container().is_some()).collect();
+    assert_eq!(resolved, [true, false], "both processes are listed");
+    assert_eq!(processes[0].usage.memory, Ok(10 * MIB));
 
-    let failed = world.publish_answer(Err(Missing::Failed(999)), 12).occupancy.remove(0);
-    assert_eq!(failed.parts[0].residents.as_ref().unwrap_err(), &Missing::Failed(999));
-    assert_eq!(failed.parts[0].tenants[0].usage.memory, Err(Missing::Failed(999)));
+    let failed = node.publish_listing(Err(Missing::Failed(999)), 12).device_usages.remove(0);
+    assert_eq!(failed.partitions[0].processes.as_ref().unwrap_err(), &Missing::Failed(999));
+    assert_eq!(failed.partitions[0].containers[0].usage.memory, Err(Missing::Failed(999)));
 }
 
 #[test]
-fn one_that_died_a_moment_ago_was_its_containers() {
-    let world = World::new(pods(&[(1, false), (1, false)]), vec![share(0, 0), share(1, 0)]);
-    let residue = Residue {
-        why: Discard::Gone,
-        placement: Some(Arc::new(placed(0, 0))),
+fn memory_of_an_exited_process_stays_with_its_container() {
+    let node = Node::new(
+        pods(&[(1, false), (1, false)]),
+        vec![shared_allocation(0, 0), shared_allocation(1, 0)],
+    );
+    let entry = StaleProcessEntry {
+        reason: Discard::Gone,
+        location: Some(Arc::new(pod_location(0, 0))),
         memory: Ok(7 * MIB),
     };
-    let list = Listing { processes: Vec::new(), residues: vec![residue] };
-    let snapshot = world.publish(list, 7);
-    // Its series is gone with it, its container is not idle while its memory is there, and the
-    // other one is.
+    let list = DeviceProcesses { processes: Vec::new(), stale_entries: vec![entry] };
+    let snapshot = node.publish(list, 7);
+    // The exited process has no series. Its container is not idle while the memory is in use; the
+    // other container is idle.
     assert_eq!(names(&snapshot.tables.processes), ["pod-1/c0 0"]);
-    let balance = snapshot.health.census.balances[0].balance;
+    let balance = snapshot.health.attribution.framebuffer[0].bytes_by_owner;
     assert_eq!(balance[0], ("container", i64::try_from(7 * MIB).unwrap()));
 }
 
 #[test]
-fn an_mps_server_is_in_a_bucket_of_its_own() {
-    let world = World::new(pods(&[(1, false)]), vec![share(0, 0)]);
+fn memory_of_an_mps_server_is_accounted_separately() {
+    let node = Node::new(pods(&[(1, false)]), vec![shared_allocation(0, 0)]);
     let server = ProcessSample {
         name: "nvidia-cuda-mps".into(),
-        ..process(6, Ok(Placement::Host), 30, 0.0)
+        ..process(6, Ok(CgroupLocation::Host), 30, 0.0)
     };
-    let client = ProcessSample { kind: ProcessKind::Mps, ..process(7, Ok(placed(0, 0)), 100, 0.0) };
-    let snapshot = world.publish(listing(vec![server, client]), 140);
+    let client =
+        ProcessSample { kind: ProcessKind::Mps, ..process(7, Ok(pod_location(0, 0)), 100, 0.0) };
+    let snapshot = node.publish(listing(vec![server, client]), 140);
     assert_eq!(names(&snapshot.tables.processes), ["pod-0/c0 7"]);
     assert_eq!(names(&snapshot.tables.illegal), Vec::<String>::new());
     let mib = |bytes: i64| bytes / i64::try_from(MIB).unwrap();
-    let balance = snapshot.health.census.balances[0].balance.map(|(who, bytes)| (who, mib(bytes)));
+    let balance = snapshot.health.attribution.framebuffer[0]
+        .bytes_by_owner
+        .map(|(owner, bytes)| (owner, mib(bytes)));
     assert_eq!(
         balance,
         [("container", 100), ("host", 0), ("mps_server", 30), ("unknown", 0), ("unaccounted", 10)]
@@ -382,41 +409,44 @@ fn an_mps_server_is_in_a_bucket_of_its_own() {
 }
 
 #[test]
-fn the_series_of_a_container_is_the_sum_of_its_processes_and_never_above_all_of_it() {
-    let world = World {
-        grain: Grain::Container,
-        ..World::new(pods(&[(1, false), (1, false)]), vec![share(0, 0), share(1, 0)])
+fn container_series_is_the_sum_of_its_processes_up_to_100_percent() {
+    let node = Node {
+        process_series: ProcessSeries::PerContainer,
+        ..Node::new(
+            pods(&[(1, false), (1, false)]),
+            vec![shared_allocation(0, 0), shared_allocation(1, 0)],
+        )
     };
-    let workers = (7..11).map(|pid| process(pid, Ok(placed(0, 0)), 10, 20.0)).collect();
-    let snapshot = world.publish(listing(workers), 40);
-    let told = told(&snapshot.tables.processes);
-    assert_eq!(told.len(), 2);
-    assert_eq!((&*told[0].0, told[0].1.memory), ("pod-0/c0 ", Ok(40 * MIB)));
-    assert!((told[0].1.utilization.unwrap().sm - 80.0).abs() < 1e-9);
-    assert_eq!(&*told[1].0, "pod-1/c0 ", "idle and busy have the same labels");
+    let workers = (7..11).map(|pid| process(pid, Ok(pod_location(0, 0)), 10, 20.0)).collect();
+    let snapshot = node.publish(listing(workers), 40);
+    let series = series(&snapshot.tables.processes);
+    assert_eq!(series.len(), 2);
+    assert_eq!((&*series[0].0, series[0].1.memory), ("pod-0/c0 ", Ok(40 * MIB)));
+    assert!((series[0].1.utilization.unwrap().sm - 80.0).abs() < 1e-9);
+    assert_eq!(&*series[1].0, "pod-1/c0 ", "idle and busy containers have the same labels");
 
-    let greedy = (7..11).map(|pid| process(pid, Ok(placed(0, 0)), 10, 90.0)).collect();
-    let snapshot = world.publish(listing(greedy), 40);
+    let saturated = (7..11).map(|pid| process(pid, Ok(pod_location(0, 0)), 10, 90.0)).collect();
+    let snapshot = node.publish(listing(saturated), 40);
     assert!((snapshot.tables.processes[0].1.utilization.unwrap().sm - 100.0).abs() < 1e-9);
 
-    let mut unknown = process(8, Ok(placed(0, 0)), 10, 0.0);
+    let mut unknown = process(8, Ok(pod_location(0, 0)), 10, 0.0);
     unknown.usage.utilization = Err(Missing::Pending);
     let snapshot =
-        world.publish(listing(vec![process(7, Ok(placed(0, 0)), 10, 20.0), unknown]), 20);
+        node.publish(listing(vec![process(7, Ok(pod_location(0, 0)), 10, 20.0), unknown]), 20);
     let sum = snapshot.tables.processes[0].1;
-    assert_eq!(sum.utilization, Err(Missing::Pending), "half of a sum is no sum");
+    assert_eq!(sum.utilization, Err(Missing::Pending), "an incomplete sum is withheld");
     assert_eq!(sum.memory, Ok(20 * MIB));
 }
 
-/// Where a process of a random world runs.
-fn placement() -> impl Strategy<Value = Result<Placement, Discard>> {
+/// Cgroup of a generated process.
+fn location() -> impl Strategy<Value = Result<CgroupLocation, Discard>> {
     prop_oneof![
-        6 => (0_usize..6, 0_usize..4).prop_map(|(pod, container)| Ok(placed(pod, container))),
-        1 => Just(Ok(Placement::Host)),
-        1 => Just(Ok(Placement::Conflict)),
+        6 => (0_usize..6, 0_usize..4).prop_map(|(pod, container)| Ok(pod_location(pod, container))),
+        1 => Just(Ok(CgroupLocation::Host)),
+        1 => Just(Ok(CgroupLocation::Conflict)),
         1 => Just(Err(Discard::Denied)),
         1 => (0_usize..6, 0_usize..4).prop_map(|(pod, container)| {
-            Ok(Placement::Container(
+            Ok(CgroupLocation::Container(
                 ContainerId::parse(container_id(pod, container).as_bytes()).unwrap(),
             ))
         }),
@@ -425,38 +455,44 @@ fn placement() -> impl Strategy<Value = Result<Placement, Discard>> {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_laws_hold(
+    fn invariants_hold_for_any_node(
         pods_of in prop::collection::vec((1_usize..4, any::<bool>()), 0..5),
-        given in prop::collection::btree_set((0_usize..5, 0_usize..3), 0..8),
-        people in prop::collection::vec((placement(), 0_u64..64, 0.0..60.0_f64), 0..12),
-        residues in prop::collection::vec(0_u64..64, 0..2),
+        allocated in prop::collection::btree_set((0_usize..5, 0_usize..3), 0..8),
+        processes in prop::collection::vec((location(), 0_u64..64, 0.0..60.0_f64), 0..12),
+        stale_memory in prop::collection::vec(0_u64..64, 0..2),
         unaccounted in 0_u64..64,
-        grain in prop_oneof![Just(Grain::Process), Just(Grain::Container)],
+        process_series in prop_oneof![
+            Just(ProcessSeries::PerProcess),
+            Just(ProcessSeries::PerContainer),
+        ],
     ) {
         let exists = |(pod, container): &(usize, usize)| {
             pods_of.get(*pod).is_some_and(|(count, _)| container < count)
         };
-        let given: BTreeSet<_> = given.into_iter().filter(exists).collect();
-        let shares = given.iter().map(|(pod, container)| share(*pod, *container)).collect();
-        let world = World { grain, ..World::new(pods(&pods_of), shares) };
-        let listed: Vec<ProcessSample> = (1..)
-            .zip(&people)
-            .map(|(pid, (placement, mib, sm))| process(pid, placement.clone(), *mib, *sm))
-            .collect();
-        let gone: Vec<Residue> = residues
+        let allocated: BTreeSet<_> = allocated.into_iter().filter(exists).collect();
+        let allocations = allocated
             .iter()
-            .map(|mib| Residue { why: Discard::Gone, placement: None, memory: Ok(mib * MIB) })
+            .map(|(pod, container)| shared_allocation(*pod, *container))
             .collect();
-        let held: u64 = people.iter().map(|(_, mib, _)| mib).chain(&residues).sum();
-        let list = Listing { processes: listed, residues: gone };
-        let snapshot = world.publish(list, held + unaccounted);
+        let node = Node { process_series, ..Node::new(pods(&pods_of), allocations) };
+        let listed: Vec<ProcessSample> = (1..)
+            .zip(&processes)
+            .map(|(pid, (location, mib, sm))| process(pid, location.clone(), *mib, *sm))
+            .collect();
+        let exited: Vec<StaleProcessEntry> = stale_memory
+            .iter()
+            .map(|mib| StaleProcessEntry { reason: Discard::Gone, location: None, memory: Ok(mib * MIB) })
+            .collect();
+        let used: u64 = processes.iter().map(|(_, mib, _)| mib).chain(&stale_memory).sum();
+        let list = DeviceProcesses { processes: listed, stale_entries: exited };
+        let snapshot = node.publish(list, used + unaccounted);
         let (processes, illegal) = (&snapshot.tables.processes, &snapshot.tables.illegal);
 
-        // Nobody is told twice, and nobody in two families.
+        // No series occurs twice, and no process is in two families.
         let mut seen = BTreeSet::new();
         for (labels, _) in processes.iter().chain(illegal) {
             let key: Vec<_> = labels.pairs().into_iter().map(|(_, value)| value).collect();
-            prop_assert!(seen.insert(key), "{labels:?} stands twice");
+            prop_assert!(seen.insert(key), "{labels:?} occurs twice");
         }
         let pids: Vec<String> = processes
             .iter()
@@ -467,35 +503,35 @@ proptest! {
         prop_assert_eq!(pids.iter().collect::<BTreeSet<_>>().len(), pids.len());
 
         for (labels, usage) in processes.iter().chain(illegal) {
-            // Pod labels are all there, or none is.
-            let named = ["PodName", "NamespaceName", "ContainerName"]
+            // All pod labels are set, or none.
+            let is_set = ["PodName", "NamespaceName", "ContainerName"]
                 .map(|key| !label(labels, key).is_empty());
-            prop_assert!(named.iter().all(|is| *is) || named.iter().all(|is| !*is), "{labels:?}");
-            // And they are those of a pod of this node.
-            if named[0] {
+            prop_assert!(is_set.iter().all(|is| *is) || is_set.iter().all(|is| !*is), "{labels:?}");
+            // They are those of a pod of this node.
+            if is_set[0] {
                 let pod: usize = label(labels, "PodName")[4..].parse().unwrap();
                 let container: usize = label(labels, "ContainerName")[1..].parse().unwrap();
                 prop_assert!(exists(&(pod, container)), "{labels:?}");
-                // What a pod holds, all of its containers may use.
-                let legal = given.iter().any(|(holder, _)| *holder == pod);
+                // All containers of a pod may use the devices of the pod.
+                let is_allocated = allocated.iter().any(|(other, _)| *other == pod);
                 let mode = label(labels, "AllocateMode");
-                prop_assert_eq!(mode, if legal { "share" } else { "none" });
+                prop_assert_eq!(mode, if is_allocated { "share" } else { "none" });
             }
             prop_assert!((0.0..=100.0).contains(&usage.utilization.unwrap().sm));
         }
         for (labels, _) in processes {
-            prop_assert!(!label(labels, "PodName").is_empty(), "in a cluster nobody is nameless");
+            prop_assert!(!label(labels, "PodName").is_empty(), "in a cluster every process series has a pod");
         }
 
-        // What is used is what somebody holds.
-        let balance = &snapshot.health.census.balances[0].balance;
+        // The sum by owner is the used framebuffer.
+        let balance = &snapshot.health.attribution.framebuffer[0].bytes_by_owner;
         let sum: i64 = balance.iter().map(|(_, bytes)| bytes).sum();
-        prop_assert_eq!(sum, i64::try_from((held + unaccounted) * MIB).unwrap());
+        prop_assert_eq!(sum, i64::try_from((used + unaccounted) * MIB).unwrap());
         prop_assert_eq!(balance[4].1, i64::try_from(unaccounted * MIB).unwrap());
 
-        // A container is idle only if everybody is known.
-        let doubt = !snapshot.health.census.unresolved.is_empty();
+        // A container is idle only if every process has a known owner.
+        let unresolved = !snapshot.health.attribution.unresolved.is_empty();
         let idle = processes.iter().filter(|(labels, _)| label(labels, "ProcessId") == "0").count();
-        prop_assert!(!doubt || idle == 0);
+        prop_assert!(!unresolved || idle == 0);
     }
 }

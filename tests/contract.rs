@@ -1,4 +1,4 @@
-//! Laws of the table.
+//! Invariants of the catalogue.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,21 +6,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use nvml_exporter::catalog::own::OWN;
+use nvml_exporter::catalog::exporter_metrics::EXPORTER_METRICS;
 use nvml_exporter::catalog::{
-    ACCOUNT, ALLOTTED, CONTAINER, DEVICE, EVENT, ILLEGAL, INSTANCE, Kind, Metric, NODE, PROCESS,
-    TEXT, alias, find, preset,
+    ACCUMULATED, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS, INSTANCE,
+    Kind, Metric, NODE, PROCESS, alias, find, preset,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Name, kind, symbol and HELP of every row that comes from NVML.
+/// Name, kind, symbol and HELP of every row but those of labels and of the exporter itself.
 fn rows() -> Vec<(&'static str, Kind, &'static str, &'static str)> {
     fn of<S>(slice: &[Metric<S>]) -> Vec<(&'static str, Kind, &'static str, &'static str)> {
         slice.iter().map(|m| (m.name, m.kind, m.symbol, m.help)).collect()
     }
-    let devices = [of(NODE), of(DEVICE), of(EVENT), of(INSTANCE), of(ALLOTTED)];
-    [devices.concat(), of(CONTAINER), of(PROCESS), of(ILLEGAL), of(ACCOUNT)].concat()
+    let devices = [of(NODE), of(DEVICE), of(EVENT), of(INSTANCE), of(ALLOCATED_FRACTION)];
+    [devices.concat(), of(CONTAINER), of(PROCESS), of(ILLEGAL), of(ACCUMULATED)].concat()
 }
 
 fn golden(name: &str) -> String {
@@ -35,11 +35,12 @@ fn goldens() -> String {
 }
 
 #[test]
-fn names_are_unique_and_legal() {
+fn names_are_unique_and_valid() {
     let mut seen = BTreeSet::new();
-    let texts = TEXT.iter().map(|text| text.name);
-    for name in rows().iter().map(|row| row.0).chain(texts).chain(OWN.iter().map(|own| own.name)) {
-        assert!(seen.insert(name), "{name} stands twice");
+    let info_labels = INFO_LABELS.iter().map(|row| row.name);
+    let exporter_metrics = EXPORTER_METRICS.iter().map(|row| row.name);
+    for name in rows().iter().map(|row| row.0).chain(info_labels).chain(exporter_metrics) {
+        assert!(seen.insert(name), "{name} is a duplicate");
         let mut letters = name.chars();
         assert!(letters.next().is_some_and(|c| c.is_ascii_alphabetic()), "{name}");
         assert!(letters.all(|c| c.is_ascii_alphanumeric() || c == '_'), "{name}");
@@ -47,37 +48,37 @@ fn names_are_unique_and_legal() {
 }
 
 #[test]
-fn counters_are_named_as_their_users_expect() {
+fn counter_suffixes_follow_dcgm_and_prometheus() {
     for (name, ..) in rows() {
         assert!(name.starts_with("DCGM_"), "{name}");
         assert!(!name.ends_with("_total"), "{name}: DCGM's counters have no such suffix");
     }
-    for own in OWN {
-        let counter = own.kind == Kind::Counter;
-        assert_eq!(own.name.ends_with("_total"), counter, "{}", own.name);
+    for row in EXPORTER_METRICS {
+        let counter = row.kind == Kind::Counter;
+        assert_eq!(row.name.ends_with("_total"), counter, "{}", row.name);
     }
 }
 
 #[test]
 fn help_is_one_line() {
-    let own = OWN.iter().map(|own| (own.name, own.help));
-    for (name, help) in rows().iter().map(|row| (row.0, row.3)).chain(own) {
-        // The exposition library writes HELP as it is: a newline would break every scrape.
+    let exporter_metrics = EXPORTER_METRICS.iter().map(|row| (row.name, row.help));
+    for (name, help) in rows().iter().map(|row| (row.0, row.3)).chain(exporter_metrics) {
+        // The exposition library does not escape HELP: a newline would break every scrape.
         assert!(!help.is_empty() && !help.contains(['\n', '\\']), "{name}: {help:?}");
     }
 }
 
 #[test]
-fn every_own_series_stands_in_the_table_once() {
+fn exporter_metrics_are_unique() {
     let mut seen = Vec::new();
-    for own in OWN {
-        assert!(!seen.contains(&own.series), "{}", own.name);
-        seen.push(own.series);
+    for row in EXPORTER_METRICS {
+        assert!(!seen.contains(&row.id), "{}", row.name);
+        seen.push(row.id);
     }
 }
 
 #[test]
-fn a_row_of_fields_names_the_call_that_fetches_them() {
+fn rows_of_fields_have_the_symbol_of_the_batched_call() {
     for metric in DEVICE.iter().chain(INSTANCE) {
         let of_fields = !metric.source.fields().is_empty();
         let expected = match metric.source.gpm() {
@@ -91,57 +92,58 @@ fn a_row_of_fields_names_the_call_that_fetches_them() {
 }
 
 #[test]
-fn every_alias_and_every_preset_leads_to_a_row() {
+fn every_alias_and_preset_resolves_to_a_row() {
     for (name, row) in alias::all() {
         let (name, row) = (name.replace('#', "0"), row.replace('#', "0"));
         assert_eq!(find(&name).map(|found| found.name), Some(&*row), "{name}");
     }
-    let shown = [preset::ACK, preset::DCGM_4_8, preset::DCGM_4_9].concat();
-    for name in shown.into_iter().chain(preset::GAUGES_SINCE_4_8_4.iter().copied()) {
+    let presets = [preset::ACK, preset::DCGM_4_8, preset::DCGM_4_9].concat();
+    for name in presets.into_iter().chain(preset::GAUGES_SINCE_4_8_4.iter().copied()) {
         assert!(find(name).is_some(), "{name}");
     }
 }
 
-/// Rows of boards and drivers that the mock does not play: links to a CPU, and totals since branch 580;
-/// what is told after the first XID only; and what is reckoned up while time goes on.
+/// Rows that are in no golden file: those of boards and drivers that the mock does not simulate
+/// (C2C links, totals since branch 580), those that are absent before the first XID, and
+/// accumulated usage, which depends on elapsed time.
 fn is_in_no_golden(name: &str) -> bool {
     name == "DCGM_EXP_XID_ERRORS_TOTAL"
-        || is_account(name)
+        || is_accumulated(name)
         || name.starts_with("DCGM_FI_PROF_C2C_")
         || (name.starts_with("DCGM_FI_PROF_") && name.ends_with("_TOTAL"))
-        // Memories that boards before Volta, or none of the mock's, count apart.
+        // Memories with counters only on boards before Volta, or on no board of the mock.
         || (name.starts_with("DCGM_FI_DEV_ECC_")
             && ["_TEX", "_SHM", "_CBU"].iter().any(|end| name.ends_with(end)))
-        // The mock's largest boards have 7 decoders, and one engine for optical flow.
+        // The largest boards of the mock have 7 decoders and one optical flow engine.
         || ["DCGM_FI_PROF_NVDEC7_ACTIVE", "DCGM_FI_PROF_NVOFA1_ACTIVE"].contains(&name)
 }
 
-/// Rows that no other exporter has.
-fn is_of_our_own(name: &str) -> bool {
-    name.starts_with("DCGM_CUSTOM_DEV_GPU_UTIL_") || is_account(name)
+/// Rows without a counterpart in other exporters.
+fn is_specific_to_this_exporter(name: &str) -> bool {
+    name.starts_with("DCGM_CUSTOM_DEV_GPU_UTIL_") || is_accumulated(name)
 }
 
-fn is_account(name: &str) -> bool {
-    ACCOUNT.iter().any(|row| row.name == name)
+fn is_accumulated(name: &str) -> bool {
+    ACCUMULATED.iter().any(|row| row.name == name)
 }
 
 #[test]
-fn every_row_appears_in_a_golden() {
-    let pages = goldens();
+fn every_row_is_in_a_golden() {
+    let goldens = goldens();
     for (name, kind, ..) in rows().into_iter().filter(|row| !is_in_no_golden(row.0)) {
-        let typed = format!("\n# TYPE {name} {}\n{name}{{", kind.word());
-        assert!(pages.contains(&typed), "{name}");
+        let typed = format!("\n# TYPE {name} {}\n{name}{{", kind.as_str());
+        assert!(goldens.contains(&typed), "{name}");
     }
 }
 
 #[test]
-fn a_consumer_board_without_a_cluster_shows_nothing_that_it_lacks() {
-    let page = golden("consumer-4090");
+fn consumer_board_without_a_cluster_has_no_unsupported_series() {
+    let golden = golden("consumer-4090");
     let absent: Vec<&str> = rows()
         .iter()
         .map(|row| row.0)
         .filter(|name| preset::ACK.contains(name) && !name.starts_with("DCGM_FI_PROF_"))
-        .filter(|name| !page.contains(&format!("\n{name}{{")))
+        .filter(|name| !golden.contains(&format!("\n{name}{{")))
         .collect();
     assert_eq!(
         absent,
@@ -179,14 +181,14 @@ fn every_symbol_is_exported_by_the_mock() {
     let library = fs::read(&path)
         .unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace first", path.display()));
     for (name, _, symbol, _) in rows().into_iter().filter(|row| row.2.starts_with("nvml")) {
-        let wanted = [b"\0", symbol.as_bytes(), b"\0"].concat();
-        let exported = library.windows(wanted.len()).any(|window| window == wanted);
+        let entry = [b"\0", symbol.as_bytes(), b"\0"].concat();
+        let exported = library.windows(entry.len()).any(|window| window == entry);
         assert!(exported, "{name}: {symbol}");
     }
 }
 
-/// The line of the map that a name has, or the first of its family's: the map lists some links and
-/// engines, and means all.
+/// The record of a name in the field map, or that of the first member of its family: the map does
+/// not list every link and engine.
 fn mapped<'a>(records: &'a [csv::StringRecord], name: &str) -> Option<&'a csv::StringRecord> {
     let of = |name: &str| records.iter().find(|record| record.get(0) == Some(name));
     of(name).or_else(|| {
@@ -199,23 +201,24 @@ fn mapped<'a>(records: &'a [csv::StringRecord], name: &str) -> Option<&'a csv::S
 }
 
 #[test]
-#[ignore = "reads the field map that NVML_EXPORTER_FIELD_MAP names; .ci/run runs it where there is one"]
-fn rows_and_the_field_map_agree() {
+#[ignore = "needs the field map at $NVML_EXPORTER_FIELD_MAP; .ci/run runs it if the file exists"]
+fn rows_match_the_field_map() {
     let path = std::env::var("NVML_EXPORTER_FIELD_MAP").expect("NVML_EXPORTER_FIELD_MAP");
     let mut reader = csv::Reader::from_path(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    // The map says of the states of links only how DCGM numbers them.
-    let unmapped = |name: &str| name == "DCGM_FI_DEV_NVLINK_GET_STATE" || is_of_our_own(name);
+    // Of the link states, the map has only DCGM's numbers.
+    let unmapped =
+        |name: &str| name == "DCGM_FI_DEV_NVLINK_GET_STATE" || is_specific_to_this_exporter(name);
     for (name, kind, ..) in rows().into_iter().filter(|row| !unmapped(row.0)) {
         let record = mapped(&records, name);
         let record = record.unwrap_or_else(|| panic!("{name} is not in {path}"));
-        assert_eq!(Some(kind.word()), record.get(2), "{name}");
+        assert_eq!(Some(kind.as_str()), record.get(2), "{name}");
     }
-    // What NVML can answer in a number or a text is a row, selectable by any of its names.
+    // Every field that NVML has as a number or a string is a row, selectable by each of its names.
     for record in &records {
         let [name, source, unit] = [0, 7, 3].map(|column| record.get(column).unwrap());
         if !source.is_empty() && unit != "blob" {
-            assert!(find(name).is_some(), "{name} can be answered by NVML and is no row");
+            assert!(find(name).is_some(), "{name} is available through NVML but has no row");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Imports point one way: a module uses only those that stand before it here.
+//! Checks the layers: a module imports only modules of lower layers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,24 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Lowest first; modules of one row are blind to one another.
+/// Lowest layer first. Modules of one layer do not import each other.
 const LAYERS: &[&[&str]] = &[
-    &["model", "output", "quote"],
-    &["manual"],
-    &["clock", "policy", "seal", "web_config", "worker"],
-    &["release"],
-    &["labels", "scope"],
+    &["model", "stdout", "sanitize"],
+    &["cli_docs"],
+    &["clock", "policy", "seccomp", "web_config", "worker"],
+    &["driver_release"],
+    &["labels", "device_selector"],
     &["nvml", "host", "kube"],
     &["catalog"],
     &["reserved_labels"],
     &["pod_labels"],
     &["selection"],
     &["counters"],
-    &["listing"],
+    &["metrics_list"],
     &["sample"],
     &["snapshot"],
     &["attribute", "telemetry"],
-    &["accounts"],
+    &["accumulators"],
     &["cluster"],
     &["render", "view"],
     &["landing", "top"],
@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["args"],
     &["check"],
     &["run"],
-    &["command"],
+    &["cli"],
 ];
 
 fn source() -> PathBuf {
@@ -52,35 +52,35 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module at the top of the crate that a file belongs to.
+/// Top-level module of a file.
 fn module(file: &Path) -> String {
     let inside = file.strip_prefix(source()).unwrap();
     let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Modules named by `crate::…` paths, one a path and all of a braced list.
+/// Modules in `crate::…` paths; all items of a braced list.
 fn imports(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         if let Some(list) = rest.strip_prefix('{') {
             let list = list.split('}').next().unwrap();
-            found.extend(list.split(',').map(|item| word(item.trim())));
+            found.extend(list.split(',').map(|item| identifier(item.trim())));
         } else {
-            found.insert(word(rest));
+            found.insert(identifier(rest));
         }
     }
     found.retain(|name| !name.is_empty());
     found
 }
 
-fn word(text: &str) -> String {
+fn identifier(text: &str) -> String {
     text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
 
 #[test]
-fn imports_point_down() {
+fn modules_import_only_lower_layers() {
     let rank: BTreeMap<&str, usize> = LAYERS
         .iter()
         .enumerate()
@@ -92,24 +92,26 @@ fn imports_point_down() {
         if matches!(from.as_str(), "lib" | "main") {
             continue;
         }
-        let own = *rank.get(from.as_str()).unwrap_or_else(|| panic!("{from}: give it a layer"));
+        let layer = *rank
+            .get(from.as_str())
+            .unwrap_or_else(|| panic!("{from}: the module has no layer; add it to LAYERS"));
         for to in imports(&fs::read_to_string(&file).unwrap()) {
-            let theirs = *rank
+            let imported = *rank
                 .get(to.as_str())
-                .unwrap_or_else(|| panic!("{}: crate::{to} is no module", file.display()));
+                .unwrap_or_else(|| panic!("{}: crate::{to} is not a module", file.display()));
             assert!(
-                to == from || theirs < own,
-                "{} imports {to}, which does not stand below {from}",
+                to == from || imported < layer,
+                "{} imports {to}, which is not in a lower layer than {from}",
                 file.display()
             );
         }
         seen.insert(from);
     }
-    assert_eq!(seen.len(), rank.len(), "a layer names a module that is gone");
+    assert_eq!(seen.len(), rank.len(), "LAYERS contains a module that does not exist");
 }
 
 #[test]
-fn unsafe_has_two_addresses() {
+fn unsafe_is_only_in_nvml_raw_and_mock_abi() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mock = root.join("mock-nvml/src");
     for file in files(&source()).into_iter().chain(files(&mock)) {
@@ -127,7 +129,7 @@ fn unsafe_has_two_addresses() {
 }
 
 #[test]
-fn no_series_is_named_outside_the_catalogue() {
+fn series_names_are_only_in_the_catalog() {
     for file in files(&source()) {
         if module(&file) == "catalog" {
             continue;
@@ -135,7 +137,7 @@ fn no_series_is_named_outside_the_catalogue() {
         let text = fs::read_to_string(&file).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();
         for name in ["\"DCGM_FI_DEV", "\"DCGM_CUSTOM", "\"nvml_exporter_"] {
-            assert!(!text.contains(name), "{} names a series: {name}", file.display());
+            assert!(!text.contains(name), "{} contains the series name {name}", file.display());
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Real processes in real cgroups, read through the real `/proc`.
+//! Moves a real process through real cgroups and reads it through `/proc`.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stderr, reason = "a machine that allows no cgroups is told to the reader")]
+#![expect(clippy::print_stderr, reason = "reports that the machine allows no cgroups")]
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use nvml_exporter::host::ProcRoot;
-use nvml_exporter::model::{Discard, Placement, ProcessId};
+use nvml_exporter::model::{CgroupLocation, Discard, ProcessId};
 
 const POD: &str = "3f6a1c58-90de-4b27-a1f4-0c9d5e7b2a63";
 const STATIC: &str = "9c1185a5c5e9fc54612808977ee8f548";
 
-/// Where hierarchies are mounted in which a process can be put without more ado: version 2's, or
-/// one of version 1 whose cgroups need no set-up.
+/// Mount points of hierarchies in which a new cgroup accepts a process without setup: version 2, and
+/// some of version 1.
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc/self/mounts");
     let usable = mounts.lines().filter_map(|line| {
@@ -27,34 +27,34 @@ fn hierarchies() -> Vec<PathBuf> {
     usable.collect()
 }
 
-/// Cgroups of this test, removed with it. Children come after their parents.
+/// Cgroups of this test, removed on drop. Children are after their parents.
 struct Cgroups {
     root: PathBuf,
-    made: Vec<PathBuf>,
+    created: Vec<PathBuf>,
 }
 
 impl Cgroups {
     fn new(hierarchy: &Path) -> io::Result<Self> {
         let name = format!("kubepods-test-{}.slice", std::process::id());
-        let mut cgroups = Self { root: hierarchy.join(name), made: Vec::new() };
+        let mut cgroups = Self { root: hierarchy.join(name), created: Vec::new() };
         let root = cgroups.root.clone();
-        cgroups.make(&root)?;
+        cgroups.create(&root)?;
         Ok(cgroups)
     }
 
-    fn make(&mut self, path: &Path) -> io::Result<()> {
+    fn create(&mut self, path: &Path) -> io::Result<()> {
         fs::create_dir(path)?;
-        self.made.push(path.to_owned());
+        self.created.push(path.to_owned());
         Ok(())
     }
 
-    /// Puts the process in the cgroup `path` below our own.
-    fn hold(&mut self, path: &str, child: &Child) -> io::Result<()> {
+    /// Moves the process to the cgroup `path` below the root.
+    fn move_process(&mut self, path: &str, child: &Child) -> io::Result<()> {
         let mut cgroup = self.root.clone();
         for name in path.split('/') {
             cgroup.push(name);
             if !cgroup.is_dir() {
-                self.make(&cgroup)?;
+                self.create(&cgroup)?;
             }
         }
         let mut processes = fs::OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"))?;
@@ -64,7 +64,7 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for cgroup in self.made.iter().rev() {
+        for cgroup in self.created.iter().rev() {
             if let Err(error) = fs::remove_dir(cgroup) {
                 eprintln!("{}: {error}", cgroup.display());
             }
@@ -72,12 +72,12 @@ impl Drop for Cgroups {
     }
 }
 
-/// A process that does nothing, killed with the test.
+/// A sleeping process, killed on drop.
 struct Sleeper(Child);
 
 impl Sleeper {
     fn start() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the test needs a process to move about")]
+        #[expect(clippy::disallowed_methods, reason = "the test needs a process to move")]
         let child = Command::new("sleep").arg("600").spawn().expect("sleep");
         Self(child)
     }
@@ -90,21 +90,21 @@ impl Drop for Sleeper {
     }
 }
 
-/// `uid/id`, or the placement as it is.
-fn innermost(placement: Result<Placement, Discard>) -> String {
+/// `uid/id` of the innermost pod, the container id, or the placement in debug format.
+fn innermost(placement: Result<CgroupLocation, Discard>) -> String {
     match placement {
-        Ok(Placement::Pod(pods)) => {
+        Ok(CgroupLocation::Pod(pods)) => {
             let pod = pods.first().expect("a pod");
             pod.container.as_ref().map_or(pod.uid.to_string(), |id| format!("{}/{id}", pod.uid))
         }
-        Ok(Placement::Container(id)) => id.to_string(),
+        Ok(CgroupLocation::Container(id)) => id.to_string(),
         other => format!("{other:?}"),
     }
 }
 
-fn follow(hierarchy: &Path) -> io::Result<()> {
+fn check_hierarchy(hierarchy: &Path) -> io::Result<()> {
     let proc = ProcRoot::new(Path::new("/proc"));
-    // The cgroups have to be empty before they are removed, so they are declared first.
+    // Declared first and dropped last: a cgroup has to be empty when it is removed.
     let mut cgroups = Cgroups::new(hierarchy)?;
     let mut sleeper = Sleeper::start();
     let id = proc.identify(sleeper.0.id()).expect("a living process").id;
@@ -124,43 +124,43 @@ fn follow(hierarchy: &Path) -> io::Result<()> {
         (format!("docker-{a}.scope/init.scope"), a.clone()),
     ];
     for (path, expected) in moves {
-        cgroups.hold(&path, &sleeper.0)?;
-        assert_eq!(innermost(proc.placement(id)), expected, "{}/{path}", hierarchy.display());
+        cgroups.move_process(&path, &sleeper.0)?;
+        assert_eq!(innermost(proc.cgroup_location(id)), expected, "{}/{path}", hierarchy.display());
     }
-    let stranger = ProcessId { started: id.started + 1, ..id };
-    assert_eq!(proc.placement(stranger), Err(Discard::Gone));
+    let other_process = ProcessId { started: id.started + 1, ..id };
+    assert_eq!(proc.cgroup_location(other_process), Err(Discard::Gone));
 
     sleeper.0.kill()?;
     let zombie = loop {
-        // It takes a moment to die, and stays a zombie until it is waited for.
-        match proc.placement(id) {
+        // It does not exit at once, and stays a zombie until it is waited for.
+        match proc.cgroup_location(id) {
             Ok(_) => std::thread::yield_now(),
             Err(reason) => break reason,
         }
     };
     assert_eq!(zombie, Discard::Zombie);
     sleeper.0.wait()?;
-    assert_eq!(proc.placement(id), Err(Discard::Gone));
+    assert_eq!(proc.cgroup_location(id), Err(Discard::Gone));
     Ok(())
 }
 
 #[test]
-fn a_process_is_followed_through_real_cgroups() {
+fn placement_follows_the_cgroup_of_a_process() {
     let own = ProcRoot::new(Path::new("/proc")).identify(std::process::id()).unwrap().id;
-    let placement = ProcRoot::new(Path::new("/proc")).placement(own);
-    if placement != Ok(Placement::Host) {
-        // Moved in one hierarchy, a process would still be with us in all others.
-        eprintln!("we are in a container ourselves: {}", innermost(placement));
+    let placement = ProcRoot::new(Path::new("/proc")).cgroup_location(own);
+    if placement != Ok(CgroupLocation::Host) {
+        // A process that is moved in one hierarchy stays in this container in all others.
+        eprintln!("skipped: the test runs in a container: {}", innermost(placement));
         return;
     }
-    let mut followed = 0;
+    let mut checked = 0;
     for hierarchy in hierarchies() {
-        match follow(&hierarchy) {
-            Ok(()) => followed += 1,
-            Err(error) => eprintln!("not followed in {}: {error}", hierarchy.display()),
+        match check_hierarchy(&hierarchy) {
+            Ok(()) => checked += 1,
+            Err(error) => eprintln!("skipped {}: {error}", hierarchy.display()),
         }
     }
-    if followed == 0 {
-        eprintln!("this machine lets us put no process in a cgroup of our own");
+    if checked == 0 {
+        eprintln!("skipped: this machine does not allow the test to create cgroups");
     }
 }

@@ -1,7 +1,7 @@
-//! Memory over many cycles of a node on which everything comes and goes: pods, processes, XIDs, GPUs,
+//! Memory use over many collection cycles of a node with changing pods, processes, XIDs, GPUs and
 //! drivers.
 //!
-//! The gate runs some thousand cycles. All of them:
+//! CI runs 1,500 cycles. A full run:
 //! `cargo build --workspace --release && SOAK_CYCLES=100000 cargo test --release --test soak -- --nocapture`
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -19,27 +19,29 @@ use nvml_exporter::policy;
 
 use self::pipeline::Pipeline;
 
-/// Counts what this program holds; not what the mock does, which has an allocator of its own.
+/// Counts the memory of this program. The mock has its own allocator.
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 const DEFAULT_CYCLES: usize = 1_500;
-/// Windows of the run that are compared.
+/// Number of windows of the run that are compared.
 const WINDOWS: usize = 8;
+/// Speed of the test clock.
 const RATE: u32 = 300;
-/// Seconds of that clock.
-const WORLD_LASTS: u64 = 20;
-/// What windows differ by. Three bytes a cycle would be more than this over a hundred thousand.
+/// Lifetime of a generation, in seconds of the test clock.
+const GENERATION_SECONDS: u64 = 20;
+/// Allowed growth of allocated memory, in bytes. A leak of three bytes a cycle is larger than this over
+/// a hundred thousand cycles.
 const TOLERANCE: usize = 128 << 10;
-/// What the mock and the C library may differ by.
+/// Allowed growth of resident memory, in bytes, which includes the mock and the C library.
 const RSS_TOLERANCE: usize = 4 << 20;
 
-/// A world in which nobody is who was there `generation`s ago.
-fn world(generation: usize) -> String {
-    // Now and then the driver is gone, and comes back with other GPUs.
-    let (era, moment) = (generation / 8, generation % 8);
+/// Scenario of a generation. No pod or process of it is in another generation.
+fn scenario(generation: usize) -> String {
+    // Every eighth generation the driver is reloaded, and the next one has other GPUs.
+    let (era, phase) = (generation / 8, generation % 8);
     let mut text = format!("now = {}\n", 100 + generation % 1000);
-    if moment == 7 {
+    if phase == 7 {
         text += "[driver]\nreload = [{ from = 0, to = 100000 }]\n";
     }
     text += "[cluster]\nnode = \"node-1\"\n";
@@ -62,10 +64,10 @@ fn world(generation: usize) -> String {
             mib = 100 + generation % 50,
         );
     }
-    // Somebody without a pod, and something that befalls a GPU.
+    // A process without a pod, and an XID error.
     let _ = writeln!(
         text,
-        "[[process]]\npid = {}\nname = \"stray-{generation}\"\ngpus = [0]\nmemory = \"64 MiB\"\n\
+        "[[process]]\npid = {}\nname = \"host-{generation}\"\ngpus = [0]\nmemory = \"64 MiB\"\n\
          [[xid]]\ngpu = {}\nat = {}\ncode = {}",
         4_100_000 + generation % 50_000,
         generation % 3,
@@ -75,7 +77,7 @@ fn world(generation: usize) -> String {
     text
 }
 
-/// A pipeline under way, and how often it was seen to have work.
+/// A running pipeline, and how often each expected series occurred.
 struct Soak {
     pipeline: Pipeline,
     cycles: usize,
@@ -84,13 +86,15 @@ struct Soak {
 }
 
 impl Soak {
-    /// One more cycle, and now and then another world; bytes allocated and resident after it.
+    /// Runs one cycle, with the next generation when it is due. Returns the allocated and the resident
+    /// bytes after it.
     fn cycle(&mut self) -> (usize, usize) {
-        // By the clock, so that as much is remembered of what has gone on machines of any speed.
-        let generation = self.pipeline.clock.now().mono.as_secs() / WORLD_LASTS;
+        // The generation depends on the clock, so that the amount of retained state does not depend on
+        // the speed of the machine.
+        let generation = self.pipeline.clock.now().mono.as_secs() / GENERATION_SECONDS;
         if generation != self.generation {
             self.generation = generation;
-            self.pipeline.turn_to(&world(usize::try_from(generation).unwrap()));
+            self.pipeline.set_world(&scenario(usize::try_from(generation).unwrap()));
         }
         self.pipeline.cycle();
         // Two scrapers.
@@ -98,9 +102,9 @@ impl Soak {
         drop(self.pipeline.scrape(false));
         let size = (ALLOCATOR.allocated(), resident());
         if self.cycles.is_multiple_of(7) {
-            let page = self.pipeline.page();
-            for sight in SIGHTS {
-                *self.seen.entry(sight).or_default() += usize::from(page.contains(sight));
+            let exposition = self.pipeline.exposition();
+            for text in EXPECTED {
+                *self.seen.entry(text).or_default() += usize::from(exposition.contains(text));
             }
         }
         self.cycles += 1;
@@ -108,10 +112,10 @@ impl Soak {
     }
 }
 
-/// What is there to be seen, again and again, if all of the pipeline has something to do.
-const SIGHTS: [&str; 6] = [
+/// Texts that occur in the exposition repeatedly if all stages of the pipeline are active.
+const EXPECTED: [&str; 6] = [
     "PodName=\"pod-",
-    "ProcessName=\"stray-",
+    "ProcessName=\"host-",
     "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED{",
     "nvml_exporter_driver_up 0",
     "nvml_exporter_xid_events_total{",
@@ -125,16 +129,16 @@ fn resident() -> usize {
 }
 
 #[test]
-fn memory_does_not_grow_while_everything_comes_and_goes() {
+fn memory_does_not_grow_over_many_generations() {
     let cycles = std::env::var("SOAK_CYCLES").ok().map_or(DEFAULT_CYCLES, |n| n.parse().unwrap());
     let mut soak = Soak {
-        pipeline: Pipeline::new(&world(0), RATE),
+        pipeline: Pipeline::new(&scenario(0), RATE),
         cycles: 0,
         generation: 0,
         seen: BTreeMap::new(),
     };
-    // By then everything has been forgotten once that is ever forgotten.
-    while soak.pipeline.clock.now().mono < policy::GPU_REMEMBERED * 5 / 4 {
+    // After this time all retained state has been evicted once.
+    while soak.pipeline.clock.now().mono < policy::GPU_RETENTION * 5 / 4 {
         soak.cycle();
     }
     soak.seen.clear();
@@ -144,13 +148,13 @@ fn memory_does_not_grow_while_everything_comes_and_goes() {
     };
     let peaks: Vec<(usize, usize)> = (0..WINDOWS).map(window).collect();
     let seen = soak.seen;
-    println!("{seen:?}\nbytes allocated and resident, at most, by window: {peaks:?}");
-    assert!(seen.values().all(|times| *times > cycles / 500), "{seen:?}");
+    println!("{seen:?}\npeak of allocated and resident bytes by window: {peaks:?}");
+    assert!(seen.values().all(|count| *count > cycles / 500), "{seen:?}");
     let (early, late) = (&peaks[..WINDOWS / 2], &peaks[WINDOWS / 2..]);
-    let most = |windows: &[(usize, usize)], of: fn(&(usize, usize)) -> usize| {
+    let peak = |windows: &[(usize, usize)], of: fn(&(usize, usize)) -> usize| {
         windows.iter().map(of).max().unwrap()
     };
-    let grown = |of| most(late, of).saturating_sub(most(early, of));
-    assert!(grown(|peak| peak.0) < TOLERANCE, "allocated: {peaks:?}");
-    assert!(grown(|peak| peak.1) < RSS_TOLERANCE, "resident: {peaks:?}");
+    let growth = |of| peak(late, of).saturating_sub(peak(early, of));
+    assert!(growth(|peak| peak.0) < TOLERANCE, "allocated: {peaks:?}");
+    assert!(growth(|peak| peak.1) < RSS_TOLERANCE, "resident: {peaks:?}");
 }

@@ -1,4 +1,4 @@
-//! How often something allocates, and how much.
+//! Counts heap allocations and allocated bytes.
 
 use std::alloc::System;
 
@@ -7,21 +7,21 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// How often `work` allocates, in all threads.
+/// Allocations of all threads while `work` runs.
 pub(crate) fn count(work: impl FnOnce()) -> usize {
     let region = Region::new(ALLOCATOR);
     work();
     region.change().allocations
 }
 
-/// Prints what one of many calls of `work` allocates, after the first.
-pub(crate) fn tell<T>(name: &str, work: impl FnMut() -> T) {
-    repeat(name, 10, work);
+/// Prints the mean allocations and bytes of ten calls of `work`, after a warm-up call.
+pub(crate) fn report<T>(name: &str, work: impl FnMut() -> T) {
+    report_calls(name, 10, work);
 }
 
-/// The same, for so many calls after the first.
-#[expect(clippy::print_stdout, reason = "this is the report")]
-pub(crate) fn repeat<T>(name: &str, calls: usize, mut work: impl FnMut() -> T) {
+/// Like [`report`], for `calls` calls.
+#[expect(clippy::print_stdout, reason = "prints the report")]
+pub(crate) fn report_calls<T>(name: &str, calls: usize, mut work: impl FnMut() -> T) {
     drop(work());
     let region = Region::new(ALLOCATOR);
     for _ in 0..calls {

@@ -1,12 +1,12 @@
-//! What a cycle and a scrape cost, and how that grows with the node.
+//! Cost of collection cycles and scrapes, and how it grows with the size of the node.
 //!
-//! Times are criterion's; allocations, which do not depend on the machine, stand before each of them.
+//! Criterion measures times. Allocations, which do not depend on the machine, are printed before each benchmark.
 
-#![expect(clippy::unwrap_used, reason = "a bench that cannot begin has nothing to tell")]
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 mod allocations;
-mod counted;
 mod cycle;
+mod fixed_workload;
 mod node;
 mod parse;
 mod render;
@@ -15,7 +15,7 @@ mod scrape;
 use criterion::Criterion;
 
 fn main() {
-    if counted::run() {
+    if fixed_workload::run() {
         return;
     }
     let mut criterion = Criterion::default().configure_from_args();
@@ -23,5 +23,5 @@ fn main() {
     render::benches(&mut criterion);
     parse::benches(&mut criterion);
     criterion.final_summary();
-    scrape::tell();
+    scrape::report();
 }

@@ -1,39 +1,39 @@
-//! A node of any size, as it is after NVML and the cluster have answered.
+//! A node of any size: a sample of its GPUs and the cluster state, as read from NVML and the kubelet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvml_exporter::attribute::family::Allocation;
-use nvml_exporter::attribute::holdings::{Holdings, Share};
-use nvml_exporter::attribute::owner::{Directory, Holder};
-use nvml_exporter::attribute::{Grain, Terms, attribute};
+use nvml_exporter::attribute::allocation_table::{AllocationTable, DeviceAllocation};
+use nvml_exporter::attribute::family::AllocationState;
+use nvml_exporter::attribute::owner::{ContainerIdentity, OwnerResolver};
+use nvml_exporter::attribute::{AttributionContext, ProcessSeries, attribute};
 use nvml_exporter::catalog::{DEVICE, INSTANCE};
 use nvml_exporter::kube::allocation::Coverage;
 use nvml_exporter::kube::pod;
-use nvml_exporter::kube::pods::{PodMap, Pods};
-use nvml_exporter::labels::{Dialect, Schema, Style};
+use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::labels::{Dialect, LabelOptions, LabelSchema};
 use nvml_exporter::model::{
-    AllocateMode, ContainerId, Discards, EngineShares, Gpu, Limits, Listing, Moment, Placement,
-    PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Usage,
+    AllocateMode, CgroupLocation, ContainerId, DeviceProcesses, Discards, EngineUtilization, Gpu,
+    Limits, Moment, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Usage,
 };
-use nvml_exporter::nvml::inventory::Driver;
+use nvml_exporter::nvml::inventory::DriverInfo;
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::reserved_labels::ReservedLabels;
-use nvml_exporter::sample::cells::Cell;
 use nvml_exporter::sample::device::DeviceSample;
-use nvml_exporter::sample::part::PartSample;
-use nvml_exporter::sample::ring::Watched;
+use nvml_exporter::sample::partition::PartitionSample;
+use nvml_exporter::sample::process_utilization::WindowSummary;
+use nvml_exporter::sample::reading_cache::CachedReading;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
-use nvml_exporter::selection::{Frame, Selection, preset};
+use nvml_exporter::selection::{Selection, SelectionScope, preset};
 use nvml_exporter::snapshot::Snapshot;
 
 const NOW: Moment = Moment { mono: Duration::from_secs(1000), wall_us: 1_700_000_000_000_000 };
 const GIB: u64 = 1 << 30;
 
-/// How large it is.
+/// Size of the node. `processes` and `pods` are totals over all GPUs.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) gpus: usize,
@@ -47,20 +47,20 @@ impl fmt::Display for Size {
     }
 }
 
-/// A node in which every process is of some pod, and every pod holds a share of some GPU.
+/// A node on which every process belongs to a pod, and every pod is allocated a share of one GPU.
 pub(crate) struct Node {
     sample: Sample,
     selection: Arc<Selection>,
-    schema: Schema,
-    pods: Pods,
-    holdings: Holdings,
+    schema: LabelSchema,
+    pods: PodSnapshot,
+    allocations: AllocationTable,
     reserved: ReservedLabels,
 }
 
 impl Node {
     pub(crate) fn new(size: Size) -> Self {
-        let share = |pod: usize| Share {
-            holder: holder(pod),
+        let share = |pod: usize| DeviceAllocation {
+            container: container_ref(pod),
             device: uuid(pod % size.gpus),
             mode: AllocateMode::Share,
             memory: Some(4096.0),
@@ -70,46 +70,50 @@ impl Node {
             confirmed: true,
             running: true,
         };
-        let holdings =
-            Holdings::new((0..size.pods).map(share), BTreeSet::new(), false, Coverage::default());
+        let allocations = AllocationTable::new(
+            (0..size.pods).map(share),
+            BTreeSet::new(),
+            false,
+            Coverage::default(),
+        );
         Self {
             sample: sample(size),
-            selection: Arc::new(Selection::of(&preset(&Dialect::Ack), Frame::default())),
-            schema: Schema {
+            selection: Arc::new(Selection::of(&preset(&Dialect::Ack), SelectionScope::default())),
+            schema: LabelSchema {
                 dialect: Dialect::Ack,
                 hostname: "node-1".to_owned(),
                 node_name: "node-1".to_owned(),
                 extra: Vec::new(),
-                style: Style::default(),
+                options: LabelOptions::default(),
             },
             pods: pods(size.pods),
-            holdings: holdings.as_of(NOW.mono, true),
+            allocations: allocations.as_of(NOW.mono, true),
             reserved: ReservedLabels::of(&Dialect::Ack),
         }
     }
 
-    /// A fresh sample of it, as the sampler hands it over.
+    /// A copy of the sample.
     pub(crate) fn sample(&self) -> Sample {
         self.sample.clone()
     }
 
-    /// What is published of a sample.
+    /// Attributes a sample.
     pub(crate) fn attribute(&self, sample: Sample) -> Snapshot {
-        let terms = Terms {
+        let context = AttributionContext {
             selection: &self.selection,
             schema: &self.schema,
             device_pods: None,
             jobs: &BTreeMap::new(),
             max_age: Duration::from_secs(15),
-            grain: Grain::Process,
+            process_series: ProcessSeries::PerProcess,
             reserved: &self.reserved,
-            directory: Directory { pods: Some(&self.pods), ..Directory::default() },
-            allocation: Allocation::Known(&self.holdings),
+            owner_resolver: OwnerResolver { pods: Some(&self.pods), ..OwnerResolver::default() },
+            allocation: AllocationState::Known(&self.allocations),
             host_pids: Some(true),
             sources: &[],
             problems: &BTreeMap::new(),
         };
-        attribute(sample, &terms).0
+        attribute(sample, &context).0
     }
 }
 
@@ -125,18 +129,18 @@ fn container_id(pod: usize) -> String {
     format!("{pod:064x}")
 }
 
-fn holder(pod: usize) -> Holder {
+fn container_ref(pod: usize) -> ContainerIdentity {
     let pod_ref = PodRef {
         uid: uid(pod).into(),
         namespace: "inference".into(),
         name: format!("server-{pod}").into(),
     };
-    Holder { pod: pod_ref, container: "main".into() }
+    ContainerIdentity { pod: pod_ref, container: "main".into() }
 }
 
-fn pods(count: usize) -> Pods {
-    let mut map = PodMap::new("api", "node-1");
-    map.begin();
+fn pods(count: usize) -> PodSnapshot {
+    let mut map = PodStore::new("api", "node-1");
+    map.begin_list();
     for n in 0..count {
         let (uid, id) = (uid(n), container_id(n));
         let text = format!(
@@ -147,31 +151,31 @@ fn pods(count: usize) -> Pods {
         );
         map.apply(pod::parse(text.as_bytes()).unwrap(), Duration::ZERO);
     }
-    map.complete(Duration::ZERO);
-    map.health.answered(Duration::ZERO);
-    map.picture(Duration::ZERO)
+    map.end_list(Duration::ZERO);
+    map.health.record_success(Duration::ZERO);
+    map.snapshot(Duration::ZERO)
 }
 
 fn sample(size: Size) -> Sample {
     let gpu = |index: usize| {
-        let own = (0..size.processes).filter(|process| process % size.gpus == index);
-        let processes = own.map(|n| process(n, n % size.pods.max(1))).collect();
+        let on_gpu = (0..size.processes).filter(|process| process % size.gpus == index);
+        let processes = on_gpu.map(|n| process(n, n % size.pods.max(1))).collect();
         SampledGpu { latest: Some(Ok(Arc::new(gpu(index, processes)))), ..SampledGpu::default() }
     };
     let gpus: Vec<SampledGpu> = (0..size.gpus).map(gpu).collect();
     Sample {
         at: NOW,
-        took: Duration::ZERO,
-        driver: DriverState::Up(Driver::default()),
+        duration: Duration::ZERO,
+        driver: DriverState::Up(DriverInfo::default()),
         gpu_count: Some((Ok(8.0), NOW)),
-        node_took: None,
+        driver_request_duration: None,
         gpus,
         xids: BTreeMap::new(),
-        clocks: BTreeMap::new(),
-        vitals: BTreeMap::new(),
+        clock_events: BTreeMap::new(),
+        health: BTreeMap::new(),
         open_failures: BTreeMap::new(),
         cycles: 1,
-        abandoned: 0,
+        abandoned_threads: 0,
     }
 }
 
@@ -182,24 +186,24 @@ fn process(number: usize, pod: usize) -> ProcessSample {
         id: ProcessId { pid: u32::try_from(number + 100).unwrap(), started: 1 },
         name: "python".into(),
         kind: ProcessKind::Compute,
-        seen: Duration::from_secs(900),
-        placement: Ok(Arc::new(Placement::Pod(vec![PodPath { uid, container }]))),
+        first_seen: Duration::from_secs(900),
+        location: Ok(Arc::new(CgroupLocation::Pod(vec![PodPath { uid, container }]))),
         usage: Usage {
             memory: Ok(GIB),
-            utilization: Ok(EngineShares { sm: 12.5, ..EngineShares::default() }),
+            utilization: Ok(EngineUtilization { sm: 12.5, ..EngineUtilization::default() }),
         },
     }
 }
 
 fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
-    let cell = Some(Cell { reading: Ok(42.0), at: NOW.mono });
-    let part = PartSample {
+    let cell = Some(CachedReading { reading: Ok(42.0), at: NOW.mono });
+    let part = PartitionSample {
         mig: None,
-        cells: vec![cell; INSTANCE.len()],
-        tells_of_instance: true,
+        readings: vec![cell; INSTANCE.len()],
+        reports_instance: true,
         framebuffer: Ok(Memory { total: 80 * GIB, used: 60 * GIB, free: 20 * GIB, reserved: None }),
-        listing: Ok(Listing { processes, residues: Vec::new() }),
-        utilization: Ok(Watched { span: Duration::from_secs(1), unlisted_sm: 0.0 }),
+        listing: Ok(DeviceProcesses { processes, stale_entries: Vec::new() }),
+        utilization: Ok(WindowSummary { span: Duration::from_secs(1), unlisted_sm: 0.0 }),
     };
     let number = u32::try_from(index).unwrap();
     DeviceSample {
@@ -213,16 +217,16 @@ fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
         handle: Handle::none(),
         limits: Limits::default(),
         at: NOW,
-        cells: vec![cell; DEVICE.len()],
-        undivided: None,
-        texts: Vec::new(),
+        readings: vec![cell; DEVICE.len()],
+        mig_parent_readings: None,
+        info_labels: Vec::new(),
         clock_event_reasons: None,
         peers: Vec::new(),
         links: None,
-        signs: None,
+        health: None,
         energy: None,
-        parts: vec![part],
-        division: Ok(()),
+        partitions: vec![part],
+        partitions_complete: Ok(()),
         discards: Discards::default(),
     }
 }

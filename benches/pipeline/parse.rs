@@ -1,4 +1,4 @@
-//! What is read of the node and of the cluster.
+//! Parsers of cgroup files and kubelet responses, and label sets.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use nvml_exporter::host::cgroup;
@@ -16,7 +16,7 @@ const CGROUP: &[u8] = b"0::/kubepods.slice/kubepods-burstable.slice/\
 
 pub(crate) fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cgroup");
-    allocations::tell("cgroup/one line", || cgroup::parse(CGROUP));
+    allocations::report("cgroup/one line", || cgroup::parse(CGROUP));
     group.bench_function("one line", |bencher| bencher.iter(|| cgroup::parse(CGROUP)));
     let many = [CGROUP; 16].concat();
     group.bench_function("sixteen lines", |bencher| bencher.iter(|| cgroup::parse(&many)));
@@ -24,32 +24,31 @@ pub(crate) fn benches(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("pod resources");
     for pods in [10, 110, 1000] {
-        let bytes = answer(pods);
+        let bytes = response(pods);
         let read = || {
-            let answer = ListPodResourcesResponse::decode(bytes.clone());
-            answer.unwrap().into_list().unwrap().containers
+            let response = ListPodResourcesResponse::decode(bytes.clone());
+            response.unwrap().into_list().unwrap().containers
         };
         let name = format!("{pods} pods, {} bytes", bytes.len());
-        allocations::tell(&format!("pod resources/{name}"), read);
+        allocations::report(&format!("pod resources/{name}"), read);
         group.throughput(Throughput::Bytes(u64::try_from(bytes.len()).unwrap()));
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| bencher.iter(read));
     }
     group.finish();
 
-    // Every cycle there is another process: nothing can be kept from the cycle before.
+    // New processes in every cycle: no label set can be reused.
     let mut group = criterion.benchmark_group("labels under churn");
     for sets in [100_u32, 1000, 10_000] {
         let make = || (0..sets).map(|pid| labels(&pid.to_string())).collect::<Vec<_>>();
-        allocations::tell(&format!("labels under churn/{sets} sets"), make);
+        allocations::report(&format!("labels under churn/{sets} sets"), make);
         group.throughput(Throughput::Elements(u64::from(sets)));
         group.bench_function(BenchmarkId::from_parameter(sets), |bencher| bencher.iter(make));
     }
     group.finish();
 }
 
-/// An answer of the kubelet in which each pod has a GPU that is divided into 128 units, as ids of
-/// their own: 1,000 pods make 6.7 MB.
-fn answer(pods: usize) -> bytes::Bytes {
+/// A kubelet response in which each pod is allocated 140 units (device ids) of one GPU: 6.7 MB for 1,000 pods.
+fn response(pods: usize) -> bytes::Bytes {
     let unit = |pod: usize, n: usize| format!("GPU-aaaaaaaa-0000-0000-0000-{pod:012}-_-{n}");
     let pod = |n: usize| {
         let device_ids = (0..140).map(|unit_number| unit(n, unit_number)).collect();
@@ -85,5 +84,5 @@ fn labels(pid: &str) -> Labels {
         ("gpu", "0"),
         ("modelName", "NVIDIA H100 80GB HBM3"),
     ];
-    Labels::of(pairs.into_iter())
+    Labels::from_pairs(pairs.into_iter())
 }

@@ -1,40 +1,43 @@
-//! The Kubernetes node around the GPUs: what it is at a time, and the servers that tell.
+//! The fake Kubernetes node around the GPUs: its state at a world time.
 //!
-//! What they tell is a pure function of the scenario and of time: [`pods`] as the API server says
-//! them, [`node`] the node itself, [`kubelet`] what containers hold, [`slices`] the devices that can be claimed, [`logs`] the names of log
-//! files. [`devices`] and
-//! [`annotations`] say how a holding is written down, [`cgroup`] what the kernel calls a container,
-//! [`api`] is the API server's memory. [`serve`] alone does I/O.
+//! All objects are pure functions of the scenario and of time: [`pods`] and [`node`] of the API server,
+//! [`kubelet`] the `PodResources` responses, [`resource_slices`] the `ResourceSlice` objects. [`devices`]
+//! and [`resources`] are the device plugins and their resources, [`annotations`] encodes allocations,
+//! [`cgroup`] encodes cgroup paths, [`api`] is the API server's watch cache.
 
 pub(crate) mod annotations;
-mod api;
+pub(crate) mod api;
 pub(crate) mod cgroup;
 pub(crate) mod devices;
-mod kubelet;
-mod logs;
-mod node;
-mod pods;
-mod serve;
-pub(crate) mod slices;
+pub(crate) mod kubelet;
+pub(crate) mod node;
+pub(crate) mod pods;
+pub(crate) mod resource_slices;
+pub(crate) mod resources;
 
-pub(crate) use self::serve::{begin, clear};
-use crate::scenario::cluster::{Cluster, Trouble};
+use crate::scenario::cluster::{Cluster, ServerFault};
 
 impl Cluster {
-    /// The first moment after `time` at which anything of it changes.
+    /// World time of the first state change after `time`; `None` if nothing changes any more.
     pub(crate) fn next_change(&self, time: f64) -> Option<f64> {
         let pods = self.pods.iter().flat_map(|pod| {
-            let own = [Some(pod.life.from), Some(pod.life.to), pod.deleting, pod.completed];
+            let own = [
+                Some(pod.lifetime.from),
+                Some(pod.lifetime.to),
+                pod.deletion_time,
+                pod.completion_time,
+            ];
             let runs = pod.containers.iter().flat_map(move |container| {
-                let lag = container.lag;
+                let lag = container.status_lag;
                 let ends = container.runs.iter().flat_map(|run| [run.during.from, run.during.to]);
-                let pod = [pod.life.from + lag, pod.completed.unwrap_or(f64::INFINITY) + lag];
+                let pod =
+                    [pod.lifetime.from + lag, pod.completion_time.unwrap_or(f64::INFINITY) + lag];
                 ends.flat_map(move |at| [at, at + lag]).chain(pod)
             });
             own.into_iter().flatten().chain(runs)
         });
         let faults = self.faults.iter().flat_map(|fault| {
-            let late = if let Trouble::Slow(delay) = fault.trouble { delay } else { 0.0 };
+            let late = if let ServerFault::Slow(delay) = fault.fault { delay } else { 0.0 };
             [fault.during.from, fault.during.to, fault.during.to + late]
         });
         let labels = self.labels.iter().flat_map(|label| [label.during.from, label.during.to]);
@@ -43,21 +46,21 @@ impl Cluster {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use crate::scenario::{Scenario, cluster::Cluster};
 
-    /// The cluster of a node of two T4 with these tables.
-    pub(super) fn scenario(tables: &str) -> Scenario {
+    /// A scenario of a node with two T4 GPUs and the given tables.
+    pub(crate) fn scenario(tables: &str) -> Scenario {
         let text = format!("[[gpu]]\nmodel = \"T4\"\ncount = 2\n{tables}");
-        Scenario::parse("test", &text).unwrap_or_else(|complaint| panic!("{complaint}"))
+        Scenario::parse("test", &text).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub(super) fn cluster(scenario: &Scenario) -> &Cluster {
+    pub(crate) fn cluster(scenario: &Scenario) -> &Cluster {
         scenario.cluster.as_deref().unwrap()
     }
 
     #[test]
-    fn the_next_change_is_the_nearest_one_to_come() {
+    fn next_change_is_the_earliest_one_after_the_given_time() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\nstart = 5\nend = 20\n\
              containers = [{ name = \"c\", start = 6, status_lag = 2 }]\n\

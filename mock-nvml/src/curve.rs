@@ -2,17 +2,18 @@
 
 use std::{f64::consts::TAU, sync::Arc};
 
-/// A load in percent of an engine, over world time in seconds.
+/// The load of an engine in percent, over world time in seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Curve {
-    /// The same at all times.
+    /// Constant load.
     Constant(f64),
-    /// A sine between `low` and `high`, at the middle and rising when `time + phase` is a whole period.
+    /// A sine between `low` and `high`; rising through the middle when `time + phase` is a multiple
+    /// of `period`.
     Sine { low: f64, high: f64, period: f64, phase: f64 },
     /// `high` for the first `duty` (0..1) of each period, then `low`.
     Square { low: f64, high: f64, period: f64, phase: f64, duty: f64 },
-    /// Straight lines through (seconds, percent); flat before the first point and after the last,
-    /// or begun again from the first if `repeat`.
+    /// Linear interpolation between (seconds, percent); constant before the first point and after
+    /// the last, or periodic if `repeat`.
     Points { points: Arc<[(f64, f64)]>, repeat: bool },
 }
 
@@ -28,7 +29,7 @@ impl Curve {
             Self::Square { low, high, period, phase, duty } => {
                 if (time + phase).rem_euclid(*period) < duty * period { *high } else { *low }
             }
-            Self::Points { points, repeat } => through(points, *repeat, time),
+            Self::Points { points, repeat } => interpolate(points, *repeat, time),
         }
     }
 }
@@ -39,7 +40,7 @@ impl Default for Curve {
     }
 }
 
-fn through(points: &[(f64, f64)], repeat: bool, time: f64) -> f64 {
+fn interpolate(points: &[(f64, f64)], repeat: bool, time: f64) -> f64 {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return 0.0 };
     let span = last.0 - first.0;
     let time =
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::float_cmp, reason = "these values are exact")]
-    fn waves_have_the_mean_that_their_shape_promises() {
+    fn waves_have_the_expected_mean() {
         let sine = Curve::Sine { low: 10.0, high: 60.0, period: 45.0, phase: 7.0 };
         assert!((mean(&sine, 0.0, 45.0) - 35.0).abs() < 0.01);
         let square = Curve::Square { low: 0.0, high: 40.0, period: 20.0, phase: 0.0, duty: 0.25 };
@@ -78,21 +79,21 @@ mod tests {
 
     #[test]
     #[expect(clippy::float_cmp, reason = "these values are exact")]
-    fn points_are_joined_by_lines() {
+    fn points_are_interpolated_linearly() {
         let points: Arc<[_]> = [(10.0, 0.0), (40.0, 90.0), (70.0, 0.0)].into();
         let once = Curve::Points { points: points.clone(), repeat: false };
         assert_eq!(
             [0.0, 10.0, 20.0, 40.0, 55.0, 99.0].map(|t| once.at(t)),
             [0.0, 0.0, 30.0, 90.0, 45.0, 0.0]
         );
-        let again = Curve::Points { points, repeat: true };
-        assert_eq!([20.0, 80.0, 140.0].map(|t| again.at(t)), [30.0, 30.0, 30.0]);
-        assert!((mean(&again, 10.0, 70.0) - 45.0).abs() < 0.01);
+        let repeated = Curve::Points { points, repeat: true };
+        assert_eq!([20.0, 80.0, 140.0].map(|t| repeated.at(t)), [30.0, 30.0, 30.0]);
+        assert!((mean(&repeated, 10.0, 70.0) - 45.0).abs() < 0.01);
     }
 
     #[test]
     #[expect(clippy::float_cmp, reason = "these values are exact")]
-    fn a_step_is_two_points_at_almost_the_same_time() {
+    fn two_points_at_almost_the_same_time_form_a_step() {
         let step =
             Curve::Points { points: [(0.0, 5.0), (1.0, 5.0), (1.001, 50.0)].into(), repeat: false };
         assert_eq!([0.5, 1.0, 2.0].map(|t| step.at(t)), [5.0, 5.0, 50.0]);
@@ -100,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_curve_stays_within_its_bounds(
+        fn curve_stays_within_its_bounds(
             time in -1e5..1e6_f64, low in 0.0..50.0_f64, high in 50.0..100.0_f64,
             period in 0.1..1e4_f64, phase in -1e3..1e3_f64, duty in 0.0..1.0_f64,
         ) {

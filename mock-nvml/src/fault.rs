@@ -1,89 +1,94 @@
-//! Faults: what a call answers, or how it delays, in place of the truth.
+//! Injected faults: NVML calls that fail, hang, are delayed or return invalid values.
 
 use std::{cell::Cell, time::Duration};
 
-use crate::{code::Code, scenario::Window};
+use crate::{return_code::ReturnCode, window::Window};
 
 /// One fault of a scenario.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    /// The C symbol it strikes; `None` for every call that takes a device.
+pub(crate) struct InjectedFault {
+    /// The NVML function; `None` for every function that takes a device.
     pub(crate) function: Option<&'static str>,
-    /// Only calls about this GPU; `None` for all.
+    /// The index of the GPU; `None` for all.
     pub(crate) gpu: Option<usize>,
-    /// Only this field of `nvmlDeviceGetFieldValues`, in the field's own return code.
+    /// The field id of `nvmlDeviceGetFieldValues`: the fault is in the field's own return code.
     pub(crate) field: Option<u32>,
-    /// When it is in force.
+    /// When it is in effect, in world time.
     pub(crate) during: Window,
-    /// What it does.
     pub(crate) effect: Effect,
 }
 
-/// What a fault does to a call.
+/// The effect of a fault on a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Effect {
-    /// It answers this.
-    Code(Code),
-    /// It answers the truth, but late.
+    /// The call returns this code.
+    Code(ReturnCode),
+    /// The call succeeds after a delay.
     Delay(Duration),
-    /// It does not answer while the fault is in force.
+    /// The call does not return while the fault is in effect.
     Hang,
     /// The library does not have the symbol.
     Missing,
-    /// It succeeds, and all bits of the number that it answers are set: what drivers write where they
-    /// know nothing.
-    Ones,
+    /// The call succeeds and sets all bits of the number that it returns, as drivers do for unknown
+    /// values.
+    AllBitsSet,
 }
 
 thread_local! {
-    /// The call that this thread is in answers with ones.
-    static ONES: Cell<bool> = const { Cell::new(false) };
+    /// Whether the current call of this thread returns numbers with all bits set.
+    static ALL_BITS_SET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says whether the call that this thread is in is to answer with ones.
-pub(crate) fn set_ones(on: bool) {
-    ONES.set(on);
+/// Sets whether the current call of this thread returns numbers with all bits set.
+pub(crate) fn set_all_bits_mode(on: bool) {
+    ALL_BITS_SET.set(on);
 }
 
-/// Whether it is.
-pub(crate) fn answers_ones() -> bool {
-    ONES.get()
+/// Whether the current call of this thread returns numbers with all bits set.
+pub(crate) fn is_all_bits_mode() -> bool {
+    ALL_BITS_SET.get()
 }
 
-impl Fault {
-    /// The library does not have the function.
+impl InjectedFault {
+    /// A fault that removes the function for all time.
     pub(crate) fn missing(function: &'static str) -> Self {
         let during = Window { from: 0.0, to: f64::INFINITY };
         let effect = Effect::Missing;
         Self { function: Some(function), gpu: None, field: None, during, effect }
     }
 
-    /// Whether it strikes a call of `function` about `gpu` (if about one) at world time `time`.
-    pub(crate) fn strikes(&self, function: &str, gpu: Option<usize>, time: f64) -> bool {
-        let called = match self.function {
+    /// Whether it affects a call of `function` for `gpu` (`None` if for no GPU) at world time
+    /// `time`.
+    pub(crate) fn matches(&self, function: &str, gpu: Option<usize>, time: f64) -> bool {
+        let function_matches = match self.function {
             Some(name) => name == function,
             None => takes_device(function),
         };
-        called
+        function_matches
             && self.field.is_none()
             && self.gpu.is_none_or(|only| gpu == Some(only))
             && self.during.contains(time)
     }
 }
 
-/// What a fault does to one field of one GPU: a code, or ones.
-pub(crate) fn on_field(faults: &[Fault], field: u32, gpu: usize, time: f64) -> Option<Effect> {
+/// The fault of one field of one GPU: a return code or all bits set.
+pub(crate) fn field_fault(
+    faults: &[InjectedFault],
+    field: u32,
+    gpu: usize,
+    time: f64,
+) -> Option<Effect> {
     faults
         .iter()
         .filter(|fault| fault.field == Some(field))
         .filter(|fault| fault.gpu.is_none_or(|only| only == gpu) && fault.during.contains(time))
         .map(|fault| fault.effect)
-        .find(|effect| matches!(effect, Effect::Code(_) | Effect::Ones))
+        .find(|effect| matches!(effect, Effect::Code(_) | Effect::AllBitsSet))
 }
 
-/// What becomes of a call: a hang comes before a delay, and a delay before an answer.
-pub(crate) fn verdict(
-    faults: &[Fault],
+/// The fault that applies to a call: a hang takes precedence over a delay, a delay over the others.
+pub(crate) fn effective_fault(
+    faults: &[InjectedFault],
     function: &str,
     gpu: Option<usize>,
     time: f64,
@@ -94,11 +99,11 @@ pub(crate) fn verdict(
         Effect::Delay(_) => 1,
         Effect::Missing => 2,
         Effect::Code(_) => 3,
-        Effect::Ones => 4,
+        Effect::AllBitsSet => 4,
     };
     faults
         .iter()
-        .filter(|fault| fault.strikes(function, gpu, time))
+        .filter(|fault| fault.matches(function, gpu, time))
         .map(|fault| fault.effect)
         .filter(|effect| !(delayed && matches!(effect, Effect::Delay(_))))
         .min_by_key(rank)
@@ -119,8 +124,9 @@ pub(crate) fn takes_device(function: &str) -> bool {
             && !function.starts_with("nvmlDeviceGetHandleBy")
 }
 
-/// Whether a call of the C function is about one GPU.
-pub(crate) fn concerns_gpu(function: &str) -> bool {
+/// Whether the C function is called for one GPU: by handle, index, UUID, PCI bus id or serial
+/// number.
+pub(crate) fn takes_gpu(function: &str) -> bool {
     takes_device(function) || function.starts_with("nvmlDeviceGetHandleBy")
 }
 
@@ -131,60 +137,66 @@ mod tests {
     const POWER: &str = "nvmlDeviceGetPowerUsage";
     const COUNT: &str = "nvmlDeviceGetCount_v2";
 
-    fn fault(function: Option<&'static str>, gpu: Option<usize>, effect: Effect) -> Fault {
-        Fault { function, gpu, field: None, during: Window { from: 10.0, to: 20.0 }, effect }
-    }
-
-    #[test]
-    fn a_fault_strikes_its_function_gpu_and_time_only() {
-        let lost = fault(Some(POWER), Some(1), Effect::Code(Code::GPU_IS_LOST));
-        assert!(lost.strikes(POWER, Some(1), 10.0));
-        assert!(!lost.strikes(POWER, Some(0), 10.0));
-        assert!(!lost.strikes("nvmlDeviceGetName", Some(1), 10.0));
-        assert!(!lost.strikes(POWER, Some(1), 9.9) && !lost.strikes(POWER, Some(1), 20.0));
-    }
-
-    #[test]
-    fn a_star_spares_what_takes_no_device() {
-        let hang = fault(None, None, Effect::Hang);
-        for struck in [POWER, "nvmlGpuInstanceGetInfo", "nvmlGpmMigSampleGet"] {
-            assert!(hang.strikes(struck, Some(0), 15.0), "{struck}");
+    fn fault(function: Option<&'static str>, gpu: Option<usize>, effect: Effect) -> InjectedFault {
+        InjectedFault {
+            function,
+            gpu,
+            field: None,
+            during: Window { from: 10.0, to: 20.0 },
+            effect,
         }
-        for spared in [
+    }
+
+    #[test]
+    fn fault_affects_only_its_function_gpu_and_time() {
+        let lost = fault(Some(POWER), Some(1), Effect::Code(ReturnCode::GPU_IS_LOST));
+        assert!(lost.matches(POWER, Some(1), 10.0));
+        assert!(!lost.matches(POWER, Some(0), 10.0));
+        assert!(!lost.matches("nvmlDeviceGetName", Some(1), 10.0));
+        assert!(!lost.matches(POWER, Some(1), 9.9) && !lost.matches(POWER, Some(1), 20.0));
+    }
+
+    #[test]
+    fn star_affects_only_functions_that_take_a_device() {
+        let hang = fault(None, None, Effect::Hang);
+        for affected in [POWER, "nvmlGpuInstanceGetInfo", "nvmlGpmMigSampleGet"] {
+            assert!(hang.matches(affected, Some(0), 15.0), "{affected}");
+        }
+        for unaffected in [
             "nvmlInit_v2",
             "nvmlShutdown",
             COUNT,
             "nvmlDeviceGetHandleByIndex_v2",
             "nvmlGpmSampleAlloc",
         ] {
-            assert!(!hang.strikes(spared, None, 15.0), "{spared}");
+            assert!(!hang.matches(unaffected, None, 15.0), "{unaffected}");
         }
     }
 
     #[test]
-    fn effects_come_in_order_and_a_delay_once() {
+    fn effects_have_precedence_and_delays_apply_once() {
         let delay = Effect::Delay(Duration::from_secs(1));
         let faults = [
-            fault(Some(POWER), None, Effect::Code(Code::UNKNOWN)),
+            fault(Some(POWER), None, Effect::Code(ReturnCode::UNKNOWN)),
             fault(Some(POWER), None, delay),
             fault(None, Some(3), Effect::Hang),
         ];
-        assert_eq!(verdict(&faults, POWER, Some(3), 15.0, false), Some(Effect::Hang));
-        assert_eq!(verdict(&faults, POWER, Some(0), 15.0, false), Some(delay));
-        let after = verdict(&faults, POWER, Some(0), 15.0, true);
-        assert_eq!(after, Some(Effect::Code(Code::UNKNOWN)));
-        assert_eq!(verdict(&faults, POWER, Some(0), 25.0, false), None);
+        assert_eq!(effective_fault(&faults, POWER, Some(3), 15.0, false), Some(Effect::Hang));
+        assert_eq!(effective_fault(&faults, POWER, Some(0), 15.0, false), Some(delay));
+        let after = effective_fault(&faults, POWER, Some(0), 15.0, true);
+        assert_eq!(after, Some(Effect::Code(ReturnCode::UNKNOWN)));
+        assert_eq!(effective_fault(&faults, POWER, Some(0), 25.0, false), None);
     }
 
     #[test]
-    fn a_field_fault_leaves_the_call_alone() {
+    fn field_fault_does_not_affect_the_call() {
         let mut only =
-            fault(Some("nvmlDeviceGetFieldValues"), Some(0), Effect::Code(Code::UNKNOWN));
+            fault(Some("nvmlDeviceGetFieldValues"), Some(0), Effect::Code(ReturnCode::UNKNOWN));
         only.field = Some(82);
-        assert!(!only.strikes("nvmlDeviceGetFieldValues", Some(0), 15.0));
+        assert!(!only.matches("nvmlDeviceGetFieldValues", Some(0), 15.0));
         let faults = [only];
-        assert_eq!(on_field(&faults, 82, 0, 15.0), Some(Effect::Code(Code::UNKNOWN)));
-        assert_eq!(on_field(&faults, 83, 0, 15.0), None);
-        assert_eq!(on_field(&faults, 82, 1, 15.0), None);
+        assert_eq!(field_fault(&faults, 82, 0, 15.0), Some(Effect::Code(ReturnCode::UNKNOWN)));
+        assert_eq!(field_fault(&faults, 83, 0, 15.0), None);
+        assert_eq!(field_fault(&faults, 82, 1, 15.0), None);
     }
 }

@@ -1,36 +1,47 @@
 //! A `libnvidia-ml` that simulates a node of NVIDIA GPUs.
 //!
-//! A client loads it as it loads the real library. What it meets is a node whose state is a function
-//! of a scenario and of time:
+//! A client loads it like the real library. The state of the simulated node is a function of a
+//! scenario and of time. A module imports only modules of the same or an earlier item:
 //!
-//! - [`abi`] is NVML's C ABI: it decodes, asks the world and encodes. Nothing else is unsafe.
-//! - [`world`] is the machine, [`ring`] its utilization samples, [`fault`] what goes wrong with it.
-//! - [`scenario`] is what a TOML text says of the node, of [`models`] and load [`curve`]s.
-//! - [`calls`] counts what is called.
-//! - [`branches`] says what older drivers lack.
-//! - [`cluster`] is the Kubernetes node around the GPUs, and its servers.
-//! - [`stage`] gives a client a scenario: a directory with the library and a proc tree.
-//! - [`clock`] alone reads a clock.
+//! - [`clock`] is the only module that reads clocks. [`numeric`] converts numbers, [`stderr`] prints
+//!   errors, [`return_code`] has NVML's return codes.
+//! - [`exported_functions`] lists the exported symbols, [`driver_branches`] those that older drivers
+//!   lack. [`call_counter`] counts NVML calls.
+//! - [`scenario`] is the node and its timeline, with time windows ([`window`]), GPU [`models`], load
+//!   curves ([`curve`]) and injected faults ([`fault`]).
+//! - [`cluster`] has the kubelet, the API server and the pods of the node as functions of time.
+//! - [`scenario_file`] parses and validates the TOML description of a scenario.
+//! - [`environment_dir`] is the directory of a mock environment, [`procfs`] the proc tree in it.
+//! - [`world`] is the simulated node: session, devices, samples and events.
+//! - [`cluster_servers`] serves the cluster.
+//! - [`environment`] sets up a mock environment: a directory with the library and a proc tree.
+//! - [`abi`] is NVML's C ABI: it decodes, calls the world and encodes. Only it is unsafe.
 
 mod abi;
-mod branches;
-mod calls;
+mod call_counter;
 mod clock;
 mod cluster;
-mod code;
+mod cluster_servers;
 mod curve;
+mod driver_branches;
+mod environment;
+mod environment_dir;
+mod exported_functions;
 mod fault;
 mod models;
-mod number;
-mod ring;
+mod numeric;
+mod procfs;
+mod return_code;
 mod scenario;
-mod stage;
+mod scenario_file;
+mod stderr;
+mod window;
 mod world;
 
-/// Checks the text of a scenario; `name` seeds what identifies its GPUs.
+/// Validates the text of a scenario. `name` seeds the UUIDs and serial numbers of its GPUs.
 ///
 /// # Errors
-/// The line, the first thing that is wrong there, and its mend.
+/// A message with the line, the first error in it and how to correct it.
 pub fn check(name: &str, text: &str) -> Result<(), String> {
-    scenario::Scenario::parse(name, text).map(drop).map_err(|complaint| complaint.to_string())
+    scenario::Scenario::parse(name, text).map(drop).map_err(|error| error.to_string())
 }

@@ -1,9 +1,7 @@
-//! GPU models as data: [`MODELS`] has one entry for each.
+//! GPU models as data. [`table`] has one entry per model.
 
 pub(crate) mod mig;
-mod table;
-
-pub(crate) use self::table::{BLACKWELL, HOPPER, MODELS};
+pub(crate) mod table;
 
 /// 1 MiB in bytes.
 pub(crate) const MIB: u64 = 1 << 20;
@@ -11,7 +9,7 @@ pub(crate) const MIB: u64 = 1 << 20;
 /// Clock domains of one P-state, in MHz.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clocks {
-    /// Graphics and SM, which these boards run together.
+    /// Graphics and SM, which have the same clock on these boards.
     pub(crate) sm: u32,
     /// Memory.
     pub(crate) mem: u32,
@@ -19,73 +17,73 @@ pub(crate) struct Clocks {
     pub(crate) video: u32,
 }
 
-/// How warm the board is at an ambient temperature of 25 °C, in °C.
+/// Temperatures of the board in °C at an ambient temperature of 25 °C.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thermals {
-    /// Doing nothing.
+    /// When idle.
     pub(crate) idle: f64,
-    /// After long at the power limit.
+    /// In steady state at the power limit.
     pub(crate) full: f64,
-    /// From here on the driver slows the clocks.
+    /// The driver slows the clocks from this temperature on.
     pub(crate) slowdown: f64,
-    /// From here on the board shuts itself down.
+    /// The board shuts down from this temperature on.
     pub(crate) shutdown: f64,
-    /// The highest temperature at which the core is meant to work.
+    /// Maximum operating temperature of the core.
     pub(crate) core_max: f64,
-    /// Of the memory, where the board tells.
+    /// Of the memory, if the board reports it.
     pub(crate) memory: Option<MemoryThermals>,
     /// Time constant of the heat sink in seconds.
-    pub(crate) lag: f64,
+    pub(crate) time_constant: f64,
 }
 
-/// How warm the memory is.
+/// Memory temperatures.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MemoryThermals {
-    /// How much warmer than the core, in °C.
-    pub(crate) above: f64,
-    /// The highest temperature at which it is meant to work, in °C.
+    /// Difference to the core temperature, in °C.
+    pub(crate) above_core: f64,
+    /// Maximum operating temperature, in °C.
     pub(crate) max: f64,
 }
 
 /// A PCIe slot.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    /// Generation of the link.
+pub(crate) struct PcieLink {
+    /// PCIe generation of the link.
     pub(crate) generation: u32,
-    /// Lanes.
+    /// Number of lanes.
     pub(crate) width: u32,
 }
 
-/// The NVLinks of a board. All of them go to switches.
+/// The NVLinks of a board. All of them are connected to NVLink switches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NvLinks {
-    /// How many.
+    /// Number of links.
     pub(crate) count: u32,
     /// `nvmlNvlinkVersion_t`.
     pub(crate) version: u32,
-    /// What one carries in one direction, in MB/s.
+    /// Bandwidth of one link in one direction, in MB/s.
     pub(crate) speed: u32,
 }
 
-/// What a board does about memory that errs.
+/// How a board repairs memory with ECC errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repair {
-    /// Nothing.
-    Nothing,
+    /// It does not.
+    Unsupported,
     /// The driver retires pages.
     Pages,
-    /// The board remaps rows; it has spare ones in so many banks.
+    /// The board remaps rows; this many banks have spare rows.
     Rows {
-        /// Banks.
+        /// Number of banks.
         banks: u32,
     },
 }
 
-/// What is the same for all boards of a kind.
+/// Properties of a GPU model.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that have nothing to do with one another")]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
 pub(crate) struct Model {
-    /// How scenarios call it.
+    /// Its name in scenarios.
     pub(crate) key: &'static str,
     /// `nvmlDeviceGetName`.
     pub(crate) name: &'static str,
@@ -101,108 +99,74 @@ pub(crate) struct Model {
     pub(crate) pci_subsystem: u32,
     /// Framebuffer in MiB.
     pub(crate) total_mib: u64,
-    /// Framebuffer the driver keeps to itself, in MiB.
+    /// Framebuffer reserved by the driver, in MiB.
     pub(crate) reserved_mib: u64,
-    /// Framebuffer counted as used with no process there, in MiB.
+    /// Framebuffer counted as used without any process, in MiB.
     pub(crate) base_mib: u64,
     /// BAR1 aperture in MiB.
     pub(crate) bar1_mib: u64,
-    /// Clocks doing nothing.
+    /// Clocks when idle.
     pub(crate) idle: Clocks,
     /// Clocks under load.
     pub(crate) boost: Clocks,
-    /// Largest clocks that the board names.
+    /// Maximum clocks (`nvmlDeviceGetMaxClockInfo`).
     pub(crate) max: Clocks,
-    /// Clocks that applications get by default, where the board lets them be set.
+    /// Default application clocks, if the board has application clocks.
     pub(crate) applications: Option<Clocks>,
-    /// The SM clock that the board promises under full load, in MHz.
+    /// Base SM clock, which the board sustains under full load, in MHz.
     pub(crate) base_sm: u32,
-    /// `nvmlPstates_t` doing nothing.
+    /// `nvmlPstates_t` when idle.
     pub(crate) idle_pstate: u32,
-    /// Power doing nothing, in W.
+    /// Power when idle, in W.
     pub(crate) idle_watts: f64,
     /// Power limit, in W.
     pub(crate) limit_watts: f64,
-    /// The least and the most that the power limit can be set to, in W.
-    pub(crate) limits_watts: (f64, f64),
+    /// Minimum and maximum of the configurable power limit, in W.
+    pub(crate) limit_range_watts: (f64, f64),
     /// See [`Thermals`].
     pub(crate) thermals: Thermals,
-    /// Seconds between two samples of the utilization ring.
+    /// Sampling period of the utilization buffer, in seconds.
     pub(crate) sample_period: f64,
-    /// Number of fans that the driver governs.
+    /// Number of fans that the driver controls.
     pub(crate) fans: u32,
-    /// Its PCIe link at its best.
-    pub(crate) pcie: Slot,
+    /// Maximum PCIe link generation and width.
+    pub(crate) pcie: PcieLink,
     /// Its NVLinks, if any.
     pub(crate) nvlinks: Option<NvLinks>,
     /// CUDA cores.
     pub(crate) cores: u32,
     /// Width of the memory bus in bits.
     pub(crate) bus_width: u32,
-    /// Whether it has engines for JPEG and for optical flow.
+    /// Whether it has JPEG and optical flow engines.
     pub(crate) jpg_ofa: bool,
-    /// Whether the driver counts the time for which it held the clocks down.
+    /// Whether the driver reports throttle times (`nvmlDeviceGetViolationStatus`).
     pub(crate) violations: bool,
-    /// What it does about memory that errs.
+    /// See [`Repair`].
     pub(crate) repair: Repair,
-    /// Whether a GSP runs the driver's firmware.
+    /// Whether the GSP firmware is enabled.
     pub(crate) gsp: bool,
-    /// Board part number, where it tells.
+    /// Board part number, if the board reports it.
     pub(crate) part: Option<&'static str>,
     /// VBIOS version.
     pub(crate) vbios: &'static str,
-    /// InfoROM image version, where there is an InfoROM.
+    /// InfoROM image version, if there is an InfoROM.
     pub(crate) inforom: Option<&'static str>,
-    /// Whether ECC is on; `None` where the board has none.
+    /// Whether ECC is on; `None` if not supported.
     pub(crate) ecc: Option<bool>,
     /// Whether persistence mode is on.
     pub(crate) persistence: bool,
-    /// Whether the board tells its serial number.
+    /// Whether the board reports its serial number.
     pub(crate) serial: bool,
 }
 
 impl Model {
-    /// The model that scenarios call `key`.
-    pub(crate) fn find(key: &str) -> Option<&'static Self> {
-        MODELS.iter().find(|model| model.key == key)
-    }
-
-    /// Whether it counts memory errors: it has ECC, and ECC is on.
+    /// Whether it counts memory errors: ECC is supported and on.
     pub(crate) fn counts_errors(&self) -> bool {
         self.ecc == Some(true)
     }
 
-    /// Framebuffer that processes can have, in bytes.
-    pub(crate) fn room(&self) -> u64 {
+    /// Framebuffer available to processes, in bytes.
+    pub(crate) fn available_bytes(&self) -> u64 {
         (self.total_mib - self.reserved_mib - self.base_mib) * MIB
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn models_are_sane() {
-        for model in MODELS {
-            let key = model.key;
-            assert!(model.reserved_mib + model.base_mib < model.total_mib, "{key}");
-            assert!(model.idle_watts < model.limit_watts, "{key}");
-            assert!(model.idle.sm < model.boost.sm && model.boost.sm <= model.max.sm, "{key}");
-            assert!(
-                model.boost.mem <= model.max.mem && model.boost.video <= model.max.video,
-                "{key}"
-            );
-            assert!(model.thermals.idle < model.thermals.full, "{key}");
-            assert!(model.thermals.full < model.thermals.slowdown, "{key}");
-            assert!(model.thermals.slowdown < model.thermals.shutdown, "{key}");
-            assert!(model.limits_watts.0 < model.limit_watts, "{key}");
-            assert!(model.limit_watts <= model.limits_watts.1, "{key}");
-            assert!(model.base_sm < model.boost.sm, "{key}");
-            assert!(model.repair == Repair::Nothing || model.counts_errors(), "{key}");
-            assert!(model.applications.is_none_or(|clocks| clocks.sm <= model.max.sm), "{key}");
-            assert!(model.sample_period > 0.0, "{key}");
-            assert_eq!(MODELS.iter().filter(|other| other.key == key).count(), 1, "{key}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What flags and environment amount to.
+//! The validated configuration: the result of parsing flags and environment variables.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,82 +6,83 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dcgm_exporter::LogFormat;
-use super::release::Askers;
-use crate::attribute::{DevicePods, Grain};
+use super::driver_release::ReleaseTriggers;
+use crate::attribute::{DevicePodLabels, ProcessSeries};
 use crate::cluster::Sources;
-use crate::counters::follow::Source;
-use crate::labels::{Dialect, Schema};
-use crate::selection::Frame;
-use crate::serve::Web;
+use crate::counters::watcher::CountersSource;
+use crate::labels::{Dialect, LabelSchema};
+use crate::selection::SelectionScope;
+use crate::serve::ServerConfig;
 
-/// What the exporter is told to do; valid as a whole.
+/// Configuration of the exporter; valid as a whole.
 pub struct Config {
-    /// What is read, and what is made of it.
+    /// Data sources and collection.
     pub read: ReadConfig,
-    /// How that is handed out.
+    /// HTTP server.
     pub serve: ServeConfig,
-    /// Print one page and exit.
+    /// Print the metrics once and exit.
     pub once: bool,
-    /// Log more.
+    /// Enable debug logging.
     pub debug: bool,
-    /// How to write the log.
+    /// Format of the log.
     pub log_format: LogFormat,
-    /// What is asked for in vain, to be logged.
-    pub remarks: Vec<String>,
+    /// Warnings to be logged at startup, for example about ignored flags.
+    pub warnings: Vec<String>,
 }
 
-/// What is read, and what is made of it.
+/// Configuration of data sources and collection.
 pub struct ReadConfig {
-    /// Time between two cycles.
+    /// Time between two collection cycles.
     pub interval: Duration,
-    /// Oldest reading that is served.
+    /// Maximum age of a reading that is served.
     pub max_age: Duration,
-    /// Label names and the values that all series share.
-    pub schema: Schema,
-    /// Where it is written down what is shown; none for the dialect's own.
-    pub counters: Option<Source>,
-    /// Which devices have series, and how far back counts of a window look.
-    pub frame: Frame,
-    /// What the series of devices tell of the pods that hold them.
-    pub device_pods: Option<DevicePods>,
-    /// Directory of the jobs of a batch system.
+    /// Label names, and the label values that all series share.
+    pub schema: LabelSchema,
+    /// Source of the counters file, which selects families; `None` for the preset of the dialect.
+    pub counters: Option<CountersSource>,
+    /// Devices that have series, and windows of the `DCGM_EXP_*_COUNT` families.
+    pub selection_scope: SelectionScope,
+    /// Pod labels on device series; `None` if device series have no pod labels.
+    pub device_pods: Option<DevicePodLabels>,
+    /// Directory of the HPC job mapping files.
     pub job_directory: Option<PathBuf>,
-    /// Scenario to simulate.
+    /// Mock scenario to simulate: name of a built-in scenario or path of a file.
     pub mock: Option<String>,
-    /// Library paths to try, in order, when nothing is simulated.
+    /// Paths of libnvidia-ml to try, in order; not used with `mock`.
     pub library: Vec<PathBuf>,
-    /// What one series of a process family is about.
-    pub grain: Grain,
-    /// Whom to ask about pods and allocations; none where there is no cluster.
+    /// Entity that one process series describes.
+    pub process_series: ProcessSeries,
+    /// Sources of pods and allocations; `None` without a cluster.
     pub cluster: Option<Sources>,
-    /// What may ask for NVML to be let go.
-    pub askers: Askers,
-    /// Where to read processes, if not where it follows from the rest.
+    /// Conditions on which NVML is released, in addition to signals.
+    pub release_triggers: ReleaseTriggers,
+    /// Directory to read as `/proc`, if it was set.
     pub procfs: Option<PathBuf>,
 }
 
-/// How what was read is handed out.
+/// Configuration of the HTTP server.
 pub struct ServeConfig {
-    /// Addresses to try, in order.
+    /// Addresses to bind; the first that can be bound is used.
     pub addresses: Vec<SocketAddr>,
-    /// Where the exporter's own series are, if not at `/metrics`.
-    pub own_path: Option<Arc<str>>,
-    /// Whether the node is shown to people, too.
+    /// HTTP path of the exporter's own metrics; `None` if they are part of `/metrics`.
+    pub own_metrics_path: Option<Arc<str>>,
+    /// Whether to serve the web UI and `/api/v1/node`.
     pub landing: bool,
-    /// How the exporter is reached.
-    pub web: Web,
-    /// Whether on the socket that systemd hands over.
+    /// TLS, authentication and timeouts.
+    pub server: ServerConfig,
+    /// Use the listening socket that systemd passes instead of `addresses`.
     pub systemd_socket: bool,
 }
 
 impl ReadConfig {
-    /// The same, but that everything is read that people look at, and nothing that they do not.
+    /// The configuration for the node view of `top`: preset families and label names of the ACK
+    /// dialect, no pod labels on device series and no HPC jobs.
     #[must_use]
-    pub fn for_people(self) -> Self {
+    pub fn for_node_view(self) -> Self {
         Self {
-            schema: Schema { dialect: Dialect::Ack, ..self.schema },
+            schema: LabelSchema { dialect: Dialect::Ack, ..self.schema },
             counters: None,
-            frame: Frame::default(),
+            selection_scope: SelectionScope::default(),
             device_pods: None,
             job_directory: None,
             ..self

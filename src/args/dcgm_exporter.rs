@@ -1,5 +1,6 @@
-//! The flags and environment names of dcgm-exporter that mean here what they mean there.
+//! Flags and environment variables of dcgm-exporter that have the same meaning in this exporter.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,20 +8,24 @@ use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use crate::attribute::DevicePods;
-use crate::counters::follow::Source;
+use super::milliseconds;
+use crate::attribute::DevicePodLabels;
+use crate::counters::watcher::CountersSource;
+use crate::device_selector::DeviceSelector;
 use crate::kube::api::Address;
-use crate::labels::{Compat, Dialect, Style};
+use crate::labels::{Compat, Dialect, LabelOptions};
 use crate::model::Windows;
 use crate::pod_labels::Allowlist;
-use crate::scope::Scope;
 
-/// Flags that mean here what they mean there.
+/// Allowed windows of the `DCGM_EXP_*_COUNT` families, in milliseconds.
+const COUNT_WINDOW: RangeInclusive<u64> = 1_000..=86_400_000;
+
+/// Flags of dcgm-exporter with the same meaning.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag that users know")]
-#[command(next_help_heading = "As dcgm-exporter has them")]
-pub struct Adopted {
-    /// Which version of dcgm-exporter to speak like, in its dialect; two at once with a comma
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of dcgm-exporter")]
+#[command(next_help_heading = "Compatibility with dcgm-exporter")]
+pub struct DcgmArgs {
+    /// Version of dcgm-exporter to emulate in its dialect; separate several versions with commas
     #[arg(
         long,
         env = "NVML_EXPORTER_COMPAT",
@@ -30,11 +35,12 @@ pub struct Adopted {
     )]
     pub compat: Vec<CompatName>,
 
-    /// Counters file: which families to show, as NAME, TYPE, HELP [default: those of the dialect]
+    /// Counters file that selects the families, one `NAME, TYPE, HELP` per line [default: the preset
+    /// of the dialect]
     #[arg(short = 'f', long, env = "DCGM_EXPORTER_COLLECTORS", value_name = "FILE")]
     pub collectors: Option<String>,
 
-    /// Take the counters from the key `metrics` of this `ConfigMap` instead
+    /// Read the counters from the key `metrics` of this `ConfigMap` instead
     #[arg(
         short = 'm',
         long,
@@ -44,19 +50,19 @@ pub struct Adopted {
     )]
     pub configmap_data: String,
 
-    /// Name the pod that holds a device on the device's series
+    /// Add pod, namespace and container labels of the allocated container to device series
     #[arg(short, long, env = "DCGM_EXPORTER_KUBERNETES", value_parser = BoolishValueParser::new())]
     pub kubernetes: bool,
 
-    /// Name the pod's UID, too
+    /// Add the pod's UID to these series
     #[arg(long, env = "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_UID", value_parser = BoolishValueParser::new())]
     pub kubernetes_enable_pod_uid: bool,
 
-    /// Add the pod's labels, too
+    /// Add the pod's labels to these series
     #[arg(long, env = "DCGM_EXPORTER_KUBERNETES_ENABLE_POD_LABELS", value_parser = BoolishValueParser::new())]
     pub kubernetes_enable_pod_labels: bool,
 
-    /// Only the pod's labels that one of these matches [default: all]
+    /// Regular expressions for the keys of pod labels to add [default: all labels]
     #[arg(
         long,
         env = "DCGM_EXPORTER_KUBERNETES_POD_LABEL_ALLOWLIST_REGEX",
@@ -65,69 +71,69 @@ pub struct Adopted {
     )]
     pub kubernetes_pod_label_allowlist_regex: Vec<String>,
 
-    /// Name the claim that a device was given by, too
+    /// Add the resource claim (DRA) by which a device was allocated to these series
     #[arg(long, env = "KUBERNETES_ENABLE_DRA", value_parser = BoolishValueParser::new())]
     pub kubernetes_enable_dra: bool,
 
-    /// Repeat the series of a GPU that is shared for each container that has a part of it
+    /// Repeat the series of a shared GPU for each container that is allocated a share of it
     #[arg(long, env = "KUBERNETES_VIRTUAL_GPUS", value_parser = BoolishValueParser::new())]
     pub kubernetes_virtual_gpus: bool,
 
-    /// How device ids name GPUs; each is understood without being told
+    /// Format of GPU device IDs; accepted for compatibility, the format is detected
     #[arg(long, env = "DCGM_EXPORTER_KUBERNETES_GPU_ID_TYPE", value_enum, default_value = "uid")]
     pub kubernetes_gpu_id_type: GpuIdType,
 
-    /// More resource names whose device ids are GPUs'; each is recognised without being told
+    /// Additional resource names of GPUs; accepted for compatibility, the names are detected
     #[arg(long, env = "NVIDIA_RESOURCE_NAMES", value_name = "NAME", value_delimiter = ',')]
     pub nvidia_resource_names: Vec<String>,
 
-    /// Devices with series: `f` (GPU instances where there are some, else GPUs), `g[:LIST]`,
-    /// `i[:LIST]`, `g+i` [default: g+i; in the dcgm-exporter dialect f]
+    /// Devices that have series: `f` (GPU instances of MIG GPUs, else whole GPUs), `g[:LIST]` (GPUs),
+    /// `i[:LIST]` (GPU instances), `g+i` (both) [default: g+i; in the dcgm-exporter dialect f]
     #[arg(short, long, env = "DCGM_EXPORTER_DEVICES_STR", value_name = "DEVICES")]
     pub devices: Option<String>,
 
-    /// The label names of dcgm-exporter's first versions
+    /// Use the label names of dcgm-exporter 1.x
     #[arg(short = 'o', long, env = "DCGM_EXPORTER_USE_OLD_NAMESPACE", value_parser = BoolishValueParser::new())]
     pub use_old_namespace: bool,
 
-    /// No label with the host's name
+    /// Omit the label with the host name
     #[arg(short, long, env = "DCGM_EXPORTER_NO_HOSTNAME", value_parser = BoolishValueParser::new())]
     pub no_hostname: bool,
 
-    /// Hyphens instead of blanks in the model's name
+    /// Replace blanks in the model name with hyphens
     #[arg(long, alias = "rbmn", env = "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", value_parser = BoolishValueParser::new())]
     pub replace_blanks_in_model_name: bool,
 
-    /// How far back `DCGM_EXP_XID_ERRORS_COUNT` looks, in milliseconds
+    /// Window of `DCGM_EXP_XID_ERRORS_COUNT`, in milliseconds
     #[arg(
         short,
         long,
         env = "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",
         value_name = "MS",
         default_value_t = 300_000,
-        value_parser = clap::value_parser!(u64).range(1_000..=86_400_000)
+        value_parser = milliseconds(COUNT_WINDOW)
     )]
     pub xid_count_window_size: u64,
 
-    /// How far back `DCGM_EXP_CLOCK_EVENTS_COUNT` looks, in milliseconds
+    /// Window of `DCGM_EXP_CLOCK_EVENTS_COUNT`, in milliseconds
     #[arg(
         long,
         env = "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
         value_name = "MS",
         default_value_t = 300_000,
-        value_parser = clap::value_parser!(u64).range(1_000..=86_400_000)
+        value_parser = milliseconds(COUNT_WINDOW)
     )]
     pub clock_events_count_window_size: u64,
 
-    /// Directory with a file for each GPU (`<index>`) or GPU instance (`<index>.<id>`) that lists jobs
+    /// Directory with one file per GPU (`<index>`) or GPU instance (`<index>.<id>`) that lists HPC jobs
     #[arg(long, env = "DCGM_HPC_JOB_MAPPING_DIR", value_name = "DIR")]
     pub hpc_job_mapping_dir: Option<String>,
 
-    /// Simulate a node, as `--mock` does
+    /// Simulate a node; same as `--mock`
     #[arg(long, env = "DCGM_EXPORTER_USE_FAKE_GPUS", value_parser = BoolishValueParser::new())]
     pub fake_gpus: bool,
 
-    /// Write the log as text or as JSON
+    /// Format of the log
     #[arg(long, env = "DCGM_EXPORTER_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -135,66 +141,67 @@ pub struct Adopted {
 /// A version of dcgm-exporter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CompatName {
-    /// Until 4.8.2
+    /// Up to 4.8.2
     #[value(name = "4.8")]
     V4_8,
     /// 4.8.3 and 4.8.4
     #[value(name = "4.8.4")]
     V4_8_4,
-    /// Since 4.9, as far as its names are established
+    /// 4.9 and later, as far as the names are published
     #[value(name = "4.9")]
     V4_9,
 }
 
-/// How device ids name GPUs.
+/// Format of the GPU device IDs of a device plugin.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum GpuIdType {
-    /// By UUID
+    /// GPU UUID
     Uid,
-    /// By device file
+    /// Name of the device file
     DeviceName,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Human-readable
     Text,
-    /// An object a line
+    /// One JSON object per line
     Json,
 }
 
-/// What the flags come to.
+/// The validated values of [`DcgmArgs`].
 #[derive(Debug)]
-pub struct Settled {
-    /// Versions of dcgm-exporter to speak like.
+pub struct DcgmConfig {
+    /// Versions of dcgm-exporter to emulate, sorted and without duplicates.
     pub versions: Vec<Compat>,
-    /// Lesser choices of labels.
-    pub style: Style,
-    /// Where it is written down what is shown; none for the dialect's own.
-    pub counters: Option<Source>,
-    /// Which devices have series; none for the dialect's own.
-    pub scope: Option<Scope>,
-    /// How far back counts of a window look.
+    /// Label options.
+    pub label_options: LabelOptions,
+    /// Source of the counters file; `None` for the preset of the dialect.
+    pub counters: Option<CountersSource>,
+    /// Devices that have series; `None` for the default of the dialect.
+    pub device_selector: Option<DeviceSelector>,
+    /// Windows of the `DCGM_EXP_*_COUNT` families.
     pub windows: Windows,
-    /// What the series of devices tell of the pods that hold them.
-    pub device_pods: Option<DevicePods>,
-    /// Whether the series of a shared GPU are repeated for those who share it.
+    /// Pod labels on device series; `None` if device series have no pod labels.
+    pub device_pods: Option<DevicePodLabels>,
+    /// Whether the series of a shared GPU are repeated for each container that shares it.
     pub virtual_gpus: bool,
-    /// Directory of the jobs of a batch system.
+    /// Directory of the HPC job mapping files.
     pub job_directory: Option<PathBuf>,
     /// Whether to simulate a node.
     pub fake_gpus: bool,
-    /// How to write the log.
+    /// Format of the log.
     pub log_format: LogFormat,
 }
 
-impl Adopted {
-    /// Checks what clap cannot. `asked` is whom the rest of the command line says to ask about pods.
+impl DcgmArgs {
+    /// Validates the flags. `pod_source` is the API server or kubelet that the other flags name; a
+    /// `ConfigMap` is read from the same API server.
     ///
     /// # Errors
-    /// Names the flag, the value and the mend.
-    pub fn settle(self, asked: Option<&Address>) -> anyhow::Result<Settled> {
+    /// A flag has an invalid value; the message names the flag, the value and the remedy.
+    pub fn into_config(self, pod_source: Option<&Address>) -> anyhow::Result<DcgmConfig> {
         let Self {
             compat,
             collectors,
@@ -205,7 +212,7 @@ impl Adopted {
             kubernetes_pod_label_allowlist_regex,
             kubernetes_enable_dra,
             kubernetes_virtual_gpus,
-            // Both kinds of ids are told apart by themselves, and so are the resources.
+            // Both formats of device IDs and all GPU resource names are detected.
             kubernetes_gpu_id_type: GpuIdType::Uid | GpuIdType::DeviceName,
             nvidia_resource_names: _,
             devices,
@@ -220,38 +227,37 @@ impl Adopted {
         } = self;
         let allowed = Allowlist::new(&kubernetes_pod_label_allowlist_regex)?;
         let scope = |text: String| text.parse().with_context(|| format!("--devices {text}"));
-        Ok(Settled {
+        Ok(DcgmConfig {
             versions: versions(&compat),
-            style: Style {
+            label_options: LabelOptions {
                 no_hostname,
                 old_namespace: use_old_namespace,
                 replace_blanks: replace_blanks_in_model_name,
             },
-            counters: counters(named(collectors), &configmap_data, asked)?,
-            scope: devices.map(scope).transpose()?,
+            counters: counters(non_empty_path(collectors), &configmap_data, pod_source)?,
+            device_selector: devices.map(scope).transpose()?,
             windows: Windows {
                 xids: Duration::from_millis(xid_count_window_size),
-                clocks: Duration::from_millis(clock_events_count_window_size),
+                clock_events: Duration::from_millis(clock_events_count_window_size),
             },
-            device_pods: kubernetes.then_some(DevicePods {
+            device_pods: kubernetes.then_some(DevicePodLabels {
                 uid: kubernetes_enable_pod_uid,
                 labels: kubernetes_enable_pod_labels.then_some(allowed),
                 claims: kubernetes_enable_dra,
             }),
             virtual_gpus: kubernetes && kubernetes_virtual_gpus,
-            job_directory: named(hpc_job_mapping_dir),
+            job_directory: non_empty_path(hpc_job_mapping_dir),
             fake_gpus,
             log_format,
         })
     }
 }
 
-/// A path; a variable that is set to nothing names none.
-fn named(path: Option<String>) -> Option<PathBuf> {
+/// A path; an empty environment variable counts as not set.
+fn non_empty_path(path: Option<String>) -> Option<PathBuf> {
     path.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// The versions of dcgm-exporter to speak like, each once.
 fn versions(names: &[CompatName]) -> Vec<Compat> {
     let mut versions: Vec<Compat> = names
         .iter()
@@ -266,41 +272,44 @@ fn versions(names: &[CompatName]) -> Vec<Compat> {
     versions
 }
 
-/// Unless told otherwise each dialect shows what its users are used to.
+/// The default devices of a dialect, as in the exporter that it emulates.
 #[must_use]
-pub fn default_scope(dialect: &Dialect) -> Scope {
+pub fn default_device_selector(dialect: &Dialect) -> DeviceSelector {
     match dialect {
-        Dialect::Ack => Scope::all(),
-        Dialect::DcgmExporter(_) => Scope::Flex,
+        Dialect::Ack => DeviceSelector::all(),
+        Dialect::DcgmExporter(_) => DeviceSelector::Flexible,
     }
 }
 
-/// Where the counters are: a `ConfigMap` goes before a file. The files that dcgm-exporter's image
-/// carries stand for its defaults where they are not there.
+/// The source of the counters: a `ConfigMap` takes precedence over a file. The files that only the
+/// image of dcgm-exporter contains select the preset of the dialect if they do not exist.
 fn counters(
     file: Option<PathBuf>,
     config_map: &str,
-    asked: Option<&Address>,
-) -> anyhow::Result<Option<Source>> {
+    pod_source: Option<&Address>,
+) -> anyhow::Result<Option<CountersSource>> {
     if !matches!(config_map, "" | "none") {
         let Some((namespace, name)) =
             config_map.split_once(':').filter(|(ns, name)| is_name(ns) && is_name(name))
         else {
             bail!(
-                "--configmap-data {config_map}: give NAMESPACE:NAME, as in gpu-operator:counters"
+                "--configmap-data {config_map}: not a ConfigMap name; give NAMESPACE:NAME, for \
+                 example gpu-operator:counters"
             );
         };
-        let address = match asked {
+        let address = match pod_source {
             Some(Address::Kubelet { .. }) | None => Address::InCluster,
             Some(address) => address.clone(),
         };
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        return Ok(Some(Source::ConfigMap { address, namespace, name }));
+        return Ok(Some(CountersSource::ConfigMap { address, namespace, name }));
     }
-    Ok(file.filter(|path| path.exists() || !is_in_their_image(path)).map(Source::File))
+    Ok(file
+        .filter(|path| path.exists() || !is_in_dcgm_exporter_image(path))
+        .map(CountersSource::File))
 }
 
-fn is_in_their_image(path: &Path) -> bool {
+fn is_in_dcgm_exporter_image(path: &Path) -> bool {
     let names = ["default-counters.csv", "dcp-metrics-included.csv"];
     names.iter().any(|name| path == Path::new("/etc/dcgm-exporter").join(name))
 }

@@ -1,31 +1,32 @@
-//! Flags of how the exporter is reached.
+//! Flags of the HTTP server.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::config::ServeConfig;
-use crate::serve::{PATHS, Timeouts, Web, settings};
-use crate::web_config::{WebConfig, duration};
+use crate::serve::{PATHS, ServerConfig, Timeouts, web_config_reload};
+use crate::web_config::{WebConfig, parse_duration};
 
-/// How the exporter is reached.
+/// Flags of the HTTP server.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Serving")]
-pub struct Serving {
-    /// Address to serve on: `:PORT` for every interface, `HOST:PORT` for one
+#[command(next_help_heading = "HTTP server")]
+pub struct ServeArgs {
+    /// Address to listen on: `:PORT` for all interfaces, `HOST:PORT` for one
     #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
     address: String,
 
-    /// Serve the exporter's own series (`nvml_exporter_*`) at this path instead of at `/metrics`
+    /// Serve the exporter's own metrics (`nvml_exporter_*`) at this path instead of at `/metrics`
     #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
     own_metrics_path: Option<String>,
 
-    /// Serve neither the page for people at `/` nor what it is made of, `/api/v1/node`
+    /// Serve neither the web UI at `/` nor its data at `/api/v1/node`
     #[arg(
         long,
         env = "NVML_EXPORTER_NO_LANDING_PAGE",
@@ -33,58 +34,59 @@ pub struct Serving {
     )]
     no_landing_page: bool,
 
-    /// File with certificates, passwords, headers and a limit of requests
+    /// File with TLS, basic authentication, response headers and rate limit, in the format of
+    /// Prometheus' exporter toolkit
     #[arg(long, env = "DCGM_EXPORTER_WEB_CONFIG_FILE", value_name = "FILE")]
     web_config_file: Option<String>,
 
-    /// Serve on the socket that systemd hands over, instead of on --address
+    /// Listen on the socket that systemd passes (socket activation) instead of on --address
     #[arg(long, env = "DCGM_EXPORTER_SYSTEMD_SOCKET", value_parser = BoolishValueParser::new())]
     web_systemd_socket: bool,
 
-    /// How long a client may take to send a request, and how long an idle connection lives
+    /// Timeout for reading a request, and for idle connections
     #[arg(
         long,
         env = "DCGM_EXPORTER_WEB_READ_TIMEOUT",
         value_name = "TIME",
         default_value = "10s",
-        value_parser = time
+        value_parser = positive_duration
     )]
     web_read_timeout: Duration,
 
-    /// How long a client may take over a response
+    /// Timeout for writing a response
     #[arg(
         long,
         env = "DCGM_EXPORTER_WEB_WRITE_TIMEOUT",
         value_name = "TIME",
         default_value = "30s",
-        value_parser = time
+        value_parser = positive_duration
     )]
     web_write_timeout: Duration,
 }
 
-impl Serving {
-    /// How what was read is handed out.
+impl ServeArgs {
+    /// Validates the flags and reads the web configuration file.
     ///
     /// # Errors
-    /// An address, a path or the file cannot be used, or there is no socket.
-    pub fn settle(self) -> anyhow::Result<ServeConfig> {
+    /// The address, the path or the web configuration file is invalid, or systemd passed no socket.
+    pub fn into_config(self) -> anyhow::Result<ServeConfig> {
         let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
         let config = match &file {
-            Some(file) => settings::read(file)?,
+            Some(file) => web_config_reload::load(file)?,
             None => WebConfig::default(),
         };
         if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
             bail!(
-                "--web-systemd-socket: systemd has handed over no socket (LISTEN_FDS is not set); \
-                 start the exporter through its socket unit"
+                "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set); start the \
+                 exporter through its socket unit"
             );
         }
         let timeouts = Timeouts { read: self.web_read_timeout, write: self.web_write_timeout };
         Ok(ServeConfig {
             addresses: addresses(&self.address)?,
-            own_path: self.own_metrics_path.map(own_path).transpose()?,
+            own_metrics_path: self.own_metrics_path.map(own_path).transpose()?,
             landing: !self.no_landing_page,
-            web: Web { config, file, timeouts },
+            server: ServerConfig { web_config: config, file, timeouts },
             systemd_socket: self.web_systemd_socket,
         })
     }
@@ -92,33 +94,46 @@ impl Serving {
 
 fn own_path(path: String) -> anyhow::Result<Arc<str>> {
     if PATHS.contains(&path.as_str()) {
-        bail!("--own-metrics-path {path}: something else is served there; give /metrics/own");
+        bail!(
+            "--own-metrics-path {path}: the exporter uses this path already; give another one, for \
+             example /metrics/own"
+        );
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !path.starts_with('/') || !path.chars().all(plain) {
         bail!(
-            "--own-metrics-path {path}: a path begins with / and has letters, digits and -._~ only, \
-             as in /metrics/own"
+            "--own-metrics-path {path}: not a usable path; give a / followed by letters, digits and \
+             /-._~ only, for example /metrics/own"
         );
     }
     Ok(path.into())
 }
 
 fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
-    let shape = "give :PORT or HOST:PORT, as in :9400 or 127.0.0.1:9400";
+    let invalid = || {
+        anyhow!(
+            "--address {text}: not an address; give :PORT or HOST:PORT with a port up to 65535, for \
+             example :9400 or 127.0.0.1:9400"
+        )
+    };
     if let Some(port) = text.strip_prefix(':') {
-        let port: u16 = port.parse().with_context(|| format!("--address {text}: {shape}"))?;
-        // One socket for both families, or IPv4 alone where the host has no IPv6.
+        let port: u16 = port.parse().map_err(|_| invalid())?;
+        // One dual-stack socket, or IPv4 only on a host without IPv6.
         return Ok(vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0_u8; 4], port))]);
     }
-    let found: Vec<_> =
-        text.to_socket_addrs().with_context(|| format!("--address {text}: {shape}"))?.collect();
-    Ok(found)
+    match text.to_socket_addrs() {
+        Ok(found) => Ok(found.collect()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(invalid()),
+        Err(error) => bail!(
+            "--address {text}: the host name cannot be resolved ({error}); give an IP address of \
+             this host, or :PORT for all interfaces"
+        ),
+    }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
-    match duration(text) {
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
         Some(time) if !time.is_zero() => Ok(time),
-        _ => Err("give a time as in 10s, 1m30s or 500ms, above 0".to_owned()),
+        _ => Err("give a duration above 0, for example 10s, 1m30s or 500ms".to_owned()),
     }
 }

@@ -1,92 +1,92 @@
-//! What happened on a device in one cycle, for whoever reckons it up over many.
+//! Activity of a device in one cycle, the input of the usage accumulators.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::owner::{Holder, Owner};
+use super::owner::{ContainerIdentity, Owner};
 use crate::labels::Labels;
 use crate::model::{Missing, ProcessId, Reading, Usage};
-use crate::sample::ring::Watched;
+use crate::sample::process_utilization::WindowSummary;
 
-/// One cycle of a GPU, or of a MIG device, whose processes are listed.
+/// Activity of a GPU or a MIG device in one cycle. Exists only if the process list could be read.
 #[derive(Clone, Debug)]
-pub struct Activity {
-    /// UUID of the device.
+pub struct DeviceActivity {
+    /// UUID of the GPU or MIG device.
     pub device: Arc<str>,
-    /// When it was asked (monotonic).
+    /// When the device was read (monotonic).
     pub at: Duration,
-    /// The time that shares are means over, and the share of those who are not listed.
-    pub watched: Result<Watched, Missing>,
-    /// Energy since the driver was loaded, joules; of whole GPUs only.
+    /// The utilization window: its length, and the SM utilization of pids that are not listed.
+    pub window: Result<WindowSummary, Missing>,
+    /// Energy since the driver was loaded, joules; `Unsupported` for MIG devices.
     pub energy: Reading,
-    /// Whether nobody can have been on the device but those who are told of.
+    /// Whether the process list is known to be complete and every listed process has a known owner.
     pub complete: bool,
-    /// The processes.
+    /// The listed processes.
     pub processes: Vec<ProcessActivity>,
-    /// The containers that hold the device, or have a process on it.
+    /// Containers that the device is allocated to, or that have a process on it.
     pub containers: Vec<ContainerActivity>,
-    /// The labels of what is told of the device by who did it.
-    pub doers: Vec<(Doer, Labels)>,
+    /// Label sets of the device series that are divided by owner class; empty if not selected.
+    pub owner_labels: Vec<(OwnerClass, Labels)>,
 }
 
-/// What a process did.
+/// Activity of a process.
 #[derive(Clone, Debug)]
 pub struct ProcessActivity {
-    /// Which one.
+    /// Identity of the process.
     pub id: ProcessId,
-    /// Whose it is.
+    /// Owner of the process.
     pub owner: Owner,
-    /// What it uses.
+    /// Memory and engine utilization.
     pub usage: Usage,
-    /// Labels of its series; none where it has no series of its own.
+    /// Labels of its series; `None` if it has no series of its own.
     pub labels: Option<Labels>,
 }
 
-/// What all processes of a container did.
+/// Activity of all processes of a container together.
 #[derive(Clone, Debug)]
 pub struct ContainerActivity {
-    /// Which one.
-    pub holder: Holder,
-    /// What it uses.
+    /// The container.
+    pub container: ContainerIdentity,
+    /// Memory and engine utilization.
     pub usage: Usage,
-    /// Labels of its series.
+    /// Labels of the container's series.
     pub labels: Labels,
 }
 
-/// Who used a device.
+/// Class of owner that device usage is divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Doer {
+pub enum OwnerClass {
     /// Containers of pods.
     Container,
-    /// Whoever is no container of a pod.
+    /// Host processes, and containers without a pod.
     Host,
-    /// Nobody.
-    Nobody,
-    /// Somebody, or nobody: that is not known.
+    /// No process used the device.
+    None,
+    /// The owner is unknown, or the process list is incomplete.
     Unknown,
 }
 
-impl Doer {
-    /// Each of them.
-    pub const ALL: [Self; 4] = [Self::Container, Self::Host, Self::Nobody, Self::Unknown];
+impl OwnerClass {
+    /// All classes.
+    pub const ALL: [Self; 4] = [Self::Container, Self::Host, Self::None, Self::Unknown];
 
-    /// The fixed label.
+    /// Value of the `owner` label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Container => "container",
             Self::Host => "host",
-            Self::Nobody => "nobody",
+            Self::None => "none",
             Self::Unknown => "unknown",
         }
     }
 }
 
-impl From<&Owner> for Doer {
+impl From<&Owner> for OwnerClass {
     fn from(owner: &Owner) -> Self {
         match owner {
             Owner::Container(_) => Self::Container,
-            Owner::Host | Owner::Stray => Self::Host,
+            Owner::Host | Owner::NonPodContainer => Self::Host,
             Owner::Unknown(_) => Self::Unknown,
         }
     }

@@ -1,87 +1,88 @@
-//! What is published of each GPU and its parts.
+//! Series, usage and health of each GPU and its partitions.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::activity::{Activity, Doer};
-use super::balances::Balances;
-use super::family::Allocation;
-use super::fresh::Fresh;
-use super::holdings::Share;
-use super::owner::Holder;
-use super::people::People;
-use super::{DevicePods, Terms, node_readings};
-use crate::catalog::{DeviceSource, TextSource, Told, own_use};
-use crate::kube::pods::ByUid;
-use crate::labels::{About, Dialect, HPC_JOB, Held, Labels, OWNER, Subject};
-use crate::model::{
-    AllocateMode, Allotted, ClockCounts, Gpu, Grant, LinkStates, MigDevice, Missing, NO_CLAIM,
-    NodeSample, Reading, Usage, Vitals, XidRecord,
+use super::activity::{DeviceActivity, OwnerClass};
+use super::allocation_table::DeviceAllocation;
+use super::current_sample::CurrentSample;
+use super::family::AllocationState;
+use super::framebuffer_balance::InstanceBalances;
+use super::owner::ContainerIdentity;
+use super::processes::ProcessAttribution;
+use super::{AttributionContext, DevicePodLabels, node_readings};
+use crate::catalog::{DeviceSource, GpuEventInputs, InfoLabelSource, per_container_value};
+use crate::kube::pods::UidLookup;
+use crate::labels::{
+    DeviceLabelInput, Dialect, HPC_JOB, Labels, OWNER, OwnerLabels, WorkloadLabels,
 };
-use crate::nvml::inventory::Driver;
+use crate::model::{
+    AllocateMode, AllocatedFraction, ClockEventCounts, Gpu, HealthState, LinkStates, MigDevice,
+    Missing, NO_CLAIM, NodeSample, Reading, Usage, XidHistory,
+};
+use crate::nvml::inventory::DriverInfo;
 use crate::nvml::probe::mebibytes;
 use crate::pod_labels::PodLabels;
 use crate::sample::device::DeviceSample;
-use crate::sample::part::PartSample;
-use crate::selection::{Chosen, Family};
-use crate::snapshot::occupancy::{Occupancy, Part, Tenant};
-use crate::snapshot::{Census, Entity, GpuHealth, Series, Tables};
+use crate::sample::partition::PartitionSample;
+use crate::selection::{SelectedFamilies, SelectedFamily};
+use crate::snapshot::device_usage::{ContainerUsage, DeviceUsage, PartitionUsage};
+use crate::snapshot::{AttributionStats, Entity, GpuHealth, Series, Tables};
 
-/// What is published of all GPUs, added one by one.
-pub(super) struct Devices<'a> {
-    terms: &'a Terms<'a>,
-    driver: &'a Driver,
+/// Attribution results of all GPUs; they are added one by one.
+pub(super) struct DeviceAttribution<'a> {
+    context: &'a AttributionContext<'a>,
+    driver: &'a DriverInfo,
     node: &'a NodeSample,
     now: Duration,
-    /// GPU instances so far, through the node.
+    /// Number of GPU instances so far, over all GPUs of the node.
     instances: u32,
-    /// Readings of the node, once or by GPU.
+    /// Readings of the node: once per GPU where the dialect repeats them, else empty.
     pub(super) nodes: Vec<Entity>,
-    /// The series.
+    /// Series of devices, containers and processes.
     pub(super) tables: Tables,
-    /// What happened on the devices that have series, where that is reckoned up.
-    pub(super) activity: Vec<Activity>,
-    /// Who is on each GPU.
-    pub(super) occupancy: Vec<Occupancy>,
-    /// How each GPU fares.
+    /// Activity of the devices that have series; empty unless an accumulated family is selected.
+    pub(super) activity: Vec<DeviceActivity>,
+    /// Containers and processes of each GPU.
+    pub(super) device_usages: Vec<DeviceUsage>,
+    /// Health of each GPU.
     pub(super) health: Vec<GpuHealth>,
-    /// How well it is known whose its processes are.
-    pub(super) census: Census,
-    /// Labels of pods, by the pod's UID.
+    /// Statistics of process attribution.
+    pub(super) stats: AttributionStats,
+    /// Pod labels by pod UID.
     pod_labels: BTreeMap<Arc<str>, PodLabels>,
 }
 
-/// A GPU, or a GPU instance, that has series.
-struct Stand<'a> {
+/// The GPU or GPU instance that a series describes, with the values of its labels.
+struct SeriesTarget<'a> {
     gpu: &'a Gpu,
     mig: Option<&'a MigDevice>,
-    texts: Cow<'a, Texts>,
-    held: Option<Held<'a>>,
+    info_labels: Cow<'a, InfoLabelPairs>,
+    owner: Option<OwnerLabels<'a>>,
     jobs: &'a [Arc<str>],
 }
 
-/// What has befallen a GPU since the exporter started.
-pub(super) struct Befallen<'a> {
-    /// Its XIDs.
-    pub(super) xids: &'a XidRecord,
-    /// How often there were reasons for lower clocks.
-    pub(super) clocks: Result<ClockCounts, Missing>,
-    /// What tells of its health.
-    pub(super) vitals: Result<&'a Vitals, Missing>,
+/// Events of a GPU since the exporter started.
+pub(super) struct GpuEvents<'a> {
+    /// XID errors.
+    pub(super) xids: &'a XidHistory,
+    /// Counts of clock event reasons.
+    pub(super) clocks: Result<ClockEventCounts, Missing>,
+    /// Health watches.
+    pub(super) health: Result<&'a HealthState, Missing>,
 }
 
-impl<'a> Devices<'a> {
-    /// Nothing yet.
+impl<'a> DeviceAttribution<'a> {
     pub(super) fn new(
-        terms: &'a Terms<'a>,
-        driver: &'a Driver,
+        context: &'a AttributionContext<'a>,
+        driver: &'a DriverInfo,
         node: &'a NodeSample,
         now: Duration,
     ) -> Self {
         Self {
-            terms,
+            context,
             driver,
             node,
             now,
@@ -89,14 +90,14 @@ impl<'a> Devices<'a> {
             nodes: Vec::new(),
             tables: Tables::default(),
             activity: Vec::new(),
-            occupancy: Vec::new(),
+            device_usages: Vec::new(),
             health: Vec::new(),
-            census: Census::default(),
+            stats: AttributionStats::default(),
             pod_labels: BTreeMap::new(),
         }
     }
 
-    /// Labels of pods that their devices do not have, by reason.
+    /// Number of pod labels that are not on the pod's device series, by reason.
     pub(super) fn dropped_pod_labels(&self) -> BTreeMap<&'static str, u64> {
         let dropped = self.pod_labels.values().flat_map(|labels| labels.dropped);
         let mut counts = BTreeMap::new();
@@ -106,180 +107,203 @@ impl<'a> Devices<'a> {
         counts
     }
 
-    /// Adds a GPU, with what has befallen it.
-    pub(super) fn add(&mut self, fresh: &Fresh<'_>, befallen: &Befallen<'_>) {
-        self.learn_pod_labels(&fresh.answer.gpu, &fresh.answer.parts);
-        let Befallen { xids, clocks, vitals } = *befallen;
-        let selection = self.terms.selection;
-        let gpu = &*fresh.answer.gpu;
+    /// Adds a GPU and its events.
+    pub(super) fn add(&mut self, current: &CurrentSample<'_>, events: &GpuEvents<'_>) {
+        self.collect_pod_labels(&current.sample.gpu, &current.sample.partitions);
+        let GpuEvents { xids, clocks, health } = *events;
+        let selection = self.context.selection;
+        let gpu = &*current.sample.gpu;
         let mut missing = MissingCounts::default();
-        let readings = fresh.readings(&fresh.answer.cells, &selection.device);
+        let readings = current.readings(&current.sample.readings, &selection.device);
         missing.add(&readings);
-        if let Err(reason) = fresh.answer.division {
+        if let Err(reason) = current.sample.partitions_complete {
             missing.add(&vec![Err(reason); selection.instance.len()]);
         }
-        let told = Told {
+        let inputs = GpuEventInputs {
             xids,
-            // What was counted of a GPU that cannot be read is not the present.
-            clocks: fresh.state.and(clocks),
-            peers: if fresh.state.is_ok() { &fresh.answer.peers } else { &[] },
-            links: fresh.state.and(links(fresh.answer)),
-            vitals: fresh.state.and(vitals),
-            state: fresh.state,
-            windows: selection.frame.windows,
+            // Earlier counts of a GPU that cannot be read are not its current state.
+            clock_events: current.state.and(clocks),
+            peers: if current.state.is_ok() { &current.sample.peers } else { &[] },
+            links: current.state.and(links(current.sample)),
+            health: current.state.and(health),
+            state: current.state,
+            windows: selection.scope.windows,
             now: self.now,
-            names_xid: matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)),
+            label_last_xid: matches!(self.context.schema.dialect, Dialect::DcgmExporter(_)),
         };
-        for shown in selection.event.families() {
-            let samples = (shown.metric.source.read)(&told).into_iter();
+        for family in selection.event.families() {
+            let samples = (family.metric.source.read)(&inputs).into_iter();
             missing.add(&samples.map(|sample| sample.reading).collect::<Vec<_>>());
         }
-        let texts = texts(&selection.text, self.driver, fresh.answer);
-        let divided = fresh.answer.parts.iter().any(|part| part.mig.is_some());
-        if selection.frame.scope.has_gpu(gpu.index, divided) {
-            let stand = self.stand(fresh, None, &texts);
-            self.tell_gpu(&stand, &readings, &told);
-            if let Some(cells) = &fresh.answer.undivided {
-                let readings = fresh.readings(cells, &selection.instance);
-                self.tables.instances.extend(self.entities(&stand, &readings));
+        let info_labels = info_labels(&selection.info_labels, self.driver, current.sample);
+        let mig_enabled = current.sample.partitions.iter().any(|partition| partition.mig.is_some());
+        if selection.scope.devices.selects_gpu(gpu.index, mig_enabled) {
+            let target = self.target(current, None, &info_labels);
+            self.push_gpu(&target, &readings, &inputs);
+            if let Some(cached) = &current.sample.mig_parent_readings {
+                let readings = current.readings(cached, &selection.instance);
+                self.tables.instances.extend(self.entities(&target, &readings));
             }
         }
-        let mut balances = Balances::default();
-        let mut seen = Vec::with_capacity(fresh.answer.parts.len());
-        for part in &fresh.answer.parts {
-            let shown = self.shows(gpu, part);
-            let repeats = part.tells_of_instance && selection.frame.scope.repeats();
-            if shown && part.mig.is_some() && repeats {
-                self.tell_gpu(&self.stand(fresh, Some(part), &texts), &readings, &told);
+        let mut balances = InstanceBalances::default();
+        let mut partition_usages = Vec::with_capacity(current.sample.partitions.len());
+        for partition in &current.sample.partitions {
+            let is_selected = self.is_selected(gpu, partition);
+            let repeats_gpu =
+                partition.reports_instance && selection.scope.devices.repeats_gpu_readings();
+            if is_selected && partition.mig.is_some() && repeats_gpu {
+                self.push_gpu(
+                    &self.target(current, Some(partition), &info_labels),
+                    &readings,
+                    &inputs,
+                );
             }
-            let of_part = shown.then_some(&texts);
-            let (used, of_it) = self.add_part(fresh, part, of_part, &mut missing, &mut balances);
-            seen.push(of_it);
-            for (share, usage) in used.iter().filter(|_| shown) {
-                let stand = self.held_stand(fresh, Some(part), &texts, Some(share));
-                if part.mig.is_none() || repeats {
-                    let readings = own(&selection.device, &readings, usage);
-                    self.tell_gpu(&stand, &readings, &told);
+            let selected_labels = is_selected.then_some(&info_labels);
+            let (shared_usages, partition_usage) = self.add_partition(
+                current,
+                partition,
+                selected_labels,
+                &mut missing,
+                &mut balances,
+            );
+            partition_usages.push(partition_usage);
+            for (allocation, usage) in shared_usages.iter().filter(|_| is_selected) {
+                let target =
+                    self.target_of(current, Some(partition), &info_labels, Some(allocation));
+                if partition.mig.is_none() || repeats_gpu {
+                    let readings = per_container_readings(&selection.device, &readings, usage);
+                    self.push_gpu(&target, &readings, &inputs);
                 }
-                if part.tells_of_instance {
-                    let readings = fresh.readings(&part.cells, &selection.instance);
-                    let readings = own(&selection.instance, &readings, usage);
-                    self.tables.instances.extend(self.entities(&stand, &readings));
+                if partition.reports_instance {
+                    let readings = current.readings(&partition.readings, &selection.instance);
+                    let readings = per_container_readings(&selection.instance, &readings, usage);
+                    self.tables.instances.extend(self.entities(&target, &readings));
                 }
             }
         }
-        self.census.balances.extend(balances.close(gpu));
-        self.occupancy.push(Occupancy {
-            limits: fresh.answer.limits,
-            division: fresh.state.and(fresh.answer.division),
-            parts: seen,
+        self.stats.framebuffer.extend(balances.into_balances(gpu));
+        self.device_usages.push(DeviceUsage {
+            limits: current.sample.limits,
+            partitions_complete: current.state.and(current.sample.partitions_complete),
+            partitions: partition_usages,
         });
         self.health.push(GpuHealth {
-            gpu: Arc::clone(&fresh.answer.gpu),
-            state: fresh.state,
-            answered: fresh.sampled.waiting_since.is_none(),
-            sampled_at: fresh.answer.at,
-            took: fresh.sampled.took,
+            gpu: Arc::clone(&current.sample.gpu),
+            state: current.state,
+            responded: current.gpu.pending_since.is_none(),
+            sampled_at: current.sample.at,
+            request_duration: current.gpu.request_duration,
             missing: missing.0,
-            discards: fresh.answer.discards,
+            discards: current.sample.discards,
             xids: xids.counts.clone(),
             readings,
         });
     }
 
-    /// Whether a part has series. Counts the instances.
-    fn shows(&mut self, gpu: &Gpu, part: &PartSample) -> bool {
-        let scope = &self.terms.selection.frame.scope;
-        if part.mig.is_none() {
-            return scope.has_gpu(gpu.index, false);
+    /// Whether a partition has series. Also counts the GPU instances.
+    fn is_selected(&mut self, gpu: &Gpu, partition: &PartitionSample) -> bool {
+        let scope = &self.context.selection.scope.devices;
+        if partition.mig.is_none() {
+            return scope.selects_gpu(gpu.index, false);
         }
-        self.instances += u32::from(part.tells_of_instance);
-        scope.has_instance(self.instances.saturating_sub(1))
+        self.instances += u32::from(partition.reports_instance);
+        scope.selects_instance(self.instances.saturating_sub(1))
     }
 
-    fn stand<'s>(
+    fn target<'s>(
         &self,
-        fresh: &'s Fresh<'_>,
-        part: Option<&'s PartSample>,
-        texts: &'s Texts,
-    ) -> Stand<'s>
+        current: &'s CurrentSample<'_>,
+        partition: Option<&'s PartitionSample>,
+        info_labels: &'s InfoLabelPairs,
+    ) -> SeriesTarget<'s>
     where
         'a: 's,
     {
-        let gpu = &*fresh.answer.gpu;
-        let mig = part.and_then(|part| part.mig.as_deref());
+        let gpu = &*current.sample.gpu;
+        let mig = partition.and_then(|partition| partition.mig.as_deref());
         let instance = mig.map(|mig| mig.gpu_instance);
-        let exclusive = self.terms.device_pods.and_then(|_| {
-            let whole =
-                |part: &&PartSample| part.mig.as_deref().map(|mig| mig.gpu_instance) == instance;
-            let parts = fresh.answer.parts.iter().filter(whole);
-            let devices: Vec<&str> = parts.map(|part| device(gpu, part)).collect();
-            holder(self.terms.allocation, &devices)
+        let exclusive = self.context.device_pods.and_then(|_| {
+            let in_instance = |partition: &&PartitionSample| {
+                partition.mig.as_deref().map(|mig| mig.gpu_instance) == instance
+            };
+            let partitions = current.sample.partitions.iter().filter(in_instance);
+            let devices: Vec<&str> =
+                partitions.map(|partition| partition.device_uuid(gpu)).collect();
+            exclusive_allocation(self.context.allocation, &devices)
         });
-        self.held_stand(fresh, part, texts, exclusive)
+        self.target_of(current, partition, info_labels, exclusive)
     }
 
-    /// A stand whose series name the container of `share`.
-    fn held_stand<'s>(
+    /// A target with the labels of the container of `allocation`.
+    fn target_of<'s>(
         &self,
-        fresh: &'s Fresh<'_>,
-        part: Option<&'s PartSample>,
-        texts: &'s Texts,
-        share: Option<&'s Share>,
-    ) -> Stand<'s>
+        current: &'s CurrentSample<'_>,
+        partition: Option<&'s PartitionSample>,
+        info_labels: &'s InfoLabelPairs,
+        allocation: Option<&'s DeviceAllocation>,
+    ) -> SeriesTarget<'s>
     where
         'a: 's,
     {
-        let gpu = &*fresh.answer.gpu;
-        let mig = part.and_then(|part| part.mig.as_deref());
+        let gpu = &*current.sample.gpu;
+        let mig = partition.and_then(|partition| partition.mig.as_deref());
         let instance = mig.map(|mig| mig.gpu_instance);
-        let replicas = self.terms.selection.frame.virtual_gpus;
-        let held = self.terms.device_pods.map(|pods| held(share, pods, replicas));
-        let labels = share.and_then(|share| self.pod_labels.get(&share.holder.pod.uid));
+        let replicas = self.context.selection.scope.virtual_gpus;
+        let owner = self.context.device_pods.map(|pods| owner_labels(allocation, pods, replicas));
+        let labels =
+            allocation.and_then(|allocation| self.pod_labels.get(&allocation.container.pod.uid));
         let labels = labels.map_or(&[][..], |labels| &labels.shown);
-        let texts = if labels.is_empty() {
-            Cow::Borrowed(texts)
+        let info_labels = if labels.is_empty() {
+            Cow::Borrowed(info_labels)
         } else {
-            let mut all = [labels, texts].concat();
+            let mut all = [labels, info_labels].concat();
             all.sort();
             Cow::Owned(all)
         };
-        let jobs = self.terms.jobs.get(&(gpu.index, instance)).map_or(&[][..], Vec::as_slice);
-        Stand { gpu, mig, texts, held, jobs }
+        let jobs = self.context.jobs.get(&(gpu.index, instance)).map_or(&[][..], Vec::as_slice);
+        SeriesTarget { gpu, mig, info_labels, owner, jobs }
     }
 
-    /// Collects the labels of the pods that hold a GPU or a part of it.
-    fn learn_pod_labels(&mut self, gpu: &Gpu, parts: &[PartSample]) {
-        let allowed = self.terms.device_pods.and_then(|pods| pods.labels.as_ref());
-        let (Some(allowed), Some(pods)) = (allowed, self.terms.directory.pods) else { return };
-        let shares =
-            parts.iter().flat_map(|part| self.terms.allocation.shares_of(device(gpu, part)));
-        for uid in shares.map(|share| &share.holder.pod.uid) {
-            if let ByUid::Live(known) = pods.by_uid(uid) {
+    /// Collects the labels of the pods that the partitions of a GPU are allocated to.
+    fn collect_pod_labels(&mut self, gpu: &Gpu, partitions: &[PartitionSample]) {
+        let allowed = self.context.device_pods.and_then(|pods| pods.labels.as_ref());
+        let (Some(allowed), Some(pods)) = (allowed, self.context.owner_resolver.pods) else {
+            return;
+        };
+        let allocations = partitions.iter().flat_map(|partition| {
+            self.context.allocation.allocations_of(partition.device_uuid(gpu))
+        });
+        for uid in allocations.map(|allocation| &allocation.container.pod.uid) {
+            if let UidLookup::Live(tracked) = pods.by_uid(uid) {
                 let labels = || {
-                    let labels = known.pod.labels.iter().map(|(key, value)| (&**key, &**value));
-                    allowed.shown(labels, self.terms.reserved)
+                    let labels = tracked.pod.labels.iter().map(|(key, value)| (&**key, &**value));
+                    allowed.allowed_labels(labels, self.context.reserved)
                 };
                 self.pod_labels.entry(Arc::clone(uid)).or_insert_with(labels);
             }
         }
     }
 
-    /// What is known of a GPU as a whole, and of its node where the dialect repeats that.
-    fn tell_gpu(&mut self, stand: &Stand<'_>, readings: &[Reading], told: &Told<'_>) {
-        self.tables.devices.extend(self.entities(stand, readings));
-        if matches!(self.terms.schema.dialect, Dialect::DcgmExporter(_)) {
-            let node = node_readings(&self.terms.selection.node, self.node);
-            self.nodes.extend(self.entities(stand, &node));
+    /// Adds the series of a GPU, and those of the node where the dialect repeats them per GPU.
+    fn push_gpu(
+        &mut self,
+        target: &SeriesTarget<'_>,
+        readings: &[Reading],
+        inputs: &GpuEventInputs<'_>,
+    ) {
+        self.tables.devices.extend(self.entities(target, readings));
+        if matches!(self.context.schema.dialect, Dialect::DcgmExporter(_)) {
+            let node = node_readings(&self.context.selection.node, self.node);
+            self.nodes.extend(self.entities(target, &node));
         }
-        // What has befallen a GPU stays true while it cannot be read.
-        for (family, shown) in self.terms.selection.event.families().iter().enumerate() {
-            for sample in (shown.metric.source.read)(told) {
+        // Past events remain valid while the GPU cannot be read.
+        for (index, family) in self.context.selection.event.families().iter().enumerate() {
+            for sample in (family.metric.source.read)(inputs) {
                 let more: Vec<(&str, &str)> =
                     sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
-                let series = self.label_sets(stand, &more).into_iter();
+                let series = self.label_sets(target, &more).into_iter();
                 let reading = sample.reading;
-                let series = series.map(|labels| Series { family, labels, reading });
+                let series = series.map(|labels| Series { family: index, labels, reading });
                 self.tables.events.extend(series);
             }
         }
@@ -287,225 +311,273 @@ impl<'a> Devices<'a> {
 
     fn entities(
         &self,
-        stand: &Stand<'_>,
+        target: &SeriesTarget<'_>,
         readings: &[Reading],
     ) -> impl Iterator<Item = Entity> + use<> {
         let readings = readings.to_vec();
-        let sets = self.label_sets(stand, &[]).into_iter();
+        let sets = self.label_sets(target, &[]).into_iter();
         sets.map(move |labels| Entity { labels, readings: readings.clone() })
     }
 
-    /// The label sets of a stand: one, or one for each job that runs on it.
-    fn label_sets(&self, stand: &Stand<'_>, more: &[(&str, &str)]) -> Vec<Labels> {
+    /// Label sets of a target: one, or one per HPC job that runs on it.
+    fn label_sets(&self, target: &SeriesTarget<'_>, more: &[(&str, &str)]) -> Vec<Labels> {
         let set = |more: &[(&str, &str)]| {
-            let about = About { texts: &stand.texts, held: stand.held, more };
-            self.terms.schema.device(stand.gpu, stand.mig, &about)
+            let input = DeviceLabelInput {
+                info_labels: &target.info_labels,
+                owner: target.owner,
+                extra_labels: more,
+            };
+            self.context.schema.device(target.gpu, target.mig, &input)
         };
-        if stand.jobs.is_empty() {
+        if target.jobs.is_empty() {
             return vec![set(more)];
         }
-        let with = |job: &Arc<str>| set(&[more, &[(HPC_JOB, &**job)]].concat());
-        stand.jobs.iter().map(with).collect()
+        let for_job = |job: &Arc<str>| set(&[more, &[(HPC_JOB, &**job)]].concat());
+        target.jobs.iter().map(for_job).collect()
     }
 
-    /// Adds a part, and tells what those use who share it, where its series are repeated for them;
-    /// `texts` are those of its GPU if it has series, else nothing is shown of it.
-    fn add_part(
+    /// Adds a partition. `info_labels` are the info labels of the GPU; `None` if the partition has
+    /// no series. Also returns the usage of each container that shares the device, if its series
+    /// are repeated per container.
+    fn add_partition(
         &mut self,
-        fresh: &Fresh<'_>,
-        part: &PartSample,
-        texts: Option<&Texts>,
+        current: &CurrentSample<'_>,
+        partition: &PartitionSample,
+        info_labels: Option<&InfoLabelPairs>,
         missing: &mut MissingCounts,
-        balances: &mut Balances,
-    ) -> (Vec<(&'a Share, Usage)>, Part) {
-        let (gpu, selection) = (&*fresh.answer.gpu, self.terms.selection);
-        let mut seen = Part {
-            mig: part.mig.clone(),
-            framebuffer: fresh.state.and(part.framebuffer),
+        balances: &mut InstanceBalances,
+    ) -> (Vec<(&'a DeviceAllocation, Usage)>, PartitionUsage) {
+        let (gpu, selection) = (&*current.sample.gpu, self.context.selection);
+        let mut partition_usage = PartitionUsage {
+            mig: partition.mig.clone(),
+            framebuffer: current.state.and(partition.framebuffer),
             readings: Vec::new(),
-            tenants: Vec::new(),
-            residents: Ok(Vec::new()),
+            containers: Vec::new(),
+            processes: Ok(Vec::new()),
         };
-        if part.tells_of_instance {
-            let readings = fresh.readings(&part.cells, &selection.instance);
+        if partition.reports_instance {
+            let readings = current.readings(&partition.readings, &selection.instance);
             missing.add(&readings);
-            if let Some(texts) = texts {
-                let stand = self.stand(fresh, Some(part), texts);
-                let allotted = Allotted { framebuffer: self.allocated(fresh, part) };
-                let labels = self.label_sets(&stand, &[]).into_iter();
-                self.tables.allocated.extend(labels.map(|labels| (labels, allotted)));
-                self.tables.instances.extend(self.entities(&stand, &readings));
+            if let Some(info_labels) = info_labels {
+                let target = self.target(current, Some(partition), info_labels);
+                let fraction = AllocatedFraction {
+                    framebuffer: self.allocated_framebuffer(current, partition),
+                };
+                let labels = self.label_sets(&target, &[]).into_iter();
+                self.tables.allocated.extend(labels.map(|labels| (labels, fraction)));
+                self.tables.instances.extend(self.entities(&target, &readings));
             }
-            seen.readings = readings;
+            partition_usage.readings = readings;
         }
-        if let Some(texts) = texts {
-            self.add_grants(fresh, part, texts);
+        if let Some(info_labels) = info_labels {
+            self.add_allocations(current, partition, info_labels);
         }
-        let sharers =
-            selection.frame.virtual_gpus.then(|| sharers(self.terms.allocation, device(gpu, part)));
-        let sharers = sharers.into_iter().flatten();
-        match fresh.listing(part) {
+        let shared = selection
+            .scope
+            .virtual_gpus
+            .then(|| shared_allocations(self.context.allocation, partition.device_uuid(gpu)));
+        let shared = shared.into_iter().flatten();
+        match current.process_list(partition) {
             Ok(listing) => {
-                let mut people = People::new(self.terms, gpu, part, self.now, &mut self.census);
+                let mut processes = ProcessAttribution::new(
+                    self.context,
+                    gpu,
+                    partition,
+                    self.now,
+                    &mut self.stats,
+                );
                 let mut hidden = Tables::default();
-                let tables = if texts.is_some() { &mut self.tables } else { &mut hidden };
-                let ledger = people.tell(listing, texts.map_or(&[], Vec::as_slice), tables);
-                for usage in people.told() {
-                    for shown in selection.process.families() {
-                        missing.add(&[(shown.metric.source)(usage)]);
+                let tables = if info_labels.is_some() { &mut self.tables } else { &mut hidden };
+                let by_owner = processes.add_processes(
+                    listing,
+                    info_labels.map_or(&[], Vec::as_slice),
+                    tables,
+                );
+                for usage in processes.usages() {
+                    for family in selection.process.families() {
+                        missing.add(&[(family.metric.source)(usage)]);
                     }
                 }
-                balances.add(part, ledger);
-                seen.tenants = people.tenants();
-                seen.residents = Ok(people.residents(listing));
-                let used = sharers.map(|share| (share, people.all_of(&share.holder))).collect();
-                if let (Some(texts), false) = (texts, selection.account.is_empty()) {
-                    let energy = if part.mig.is_none() { fresh.answer.energy } else { None };
+                balances.add(partition, by_owner);
+                partition_usage.containers = processes.container_usages();
+                partition_usage.processes = Ok(processes.process_usages(listing));
+                let shared_usages = shared
+                    .map(|allocation| {
+                        (allocation, processes.container_usage(&allocation.container))
+                    })
+                    .collect();
+                if let (Some(info_labels), false) = (info_labels, selection.accumulated.is_empty())
+                {
+                    let energy = if partition.mig.is_none() { current.sample.energy } else { None };
                     let energy = energy.unwrap_or(Err(Missing::Unsupported));
-                    let activity = people.activity(fresh.answer.at.mono, energy);
-                    let stand = || self.stand(fresh, Some(part), texts);
-                    let doers = selection.wants_energy().then(|| self.doers(&stand()));
-                    let doers = doers.unwrap_or_default();
-                    self.activity.push(Activity { doers, ..activity });
+                    let activity = processes.into_activity(current.sample.at.mono, energy);
+                    let target = || self.target(current, Some(partition), info_labels);
+                    let owner_labels =
+                        selection.needs_energy().then(|| self.owner_class_labels(&target()));
+                    let owner_labels = owner_labels.unwrap_or_default();
+                    self.activity.push(DeviceActivity { owner_labels, ..activity });
                 }
-                (used, seen)
+                (shared_usages, partition_usage)
             }
-            // Nobody is listed, so nobody knows how many are missing: each family counts once.
+            // Without a list the number of missing series is unknown: each family counts once.
             Err(reason) => {
                 missing.add(&vec![Err(reason); selection.process.len()]);
-                balances.spoil(part);
+                balances.mark_incomplete(partition);
                 let unknown = Usage { memory: Err(reason), utilization: Err(reason) };
-                let tenant = |share: &Share| Tenant {
-                    container: (&share.holder).into(),
-                    mode: share.mode,
-                    grant: Some(grant(share)),
+                let container_usage = |allocation: &DeviceAllocation| ContainerUsage {
+                    container: (&allocation.container).into(),
+                    mode: allocation.mode,
+                    allocation: Some(allocation.series_values()),
                     usage: unknown,
                 };
-                let given = self.terms.allocation.shares_of(device(gpu, part));
-                seen.tenants = given.iter().map(tenant).collect();
-                seen.residents = Err(reason);
-                (sharers.map(|share| (share, unknown)).collect(), seen)
+                let allocations =
+                    self.context.allocation.allocations_of(partition.device_uuid(gpu));
+                partition_usage.containers = allocations.iter().map(container_usage).collect();
+                partition_usage.processes = Err(reason);
+                (shared.map(|allocation| (allocation, unknown)).collect(), partition_usage)
             }
         }
     }
 
-    /// The labels of what is told of a device by who did it.
-    fn doers(&self, stand: &Stand<'_>) -> Vec<(Doer, Labels)> {
-        let sets = |doer: &Doer| {
-            let sets = self.label_sets(stand, &[(OWNER, doer.label())]).into_iter();
-            sets.map(|labels| (*doer, labels)).collect::<Vec<_>>()
+    /// Label sets of the device series that are divided by owner class.
+    fn owner_class_labels(&self, target: &SeriesTarget<'_>) -> Vec<(OwnerClass, Labels)> {
+        let sets = |class: &OwnerClass| {
+            let sets = self.label_sets(target, &[(OWNER, class.label())]).into_iter();
+            sets.map(|labels| (*class, labels)).collect::<Vec<_>>()
         };
-        Doer::ALL.iter().flat_map(sets).collect()
+        OwnerClass::ALL.iter().flat_map(sets).collect()
     }
 
-    /// What part of the framebuffer has been given away.
-    fn allocated(&self, fresh: &Fresh<'_>, part: &PartSample) -> Reading {
-        fresh.state?;
-        let total = mebibytes(part.framebuffer?.total);
-        let holdings = match self.terms.allocation {
-            Allocation::Nobody { .. } => return Err(Missing::Unsupported),
-            Allocation::Pending => return Err(Missing::Pending),
-            Allocation::Known(holdings) => holdings,
+    /// Allocated fraction of the framebuffer of a partition, 0 to 1.
+    fn allocated_framebuffer(
+        &self,
+        current: &CurrentSample<'_>,
+        partition: &PartitionSample,
+    ) -> Reading {
+        current.state?;
+        let total = mebibytes(partition.framebuffer?.total);
+        let table = match self.context.allocation {
+            AllocationState::NoSource { .. } => return Err(Missing::Unsupported),
+            AllocationState::Pending => return Err(Missing::Pending),
+            AllocationState::Known(table) => table,
         };
-        let instance = part.mig.as_deref().map(|mig| mig.gpu_instance);
+        let instance = partition.mig.as_deref().map(|mig| mig.gpu_instance);
         let in_instance =
-            |other: &&PartSample| other.mig.as_deref().map(|mig| mig.gpu_instance) == instance;
-        let parts = fresh.answer.parts.iter().filter(in_instance);
-        let given = parts.map(|part| holdings.allocated(device(&fresh.answer.gpu, part), total));
-        let given: Option<f64> = given.sum();
-        given.map(|given| given.min(1.0)).ok_or(Missing::Pending)
+            |other: &&PartitionSample| other.mig.as_deref().map(|mig| mig.gpu_instance) == instance;
+        let partitions = current.sample.partitions.iter().filter(in_instance);
+        let fractions = partitions
+            .map(|partition| table.allocated(partition.device_uuid(&current.sample.gpu), total));
+        let sum: Option<f64> = fractions.sum();
+        sum.map(|sum| sum.min(1.0)).ok_or(Missing::Pending)
     }
 
-    /// What containers were given of a part, whether they use it or not, while there is one to have.
-    fn add_grants(&mut self, fresh: &Fresh<'_>, part: &PartSample, texts: &Texts) {
-        let (Ok(()), Allocation::Known(holdings)) = (fresh.state, self.terms.allocation) else {
+    /// Adds the series of allocations of a partition, used or not, while the GPU can be read.
+    fn add_allocations(
+        &mut self,
+        current: &CurrentSample<'_>,
+        partition: &PartitionSample,
+        info_labels: &InfoLabelPairs,
+    ) {
+        let (Ok(()), AllocationState::Known(table)) = (current.state, self.context.allocation)
+        else {
             return;
         };
-        let gpu = &*fresh.answer.gpu;
-        for share in holdings.of_device(device(gpu, part)) {
-            let holder = Some(share.holder.names());
-            let subject = Subject { mode: share.mode, holder, face: None };
-            let labels = self.terms.schema.subject(gpu, part.mig.as_deref(), &subject, texts);
-            self.tables.containers.push((labels, grant(share)));
+        let gpu = &*current.sample.gpu;
+        for allocation in table.of_device(partition.device_uuid(gpu)) {
+            let container = Some(allocation.container.names());
+            let workload = WorkloadLabels { mode: allocation.mode, container, process: None };
+            let labels =
+                self.context.schema.workload(gpu, partition.mig.as_deref(), &workload, info_labels);
+            self.tables.containers.push((labels, allocation.series_values()));
         }
     }
 }
 
-/// What a share is of its device.
-pub(super) fn grant(share: &Share) -> Grant {
-    let known = if share.confirmed { Ok(()) } else { Err(Missing::Pending) };
-    Grant {
-        memory: known.and(share.memory.ok_or(Missing::Pending)),
-        compute: known.map(|()| share.compute),
-    }
-}
+/// Info labels of all series of a GPU: name and value, sorted by name.
+pub(super) type InfoLabelPairs = Vec<(Arc<str>, Arc<str>)>;
 
-/// Texts that label all series of a GPU, by key.
-pub(super) type Texts = Vec<(Arc<str>, Arc<str>)>;
-
-fn texts(chosen: &Chosen<TextSource>, driver: &Driver, answer: &DeviceSample) -> Texts {
-    let text = |family: &Family<TextSource>| -> Option<Arc<str>> {
+fn info_labels(
+    selected: &SelectedFamilies<InfoLabelSource>,
+    driver: &DriverInfo,
+    sample: &DeviceSample,
+) -> InfoLabelPairs {
+    let text = |family: &SelectedFamily<InfoLabelSource>| -> Option<Arc<str>> {
         match family.metric.source {
-            TextSource::Driver(of) => Some(of(driver).into()),
-            TextSource::Gpu(of) => Some(of(&answer.gpu).into()),
-            TextSource::Read(_) => answer.texts.get(family.row)?.clone()?.ok(),
+            InfoLabelSource::Driver(of) => Some(of(driver).into()),
+            InfoLabelSource::Gpu(of) => Some(of(&sample.gpu).into()),
+            InfoLabelSource::Read(_) => sample.info_labels.get(family.row)?.clone()?.ok(),
         }
     };
-    let pair = |family: &Family<TextSource>| Some((Arc::clone(&family.name), text(family)?));
-    let known = chosen.families().iter().filter_map(pair);
-    let mut texts: Texts = known.filter(|(_, text)| !text.is_empty()).collect();
-    texts.sort();
-    texts
+    let pair =
+        |family: &SelectedFamily<InfoLabelSource>| Some((Arc::clone(&family.name), text(family)?));
+    let known = selected.families().iter().filter_map(pair);
+    let mut info_labels: InfoLabelPairs = known.filter(|(_, text)| !text.is_empty()).collect();
+    info_labels.sort();
+    info_labels
 }
 
-/// Who holds all of what is told of: nobody, if it is shared, or if that is not known.
-fn holder<'a>(allocation: Allocation<'a>, devices: &[&str]) -> Option<&'a Share> {
-    let ([device], Allocation::Known(holdings)) = (devices, allocation) else { return None };
-    match holdings.of_device(device) {
-        [share] if share.mode == AllocateMode::Exclusive => Some(share),
+/// The exclusive allocation of the only device in `devices`; `None` if there is more than one
+/// device, or if the device is shared, not allocated, or its allocations are unknown.
+fn exclusive_allocation<'a>(
+    state: AllocationState<'a>,
+    devices: &[&str],
+) -> Option<&'a DeviceAllocation> {
+    let ([device], AllocationState::Known(table)) = (devices, state) else { return None };
+    match table.of_device(device) {
+        [allocation] if allocation.mode == AllocateMode::Exclusive => Some(allocation),
         _ => None,
     }
 }
 
-/// Readings of a GPU as one of those who share it is told them.
-fn own(chosen: &Chosen<DeviceSource>, readings: &[Reading], usage: &Usage) -> Vec<Reading> {
-    let rows = chosen.families().iter().map(|family| family.metric.name);
-    let own = |(row, reading): (&str, &Reading)| own_use(row).map_or(*reading, |of| of(usage));
-    rows.zip(readings).map(own).collect()
+/// Readings of a shared GPU for the series of one of its containers: the container's own value
+/// where the family has one, else the value of the GPU.
+fn per_container_readings(
+    selected: &SelectedFamilies<DeviceSource>,
+    readings: &[Reading],
+    usage: &Usage,
+) -> Vec<Reading> {
+    let rows = selected.families().iter().map(|family| family.metric.name);
+    let reading = |(row, reading): (&str, &Reading)| {
+        per_container_value(row).map_or(*reading, |of| of(usage))
+    };
+    rows.zip(readings).map(reading).collect()
 }
 
-/// Those who share a device.
-fn sharers<'a>(allocation: Allocation<'a>, device: &str) -> impl Iterator<Item = &'a Share> {
-    allocation.shares_of(device).iter().filter(|share| share.mode == AllocateMode::Share)
+/// Allocations of a device in mode [`AllocateMode::Share`].
+fn shared_allocations<'a>(
+    state: AllocationState<'a>,
+    device: &str,
+) -> impl Iterator<Item = &'a DeviceAllocation> {
+    state.allocations_of(device).iter().filter(|allocation| allocation.mode == AllocateMode::Share)
 }
 
-/// A device that nobody holds has these labels all the same, and empty: without them, those of the
-/// exporter's own pod would stand on it where the scraper honours ours.
-fn held<'a>(share: Option<&'a Share>, pods: &DevicePods, replicas: bool) -> Held<'a> {
-    let holder = share.map(|share| &share.holder);
-    let (namespace, pod, container) = holder.map(Holder::names).unwrap_or_default();
-    let claim = || share.and_then(|share| share.claim.as_deref()).unwrap_or(&NO_CLAIM);
-    Held {
+/// Pod labels of a device series. They are empty without an allocation, not absent: otherwise a
+/// scrape with `honor_labels` would add the labels of the exporter's own pod.
+fn owner_labels<'a>(
+    allocation: Option<&'a DeviceAllocation>,
+    pods: &DevicePodLabels,
+    replicas: bool,
+) -> OwnerLabels<'a> {
+    let identity = allocation.map(|allocation| &allocation.container);
+    let (namespace, pod, container) = identity.map(ContainerIdentity::names).unwrap_or_default();
+    let claim =
+        || allocation.and_then(|allocation| allocation.claim.as_deref()).unwrap_or(&NO_CLAIM);
+    OwnerLabels {
         namespace,
         pod,
         container,
-        uid: pods.uid.then(|| holder.map_or("", |holder| &*holder.pod.uid)),
+        uid: pods.uid.then(|| identity.map_or("", |identity| &*identity.pod.uid)),
         claim: pods.claims.then(claim),
-        replica: replicas.then(|| share.map_or("", |share| &*share.replica)),
+        replica: replicas.then(|| allocation.map_or("", |allocation| &*allocation.replica)),
     }
 }
 
-fn links(answer: &DeviceSample) -> Result<&LinkStates, Missing> {
-    let links = answer.links.as_ref().ok_or(Missing::Pending)?;
+fn links(sample: &DeviceSample) -> Result<&LinkStates, Missing> {
+    let links = sample.links.as_ref().ok_or(Missing::Pending)?;
     links.as_ref().map_err(|missing| *missing)
 }
 
-/// The UUID by which a part is given to containers.
-pub(super) fn device<'a>(gpu: &'a Gpu, part: &'a PartSample) -> &'a str {
-    part.mig.as_deref().map_or(&gpu.uuid, |mig| &mig.uuid)
-}
-
-/// Absent readings, by [`Missing::position`].
+/// Number of absent readings by reason, indexed by [`Missing::position`].
 #[derive(Default)]
 struct MissingCounts([u64; Missing::REASONS.len()]);
 

@@ -1,75 +1,78 @@
-//! Which family a process is told in, and under whose name.
+//! Selects the metric family of a process.
 
 use std::time::Duration;
 
-use super::holdings::{Holdings, Share};
+use super::allocation_table::{AllocationTable, DeviceAllocation};
 use super::owner::{Owner, Unresolved};
 use crate::model::AllocateMode;
-use crate::policy::STRAY_PATIENCE;
+use crate::policy::NON_POD_CONTAINER_DELAY;
 
-/// Where a process is told.
+/// Metric family of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `DCGM_CUSTOM_PROCESS_*`, with this mode.
+pub enum ProcessFamily {
+    /// `DCGM_CUSTOM_PROCESS_*`, with this value of the `AllocateMode` label.
     Process(AllocateMode),
-    /// `DCGM_CUSTOM_ILLEGAL_PROCESS_*`: it uses a device that nobody gave it.
+    /// `DCGM_CUSTOM_ILLEGAL_PROCESS_*`: the process uses a device that is not allocated to it.
     Illegal,
 }
 
-/// What is known of who was given what.
+/// Device allocations of the node, as far as they are known.
 #[derive(Clone, Copy, Debug)]
-pub enum Allocation<'a> {
-    /// Nobody gives GPUs out, or nobody tells.
-    Nobody {
-        /// There is a cluster all the same: a process waits for its pod.
-        cluster: bool,
+pub enum AllocationState<'a> {
+    /// No source of allocations is configured.
+    NoSource {
+        /// Whether the node is in a cluster: then a process has no series until its pod is known.
+        in_cluster: bool,
     },
-    /// Whoever is asked has not answered yet.
+    /// The sources have not responded yet.
     Pending,
-    /// What the kubelet and the pods say.
-    Known(&'a Holdings),
+    /// Allocations from the kubelet and the pods.
+    Known(&'a AllocationTable),
 }
 
-impl<'a> Allocation<'a> {
-    /// The shares of a device, as far as they are known.
+impl<'a> AllocationState<'a> {
+    /// Allocations of a device; empty if unknown.
     #[must_use]
-    pub fn shares_of(self, device: &str) -> &'a [Share] {
+    pub fn allocations_of(self, device: &str) -> &'a [DeviceAllocation] {
         match self {
-            Self::Known(holdings) => holdings.of_device(device),
-            Self::Nobody { .. } | Self::Pending => &[],
+            Self::Known(table) => table.of_device(device),
+            Self::NoSource { .. } | Self::Pending => &[],
         }
     }
 }
 
-/// The family of a process of `owner` on `device` that was first seen there at `seen`.
+/// Family of a process of `owner` on `device`. `first_seen` is the time when the first process of
+/// the owner was seen on the device.
 ///
 /// # Errors
-/// It is in none yet: its labels would have to change later.
-pub fn family(
+/// Why the process has no family yet. If it were published now, its labels would change later.
+pub fn process_family(
     owner: &Owner,
     device: &str,
-    seen: Duration,
+    first_seen: Duration,
     now: Duration,
-    allocation: Allocation<'_>,
-) -> Result<Family, Unresolved> {
-    let nobody_knows = matches!(allocation, Allocation::Nobody { cluster: false });
-    if let (Owner::Unknown(unresolved), false) = (owner, nobody_knows) {
+    allocation: AllocationState<'_>,
+) -> Result<ProcessFamily, Unresolved> {
+    let no_cluster = matches!(allocation, AllocationState::NoSource { in_cluster: false });
+    if let (Owner::Unknown(unresolved), false) = (owner, no_cluster) {
         return Err(*unresolved);
     }
-    let holdings = match allocation {
-        Allocation::Nobody { .. } => return Ok(Family::Process(AllocateMode::None)),
-        Allocation::Pending => return Err(Unresolved::Allocation),
-        Allocation::Known(holdings) => holdings,
+    let table = match allocation {
+        AllocationState::NoSource { .. } => return Ok(ProcessFamily::Process(AllocateMode::None)),
+        AllocationState::Pending => return Err(Unresolved::Allocation),
+        AllocationState::Known(table) => table,
     };
     match owner {
-        // The status of a container that has just started may not name it yet.
-        Owner::Stray if now.saturating_sub(seen) < STRAY_PATIENCE => Err(Unresolved::NoPod),
-        Owner::Host | Owner::Stray | Owner::Unknown(_) => Ok(Family::Illegal),
-        Owner::Container(holder) => match holdings.mode_of(holder, device) {
-            Some(mode) => Ok(Family::Process(mode)),
-            // Who is given a device is given it before its process starts.
-            None if holdings.covers(holder) && holdings.certain_since(seen, device) => {
-                Ok(Family::Illegal)
+        // The pod status may not contain a container that has just started.
+        Owner::NonPodContainer if now.saturating_sub(first_seen) < NON_POD_CONTAINER_DELAY => {
+            Err(Unresolved::NoPod)
+        }
+        Owner::Host | Owner::NonPodContainer | Owner::Unknown(_) => Ok(ProcessFamily::Illegal),
+        Owner::Container(container) => match table.mode_of(container, device) {
+            Some(mode) => Ok(ProcessFamily::Process(mode)),
+            // A device is allocated before the container starts.
+            None if table.covers(container) && table.is_certain_since(first_seen, device) => {
+                Ok(ProcessFamily::Illegal)
             }
             None => Err(Unresolved::Allocation),
         },
@@ -79,22 +82,22 @@ pub fn family(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attribute::holdings::Share;
-    use crate::attribute::owner::Holder;
+    use crate::attribute::allocation_table::DeviceAllocation;
+    use crate::attribute::owner::ContainerIdentity;
     use crate::kube::allocation::Coverage;
     use crate::model::PodRef;
     use std::collections::BTreeSet;
 
     const GPU: &str = "GPU-0";
 
-    fn holder(pod: &str) -> Holder {
+    fn container(pod: &str) -> ContainerIdentity {
         let pod = PodRef { uid: pod.into(), namespace: "team".into(), name: pod.into() };
-        Holder { pod, container: "main".into() }
+        ContainerIdentity { pod, container: "main".into() }
     }
 
-    fn holdings(as_of: u64, fresh: bool) -> Holdings {
-        let share = Share {
-            holder: holder("train"),
+    fn table(as_of: u64, fresh: bool) -> AllocationTable {
+        let allocation = DeviceAllocation {
+            container: container("train"),
             device: GPU.into(),
             mode: AllocateMode::Exclusive,
             memory: Some(80.0),
@@ -105,74 +108,83 @@ mod tests {
             running: true,
         };
         let none = BTreeSet::new();
-        let unlisted = Coverage::AllBut { unlisted: ["unlisted".into()].into(), holders: true };
-        Holdings::new([share], none, false, unlisted).as_of(Duration::from_secs(as_of), fresh)
+        let unlisted =
+            Coverage::AllBut { unlisted: ["unlisted".into()].into(), unknown_holders: true };
+        AllocationTable::new([allocation], none, false, unlisted)
+            .as_of(Duration::from_secs(as_of), fresh)
     }
 
-    /// The family of somebody who was first seen at 100 s, at 120 s.
-    fn of(owner: &Owner, allocation: Allocation<'_>) -> Result<Family, Unresolved> {
-        family(owner, GPU, Duration::from_secs(100), Duration::from_secs(120), allocation)
-    }
-
-    #[test]
-    fn who_was_given_the_device_is_told_with_its_mode() {
-        let given = holdings(0, false);
-        let owner = Owner::Container(holder("train"));
-        let exclusive = Ok(Family::Process(AllocateMode::Exclusive));
-        assert_eq!(of(&owner, Allocation::Known(&given)), exclusive, "however old that is");
+    /// Family at 120 s of a process that was first seen at 100 s.
+    fn of(owner: &Owner, allocation: AllocationState<'_>) -> Result<ProcessFamily, Unresolved> {
+        process_family(owner, GPU, Duration::from_secs(100), Duration::from_secs(120), allocation)
     }
 
     #[test]
-    fn who_was_not_given_it_is_illegal_once_that_is_certain() {
-        let owner = Owner::Container(holder("intruder"));
-        let of = |given: &Holdings| of(&owner, Allocation::Known(given));
-        assert_eq!(of(&holdings(100, true)), Ok(Family::Illegal));
-        assert_eq!(of(&holdings(99, true)), Err(Unresolved::Allocation), "asked too early");
-        assert_eq!(of(&holdings(100, false)), Err(Unresolved::Allocation), "nobody confirms");
-        let doubtful = Holdings::new([], [GPU.into()].into(), false, Coverage::default());
-        let doubtful = doubtful.as_of(Duration::from_secs(100), true);
-        assert_eq!(of(&doubtful), Err(Unresolved::Allocation));
-        let unlisted = Owner::Container(holder("unlisted"));
-        let of = family(
+    fn process_with_allocation_has_its_mode() {
+        let table = table(0, false);
+        let owner = Owner::Container(container("train"));
+        let exclusive = Ok(ProcessFamily::Process(AllocateMode::Exclusive));
+        assert_eq!(of(&owner, AllocationState::Known(&table)), exclusive, "of any age");
+    }
+
+    #[test]
+    fn process_without_allocation_is_illegal_once_that_is_certain() {
+        let owner = Owner::Container(container("intruder"));
+        let of = |table: &AllocationTable| of(&owner, AllocationState::Known(table));
+        assert_eq!(of(&table(100, true)), Ok(ProcessFamily::Illegal));
+        assert_eq!(
+            of(&table(99, true)),
+            Err(Unresolved::Allocation),
+            "confirmed before the process was first_seen"
+        );
+        assert_eq!(of(&table(100, false)), Err(Unresolved::Allocation), "not confirmed");
+        let uncertain = AllocationTable::new([], [GPU.into()].into(), false, Coverage::default());
+        let uncertain = uncertain.as_of(Duration::from_secs(100), true);
+        assert_eq!(of(&uncertain), Err(Unresolved::Allocation));
+        let unlisted = Owner::Container(container("unlisted"));
+        let of = process_family(
             &unlisted,
             GPU,
             Duration::from_secs(100),
             Duration::from_secs(120),
-            Allocation::Known(&holdings(100, true)),
+            AllocationState::Known(&table(100, true)),
         );
-        assert_eq!(of, Err(Unresolved::Allocation), "the List does not name its pod");
+        assert_eq!(of, Err(Unresolved::Allocation), "the kubelet List does not contain its pod");
     }
 
     #[test]
-    fn containers_of_a_pod_that_holds_the_device_use_what_their_pod_holds() {
-        let holdings = holdings(100, true);
-        let init = Owner::Container(Holder { container: "init".into(), ..holder("train") });
-        let process = Ok(Family::Process(AllocateMode::Exclusive));
-        assert_eq!(of(&init, Allocation::Known(&holdings)), process);
+    fn init_container_uses_the_allocation_of_its_pod() {
+        let table = table(100, true);
+        let init =
+            Owner::Container(ContainerIdentity { container: "init".into(), ..container("train") });
+        let process = Ok(ProcessFamily::Process(AllocateMode::Exclusive));
+        assert_eq!(of(&init, AllocationState::Known(&table)), process);
     }
 
     #[test]
-    fn the_host_and_stray_containers_were_given_nothing() {
-        let given = holdings(0, false);
-        let known = Allocation::Known(&given);
-        assert_eq!(of(&Owner::Host, known), Ok(Family::Illegal));
-        assert_eq!(of(&Owner::Stray, known), Ok(Family::Illegal));
+    fn host_and_containers_without_a_pod_have_no_allocation() {
+        let table = table(0, false);
+        let known = AllocationState::Known(&table);
+        assert_eq!(of(&Owner::Host, known), Ok(ProcessFamily::Illegal));
+        assert_eq!(of(&Owner::NonPodContainer, known), Ok(ProcessFamily::Illegal));
         let just_now = Duration::from_secs(119);
-        let early = family(&Owner::Stray, GPU, just_now, Duration::from_secs(120), known);
-        assert_eq!(early, Err(Unresolved::NoPod), "its status may name it in a moment");
+        let early =
+            process_family(&Owner::NonPodContainer, GPU, just_now, Duration::from_secs(120), known);
+        assert_eq!(early, Err(Unresolved::NoPod), "the pod status may contain it soon");
     }
 
     #[test]
-    fn where_nobody_gives_gpus_out_nobody_is_illegal() {
-        let plain = Ok(Family::Process(AllocateMode::None));
+    fn no_process_is_illegal_without_a_source_of_allocations() {
+        let no_mode = Ok(ProcessFamily::Process(AllocateMode::None));
         let unknown = Owner::Unknown(Unresolved::NoPod);
-        for owner in [&Owner::Host, &Owner::Stray, &Owner::Container(holder("train"))] {
-            assert_eq!(of(owner, Allocation::Nobody { cluster: false }), plain);
-            assert_eq!(of(owner, Allocation::Nobody { cluster: true }), plain);
-            assert_eq!(of(owner, Allocation::Pending), Err(Unresolved::Allocation));
+        for owner in [&Owner::Host, &Owner::NonPodContainer, &Owner::Container(container("train"))]
+        {
+            assert_eq!(of(owner, AllocationState::NoSource { in_cluster: false }), no_mode);
+            assert_eq!(of(owner, AllocationState::NoSource { in_cluster: true }), no_mode);
+            assert_eq!(of(owner, AllocationState::Pending), Err(Unresolved::Allocation));
         }
-        assert_eq!(of(&unknown, Allocation::Nobody { cluster: false }), plain);
-        let waits = of(&unknown, Allocation::Nobody { cluster: true });
-        assert_eq!(waits, Err(Unresolved::NoPod), "it has a pod, and waits for it");
+        assert_eq!(of(&unknown, AllocationState::NoSource { in_cluster: false }), no_mode);
+        let pending = of(&unknown, AllocationState::NoSource { in_cluster: true });
+        assert_eq!(pending, Err(Unresolved::NoPod), "its pod is not known yet");
     }
 }

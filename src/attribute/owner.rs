@@ -1,46 +1,47 @@
-//! Whose process it is: from where a process runs to the pod and the container it belongs to.
+//! Resolves the cgroup of a process to its owner: a container of a pod, the host, or a container
+//! without a pod.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::pod_logs::{LoggedContainers, LoggedPods};
-use crate::kube::pods::{ByUid, Known, Pods};
-use crate::kube::source::State;
-use crate::model::{ContainerId, Discard, Placement, PodPath, PodRef};
+use crate::kube::pods::{PodSnapshot, TrackedPod, UidLookup};
+use crate::kube::source::SourceState;
+use crate::model::{CgroupLocation, ContainerId, Discard, PodPath, PodRef};
 use crate::policy::POD_OUTLIVED_MAX;
-use crate::snapshot::occupancy::{ContainerRef, Whose};
+use crate::snapshot::device_usage::{ContainerRef, ProcessOwner};
 
-/// Whose it is.
+/// Owner of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// A container of a pod of this node.
-    Container(Holder),
-    /// No container.
+    Container(ContainerIdentity),
+    /// The host: the process is in no container.
     Host,
-    /// A container that belongs to no pod.
-    Stray,
-    /// That is not known, or not yet.
+    /// A container without a pod.
+    NonPodContainer,
+    /// The owner is unknown, or not known yet.
     Unknown(Unresolved),
 }
 
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Holder {
+pub struct ContainerIdentity {
     /// The pod.
     pub pod: PodRef,
     /// The container's name.
     pub container: Arc<str>,
 }
 
-impl Holder {
-    /// Whether both are the same container. A kubelet names pods without their UIDs: where nobody
-    /// else knows the pods, names have to do.
+impl ContainerIdentity {
+    /// Whether both are the same container. Pods are compared by UID and name, or by name alone if
+    /// one UID is empty: the kubelet lists pods without UIDs.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn matches(&self, other: &Self) -> bool {
         self.container == other.container && self.is_in_pod_of(other)
     }
 
-    /// Whether both are of the same pod, likewise.
+    /// Whether both containers are in the same pod; pods are compared as in [`Self::matches`].
     #[must_use]
     pub fn is_in_pod_of(&self, other: &Self) -> bool {
         let (one, two) = (&self.pod, &other.pod);
@@ -55,63 +56,63 @@ impl Holder {
     }
 }
 
-/// Why it is not known whose a process is.
+/// Why a process has no known owner, or no family yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unresolved {
-    /// Its cgroup lines name different pods.
+    /// The cgroup lines name different pods, or the container is one of another pod.
     Conflict,
-    /// Nobody knows the pod (yet).
+    /// No source has the pod (yet).
     NoPod,
-    /// The pod has ended or been deleted, not long ago; its processes are about to end.
+    /// The pod ended or was deleted recently; its processes are about to exit.
     Deleted,
-    /// Two pods lay claim to the UID.
+    /// Two pods have the UID.
     Ambiguous,
-    /// The pod is known, and which of its containers it is is not (yet).
+    /// The pod is known, but not (yet) which of its containers it is.
     NoContainer,
-    /// Its `/proc` entry may not be read.
+    /// No permission to read the `/proc` entry.
     Denied,
-    /// Its `/proc` entry cannot be read or parsed.
+    /// The `/proc` entry cannot be read or parsed.
     Unreadable,
-    /// The driver lists it and `/proc` does not know it, or knows it as dead.
+    /// The driver lists the process, but `/proc` has no entry for it, or it is a zombie.
     Exited,
-    /// The driver lists something that cannot be a process.
+    /// The entry in the driver's list is invalid.
     Invalid,
-    /// Whether its container was given the device is not known (yet).
+    /// It is not known (yet) whether the device is allocated to the container.
     Allocation,
 }
 
 impl Owner {
-    /// What it is, as a fixed label.
+    /// Value of the `result` label.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::Container(_) => "container",
             Self::Host => "host",
-            Self::Stray => "stray",
+            Self::NonPodContainer => "container_without_pod",
             Self::Unknown(_) => "unknown",
         }
     }
 }
 
-impl From<&Holder> for ContainerRef {
-    fn from(holder: &Holder) -> Self {
-        Self { pod: holder.pod.clone(), name: Arc::clone(&holder.container) }
+impl From<&ContainerIdentity> for ContainerRef {
+    fn from(container: &ContainerIdentity) -> Self {
+        Self { pod: container.pod.clone(), name: Arc::clone(&container.container) }
     }
 }
 
-impl From<&Owner> for Whose {
+impl From<&Owner> for ProcessOwner {
     fn from(owner: &Owner) -> Self {
         match owner {
-            Owner::Container(holder) => Self::Container(holder.into()),
+            Owner::Container(container) => Self::Container(container.into()),
             Owner::Host => Self::Host,
-            Owner::Stray => Self::Stray,
-            Owner::Unknown(why) => Self::Unknown(why.reason()),
+            Owner::NonPodContainer => Self::NonPodContainer,
+            Owner::Unknown(reason) => Self::Unknown(reason.label()),
         }
     }
 }
 
 impl Unresolved {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 10] = [
         Self::Conflict,
         Self::NoPod,
@@ -125,9 +126,9 @@ impl Unresolved {
         Self::Allocation,
     ];
 
-    /// The fixed label.
+    /// Value of the `reason` label.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
             Self::NoPod => "no_pod",
@@ -159,24 +160,24 @@ impl From<Discard> for Unresolved {
     }
 }
 
-/// How an owner was found.
+/// How an owner was resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Evidence {
-    /// The cgroup alone: the host, or a container of no pod.
+pub enum OwnerEvidence {
+    /// From the cgroup alone: the host, or a container without a pod.
     Cgroup,
-    /// The pod's status names the container's id.
+    /// The pod status contains the container id.
     Status,
-    /// No other container of the pod can be meant.
+    /// It is the only container of the pod.
     Inferred,
-    /// The names of the kubelet's logs.
+    /// From the names of the kubelet's log directories and links.
     Logs,
 }
 
-impl Evidence {
-    /// Every kind.
+impl OwnerEvidence {
+    /// All kinds of evidence.
     pub const ALL: [Self; 4] = [Self::Cgroup, Self::Status, Self::Inferred, Self::Logs];
 
-    /// The fixed label.
+    /// Value of the `source` label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -188,72 +189,85 @@ impl Evidence {
     }
 }
 
-/// Who lives on this node, as far as anybody tells.
+/// Resolves processes to pods and containers, with the sources that are available.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Directory<'a> {
-    /// What the API server (or the kubelet) says, if it is asked.
-    pub pods: Option<&'a Pods>,
-    /// Pods by the names of their logs.
+pub struct OwnerResolver<'a> {
+    /// Pods from the API server or the kubelet, if one is configured.
+    pub pods: Option<&'a PodSnapshot>,
+    /// Pods from the names of their log directories.
     pub logged_pods: Option<&'a LoggedPods>,
-    /// Containers by the names of their logs.
+    /// Containers from the names of their log links.
     pub logged_containers: Option<&'a LoggedContainers>,
-    /// The present (monotonic).
+    /// Current time (monotonic).
     pub now: Duration,
 }
 
-impl Directory<'_> {
-    /// The owner of a process that runs at `placement` and was first seen at `seen` (monotonic), and
-    /// how that is known. A process that has outlived its pod for long is of no pod.
+impl OwnerResolver<'_> {
+    /// Owner of a process in the cgroup `location` that was first seen at `first_seen` (monotonic),
+    /// with the evidence. If a process outlives its pod by [`POD_OUTLIVED_MAX`], it belongs to no
+    /// pod.
     #[must_use]
-    pub fn owner(&self, placement: &Placement, seen: Duration) -> (Owner, Option<Evidence>) {
-        let found = match placement {
-            Placement::Host => return (Owner::Host, Some(Evidence::Cgroup)),
-            Placement::Conflict => Err(Unresolved::Conflict),
-            Placement::Container(id) => return self.of_container(id),
-            Placement::Pod(paths) => match self.of_pod(paths, seen) {
-                Err(NotOwned::Outlived) => return (Owner::Stray, Some(Evidence::Cgroup)),
-                Err(NotOwned::Unresolved(why)) => Err(why),
+    pub fn resolve(
+        &self,
+        location: &CgroupLocation,
+        first_seen: Duration,
+    ) -> (Owner, Option<OwnerEvidence>) {
+        let found = match location {
+            CgroupLocation::Host => return (Owner::Host, Some(OwnerEvidence::Cgroup)),
+            CgroupLocation::Conflict => Err(Unresolved::Conflict),
+            CgroupLocation::Container(id) => return self.container_owner(id),
+            CgroupLocation::Pod(paths) => match self.pod_owner(paths, first_seen) {
+                Err(NotOwned::Outlived) => {
+                    return (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup));
+                }
+                Err(NotOwned::Unresolved(reason)) => Err(reason),
                 Ok(found) => Ok(found),
             },
         };
         match found {
-            Ok((holder, evidence)) => (Owner::Container(holder), Some(evidence)),
+            Ok((container, evidence)) => (Owner::Container(container), Some(evidence)),
             Err(unresolved) => (Owner::Unknown(unresolved), None),
         }
     }
 
-    /// A container of which the cgroup tells no pod: it is a pod's if somebody knows its id.
-    fn of_container(&self, id: &ContainerId) -> (Owner, Option<Evidence>) {
-        if let Some((known, container)) = self.pods.and_then(|pods| pods.by_container(id.as_str()))
+    /// Owner of a container with a cgroup that names no pod: a pod's container if a pod status contains
+    /// its id.
+    fn container_owner(&self, id: &ContainerId) -> (Owner, Option<OwnerEvidence>) {
+        if let Some((tracked, container)) =
+            self.pods.and_then(|pods| pods.by_container(id.as_str()))
         {
-            return (Owner::Container(holder(known, container)), Some(Evidence::Status));
+            return (Owner::Container(identity(tracked, container)), Some(OwnerEvidence::Status));
         }
-        (Owner::Stray, Some(Evidence::Cgroup))
+        (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup))
     }
 
-    /// The outermost pod that is known: a workload can make cgroups below its own and call them what
-    /// it likes, but none around it.
-    fn of_pod(&self, paths: &[PodPath], seen: Duration) -> Result<(Holder, Evidence), NotOwned> {
+    /// Container in the outermost known pod. A workload can create cgroups with any name below its
+    /// own, but none above it.
+    fn pod_owner(
+        &self,
+        paths: &[PodPath],
+        first_seen: Duration,
+    ) -> Result<(ContainerIdentity, OwnerEvidence), NotOwned> {
         let mut ended = None;
         for path in paths.iter().rev() {
             let uid = path.uid.as_str();
-            match self.pods.map_or(ByUid::Unknown, |pods| pods.by_uid(uid)) {
-                ByUid::Live(known) if known.ended.is_none() => {
-                    return Ok(self.of_known(known, path.container.as_ref())?);
+            match self.pods.map_or(UidLookup::Unknown, |pods| pods.by_uid(uid)) {
+                UidLookup::Live(tracked) if tracked.ended.is_none() => {
+                    return Ok(self.container_in(tracked, path.container.as_ref())?);
                 }
-                ByUid::Ambiguous => return Err(Unresolved::Ambiguous.into()),
-                ByUid::Live(_) | ByUid::Deleted(_) => {
+                UidLookup::Ambiguous => return Err(Unresolved::Ambiguous.into()),
+                UidLookup::Live(_) | UidLookup::Deleted(_) => {
                     ended = ended.max(self.pods.and_then(|pods| pods.ended(uid)));
                 }
-                ByUid::Unknown => {}
+                UidLookup::Unknown => {}
             }
         }
         let outlives = |since| self.now.saturating_sub(since) >= POD_OUTLIVED_MAX;
         match ended {
             Some(ended) if outlives(ended) => Err(NotOwned::Outlived),
             Some(_) => Err(Unresolved::Deleted.into()),
-            None => match self.of_logs(paths) {
-                Err(Unresolved::NoPod) if self.knows_all_pods() && outlives(seen) => {
+            None => match self.pod_owner_from_logs(paths) {
+                Err(Unresolved::NoPod) if self.has_all_pods() && outlives(first_seen) => {
                     Err(NotOwned::Outlived)
                 }
                 found => Ok(found?),
@@ -261,37 +275,41 @@ impl Directory<'_> {
         }
     }
 
-    /// Whether a pod that is not known does not exist.
-    fn knows_all_pods(&self) -> bool {
-        self.pods.is_some_and(|pods| pods.synced && pods.health.state == State::Up)
+    /// Whether the pod list is complete and current, so that a missing pod does not exist.
+    fn has_all_pods(&self) -> bool {
+        self.pods.is_some_and(|pods| pods.synced && pods.health.state == SourceState::Up)
     }
 
-    fn of_known(
+    /// Container of a pod with this id.
+    fn container_in(
         &self,
-        known: &Known,
+        tracked: &TrackedPod,
         id: Option<&ContainerId>,
-    ) -> Result<(Holder, Evidence), Unresolved> {
-        let named = id.and_then(|id| self.pods?.by_container(id.as_str()));
-        if let Some((of, container)) = named {
-            // One pod's cgroup around another one's container: somebody is lying.
-            let same = of.pod.id.uid == known.pod.id.uid;
-            let found = (holder(known, container), Evidence::Status);
+    ) -> Result<(ContainerIdentity, OwnerEvidence), Unresolved> {
+        let by_id = id.and_then(|id| self.pods?.by_container(id.as_str()));
+        if let Some((other, container)) = by_id {
+            // A container of another pod in the cgroup of this pod: the cgroup name is forged.
+            let same = other.pod.id.uid == tracked.pod.id.uid;
+            let found = (identity(tracked, container), OwnerEvidence::Status);
             return if same { Ok(found) } else { Err(Unresolved::Conflict) };
         }
         let logged = id.and_then(|id| self.logged_containers?.find(id));
         let ours = logged.filter(|logged| {
-            logged.namespace == known.pod.id.namespace && logged.pod == known.pod.id.name
+            logged.namespace == tracked.pod.id.namespace && logged.pod == tracked.pod.id.name
         });
         if let Some(logged) = ours {
-            return Ok((holder(known, &logged.name), Evidence::Logs));
+            return Ok((identity(tracked, &logged.name), OwnerEvidence::Logs));
         }
-        let container = only_container(known).ok_or(Unresolved::NoContainer)?;
-        Ok((holder(known, container), Evidence::Inferred))
+        let container = only_container(tracked).ok_or(Unresolved::NoContainer)?;
+        Ok((identity(tracked, container), OwnerEvidence::Inferred))
     }
 
-    /// While nobody who should know speaks, names of logs stand in.
-    fn of_logs(&self, paths: &[PodPath]) -> Result<(Holder, Evidence), Unresolved> {
-        if self.knows_all_pods() {
+    /// Owner from the names of logs, as long as the pod list is not available.
+    fn pod_owner_from_logs(
+        &self,
+        paths: &[PodPath],
+    ) -> Result<(ContainerIdentity, OwnerEvidence), Unresolved> {
+        if self.has_all_pods() {
             return Err(Unresolved::NoPod);
         }
         let logged = paths.iter().rev().find_map(|path| {
@@ -307,31 +325,31 @@ impl Directory<'_> {
             namespace: Arc::clone(&pod.namespace),
             name: Arc::clone(&pod.name),
         };
-        Ok((Holder { pod, container: Arc::clone(&container.name) }, Evidence::Logs))
+        Ok((ContainerIdentity { pod, container: Arc::clone(&container.name) }, OwnerEvidence::Logs))
     }
 }
 
-/// Why no pod owns a process.
+/// Why a process has no owning pod.
 enum NotOwned {
     Unresolved(Unresolved),
-    /// Its pod ended so long ago that it is of no pod.
+    /// The pod ended, or has been unknown, for at least [`POD_OUTLIVED_MAX`].
     Outlived,
 }
 
 impl From<Unresolved> for NotOwned {
-    fn from(why: Unresolved) -> Self {
-        Self::Unresolved(why)
+    fn from(reason: Unresolved) -> Self {
+        Self::Unresolved(reason)
     }
 }
 
-fn holder(known: &Known, container: &Arc<str>) -> Holder {
-    Holder { pod: known.pod.id.clone(), container: Arc::clone(container) }
+fn identity(tracked: &TrackedPod, container: &Arc<str>) -> ContainerIdentity {
+    ContainerIdentity { pod: tracked.pod.id.clone(), container: Arc::clone(container) }
 }
 
-/// The pod's only container of any kind. Where there are more, an id that nobody knows may be any
-/// one's next run, whatever the status says of the runs before.
-fn only_container(known: &Known) -> Option<&Arc<str>> {
-    match known.pod.containers.as_slice() {
+/// The only container of the pod, of any kind. With more containers, an unknown id may be the next
+/// run of any of them, even of those with a known id.
+fn only_container(tracked: &TrackedPod) -> Option<&Arc<str>> {
+    match tracked.pod.containers.as_slice() {
         [only] => Some(&only.name),
         _ => None,
     }
@@ -341,7 +359,7 @@ fn only_container(known: &Known) -> Option<&Arc<str>> {
 mod tests {
     use super::*;
     use crate::kube::pod;
-    use crate::kube::pods::PodMap;
+    use crate::kube::pods::PodStore;
     use crate::model::PodUid;
     use proptest::prelude::*;
 
@@ -354,7 +372,7 @@ mod tests {
         digit.to_string().repeat(64)
     }
 
-    /// A pod with containers and, where known, their ids.
+    /// A pod with containers and, if known, the digit that their id consists of.
     fn pod(uid: &str, name: &str, containers: &[(&str, Option<char>)], more: &str) -> pod::Pod {
         let names: Vec<String> =
             containers.iter().map(|(name, _)| format!(r#"{{"name":"{name}"}}"#)).collect();
@@ -375,20 +393,20 @@ mod tests {
         pod::parse(text.as_bytes()).unwrap()
     }
 
-    fn pods(synced: bool) -> Pods {
-        let mut map = PodMap::new("api", "n");
+    fn pods(synced: bool) -> PodSnapshot {
+        let mut store = PodStore::new("api", "n");
         let hash = format!(
             r#","annotations":{{"kubernetes.io/config.hash":"{HASH}",
                 "kubernetes.io/config.mirror":"{HASH}"}}"#
         );
-        map.apply(pod(TRAIN, "train", &[("main", Some('a'))], ""), Duration::ZERO);
-        map.apply(pod(SERVE, "serve", &[("web", Some('b')), ("log", None)], ""), Duration::ZERO);
-        map.apply(pod(MIRROR, "static", &[("main", None)], &hash), Duration::ZERO);
+        store.apply(pod(TRAIN, "train", &[("main", Some('a'))], ""), Duration::ZERO);
+        store.apply(pod(SERVE, "serve", &[("web", Some('b')), ("log", None)], ""), Duration::ZERO);
+        store.apply(pod(MIRROR, "static", &[("main", None)], &hash), Duration::ZERO);
         if synced {
-            map.complete(Duration::ZERO);
-            map.health.answered(Duration::ZERO);
+            store.end_list(Duration::ZERO);
+            store.health.record_success(Duration::ZERO);
         }
-        map.picture(Duration::ZERO)
+        store.snapshot(Duration::ZERO)
     }
 
     fn path(uid: &str, digit: Option<char>) -> PodPath {
@@ -396,114 +414,122 @@ mod tests {
         PodPath { uid: PodUid::parse(uid.as_bytes()).unwrap(), container }
     }
 
-    fn owner(paths: &[PodPath]) -> (Owner, Option<Evidence>) {
+    fn owner(paths: &[PodPath]) -> (Owner, Option<OwnerEvidence>) {
         let pods = pods(true);
-        let directory = Directory { pods: Some(&pods), ..Directory::default() };
-        directory.owner(&Placement::Pod(paths.to_vec()), Duration::ZERO)
+        let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
+        resolver.resolve(&CgroupLocation::Pod(paths.to_vec()), Duration::ZERO)
     }
 
-    fn found(paths: &[PodPath]) -> (String, Option<Evidence>) {
+    fn found(paths: &[PodPath]) -> (String, Option<OwnerEvidence>) {
         match owner(paths) {
-            (Owner::Container(holder), evidence) => {
-                (format!("{}/{}", holder.pod.name, holder.container), evidence)
+            (Owner::Container(container), evidence) => {
+                (format!("{}/{}", container.pod.name, container.container), evidence)
             }
             (other, evidence) => (format!("{other:?}"), evidence),
         }
     }
 
     #[test]
-    fn a_container_is_found_by_its_id() {
+    fn container_is_resolved_by_its_id() {
         let (name, evidence) = found(&[path(SERVE, Some('b'))]);
-        assert_eq!((&*name, evidence), ("serve/web", Some(Evidence::Status)));
+        assert_eq!((&*name, evidence), ("serve/web", Some(OwnerEvidence::Status)));
     }
 
     #[test]
-    fn the_only_container_is_meant_before_its_status_is_there() {
+    fn only_container_is_inferred_before_its_status_is_known() {
         let (name, evidence) = found(&[path(TRAIN, Some('f'))]);
-        assert_eq!((&*name, evidence), ("train/main", Some(Evidence::Inferred)));
+        assert_eq!((&*name, evidence), ("train/main", Some(OwnerEvidence::Inferred)));
         assert_eq!(found(&[path(TRAIN, None)]).0, "train/main");
     }
 
     #[test]
-    fn one_of_several_containers_is_not_guessed() {
-        let waits = "Unknown(NoContainer)";
-        assert_eq!(found(&[path(SERVE, Some('f'))]).0, waits, "it may be either one's next run");
-        assert_eq!(found(&[path(SERVE, None)]).0, waits);
+    fn one_of_several_containers_is_not_inferred() {
+        let unresolved = "Unknown(NoContainer)";
+        assert_eq!(
+            found(&[path(SERVE, Some('f'))]).0,
+            unresolved,
+            "it may be the next run of either container"
+        );
+        assert_eq!(found(&[path(SERVE, None)]).0, unresolved);
     }
 
     #[test]
-    fn a_static_pod_is_found_by_its_hash() {
+    fn static_pod_is_resolved_by_its_hash() {
         assert_eq!(found(&[path(HASH, Some('c'))]).0, "static/main");
     }
 
     #[test]
-    fn a_cgroup_that_a_workload_made_does_not_make_it_somebody_else() {
-        // Below its own cgroup a privileged container can call one after another pod.
+    fn forged_cgroup_does_not_change_the_owner() {
+        // A privileged container can create a cgroup with the name of another pod below its own.
         let forged = [path(TRAIN, Some('a')), path(SERVE, Some('b'))];
         assert_eq!(found(&forged).0, "serve/web");
-        // A node that is a container itself: only the inner pod is of this node.
+        // The node itself is a container: only the inner pod is of this node.
         let outer = path("00000000-0000-4000-8000-000000000000", Some('d'));
         assert_eq!(found(&[path(TRAIN, Some('a')), outer]).0, "train/main");
     }
 
     #[test]
-    fn an_id_of_another_pod_is_a_conflict() {
+    fn container_id_of_another_pod_is_a_conflict() {
         assert_eq!(found(&[path(TRAIN, Some('b'))]).0, "Unknown(Conflict)");
     }
 
     #[test]
-    fn a_deleted_pod_is_told_from_an_unknown_one() {
-        let mut map = PodMap::new("api", "n");
-        map.apply(pod(TRAIN, "train", &[("main", Some('a'))], ""), Duration::ZERO);
-        map.delete(TRAIN, Duration::ZERO);
-        map.complete(Duration::ZERO);
-        let pods = map.picture(Duration::ZERO);
-        let directory = Directory { pods: Some(&pods), ..Directory::default() };
-        let of =
-            |uid| directory.owner(&Placement::Pod(vec![path(uid, Some('a'))]), Duration::ZERO).0;
+    fn deleted_pod_differs_from_an_unknown_one() {
+        let mut store = PodStore::new("api", "n");
+        store.apply(pod(TRAIN, "train", &[("main", Some('a'))], ""), Duration::ZERO);
+        store.delete(TRAIN, Duration::ZERO);
+        store.end_list(Duration::ZERO);
+        let pods = store.snapshot(Duration::ZERO);
+        let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
+        let of = |uid| {
+            resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('a'))]), Duration::ZERO).0
+        };
         assert_eq!(of(TRAIN), Owner::Unknown(Unresolved::Deleted));
         assert_eq!(of(SERVE), Owner::Unknown(Unresolved::NoPod));
     }
 
     #[test]
-    fn a_process_that_outlives_its_pod_for_long_is_of_no_pod() {
+    fn process_that_outlives_its_pod_for_long_has_no_pod() {
         let ended = |phase: &str| {
             let mut pod = pod(TRAIN, "train", &[("main", Some('a'))], "");
             pod.terminal = phase != "Running";
             pod
         };
-        let at = |map: &mut PodMap, now: Duration, seen: Duration| {
-            let pods = map.picture(now);
-            let directory = Directory { pods: Some(&pods), now, ..Directory::default() };
-            let placed = |uid| Placement::Pod(vec![path(uid, Some('a'))]);
-            let of = |uid| directory.owner(&placed(uid), seen).0;
+        let at = |store: &mut PodStore, now: Duration, first_seen: Duration| {
+            let pods = store.snapshot(now);
+            let resolver = OwnerResolver { pods: Some(&pods), now, ..OwnerResolver::default() };
+            let location = |uid| CgroupLocation::Pod(vec![path(uid, Some('a'))]);
+            let of = |uid| resolver.resolve(&location(uid), first_seen).0;
             (of(TRAIN), of(SERVE))
         };
         let (deleted, unknown) =
             (Owner::Unknown(Unresolved::Deleted), Owner::Unknown(Unresolved::NoPod));
         let second = Duration::from_secs(1);
         for delete in [false, true] {
-            let mut map = PodMap::new("api", "n");
-            map.complete(Duration::ZERO);
-            map.health.answered(Duration::ZERO);
-            map.apply(ended("Running"), Duration::ZERO);
-            map.apply(ended("Failed"), 50 * second);
+            let mut store = PodStore::new("api", "n");
+            store.end_list(Duration::ZERO);
+            store.health.record_success(Duration::ZERO);
+            store.apply(ended("Running"), Duration::ZERO);
+            store.apply(ended("Failed"), 50 * second);
             if delete {
-                map.delete(TRAIN, 60 * second);
+                store.delete(TRAIN, 60 * second);
             }
             let (early, late) = (49 * second + POD_OUTLIVED_MAX, 50 * second + POD_OUTLIVED_MAX);
-            let first = at(&mut map, early, 60 * second);
+            let first = at(&mut store, early, 60 * second);
             assert_eq!(first, (deleted.clone(), unknown.clone()), "{delete}");
-            assert_eq!(at(&mut map, late, 60 * second), (Owner::Stray, unknown.clone()));
-            assert_eq!(at(&mut map, late + 10 * second, 60 * second).1, Owner::Stray);
-            map.health.failed(crate::kube::source::Failure::Connection, "gone");
-            let down = at(&mut map, 2 * late, 60 * second);
-            assert_eq!(down.1, unknown, "a source that is down does not know all pods");
+            assert_eq!(
+                at(&mut store, late, 60 * second),
+                (Owner::NonPodContainer, unknown.clone())
+            );
+            assert_eq!(at(&mut store, late + 10 * second, 60 * second).1, Owner::NonPodContainer);
+            store.health.record_failure(crate::kube::source::FailureReason::Connection, "gone");
+            let down = at(&mut store, 2 * late, 60 * second);
+            assert_eq!(down.1, unknown, "the pod list of a source that is down may be incomplete");
         }
     }
 
     #[test]
-    fn logs_stand_in_only_while_nobody_else_speaks() {
+    fn logs_are_used_only_while_the_pod_list_is_not_available() {
         let tree = tempfile::tempdir().unwrap();
         let (logs, links) = (tree.path().join("pods"), tree.path().join("containers"));
         let uid = "12121212-2222-4c2a-8d3e-0a0b0c0d0e0f";
@@ -513,53 +539,61 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere", link).unwrap();
         let logged_pods = crate::host::pod_logs::read_pods(&logs).unwrap();
         let logged_containers = crate::host::pod_logs::read_containers(&links).unwrap();
-        let of = |pods: Option<&Pods>| {
-            let directory = Directory {
+        let of = |pods: Option<&PodSnapshot>| {
+            let resolver = OwnerResolver {
                 pods,
                 logged_pods: logged_pods.as_ref(),
                 logged_containers: logged_containers.as_ref(),
                 now: Duration::ZERO,
             };
-            directory.owner(&Placement::Pod(vec![path(uid, Some('e'))]), Duration::ZERO)
+            resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('e'))]), Duration::ZERO)
         };
         let (found, evidence) = of(None);
-        assert_eq!((found.label(), evidence), ("container", Some(Evidence::Logs)));
-        assert_eq!(of(Some(&pods(false))).1, Some(Evidence::Logs), "the API has not spoken yet");
-        let silent = Owner::Unknown(Unresolved::NoPod);
-        assert_eq!(of(Some(&pods(true))).0, silent, "the API knows all pods, and not this one");
+        assert_eq!((found.label(), evidence), ("container", Some(OwnerEvidence::Logs)));
+        assert_eq!(
+            of(Some(&pods(false))).1,
+            Some(OwnerEvidence::Logs),
+            "the pod list is not complete yet"
+        );
+        let no_pod = Owner::Unknown(Unresolved::NoPod);
+        assert_eq!(
+            of(Some(&pods(true))).0,
+            no_pod,
+            "the complete pod list does not contain this pod"
+        );
     }
 
     #[test]
-    fn a_plain_container_is_nobodys_unless_a_pod_knows_it() {
+    fn container_has_no_pod_unless_a_status_contains_its_id() {
         let pods = pods(true);
-        let directory = Directory { pods: Some(&pods), ..Directory::default() };
+        let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
         let of = |digit| {
             let id = ContainerId::parse(id(digit).as_bytes()).unwrap();
-            directory.owner(&Placement::Container(id), Duration::ZERO).0
+            resolver.resolve(&CgroupLocation::Container(id), Duration::ZERO).0
         };
         assert_eq!(of('a').label(), "container");
-        assert_eq!(of('f'), Owner::Stray);
+        assert_eq!(of('f'), Owner::NonPodContainer);
     }
 
     #[test]
-    fn every_reason_is_its_own() {
+    fn labels_of_reasons_are_distinct() {
         let reasons: std::collections::BTreeSet<_> =
-            Unresolved::ALL.iter().map(|unresolved| unresolved.reason()).collect();
+            Unresolved::ALL.iter().map(|unresolved| unresolved.label()).collect();
         assert_eq!(reasons.len(), Unresolved::ALL.len());
     }
 
     proptest! {
         #[test]
-        fn nobody_is_attributed_to_a_pod_that_is_not_of_this_node(
+        fn owner_is_always_a_pod_of_this_node(
             paths in prop::collection::vec((0_usize..5, prop::option::of(0_usize..6)), 1..4)
         ) {
             let uids = [TRAIN, SERVE, HASH, "00000000-0000-4000-8000-000000000000", MIRROR];
             let digits = ['a', 'b', 'c', 'd', 'e', 'f'];
             let paths: Vec<PodPath> =
                 paths.iter().map(|(uid, id)| path(uids[*uid], id.map(|id| digits[id]))).collect();
-            if let (Owner::Container(holder), _) = owner(&paths) {
-                prop_assert!(["train", "serve", "static"].contains(&&*holder.pod.name));
-                prop_assert_eq!(&*holder.pod.namespace, "team");
+            if let (Owner::Container(container), _) = owner(&paths) {
+                prop_assert!(["train", "serve", "static"].contains(&&*container.pod.name));
+                prop_assert_eq!(&*container.pod.namespace, "team");
             }
         }
     }

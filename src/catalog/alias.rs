@@ -1,10 +1,10 @@
-//! Other names of the rows that a counters file may use: what DCGM calls its fields since 4.6, what
-//! it called them before, and the lower-case names of its first exporter.
+//! Aliases of rows for counters files: the field names of DCGM since 4.6, the names before, and the
+//! lower-case names of the first dcgm-exporter.
 //!
-//! `DCGM_FI_DEV_GPU_UTIL_RATIO` is not here: by its name it would be 0 to 1, and the field of that
-//! name has been seen in percent.
+//! `DCGM_FI_DEV_GPU_UTIL_RATIO` is not an alias: its name implies 0 to 1, but the field has been
+//! observed in percent.
 
-/// The name in the catalogue of what is also called `name`.
+/// Name of the row with the alias `name`.
 #[must_use]
 pub fn row_of(name: &str) -> Option<String> {
     let listed = |list: &[(&str, &str)]| {
@@ -13,7 +13,7 @@ pub fn row_of(name: &str) -> Option<String> {
     listed(NEWER_OR_OLDER).or_else(|| listed(FIRST_EXPORTER)).or_else(|| numbered(name))
 }
 
-/// Families that have one member for each link or engine, by their number.
+/// Resolves aliases of families with one member per link or engine.
 fn numbered(name: &str) -> Option<String> {
     NUMBERED.iter().find_map(|(alias, row)| {
         let (head, tail) = alias.split_once('#')?;
@@ -23,7 +23,7 @@ fn numbered(name: &str) -> Option<String> {
     })
 }
 
-/// Every alias with its row, numbers as `#`.
+/// All aliases with their rows; `#` stands for a number.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     [NEWER_OR_OLDER, FIRST_EXPORTER, NUMBERED].into_iter().flatten().copied()
 }
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_carried_over() {
+    fn number_of_the_alias_is_kept() {
         let row = |name| row_of(name).unwrap_or_default();
         assert_eq!(row("DCGM_FI_PROF_NVDEC_UTIL_3_RATIO"), "DCGM_FI_PROF_NVDEC3_ACTIVE");
         assert_eq!(row("DCGM_FI_DEV_NVLINK_THROUGHPUT_L17"), "DCGM_FI_DEV_NVLINK_BANDWIDTH_L17");

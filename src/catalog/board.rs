@@ -1,4 +1,4 @@
-//! Rows of the board: clocks, limits, modes, its link to the host, and base units.
+//! Rows of the board: clocks, limits, modes, PCIe link, and values in base units.
 
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureThreshold};
 
@@ -11,8 +11,8 @@ const BATCH: &str = "nvmlDeviceGetFieldValues";
 const THRESHOLD: &str = "nvmlDeviceGetTemperatureThreshold";
 const LIMITS: &str = "nvmlDeviceGetPowerManagementLimitConstraints";
 const FABRIC: &str = "nvmlDeviceGetGpuFabricInfoV";
-const NO_FABRIC: &str = "boards that are in no NVLink fabric";
-const NO_BYTES: &str = "boards whose driver does not count PCIe bytes; in a GPU's first cycle";
+const NO_FABRIC: &str = "boards without an NVLink fabric";
+const NO_BYTES: &str = "boards without PCIe byte counters; in a GPU's first cycle";
 const CONSUMER: &str = "consumer boards";
 
 pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
@@ -22,7 +22,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "MHz",
         "nvmlDeviceGetMaxClockInfo",
         Read(|p| p.max_clock(Clock::SM)),
-        "Highest SM clock (in MHz).",
+        "Maximum SM clock frequency (in MHz).",
         "",
     ),
     slow(
@@ -31,7 +31,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "MHz",
         "nvmlDeviceGetMaxClockInfo",
         Read(|p| p.max_clock(Clock::Memory)),
-        "Highest memory clock (in MHz).",
+        "Maximum memory clock frequency (in MHz).",
         "",
     ),
     slow(
@@ -40,7 +40,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "MHz",
         "nvmlDeviceGetMaxClockInfo",
         Read(|p| p.max_clock(Clock::Video)),
-        "Highest clock of the video engines (in MHz).",
+        "Maximum video engine clock frequency (in MHz).",
         "",
     ),
     slow(
@@ -49,7 +49,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "bitmask",
         "nvmlDeviceGetCurrentClocksEventReasons",
         Read(|p| p.clock_event_reasons()),
-        "Why the clocks are lower than they could be (bitmask of nvmlClocksEventReasons).",
+        "Clock event reasons (bitmask of nvmlClocksEventReasons).",
         "",
     ),
     slow(
@@ -58,7 +58,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "C",
         THRESHOLD,
         Read(|p| p.temperature_threshold(TemperatureThreshold::GpuMax)),
-        "GPU temperature up to which it works as specified (in C).",
+        "Maximum operating temperature of the GPU (in C).",
         "boards without this threshold",
     ),
     slow(
@@ -67,7 +67,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "C",
         THRESHOLD,
         Read(|p| p.temperature_threshold(TemperatureThreshold::MemoryMax)),
-        "Memory temperature up to which it works as specified (in C).",
+        "Maximum operating temperature of the memory (in C).",
         "boards without a memory sensor: most with GDDR memory",
     ),
     slow(
@@ -76,7 +76,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "C",
         THRESHOLD,
         Read(|p| p.temperature_threshold(TemperatureThreshold::Slowdown)),
-        "GPU temperature at which the hardware slows down (in C).",
+        "GPU temperature at which the hardware reduces the clocks (in C).",
         "",
     ),
     slow(
@@ -94,7 +94,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "W",
         BATCH,
         Field(Id::of(186), |mw| Ok(mw / 1000.0)),
-        "Power draw of the board at one moment (in W).",
+        "Instantaneous power draw of the board (in W).",
         "boards without a power sensor; drivers before 525",
     ),
     slow(
@@ -103,7 +103,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "W",
         "nvmlDeviceGetPowerManagementLimit",
         Read(|p| p.power_limit()),
-        "Power limit that was asked for (in W).",
+        "Requested power limit (in W).",
         "boards without a power limit",
     ),
     slow(
@@ -112,7 +112,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "W",
         LIMITS,
         Read(|p| p.power_limit_min()),
-        "Lowest power limit that can be asked for (in W).",
+        "Minimum power limit that can be set (in W).",
         "boards without a power limit",
     ),
     slow(
@@ -121,7 +121,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "W",
         LIMITS,
         Read(|p| p.power_limit_max()),
-        "Highest power limit that can be asked for (in W).",
+        "Maximum power limit that can be set (in W).",
         "boards without a power limit",
     ),
     slow(
@@ -130,7 +130,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "W",
         "nvmlDeviceGetPowerManagementDefaultLimit",
         Read(|p| p.power_limit_default()),
-        "Power limit that the board starts with (in W).",
+        "Default power limit of the board (in W).",
         "boards without a power limit",
     ),
     slow(
@@ -139,7 +139,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "W",
         "nvmlDeviceGetEnforcedPowerLimit",
         Read(|p| p.power_limit_enforced()),
-        "Lowest of all power limits in force (in W).",
+        "Enforced power limit: the minimum of all active limits (in W).",
         "boards without a power limit",
     ),
     each_cycle(
@@ -148,7 +148,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "KB/s",
         BATCH,
         Rate(&[Id::of(197)], kilobytes),
-        "Data sent over PCIe (in KB/s).",
+        "PCIe transmit throughput (in KB/s).",
         NO_BYTES,
     ),
     each_cycle(
@@ -157,7 +157,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "KB/s",
         BATCH,
         Rate(&[Id::of(198)], kilobytes),
-        "Data received over PCIe (in KB/s).",
+        "PCIe receive throughput (in KB/s).",
         NO_BYTES,
     ),
     slow(
@@ -166,7 +166,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "gen",
         "nvmlDeviceGetMaxPcieLinkGeneration",
         Read(|p| p.pcie_generation_max()),
-        "Highest PCIe generation of GPU and system together.",
+        "Maximum PCIe link generation supported by the GPU and the system.",
         "",
     ),
     slow(
@@ -175,7 +175,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "lanes",
         "nvmlDeviceGetMaxPcieLinkWidth",
         Read(|p| p.pcie_width_max()),
-        "Most PCIe lanes of GPU and system together.",
+        "Maximum PCIe link width supported by the GPU and the system (in lanes).",
         "",
     ),
     slow(
@@ -184,7 +184,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "gen",
         "nvmlDeviceGetCurrPcieLinkGeneration",
         Read(|p| p.pcie_generation()),
-        "PCIe generation as the link runs; it falls while the GPU idles.",
+        "Current PCIe link generation; lower while the GPU is idle.",
         "",
     ),
     slow(
@@ -193,7 +193,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "lanes",
         "nvmlDeviceGetCurrPcieLinkWidth",
         Read(|p| p.pcie_width()),
-        "PCIe lanes as the link runs.",
+        "Current PCIe link width (in lanes).",
         "",
     ),
     each_cycle(
@@ -202,7 +202,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "ns",
         BATCH,
         Field(Id::of(80), Ok),
-        "Time for which the clocks were below those that applications asked for, since the driver was loaded (in ns).",
+        "Time for which the clocks were below the application clocks since the driver was loaded (in ns).",
         CONSUMER,
     ),
     each_cycle(
@@ -211,7 +211,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "ns",
         BATCH,
         Field(Id::of(81), Ok),
-        "Time for which the clocks were below the base clocks, since the driver was loaded (in ns).",
+        "Time for which the clocks were below the base clocks since the driver was loaded (in ns).",
         CONSUMER,
     ),
     slow(
@@ -220,8 +220,8 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "%",
         "nvmlDeviceGetFanSpeed_v2",
         Read(|p| p.fan_speed()),
-        "Speed that the fan is told to turn with (in % of its nominal speed, may be above 100).",
-        "boards that are cooled by their server",
+        "Intended fan speed (in % of the nominal speed, may be above 100).",
+        "passively cooled boards",
     ),
     slow(
         "DCGM_FI_DEV_COMPUTE_MODE",
@@ -229,7 +229,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "enum",
         "nvmlDeviceGetComputeMode",
         Read(|p| p.compute_mode()),
-        "Who may use the GPU: 0 everybody, 1 nobody, 2 one process.",
+        "Compute mode: 0 default, 1 prohibited, 2 exclusive process.",
         "",
     ),
     slow(
@@ -238,7 +238,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "bool",
         "nvmlDeviceGetPersistenceMode",
         Read(|p| p.persistence_mode()),
-        "1 if the driver stays loaded while nobody uses the GPU.",
+        "1 if persistence mode is enabled: the driver stays loaded while the GPU is not in use.",
         "",
     ),
     slow(
@@ -247,7 +247,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "bool",
         "nvmlDeviceGetMigMode",
         Read(|p| p.mig_mode()),
-        "1 while MIG is on.",
+        "1 while MIG is enabled.",
         "boards without MIG",
     ),
     slow(
@@ -256,7 +256,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "count",
         "nvmlDeviceGetGpuInstanceProfileInfo",
         Read(|p| p.mig_slices()),
-        "Most slices that a GPU instance can have; 0 while MIG is off.",
+        "Maximum number of slices of a GPU instance; 0 while MIG is disabled.",
         "boards without MIG",
     ),
     slow(
@@ -274,7 +274,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "index",
         "nvmlDeviceGetIndex",
         Read(|p| p.index()),
-        "Index of the GPU in NVML.",
+        "NVML index of the GPU.",
         "",
     ),
     slow(
@@ -283,8 +283,8 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "index",
         "nvmlDeviceGetMinorNumber",
         Read(|p| p.minor_number()),
-        "Minor number of the GPU's device file.",
-        "platforms without device files",
+        "Minor number of the GPU's device node.",
+        "platforms without device nodes",
     ),
     slow(
         "DCGM_FI_DEV_VIRTUAL_MODE",
@@ -292,7 +292,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "enum",
         "nvmlDeviceGetVirtualizationMode",
         Read(|p| p.virtualization_mode()),
-        "Virtualization: 0 none, 1 passed through, 2 a virtual GPU, 3 and 4 host of virtual GPUs.",
+        "Virtualization mode: 0 none, 1 passthrough, 2 vGPU, 3 and 4 vGPU host.",
         "",
     ),
     slow(
@@ -301,7 +301,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "enum",
         FABRIC,
         Read(|p| p.fabric_state()),
-        "How far the GPU has been taken into its fabric: 1 not, 2 under way, 3 done.",
+        "Registration of the GPU with the NVLink fabric: 1 not started, 2 in progress, 3 completed.",
         NO_FABRIC,
     ),
     slow(
@@ -310,7 +310,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "bitmask",
         FABRIC,
         Read(|p| p.fabric_health_mask()),
-        "What is wrong with the GPU's fabric (bitmask of NVML_GPU_FABRIC_HEALTH_MASK).",
+        "Health of the GPU's NVLink fabric (bitmask of NVML_GPU_FABRIC_HEALTH_MASK).",
         NO_FABRIC,
     ),
     slow(
@@ -319,7 +319,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "enum",
         FABRIC,
         Read(|p| p.fabric_health_summary()),
-        "How the GPU's fabric is on the whole (NVML_GPU_FABRIC_HEALTH_SUMMARY).",
+        "Health summary of the GPU's NVLink fabric (NVML_GPU_FABRIC_HEALTH_SUMMARY).",
         NO_FABRIC,
     ),
     slow(
@@ -328,12 +328,12 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         "int",
         "nvmlSystemGetCudaDriverVersion_v2",
         Read(|p| p.cuda_version()),
-        "CUDA version of the driver: 12040 is 12.4.",
+        "CUDA version supported by the driver: 12040 is 12.4.",
         "",
     ),
 ];
 
-/// The same in base units, as newer versions of dcgm-exporter name them.
+/// Values in base units, with the names of newer versions of dcgm-exporter.
 pub(super) const BASE_UNITS: [Metric<DeviceSource>; 5] = [
     each_cycle(
         "DCGM_FI_DEV_SM_CLOCK_HERTZ",
@@ -359,7 +359,7 @@ pub(super) const BASE_UNITS: [Metric<DeviceSource>; 5] = [
         "J",
         BATCH,
         Field(Id::of(83), |mj| Ok(mj / 1000.0)),
-        "Energy used since the driver was loaded (in J).",
+        "Energy consumption since the driver was loaded (in J).",
         "before Volta",
     ),
     slow(
@@ -368,8 +368,8 @@ pub(super) const BASE_UNITS: [Metric<DeviceSource>; 5] = [
         "ratio",
         "nvmlDeviceGetFanSpeed_v2",
         Read(|p| Ok(p.fan_speed()? / 100.0)),
-        "Speed that the fan is told to turn with (1 is its nominal speed).",
-        "boards that are cooled by their server",
+        "Intended fan speed (1 is the nominal speed).",
+        "passively cooled boards",
     ),
     slow(
         "DCGM_FI_DEV_VGPU_LICENSE_STATUS",
@@ -377,8 +377,8 @@ pub(super) const BASE_UNITS: [Metric<DeviceSource>; 5] = [
         "bool",
         "nvmlDeviceGetGridLicensableFeatures_v4",
         Read(|p| p.vgpu_licensed()),
-        "1 if a licence for virtual GPUs is in force; 0 also where none is needed.",
-        "where the driver does not tell",
+        "1 if a vGPU license is active; 0 also where none is required.",
+        "where the driver does not report it",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! Rows of what broke and was counted: memory errors, retired pages, spare rows.
+//! Rows of memory errors: ECC errors, remapped rows and spare rows.
 
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, MemoryLocation};
 
@@ -10,7 +10,7 @@ use crate::nvml::raw::fields::Field as Id;
 const BATCH: &str = "nvmlDeviceGetFieldValues";
 const TOTAL: &str = "nvmlDeviceGetTotalEccErrors";
 const HISTOGRAM: &str = "nvmlDeviceGetRowRemapperHistogram";
-const NO_ECC: &str = "without ECC, or while it is off";
+const NO_ECC: &str = "boards without ECC; while ECC is disabled";
 const NO_REMAPPING: &str = "before Ampere, and boards without ECC";
 
 pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
@@ -20,7 +20,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "bool",
         "nvmlDeviceGetEccMode",
         Read(|p| p.ecc_mode()),
-        "1 while ECC is on.",
+        "1 while ECC is enabled.",
         "boards without ECC",
     ),
     slow(
@@ -29,7 +29,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "bool",
         "nvmlDeviceGetEccMode",
         Read(|p| p.ecc_mode_pending()),
-        "1 if ECC will be on after the next reboot.",
+        "1 if ECC will be enabled after the next reboot.",
         "boards without ECC",
     ),
     slow(
@@ -38,7 +38,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "count",
         TOTAL,
         Read(|p| p.ecc_errors(MemoryError::Corrected, EccCounter::Volatile)),
-        "Corrected memory errors since the driver was loaded.",
+        "Corrected ECC errors since the driver was loaded.",
         NO_ECC,
     ),
     slow(
@@ -47,7 +47,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "count",
         TOTAL,
         Read(|p| p.ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile)),
-        "Uncorrected memory errors since the driver was loaded.",
+        "Uncorrected ECC errors since the driver was loaded.",
         NO_ECC,
     ),
     slow(
@@ -56,7 +56,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "count",
         TOTAL,
         Read(|p| p.ecc_errors(MemoryError::Corrected, EccCounter::Aggregate)),
-        "Corrected memory errors in the board's life.",
+        "Corrected ECC errors over the lifetime of the board.",
         NO_ECC,
     ),
     slow(
@@ -65,7 +65,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "count",
         TOTAL,
         Read(|p| p.ecc_errors(MemoryError::Uncorrected, EccCounter::Aggregate)),
-        "Uncorrected memory errors in the board's life.",
+        "Uncorrected ECC errors over the lifetime of the board.",
         NO_ECC,
     ),
     slow(
@@ -73,8 +73,8 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         Gauge,
         "bool",
         "nvmlDeviceGetSramEccErrorStatus",
-        Read(|p| p.sram_exceeded()),
-        "1 if the errors in SRAM are above the threshold at which the board should be replaced.",
+        Read(|p| p.sram_threshold_exceeded()),
+        "1 if the SRAM errors exceed the threshold at which the board should be replaced.",
         "before Ampere; drivers before 550",
     ),
     each_cycle(
@@ -101,7 +101,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "bool",
         BATCH,
         Field(Id::of(144), Ok),
-        "1 while rows wait for a reset to be remapped.",
+        "1 while row remappings are pending until the next reset.",
         NO_REMAPPING,
     ),
     each_cycle(
@@ -110,7 +110,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         "bool",
         BATCH,
         Field(Id::of(145), Ok),
-        "1 if rows could not be remapped.",
+        "1 if a row remapping failed.",
         NO_REMAPPING,
     ),
     slow(
@@ -160,21 +160,21 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
     ),
 ];
 
-/// Errors of one kind, counted over one time, by where they were.
+/// Errors of one kind over one period, by location.
 macro_rules! by_location {
-    ($name:literal, $kind:ident, $counter:ident, $told:literal, $($end:literal $location:ident $place:literal),*) => {
+    ($name:literal, $kind:ident, $counter:ident, $errors:literal, $period:literal, $($end:literal $location:ident $memory:literal),*) => {
         [$(slow(
             concat!("DCGM_FI_DEV_ECC_", $name, "_", $end),
             Counter,
             "count",
             "nvmlDeviceGetMemoryErrorCounter",
-            Read(|p| p.ecc_errors_at(MemoryError::$kind, EccCounter::$counter, MemoryLocation::$location)),
-            concat!($told, " in ", $place, "."),
-            "without ECC; where the board does not count this kind of memory apart",
+            Read(|p| p.ecc_errors_by_location(MemoryError::$kind, EccCounter::$counter, MemoryLocation::$location)),
+            concat!($errors, " in ", $memory, " ", $period, "."),
+            "boards without ECC, or without a counter for this memory",
         )),*]
     };
-    ($name:literal, $kind:ident, $counter:ident, $told:literal) => {
-        by_location!($name, $kind, $counter, $told,
+    ($name:literal, $kind:ident, $counter:ident, $errors:literal, $period:literal) => {
+        by_location!($name, $kind, $counter, $errors, $period,
             "L1" L1Cache "the L1 cache",
             "L2" L2Cache "the L2 cache",
             "DEV" Device "the device memory",
@@ -186,15 +186,31 @@ macro_rules! by_location {
     };
 }
 
-pub(super) const CORRECTED_VOLATILE: [Metric<DeviceSource>; 8] =
-    by_location!("SBE_VOL", Corrected, Volatile, "Corrected errors since the driver was loaded");
-pub(super) const CORRECTED_AGGREGATE: [Metric<DeviceSource>; 8] =
-    by_location!("SBE_AGG", Corrected, Aggregate, "Corrected errors in the board's life");
+pub(super) const CORRECTED_VOLATILE: [Metric<DeviceSource>; 8] = by_location!(
+    "SBE_VOL",
+    Corrected,
+    Volatile,
+    "Corrected ECC errors",
+    "since the driver was loaded"
+);
+pub(super) const CORRECTED_AGGREGATE: [Metric<DeviceSource>; 8] = by_location!(
+    "SBE_AGG",
+    Corrected,
+    Aggregate,
+    "Corrected ECC errors",
+    "over the lifetime of the board"
+);
 pub(super) const UNCORRECTED_VOLATILE: [Metric<DeviceSource>; 8] = by_location!(
     "DBE_VOL",
     Uncorrected,
     Volatile,
-    "Uncorrected errors since the driver was loaded"
+    "Uncorrected ECC errors",
+    "since the driver was loaded"
 );
-pub(super) const UNCORRECTED_AGGREGATE: [Metric<DeviceSource>; 8] =
-    by_location!("DBE_AGG", Uncorrected, Aggregate, "Uncorrected errors in the board's life");
+pub(super) const UNCORRECTED_AGGREGATE: [Metric<DeviceSource>; 8] = by_location!(
+    "DBE_AGG",
+    Uncorrected,
+    Aggregate,
+    "Uncorrected ECC errors",
+    "over the lifetime of the board"
+);

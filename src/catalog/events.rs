@@ -1,23 +1,23 @@
-//! What the families of events say of a GPU.
+//! Samples of the event families of a GPU.
 
 use std::time::Duration;
 
-use super::{EventSample, Told, xid};
-use crate::model::{CLOCK_EVENTS, ClockCounts};
+use super::{EventSample, GpuEventInputs, xid};
+use crate::model::{CLOCK_EVENTS, ClockEventCounts};
 
-/// The last XID, and what it is called.
-pub(super) fn last_xid(told: &Told<'_>) -> Vec<EventSample> {
-    let code = told.xids.last.unwrap_or_default();
+/// The last XID, with its code and name as labels.
+pub(super) fn last_xid(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let code = inputs.xids.last.unwrap_or_default();
     let name = || vec![("err_code", code.to_string()), ("err_msg", xid::name(code).to_owned())];
-    let labels = if told.names_xid { name() } else { Vec::new() };
-    vec![EventSample { labels, reading: told.xids.last() }]
+    let labels = if inputs.label_last_xid { name() } else { Vec::new() };
+    vec![EventSample { labels, reading: inputs.xids.last() }]
 }
 
-/// Each XID of the window; one sample without an XID says that there was none.
-pub(super) fn xids_within(told: &Told<'_>) -> Vec<EventSample> {
-    let window = ("window_size_in_ms", milliseconds(told.windows.xids));
-    let counts = match told.xids.listening {
-        Ok(()) => told.xids.within(told.windows.xids, told.now),
+/// Counts within the window, by XID; one sample of 0 without the label `xid` if there was none.
+pub(super) fn xids_in_window(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let window = ("window_size_in_ms", milliseconds(inputs.windows.xids));
+    let counts = match inputs.xids.subscribed {
+        Ok(()) => inputs.xids.counts_within(inputs.windows.xids, inputs.now),
         Err(missing) => return vec![Err(missing).into()],
     };
     if counts.is_empty() {
@@ -30,44 +30,44 @@ pub(super) fn xids_within(told: &Told<'_>) -> Vec<EventSample> {
     counts.into_iter().map(sample).collect()
 }
 
-/// Each XID since the exporter started: what has been counted stays true whoever listens now.
-pub(super) fn xids_in_all(told: &Told<'_>) -> Vec<EventSample> {
+/// Counts since the exporter started, by XID. Valid even while the events are not subscribed to.
+pub(super) fn xids_total(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
     let sample = |(xid, count): (&u32, &u64)| EventSample {
         labels: vec![("xid", xid.to_string())],
         reading: Ok(number(*count)),
     };
-    told.xids.counts.iter().map(sample).collect()
+    inputs.xids.counts.iter().map(sample).collect()
 }
 
-/// Samples of the window with each reason for lower clocks.
-pub(super) fn clock_events_within(told: &Told<'_>) -> Vec<EventSample> {
-    let window = milliseconds(told.windows.clocks);
-    clock_events(told, |counts| counts.within, &[("window_size_in_ms", window)])
+/// Samples within the window in which a clock event reason was active, by reason.
+pub(super) fn clock_events_in_window(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let window = milliseconds(inputs.windows.clock_events);
+    clock_events(inputs, |counts| counts.in_window, &[("window_size_in_ms", window)])
 }
 
-/// How often each reason for lower clocks has begun.
-pub(super) fn clock_events_in_all(told: &Told<'_>) -> Vec<EventSample> {
-    clock_events(told, |counts| counts.begun, &[])
+/// How often a clock event reason became active, by reason.
+pub(super) fn clock_events_total(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    clock_events(inputs, |counts| counts.onsets, &[])
 }
 
 fn clock_events(
-    told: &Told<'_>,
-    of: fn(ClockCounts) -> [u64; CLOCK_EVENTS.len()],
-    more: &[(&'static str, String)],
+    inputs: &GpuEventInputs<'_>,
+    of: fn(ClockEventCounts) -> [u64; CLOCK_EVENTS.len()],
+    labels: &[(&'static str, String)],
 ) -> Vec<EventSample> {
-    let counts = match told.clocks {
+    let counts = match inputs.clock_events {
         Ok(counts) => of(counts),
         Err(missing) => return vec![Err(missing).into()],
     };
     let sample = |((event, _), count): (&(&str, u64), u64)| {
-        let labels = [&[("clock_event", (*event).to_owned())], more].concat();
+        let labels = [&[("clock_event", (*event).to_owned())], labels].concat();
         EventSample { labels, reading: Ok(number(count)) }
     };
     CLOCK_EVENTS.iter().zip(counts).map(sample).collect()
 }
 
-/// How the GPU reaches each of the others.
-pub(super) fn peers(told: &Told<'_>) -> Vec<EventSample> {
+/// Peer-to-peer status, by other GPU.
+pub(super) fn peers(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
     let sample = |(peer, status): &(u32, Result<u32, _>)| EventSample {
         labels: vec![
             ("link_status", status.map_or("", link_status).to_owned()),
@@ -75,12 +75,12 @@ pub(super) fn peers(told: &Told<'_>) -> Vec<EventSample> {
         ],
         reading: status.map(f64::from),
     };
-    told.peers.iter().map(sample).collect()
+    inputs.peers.iter().map(sample).collect()
 }
 
-/// The state of each link of the GPU.
-pub(super) fn links(told: &Told<'_>) -> Vec<EventSample> {
-    let links = match told.links {
+/// State of each `NVLink`.
+pub(super) fn links(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let links = match inputs.links {
         Ok(links) => links,
         Err(missing) => return vec![Err(missing).into()],
     };
@@ -91,7 +91,7 @@ pub(super) fn links(told: &Told<'_>) -> Vec<EventSample> {
     links.iter().map(sample).collect()
 }
 
-/// `nvmlGpuP2PStatus_t` as labels name it.
+/// Label value of an `nvmlGpuP2PStatus_t`.
 fn link_status(status: u32) -> &'static str {
     match status {
         0 => "OK",
@@ -116,19 +116,19 @@ fn number(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Missing, Windows, XidRecord};
+    use crate::model::{Missing, Windows, XidHistory};
 
-    fn told(xids: &XidRecord) -> Told<'_> {
-        Told {
+    fn inputs(xids: &XidHistory) -> GpuEventInputs<'_> {
+        GpuEventInputs {
             xids,
-            clocks: Err(Missing::Pending),
+            clock_events: Err(Missing::Pending),
             peers: &[],
             links: Err(Missing::Pending),
-            vitals: Err(Missing::Pending),
+            health: Err(Missing::Pending),
             state: Ok(()),
             windows: Windows::default(),
             now: Duration::from_secs(1000),
-            names_xid: true,
+            label_last_xid: true,
         }
     }
 
@@ -141,26 +141,26 @@ mod tests {
     }
 
     #[test]
-    fn no_xid_is_told_while_somebody_listens_and_only_then() {
-        let mut record = XidRecord::new();
-        assert_eq!(text(xids_within(&told(&record))), [" Err(Pending)"]);
-        assert_eq!(text(last_xid(&told(&record))), ["err_code=0,err_msg=No Error Err(Pending)"]);
-        record.listening = Ok(());
-        assert_eq!(text(xids_within(&told(&record))), ["window_size_in_ms=300000 Ok(0.0)"]);
-        assert_eq!(text(xids_in_all(&told(&record))), Vec::<String>::new());
+    fn no_xid_is_reported_as_zero_only_with_a_subscription() {
+        let mut history = XidHistory::new();
+        assert_eq!(text(xids_in_window(&inputs(&history))), [" Err(Pending)"]);
+        assert_eq!(text(last_xid(&inputs(&history))), ["err_code=0,err_msg=No Error Err(Pending)"]);
+        history.subscribed = Ok(());
+        assert_eq!(text(xids_in_window(&inputs(&history))), ["window_size_in_ms=300000 Ok(0.0)"]);
+        assert_eq!(text(xids_total(&inputs(&history))), Vec::<String>::new());
     }
 
     #[test]
-    fn xids_are_told_by_code_in_the_window_and_in_all() {
-        let mut record = XidRecord { listening: Ok(()), ..XidRecord::new() };
-        record.count(31, Duration::from_secs(1));
-        record.count(79, Duration::from_secs(999));
+    fn xids_are_counted_by_code_in_the_window_and_in_total() {
+        let mut history = XidHistory { subscribed: Ok(()), ..XidHistory::new() };
+        history.record(31, Duration::from_secs(1));
+        history.record(79, Duration::from_secs(999));
         let window = "window_size_in_ms=300000,xid=79 Ok(1.0)";
-        assert_eq!(text(xids_within(&told(&record))), [window]);
-        assert_eq!(text(xids_in_all(&told(&record))), ["xid=31 Ok(1.0)", "xid=79 Ok(1.0)"]);
+        assert_eq!(text(xids_in_window(&inputs(&history))), [window]);
+        assert_eq!(text(xids_total(&inputs(&history))), ["xid=31 Ok(1.0)", "xid=79 Ok(1.0)"]);
         let last = "err_code=79,err_msg=GPU has fallen off the bus Ok(79.0)";
-        assert_eq!(text(last_xid(&told(&record))), [last]);
-        let plain = Told { names_xid: false, ..told(&record) };
+        assert_eq!(text(last_xid(&inputs(&history))), [last]);
+        let plain = GpuEventInputs { label_last_xid: false, ..inputs(&history) };
         assert_eq!(text(last_xid(&plain)), [" Ok(79.0)"]);
     }
 }

@@ -1,17 +1,17 @@
-//! The rules by which a GPU's health is judged: what DCGM watches, as far as NVML tells of it.
+//! Health rules of a GPU: DCGM's health watches, as far as NVML has the data.
 //!
-//! A watch passes only if all that is watched was read. What is known to be wrong is told even if
-//! something else is not known. Watches that NVML has nothing on (PMU, MCU, SM) are no rows.
+//! A watch passes only if all its inputs were read. A known problem is reported even if another
+//! input is missing. Watches without NVML data (PMU, MCU, SM) have no rows.
 
-use super::{EventSample, Told};
-use crate::model::{Missing, Reading, Vitals};
+use super::{EventSample, GpuEventInputs};
+use crate::model::{HealthState, Missing, Reading};
 
-/// What one observation says.
-type Finding = Result<Verdict, Missing>;
+/// Result of one rule.
+type HealthFinding = Result<HealthVerdict, Missing>;
 
-/// How bad it is, and by which name (`DCGM_FR_…`).
+/// Severity and error code (`DCGM_FR_…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Verdict {
+struct HealthVerdict {
     severity: Severity,
     code: &'static str,
 }
@@ -24,7 +24,7 @@ enum Severity {
 }
 
 impl Severity {
-    /// As DCGM numbers it.
+    /// DCGM's number of the severity.
     fn number(self) -> f64 {
         match self {
             Self::Pass => 0.0,
@@ -34,18 +34,18 @@ impl Severity {
     }
 }
 
-const PASS: Verdict = Verdict { severity: Severity::Pass, code: "DCGM_FR_OK" };
+const PASS: HealthVerdict = HealthVerdict { severity: Severity::Pass, code: "DCGM_FR_OK" };
 
-const fn warn(code: &'static str) -> Verdict {
-    Verdict { severity: Severity::Warn, code }
+const fn warn(code: &'static str) -> HealthVerdict {
+    HealthVerdict { severity: Severity::Warn, code }
 }
 
-const fn fail(code: &'static str) -> Verdict {
-    Verdict { severity: Severity::Fail, code }
+const fn fail(code: &'static str) -> HealthVerdict {
+    HealthVerdict { severity: Severity::Fail, code }
 }
 
-/// What XIDs say of memory.
-const MEMORY_XIDS: [(u32, Verdict); 6] = [
+/// XIDs of the memory watch.
+const MEMORY_XIDS: [(u32, HealthVerdict); 6] = [
     (48, fail("DCGM_FR_XID_ERROR")),
     (63, warn("DCGM_FR_PENDING_PAGE_RETIREMENTS")),
     (64, fail("DCGM_FR_ROW_REMAP_FAILURE")),
@@ -53,10 +53,10 @@ const MEMORY_XIDS: [(u32, Verdict); 6] = [
     (95, fail("DCGM_FR_UNCONTAINED_ERROR")),
     (140, fail("DCGM_FR_XID_ERROR")),
 ];
-/// What XIDs say of links.
-const LINK_XIDS: [(u32, Verdict); 1] = [(74, fail("DCGM_FR_XID_ERROR"))];
-/// What XIDs say of the driver's hold on the GPU.
-const DRIVER_XIDS: [(u32, Verdict); 3] = [
+/// XIDs of the `NVLink` watch.
+const LINK_XIDS: [(u32, HealthVerdict); 1] = [(74, fail("DCGM_FR_XID_ERROR"))];
+/// XIDs of the driver watch.
+const DRIVER_XIDS: [(u32, HealthVerdict); 3] = [
     (79, fail("DCGM_FR_FALLEN_OFF_BUS")),
     (119, fail("DCGM_FR_XID_ERROR")),
     (120, fail("DCGM_FR_XID_ERROR")),
@@ -66,31 +66,31 @@ const DRIVER_XIDS: [(u32, Verdict); 3] = [
 const HW_THERMAL: u64 = 0x40;
 /// `nvmlClocksEventReasonHwPowerBrakeSlowdown`.
 const HW_POWER_BRAKE: u64 = 0x80;
-/// Boards with so many retired pages are to be replaced.
+/// Boards with this many retired pages should be replaced.
 const RETIRED_PAGES_MAX: f64 = 64.0;
-/// Checksum errors in a minute from which on links do not work: a hundred a second.
-const LINK_CHECKSUMS_MAX: f64 = 6_000.0;
-/// Gigabits a second of one lane, by PCIe generation from the first on.
+/// CRC errors per minute at which links fail: a hundred per second.
+const LINK_CRC_ERRORS_MAX: f64 = 6_000.0;
+/// Gigabits per second of one lane, by PCIe generation from 1 on.
 const LANE_SPEEDS: [f64; 6] = [2.5, 5.0, 8.0, 16.0, 32.0, 64.0];
 
-/// Each watch, and the worst of all.
-pub(super) fn watches(told: &Told<'_>) -> Vec<EventSample> {
-    let of = |watch: fn(&Vitals) -> Vec<Finding>| match told.vitals {
+/// One sample per watch, and the worst of all as `ALL`.
+pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let of = |watch: fn(&HealthState) -> Vec<HealthFinding>| match inputs.health {
         Ok(vitals) => watch(vitals),
         Err(missing) => vec![Err(missing)],
     };
-    let driver = match told.state {
+    let driver = match inputs.state {
         Err(Missing::Lost) => Ok(fail("DCGM_FR_FALLEN_OFF_BUS")),
         state => state.map(|()| PASS),
     };
     let watches = [
         ("PCIE", judge(&of(pcie))),
-        ("NVLINK", with_xids(&of(links), xids(told, &LINK_XIDS))),
-        ("MEM", with_xids(&of(memory), xids(told, &MEMORY_XIDS))),
+        ("NVLINK", with_xids(&of(links), xids(inputs, &LINK_XIDS))),
+        ("MEM", with_xids(&of(memory), xids(inputs, &MEMORY_XIDS))),
         ("INFOROM", judge(&of(inforom))),
         ("THERMAL", judge(&of(thermal))),
         ("POWER", judge(&of(power))),
-        ("DRIVER", judge(&[driver, xids(told, &DRIVER_XIDS)])),
+        ("DRIVER", judge(&[driver, xids(inputs, &DRIVER_XIDS)])),
     ];
     let all = judge(&watches.map(|(_, finding)| finding));
     watches
@@ -100,7 +100,7 @@ pub(super) fn watches(told: &Told<'_>) -> Vec<EventSample> {
         .collect()
 }
 
-fn sample(watch: &str, finding: Finding) -> EventSample {
+fn sample(watch: &str, finding: HealthFinding) -> EventSample {
     let code = finding.map_or("", |verdict| verdict.code);
     EventSample {
         labels: vec![("health_error_code", code.to_owned()), ("health_watch", watch.to_owned())],
@@ -108,8 +108,8 @@ fn sample(watch: &str, finding: Finding) -> EventSample {
     }
 }
 
-/// The worst of what is known; a pass only if nothing is unknown but what the board does not have.
-fn judge(findings: &[Finding]) -> Finding {
+/// The worst finding. A pass only if no input is missing other than [`Missing::Unsupported`].
+fn judge(findings: &[HealthFinding]) -> HealthFinding {
     let worst = findings.iter().filter_map(|finding| finding.ok()).max_by_key(|v| v.severity);
     let unknown = findings.iter().filter_map(|finding| finding.err());
     let unknown = unknown.into_iter().find(|missing| *missing != Missing::Unsupported);
@@ -121,8 +121,8 @@ fn judge(findings: &[Finding]) -> Finding {
     }
 }
 
-/// No XID is no proof of the health of what the board does not have.
-fn with_xids(findings: &[Finding], xids: Finding) -> Finding {
+/// Adds XIDs to the findings of a watch. An unsupported watch does not pass for lack of XIDs.
+fn with_xids(findings: &[HealthFinding], xids: HealthFinding) -> HealthFinding {
     match judge(findings) {
         Err(Missing::Unsupported) if xids.is_ok_and(|v| v.severity > Severity::Pass) => xids,
         Err(Missing::Unsupported) => Err(Missing::Unsupported),
@@ -130,21 +130,21 @@ fn with_xids(findings: &[Finding], xids: Finding) -> Finding {
     }
 }
 
-/// XIDs that came since the GPU began anew.
-fn xids(told: &Told<'_>, known: &[(u32, Verdict)]) -> Finding {
-    let standing = known.iter().filter(|(xid, _)| told.xids.standing.contains(xid));
-    let found = standing.map(|(_, verdict)| Ok(*verdict));
-    judge(&found.chain([told.xids.listening.map(|()| PASS)]).collect::<Vec<_>>())
+/// Finding of the XIDs since the last reset of the GPU.
+fn xids(inputs: &GpuEventInputs<'_>, rules: &[(u32, HealthVerdict)]) -> HealthFinding {
+    let recorded = rules.iter().filter(|(xid, _)| inputs.xids.since_reset.contains(xid));
+    let found = recorded.map(|(_, verdict)| Ok(*verdict));
+    judge(&found.chain([inputs.xids.subscribed.map(|()| PASS)]).collect::<Vec<_>>())
 }
 
-fn pcie(vitals: &Vitals) -> Vec<Finding> {
+fn pcie(vitals: &HealthState) -> Vec<HealthFinding> {
     vec![pcie_replays(vitals)]
 }
 
-/// More retries in a minute than the bit error rate that PCIe allows (10⁻¹²) explains.
-fn pcie_replays(vitals: &Vitals) -> Finding {
+/// Warns if there are more replays per minute than PCIe's bit error rate (10⁻¹²) explains.
+fn pcie_replays(vitals: &HealthState) -> HealthFinding {
     let replays = vitals.growth.pcie_replays?;
-    let (generation, lanes) = (vitals.signs.pcie_generation?, vitals.signs.pcie_lanes?);
+    let (generation, lanes) = (vitals.sample.pcie_generation?, vitals.sample.pcie_lanes?);
     let speeds = (1_u8..).zip(LANE_SPEEDS);
     let speed = speeds.take_while(|(n, _)| f64::from(*n) <= generation).last();
     let (_, speed) = speed.ok_or(Missing::Invalid)?;
@@ -152,13 +152,13 @@ fn pcie_replays(vitals: &Vitals) -> Finding {
     Ok(if replays > allowed { warn("DCGM_FR_PCI_REPLAY_RATE") } else { PASS })
 }
 
-fn links(vitals: &Vitals) -> Vec<Finding> {
-    let links = match &vitals.signs.links {
+fn links(vitals: &HealthState) -> Vec<HealthFinding> {
+    let links = match &vitals.sample.links {
         Ok(links) => links,
         Err(missing) => return vec![Err(*missing)],
     };
-    let checksums = vitals.growth.link_checksums.map(|errors| {
-        if errors >= LINK_CHECKSUMS_MAX {
+    let checksums = vitals.growth.link_crc_errors.map(|errors| {
+        if errors >= LINK_CRC_ERRORS_MAX {
             fail("DCGM_FR_NVLINK_CRC_ERROR_THRESHOLD")
         } else if errors > 0.0 {
             warn("DCGM_FR_NVLINK_ERROR_THRESHOLD")
@@ -166,9 +166,9 @@ fn links(vitals: &Vitals) -> Vec<Finding> {
             PASS
         }
     });
-    let fallen = !vitals.fallen_links.is_empty();
+    let links_down = !vitals.down_links.is_empty();
     let mut findings = vec![
-        flag(Ok(f64::from(u8::from(fallen))), fail("DCGM_FR_NVLINK_DOWN")),
+        flag(Ok(f64::from(u8::from(links_down))), fail("DCGM_FR_NVLINK_DOWN")),
         flag(vitals.growth.link_retries, fail("DCGM_FR_NVLINK_ERROR_CRITICAL")),
         checksums,
     ];
@@ -176,13 +176,13 @@ fn links(vitals: &Vitals) -> Vec<Finding> {
     findings
 }
 
-fn memory(vitals: &Vitals) -> Vec<Finding> {
-    let signs = &vitals.signs;
+fn memory(vitals: &HealthState) -> Vec<HealthFinding> {
+    let signs = &vitals.sample;
     let retired = signs.retired_pages.map(|pages| {
         if pages >= RETIRED_PAGES_MAX { fail("DCGM_FR_RETIRED_PAGES_LIMIT") } else { PASS }
     });
     vec![
-        flag(signs.uncorrected, fail("DCGM_FR_VOLATILE_DBE_DETECTED")),
+        flag(signs.uncorrected_ecc_errors, fail("DCGM_FR_VOLATILE_DBE_DETECTED")),
         flag(signs.remap_failure, fail("DCGM_FR_ROW_REMAP_FAILURE")),
         retired,
         flag(signs.retirement_pending, warn("DCGM_FR_PENDING_PAGE_RETIREMENTS")),
@@ -190,26 +190,26 @@ fn memory(vitals: &Vitals) -> Vec<Finding> {
     ]
 }
 
-fn inforom(vitals: &Vitals) -> Vec<Finding> {
-    let valid = vitals.signs.inforom_valid;
+fn inforom(vitals: &HealthState) -> Vec<HealthFinding> {
+    let valid = vitals.sample.inforom_valid;
     vec![valid.map(|valid| if valid { PASS } else { warn("DCGM_FR_CORRUPT_INFOROM") })]
 }
 
-fn thermal(vitals: &Vitals) -> Vec<Finding> {
+fn thermal(vitals: &HealthState) -> Vec<HealthFinding> {
     let throttled = warn("DCGM_FR_CLOCK_THROTTLE_THERMAL");
     vec![reason(vitals, HW_THERMAL, throttled), flag(vitals.growth.thermal_violation, throttled)]
 }
 
-/// Only what the hardware does in need: a GPU at its power limit does its work.
-fn power(vitals: &Vitals) -> Vec<Finding> {
+/// Hardware power brake only: running at the power limit is normal.
+fn power(vitals: &HealthState) -> Vec<HealthFinding> {
     vec![reason(vitals, HW_POWER_BRAKE, warn("DCGM_FR_CLOCK_THROTTLE_POWER"))]
 }
 
-fn reason(vitals: &Vitals, bit: u64, verdict: Verdict) -> Finding {
-    vitals.signs.clock_events.map(|bits| if bits & bit == 0 { PASS } else { verdict })
+fn reason(vitals: &HealthState, bit: u64, verdict: HealthVerdict) -> HealthFinding {
+    vitals.sample.clock_events.map(|bits| if bits & bit == 0 { PASS } else { verdict })
 }
 
-fn flag(reading: Reading, verdict: Verdict) -> Finding {
+fn flag(reading: Reading, verdict: HealthVerdict) -> HealthFinding {
     reading.map(|value| if value > 0.0 { verdict } else { PASS })
 }
 
@@ -219,23 +219,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Counts, Signs, Windows, XidRecord};
+    use crate::model::{HealthCounters, HealthSample, Windows, XidHistory};
 
-    /// A board that has everything, and is well.
-    fn well() -> Vitals {
+    /// A healthy board that supports every watch.
+    fn healthy() -> HealthState {
         let none = Ok(0.0);
-        let counts = Counts {
+        let counts = HealthCounters {
             pcie_replays: none,
-            link_checksums: none,
+            link_crc_errors: none,
             link_retries: none,
             thermal_violation: none,
         };
-        let signs = Signs {
-            counts,
+        let signs = HealthSample {
+            counters: counts,
             pcie_generation: Ok(4.0),
             pcie_lanes: Ok(16.0),
             links: Ok(vec![(0, Ok(1)), (1, Ok(0))]),
-            uncorrected: none,
+            uncorrected_ecc_errors: none,
             retired_pages: none,
             retirement_pending: none,
             remap_pending: none,
@@ -243,109 +243,117 @@ mod tests {
             inforom_valid: Ok(true),
             clock_events: Ok(0x7),
         };
-        Vitals { signs, growth: counts, fallen_links: Vec::new() }
+        HealthState { sample: signs, growth: counts, down_links: Vec::new() }
     }
 
-    /// A board for desktops: no links, no ECC, no counts of violations.
-    fn desktop() -> Vitals {
-        let mut vitals = well();
+    /// A desktop board without NVLink, ECC and violation counters.
+    fn desktop() -> HealthState {
+        let mut vitals = healthy();
         let none = Err(Missing::Unsupported);
-        vitals.signs.links = Err(Missing::Unsupported);
-        vitals.growth.link_checksums = none;
+        vitals.sample.links = Err(Missing::Unsupported);
+        vitals.growth.link_crc_errors = none;
         vitals.growth.link_retries = none;
         vitals.growth.thermal_violation = none;
-        vitals.signs.uncorrected = none;
-        vitals.signs.retired_pages = none;
-        vitals.signs.retirement_pending = none;
-        vitals.signs.remap_pending = none;
-        vitals.signs.remap_failure = none;
+        vitals.sample.uncorrected_ecc_errors = none;
+        vitals.sample.retired_pages = none;
+        vitals.sample.retirement_pending = none;
+        vitals.sample.remap_pending = none;
+        vitals.sample.remap_failure = none;
         vitals
     }
 
-    fn xids(standing: &[u32]) -> XidRecord {
+    fn xids(standing: &[u32]) -> XidHistory {
         let standing = standing.iter().copied().collect();
-        XidRecord { listening: Ok(()), standing, ..XidRecord::new() }
+        XidHistory { subscribed: Ok(()), since_reset: standing, ..XidHistory::new() }
     }
 
-    type Judged = BTreeMap<String, (Reading, String)>;
+    /// Value and error code by watch.
+    type Samples = BTreeMap<String, (Reading, String)>;
 
-    fn judged(
-        vitals: Result<&Vitals, Missing>,
+    fn samples(
+        vitals: Result<&HealthState, Missing>,
         state: Result<(), Missing>,
-        xids: &XidRecord,
-    ) -> Judged {
-        let told = Told {
+        xids: &XidHistory,
+    ) -> Samples {
+        let inputs = GpuEventInputs {
             xids,
-            clocks: Err(Missing::Pending),
+            clock_events: Err(Missing::Pending),
             peers: &[],
             links: Err(Missing::Pending),
-            vitals,
+            health: vitals,
             state,
             windows: Windows::default(),
             now: Duration::ZERO,
-            names_xid: true,
+            label_last_xid: true,
         };
         let one = |sample: EventSample| {
             let [(_, code), (_, watch)] = <[_; 2]>::try_from(sample.labels).unwrap();
             (watch, (sample.reading, code))
         };
-        watches(&told).into_iter().map(one).collect()
+        watches(&inputs).into_iter().map(one).collect()
     }
 
-    /// The watches that do not pass, with their numbers and codes.
-    fn complaints(judged: &Judged) -> Vec<(&str, Reading, &str)> {
-        let not_well = judged.iter().filter(|(_, (reading, _))| *reading != Ok(0.0));
-        not_well.map(|(watch, (reading, code))| (watch.as_str(), *reading, code.as_str())).collect()
+    /// The watches that do not pass, with value and error code.
+    fn problems(samples: &Samples) -> Vec<(&str, Reading, &str)> {
+        let not_passed = samples.iter().filter(|(_, (reading, _))| *reading != Ok(0.0));
+        not_passed
+            .map(|(watch, (reading, code))| (watch.as_str(), *reading, code.as_str()))
+            .collect()
     }
 
-    fn changed(change: fn(&mut Vitals)) -> Judged {
-        let mut vitals = well();
+    fn changed(change: fn(&mut HealthState)) -> Samples {
+        let mut vitals = healthy();
         change(&mut vitals);
-        judged(Ok(&vitals), Ok(()), &xids(&[]))
+        samples(Ok(&vitals), Ok(()), &xids(&[]))
     }
 
     #[test]
-    fn a_gpu_that_is_well_passes_and_what_nvml_cannot_judge_is_no_row() {
-        let judged = judged(Ok(&well()), Ok(()), &xids(&[31, 43]));
-        assert_eq!(complaints(&judged), []);
-        let names: Vec<&str> = judged.keys().map(String::as_str).collect();
+    fn healthy_gpu_passes_and_watches_without_nvml_data_are_absent() {
+        let samples = samples(Ok(&healthy()), Ok(()), &xids(&[31, 43]));
+        assert_eq!(problems(&samples), []);
+        let names: Vec<&str> = samples.keys().map(String::as_str).collect();
         let expected = ["ALL", "DRIVER", "INFOROM", "MEM", "NVLINK", "PCIE", "POWER", "THERMAL"];
         assert_eq!(names, expected);
-        assert_eq!(judged["ALL"].1, "DCGM_FR_OK");
+        assert_eq!(samples["ALL"].1, "DCGM_FR_OK");
     }
 
     #[test]
-    fn each_sign_has_its_watch_its_number_and_its_name() {
-        type Case = (fn(&mut Vitals), &'static str, f64, &'static str);
+    fn each_problem_has_its_watch_severity_and_error_code() {
+        type Case = (fn(&mut HealthState), &'static str, f64, &'static str);
         let cases: [Case; 14] = [
             (|v| v.growth.pcie_replays = Ok(17.0), "PCIE", 10.0, "DCGM_FR_PCI_REPLAY_RATE"),
             (
-                |v| v.growth.link_checksums = Ok(1.0),
+                |v| v.growth.link_crc_errors = Ok(1.0),
                 "NVLINK",
                 10.0,
                 "DCGM_FR_NVLINK_ERROR_THRESHOLD",
             ),
             (
-                |v| v.growth.link_checksums = Ok(6e3),
+                |v| v.growth.link_crc_errors = Ok(6e3),
                 "NVLINK",
                 20.0,
                 "DCGM_FR_NVLINK_CRC_ERROR_THRESHOLD",
             ),
             (|v| v.growth.link_retries = Ok(1.0), "NVLINK", 20.0, "DCGM_FR_NVLINK_ERROR_CRITICAL"),
-            (|v| v.fallen_links = vec![0], "NVLINK", 20.0, "DCGM_FR_NVLINK_DOWN"),
-            (|v| v.signs.uncorrected = Ok(1.0), "MEM", 20.0, "DCGM_FR_VOLATILE_DBE_DETECTED"),
-            (|v| v.signs.retired_pages = Ok(64.0), "MEM", 20.0, "DCGM_FR_RETIRED_PAGES_LIMIT"),
+            (|v| v.down_links = vec![0], "NVLINK", 20.0, "DCGM_FR_NVLINK_DOWN"),
             (
-                |v| v.signs.retirement_pending = Ok(1.0),
+                |v| v.sample.uncorrected_ecc_errors = Ok(1.0),
+                "MEM",
+                20.0,
+                "DCGM_FR_VOLATILE_DBE_DETECTED",
+            ),
+            (|v| v.sample.retired_pages = Ok(64.0), "MEM", 20.0, "DCGM_FR_RETIRED_PAGES_LIMIT"),
+            (
+                |v| v.sample.retirement_pending = Ok(1.0),
                 "MEM",
                 10.0,
                 "DCGM_FR_PENDING_PAGE_RETIREMENTS",
             ),
-            (|v| v.signs.remap_pending = Ok(1.0), "MEM", 10.0, "DCGM_FR_PENDING_ROW_REMAP"),
-            (|v| v.signs.remap_failure = Ok(1.0), "MEM", 20.0, "DCGM_FR_ROW_REMAP_FAILURE"),
-            (|v| v.signs.inforom_valid = Ok(false), "INFOROM", 10.0, "DCGM_FR_CORRUPT_INFOROM"),
+            (|v| v.sample.remap_pending = Ok(1.0), "MEM", 10.0, "DCGM_FR_PENDING_ROW_REMAP"),
+            (|v| v.sample.remap_failure = Ok(1.0), "MEM", 20.0, "DCGM_FR_ROW_REMAP_FAILURE"),
+            (|v| v.sample.inforom_valid = Ok(false), "INFOROM", 10.0, "DCGM_FR_CORRUPT_INFOROM"),
             (
-                |v| v.signs.clock_events = Ok(0x40),
+                |v| v.sample.clock_events = Ok(0x40),
                 "THERMAL",
                 10.0,
                 "DCGM_FR_CLOCK_THROTTLE_THERMAL",
@@ -356,34 +364,34 @@ mod tests {
                 10.0,
                 "DCGM_FR_CLOCK_THROTTLE_THERMAL",
             ),
-            (|v| v.signs.clock_events = Ok(0x80), "POWER", 10.0, "DCGM_FR_CLOCK_THROTTLE_POWER"),
+            (|v| v.sample.clock_events = Ok(0x80), "POWER", 10.0, "DCGM_FR_CLOCK_THROTTLE_POWER"),
         ];
         for (change, watch, number, code) in cases {
-            let judged = changed(change);
+            let samples = changed(change);
             let mut expected = [("ALL", Ok(number), code), (watch, Ok(number), code)];
             expected.sort_by_key(|(watch, ..)| *watch);
-            assert_eq!(complaints(&judged), expected, "{watch} {code}");
+            assert_eq!(problems(&samples), expected, "{watch} {code}");
         }
     }
 
     #[test]
-    fn what_a_link_may_err_depends_on_its_speed() {
-        assert_eq!(complaints(&changed(|v| v.growth.pcie_replays = Ok(16.0))), []);
-        let asleep = changed(|v| {
+    fn allowed_pcie_replays_depend_on_the_link_speed() {
+        assert_eq!(problems(&changed(|v| v.growth.pcie_replays = Ok(16.0))), []);
+        let slow_link = changed(|v| {
             v.growth.pcie_replays = Ok(4.0);
-            v.signs.pcie_generation = Ok(1.0);
+            v.sample.pcie_generation = Ok(1.0);
         });
-        assert_eq!(asleep["PCIE"].0, Ok(10.0), "0.15 a minute and lane");
-        let to_come = changed(|v| {
+        assert_eq!(slow_link["PCIE"].0, Ok(10.0), "0.15 per minute and lane");
+        let future_generation = changed(|v| {
             v.growth.pcie_replays = Ok(61.0);
-            v.signs.pcie_generation = Ok(7.0);
+            v.sample.pcie_generation = Ok(7.0);
         });
-        assert_eq!(to_come["PCIE"].0, Ok(0.0), "no slower than the sixth");
+        assert_eq!(future_generation["PCIE"].0, Ok(0.0), "at least as fast as generation 6");
     }
 
     #[test]
-    fn xids_stand_against_a_gpu() {
-        let of = |xid, watch: &str| judged(Ok(&well()), Ok(()), &xids(&[xid]))[watch].clone();
+    fn xids_fail_or_warn_their_watch() {
+        let of = |xid, watch: &str| samples(Ok(&healthy()), Ok(()), &xids(&[xid]))[watch].clone();
         assert_eq!(of(48, "MEM"), (Ok(20.0), "DCGM_FR_XID_ERROR".into()));
         assert_eq!(of(95, "MEM"), (Ok(20.0), "DCGM_FR_UNCONTAINED_ERROR".into()));
         assert_eq!(of(63, "ALL"), (Ok(10.0), "DCGM_FR_PENDING_PAGE_RETIREMENTS".into()));
@@ -393,37 +401,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_does_not_pass() {
-        let failed = changed(|v| v.signs.uncorrected = Err(Missing::Failed(999)));
+    fn watch_with_a_missing_input_does_not_pass() {
+        let failed = changed(|v| v.sample.uncorrected_ecc_errors = Err(Missing::Failed(999)));
         let missing = Err(Missing::Failed(999));
-        assert_eq!(complaints(&failed), [("ALL", missing, ""), ("MEM", missing, "")]);
-        // What is known to be wrong is told all the same.
+        assert_eq!(problems(&failed), [("ALL", missing, ""), ("MEM", missing, "")]);
+        // A known problem is reported despite the missing input.
         let worse = changed(|v| {
-            v.signs.uncorrected = Err(Missing::Failed(999));
-            v.signs.remap_failure = Ok(1.0);
+            v.sample.uncorrected_ecc_errors = Err(Missing::Failed(999));
+            v.sample.remap_failure = Ok(1.0);
         });
         assert_eq!((worse["MEM"].0, worse["ALL"].0), (Ok(20.0), Ok(20.0)));
-        let deaf = judged(Ok(&well()), Ok(()), &XidRecord::new());
+        let unsubscribed = samples(Ok(&healthy()), Ok(()), &XidHistory::new());
         let pending = Err(Missing::Pending);
         let expected = ["ALL", "DRIVER", "MEM", "NVLINK"].map(|watch| (watch, pending, ""));
-        assert_eq!(complaints(&deaf), expected);
+        assert_eq!(problems(&unsubscribed), expected);
     }
 
     #[test]
-    fn what_a_board_does_not_have_is_not_judged() {
+    fn unsupported_watch_is_absent_unless_an_xid_fails_it() {
         let none = Err(Missing::Unsupported);
-        let board = judged(Ok(&desktop()), Ok(()), &xids(&[]));
-        assert_eq!(complaints(&board), [("MEM", none, ""), ("NVLINK", none, "")]);
-        let board = judged(Ok(&desktop()), Ok(()), &xids(&[48]));
+        let board = samples(Ok(&desktop()), Ok(()), &xids(&[]));
+        assert_eq!(problems(&board), [("MEM", none, ""), ("NVLINK", none, "")]);
+        let board = samples(Ok(&desktop()), Ok(()), &xids(&[48]));
         assert_eq!(board["MEM"].0, Ok(20.0));
     }
 
     #[test]
-    fn a_lost_gpu_fails_and_of_one_that_hangs_nothing_is_known() {
-        let lost = judged(Err(Missing::Lost), Err(Missing::Lost), &xids(&[]));
+    fn lost_gpu_fails_and_hung_gpu_has_no_watches() {
+        let lost = samples(Err(Missing::Lost), Err(Missing::Lost), &xids(&[]));
         assert_eq!(lost["DRIVER"], (Ok(20.0), "DCGM_FR_FALLEN_OFF_BUS".into()));
         assert_eq!((lost["ALL"].0, lost["THERMAL"].0), (Ok(20.0), Err(Missing::Lost)));
-        let hung = judged(Err(Missing::Hung), Err(Missing::Hung), &xids(&[]));
+        let hung = samples(Err(Missing::Hung), Err(Missing::Hung), &xids(&[]));
         assert!(hung.values().all(|(reading, _)| *reading == Err(Missing::Hung)));
     }
 }

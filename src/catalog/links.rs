@@ -1,4 +1,4 @@
-//! Rows of the links between GPUs (`NVLink`).
+//! Rows of `NVLink`.
 
 use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
 
@@ -9,7 +9,7 @@ use crate::nvml::raw::fields::Field as Id;
 
 const BATCH: &str = "nvmlDeviceGetFieldValues";
 const NO_RATE: &str = "boards without NVLink; in a GPU's first cycle";
-const OLDER: &str = "boards without NVLink; since Hopper, which counts otherwise";
+const OLDER: &str = "boards without NVLink; since Hopper, which has other counters";
 
 pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
     each_cycle(
@@ -18,7 +18,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of(38), Ok),
-        "Errors of flow control on all NVLinks.",
+        "Flit CRC errors on all NVLinks.",
         OLDER,
     ),
     each_cycle(
@@ -27,7 +27,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of(45), Ok),
-        "Errors of data on all NVLinks.",
+        "Data CRC errors on all NVLinks.",
         OLDER,
     ),
     each_cycle(
@@ -36,7 +36,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of(52), Ok),
-        "Retries on all NVLinks.",
+        "Replays on all NVLinks.",
         OLDER,
     ),
     each_cycle(
@@ -45,7 +45,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of(59), Ok),
-        "Recoveries of all NVLinks.",
+        "Recoveries on all NVLinks.",
         OLDER,
     ),
     each_cycle(
@@ -54,7 +54,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of_all_links(161), Ok),
-        "Retries on all NVLinks, as Hopper counts them.",
+        "Replays on all NVLinks (counter since Hopper).",
         "before Hopper, and boards without NVLink",
     ),
     each_cycle(
@@ -63,7 +63,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of_all_links(162), Ok),
-        "Recoveries of all NVLinks, as Hopper counts them.",
+        "Recoveries on all NVLinks (counter since Hopper).",
         "before Hopper, and boards without NVLink",
     ),
     each_cycle(
@@ -72,7 +72,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of_all_links(163), Ok),
-        "Errors on all NVLinks, as Hopper counts them.",
+        "CRC errors on all NVLinks (counter since Hopper).",
         "before Hopper, and boards without NVLink",
     ),
     each_cycle(
@@ -81,7 +81,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of_all_links(213), Ok),
-        "Recoveries of NVLinks that succeeded.",
+        "Successful recoveries on all NVLinks.",
         "before Blackwell, and boards without NVLink",
     ),
     each_cycle(
@@ -90,7 +90,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of_all_links(214), Ok),
-        "Recoveries of NVLinks that failed.",
+        "Failed recoveries on all NVLinks.",
         "before Blackwell, and boards without NVLink",
     ),
     each_cycle(
@@ -99,7 +99,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "count",
         BATCH,
         Field(Id::of_all_links(215), Ok),
-        "Recoveries of NVLinks, whether they succeeded or not.",
+        "Recoveries on all NVLinks, successful or not.",
         "before Blackwell, and boards without NVLink",
     ),
     each_cycle(
@@ -108,7 +108,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "MB/s",
         BATCH,
         Rate(&[Id::of_all_links(138)], kib_to_mb),
-        "Data sent over all NVLinks (in MB/s).",
+        "Transmit throughput of all NVLinks (in MB/s).",
         NO_RATE,
     ),
     each_cycle(
@@ -117,30 +117,30 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         "MB/s",
         BATCH,
         Rate(&[Id::of_all_links(139)], kib_to_mb),
-        "Data received over all NVLinks (in MB/s).",
+        "Receive throughput of all NVLinks (in MB/s).",
         NO_RATE,
     ),
 ];
 
-/// Errors of one kind on each link.
+/// Errors of one kind, by link.
 macro_rules! errors_by_link {
-    ($name:literal, $counter:ident, $told:literal, $($link:literal)*) => {
+    ($name:literal, $counter:ident, $errors:literal, $($link:literal)*) => {
         [$(slow(
             concat!("DCGM_FI_DEV_NVLINK_", $name, "_ERROR_COUNT_L", $link),
             Counter,
             "count",
             "nvmlDeviceGetNvLinkErrorCounter",
             Read(|p| p.link_errors($link, ErrorCounter::$counter)),
-            concat!($told, " NVLink ", $link, "."),
+            concat!($errors, " on NVLink ", $link, "."),
             OLDER,
         )),*]
     };
-    ($name:literal, $counter:ident, $told:literal) => {
-        errors_by_link!($name, $counter, $told, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
+    ($name:literal, $counter:ident, $errors:literal) => {
+        errors_by_link!($name, $counter, $errors, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
     };
 }
 
-/// Data in both directions over each link.
+/// Throughput in both directions, by link.
 macro_rules! bandwidth_by_link {
     ($($link:literal)*) => {
         [$(each_cycle(
@@ -149,19 +149,19 @@ macro_rules! bandwidth_by_link {
             "MB/s",
             BATCH,
             Rate(&[Id::of_link(138, $link), Id::of_link(139, $link)], kib_to_mb),
-            concat!("Data sent and received over NVLink ", $link, " (in MB/s): a rate, although dcgm-exporter types it a counter."),
+            concat!("Throughput of NVLink ", $link, " in both directions (in MB/s): a rate, although dcgm-exporter types it as a counter."),
             NO_RATE,
         )),*]
     };
 }
 
 pub(super) const FLIT_ERRORS: [Metric<DeviceSource>; 18] =
-    errors_by_link!("CRC_FLIT", DlCrcFlit, "Errors of flow control on");
+    errors_by_link!("CRC_FLIT", DlCrcFlit, "Flit CRC errors");
 pub(super) const DATA_ERRORS: [Metric<DeviceSource>; 18] =
-    errors_by_link!("CRC_DATA", DlCrcData, "Errors of data on");
+    errors_by_link!("CRC_DATA", DlCrcData, "Data CRC errors");
 pub(super) const REPLAYS: [Metric<DeviceSource>; 18] =
-    errors_by_link!("REPLAY", DlReplay, "Retries on");
+    errors_by_link!("REPLAY", DlReplay, "Replays");
 pub(super) const RECOVERIES: [Metric<DeviceSource>; 18] =
-    errors_by_link!("RECOVERY", DlRecovery, "Recoveries of");
+    errors_by_link!("RECOVERY", DlRecovery, "Recoveries");
 pub(super) const BANDWIDTHS: [Metric<DeviceSource>; 18] =
     bandwidth_by_link!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);

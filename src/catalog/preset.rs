@@ -1,6 +1,6 @@
-//! What is shown unless a counters file says otherwise: names, each a row of the table or an alias.
+//! Families that are selected without a counters file: names of rows or aliases, by dialect.
 
-/// What the GPU exporter of Alibaba Cloud ACK shows.
+/// The families of the GPU exporter of Alibaba Cloud ACK.
 pub const ACK: &[&str] = &[
     "DCGM_FI_DEV_SM_CLOCK",
     "DCGM_FI_DEV_MEM_CLOCK",
@@ -64,7 +64,7 @@ pub const ACK: &[&str] = &[
     "DCGM_CUSTOM_ALLOCATE_MODE",
 ];
 
-/// What dcgm-exporter shows from 4.8.0 to 4.8.4.
+/// The default families of dcgm-exporter 4.8.0 to 4.8.4.
 pub const DCGM_4_8: &[&str] = &[
     "DCGM_FI_DEV_SM_CLOCK",
     "DCGM_FI_DEV_MEM_CLOCK",
@@ -94,13 +94,13 @@ pub const DCGM_4_8: &[&str] = &[
     "DCGM_FI_PROF_DRAM_ACTIVE",
 ];
 
-/// Families that 4.8.4 types as gauges, and versions before it as counters.
+/// Families that are gauges in 4.8.4 and counters in earlier versions.
 pub const GAUGES_SINCE_4_8_4: &[&str] =
     &["DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_DEV_RETIRED_PENDING"];
 
-/// What dcgm-exporter shows from 4.9 on, as far as it is established: of the eight families that
-/// were renamed and changed their unit at once (utilization, framebuffer, `NVLink`), the new names
-/// are not, and they are left out.
+/// The default families of dcgm-exporter since 4.9, as far as their names are established. The
+/// eight families that changed both name and unit (utilization, framebuffer, `NVLink`) are left
+/// out, because their new names are not.
 pub const DCGM_4_9: &[&str] = &[
     "DCGM_FI_DEV_SM_CLOCK_HERTZ",
     "DCGM_FI_DEV_MEMORY_CLOCK_HERTZ",

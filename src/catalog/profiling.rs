@@ -1,4 +1,4 @@
-//! Rows of what GPM measures between two samples.
+//! Rows of GPM metrics, which are measured between two samples.
 
 use super::DeviceSource::{self, Gpm, GpmOrRate};
 use super::Kind::{Counter, Gauge};
@@ -8,10 +8,10 @@ use crate::nvml::raw::fields::Field as Id;
 const GPM: &str = "nvmlGpmMetricsGet";
 const NO_GPM: &str = "before Hopper; in a device's first cycle";
 const NO_TOTALS: &str = "before Hopper; drivers before 580";
-const NO_RATE: &str = "boards that neither have GPM nor count bytes; in a device's first cycle";
+const NO_RATE: &str = "boards with neither GPM nor byte counters; in a device's first cycle";
 const MIB: f64 = 1_048_576.0;
 
-/// Of a GPU, or of each GPU instance while MIG is on.
+/// One series per GPU, or per GPU instance while MIG is enabled.
 pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
     each_cycle(
         "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
@@ -19,7 +19,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(1, ratio),
-        "Part of the time in which any context was active on the graphics or compute engines (0 to 1).",
+        "Fraction of time in which the graphics or compute engines were active (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -28,7 +28,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(2, ratio),
-        "Part of the cycles in which an SM had work, mean over the SMs (0 to 1).",
+        "Fraction of cycles in which an SM had at least one warp assigned, mean over all SMs (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -37,7 +37,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(3, ratio),
-        "Resident warps of those that could be resident, mean over the SMs (0 to 1).",
+        "Resident warps as a fraction of the maximum, mean over all SMs (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -46,7 +46,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(5, ratio),
-        "Part of the cycles in which tensor cores worked, whatever the number format (0 to 1).",
+        "Fraction of cycles in which the tensor cores were active, with any data type (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -55,7 +55,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(10, ratio),
-        "Memory bandwidth used of what there is (0 to 1).",
+        "Fraction of the memory bandwidth that was used (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -64,7 +64,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(11, ratio),
-        "Part of the cycles in which the FP64 pipes worked (0 to 1).",
+        "Fraction of cycles in which the FP64 pipes were active (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -73,7 +73,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(12, ratio),
-        "Part of the cycles in which the FP32 pipes worked (0 to 1).",
+        "Fraction of cycles in which the FP32 pipes were active (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -82,7 +82,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(13, ratio),
-        "Part of the cycles in which the FP16 pipes worked (0 to 1).",
+        "Fraction of cycles in which the FP16 pipes were active (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -91,7 +91,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(9, ratio),
-        "Part of the cycles in which tensor cores worked on integers (0 to 1).",
+        "Fraction of cycles in which the tensor cores were active with integers (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -100,7 +100,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(7, ratio),
-        "Part of the cycles in which tensor cores worked on 16-bit floating point (0 to 1).",
+        "Fraction of cycles in which the tensor cores were active with 16-bit floating point (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -109,7 +109,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(6, ratio),
-        "Part of the cycles in which tensor cores worked on 64-bit floating point (0 to 1).",
+        "Fraction of cycles in which the tensor cores were active with 64-bit floating point (0 to 1).",
         NO_GPM,
     ),
     each_cycle(
@@ -118,12 +118,12 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         "ratio 0..1",
         GPM,
         Gpm(4, ratio),
-        "Part of the cycles in which the integer pipes worked (0 to 1).",
+        "Fraction of cycles in which the integer pipes were active (0 to 1).",
         NO_GPM,
     ),
 ];
 
-/// Of a GPU only.
+/// One series per GPU only.
 pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
     each_cycle(
         "DCGM_FI_PROF_PCIE_TX_BYTES",
@@ -131,7 +131,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         GpmOrRate(20, bytes, &[Id::of(197)], whole),
-        "Data sent over PCIe, headers included (in bytes a second).",
+        "PCIe transmit throughput, including headers (in bytes per second).",
         NO_RATE,
     ),
     each_cycle(
@@ -140,7 +140,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         GpmOrRate(21, bytes, &[Id::of(198)], whole),
-        "Data received over PCIe, headers included (in bytes a second).",
+        "PCIe receive throughput, including headers (in bytes per second).",
         NO_RATE,
     ),
     each_cycle(
@@ -149,7 +149,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         GpmOrRate(61, bytes, &[Id::of_all_links(140)], of_kib),
-        "Data sent over all NVLinks, headers included (in bytes a second).",
+        "Transmit throughput of all NVLinks, including headers (in bytes per second).",
         NO_RATE,
     ),
     each_cycle(
@@ -158,7 +158,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         GpmOrRate(60, bytes, &[Id::of_all_links(141)], of_kib),
-        "Data received over all NVLinks, headers included (in bytes a second).",
+        "Receive throughput of all NVLinks, including headers (in bytes per second).",
         NO_RATE,
     ),
     each_cycle(
@@ -167,7 +167,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         Gpm(100, bytes),
-        "Data sent over the link to the CPU, headers included (in bytes a second).",
+        "Transmit throughput of the C2C link to the CPU, including headers (in bytes per second).",
         C2C,
     ),
     each_cycle(
@@ -176,7 +176,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         Gpm(101, bytes),
-        "Data received over the link to the CPU, headers included (in bytes a second).",
+        "Receive throughput of the C2C link to the CPU, including headers (in bytes per second).",
         C2C,
     ),
     each_cycle(
@@ -185,7 +185,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         Gpm(102, bytes),
-        "Data sent over the link to the CPU (in bytes a second).",
+        "Transmit throughput of the C2C link to the CPU, without headers (in bytes per second).",
         C2C,
     ),
     each_cycle(
@@ -194,39 +194,39 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         "bytes/s",
         GPM,
         Gpm(103, bytes),
-        "Data received over the link to the CPU (in bytes a second).",
+        "Receive throughput of the C2C link to the CPU, without headers (in bytes per second).",
         C2C,
     ),
 ];
 
-const C2C: &str = "boards without a link to a CPU: all but Grace Hopper and Grace Blackwell";
+const C2C: &str = "boards without a C2C link to a CPU: all but Grace Hopper and Grace Blackwell";
 
-/// The engines of one kind.
+/// Engines of one kind, by number.
 macro_rules! engines {
-    ($name:literal, $first:literal, $told:literal, $($number:literal)*) => {
+    ($name:literal, $first:literal, $engine:literal, $($number:literal)*) => {
         [$(each_cycle(
             concat!("DCGM_FI_PROF_", $name, $number, "_ACTIVE"),
             Gauge,
             "ratio 0..1",
             GPM,
             Gpm($first + $number, ratio),
-            concat!("Part of the time in which ", $told, " ", $number, " worked (0 to 1)."),
-            "before Hopper; engines that the board has not; in a device's first cycle",
+            concat!("Fraction of time in which ", $engine, " ", $number, " was active (0 to 1)."),
+            "before Hopper; engines that the board does not have; in a device's first cycle",
         )),*]
     };
 }
 
-/// Data over each link in one direction.
+/// Throughput in one direction, by link.
 macro_rules! by_link {
-    ($end:literal, $first:literal, $told:literal, $($link:literal)*) => {
+    ($end:literal, $first:literal, $direction:literal, $($link:literal)*) => {
         [$(each_cycle(
             concat!("DCGM_FI_PROF_NVLINK_L", $link, $end),
             Gauge,
             "bytes/s",
             GPM,
             Gpm($first + 2 * $link, bytes),
-            concat!("Data ", $told, " over NVLink ", $link, " (in bytes a second)."),
-            "before Hopper; links that the board has not; in a device's first cycle",
+            concat!($direction, " throughput of NVLink ", $link, " (in bytes per second)."),
+            "before Hopper; links that the board does not have; in a device's first cycle",
         )),*]
     };
 }
@@ -238,11 +238,11 @@ pub(super) const JPEG: [Metric<DeviceSource>; 8] =
 pub(super) const OPTICAL_FLOW: [Metric<DeviceSource>; 2] =
     engines!("NVOFA", 50, "optical flow engine", 0 1);
 pub(super) const SENT: [Metric<DeviceSource>; 18] =
-    by_link!("_TX_BYTES", 63, "sent", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+    by_link!("_TX_BYTES", 63, "Transmit", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
 pub(super) const RECEIVED: [Metric<DeviceSource>; 18] =
-    by_link!("_RX_BYTES", 62, "received", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+    by_link!("_RX_BYTES", 62, "Receive", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
 
-/// What has been counted since the driver was loaded.
+/// Counters since the driver was loaded.
 pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
     each_cycle(
         "DCGM_FI_PROF_SM_CYCLES_ELAPSED_TOTAL",
@@ -250,7 +250,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(248, whole),
-        "SM cycles that have passed.",
+        "Elapsed SM cycles.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -259,7 +259,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(249, whole),
-        "SM cycles with work.",
+        "Active SM cycles.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -268,7 +268,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(250, whole),
-        "SM cycles with work of tensor cores.",
+        "SM cycles in which the tensor cores were active.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -277,7 +277,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(251, whole),
-        "SM cycles with work of tensor cores on 64-bit floating point.",
+        "SM cycles in which the tensor cores were active with 64-bit floating point.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -286,7 +286,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(252, whole),
-        "SM cycles with work of tensor cores on 16-bit floating point.",
+        "SM cycles in which the tensor cores were active with 16-bit floating point.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -295,7 +295,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(253, whole),
-        "SM cycles with work of tensor cores on integers.",
+        "SM cycles in which the tensor cores were active with integers.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -304,7 +304,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(254, whole),
-        "SM cycles with fused 64-bit work of tensor cores.",
+        "SM cycles in which the tensor cores were active with fused 64-bit operations.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -313,7 +313,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(257, whole),
-        "SM cycles with work of the integer pipes.",
+        "SM cycles in which the integer pipes were active.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -322,7 +322,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(258, whole),
-        "SM cycles with work of the FP64 pipes.",
+        "SM cycles in which the FP64 pipes were active.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -331,7 +331,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(259, whole),
-        "SM cycles with work of the FP32 pipes.",
+        "SM cycles in which the FP32 pipes were active.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -340,7 +340,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "cycles",
         GPM,
         Gpm(260, whole),
-        "SM cycles with work of the FP16 pipes.",
+        "SM cycles in which the FP16 pipes were active.",
         NO_TOTALS,
     ),
     each_cycle(
@@ -349,7 +349,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         "bytes",
         GPM,
         Gpm(255, whole),
-        "Data sent over PCIe (in bytes).",
+        "Data transmitted over PCIe (in bytes).",
         NO_TOTALS,
     ),
     each_cycle(

@@ -1,20 +1,20 @@
-//! What a number of a unit cannot be.
+//! Largest plausible value of each unit.
 
-/// Whole numbers up to this are exact.
+/// Integers up to 2^53 are exact in an `f64`.
 const EXACT: f64 = 9_007_199_254_740_992.0;
-/// A count of 32 bits, of which all set is none.
+/// Largest 32-bit count; all bits set is a sentinel value.
 const COUNT: f64 = 4_294_967_294.0;
 
-/// More than this is no number of the unit, but what a driver writes where it knows nothing.
+/// Largest plausible value of `unit`; a larger one is a sentinel value of the driver.
 #[must_use]
-pub fn most(unit: &str) -> f64 {
+pub fn max_plausible(unit: &str) -> f64 {
     match unit {
         "W" => 10_000.0,
         "Hz" => 1e11,
         "MiB" | "MB/s" => 1e7,
         "MHz" | "C" | "%" | "P-state" | "lanes" | "gen" | "index" | "bool" | "enum" => 1e5,
         "count" | "pages" | "samples" | "KB/s" => COUNT,
-        // Masks, shares, and what grows for years.
+        // Bitmasks, ratios and long-running counters.
         _ => EXACT,
     }
 }

@@ -1,6 +1,6 @@
-//! What XIDs are called, as the `err_msg` label of the dcgm-exporter dialect says it.
+//! Names of XIDs, for the `err_msg` label of the dcgm-exporter dialect.
 
-/// The name of an XID; of 0, which is none.
+/// Name of an XID; 0 is no error.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub fn name(xid: u32) -> &'static str {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xids_are_called_by_their_names() {
+    fn xids_have_names() {
         assert_eq!(name(0), "No Error");
         assert_eq!(name(79), "GPU has fallen off the bus");
         assert_eq!(name(173), "Unknown Error");

@@ -1,61 +1,64 @@
-//! The API server: whether it is reached, what it lets us do, and whether it knows the node.
+//! The API server: reachability, permissions, and whether the node exists.
 
 use kube::Client;
 use tokio::time::timeout;
 
-use super::rights::{Uses, needs, pods, rights};
+use super::rights::{FeaturesInUse, pod_list_finding, required_permissions, review_findings};
 use super::{Finding, Topic};
-use crate::kube::api::{Address, Fault, NodeName, get, whole};
-use crate::kube::node_name;
+use crate::kube::api::{Address, NodeName, RequestError, get, read_body};
+use crate::kube::node_exists;
 use crate::kube::self_review;
-use crate::kube::source::Failure;
+use crate::kube::source::FailureReason;
 use crate::policy;
 
-/// The longest `/version`.
+/// Maximum size of the `/version` response, in bytes.
 const VERSION_MAX: usize = 64 << 10;
 
-/// What was answered.
-pub enum Answers {
-    /// There is nobody to ask.
-    Nobody,
-    /// Nobody answers at this URL or address.
-    Unreached(String, Fault),
-    /// The kubelet at this URL, which is asked in the API server's place.
-    Kubelet(String, Result<(), Fault>),
+/// The result of probing the API server.
+pub enum ApiProbe {
+    /// No API server is configured.
+    NotConfigured,
+    /// No response from this URL or address.
+    Unreachable(String, RequestError),
+    /// The kubelet at this URL, which is queried instead of the API server.
+    Kubelet(String, Result<(), RequestError>),
     /// The API server at this URL.
-    Server(String, Server),
+    Server(String, ServerProbe),
 }
 
-/// What the API server answered.
-pub struct Server {
-    version: Result<String, Fault>,
-    /// Whether we may do what is needed, in that order.
-    reviews: Vec<Result<bool, Fault>>,
-    /// A list of pods: where one may not ask what one may do, one tries.
-    pods: Result<(), Fault>,
-    /// Whether there is a node of our name.
-    node: Result<bool, Fault>,
+/// The responses of the API server.
+pub struct ServerProbe {
+    /// `gitVersion` of `/version`.
+    version: Result<String, RequestError>,
+    /// Whether each required permission is allowed, in the order of `required_permissions`; ends at the
+    /// first review that fails.
+    reviews: Vec<Result<bool, RequestError>>,
+    /// A trial list of pods, reported where permissions cannot be reviewed.
+    pod_list: Result<(), RequestError>,
+    /// Whether a node of the configured name exists.
+    node_exists: Result<bool, RequestError>,
 }
 
-/// Asks the API server, or the kubelet in its place, for no longer than [`policy::CHECK_CLUSTER`].
-pub async fn ask(asked: Option<&(Address, NodeName)>, uses: &Uses) -> Answers {
-    let Some((address, node)) = asked else { return Answers::Nobody };
-    let url = match address.server().await {
+/// Probes the API server, or the kubelet if pods are read from there, for at most
+/// [`policy::CHECK_API_TIMEOUT`].
+pub async fn probe(target: Option<&(Address, NodeName)>, features: &FeaturesInUse) -> ApiProbe {
+    let Some((address, node)) = target else { return ApiProbe::NotConfigured };
+    let url = match address.server_url().await {
         Ok(url) => url,
-        Err(fault) => return Answers::Unreached(place(address), fault),
+        Err(fault) => return ApiProbe::Unreachable(location(address), fault),
     };
-    match timeout(policy::CHECK_CLUSTER, questions(address, node, &url, uses)).await {
-        Ok(Ok(answers)) => answers,
-        Ok(Err(fault)) => Answers::Unreached(url, fault),
+    match timeout(policy::CHECK_API_TIMEOUT, query(address, node, &url, features)).await {
+        Ok(Ok(probe)) => probe,
+        Ok(Err(fault)) => ApiProbe::Unreachable(url, fault),
         Err(_) => {
-            let fault = Fault::new(Failure::Timeout, "it takes too long over its answers");
-            Answers::Unreached(url, fault)
+            let fault = RequestError::new(FailureReason::Timeout, "the responses take too long");
+            ApiProbe::Unreachable(url, fault)
         }
     }
 }
 
-/// Where an address is written down.
-fn place(address: &Address) -> String {
+/// The configuration that an address comes from.
+fn location(address: &Address) -> String {
     match address {
         Address::InCluster => "service account".to_owned(),
         Address::Kubeconfig(path) => format!("--kubeconfig {}", path.display()),
@@ -65,164 +68,179 @@ fn place(address: &Address) -> String {
     }
 }
 
-async fn questions(
+async fn query(
     address: &Address,
     node: &NodeName,
     url: &str,
-    uses: &Uses,
-) -> Result<Answers, Fault> {
-    let client = address.connect().await?;
+    features: &FeaturesInUse,
+) -> Result<ApiProbe, RequestError> {
+    let client = address.client().await?;
     if let Address::Kubelet { .. } = address {
-        let pods = get(&client, "/pods", policy::CHECK_ANSWER).await.map(drop);
-        return Ok(Answers::Kubelet(format!("{url}pods"), pods));
+        let pods = get(&client, "/pods", policy::CHECK_TIMEOUT).await.map(drop);
+        return Ok(ApiProbe::Kubelet(format!("{url}pods"), pods));
     }
-    let version = match version(&client).await {
-        // Nobody is there who could say more.
+    let version = match server_version(&client).await {
+        // No HTTP response: the other requests would fail as well.
         Err(fault) if fault.status.is_none() => return Err(fault),
         version => version,
     };
-    let (reviews, pods, node) = tokio::join!(
-        reviews(&client, uses),
+    let (reviews, pod_list, node_exists) = tokio::join!(
+        reviews(&client, features),
         list_pods(&client, node),
-        node_name::is_known(&client, node, policy::CHECK_ANSWER)
+        node_exists::exists(&client, node, policy::CHECK_TIMEOUT)
     );
-    Ok(Answers::Server(url.to_owned(), Server { version, reviews, pods, node }))
+    let probe = ServerProbe { version, reviews, pod_list, node_exists };
+    Ok(ApiProbe::Server(url.to_owned(), probe))
 }
 
-async fn reviews(client: &Client, uses: &Uses) -> Vec<Result<bool, Fault>> {
+async fn reviews(client: &Client, features: &FeaturesInUse) -> Vec<Result<bool, RequestError>> {
     let mut reviews = Vec::new();
-    for need in needs(uses) {
-        let review = self_review::is_allowed(client, &need.right, policy::CHECK_ANSWER).await;
-        let cannot_ask = review.is_err();
+    for permission in required_permissions(features) {
+        let review =
+            self_review::is_allowed(client, &permission.right, policy::CHECK_TIMEOUT).await;
+        let failed = review.is_err();
         reviews.push(review);
-        // One that cannot be asked will not be asked better the next time.
-        if cannot_ask {
+        // Further reviews would fail for the same reason.
+        if failed {
             break;
         }
     }
     reviews
 }
 
-/// What is found of the API server, its rights and the node; `uses` has to need what was asked for.
+/// Findings about the API server, the permissions and the node. `features` must require at least the
+/// permissions that were reviewed.
 #[must_use]
-pub fn findings(node: Option<&NodeName>, answers: &Answers, uses: &Uses) -> Vec<Finding> {
-    let unasked = |first: Finding, why: &str| {
+pub fn findings(
+    node: Option<&NodeName>,
+    probe: &ApiProbe,
+    features: &FeaturesInUse,
+) -> Vec<Finding> {
+    let without_reviews = |first: Finding, reason: &str| {
         let subject = first.subject.clone();
-        let skipped = |topic| Finding::skipped(topic, &subject, why);
+        let skipped = |topic| Finding::skipped(topic, &subject, reason);
         vec![first, skipped(Topic::Rights), skipped(Topic::Node)]
     };
-    match (answers, node) {
-        (Answers::Unreached(place, fault), _) => {
-            unasked(unreached(place, fault), "it cannot be asked")
-        }
-        (Answers::Kubelet(url, pods), _) => {
-            unasked(kubelet(url, pods), "the kubelet is asked instead, and tells no such thing")
-        }
-        (Answers::Server(url, answers), Some(node)) => {
-            let mut findings = vec![server(url, &answers.version)];
-            findings.extend(rights(&needs(uses), &answers.reviews));
-            if answers.reviews.iter().any(Result::is_err) {
-                findings.push(pods(url, &answers.pods));
+    match (probe, node) {
+        (ApiProbe::Unreachable(location, fault), _) => without_reviews(
+            unreachable_finding(location, fault),
+            "not checked: the API server is unreachable",
+        ),
+        (ApiProbe::Kubelet(url, pods), _) => without_reviews(
+            kubelet_finding(url, pods),
+            "not checked: pods are read from the kubelet, not from the API server",
+        ),
+        (ApiProbe::Server(url, probe), Some(node)) => {
+            let mut findings = vec![version_finding(url, &probe.version)];
+            findings.extend(review_findings(&required_permissions(features), &probe.reviews));
+            if probe.reviews.iter().any(Result::is_err) {
+                findings.push(pod_list_finding(url, &probe.pod_list));
             }
-            findings.push(name(node, &answers.node));
+            findings.push(node_finding(node, &probe.node_exists));
             findings
         }
-        (Answers::Nobody, _) | (Answers::Server(..), None) => {
-            unasked(nobody(in_pod()), "there is no API server to ask")
-        }
+        (ApiProbe::NotConfigured, _) | (ApiProbe::Server(..), None) => without_reviews(
+            not_configured_finding(in_pod()),
+            "not checked: no API server is configured",
+        ),
     }
 }
 
-/// Whether Kubernetes says that this is a pod.
+/// Whether this process runs in a pod, by the environment that Kubernetes sets.
 fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-fn nobody(in_pod: bool) -> Finding {
+fn not_configured_finding(in_pod: bool) -> Finding {
     let subject = "service account, --kubeconfig";
     if in_pod {
-        let said = "this is a pod without the token of a service account, or of an unknown node: its pods \
-                    are not watched";
-        return Finding::warning(Topic::Api, subject, said)
-            .mended_by("set automountServiceAccountToken: true, and NODE_NAME from spec.nodeName");
+        let message = "running in a pod without a service account token or without a node name: pods are \
+                       not watched";
+        return Finding::warning(Topic::Api, subject, message).with_remedy(
+            "set automountServiceAccountToken: true, and NODE_NAME from spec.nodeName",
+        );
     }
-    Finding::skipped(Topic::Api, subject, "not in a cluster, so nobody knows of pods")
+    Finding::skipped(Topic::Api, subject, "not in a cluster: there are no pod names")
 }
 
-async fn version(client: &Client) -> Result<String, Fault> {
-    let body = get(client, "/version", policy::CHECK_ANSWER).await?;
-    let json = whole(body, VERSION_MAX, policy::CHECK_ANSWER).await?;
+async fn server_version(client: &Client) -> Result<String, RequestError> {
+    let body = get(client, "/version", policy::CHECK_TIMEOUT).await?;
+    let json = read_body(body, VERSION_MAX, policy::CHECK_TIMEOUT).await?;
     let version: serde_json::Value = serde_json::from_slice(&json)
-        .map_err(|e| Fault::new(Failure::Garbage, format!("/version: {e}")))?;
+        .map_err(|e| RequestError::new(FailureReason::Garbage, format!("/version: {e}")))?;
     Ok(version.get("gitVersion").and_then(|v| v.as_str()).unwrap_or_default().to_owned())
 }
 
-fn server(url: &str, version: &Result<String, Fault>) -> Finding {
+fn version_finding(url: &str, version: &Result<String, RequestError>) -> Finding {
     match version {
-        Ok(version) => Finding::ok(Topic::Api, url, format!("it answers: Kubernetes {version}")),
+        Ok(version) => Finding::ok(Topic::Api, url, format!("reachable: Kubernetes {version}")),
         Err(fault) if fault.status == Some(401) => {
-            Finding::failure(Topic::Api, url, format!("it does not know us: {}", fault.detail))
-                .mended_by(
+            Finding::failure(Topic::Api, url, format!("authentication failed: {}", fault.detail))
+                .with_remedy(
                     "renew the token of the service account, or the credentials of the kubeconfig",
                 )
         }
         Err(fault) if fault.status.is_some() => Finding::note(
             Topic::Api,
             url,
-            format!("it answers, and not its version: {}", fault.detail),
+            format!("reachable, but /version cannot be read: {}", fault.detail),
         ),
-        Err(fault) => unreached(url, fault),
+        Err(fault) => unreachable_finding(url, fault),
     }
 }
 
-fn unreached(url: &str, fault: &Fault) -> Finding {
-    let said = format!("{}: {}", fault.failure.reason(), fault.detail);
-    let mend = if fault.failure == Failure::Config {
-        "see what it says of the file or the address"
-    } else if matches!(fault.failure, Failure::Garbage | Failure::TooLarge) {
-        "see that the address is an API server's"
+fn unreachable_finding(url: &str, fault: &RequestError) -> Finding {
+    let message = format!("{}: {}", fault.reason.label(), fault.detail);
+    let remedy = if fault.reason == FailureReason::Config {
+        "fix the file or the address that the message names"
+    } else if matches!(fault.reason, FailureReason::Garbage | FailureReason::TooLarge) {
+        "check that the address is that of an API server"
     } else {
-        "look at network policies (egress to the API server's port), DNS and the service network; \
-         without it pods have no names"
+        "check network policies (egress to the API server's port), DNS and the service network; \
+         without the API server there are no pod names"
     };
-    Finding::failure(Topic::Api, url, said).mended_by(mend)
+    Finding::failure(Topic::Api, url, message).with_remedy(remedy)
 }
 
-fn kubelet(url: &str, pods: &Result<(), Fault>) -> Finding {
+fn kubelet_finding(url: &str, pods: &Result<(), RequestError>) -> Finding {
     match pods {
-        Ok(()) => Finding::ok(Topic::Api, url, "the kubelet answers in the API server's place"),
+        Ok(()) => Finding::ok(
+            Topic::Api,
+            url,
+            "reachable: pods are read from the kubelet, not from the API server",
+        ),
         Err(fault) => {
-            let said = format!("{}: {}", fault.failure.reason(), fault.detail);
-            let mend = if fault.failure == Failure::Denied {
-                "allow get of nodes/proxy (or nodes/pods) to the service account"
+            let message = format!("{}: {}", fault.reason.label(), fault.detail);
+            let remedy = if fault.reason == FailureReason::Denied {
+                "allow the service account to get nodes/proxy (or nodes/pods)"
             } else {
-                "see --kubelet-pods, --kubelet-ca and --kubelet-insecure-tls"
+                "check --kubelet-pods, --kubelet-ca and --kubelet-insecure-tls"
             };
-            Finding::failure(Topic::Api, url, said).mended_by(mend)
+            Finding::failure(Topic::Api, url, message).with_remedy(remedy)
         }
     }
 }
 
-async fn list_pods(client: &Client, node: &NodeName) -> Result<(), Fault> {
+async fn list_pods(client: &Client, node: &NodeName) -> Result<(), RequestError> {
     let node = node.as_str();
     let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}&limit=1");
-    get(client, &path, policy::CHECK_ANSWER).await.map(drop)
+    get(client, &path, policy::CHECK_TIMEOUT).await.map(drop)
 }
 
-fn name(node: &NodeName, known: &Result<bool, Fault>) -> Finding {
+fn node_finding(node: &NodeName, exists: &Result<bool, RequestError>) -> Finding {
     let subject = node.as_str();
-    match known {
+    match exists {
         Ok(true) => Finding::ok(Topic::Node, subject, "the cluster has a node of this name"),
         Ok(false) => {
-            let said = "the cluster has no node of this name, so no pod is found on it";
-            Finding::failure(Topic::Node, subject, said).mended_by(
-                "set NODE_NAME through the downward API (fieldPath: spec.nodeName), or --node-name as \
-                 kubectl get nodes spells it",
+            let message = "the cluster has no node of this name, so no pods are found";
+            Finding::failure(Topic::Node, subject, message).with_remedy(
+                "set NODE_NAME through the downward API (fieldPath: spec.nodeName), or set --node-name to \
+                 a name that kubectl get nodes lists",
             )
         }
         Err(fault) => {
-            let said = format!("whether there is such a node cannot be asked: {}", fault.detail);
-            Finding::skipped(Topic::Node, subject, said)
+            let message = format!("cannot check whether this node exists: {}", fault.detail);
+            Finding::skipped(Topic::Node, subject, message)
         }
     }
 }
@@ -232,24 +250,30 @@ mod tests {
     use super::super::Verdict;
     use super::*;
 
-    fn denied(status: u16) -> Fault {
-        Fault { failure: Failure::Denied, status: Some(status), detail: "no".to_owned() }
+    fn denied(status: u16) -> RequestError {
+        RequestError {
+            reason: FailureReason::Denied,
+            status: Some(status),
+            detail: "no".to_owned(),
+        }
     }
 
     #[test]
-    fn a_server_that_answers_is_reached_whatever_it_says() {
-        assert_eq!(server("u", &Err(denied(401))).verdict, Verdict::Failure);
-        assert_eq!(server("u", &Err(denied(403))).verdict, Verdict::Note);
-        assert_eq!(server("u", &Ok("v1.34.0".to_owned())).said, "it answers: Kubernetes v1.34.0");
+    fn server_that_denies_its_version_is_reachable() {
+        assert_eq!(version_finding("u", &Err(denied(401))).verdict, Verdict::Failure);
+        assert_eq!(version_finding("u", &Err(denied(403))).verdict, Verdict::Note);
+        let finding = version_finding("u", &Ok("v1.34.0".to_owned()));
+        assert_eq!(finding.message, "reachable: Kubernetes v1.34.0");
     }
 
     #[test]
-    fn what_cannot_be_asked_has_a_line_all_the_same() {
-        let gone = Answers::Unreached("u".to_owned(), Fault::new(Failure::Timeout, "x"));
-        let found = findings(None, &gone, &Uses::default());
-        let told: Vec<_> = found.iter().map(|finding| (finding.topic, finding.verdict)).collect();
+    fn unreachable_server_has_a_finding_for_each_topic() {
+        let probe =
+            ApiProbe::Unreachable("u".to_owned(), RequestError::new(FailureReason::Timeout, "x"));
+        let found = findings(None, &probe, &FeaturesInUse::default());
+        let found: Vec<_> = found.iter().map(|finding| (finding.topic, finding.verdict)).collect();
         assert_eq!(
-            told,
+            found,
             [
                 (Topic::Api, Verdict::Failure),
                 (Topic::Rights, Verdict::Skipped),
@@ -259,35 +283,39 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_ask_what_it_may_tries() {
-        let answers = |status| {
-            let server = Server {
+    fn pods_are_listed_where_permissions_cannot_be_reviewed() {
+        let probe = |status| {
+            let server = ServerProbe {
                 version: Ok("v1".to_owned()),
                 reviews: vec![Err(denied(403))],
-                pods: Err(Fault { failure: Failure::of_status(status), ..denied(status) }),
-                node: Ok(true),
+                pod_list: Err(RequestError {
+                    reason: FailureReason::from_status(status),
+                    ..denied(status)
+                }),
+                node_exists: Ok(true),
             };
-            Answers::Server("u/".to_owned(), server)
+            ApiProbe::Server("u/".to_owned(), server)
         };
         let node = NodeName::new("n1").unwrap();
-        let tried = |status| findings(Some(&node), &answers(status), &Uses::default()).remove(2);
+        let tried =
+            |status| findings(Some(&node), &probe(status), &FeaturesInUse::default()).remove(2);
         assert_eq!((tried(403).verdict, &*tried(403).subject), (Verdict::Failure, "u/api/v1/pods"));
         assert_eq!(tried(429).verdict, Verdict::Warning);
     }
 
     #[test]
-    fn a_name_that_no_node_has_fails_with_its_mend() {
+    fn unknown_node_name_fails_with_a_remedy() {
         let node = NodeName::new("n1").unwrap();
-        assert_eq!(name(&node, &Ok(true)).verdict, Verdict::Ok);
-        let finding = name(&node, &Ok(false));
+        assert_eq!(node_finding(&node, &Ok(true)).verdict, Verdict::Ok);
+        let finding = node_finding(&node, &Ok(false));
         assert_eq!(finding.verdict, Verdict::Failure);
-        assert!(finding.mend.unwrap().contains("spec.nodeName"));
-        assert_eq!(name(&node, &Err(denied(403))).verdict, Verdict::Skipped);
+        assert!(finding.remedy.unwrap().contains("spec.nodeName"));
+        assert_eq!(node_finding(&node, &Err(denied(403))).verdict, Verdict::Skipped);
     }
 
     #[test]
-    fn a_pod_without_a_token_is_warned_of() {
-        assert_eq!(nobody(true).verdict, Verdict::Warning);
-        assert_eq!(nobody(false).verdict, Verdict::Skipped);
+    fn pod_without_token_is_a_warning() {
+        assert_eq!(not_configured_finding(true).verdict, Verdict::Warning);
+        assert_eq!(not_configured_finding(false).verdict, Verdict::Skipped);
     }
 }

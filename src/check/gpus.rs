@@ -1,9 +1,9 @@
-//! Each GPU: whether it can be read, and what of the chosen series it has.
+//! Each GPU: whether it can be read, and which of the selected series it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::{Finding, Topic, counted, some_of};
+use super::{Finding, Topic, count_noun, join_truncated};
 use crate::model::{Missing, Reading};
 use crate::sample::{DriverState, Sample, SampledGpu};
 use crate::selection::Selection;
@@ -12,11 +12,11 @@ use crate::snapshot::{GpuHealth, Snapshot};
 /// The call that counts GPUs.
 const COUNT: &str = "nvmlDeviceGetCount_v2";
 
-/// Looks at every GPU of one cycle.
+/// Findings about the number of GPUs and about every GPU of one cycle.
 #[must_use]
-pub fn look(sample: &Sample, snapshot: &Snapshot) -> Vec<Finding> {
+pub fn findings(sample: &Sample, snapshot: &Snapshot) -> Vec<Finding> {
     if let DriverState::Down { .. } = sample.driver {
-        return vec![Finding::skipped(Topic::Gpu, COUNT, "there is no session to ask in")];
+        return vec![Finding::skipped(Topic::Gpu, COUNT, "there is no NVML session")];
     }
     let mut findings = vec![count(sample.gpu_count.map(|(count, _)| count))];
     for (index, sampled) in (0..).zip(&sample.gpus) {
@@ -31,20 +31,25 @@ pub fn look(sample: &Sample, snapshot: &Snapshot) -> Vec<Finding> {
 
 fn count(count: Option<Reading>) -> Finding {
     match count {
-        Some(Ok(0.0)) => Finding::failure(Topic::Gpu, COUNT, "the driver is up and names no GPU")
-            .mended_by("lspci -d 10de: shows whether there is one; in a pod set NVIDIA_VISIBLE_DEVICES=all"),
+        Some(Ok(0.0)) => Finding::failure(Topic::Gpu, COUNT, "the driver is up but reports no GPU")
+            .with_remedy(
+                "check whether lspci -d 10de: lists a GPU; in a pod set NVIDIA_VISIBLE_DEVICES=all",
+            ),
         Some(Ok(count)) => {
             let plural = if count > 1.0 { "s" } else { "" };
             Finding::ok(Topic::Gpu, COUNT, format!("{count} GPU{plural}"))
         }
-        Some(Err(missing)) => Finding::failure(Topic::Gpu, COUNT, missing.to_string())
-            .mended_by(mend(missing)),
-        None => Finding::failure(Topic::Gpu, COUNT, "it has not answered").mended_by(mend(Missing::Hung)),
+        Some(Err(missing)) => {
+            Finding::failure(Topic::Gpu, COUNT, missing.to_string()).with_remedy(remedy(missing))
+        }
+        None => {
+            Finding::failure(Topic::Gpu, COUNT, "no response").with_remedy(remedy(Missing::Hung))
+        }
     }
 }
 
-/// What is chosen of a GPU, by name, as it was read: what it tells as a whole, and what it tells of its
-/// framebuffer and its pipes unless it is divided.
+/// Readings of the selected families, by name: those of the device slice, and those of the instance slice
+/// (framebuffer and pipes) unless MIG is on.
 fn rows<'a>(
     health: &GpuHealth,
     sampled: &SampledGpu,
@@ -52,12 +57,12 @@ fn rows<'a>(
 ) -> Vec<(&'a str, Reading)> {
     let device = selection.device.families().iter().zip(&health.readings);
     let mut rows: Vec<_> = device.map(|(family, reading)| (&*family.name, *reading)).collect();
-    let Some(Ok(answer)) = &sampled.latest else { return rows };
-    if let [part] = answer.parts.as_slice()
+    let Some(Ok(device_sample)) = &sampled.latest else { return rows };
+    if let [part] = device_sample.partitions.as_slice()
         && part.mig.is_none()
     {
         for family in selection.instance.families() {
-            if let Some(cell) = part.cells.get(family.row).copied().flatten() {
+            if let Some(cell) = part.readings.get(family.row).copied().flatten() {
                 rows.push((&*family.name, cell.reading));
             }
         }
@@ -69,68 +74,71 @@ fn gpu(health: &GpuHealth, rows: &[(&str, Reading)]) -> Finding {
     let subject = format!("GPU {} ({})", health.gpu.index, health.gpu.uuid);
     let name = &health.gpu.name;
     if let Err(missing) = health.state {
-        let said = format!("{name}: it cannot be read: {}", words(missing));
-        return Finding::failure(Topic::Gpu, subject, said).mended_by(mend(missing));
+        let message = format!("{name}: cannot be read: {}", describe(missing));
+        return Finding::failure(Topic::Gpu, subject, message).with_remedy(remedy(missing));
     }
-    if !health.answered {
-        let said = format!("{name}: its last question has not been answered in time");
-        return Finding::failure(Topic::Gpu, subject, said).mended_by(mend(Missing::Hung));
+    if !health.responded {
+        let message = format!("{name}: the last read did not finish in time");
+        return Finding::failure(Topic::Gpu, subject, message).with_remedy(remedy(Missing::Hung));
     }
-    let (told, has_not, trouble) = sorted(rows);
-    let mut said = format!("{name}: {told} of {}", counted(rows.len(), "chosen reading"));
+    let (available, unsupported, missing) = group(rows);
+    let mut message =
+        format!("{name}: {available} of {}", count_noun(rows.len(), "selected reading"));
     // Writing to a string does not fail.
-    if !has_not.is_empty() {
-        let _ = write!(said, "; it has no {}", some_of(&has_not));
+    if !unsupported.is_empty() {
+        let _ = write!(message, "; unsupported: {}", join_truncated(&unsupported));
     }
-    for (reason, names) in &trouble {
-        let _ = write!(said, "; {reason}: {}", some_of(names));
+    for (reason, names) in &missing {
+        let _ = write!(message, "; {reason}: {}", join_truncated(names));
     }
-    match mends(rows) {
-        Some(mends) => Finding::warning(Topic::Gpu, subject, said).mended_by(mends),
-        None => Finding::ok(Topic::Gpu, subject, said),
+    match remedies(rows) {
+        Some(remedies) => Finding::warning(Topic::Gpu, subject, message).with_remedy(remedies),
+        None => Finding::ok(Topic::Gpu, subject, message),
     }
 }
 
-type Sorted<'a> = (usize, Vec<&'a str>, BTreeMap<String, Vec<&'a str>>);
+type GroupedReadings<'a> = (usize, Vec<&'a str>, BTreeMap<String, Vec<&'a str>>);
 
-/// How many are told, which the GPU does not have, and which are not told for which other reason.
-fn sorted<'a>(rows: &[(&'a str, Reading)]) -> Sorted<'a> {
-    let (mut told, mut has_not, mut trouble) = (0, Vec::new(), BTreeMap::<_, Vec<_>>::new());
+/// The number of readings with a value, the names of unsupported ones, and the names of those that are
+/// missing for other reasons, by reason.
+fn group<'a>(rows: &[(&'a str, Reading)]) -> GroupedReadings<'a> {
+    let (mut available, mut unsupported) = (0, Vec::new());
+    let mut other = BTreeMap::<_, Vec<_>>::new();
     for (name, reading) in rows {
         match reading {
-            Ok(_) => told += 1,
-            Err(Missing::Unsupported) => has_not.push(*name),
-            Err(missing) => trouble.entry(words(*missing)).or_default().push(*name),
+            Ok(_) => available += 1,
+            Err(Missing::Unsupported) => unsupported.push(*name),
+            Err(missing) => other.entry(describe(*missing)).or_default().push(*name),
         }
     }
-    (told, has_not, trouble)
+    (available, unsupported, other)
 }
 
-/// What to do about readings that should be there; too early is no reason.
-fn mends(rows: &[(&str, Reading)]) -> Option<String> {
+/// Remedies for readings that should be available. Unsupported and pending readings need none.
+fn remedies(rows: &[(&str, Reading)]) -> Option<String> {
     let missing = rows.iter().filter_map(|(_, reading)| reading.err());
-    let is_trouble =
+    let is_problem =
         |missing: &Missing| !matches!(missing, Missing::Unsupported | Missing::Pending);
-    let mends: BTreeSet<&str> = missing.filter(is_trouble).map(mend).collect();
-    let mends: Vec<&str> = mends.into_iter().collect();
-    (!mends.is_empty()).then(|| mends.join("; "))
+    let remedies: BTreeSet<&str> = missing.filter(is_problem).map(remedy).collect();
+    let remedies: Vec<&str> = remedies.into_iter().collect();
+    (!remedies.is_empty()).then(|| remedies.join("; "))
 }
 
 fn unidentified(index: u32, missing: Option<Missing>) -> Finding {
     let missing = match missing {
-        // There was time enough.
+        // The check waits long enough for a GPU that responds.
         None | Some(Missing::Pending) => Missing::Hung,
         Some(missing) => missing,
     };
-    let said = format!("it cannot be identified and has no series: {}", words(missing));
-    Finding::failure(Topic::Gpu, format!("GPU {index}"), said).mended_by(mend(missing))
+    let message = format!("cannot be identified and has no series: {}", describe(missing));
+    Finding::failure(Topic::Gpu, format!("GPU {index}"), message).with_remedy(remedy(missing))
 }
 
-/// A reason as people know it.
-fn words(missing: Missing) -> String {
+/// The reason, with an explanation of `lost` and `hung`.
+fn describe(missing: Missing) -> String {
     match missing {
-        Missing::Lost => "lost (it fell off the bus, or waits for a reset)".to_owned(),
-        Missing::Hung => "hung (the driver does not answer)".to_owned(),
+        Missing::Lost => "lost (fell off the bus, or needs a reset)".to_owned(),
+        Missing::Hung => "hung (the driver does not respond)".to_owned(),
         Missing::Unsupported
         | Missing::Denied
         | Missing::DriverGone
@@ -140,24 +148,24 @@ fn words(missing: Missing) -> String {
     }
 }
 
-fn mend(missing: Missing) -> &'static str {
+fn remedy(missing: Missing) -> &'static str {
     match missing {
         Missing::Lost => {
-            "dmesg | grep -i xid tells why; drain the node and reset the GPU (nvidia-smi -r -i N) or \
-             reboot; replace the board if it comes again"
+            "find the cause with dmesg | grep -i xid; drain the node and reset the GPU (nvidia-smi -r -i \
+             N) or reboot; replace the board if it happens again"
         }
         Missing::Hung => {
-            "dmesg | grep -iE 'nvrm|xid' tells why; drain the node and reset the GPU or reboot: a call \
-             that hangs ends in no other way"
+            "find the cause with dmesg | grep -iE 'nvrm|xid'; drain the node and reset the GPU or reboot: \
+             nothing else ends a hanging call"
         }
         Missing::Denied => {
-            "what is denied: run as root; where GPUs are divided use the overlay mig (SYS_ADMIN)"
+            "for denied readings: run as root; for MIG use the overlay mig (SYS_ADMIN)"
         }
-        Missing::DriverGone => "the driver was unloaded or replaced meanwhile: check again",
-        Missing::Unsupported | Missing::Pending => "nothing to mend",
+        Missing::DriverGone => "the driver was unloaded or replaced during the check: run it again",
+        Missing::Unsupported | Missing::Pending => "nothing to do",
         Missing::Invalid | Missing::Failed(_) => {
-            "what fails: dmesg | grep -iE 'nvrm|xid' may tell why; its series are absent, the others are \
-             right"
+            "for failed readings: dmesg | grep -iE 'nvrm|xid' may show the cause; only their series are \
+             absent"
         }
     }
 }
@@ -180,9 +188,9 @@ mod tests {
                 pci_bus_id: "0".into(),
             }),
             state,
-            answered: true,
+            responded: true,
             sampled_at: Moment { mono: Duration::ZERO, wall_us: 0 },
-            took: None,
+            request_duration: None,
             missing: [0; Missing::REASONS.len()],
             discards: Discards::default(),
             xids: BTreeMap::new(),
@@ -191,48 +199,48 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gpu_does_not_have_is_no_trouble() {
+    fn unsupported_and_pending_readings_are_ok() {
         let rows = [("A", Ok(1.0)), ("B", Err(Missing::Unsupported)), ("C", Err(Missing::Pending))];
         let finding = gpu(&health(Ok(())), &rows);
         assert_eq!(
-            (finding.verdict, &*finding.said),
-            (Verdict::Ok, "NVIDIA T4: 1 of 3 chosen readings; it has no B; pending: C")
+            (finding.verdict, &*finding.message),
+            (Verdict::Ok, "NVIDIA T4: 1 of 3 selected readings; unsupported: B; pending: C")
         );
         assert_eq!(finding.subject, "GPU 3 (GPU-x)");
     }
 
     #[test]
-    fn what_is_denied_or_fails_is_named_with_its_mend() {
+    fn denied_and_failed_readings_are_a_warning_with_remedies() {
         let rows = [("A", Err(Missing::Failed(999))), ("B", Err(Missing::Denied)), ("C", Ok(0.0))];
         let finding = gpu(&health(Ok(())), &rows);
         assert_eq!(finding.verdict, Verdict::Warning);
         assert_eq!(
-            finding.said,
-            "NVIDIA T4: 1 of 3 chosen readings; denied: B; failed (nvmlReturn_t 999): A"
+            finding.message,
+            "NVIDIA T4: 1 of 3 selected readings; denied: B; failed (nvmlReturn_t 999): A"
         );
-        let mend = finding.mend.unwrap();
-        assert!(mend.contains("run as root") && mend.contains("dmesg"), "{mend}");
+        let remedy = finding.remedy.unwrap();
+        assert!(remedy.contains("run as root") && remedy.contains("dmesg"), "{remedy}");
     }
 
     #[test]
-    fn a_gpu_that_is_lost_or_hangs_fails() {
+    fn lost_or_hung_gpu_fails() {
         assert_eq!(gpu(&health(Err(Missing::Lost)), &[]).verdict, Verdict::Failure);
-        let silent = GpuHealth { answered: false, ..health(Ok(())) };
-        assert_eq!(gpu(&silent, &[("A", Ok(1.0))]).verdict, Verdict::Failure);
+        let hung = GpuHealth { responded: false, ..health(Ok(())) };
+        assert_eq!(gpu(&hung, &[("A", Ok(1.0))]).verdict, Verdict::Failure);
         for (missing, word) in
             [(Some(Missing::Lost), "lost"), (Some(Missing::Pending), "hung"), (None, "hung")]
         {
             let finding = unidentified(1, missing);
             assert_eq!(finding.verdict, Verdict::Failure);
-            assert!(finding.said.contains(word), "{}", finding.said);
+            assert!(finding.message.contains(word), "{}", finding.message);
         }
     }
 
     #[test]
-    fn a_driver_without_gpus_fails() {
+    fn driver_without_gpus_fails() {
         assert_eq!(count(Some(Ok(0.0))).verdict, Verdict::Failure);
-        assert_eq!(count(Some(Ok(1.0))).said, "1 GPU");
-        assert_eq!(count(Some(Ok(8.0))).said, "8 GPUs");
+        assert_eq!(count(Some(Ok(1.0))).message, "1 GPU");
+        assert_eq!(count(Some(Ok(8.0))).message, "8 GPUs");
         assert_eq!(count(None).verdict, Verdict::Failure);
     }
 }

@@ -1,71 +1,73 @@
-//! The host around us: the PID namespace, the proc root, the processes on GPUs and their cgroups.
+//! The host: the PID namespace, the proc root, the processes on GPUs and their cgroups.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
-use super::{Finding, Topic, counted};
-use crate::attribute::owner::Unresolved;
+use super::{Finding, Topic, count_noun};
+use crate::attribute::owner::{Owner, Unresolved};
 use crate::host::ProcRoot;
-use crate::host::cgroup::form::Form;
-use crate::model::{Discard, Placement};
+use crate::host::cgroup::version::CgroupVersion;
+use crate::model::{CgroupLocation, Discard};
 use crate::sample::Sample;
-use crate::snapshot::Census;
+use crate::snapshot::AttributionStats;
 
-/// Pods' processes whose cgroups are looked at; the others are named alike.
+/// Maximum number of pod processes to read cgroups of; all use the same cgroup driver.
 const CGROUPS_MAX: usize = 64;
 
 /// The call that lists processes.
 const LIST: &str = "nvmlDeviceGetComputeRunningProcesses";
 
-/// Looks at the host through `root`. `wants_processes` says whether any series of processes is chosen.
+/// Findings about the host, read through `root`. `needs_processes`: whether process series are selected.
 #[must_use]
-pub fn look(
+pub fn findings(
     root: &ProcRoot,
-    wants_processes: bool,
+    needs_processes: bool,
     sample: &Sample,
-    census: &Census,
+    stats: &AttributionStats,
 ) -> Vec<Finding> {
-    let place = root.path().display().to_string();
-    let first = root.identify(1).map(|identity| identity.name.to_string());
+    let path = root.path().display().to_string();
+    let init = root.identify(1).map(|identity| identity.name.to_string());
     let mut findings = vec![
-        namespace(&format!("{place}/self/ns/pid"), root.in_init_pid_namespace(), wants_processes),
-        proc_root(&place, pids(root), &first),
+        namespace(&format!("{path}/self/ns/pid"), root.in_init_pid_namespace(), needs_processes),
+        proc_root(&path, count_pids(root), &init),
     ];
     findings.push(match listed(sample) {
-        _ if !wants_processes => {
-            let said = "no series of processes is chosen, so nobody looks for them";
-            Finding::skipped(Topic::Processes, LIST, said)
+        _ if !needs_processes => {
+            let message = "no process series are selected, so processes are not read";
+            Finding::skipped(Topic::Processes, LIST, message)
         }
-        None => Finding::skipped(Topic::Processes, LIST, "no GPU has told who is on it"),
-        Some(listed) => processes(&listed, census),
+        None => Finding::skipped(Topic::Processes, LIST, "no GPU returned a process list"),
+        Some(listed) => processes(&listed, stats),
     });
     findings.push(cgroups(root, sample));
     findings
 }
 
-fn namespace(place: &str, is_first: Option<bool>, wants_processes: bool) -> Finding {
-    match (is_first, wants_processes) {
-        (Some(true), _) => Finding::ok(Topic::Pids, place, "the host's PID namespace"),
+fn namespace(path: &str, is_init: Option<bool>, needs_processes: bool) -> Finding {
+    match (is_init, needs_processes) {
+        (Some(true), _) => Finding::ok(Topic::Pids, path, "the host's PID namespace"),
         (Some(false), true) => {
-            let said = "not the host's PID namespace: the driver hides the processes of others, so there \
-                        are no series of processes, and no container is called idle";
-            Finding::failure(Topic::Pids, place, said).mended_by("set hostPID: true")
+            let message = "not the host's PID namespace: the driver hides the processes of other \
+                           containers, so there are no process series and no container is reported idle";
+            Finding::failure(Topic::Pids, path, message).with_remedy("set hostPID: true")
         }
         (Some(false), false) => {
-            let said = "not the host's PID namespace; no series of processes is chosen, so none is missing";
-            Finding::note(Topic::Pids, place, said)
+            let message =
+                "not the host's PID namespace; no process series are selected, so none are missing";
+            Finding::note(Topic::Pids, path, message)
         }
         (None, _) => {
-            let said = "it does not tell in which PID namespace we are";
-            Finding::warning(Topic::Pids, place, said)
-                .mended_by("give --procfs a proc root of our own PID namespace, as /proc is")
+            let message = "the PID namespace cannot be determined";
+            Finding::warning(Topic::Pids, path, message).with_remedy(
+                "set --procfs to a proc root of the exporter's own PID namespace, such as /proc",
+            )
         }
     }
 }
 
-/// How many processes the tree shows.
-fn pids(root: &ProcRoot) -> usize {
+/// The number of processes that the proc root shows.
+fn count_pids(root: &ProcRoot) -> usize {
     let entries = fs::read_dir(root.path()).into_iter().flatten().filter_map(Result::ok);
     let is_pid = |entry: &fs::DirEntry| {
         entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())
@@ -73,35 +75,37 @@ fn pids(root: &ProcRoot) -> usize {
     entries.filter(is_pid).count()
 }
 
-fn proc_root(place: &str, pids: usize, first: &Result<String, Discard>) -> Finding {
-    let seen = format!("{} to be seen", counted(pids, "process"));
-    match first {
-        Ok(name) => Finding::ok(Topic::Pids, place, format!("{seen}; pid 1 is {name}")),
+fn proc_root(path: &str, pids: usize, init: &Result<String, Discard>) -> Finding {
+    let visible = format!("{} visible", count_noun(pids, "process"));
+    match init {
+        Ok(name) => Finding::ok(Topic::Pids, path, format!("{visible}; pid 1 is {name}")),
         Err(Discard::Denied | Discard::Gone) if pids > 0 => {
-            let said = format!("{seen}, and pid 1 is hidden: those of other users may be, too");
-            Finding::warning(Topic::Pids, place, said)
-                .mended_by("run as root, or mount proc without hidepid")
+            let message = format!(
+                "{visible}, but pid 1 is hidden: processes of other users may be hidden, too"
+            );
+            Finding::warning(Topic::Pids, path, message)
+                .with_remedy("run as root, or mount proc without hidepid")
         }
-        Err(_) => Finding::failure(Topic::Pids, place, format!("{seen}; it is no proc root"))
-            .mended_by("give --procfs the directory that holds <pid>/stat"),
+        Err(_) => Finding::failure(Topic::Pids, path, format!("{visible}; not a proc root"))
+            .with_remedy("set --procfs to the directory that contains <pid>/stat"),
     }
 }
 
-/// What the driver lists on GPUs.
+/// The processes that the driver lists on all GPUs.
 #[derive(Default)]
-struct Listed {
+struct ListedProcesses {
     processes: usize,
-    /// Pods' processes among them.
-    of_pods: Vec<u32>,
-    /// What is listed and no process to be told of, by reason.
-    residues: BTreeMap<&'static str, usize>,
+    /// Pids of pod processes among them.
+    pod_pids: Vec<u32>,
+    /// Stale entries of the lists, by reason.
+    stale: BTreeMap<&'static str, usize>,
 }
 
-/// None if no GPU has told.
-fn listed(sample: &Sample) -> Option<Listed> {
-    let mut listed = Listed::default();
-    let answers = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
-    let parts = answers.flat_map(|answer| &answer.parts);
+/// None if no GPU returned a process list.
+fn listed(sample: &Sample) -> Option<ListedProcesses> {
+    let mut listed = ListedProcesses::default();
+    let devices = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
+    let parts = devices.flat_map(|device| &device.partitions);
     let listings: Vec<_> = parts.filter_map(|part| part.listing.as_ref().ok()).collect();
     if listings.is_empty() {
         return None;
@@ -109,104 +113,107 @@ fn listed(sample: &Sample) -> Option<Listed> {
     for listing in listings {
         for process in &listing.processes {
             listed.processes += 1;
-            let placement = process.placement.as_deref();
-            if matches!(placement, Ok(Placement::Pod(_)))
-                && !listed.of_pods.contains(&process.id.pid)
+            let placement = process.location.as_deref();
+            if matches!(placement, Ok(CgroupLocation::Pod(_)))
+                && !listed.pod_pids.contains(&process.id.pid)
             {
-                listed.of_pods.push(process.id.pid);
+                listed.pod_pids.push(process.id.pid);
             }
         }
-        for residue in &listing.residues {
-            *listed.residues.entry(residue.why.reason()).or_default() += 1;
+        for residue in &listing.stale_entries {
+            *listed.stale.entry(residue.reason.reason()).or_default() += 1;
         }
     }
     Some(listed)
 }
 
-fn processes(listed: &Listed, census: &Census) -> Finding {
-    let residues: usize = listed.residues.values().sum();
-    if listed.processes + residues == 0 {
+fn processes(listed: &ListedProcesses, stats: &AttributionStats) -> Finding {
+    let stale: usize = listed.stale.values().sum();
+    if listed.processes + stale == 0 {
         return Finding::ok(Topic::Processes, LIST, "no process on any GPU");
     }
     let mut owners = BTreeMap::<&str, u64>::new();
-    for ((_, owner), n) in &census.attributed {
+    for ((_, owner), n) in &stats.attributed {
         *owners.entry(owner).or_default() += n;
     }
     let of = |owner: &str| owners.get(owner).copied().unwrap_or_default();
-    let mut said = format!(
+    let non_pod = of(Owner::NonPodContainer.label());
+    let mut message = format!(
         "{} listed on GPUs: {} of pods, {} of other containers, {} of the host",
-        counted(listed.processes, "process"),
+        count_noun(listed.processes, "process"),
         of("container"),
-        of("stray"),
+        non_pod,
         of("host")
     );
-    for (reason, n) in &listed.residues {
+    for (reason, n) in &listed.stale {
         // Writing to a string does not fail.
-        let _ = write!(said, "; {n} listed and not told ({reason})");
+        let _ = write!(message, "; {n} not published ({reason})");
     }
-    let unresolved = unresolved(census, of("stray"));
+    let unresolved = unresolved(stats, non_pod);
     for (reason, n) in &unresolved {
-        let _ = write!(said, "; {n} whose owner is not known ({reason})");
+        let _ = write!(message, "; {n} of unknown owner ({reason})");
     }
     match unresolved.first() {
-        None => Finding::ok(Topic::Processes, LIST, said),
-        Some((reason, _)) => Finding::warning(Topic::Processes, LIST, said).mended_by(mend(reason)),
+        None => Finding::ok(Topic::Processes, LIST, message),
+        Some((reason, _)) => {
+            Finding::warning(Topic::Processes, LIST, message).with_remedy(remedy(reason))
+        }
     }
 }
 
-/// Whose owner is not known. The exporter waits a while before it says of a container that it is in no
-/// pod; that is longer than anybody looks here, so those are none.
-fn unresolved(census: &Census, strays: u64) -> Vec<(&'static str, u64)> {
-    let young = |reason| if reason == Unresolved::NoPod.reason() { strays } else { 0 };
-    let counts = census.unresolved.iter();
-    let counts = counts.map(|(reason, n)| (*reason, n.saturating_sub(young(*reason))));
+/// Processes of unknown owner, by reason. For a grace period that is longer than the check, a process of a
+/// container without a pod counts as unresolved, too; those are subtracted.
+fn unresolved(stats: &AttributionStats, non_pod: u64) -> Vec<(&'static str, u64)> {
+    let in_grace = |reason| if reason == Unresolved::NoPod.label() { non_pod } else { 0 };
+    let counts = stats.unresolved.iter();
+    let counts = counts.map(|(reason, n)| (*reason, n.saturating_sub(in_grace(*reason))));
     counts.filter(|(_, n)| *n > 0).collect()
 }
 
-fn mend(reason: &str) -> &'static str {
+fn remedy(reason: &str) -> &'static str {
     match reason {
-        "denied" | "unreadable" => "run as root, and read a proc root without hidepid",
-        "allocation" => "what the kubelet gave to whom is not known: see kubelet below",
+        "denied" | "unreadable" => "run as root, and mount proc without hidepid",
+        "allocation" => "the device allocations are unknown: see kubelet below",
         "exited" | "invalid" => {
-            "the driver lists processes that the proc root does not know: set hostPID: true, or wait for \
-             them to be gone"
+            "the driver lists processes that the proc root does not contain: set hostPID: true, or wait \
+             until the driver drops them"
         }
-        _ => "the pods of this node are not known: see api, rights, node and logs below",
+        _ => "the pods of this node are unknown: see api, rights, node and logs below",
     }
 }
 
-/// The cgroups of pods, else our own.
+/// The cgroups of pod processes on GPUs; if there are none, the exporter's own.
 fn cgroups(root: &ProcRoot, sample: &Sample) -> Finding {
-    let pids = listed(sample).unwrap_or_default().of_pods;
-    let texts = pids.iter().take(CGROUPS_MAX).filter_map(|pid| root.cgroups(*pid).ok());
-    let form = texts.map(|text| Form::of(&text)).reduce(Form::with);
+    let pids = listed(sample).unwrap_or_default().pod_pids;
+    let texts = pids.iter().take(CGROUPS_MAX).filter_map(|pid| root.cgroup_text(*pid).ok());
+    let form = texts.map(|text| CgroupVersion::detect(&text)).reduce(CgroupVersion::union);
     if let (Some(form), Some(pid)) = (form, pids.first()) {
-        return seen(&format!("{}/{pid}/cgroup", root.path().display()), form);
+        return cgroup_finding(&format!("{}/{pid}/cgroup", root.path().display()), form);
     }
-    let place = root.path().join("self/cgroup");
-    let own = match fs::read(&place) {
-        Ok(text) => version(Form::of(&text)).to_owned(),
+    let path = root.path().join("self/cgroup");
+    let own = match fs::read(&path) {
+        Ok(text) => version(CgroupVersion::detect(&text)).to_owned(),
         Err(error) => error.to_string(),
     };
-    let said = format!("{own}; the driver is not seen: no process of a pod is on a GPU");
-    Finding::note(Topic::Cgroups, place.display().to_string(), said)
+    let message = format!("{own}; the cgroup driver is unknown: no pod process is on a GPU");
+    Finding::note(Topic::Cgroups, path.display().to_string(), message)
 }
 
-fn seen(place: &str, form: Form) -> Finding {
+fn cgroup_finding(path: &str, form: CgroupVersion) -> Finding {
     let driver = match (form.systemd, form.cgroupfs) {
         (true, false) => "systemd",
         (false, true) => "cgroupfs",
         _ => "both systemd and cgroupfs",
     };
-    Finding::ok(Topic::Cgroups, place, format!("{}, driver {driver}", version(form)))
+    Finding::ok(Topic::Cgroups, path, format!("{}, driver {driver}", version(form)))
 }
 
-fn version(form: Form) -> &'static str {
+fn version(form: CgroupVersion) -> &'static str {
     match (form.v1, form.v2) {
         (true, true) => "versions 1 and 2 (hybrid)",
         (true, false) => "version 1",
         (false, true) => "version 2",
-        (false, false) => "no cgroup is told",
+        (false, false) => "no cgroup",
     }
 }
 
@@ -216,11 +223,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hidden_namespace_fails_only_who_wants_processes() {
+    fn container_pid_namespace_fails_only_if_process_series_are_selected() {
         assert_eq!(namespace("p", Some(true), true).verdict, Verdict::Ok);
         let hidden = namespace("p", Some(false), true);
         assert_eq!(
-            (hidden.verdict, hidden.mend.as_deref()),
+            (hidden.verdict, hidden.remedy.as_deref()),
             (Verdict::Failure, Some("set hostPID: true"))
         );
         assert_eq!(namespace("p", Some(false), false).verdict, Verdict::Note);
@@ -228,43 +235,46 @@ mod tests {
     }
 
     #[test]
-    fn a_proc_root_is_judged_by_its_first_process() {
-        let said = proc_root("/proc", 12, &Ok("systemd".to_owned()));
-        assert_eq!(&*said.said, "12 processes to be seen; pid 1 is systemd");
-        assert_eq!(
-            proc_root("/proc", 1, &Ok("x".to_owned())).said,
-            "1 process to be seen; pid 1 is x"
-        );
+    fn proc_root_is_checked_by_pid_1() {
+        let message = |pids, name: &str| proc_root("/proc", pids, &Ok(name.to_owned())).message;
+        assert_eq!(message(12, "systemd"), "12 processes visible; pid 1 is systemd");
+        assert_eq!(message(1, "x"), "1 process visible; pid 1 is x");
         assert_eq!(proc_root("/proc", 1, &Err(Discard::Denied)).verdict, Verdict::Warning);
         assert_eq!(proc_root("/tmp", 0, &Err(Discard::Gone)).verdict, Verdict::Failure);
     }
 
     #[test]
-    fn processes_without_an_owner_are_a_warning() {
-        let mut census = Census::default();
-        assert_eq!(processes(&Listed::default(), &census).verdict, Verdict::Ok);
-        let listed = Listed { processes: 3, ..Listed::default() };
-        census.attributed.insert(("cgroup", "container"), 2);
-        assert_eq!(processes(&listed, &census).verdict, Verdict::Ok);
-        census.unresolved.insert("no_pod", 1);
-        let finding = processes(&listed, &census);
+    fn processes_of_unknown_owner_are_a_warning() {
+        let mut stats = AttributionStats::default();
+        assert_eq!(processes(&ListedProcesses::default(), &stats).verdict, Verdict::Ok);
+        let listed = ListedProcesses { processes: 3, ..ListedProcesses::default() };
+        stats.attributed.insert(("cgroup", "container"), 2);
+        assert_eq!(processes(&listed, &stats).verdict, Verdict::Ok);
+        stats.unresolved.insert("no_pod", 1);
+        let finding = processes(&listed, &stats);
         assert_eq!(
-            finding.said,
-            "3 processes listed on GPUs: 2 of pods, 0 of other containers, 0 of the host; 1 whose owner is \
-             not known (no_pod)"
+            finding.message,
+            "3 processes listed on GPUs: 2 of pods, 0 of other containers, 0 of the host; 1 of unknown \
+             owner (no_pod)"
         );
-        assert!(finding.mend.unwrap().contains("rights"));
-        census.attributed.insert(("cgroup", "stray"), 1);
-        assert_eq!(processes(&listed, &census).verdict, Verdict::Ok, "a plain container");
+        assert!(finding.remedy.unwrap().contains("rights"));
+        stats.attributed.insert(("cgroup", Owner::NonPodContainer.label()), 1);
+        assert_eq!(processes(&listed, &stats).verdict, Verdict::Ok, "a container without a pod");
     }
 
     #[test]
-    fn cgroups_are_told_by_version_and_driver() {
-        let none = Form::default();
-        let said = |form| seen("p", form).said;
-        assert_eq!(said(Form { v2: true, systemd: true, ..none }), "version 2, driver systemd");
-        assert_eq!(said(Form { v1: true, cgroupfs: true, ..none }), "version 1, driver cgroupfs");
-        let mixed = Form { v1: true, v2: true, systemd: true, cgroupfs: true };
-        assert_eq!(said(mixed), "versions 1 and 2 (hybrid), driver both systemd and cgroupfs");
+    fn cgroup_finding_names_version_and_driver() {
+        let none = CgroupVersion::default();
+        let message = |form| cgroup_finding("p", form).message;
+        assert_eq!(
+            message(CgroupVersion { v2: true, systemd: true, ..none }),
+            "version 2, driver systemd"
+        );
+        assert_eq!(
+            message(CgroupVersion { v1: true, cgroupfs: true, ..none }),
+            "version 1, driver cgroupfs"
+        );
+        let mixed = CgroupVersion { v1: true, v2: true, systemd: true, cgroupfs: true };
+        assert_eq!(message(mixed), "versions 1 and 2 (hybrid), driver both systemd and cgroupfs");
     }
 }

@@ -1,128 +1,139 @@
-//! The kubelet: its socket, which tells who was given which device, and the names of its logs.
+//! The kubelet: its `PodResources` socket (devices allocated to containers) and its log directories.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Topic, counted};
+use super::{Finding, Topic, count_noun};
 use crate::cluster::Sources;
-use crate::kube::api::Fault;
-use crate::kube::assignments::Assigned;
-use crate::kube::pod_resources::kubelet::Kubelet;
-use crate::kube::source::Failure;
+use crate::kube::api::RequestError;
+use crate::kube::assignments::ContainerAssignment;
+use crate::kube::pod_resources::kubelet::KubeletClient;
+use crate::kube::source::FailureReason;
 use crate::policy;
 
-/// Where the socket is on most nodes.
-const USUAL: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+/// The path of the socket on most nodes.
+const DEFAULT_SOCKET: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 
-/// What the kubelet said, if it was asked.
-pub type Said = Option<Result<Vec<Assigned>, Fault>>;
+/// The response to `List` of `PodResources`; none if there is no socket.
+pub type ListResult = Option<Result<Vec<ContainerAssignment>, RequestError>>;
 
-/// Asks the kubelet.
-pub async fn ask(socket: Option<&PathBuf>) -> Said {
+/// Calls `List` of the kubelet.
+pub async fn list(socket: Option<&PathBuf>) -> ListResult {
     let socket = socket?;
-    let answer = async {
-        Kubelet::connect(socket, policy::CHECK_ANSWER).await?.list(policy::CHECK_ANSWER).await
+    let response = async {
+        KubeletClient::connect(socket, policy::CHECK_TIMEOUT)
+            .await?
+            .list(policy::CHECK_TIMEOUT)
+            .await
     };
-    Some(answer.await.map(|list| list.containers))
+    Some(response.await.map(|list| list.containers))
 }
 
-/// Whether devices were claimed dynamically.
+/// Whether a container has devices of a DRA claim.
 #[must_use]
-pub fn has_claims(said: &Said) -> bool {
-    matches!(said, Some(Ok(containers)) if containers.iter().any(|one| !one.claims.is_empty()))
+pub fn has_claims(list: &ListResult) -> bool {
+    matches!(list, Some(Ok(containers)) if containers.iter().any(|one| !one.claims.is_empty()))
 }
 
-/// What is found of the socket.
+/// The finding about the socket.
 #[must_use]
-pub fn socket(sources: Option<&Sources>, said: &Said) -> Finding {
+pub fn socket_finding(sources: Option<&Sources>, response: &ListResult) -> Finding {
     let socket = sources.and_then(|sources| sources.pod_resources.as_ref());
-    match (socket, said) {
-        (Some(socket), Some(said)) => answered(&socket.display().to_string(), said),
+    match (socket, response) {
+        (Some(socket), Some(response)) => list_finding(&socket.display().to_string(), response),
         _ if sources.is_some() => {
-            let said = "there is no such folder, so it is not known who was given which GPU";
-            Finding::warning(Topic::Kubelet, USUAL, said).mended_by(MOUNT)
+            let message = "the directory does not exist, so device allocations are unknown";
+            Finding::warning(Topic::Kubelet, DEFAULT_SOCKET, message).with_remedy(MOUNT_SOCKET)
         }
         _ => {
-            let said =
-                "there is no such folder: this is no node of a cluster, or it is not mounted";
-            Finding::skipped(Topic::Kubelet, USUAL, said)
+            let message = "the directory does not exist: not a cluster node, or not mounted";
+            Finding::skipped(Topic::Kubelet, DEFAULT_SOCKET, message)
         }
     }
 }
 
-const MOUNT: &str = "mount the folder of the socket, not the socket itself: hostPath \
-     /var/lib/kubelet/pod-resources, read-only; where the kubelet's root is elsewhere name it with \
+const MOUNT_SOCKET: &str = "mount the directory of the socket, not the socket itself: hostPath \
+     /var/lib/kubelet/pod-resources, read-only; if the kubelet has another root directory, set \
      --pod-resources-kubelet-socket";
 
-fn answered(socket: &str, said: &Result<Vec<Assigned>, Fault>) -> Finding {
-    match said {
+fn list_finding(
+    socket: &str,
+    response: &Result<Vec<ContainerAssignment>, RequestError>,
+) -> Finding {
+    match response {
         Ok(containers) => {
-            let containers: Vec<&Assigned> = containers
+            let containers: Vec<&ContainerAssignment> = containers
                 .iter()
-                .filter(|one| !one.devices.is_empty() || !one.claims.is_empty())
+                .filter(|container| !container.devices.is_empty() || !container.claims.is_empty())
                 .collect();
             let mut devices = BTreeMap::<&str, usize>::new();
-            for (resource, ids) in containers.iter().flat_map(|one| &one.devices) {
+            for (resource, ids) in containers.iter().flat_map(|container| &container.devices) {
                 *devices.entry(resource).or_default() += ids.len();
             }
-            let claims: usize = containers.iter().map(|one| one.claims.len()).sum();
-            let mut given: Vec<String> =
+            let claims: usize = containers.iter().map(|container| container.claims.len()).sum();
+            let mut allocated: Vec<String> =
                 devices.iter().map(|(resource, n)| format!("{n} {resource}")).collect();
             if claims > 0 {
-                given.push(format!("{} (DRA)", counted(claims, "claimed device")));
+                allocated.push(format!("{} (DRA)", count_noun(claims, "claimed device")));
             }
-            let given =
-                if given.is_empty() { String::new() } else { format!(": {}", given.join(", ")) };
-            let holders = counted(containers.len(), "container");
-            let said = format!("List answers: {holders} with devices{given}");
-            Finding::ok(Topic::Kubelet, socket, said)
+            let allocated = if allocated.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", allocated.join(", "))
+            };
+            let containers = count_noun(containers.len(), "container");
+            let message = format!("List succeeded: {containers} with devices{allocated}");
+            Finding::ok(Topic::Kubelet, socket, message)
         }
         Err(fault) => {
-            let said = format!("{}: {}", fault.failure.reason(), fault.detail);
-            Finding::failure(Topic::Kubelet, socket, said).mended_by(mend(fault.failure))
+            let message = format!("{}: {}", fault.reason.label(), fault.detail);
+            Finding::failure(Topic::Kubelet, socket, message).with_remedy(remedy(fault.reason))
         }
     }
 }
 
-fn mend(failure: Failure) -> &'static str {
+fn remedy(failure: FailureReason) -> &'static str {
     match failure {
-        Failure::Absent => MOUNT,
-        Failure::Denied => "the kubelet lets in root alone: runAsUser: 0",
-        Failure::Throttled => "other clients ask the kubelet too often; it passes",
-        Failure::Unsupported => "PodResources v1 needs Kubernetes 1.20 or newer",
-        Failure::Connection
-        | Failure::Timeout
-        | Failure::TooLarge
-        | Failure::Garbage
-        | Failure::Expired
-        | Failure::Refused
-        | Failure::Config => "look at the kubelet's log (journalctl -u kubelet)",
+        FailureReason::Absent => MOUNT_SOCKET,
+        FailureReason::Denied => "the socket is accessible only to root: set runAsUser: 0",
+        FailureReason::Throttled => {
+            "other clients send too many requests to the kubelet; this is usually temporary"
+        }
+        FailureReason::Unsupported => "PodResources v1 needs Kubernetes 1.20 or newer",
+        FailureReason::Connection
+        | FailureReason::Timeout
+        | FailureReason::TooLarge
+        | FailureReason::Garbage
+        | FailureReason::Expired
+        | FailureReason::Refused
+        | FailureReason::Config => "see the log of the kubelet (journalctl -u kubelet)",
     }
 }
 
-/// Looks at the names of logs.
+/// Findings about the log directories (their entries are named after pods and containers).
 #[must_use]
-pub fn logs(sources: Option<&Sources>) -> Vec<Finding> {
+pub fn log_findings(sources: Option<&Sources>) -> Vec<Finding> {
     let Some(Sources { pod_logs, container_logs, .. }) = sources else {
-        let said = "without a cluster nobody looks there";
-        return vec![Finding::skipped(Topic::Logs, "/var/log/pods", said)];
+        let message = "not in a cluster: not read";
+        return vec![Finding::skipped(Topic::Logs, "/var/log/pods", message)];
     };
-    vec![names(pod_logs), names(container_logs)]
+    vec![directory(pod_logs), directory(container_logs)]
 }
 
-fn names(folder: &Path) -> Finding {
-    let place = folder.display().to_string();
-    match fs::read_dir(folder) {
+fn directory(directory: &Path) -> Finding {
+    let path = directory.display().to_string();
+    match fs::read_dir(directory) {
         Ok(entries) => {
             let n = entries.filter_map(Result::ok).count();
-            Finding::ok(Topic::Logs, place, counted(n, "name"))
+            Finding::ok(Topic::Logs, path, count_noun(n, "name"))
         }
         Err(error) => {
-            let said =
-                format!("{error}; containers that the API server does not know yet have to wait");
-            Finding::note(Topic::Logs, &place, said)
-                .mended_by(format!("mount it read-only: hostPath {place}"))
+            let message = format!(
+                "{error}; new containers stay unresolved until the API server reports them"
+            );
+            Finding::note(Topic::Logs, &path, message)
+                .with_remedy(format!("mount it read-only: hostPath {path}"))
         }
     }
 }
@@ -132,9 +143,9 @@ mod tests {
     use super::super::Verdict;
     use super::*;
 
-    fn assigned(devices: &[(&str, &[&str])]) -> Assigned {
+    fn assigned(devices: &[(&str, &[&str])]) -> ContainerAssignment {
         let ids = |ids: &[&str]| ids.iter().map(|id| (*id).into()).collect();
-        Assigned {
+        ContainerAssignment {
             namespace: "a".into(),
             pod: "b".into(),
             container: "c".into(),
@@ -144,33 +155,35 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kubelet_gave_is_counted() {
+    fn allocated_devices_are_counted_by_resource() {
         let list = vec![
             assigned(&[("nvidia.com/gpu", &["GPU-1", "GPU-2"])]),
             assigned(&[("nvidia.com/gpu", &["GPU-3"])]),
             assigned(&[]),
         ];
-        let finding = answered("/s", &Ok(list));
-        assert_eq!(finding.said, "List answers: 2 containers with devices: 3 nvidia.com/gpu");
-        assert_eq!(answered("/s", &Ok(Vec::new())).said, "List answers: 0 containers with devices");
+        let message = |list| list_finding("/s", &Ok(list)).message;
+        assert_eq!(message(list), "List succeeded: 2 containers with devices: 3 nvidia.com/gpu");
+        assert_eq!(message(Vec::new()), "List succeeded: 0 containers with devices");
     }
 
     #[test]
-    fn a_kubelet_that_does_not_answer_fails_with_its_mend() {
-        for (failure, word) in
-            [(Failure::Absent, "mount"), (Failure::Denied, "root"), (Failure::Timeout, "log")]
-        {
-            let finding = answered("/s", &Err(Fault::new(failure, "x")));
+    fn failed_list_call_has_a_remedy() {
+        for (failure, word) in [
+            (FailureReason::Absent, "mount"),
+            (FailureReason::Denied, "root"),
+            (FailureReason::Timeout, "log"),
+        ] {
+            let finding = list_finding("/s", &Err(RequestError::new(failure, "x")));
             assert_eq!(finding.verdict, Verdict::Failure);
-            assert!(finding.mend.unwrap().contains(word), "{failure:?}");
+            assert!(finding.remedy.unwrap().contains(word), "{failure:?}");
         }
-        assert_eq!(socket(None, &None).verdict, Verdict::Skipped);
+        assert_eq!(socket_finding(None, &None).verdict, Verdict::Skipped);
     }
 
     #[test]
-    fn logs_that_are_not_there_are_noted() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(names(folder.path()).said, "0 names");
-        assert_eq!(names(&folder.path().join("x")).verdict, Verdict::Note);
+    fn missing_log_directory_is_a_note() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(directory(home.path()).message, "0 names");
+        assert_eq!(directory(&home.path().join("x")).verdict, Verdict::Note);
     }
 }

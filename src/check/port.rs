@@ -1,59 +1,59 @@
-//! Where the exporter serves: whether the address is free, and else who is there.
+//! The listen address: whether it is free, and otherwise which program uses it.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use super::{Finding, Topic};
 use crate::args::ServeConfig;
-use crate::catalog::own::{OWN, OwnSeries};
+use crate::catalog::exporter_metrics::{EXPORTER_METRICS, ExporterMetricId};
 use crate::clock::Clock;
 use crate::policy;
-use crate::quote::in_part;
+use crate::sanitize::truncate_for_log;
 
-/// What is read of an answer.
-const ANSWER_MAX: u64 = 4 << 20;
-/// What stands on our page for people, and in what asks for a password.
-const OURS: &str = env!("CARGO_PKG_NAME");
+/// Maximum number of bytes to read of a response.
+const RESPONSE_MAX: u64 = 4 << 20;
+/// A text of our web page, and of our 401 response.
+const OWN_NAME: &str = env!("CARGO_PKG_NAME");
 
-/// Who serves at an address.
+/// The program that serves at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Who {
-    /// This exporter; its version, where it tells.
-    Ours(String),
-    /// Another exporter of GPUs.
-    Exporter,
-    /// Something else, and what it says.
-    Other(String),
+enum ListeningProgram {
+    /// nvml-exporter, with its version; empty if unknown.
+    NvmlExporter(String),
+    /// Another GPU exporter.
+    OtherExporter,
+    /// Another program, with the first line of its response or the error.
+    OtherProgram(String),
 }
 
-/// Looks at the address of `serve`.
+/// The finding about the listen address of `serve`.
 #[must_use]
-pub fn look(serve: &ServeConfig, clock: Clock) -> Finding {
+pub fn finding(serve: &ServeConfig, clock: Clock) -> Finding {
     let all: Vec<String> = serve.addresses.iter().map(ToString::to_string).collect();
     let subject = format!("--address {}", all.join(", "));
     if serve.systemd_socket {
-        return Finding::skipped(Topic::Port, subject, "systemd hands a socket over instead");
+        return Finding::skipped(Topic::Port, subject, "not used: systemd passes a socket");
     }
     let Err(error) = TcpListener::bind(serve.addresses.as_slice()) else {
         return Finding::ok(Topic::Port, subject, "free");
     };
-    let taken = error.kind() == io::ErrorKind::AddrInUse;
-    let Some(address) = serve.addresses.first().copied().filter(|_| taken) else {
-        return Finding::failure(Topic::Port, subject, format!("it cannot be had: {error}"))
-            .mended_by("give another --address");
+    let occupied = error.kind() == io::ErrorKind::AddrInUse;
+    let Some(address) = serve.addresses.first().copied().filter(|_| occupied) else {
+        return Finding::failure(Topic::Port, subject, format!("cannot be bound: {error}"))
+            .with_remedy("set another --address");
     };
-    if serve.web.config.tls.is_some() {
-        let said = "taken, by whom is not asked: --web-config-file has it speak TLS";
-        return Finding::note(Topic::Port, subject, said);
+    if serve.server.web_config.tls.is_some() {
+        let message = "in use; the program is not probed, since --web-config-file enables TLS";
+        return Finding::note(Topic::Port, subject, message);
     }
-    let reach = reachable(address);
-    let own = serve.own_path.as_deref().unwrap_or("/");
-    let asked = ["/metrics", own].map(|path| get(reach, path, clock));
-    told(&subject, &format!("http://{reach}/metrics"), &who(&asked))
+    let target = connect_address(address);
+    let own = serve.own_metrics_path.as_deref().unwrap_or("/");
+    let responses = ["/metrics", own].map(|path| get(target, path, clock));
+    in_use(&subject, &format!("http://{target}/metrics"), &identify(&responses))
 }
 
-/// Where somebody who listens everywhere is reached.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// The address to connect to: loopback instead of the unspecified address.
+fn connect_address(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
     } else {
@@ -61,73 +61,77 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The whole answer, or as much of it as comes in time.
+/// The whole response, or the part of it that arrives in time.
 fn get(address: SocketAddr, path: &str, clock: Clock) -> io::Result<String> {
-    let deadline = clock.now().mono + policy::CHECK_ANSWER;
-    let mut stream = TcpStream::connect_timeout(&address, policy::CHECK_ANSWER)?;
-    stream.set_write_timeout(Some(policy::CHECK_ANSWER))?;
+    let deadline = clock.now().mono + policy::CHECK_TIMEOUT;
+    let mut stream = TcpStream::connect_timeout(&address, policy::CHECK_TIMEOUT)?;
+    stream.set_write_timeout(Some(policy::CHECK_TIMEOUT))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    let mut piece = [0; 16 << 10];
+    let mut response = Vec::new();
+    let mut chunk = [0; 16 << 10];
     loop {
-        let patience = clock.until(deadline);
-        let full = u64::try_from(answer.len()).is_ok_and(|length| length >= ANSWER_MAX);
-        if patience.is_zero() || full {
+        let timeout = clock.until(deadline);
+        let full = u64::try_from(response.len()).is_ok_and(|length| length >= RESPONSE_MAX);
+        if timeout.is_zero() || full {
             break;
         }
-        stream.set_read_timeout(Some(patience))?;
-        match stream.read(&mut piece) {
+        stream.set_read_timeout(Some(timeout))?;
+        match stream.read(&mut chunk) {
             Ok(0) => break,
-            Ok(n) => answer.extend_from_slice(piece.get(..n).unwrap_or_default()),
-            Err(_) if !answer.is_empty() => break,
+            Ok(n) => response.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+            Err(_) if !response.is_empty() => break,
             Err(error) => return Err(error),
         }
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
-/// Who answers so.
-fn who(answers: &[io::Result<String>]) -> Who {
-    let told = || answers.iter().flatten();
-    let build = OWN.iter().find(|own| own.series == OwnSeries::BuildInfo).map(|own| own.name);
+/// Identifies the program by its responses.
+fn identify(responses: &[io::Result<String>]) -> ListeningProgram {
+    let texts = || responses.iter().flatten();
+    let build = EXPORTER_METRICS
+        .iter()
+        .find(|own| own.id == ExporterMetricId::BuildInfo)
+        .map(|own| own.name);
     let build = build.unwrap_or_default();
     let info = |text: &String| {
         let line = text.lines().find(|line| line.starts_with(build))?;
         Some(line.split('"').nth(1).unwrap_or_default().to_owned())
     };
-    if let Some(version) = told().find_map(info) {
-        return Who::Ours(version);
+    if let Some(version) = texts().find_map(info) {
+        return ListeningProgram::NvmlExporter(version);
     }
-    if told().any(|text| text.contains(OURS)) {
-        return Who::Ours(String::new());
+    if texts().any(|text| text.contains(OWN_NAME)) {
+        return ListeningProgram::NvmlExporter(String::new());
     }
-    if told().any(|text| text.lines().any(|line| line.starts_with("DCGM_"))) {
-        return Who::Exporter;
+    if texts().any(|text| text.lines().any(|line| line.starts_with("DCGM_"))) {
+        return ListeningProgram::OtherExporter;
     }
-    match answers.first() {
-        Some(Ok(text)) => Who::Other(in_part(text.lines().next().unwrap_or_default(), 100)),
-        Some(Err(error)) => Who::Other(error.to_string()),
-        None => Who::Other(String::new()),
+    match responses.first() {
+        Some(Ok(text)) => ListeningProgram::OtherProgram(truncate_for_log(
+            text.lines().next().unwrap_or_default(),
+            100,
+        )),
+        Some(Err(error)) => ListeningProgram::OtherProgram(error.to_string()),
+        None => ListeningProgram::OtherProgram(String::new()),
     }
 }
 
-fn told(subject: &str, url: &str, who: &Who) -> Finding {
-    match who {
-        Who::Ours(version) => {
+fn in_use(subject: &str, url: &str, program: &ListeningProgram) -> Finding {
+    match program {
+        ListeningProgram::NvmlExporter(version) => {
             let version = if version.is_empty() { String::new() } else { format!(" {version}") };
-            let said =
-                format!("taken by an {OURS}{version} ({url}): the one that is looked after here");
-            Finding::note(Topic::Port, subject, said)
+            let message = format!("in use by the running {OWN_NAME}{version} ({url})");
+            Finding::note(Topic::Port, subject, message)
         }
-        Who::Exporter => {
-            let said =
-                format!("taken by another exporter of GPUs, as dcgm-exporter is one ({url})");
-            Finding::warning(Topic::Port, subject, said)
-                .mended_by("run one of them only: two on a node double every sum")
+        ListeningProgram::OtherExporter => {
+            let message = format!("in use by another GPU exporter, such as dcgm-exporter ({url})");
+            Finding::warning(Topic::Port, subject, message)
+                .with_remedy("run only one of them: two on a node double every sum")
         }
-        Who::Other(words) => {
-            let said = format!("taken by somebody who is no exporter of GPUs ({url}: {words})");
-            Finding::failure(Topic::Port, subject, said).mended_by("give another --address")
+        ListeningProgram::OtherProgram(response) => {
+            let message = format!("in use by another program ({url}: {response})");
+            Finding::failure(Topic::Port, subject, message).with_remedy("set another --address")
         }
     }
 }
@@ -137,37 +141,45 @@ mod tests {
     use super::super::Verdict;
     use super::*;
 
-    fn of(answers: &[&str]) -> Who {
-        who(&answers.iter().map(|text| Ok((*text).to_owned())).collect::<Vec<_>>())
+    fn of(responses: &[&str]) -> ListeningProgram {
+        identify(&responses.iter().map(|text| Ok((*text).to_owned())).collect::<Vec<_>>())
     }
 
     #[test]
-    fn exporters_are_told_by_their_pages() {
-        let page = "HTTP/1.0 200 OK\r\n\r\nDCGM_FI_DEV_GPU_UTIL{gpu=\"0\"} 1\n";
-        let own = format!("{page}nvml_exporter_build_info{{version=\"0.1.0\"}} 1\n");
-        assert_eq!(of(&[&own]), Who::Ours("0.1.0".to_owned()));
-        assert_eq!(of(&[page, &own]), Who::Ours("0.1.0".to_owned()), "own series elsewhere");
-        assert_eq!(of(&[page, "<title>nvml-exporter</title>"]), Who::Ours(String::new()));
-        assert_eq!(of(&[page, "<title>GPU Exporter</title>"]), Who::Exporter);
+    fn exporters_are_identified_by_their_responses() {
+        let metrics = "HTTP/1.0 200 OK\r\n\r\nDCGM_FI_DEV_GPU_UTIL{gpu=\"0\"} 1\n";
+        let own = format!("{metrics}nvml_exporter_build_info{{version=\"0.1.0\"}} 1\n");
+        assert_eq!(of(&[&own]), ListeningProgram::NvmlExporter("0.1.0".to_owned()));
+        let elsewhere = of(&[metrics, &own]);
+        assert_eq!(
+            elsewhere,
+            ListeningProgram::NvmlExporter("0.1.0".to_owned()),
+            "own series elsewhere"
+        );
+        let page = "<title>nvml-exporter</title>";
+        assert_eq!(of(&[metrics, page]), ListeningProgram::NvmlExporter(String::new()));
+        assert_eq!(of(&[metrics, "<title>GPU Exporter</title>"]), ListeningProgram::OtherExporter);
         let realm =
             "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=\"nvml-exporter\"\r\n";
-        assert_eq!(of(&[realm, realm]), Who::Ours(String::new()));
+        assert_eq!(of(&[realm, realm]), ListeningProgram::NvmlExporter(String::new()));
         assert_eq!(
             of(&["HTTP/1.0 404 Not Found\r\n", ""]),
-            Who::Other("HTTP/1.0 404 Not Found".to_owned())
+            ListeningProgram::OtherProgram("HTTP/1.0 404 Not Found".to_owned())
         );
     }
 
     #[test]
-    fn one_of_ours_is_noted_another_warned_of_and_a_stranger_fails() {
-        assert_eq!(told("a", "u", &Who::Ours(String::new())).verdict, Verdict::Note);
-        assert_eq!(told("a", "u", &Who::Exporter).verdict, Verdict::Warning);
-        assert_eq!(told("a", "u", &Who::Other("x".to_owned())).verdict, Verdict::Failure);
+    fn severity_depends_on_the_program_that_uses_the_address() {
+        let verdict = |program| in_use("a", "u", &program).verdict;
+        assert_eq!(verdict(ListeningProgram::NvmlExporter(String::new())), Verdict::Note);
+        assert_eq!(verdict(ListeningProgram::OtherExporter), Verdict::Warning);
+        assert_eq!(verdict(ListeningProgram::OtherProgram("x".to_owned())), Verdict::Failure);
     }
 
     #[test]
-    fn who_listens_everywhere_is_reached_here() {
-        assert_eq!(reachable("[::]:9400".parse().unwrap()).to_string(), "127.0.0.1:9400");
-        assert_eq!(reachable("10.0.0.1:9400".parse().unwrap()).to_string(), "10.0.0.1:9400");
+    fn unspecified_address_is_reached_by_loopback() {
+        let target = |text: &str| connect_address(text.parse().unwrap()).to_string();
+        assert_eq!(target("[::]:9400"), "127.0.0.1:9400");
+        assert_eq!(target("10.0.0.1:9400"), "10.0.0.1:9400");
     }
 }

@@ -6,35 +6,35 @@ use serde::Serialize;
 
 use super::{Finding, Verdict};
 
-/// The version of the report's JSON form: another one if a key goes or changes its meaning.
-const VERSION: u32 = 1;
+/// The version of the report's JSON form; incremented if a key is removed or changes its meaning.
+const VERSION: u32 = 2;
 
-/// All that was found, in the order of topics.
+/// All findings, in the order of topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Of these findings.
+    /// Sorts the findings by topic.
     #[must_use]
     pub fn new(mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.topic);
         Self { findings }
     }
 
-    /// Whether anything that the exporter is for does not work.
+    /// Whether there is a finding of [`Verdict::Failure`].
     #[must_use]
     pub fn has_failures(&self) -> bool {
         self.count(Verdict::Failure) > 0
     }
 
-    /// As JSON.
+    /// The report as JSON: `version`, `exporter`, `counts` by verdict, and `findings`.
     ///
     /// # Errors
-    /// None that is known of: texts and counts can be written.
+    /// Returns the serialization error; none is expected for texts and counts.
     pub fn json(&self) -> Result<String, serde_json::Error> {
-        let counts = Counts {
+        let counts = VerdictCounts {
             ok: self.count(Verdict::Ok),
             note: self.count(Verdict::Note),
             warning: self.count(Verdict::Warning),
@@ -42,8 +42,8 @@ impl Report {
             skipped: self.count(Verdict::Skipped),
         };
         let exporter = env!("CARGO_PKG_VERSION");
-        let whole = Whole { version: VERSION, exporter, counts, findings: &self.findings };
-        Ok(serde_json::to_string_pretty(&whole)? + "\n")
+        let report = JsonReport { version: VERSION, exporter, counts, findings: &self.findings };
+        Ok(serde_json::to_string_pretty(&report)? + "\n")
     }
 
     fn count(&self, verdict: Verdict) -> usize {
@@ -52,15 +52,15 @@ impl Report {
 }
 
 #[derive(Serialize)]
-struct Whole<'a> {
+struct JsonReport<'a> {
     version: u32,
     exporter: &'static str,
-    counts: Counts,
+    counts: VerdictCounts,
     findings: &'a [Finding],
 }
 
 #[derive(Serialize)]
-struct Counts {
+struct VerdictCounts {
     ok: usize,
     note: usize,
     warning: usize,
@@ -68,19 +68,19 @@ struct Counts {
     skipped: usize,
 }
 
-/// A line a finding, with the mend on a line of its own, and a last one that counts them.
+/// One line for each finding, its remedy on the next line, and a summary line at the end.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { topic, subject, verdict, said, mend } in &self.findings {
-            writeln!(f, "{:<8} {:<10} {subject}: {said}", verdict.word(), topic.word())?;
-            if let Some(mend) = mend {
-                writeln!(f, "{:<19} mend: {mend}", "")?;
+        for Finding { topic, subject, verdict, message, remedy } in &self.findings {
+            writeln!(f, "{:<8} {:<10} {subject}: {message}", verdict.label(), topic.label())?;
+            if let Some(remedy) = remedy {
+                writeln!(f, "{:<19} remedy: {remedy}", "")?;
             }
         }
         let counts = Verdict::ALL.map(|verdict| (verdict, self.count(verdict)));
         let present = counts.into_iter().filter(|(_, n)| *n > 0);
-        let words: Vec<String> = present.map(|(verdict, n)| verdict.count(n)).collect();
-        writeln!(f, "\n{} looked at: {}", self.findings.len(), words.join(", "))
+        let counts: Vec<String> = present.map(|(verdict, n)| verdict.count(n)).collect();
+        writeln!(f, "\n{} findings: {}", self.findings.len(), counts.join(", "))
     }
 }
 
@@ -91,42 +91,42 @@ mod tests {
 
     fn report() -> Report {
         Report::new(vec![
-            Finding::failure(Topic::Gpu, "GPU 1", "it is lost").mended_by("reset it"),
+            Finding::failure(Topic::Gpu, "GPU 1", "it is lost").with_remedy("reset it"),
             Finding::ok(Topic::Library, "/x/libnvidia-ml.so.1", "loaded\nand more"),
             Finding::warning(Topic::Gpu, "GPU 0", "1 of 9 readings is missing"),
         ])
     }
 
     #[test]
-    fn text_has_a_line_a_finding_and_the_mend_below() {
+    fn text_has_a_line_for_each_finding_and_the_remedy_below() {
         assert_eq!(
             report().to_string(),
             "ok       library    /x/libnvidia-ml.so.1: loaded\u{fffd}and more\n\
              FAILURE  gpu        GPU 1: it is lost\n\
-             \x20                   mend: reset it\n\
+             \x20                   remedy: reset it\n\
              warning  gpu        GPU 0: 1 of 9 readings is missing\n\
              \n\
-             3 looked at: 1 ok, 1 warning, 1 failure\n"
+             3 findings: 1 ok, 1 warning, 1 failure\n"
         );
     }
 
     #[test]
-    fn json_says_the_same() {
+    fn json_has_the_same_findings() {
         let json: serde_json::Value = serde_json::from_str(&report().json().unwrap()).unwrap();
-        assert_eq!((&json["version"], &json["counts"]["failure"]), (&1.into(), &1.into()));
+        assert_eq!((&json["version"], &json["counts"]["failure"]), (&2.into(), &1.into()));
         let gpu = &json["findings"][1];
         assert_eq!(
             *gpu,
             serde_json::json!({
-                "topic": "gpu", "subject": "GPU 1", "verdict": "failure", "said": "it is lost",
-                "mend": "reset it",
+                "topic": "gpu", "subject": "GPU 1", "verdict": "failure",
+                "message": "it is lost", "remedy": "reset it",
             })
         );
-        assert!(json["findings"][0]["mend"].is_null());
+        assert!(json["findings"][0]["remedy"].is_null());
     }
 
     #[test]
-    fn only_failures_fail() {
+    fn only_failures_fail_the_report() {
         assert!(report().has_failures());
         let warned =
             vec![Finding::warning(Topic::Port, "a", "b"), Finding::skipped(Topic::Mig, "c", "d")];

@@ -1,118 +1,128 @@
-//! What the API server lets us do, and what hangs on it.
+//! RBAC permissions at the API server, and the features that need them.
 
 use super::{Finding, Topic};
-use crate::kube::api::Fault;
-use crate::kube::self_review::{self, Right};
-use crate::kube::source::Failure;
+use crate::kube::api::RequestError;
+use crate::kube::self_review::{self, ApiPermission};
+use crate::kube::source::FailureReason;
 
-/// What else than pods and the node is asked for here.
+/// Features in use that need more permissions than the lookup of pods does.
 #[derive(Clone, Debug, Default)]
-pub struct Uses {
-    /// Devices are claimed dynamically, so slices are listed.
+pub struct FeaturesInUse {
+    /// The kubelet reports DRA claims: `ResourceSlice`s are listed.
     pub claims: bool,
-    /// The node's label is looked out for.
-    pub label: bool,
+    /// `--release-label` is set: the node is watched.
+    pub release_label: bool,
     /// Namespace and name of the `ConfigMap` with the counters.
     pub config_map: Option<(String, String)>,
 }
 
-/// What gives the rights.
-const ROLE: &str = "give the service account the ClusterRole of daemonset/base/service-account.yaml, and see \
-     that its binding names the right namespace";
+/// The remedy for a denied permission.
+const BIND_ROLE: &str = "bind the service account to the ClusterRole of daemonset/base/service-account.yaml, \
+     and check the namespace in the binding";
 
-/// How much hangs on a right.
+/// The effect of a permission on the exporter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weight {
-    /// Without it the exporter does not do what it is for.
-    Needed,
-    /// Without it something is missing.
-    Useful,
-    /// Nobody asks for it here.
-    Idle,
+enum Importance {
+    /// A main function does not work without it.
+    Required,
+    /// Some data is missing without it.
+    Optional,
+    /// No feature in use needs it.
+    Unused,
 }
 
-/// A right, and what is done with it.
-pub(super) struct Need {
-    pub(super) right: Right,
-    weight: Weight,
+/// A permission, and the data that needs it.
+pub(super) struct Permission {
+    pub(super) right: ApiPermission,
+    importance: Importance,
     purpose: &'static str,
 }
 
-/// What is needed, in the order in which it is asked for.
-pub(super) fn needs(uses: &Uses) -> Vec<Need> {
-    let need = |verb, group, resource, weight, purpose| Need {
-        right: Right::everywhere(verb, group, resource),
-        weight,
+/// The permissions of the exporter, in the order of the reviews.
+pub(super) fn required_permissions(features: &FeaturesInUse) -> Vec<Permission> {
+    let permission = |verb, group, resource, importance, purpose| Permission {
+        right: ApiPermission::cluster_wide(verb, group, resource),
+        importance,
         purpose,
     };
-    let useful_if = |asked_for| if asked_for { Weight::Useful } else { Weight::Idle };
-    let pods = "names of pods";
-    let mut needs = vec![
-        need("list", "", "pods", Weight::Needed, pods),
-        need("watch", "", "pods", Weight::Needed, pods),
-        need(
+    let optional_if = |used| if used { Importance::Optional } else { Importance::Unused };
+    let pods = "pod names";
+    let mut permissions = vec![
+        permission("list", "", "pods", Importance::Required, pods),
+        permission("watch", "", "pods", Importance::Required, pods),
+        permission(
             "watch",
             "",
             "nodes",
-            useful_if(uses.label),
-            "the label that asks for NVML to be let go",
+            optional_if(features.release_label),
+            "the node label that requests a driver release (--release-label)",
         ),
-        need(
+        permission(
             "list",
             "resource.k8s.io",
             "resourceslices",
-            useful_if(uses.claims),
-            "devices that are claimed (DRA)",
+            optional_if(features.claims),
+            "claimed devices (DRA)",
         ),
     ];
-    if let Some(object) = &uses.config_map {
-        let right =
-            Right { object: Some(object.clone()), ..Right::everywhere("get", "", "configmaps") };
-        needs.push(Need {
+    if let Some(object) = &features.config_map {
+        let right = ApiPermission {
+            object: Some(object.clone()),
+            ..ApiPermission::cluster_wide("get", "", "configmaps")
+        };
+        permissions.push(Permission {
             right,
-            weight: Weight::Needed,
+            importance: Importance::Required,
             purpose: "the counters of --configmap-data",
         });
     }
-    needs
+    permissions
 }
 
-/// One for each right that was asked for, and one more where asking is not possible.
-pub(super) fn rights(needs: &[Need], reviews: &[Result<bool, Fault>]) -> Vec<Finding> {
-    let of = |(need, review): (&Need, &Result<bool, Fault>)| match review {
-        Ok(allowed) => right(need, *allowed),
+/// One finding for each review; a review that failed is a warning.
+pub(super) fn review_findings(
+    permissions: &[Permission],
+    reviews: &[Result<bool, RequestError>],
+) -> Vec<Finding> {
+    let finding = |(permission, review): (&Permission, &Result<bool, RequestError>)| match review {
+        Ok(allowed) => permission_finding(permission, *allowed),
         Err(fault) => {
-            let said = format!("what we may do cannot be asked ({})", fault.detail);
-            Finding::warning(Topic::Rights, self_review::PATH, said).mended_by(
-                "kubectl auth can-i list pods --as=system:serviceaccount:NAMESPACE:nvml-exporter tells",
+            let message = format!("permissions cannot be reviewed ({})", fault.detail);
+            Finding::warning(Topic::Rights, self_review::PATH, message).with_remedy(
+                "check with kubectl auth can-i list pods \
+                 --as=system:serviceaccount:NAMESPACE:nvml-exporter",
             )
         }
     };
-    needs.iter().zip(reviews).map(of).collect()
+    permissions.iter().zip(reviews).map(finding).collect()
 }
 
-fn right(need: &Need, allowed: bool) -> Finding {
-    let (words, purpose) = (need.right.words(), need.purpose);
+fn permission_finding(permission: &Permission, allowed: bool) -> Finding {
+    let (subject, purpose) = (permission.right.kubectl_args(), permission.purpose);
     if allowed {
-        return Finding::ok(Topic::Rights, words, format!("allowed: {purpose}"));
+        return Finding::ok(Topic::Rights, subject, format!("allowed: {purpose}"));
     }
-    let said = format!("denied: {purpose}");
-    match need.weight {
-        Weight::Needed => Finding::failure(Topic::Rights, words, said).mended_by(ROLE),
-        Weight::Useful => Finding::warning(Topic::Rights, words, said).mended_by(ROLE),
-        Weight::Idle => {
-            Finding::note(Topic::Rights, words, format!("{said}, which nobody asks for here"))
+    let message = format!("denied: {purpose}");
+    match permission.importance {
+        Importance::Required => {
+            Finding::failure(Topic::Rights, subject, message).with_remedy(BIND_ROLE)
+        }
+        Importance::Optional => {
+            Finding::warning(Topic::Rights, subject, message).with_remedy(BIND_ROLE)
+        }
+        Importance::Unused => {
+            Finding::note(Topic::Rights, subject, format!("{message}, which is not used here"))
         }
     }
 }
 
-/// Where one may not ask what one may do, one tries.
-pub(super) fn pods(url: &str, list: &Result<(), Fault>) -> Finding {
+/// A trial list of pods, for servers where permissions cannot be reviewed.
+pub(super) fn pod_list_finding(url: &str, list: &Result<(), RequestError>) -> Finding {
     let subject = format!("{url}api/v1/pods");
     match list {
-        Ok(()) => Finding::ok(Topic::Rights, subject, "allowed: the pods of this node are listed"),
-        Err(fault) if fault.failure == Failure::Denied => {
-            Finding::failure(Topic::Rights, subject, &fault.detail).mended_by(ROLE)
+        Ok(()) => Finding::ok(Topic::Rights, subject, "allowed: listing the pods of this node"),
+        Err(fault) if fault.reason == FailureReason::Denied => {
+            Finding::failure(Topic::Rights, subject, &fault.detail).with_remedy(BIND_ROLE)
         }
         Err(fault) => Finding::warning(Topic::Rights, subject, &fault.detail),
     }
@@ -123,21 +133,26 @@ mod tests {
     use super::super::Verdict;
     use super::*;
 
-    fn denied(status: u16) -> Fault {
-        Fault { failure: Failure::Denied, status: Some(status), detail: "no".to_owned() }
+    fn denied(status: u16) -> RequestError {
+        RequestError {
+            reason: FailureReason::Denied,
+            status: Some(status),
+            detail: "no".to_owned(),
+        }
     }
 
-    fn verdicts(uses: &Uses, reviews: &[Result<bool, Fault>]) -> Vec<Verdict> {
-        rights(&needs(uses), reviews).iter().map(|finding| finding.verdict).collect()
+    fn verdicts(features: &FeaturesInUse, reviews: &[Result<bool, RequestError>]) -> Vec<Verdict> {
+        let findings = review_findings(&required_permissions(features), reviews);
+        findings.iter().map(|finding| finding.verdict).collect()
     }
 
     #[test]
-    fn what_is_denied_weighs_by_what_hangs_on_it() {
+    fn denied_permission_is_as_severe_as_its_importance() {
         let no = || [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false)];
-        let idle = verdicts(&Uses::default(), &no());
-        assert_eq!(idle, [Verdict::Failure, Verdict::Failure, Verdict::Note, Verdict::Note]);
+        let unused = verdicts(&FeaturesInUse::default(), &no());
+        assert_eq!(unused, [Verdict::Failure, Verdict::Failure, Verdict::Note, Verdict::Note]);
         let config_map = Some(("a".to_owned(), "b".to_owned()));
-        let all = Uses { claims: true, label: true, config_map };
+        let all = FeaturesInUse { claims: true, release_label: true, config_map };
         assert_eq!(
             verdicts(&all, &no()),
             [
@@ -148,7 +163,7 @@ mod tests {
                 Verdict::Failure
             ]
         );
-        assert_eq!(verdicts(&Uses::default(), &[Ok(true)]), [Verdict::Ok]);
-        assert_eq!(verdicts(&Uses::default(), &[Err(denied(403))]), [Verdict::Warning]);
+        assert_eq!(verdicts(&FeaturesInUse::default(), &[Ok(true)]), [Verdict::Ok]);
+        assert_eq!(verdicts(&FeaturesInUse::default(), &[Err(denied(403))]), [Verdict::Warning]);
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to ask about pods and allocations.
+//! Where pods and device allocations are read from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,54 +8,59 @@ use anyhow::Context;
 
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
-use crate::kube::node_label::Label;
-use crate::kube::watch::Pace;
+use crate::kube::node_label::LabelRequirement;
+use crate::kube::watch_timings::WatchTimings;
 use crate::policy;
 
-/// Whom to ask.
+/// Endpoints, files and timeouts of all cluster sources.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Who knows the pods of this node, and how the node is called.
+    /// The API server or kubelet that lists the pods, and the name of this node.
     pub pods: Option<(Address, NodeName)>,
-    /// The kubelet's socket for device assignments.
+    /// Socket of the kubelet's `PodResources` service.
     pub pod_resources: Option<PathBuf>,
-    /// A directory like `/var/log/pods`.
+    /// Directory of pod logs, such as `/var/log/pods`.
     pub pod_logs: PathBuf,
-    /// A directory like `/var/log/containers`.
+    /// Directory of links to container logs, such as `/var/log/containers`.
     pub container_logs: PathBuf,
-    /// What a unit of ACK's GPU memory is.
+    /// Unit of `aliyun.com/gpu-mem`.
     pub memory_unit: MemoryUnit,
-    /// A label of the node to look out for.
-    pub label: Option<Label>,
-    /// How long everything may take.
-    pub pace: Pace,
-    /// So long a source's file may take to appear before the source counts as absent.
-    pub stage_patience: Duration,
+    /// Node label on which NVML is released.
+    pub release_label: Option<LabelRequirement>,
+    /// Timeouts and retry delays of API requests.
+    pub timings: WatchTimings,
+    /// Time that a source's file may take to appear before the source counts as absent.
+    pub startup_timeout: Duration,
 }
 
 impl Sources {
-    /// The sources of the cluster that the mock plays on a stage; none if its scenario has none.
+    /// The sources of the cluster that the mock serves in the directory `environment`; none if its
+    /// scenario has no cluster.
     ///
     /// # Errors
-    /// The stage does not say how its node is called.
-    pub fn staged(stage: &Path, label: Option<Label>) -> anyhow::Result<Option<Self>> {
-        let socket = stage.join("pod-resources");
+    /// The node name in that directory cannot be read or is not valid.
+    pub fn from_mock_env(
+        environment: &Path,
+        label: Option<LabelRequirement>,
+    ) -> anyhow::Result<Option<Self>> {
+        let socket = environment.join("pod-resources");
         if !socket.is_dir() {
             return Ok(None);
         }
-        let node = fs::read_to_string(stage.join("node")).context("the stage's node")?;
+        let node = fs::read_to_string(environment.join("node"))
+            .context("the node name of the mock environment cannot be read")?;
         Ok(Some(Self {
             pods: Some((
-                Address::Kubeconfig(stage.join("kubeconfig")),
+                Address::Kubeconfig(environment.join("kubeconfig")),
                 NodeName::new(node.trim())?,
             )),
             pod_resources: Some(socket.join("kubelet.sock")),
-            pod_logs: stage.join("pods-log"),
-            container_logs: stage.join("containers-log"),
+            pod_logs: environment.join("pods-log"),
+            container_logs: environment.join("containers-log"),
             memory_unit: MemoryUnit::Auto,
-            label,
-            pace: Pace { start: Duration::ZERO, ..Pace::default() },
-            stage_patience: policy::STAGE_PATIENCE,
+            release_label: label,
+            timings: WatchTimings { start_jitter: Duration::ZERO, ..WatchTimings::default() },
+            startup_timeout: policy::MOCK_STARTUP_TIMEOUT,
         }))
     }
 }

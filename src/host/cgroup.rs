@@ -1,39 +1,39 @@
-//! The text of `/proc/<pid>/cgroup` → where the process runs. Pure.
+//! Parses `/proc/<pid>/cgroup` into the container, pod or host that the process runs in. Pure.
 //!
-//! One rule for every runtime, cgroup driver and hierarchy. A path is cut at its slashes, and its
-//! segments at their colons (`slice:runtime:id`, where kubelet and runtime disagree about the
-//! driver); a part that is named after a pod opens one, and the first container id after it is
-//! that pod's container. Ids further down belong to what runs inside the container.
+//! One rule for every runtime, cgroup driver and hierarchy. A path is split at its slashes, and its
+//! segments at their colons (`slice:runtime:id`, where kubelet and runtime use different cgroup
+//! drivers). A component that names a pod starts a pod, and the first container id after it is
+//! that pod's container. Ids further down belong to containers nested inside it.
 
-pub mod form;
+pub mod version;
 
-use crate::model::{ContainerId, Placement, PodPath, PodUid};
+use crate::model::{CgroupLocation, ContainerId, PodPath, PodUid};
 
-/// Where the process runs whose `cgroup` file has this text.
+/// Parses the content of a `cgroup` file.
 #[must_use]
-pub fn parse(text: &[u8]) -> Placement {
-    let (mut pods, mut alone) = (Vec::new(), Vec::new());
+pub fn parse(text: &[u8]) -> CgroupLocation {
+    let (mut pods, mut bare) = (Vec::new(), Vec::new());
     for line in text.split(|byte| *byte == b'\n') {
-        match scan(path(line)) {
-            Scan::Pods(line) => pods.push(line),
-            Scan::Container(id) => alone.push(id),
-            Scan::Nothing => {}
+        match parse_path(path(line)) {
+            ParsedPath::Pods(line) => pods.push(line),
+            ParsedPath::Container(id) => bare.push(id),
+            ParsedPath::Nothing => {}
         }
     }
-    // A line with a pod beats all without one: on a node with both versions of cgroups, the
-    // hierarchies that the kubelet does not manage show the runtime's service, or nothing.
-    match (pods.is_empty(), alone.split_first()) {
-        (false, _) => agreement(&pods),
+    // Lines with a pod take precedence over lines without one: on a node with both cgroup versions,
+    // hierarchies that the kubelet does not manage contain the runtime's service, or nothing.
+    match (pods.is_empty(), bare.split_first()) {
+        (false, _) => merge_pod_lines(&pods),
         (true, Some((first, others))) if others.iter().all(|id| id == first) => {
-            Placement::Container(first.clone())
+            CgroupLocation::Container(first.clone())
         }
-        (true, Some(_)) => Placement::Conflict,
-        (true, None) => Placement::Host,
+        (true, Some(_)) => CgroupLocation::Conflict,
+        (true, None) => CgroupLocation::Host,
     }
 }
 
-/// What one line says.
-enum Scan {
+/// What the path of one line names.
+enum ParsedPath {
     /// The pods along the path, outermost first.
     Pods(Vec<PodPath>),
     /// The first container id of a path without pods.
@@ -41,8 +41,8 @@ enum Scan {
     Nothing,
 }
 
-/// The path in `hierarchy:controllers:path`, which may hold colons itself; or the line as it
-/// stands, if it is none.
+/// The path of `hierarchy:controllers:path`, which may contain colons itself; the whole line if it
+/// has another format.
 fn path(line: &[u8]) -> &[u8] {
     let mut fields = line.splitn(3, |byte| *byte == b':');
     let path = match (fields.next(), fields.next(), fields.next()) {
@@ -53,42 +53,42 @@ fn path(line: &[u8]) -> &[u8] {
         }
         _ => line,
     };
-    // Version 2 says so of a cgroup that was removed under its last process.
+    // Suffix of cgroup v2 for a cgroup that was removed while it still had a process.
     path.strip_suffix(b" (deleted)").unwrap_or(path)
 }
 
-fn scan(path: &[u8]) -> Scan {
+fn parse_path(path: &[u8]) -> ParsedPath {
     let mut pods: Vec<PodPath> = Vec::new();
-    let mut alone = None;
-    for part in parts(path) {
+    let mut bare = None;
+    for part in path_components(path) {
         if let Some(uid) = pod_uid(part) {
             pods.push(PodPath { uid, container: None });
         } else if let Some(id) = container_id(part) {
             match pods.last_mut() {
                 Some(pod) => pod.container = pod.container.take().or(Some(id)),
-                None => alone = alone.or(Some(id)),
+                None => bare = bare.or(Some(id)),
             }
         }
     }
-    match alone {
-        _ if !pods.is_empty() => Scan::Pods(pods),
-        Some(id) => Scan::Container(id),
-        None => Scan::Nothing,
+    match bare {
+        _ if !pods.is_empty() => ParsedPath::Pods(pods),
+        Some(id) => ParsedPath::Container(id),
+        None => ParsedPath::Nothing,
     }
 }
 
-/// What a path is made of, without mounts (no process runs there) and the monitors of containers
-/// (which bear the id of what they watch).
-fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The components of a path, without mount units (no process runs there) and container monitors
+/// (their names contain the id of the monitored container).
+fn path_components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/')
         .filter(|segment| !segment.ends_with(b".mount"))
         .flat_map(|segment| segment.split(|byte| *byte == b':'))
-        .filter(|part| !part.windows(MONITOR.len()).any(|window| window == MONITOR))
+        .filter(|part| !part.windows(CONMON.len()).any(|window| window == CONMON))
 }
 
-const MONITOR: &[u8] = b"conmon-";
+const CONMON: &[u8] = b"conmon-";
 
-/// `pod<uid>`, alone or behind a dash, with or without `.slice`.
+/// Parses `pod<uid>`, optionally after a prefix that ends in a dash, with or without `.slice`.
 fn pod_uid(part: &[u8]) -> Option<PodUid> {
     let part = part.strip_suffix(b".slice").unwrap_or(part);
     [36, 32].into_iter().find_map(|digits| {
@@ -98,55 +98,56 @@ fn pod_uid(part: &[u8]) -> Option<PodUid> {
     })
 }
 
-/// An id, alone or behind a dash or an underscore, with or without a suffix such as `.scope`.
+/// Parses a container id, optionally after a prefix that ends in a dash or an underscore, with or
+/// without a suffix such as `.scope`.
 fn container_id(part: &[u8]) -> Option<ContainerId> {
-    whole_id(part).or_else(|| {
+    trailing_id(part).or_else(|| {
         let dot = part.iter().rposition(|byte| *byte == b'.')?;
         let (name, suffix) = part.split_at_checked(dot)?;
         let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         let suffix = suffix.strip_prefix(b".").filter(|suffix| !suffix.is_empty())?;
-        suffix.iter().all(word).then(|| whole_id(name))?
+        suffix.iter().all(word).then(|| trailing_id(name))?
     })
 }
 
-fn whole_id(name: &[u8]) -> Option<ContainerId> {
+fn trailing_id(name: &[u8]) -> Option<ContainerId> {
     let (prefix, id) = name.split_at_checked(name.len().checked_sub(ContainerId::LEN)?)?;
     matches!(prefix.last(), None | Some(b'-' | b'_')).then(|| ContainerId::parse(id))?
 }
 
-/// What lines that name pods say together; the order in which they stand does not matter.
+/// Merges the lines that name pods; their order does not matter.
 ///
-/// Lines agree if each walks down the same pods and only stops earlier: a hierarchy that an inner
-/// kubelet does not manage ends at the outer pod. Different pods at one depth are a conflict.
-/// Different containers of one pod leave the pod known and its container not; but if some line
-/// goes on from there to an inner pod, nothing tells whether the process is in that one.
-fn agreement(lines: &[Vec<PodPath>]) -> Placement {
+/// Lines agree if each is a prefix of the longest one: a hierarchy that an inner kubelet does not
+/// manage ends at the outer pod. Different pods at one depth are a conflict. Different containers
+/// of the innermost pod leave the pod known and its container unknown. Different containers of an
+/// outer pod are a conflict, since the process may not be in the inner pod.
+fn merge_pod_lines(lines: &[Vec<PodPath>]) -> CgroupLocation {
     let Some(longest) = lines.iter().max_by_key(|line| line.len()) else {
-        return Placement::Conflict;
+        return CgroupLocation::Conflict;
     };
     let mut agreed = longest.clone();
-    let mut doubted = vec![false; agreed.len()];
+    let mut ambiguous = vec![false; agreed.len()];
     for line in lines {
-        for ((told, agreed), doubted) in line.iter().zip(&mut agreed).zip(&mut doubted) {
-            if told.uid != agreed.uid {
-                return Placement::Conflict;
+        for ((pod, agreed), ambiguous) in line.iter().zip(&mut agreed).zip(&mut ambiguous) {
+            if pod.uid != agreed.uid {
+                return CgroupLocation::Conflict;
             }
-            match (&told.container, &agreed.container) {
-                (Some(told), Some(known)) => *doubted |= told != known,
-                (Some(told), None) => agreed.container = Some(told.clone()),
+            match (&pod.container, &agreed.container) {
+                (Some(id), Some(known)) => *ambiguous |= id != known,
+                (Some(id), None) => agreed.container = Some(id.clone()),
                 (None, _) => {}
             }
         }
     }
-    let Some((last, outer)) = doubted.split_last() else { return Placement::Conflict };
+    let Some((last, outer)) = ambiguous.split_last() else { return CgroupLocation::Conflict };
     if outer.contains(&true) {
-        return Placement::Conflict;
+        return CgroupLocation::Conflict;
     }
     if let (true, Some(pod)) = (*last, agreed.last_mut()) {
         pod.container = None;
     }
     agreed.reverse();
-    Placement::Pod(agreed)
+    CgroupLocation::Pod(agreed)
 }
 
 #[cfg(test)]
@@ -158,7 +159,7 @@ mod tests {
     const OTHER: &str = "b1d0e7c2-1111-4222-8333-94a5b6c7d8e9";
     const STATIC: &str = "9c1185a5c5e9fc54612808977ee8f548";
 
-    /// An id made of one digit.
+    /// A container id that repeats one digit.
     fn id(digit: char) -> String {
         digit.to_string().repeat(ContainerId::LEN)
     }
@@ -167,13 +168,13 @@ mod tests {
         uid.replace('-', "_")
     }
 
-    /// The placement in short: pods as `uid/id`, innermost first.
+    /// The parsed location as text: pods as `uid/id`, innermost first.
     fn read(text: &str) -> String {
         match parse(text.as_bytes()) {
-            Placement::Host => "host".to_owned(),
-            Placement::Conflict => "conflict".to_owned(),
-            Placement::Container(id) => id.to_string(),
-            Placement::Pod(pods) => {
+            CgroupLocation::Host => "host".to_owned(),
+            CgroupLocation::Conflict => "conflict".to_owned(),
+            CgroupLocation::Container(id) => id.to_string(),
+            CgroupLocation::Pod(pods) => {
                 let pods = pods.iter().map(|pod| match &pod.container {
                     Some(id) => format!("{}/{id}", pod.uid),
                     None => pod.uid.to_string(),
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cgroupfs_driver() {
+    fn cgroupfs_driver_paths() {
         let (a, both) = (id('a'), format!("{POD}/{}", id('a')));
         check(&format!("/kubepods/burstable/pod{POD}/{a}"), &both);
         check(&format!("/kubepods/besteffort/pod{POD}/{a}"), &both);
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systemd_driver() {
+    fn systemd_driver_paths() {
         let (a, both, uid) = (id('a'), format!("{POD}/{}", id('a')), slice(POD));
         for runtime in ["cri-containerd", "crio", "docker", "pouch"] {
             let scope = format!("{runtime}-{a}.scope");
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn kubelet_and_runtime_that_disagree_about_the_driver() {
+    fn kubelet_and_runtime_with_different_cgroup_drivers() {
         let (a, both) = (id('a'), format!("{POD}/{}", id('a')));
         let part = format!("kubepods-burstable-pod{}.slice:cri-containerd:{a}", slice(POD));
         for parent in ["", "/system.slice/containerd.service", "/podruntime.slice/x.service"] {
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn static_pods_have_a_hash() {
+    fn static_pod_uid_is_a_hash() {
         let (a, both) = (id('a'), format!("{STATIC}/{}", id('a')));
         check(&format!("/kubepods/burstable/pod{STATIC}/{a}"), &both);
         let pod = format!("kubepods-burstable-pod{STATIC}.slice");
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_cgroup_namespace() {
+    fn paths_of_a_private_cgroup_namespace() {
         let (a, both) = (id('a'), format!("{POD}/{}", id('a')));
         let pod = format!("kubepods-besteffort-pod{}.slice", slice(POD));
         check(&format!("/../../{pod}/cri-containerd-{a}.scope"), &both);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_without_a_pod() {
+    fn container_without_pod() {
         let a = id('a');
         for path in ["/k8s.io/", "/docker/", "/ecs/a-task/", "/libpod_parent/libpod-", "/", "/x_"] {
             check(&format!("{path}{a}"), &a);
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_inside_a_container_is_that_container() {
+    fn cgroup_below_container_belongs_to_container() {
         let (a, both) = (id('a'), format!("{POD}/{}", id('a')));
         let scope = format!("/kubepods.slice/kubepods-pod{}.slice/crio-{a}.scope", slice(POD));
         for inner in [
@@ -275,15 +276,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_id_after_the_pod_is_the_container() {
-        // Not the last one (a container started inside it), nor the first of the path (the node).
+    fn first_id_after_pod_is_its_container() {
+        // Not the last id (a nested container), nor the first id of the path (the node's
+        // container).
         let (a, b, both) = (id('a'), id('b'), format!("{POD}/{}", id('a')));
         check(&format!("/kubepods/pod{POD}/{a}/docker/{b}"), &both);
         check(&format!("/system.slice/docker-{b}.scope/kubepods/burstable/pod{POD}/{a}"), &both);
     }
 
     #[test]
-    fn a_node_inside_a_pod_shows_both_pods() {
+    fn nested_node_yields_both_pods() {
         let inner =
             format!("kubelet-kubepods-pod{}.slice/cri-containerd-{}", slice(OTHER), id('b'));
         check(
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_pod_is_known() {
+    fn pod_without_container_id() {
         check(&format!("/kubepods/besteffort/pod{POD}"), POD);
         check(&format!("/kubepods.slice/kubepods-pod{}.slice", slice(POD)), POD);
         check(&format!("/kubepods/pod{POD}/crio-conmon-{}", id('a')), POD);
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host() {
+    fn host_paths() {
         let short = id('a')[1..].to_owned();
         for path in [
             "",
@@ -328,14 +330,14 @@ mod tests {
         ] {
             check(path, "host");
         }
-        for text in ["", "\n\n", "pids: /", "rubbish", ":::", "0:", "0::"] {
+        for text in ["", "\n\n", "pids: /", "invalid", ":::", "0:", "0::"] {
             assert_eq!(read(text), "host", "{text:?}");
         }
     }
 
     #[test]
-    fn a_line_with_a_pod_beats_all_without() {
-        // Version 2's line is not the better one: the kubelet may not manage that hierarchy.
+    fn line_with_pod_takes_precedence() {
+        // The cgroup v2 line is not preferred: the kubelet may not manage that hierarchy.
         let (a, node) = (id('a'), id('f'));
         let pod = format!("5:memory:/docker/{node}/kubepods/pod{POD}/{a}");
         let others = [
@@ -350,32 +352,32 @@ mod tests {
         assert_eq!(read(&format!("2:pids:/docker/{a}\n0::/\n")), a);
     }
 
-    /// The answer for the lines in any order.
+    /// The result for three lines; asserts that it is the same in any order.
     fn lines(paths: [&str; 3]) -> String {
         let [a, b, c] = paths;
         let orders = [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]];
         let texts = orders.map(|[a, b, c]| format!("3:cpu:{a}\n2:memory:{b}\n0::{c}\n"));
-        let answers = texts.map(|text| read(&text));
-        assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
-        answers[0].clone()
+        let results = texts.map(|text| read(&text));
+        assert!(results.iter().all(|result| result == &results[0]), "{results:?}");
+        results[0].clone()
     }
 
     #[test]
-    fn lines_that_disagree() {
+    fn contradicting_lines() {
         let (a, b) = (id('a'), id('b'));
         let pod = format!("/kubepods/pod{POD}");
         let first = format!("{pod}/{a}");
-        // Two pods; two containers of one; two containers of none.
+        // Two pods; two containers of one pod; two containers without a pod.
         assert_eq!(lines([&first, &format!("/kubepods/pod{OTHER}/{a}"), "/"]), "conflict");
         assert_eq!(lines([&first, &format!("{pod}/{b}"), "/"]), POD);
         assert_eq!(lines([&format!("/docker/{a}"), &format!("/docker/{b}"), "/"]), "conflict");
-        // A controller that stays with the pod, or under another parent, contradicts nobody.
+        // A controller that ends at the pod, or has another parent, is no contradiction.
         let colon = format!("/kubepods-pod{}.slice:cri-containerd:{a}", slice(POD));
         assert_eq!(lines([&first, &pod, &colon]), format!("{POD}/{a}"));
     }
 
     #[test]
-    fn lines_that_go_on_to_an_inner_pod() {
+    fn lines_that_continue_to_a_nested_pod() {
         let (a, b, c) = (id('a'), id('b'), id('c'));
         let outer = format!("/kubepods/pod{POD}/{a}");
         let inner = format!("{outer}/kubepods/pod{OTHER}/{b}");
@@ -385,28 +387,28 @@ mod tests {
         assert_eq!(lines([&sibling, &inner, "/"]), format!("{OTHER} in {POD}/{a}"));
         let elsewhere = format!("/kubepods/pod{POD}/{c}");
         assert_eq!(lines([&elsewhere, &inner, "/"]), "conflict");
-        // The order of two nested pods is a statement too.
+        // The nesting order of two pods matters.
         let inverted = format!("/kubepods/pod{OTHER}/{b}/kubepods/pod{POD}/{a}");
         assert_eq!(lines([&inverted, &inner, "/"]), "conflict");
     }
 
-    /// Everything that an answer names.
-    fn named(placement: &Placement) -> Vec<String> {
+    /// All ids in a result.
+    fn ids_in(placement: &CgroupLocation) -> Vec<String> {
         match placement {
-            Placement::Pod(pods) => pods
+            CgroupLocation::Pod(pods) => pods
                 .iter()
                 .flat_map(|pod| {
                     let id = pod.container.as_ref().map(ToString::to_string);
                     std::iter::once(pod.uid.to_string()).chain(id)
                 })
                 .collect(),
-            Placement::Container(id) => vec![id.to_string()],
-            Placement::Host | Placement::Conflict => Vec::new(),
+            CgroupLocation::Container(id) => vec![id.to_string()],
+            CgroupLocation::Host | CgroupLocation::Conflict => Vec::new(),
         }
     }
 
-    /// Texts that come close to cgroup files.
-    fn near() -> impl Strategy<Value = Vec<u8>> {
+    /// Texts that resemble cgroup files.
+    fn cgroup_like_text() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             4 => prop::sample::select(vec![
                 "/", ":", "\n", "0::", "-", "_", "pod", "kubepods-pod", ".slice", ".scope", ".mount",
@@ -420,15 +422,15 @@ mod tests {
         prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
     }
 
-    fn only_what_is_there(text: &[u8]) -> Result<(), TestCaseError> {
+    fn check_ids_occur_in(text: &[u8]) -> Result<(), TestCaseError> {
         let placement = parse(text);
-        if let Placement::Pod(pods) = &placement {
+        if let CgroupLocation::Pod(pods) = &placement {
             prop_assert!(!pods.is_empty());
         }
-        let dashes: Vec<u8> =
+        let dashed: Vec<u8> =
             text.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
-        for name in named(&placement) {
-            let found = dashes.windows(name.len()).any(|window| window == name.as_bytes());
+        for name in ids_in(&placement) {
+            let found = dashed.windows(name.len()).any(|window| window == name.as_bytes());
             prop_assert!(found, "{} is not in the text", name);
         }
         Ok(())
@@ -436,19 +438,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_name_nothing_that_is_not_there(
+        fn ids_parsed_from_bytes_occur_in_the_input(
             text in prop::collection::vec(any::<u8>(), 0..512),
         ) {
-            only_what_is_there(&text)?;
+            check_ids_occur_in(&text)?;
         }
 
         #[test]
-        fn texts_name_nothing_that_is_not_there(text in near()) {
-            only_what_is_there(&text)?;
+        fn ids_parsed_from_text_occur_in_the_input(text in cgroup_like_text()) {
+            check_ids_occur_in(&text)?;
         }
 
         #[test]
-        fn the_order_of_lines_does_not_matter(text in near()) {
+        fn line_order_does_not_matter(text in cgroup_like_text()) {
             let mut lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
             lines.reverse();
             prop_assert_eq!(parse(&text), parse(&lines.join(&b'\n')));

@@ -1,5 +1,5 @@
-//! Which jobs of a batch system run on which GPU: a directory with a file for each GPU (`<index>`) or
-//! GPU instance (`<index>.<instance id>`), one job a line.
+//! Maps GPUs to jobs of a batch system: a directory with one file per GPU (`<index>`) or GPU
+//! instance (`<index>.<instance id>`), one job id per line (DCGM's job mapping format).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,41 +7,41 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The longest file that is read, in bytes.
+/// Maximum number of bytes read of one file.
 const FILE_MAX: u64 = 64 << 10;
-/// Jobs that are told of one device.
+/// Maximum number of jobs of one device.
 const JOBS_MAX: usize = 64;
 
-/// Jobs by GPU index and, on a GPU with MIG on, the id of the GPU instance.
+/// Jobs by GPU index and, if MIG is enabled, GPU instance id.
 pub type Jobs = BTreeMap<(u32, Option<u32>), Vec<Arc<str>>>;
 
-/// A directory of jobs, and what it said last.
+/// A job mapping directory and the jobs of its last read.
 #[derive(Debug)]
 pub struct JobDirectory {
     path: PathBuf,
     jobs: Jobs,
-    in_trouble: bool,
+    unreadable: bool,
 }
 
 impl JobDirectory {
-    /// A directory that has not been read yet.
+    /// Creates a reader of `path`; nothing is read yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, jobs: Jobs::new(), in_trouble: false }
+        Self { path, jobs: Jobs::new(), unreadable: false }
     }
 
-    /// The jobs as of now; none while it cannot be read.
+    /// Reads the directory and returns its jobs; none if it cannot be read.
     pub fn read(&mut self) -> &Jobs {
         match read(&self.path) {
             Ok(jobs) => {
-                if std::mem::take(&mut self.in_trouble) {
-                    tracing::info!(path = %self.path.display(), "jobs can be read again");
+                if std::mem::take(&mut self.unreadable) {
+                    tracing::info!(path = %self.path.display(), "job mapping is readable again");
                 }
                 self.jobs = jobs;
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.in_trouble, true) {
-                    tracing::warn!("{error}; no series names a job");
+                if !std::mem::replace(&mut self.unreadable, true) {
+                    tracing::warn!("{error}; no series has a job label until it can be read");
                 }
                 self.jobs.clear();
             }
@@ -49,14 +49,14 @@ impl JobDirectory {
         &self.jobs
     }
 
-    /// Whether it could be read.
+    /// Whether the last read succeeded.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        !self.in_trouble
+        !self.unreadable
     }
 }
 
-/// Why a job mapping cannot be read.
+/// A job mapping directory, or a file in it, that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("--hpc-job-mapping-dir: {path}: {error}", path = path.display())]
 pub struct JobsError {
@@ -64,11 +64,11 @@ pub struct JobsError {
     error: io::Error,
 }
 
-/// Reads every file of `directory` whose name is that of a device. A file that goes away meanwhile
-/// belongs to a job that has ended.
+/// Reads all files of `directory` that are named after a device. A file that is removed during the
+/// read belongs to a job that has ended, and is skipped.
 ///
 /// # Errors
-/// The directory or one of its files cannot be read.
+/// Returns the path and the OS error if the directory or one of its files cannot be read.
 pub fn read(directory: &Path) -> Result<Jobs, JobsError> {
     let failed = |path: &Path, error| JobsError { path: path.to_owned(), error };
     let mut jobs = Jobs::new();
@@ -95,7 +95,7 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The device that a file is named after.
+/// Parses the device (GPU index, GPU instance id) from a file name.
 fn device(name: &str) -> Option<(u32, Option<u32>)> {
     match name.split_once('.') {
         Some((gpu, instance)) => Some((number(gpu)?, Some(number(instance)?))),
@@ -107,7 +107,7 @@ fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|n: &u32| n.to_string() == text)
 }
 
-/// The jobs of one file: each once, or two series would be the same.
+/// Parses the jobs of one file, without duplicates: those would become duplicate series.
 fn parse(text: &str) -> Vec<Arc<str>> {
     let mut jobs: Vec<Arc<str>> = Vec::new();
     for job in text.lines().map(str::trim).filter(|job| !job.is_empty()) {
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_maps_devices_to_jobs() {
+    fn directory_maps_devices_to_jobs() {
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in [
             ("0", "job-1\njob-2\n job-1 \n\n"),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn error_contains_the_unreadable_path() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("0")).unwrap();
         let error = read(directory.path()).unwrap_err().to_string();

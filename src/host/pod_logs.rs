@@ -1,7 +1,8 @@
-//! Names of pods and containers from the directories in which the kubelet keeps their logs.
+//! Names of pods and containers from the log directories of the kubelet (`/var/log/pods` and
+//! `/var/log/containers`).
 //!
-//! They are there before the API server has heard of a container, and while it cannot be reached.
-//! Only names are read, never a log.
+//! The directories exist before the API server has the status of a container, and while the API
+//! server is unreachable. Only file names are read, never log contents.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,40 +15,43 @@ use thiserror::Error;
 use crate::model::{ContainerId, PodUid};
 use crate::policy::LOG_ENTRIES_MAX;
 
-/// Why a directory of logs gives no names.
+/// Why a log directory cannot be used.
 #[derive(Debug, Error)]
 pub enum PodLogsError {
-    /// It is there and cannot be listed.
-    #[error("{path}: {error}; mount it readable, or leave it out")]
+    /// It exists but cannot be listed.
+    #[error("{path}: {error}; mount it readable, or do not mount it")]
     Unreadable {
         /// The directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The OS error.
         error: io::Error,
     },
-    /// It holds more than a kubelet writes.
-    #[error("{path}: more than {LOG_ENTRIES_MAX} entries; is that the kubelet's directory?")]
-    TooLong {
+    /// It has more entries than any kubelet writes.
+    #[error(
+        "{path}: more than {LOG_ENTRIES_MAX} entries; point --pod-logs and --container-logs at the \
+         log directories of the kubelet"
+    )]
+    TooManyEntries {
         /// The directory.
         path: PathBuf,
     },
 }
 
-/// A pod as `/var/log/pods` names it.
+/// A pod from a directory name in `/var/log/pods`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedPod {
     /// Its namespace.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
-    /// Its containers that have been started so far, of every kind, sorted. Others may follow.
+    /// Names of its containers (init and ephemeral ones included) that were started so far, sorted.
     pub containers: Vec<Arc<str>>,
 }
 
-/// Pods by the UID that their cgroups bear.
+/// Pods by the UID in their cgroup paths.
 pub type LoggedPods = HashMap<PodUid, LoggedPod>;
 
-/// A container as a link of `/var/log/containers` names it.
+/// A container from a link name in `/var/log/containers`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedContainer {
     /// The pod's namespace.
@@ -58,38 +62,39 @@ pub struct LoggedContainer {
     pub name: Arc<str>,
 }
 
-/// Containers by their ids, of which long names leave the beginning only.
+/// Containers by id. Long link names contain only a prefix of the id.
 #[derive(Debug, Default)]
 pub struct LoggedContainers {
-    whole: HashMap<ContainerId, Option<LoggedContainer>>,
-    cut: Vec<(String, LoggedContainer)>,
+    by_id: HashMap<ContainerId, Option<LoggedContainer>>,
+    truncated: Vec<(String, LoggedContainer)>,
 }
 
-/// The longest name of a file; the kubelet cuts its links to it, in the middle of an id.
+/// Maximum length of a file name; the kubelet truncates its links to it, which cuts the id.
 const NAME_MAX: usize = 255;
-/// The beginning of an id has to be this long to be told from a container's name: as many digits
-/// as a runtime prints for people.
+/// Minimum length of an id prefix, to distinguish it from a part of the container name: the length
+/// of the short ids that container runtimes print.
 const ID_PREFIX_MIN: usize = 12;
 
 impl LoggedContainers {
-    /// The container with this id, unless two names lay claim to it.
+    /// The container with this id; `None` if links with different names match.
     #[must_use]
     pub fn find(&self, id: &ContainerId) -> Option<&LoggedContainer> {
-        if let Some(found) = self.whole.get(id) {
+        if let Some(found) = self.by_id.get(id) {
             return found.as_ref();
         }
-        let mut matching = self.cut.iter().filter(|(head, _)| id.as_str().starts_with(head));
+        let mut matching =
+            self.truncated.iter().filter(|(prefix, _)| id.as_str().starts_with(prefix));
         let (_, found) = matching.next()?;
         matching.all(|(_, other)| other == found).then_some(found)
     }
 
-    /// How many links were understood.
+    /// Number of parsed links.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.whole.len() + self.cut.len()
+        self.by_id.len() + self.truncated.len()
     }
 
-    /// Whether no link was.
+    /// Whether there are no parsed links.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -97,8 +102,8 @@ impl LoggedContainers {
 
     fn add(&mut self, id: LinkId, container: LoggedContainer) {
         match id {
-            LinkId::Cut(head) => self.cut.push((head, container)),
-            LinkId::Whole(id) => match self.whole.entry(id) {
+            LinkId::Truncated(prefix) => self.truncated.push((prefix, container)),
+            LinkId::Full(id) => match self.by_id.entry(id) {
                 Entry::Vacant(entry) => {
                     entry.insert(Some(container));
                 }
@@ -112,22 +117,22 @@ impl LoggedContainers {
     }
 }
 
-/// What a directory like `/var/log/pods` names; nothing where there is no such directory.
+/// Pods of a directory like `/var/log/pods`; `None` if it does not exist.
 ///
 /// # Errors
-/// It is there, and cannot be listed or is too long to be true.
+/// Returns an error if the directory exists but cannot be listed or has too many entries.
 pub fn read_pods(directory: &Path) -> Result<Option<LoggedPods>, PodLogsError> {
-    let Some(names) = list(directory, is_directory)? else { return Ok(None) };
+    let Some(names) = entry_names(directory, is_directory)? else { return Ok(None) };
     let mut pods = LoggedPods::new();
     let mut ambiguous = Vec::new();
     let mut entries = names.len();
     for name in names {
         let Some((uid, namespace, pod)) = pod_directory(&name) else { continue };
-        // A pod that is removed right now has no containers to speak of.
-        let Some(inside) = list(&directory.join(&name), is_directory)? else { continue };
+        // A pod directory that is removed during the read is skipped.
+        let Some(inside) = entry_names(&directory.join(&name), is_directory)? else { continue };
         entries += inside.len();
         if entries > LOG_ENTRIES_MAX {
-            return Err(PodLogsError::TooLong { path: directory.to_owned() });
+            return Err(PodLogsError::TooManyEntries { path: directory.to_owned() });
         }
         let mut containers: Vec<Arc<str>> =
             inside.iter().filter(|name| is_label(name)).map(|name| name.as_str().into()).collect();
@@ -137,19 +142,19 @@ pub fn read_pods(directory: &Path) -> Result<Option<LoggedPods>, PodLogsError> {
             ambiguous.push(uid);
         }
     }
-    // Two names with one UID: neither is the pod's for sure.
+    // Two names with one UID: neither is certain.
     for uid in ambiguous {
         pods.remove(&uid);
     }
     Ok(Some(pods))
 }
 
-/// What a directory like `/var/log/containers` names; nothing where there is no such directory.
+/// Containers of a directory like `/var/log/containers`; `None` if it does not exist.
 ///
 /// # Errors
-/// It is there, and cannot be listed or is too long to be true.
+/// Returns an error if the directory exists but cannot be listed or has too many entries.
 pub fn read_containers(directory: &Path) -> Result<Option<LoggedContainers>, PodLogsError> {
-    let Some(names) = list(directory, |_| true)? else { return Ok(None) };
+    let Some(names) = entry_names(directory, |_| true)? else { return Ok(None) };
     let mut containers = LoggedContainers::default();
     for name in names {
         if let Some((id, container)) = container_link(&name) {
@@ -163,10 +168,10 @@ fn is_directory(entry: &fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
-/// The names of the wanted entries of a directory, without those that are no text.
-fn list(
+/// Names of the entries that match `filter`, without names that are not UTF-8.
+fn entry_names(
     directory: &Path,
-    wanted: impl Fn(&fs::DirEntry) -> bool,
+    filter: impl Fn(&fs::DirEntry) -> bool,
 ) -> Result<Option<Vec<String>>, PodLogsError> {
     let unreadable = |error| PodLogsError::Unreadable { path: directory.to_owned(), error };
     let entries = match fs::read_dir(directory) {
@@ -177,17 +182,17 @@ fn list(
     let mut names = Vec::new();
     for (count, entry) in entries.enumerate() {
         if count >= LOG_ENTRIES_MAX {
-            return Err(PodLogsError::TooLong { path: directory.to_owned() });
+            return Err(PodLogsError::TooManyEntries { path: directory.to_owned() });
         }
         let entry = entry.map_err(unreadable)?;
-        if wanted(&entry) {
+        if filter(&entry) {
             names.extend(entry.file_name().into_string());
         }
     }
     Ok(Some(names))
 }
 
-/// The UID, the namespace and the pod's name in `<namespace>_<pod>_<uid>`.
+/// Parses UID, namespace and pod name from `<namespace>_<pod>_<uid>`.
 fn pod_directory(name: &str) -> Option<(PodUid, &str, &str)> {
     let mut fields = name.splitn(3, '_');
     let (namespace, pod, uid) = (fields.next()?, fields.next()?, fields.next()?);
@@ -195,23 +200,23 @@ fn pod_directory(name: &str) -> Option<(PodUid, &str, &str)> {
     (is_label(namespace) && is_subdomain(pod)).then_some((uid, namespace, pod))
 }
 
-/// What a link's name leaves of an id.
+/// The container id in a link name.
 #[derive(Debug, PartialEq, Eq)]
 enum LinkId {
-    Whole(ContainerId),
-    Cut(String),
+    Full(ContainerId),
+    Truncated(String),
 }
 
-/// The id and the names in `<pod>_<namespace>_<container>-<id>.log`, cut before `.log` to
-/// [`NAME_MAX`].
+/// Parses id and names from `<pod>_<namespace>_<container>-<id>.log`, which the kubelet truncates
+/// before `.log` to a total of [`NAME_MAX`] bytes.
 fn container_link(name: &str) -> Option<(LinkId, LoggedContainer)> {
     let mut fields = name.strip_suffix(".log")?.splitn(3, '_');
     let (pod, namespace, rest) = (fields.next()?, fields.next()?, fields.next()?);
     let (container, id) = rest.rsplit_once('-')?;
     let names_are_legal = is_subdomain(pod) && is_label(namespace) && is_label(container);
     let id = match ContainerId::parse(id.as_bytes()) {
-        Some(id) => LinkId::Whole(id),
-        None if name.len() == NAME_MAX && is_head(id) => LinkId::Cut(id.to_owned()),
+        Some(id) => LinkId::Full(id),
+        None if name.len() == NAME_MAX && is_id_prefix(id) => LinkId::Truncated(id.to_owned()),
         None => return None,
     };
     let container =
@@ -219,17 +224,17 @@ fn container_link(name: &str) -> Option<(LinkId, LoggedContainer)> {
     names_are_legal.then_some((id, container))
 }
 
-fn is_head(id: &str) -> bool {
+fn is_id_prefix(id: &str) -> bool {
     let digits = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (ID_PREFIX_MIN..ContainerId::LEN).contains(&id.len()) && digits
 }
 
-/// The name of a namespace or a container (RFC 1123 label).
+/// Whether this is a valid namespace or container name (RFC 1123 label).
 fn is_label(text: &str) -> bool {
     text.len() <= 63 && !text.contains('.') && is_subdomain(text)
 }
 
-/// The name of a pod (RFC 1123 subdomain).
+/// Whether this is a valid pod name (RFC 1123 subdomain).
 fn is_subdomain(text: &str) -> bool {
     let letter = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-' | b'.');
     !text.is_empty()
@@ -259,7 +264,7 @@ mod tests {
         LoggedContainer { namespace: namespace.into(), pod: pod.into(), name: name.into() }
     }
 
-    /// A directory of empty directories with these names.
+    /// A directory that contains empty directories with these names.
     fn directory(names: &[String]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for name in names {
@@ -268,7 +273,7 @@ mod tests {
         root
     }
 
-    /// As the kubelet names a link.
+    /// The link name that the kubelet writes.
     fn link(namespace: &str, pod: &str, container: &str, id: &str) -> String {
         let mut name = format!("{pod}_{namespace}_{container}-{id}");
         name.truncate(NAME_MAX - ".log".len());
@@ -276,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_names_a_pod() {
+    fn pod_is_parsed_from_directory_name() {
         for (name, namespace, pod, uid) in [
             (format!("ml_train-0_{POD}"), "ml", "train-0", POD),
             (
@@ -289,7 +294,7 @@ mod tests {
             let found = pod_directory(&name).unwrap();
             assert_eq!((found.0.as_str(), found.1, found.2), (uid, namespace, pod));
         }
-        for wrong in [
+        for invalid in [
             POD.to_owned(),
             format!("ml_{POD}"),
             format!("ml__{POD}"),
@@ -301,12 +306,12 @@ mod tests {
             format!("{}_train_{POD}", "a".repeat(64)),
             "ml_train_uid".to_owned(),
         ] {
-            assert_eq!(pod_directory(&wrong), None, "{wrong}");
+            assert_eq!(pod_directory(&invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn pods_and_their_containers_are_read() {
+    fn pods_and_containers_are_read() {
         let root = directory(&[
             format!("ml_train-0_{POD}/worker"),
             format!("ml_train-0_{POD}/init"),
@@ -321,29 +326,29 @@ mod tests {
         let train = &pods[POD];
         assert_eq!((&*train.namespace, &*train.name), ("ml", "train-0"));
         assert_eq!(train.containers, ["init".into(), "worker".into()]);
-        assert!(pods[STATIC].containers.is_empty(), "its first container is yet to start");
+        assert!(pods[STATIC].containers.is_empty(), "no container has started yet");
     }
 
     #[test]
-    fn two_pods_with_one_uid_are_neither() {
+    fn pods_with_the_same_uid_are_dropped() {
         let names = [format!("a_x_{POD}"), format!("b_x_{POD}"), format!("c_x_{POD}")];
         assert!(read_pods(directory(&names).path()).unwrap().unwrap().is_empty());
     }
 
     #[test]
-    fn no_directory_is_no_source_and_no_error() {
+    fn missing_directory_is_none() {
         let root = tempfile::tempdir().unwrap();
-        let nowhere = root.path().join("pods");
-        assert!(read_pods(&nowhere).unwrap().is_none());
-        assert!(read_containers(&nowhere).unwrap().is_none());
-        fs::write(&nowhere, "").unwrap();
-        let error = read_pods(&nowhere).unwrap_err().to_string();
-        assert!(error.starts_with(&nowhere.display().to_string()), "{error}");
-        assert!(matches!(read_containers(&nowhere), Err(PodLogsError::Unreadable { .. })));
+        let missing = root.path().join("pods");
+        assert!(read_pods(&missing).unwrap().is_none());
+        assert!(read_containers(&missing).unwrap().is_none());
+        fs::write(&missing, "").unwrap();
+        let error = read_pods(&missing).unwrap_err().to_string();
+        assert!(error.starts_with(&missing.display().to_string()), "{error}");
+        assert!(matches!(read_containers(&missing), Err(PodLogsError::Unreadable { .. })));
     }
 
     #[test]
-    fn a_directory_without_end_is_refused() {
+    fn directory_with_too_many_entries_is_rejected() {
         let root = directory(&[format!("ml_train-0_{POD}/worker")]);
         let pod = root.path().join(format!("ml_train-0_{POD}"));
         for n in 1..LOG_ENTRIES_MAX {
@@ -353,16 +358,16 @@ mod tests {
         fs::write(pod.join("one-more"), "").unwrap();
         for result in [read_pods(root.path()).map(drop), read_containers(&pod).map(drop)] {
             let error = result.unwrap_err();
-            assert!(matches!(error, PodLogsError::TooLong { .. }), "{error}");
+            assert!(matches!(error, PodLogsError::TooManyEntries { .. }), "{error}");
         }
     }
 
     #[test]
-    fn a_link_names_a_container() {
+    fn container_is_parsed_from_link_name() {
         let name = link("ml", "train-0", "side-car", &id('a'));
         let found = container_link(&name).unwrap();
-        assert_eq!(found, (LinkId::Whole(parsed('a')), container("ml", "train-0", "side-car")));
-        for wrong in [
+        assert_eq!(found, (LinkId::Full(parsed('a')), container("ml", "train-0", "side-car")));
+        for invalid in [
             link("ml", "train-0", "worker", &id('a')[1..]),
             link("ml", "train-0", "", &id('a')),
             link("", "train-0", "worker", &id('a')),
@@ -370,29 +375,32 @@ mod tests {
             format!("train-0_ml_worker-{}", id('a')),
             "train-0_ml.log".to_owned(),
         ] {
-            assert_eq!(container_link(&wrong), None, "{wrong}");
+            assert_eq!(container_link(&invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn a_long_name_leaves_the_beginning_of_an_id() {
+    fn long_link_name_contains_an_id_prefix() {
         let pod = "p".repeat(200);
         let name = link("ml", &pod, "worker", &id('a'));
         let (found, names) = container_link(&name).unwrap();
-        assert_eq!((found, names), (LinkId::Cut("a".repeat(40)), container("ml", &pod, "worker")));
-        // So much of it has to be left that it is no part of the container's name.
-        let longer = "p".repeat(200 + 40 - ID_PREFIX_MIN);
-        let kept = container_link(&link("ml", &longer, "worker", &id('a')));
-        assert!(matches!(kept, Some((LinkId::Cut(_), _))), "{kept:?}");
-        assert_eq!(container_link(&link("ml", &(longer + "p"), "worker", &id('a'))), None);
-        // A name that just fits is whole.
+        assert_eq!(
+            (found, names),
+            (LinkId::Truncated("a".repeat(40)), container("ml", &pod, "worker"))
+        );
+        // The prefix must be long enough to be distinct from a part of the container name.
+        let longer_pod = "p".repeat(200 + 40 - ID_PREFIX_MIN);
+        let kept = container_link(&link("ml", &longer_pod, "worker", &id('a')));
+        assert!(matches!(kept, Some((LinkId::Truncated(_), _))), "{kept:?}");
+        assert_eq!(container_link(&link("ml", &(longer_pod + "p"), "worker", &id('a'))), None);
+        // A name of exactly the maximum length is not truncated.
         let fits = link("ml", &"p".repeat(176), "worker", &id('a'));
         assert_eq!(fits.len(), NAME_MAX);
-        assert!(matches!(container_link(&fits), Some((LinkId::Whole(_), _))));
+        assert!(matches!(container_link(&fits), Some((LinkId::Full(_), _))));
     }
 
     #[test]
-    fn containers_are_found_by_their_ids() {
+    fn containers_are_found_by_id() {
         let pod = "p".repeat(200);
         let root = directory(&[
             link("ml", "train-0", "worker", &id('a')),
@@ -414,7 +422,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_taken_apart_without_loss(
+        fn generated_names_round_trip(
             namespace in "[a-z]([a-z0-9-]{0,10}[a-z0-9])?",
             pod in "[a-z]([a-z0-9.-]{0,235}[a-z0-9])?",
             name in "[a-z]([a-z0-9-]{0,20}[a-z0-9])?",
@@ -423,12 +431,12 @@ mod tests {
             let link = link(&namespace, &pod, &name, &id);
             let whole = link.len() < NAME_MAX;
             match container_link(&link) {
-                // A cut name may end in the middle of the container's, which is no match for any id.
-                Some((LinkId::Cut(head), found)) if id.starts_with(&head) => {
+                // A name cut within the container name may yield a prefix that matches no id.
+                Some((LinkId::Truncated(prefix), found)) if id.starts_with(&prefix) => {
                     prop_assert!(!whole);
                     prop_assert_eq!(found, container(&namespace, &pod, &name));
                 }
-                Some((LinkId::Whole(found), names)) => {
+                Some((LinkId::Full(found), names)) => {
                     prop_assert_eq!(found.as_str(), id);
                     prop_assert_eq!(names, container(&namespace, &pod, &name));
                 }
@@ -440,7 +448,7 @@ mod tests {
         }
 
         #[test]
-        fn no_name_is_too_strange(name in ".{0,300}") {
+        fn any_name_is_parsed_without_panic(name in ".{0,300}") {
             let _ = pod_directory(&name);
             let _ = container_link(&name);
         }

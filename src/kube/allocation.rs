@@ -1,65 +1,67 @@
-//! Who holds what: the kubelet's assignments, the pods and their annotations, and the node's
-//! devices, joined. No I/O, no clock.
+//! Resolves device allocations: joins the kubelet's assignments, the pods and their annotations,
+//! and the devices of the node. No I/O, no clock.
 //!
-//! Three kinds of evidence, the stronger first: an id that names its device; a claim whose
-//! device a slice names; an annotation of the scheduler that divided the GPU. An id of a divided
-//! GPU ([`DeviceId::Fake`]) says only that there must be an annotation. Whatever is given and
-//! cannot be told to whom or of what makes its device (or, if that is not known either, the node)
-//! doubtful: nobody may then be said to hold nothing.
+//! There are three kinds of evidence, strongest first: a device id that identifies its device; a
+//! resource claim with a device in a resource slice; an annotation of a GPU sharing scheduler. A
+//! unit of a shared GPU ([`DeviceId::SharedUnit`]) only shows that there must be such an
+//! annotation. If the pod or the amount of an allocation is unknown, its device is marked as
+//! uncertain; if the device is unknown too, the node is. Then no container is reported as having
+//! no allocation.
 //!
-//! What cannot be seen from here: whether replicas are of time-slicing or of MPS (they are taken
-//! for the first, which limits nothing), whether a claim is one of administrative access (a device
-//! of two claims is therefore contested), and what was given without any device plugin while the
-//! pods are not known.
+//! Limits: replicas of time-slicing and of MPS look the same (they are treated as time-slicing,
+//! which does not limit memory); claims with administrative access are not marked (a device of two
+//! claims is therefore contested); allocations without a device plugin are invisible while the pods
+//! are unknown.
 //!
-//! [`DeviceId::Fake`]: super::device_id::DeviceId::Fake
+//! [`DeviceId::SharedUnit`]: super::device_id::DeviceId::SharedUnit
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::assignments::{Assignments, PodName, Slices};
-use super::pods::{ByUid, Pods};
-use super::problem::Problem;
+use super::assignments::{Assignments, PodName, SliceTable};
+use super::pods::{PodSnapshot, UidLookup};
+use super::problem::AllocationProblem;
 use crate::model::{AllocateMode, Claim, PodRef};
 
-mod annotated;
-mod assigned;
+mod from_annotations;
+mod from_kubelet;
 mod index;
 
-use index::Index;
+use index::DeviceIndex;
 
 /// A GPU of this node.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DeviceFacts {
+pub struct AllocatableGpu {
     /// `nvmlDeviceGetUUID`.
     pub uuid: Arc<str>,
     /// Minor number of its device file.
     pub minor: Option<u32>,
-    /// Its whole framebuffer, MiB.
+    /// Size of its framebuffer, MiB.
     pub framebuffer_mib: Option<f64>,
     /// Its MIG devices.
-    pub migs: Vec<MigFacts>,
+    pub migs: Vec<AllocatableMig>,
 }
 
 /// A MIG device of this node.
 #[derive(Clone, Debug, PartialEq)]
-pub struct MigFacts {
+pub struct AllocatableMig {
     /// `nvmlDeviceGetUUID` of the MIG device.
     pub uuid: Arc<str>,
-    /// Its GPU instance.
+    /// Id of its GPU instance.
     pub gpu_instance: u32,
-    /// Its compute instance.
+    /// Id of its compute instance.
     pub compute_instance: u32,
-    /// The memory of its GPU instance, MiB.
+    /// Memory of its GPU instance, MiB.
     pub framebuffer_mib: Option<f64>,
-    /// Its part of the GPU's SMs, 0 to 1.
+    /// Its fraction of the GPU's SMs, 0 to 1.
     pub compute: Option<f64>,
 }
 
-/// What a unit of `aliyun.com/gpu-mem` is where neither annotations nor ids tell how many a GPU has.
+/// Unit of `aliyun.com/gpu-mem`, for when neither annotations nor device ids contain the number of
+/// units of a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryUnit {
-    /// GiB, unless more of them are given than the GPU has: then MiB.
+    /// GiB, or MiB if more units are allocated than the GPU has GiB.
     #[default]
     Auto,
     /// GiB.
@@ -68,125 +70,129 @@ pub enum MemoryUnit {
     Mib,
 }
 
-/// What a container holds of a device.
+/// The allocation of one device to one container.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Share {
-    /// The pod; its UID is empty if the pods are not known.
+pub struct ResolvedAllocation {
+    /// The pod; its UID is empty if the pods are unknown.
     pub pod: PodRef,
-    /// The container.
+    /// Name of the container.
     pub container: Arc<str>,
     /// UUID of the GPU or MIG device.
     pub device: Arc<str>,
-    /// Whether others may hold parts of the device too.
+    /// Whether the container has the device exclusively or shares it.
     pub mode: AllocateMode,
-    /// Memory that it may use, MiB; unknown rather than 0.
+    /// Memory that it may use, MiB; None if unknown, never 0.
     pub memory: Option<f64>,
-    /// Part of the device's compute, 0 to 1; 0 is unlimited.
+    /// Allocated fraction of the device's compute, 0 to 1; 0 is unlimited.
     pub compute: f64,
-    /// The memory is set aside for it: such parts of a device add up. Otherwise everybody may use
-    /// the whole of it.
-    pub enforced: bool,
-    /// Which replica of the device it is, or the first of several.
+    /// Whether the memory is reserved for this container, so that allocations of a device add up.
+    /// Otherwise each container may use all of it.
+    pub reserved: bool,
+    /// Index of the replica of the device, or the lowest of several.
     pub replica: Option<u32>,
-    /// The claim that it was given by.
+    /// The resource claim that it comes from.
     pub claim: Option<Arc<Claim>>,
-    /// Whether the pod is known to exist still.
+    /// Whether the pod is known to still exist.
     pub confirmed: bool,
-    /// Whether the container is known to run, with none running that has to end before it.
+    /// Whether the container is known to run ([`Pod::runs`]).
+    ///
+    /// [`Pod::runs`]: super::pod::Pod::runs
     pub running: bool,
 }
 
-/// Who holds what, and where that is not known.
+/// All allocations of the node, and where they are incomplete.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Allocations {
-    /// By pod, container and device; each of those once.
-    pub shares: Vec<Share>,
-    /// Devices of which something is given, and it is not known to whom or how much.
-    pub doubtful: BTreeSet<Arc<str>>,
-    /// Something is given, and it is not known of which device.
-    pub doubtful_node: bool,
-    /// Of which pods it is known what they were allocated.
+pub struct AllocationResult {
+    /// Sorted by pod, container and device; at most one entry for each combination.
+    pub allocations: Vec<ResolvedAllocation>,
+    /// Devices with an allocation of which the pod or the amount is unknown.
+    pub uncertain_devices: BTreeSet<Arc<str>>,
+    /// Whether there is an allocation of which the device is unknown.
+    pub node_uncertain: bool,
+    /// The pods with known allocations.
     pub coverage: Coverage,
-    /// What could not be taken at its word, by [`Problem::reason`].
+    /// Number of allocations that were not accepted, by [`AllocationProblem::label`].
     pub problems: BTreeMap<&'static str, u64>,
 }
 
-/// Of which pods it is known what they were allocated.
+/// The pods with known allocations.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Coverage {
-    /// The pods are not known: of those that the kubelet's List names.
+    /// The pods in the kubelet's List, if no pod source is available.
     Listed(BTreeSet<PodName>),
-    /// Of all but these, by UID: they request GPUs, and the List does not name them.
+    /// All pods except those that request GPUs and are not in the kubelet's List.
     AllBut {
-        /// The pods of which nothing is known, or something that may have changed.
+        /// UIDs of these pods. Their allocations are unknown or may be outdated.
         unlisted: BTreeSet<Arc<str>>,
-        /// One of them may hold any device that is not allocated whole to another.
-        holders: bool,
+        /// Whether the allocations of one of them are unknown: it may have any device that is not
+        /// exclusively allocated.
+        unknown_holders: bool,
     },
 }
 
 impl Default for Coverage {
     fn default() -> Self {
-        Self::AllBut { unlisted: BTreeSet::new(), holders: false }
+        Self::AllBut { unlisted: BTreeSet::new(), unknown_holders: false }
     }
 }
 
-/// Joins everything that is known.
+/// Resolves the allocations of `devices`. `pods` is None if the pods are unknown, `slices` if no
+/// resource slices were read.
 #[must_use]
-pub fn allocate(
-    devices: &[DeviceFacts],
+pub fn resolve_allocations(
+    devices: &[AllocatableGpu],
     assignments: &Assignments,
-    pods: Option<&Pods>,
-    slices: Option<&Slices>,
+    pods: Option<&PodSnapshot>,
+    slices: Option<&SliceTable>,
     unit: MemoryUnit,
-) -> Allocations {
-    let mut join = Join {
-        index: Index::new(devices),
+) -> AllocationResult {
+    let mut join = AllocationJoin {
+        index: DeviceIndex::new(devices),
         assignments,
         pods,
         slices,
         unit,
-        found: Vec::new(),
-        out: Allocations::default(),
+        candidates: Vec::new(),
+        result: AllocationResult::default(),
     };
-    // Pods that are not yet told of may hold parts that only their annotations name.
-    join.out.doubtful_node = pods.is_some_and(|pods| !pods.synced);
-    let held = join.assigned();
-    join.annotated(&held);
-    join.out.coverage = join.coverage();
-    join.settle()
+    // Pods that are not listed yet may have allocations that only their annotations contain.
+    join.result.node_uncertain = pods.is_some_and(|pods| !pods.synced);
+    let assigned = join.join_assignments();
+    join.join_annotations(&assigned);
+    join.result.coverage = join.coverage();
+    join.resolve_conflicts()
 }
 
-/// What a share rests on.
+/// The evidence of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Evidence {
+enum AllocationEvidence {
     Id,
     Claim,
     Annotation { oversubscribes: bool },
 }
 
-struct Join<'a> {
-    index: Index<'a>,
+struct AllocationJoin<'a> {
+    index: DeviceIndex<'a>,
     assignments: &'a Assignments,
-    pods: Option<&'a Pods>,
-    slices: Option<&'a Slices>,
+    pods: Option<&'a PodSnapshot>,
+    slices: Option<&'a SliceTable>,
     unit: MemoryUnit,
-    found: Vec<(Evidence, Share)>,
-    out: Allocations,
+    candidates: Vec<(AllocationEvidence, ResolvedAllocation)>,
+    result: AllocationResult,
 }
 
-impl Join<'_> {
-    fn count(&mut self, problem: Problem) {
-        *self.out.problems.entry(problem.reason()).or_default() += 1;
+impl AllocationJoin<'_> {
+    fn count_problem(&mut self, problem: AllocationProblem) {
+        *self.result.problems.entry(problem.label()).or_default() += 1;
     }
 
-    fn doubt(&mut self, device: Option<&Arc<str>>, problem: Problem) {
-        self.count(problem);
+    fn mark_uncertain(&mut self, device: Option<&Arc<str>>, problem: AllocationProblem) {
+        self.count_problem(problem);
         match device {
             Some(device) => {
-                self.out.doubtful.insert(Arc::clone(device));
+                self.result.uncertain_devices.insert(Arc::clone(device));
             }
-            None => self.out.doubtful_node = true,
+            None => self.result.node_uncertain = true,
         }
     }
 
@@ -198,93 +204,110 @@ impl Join<'_> {
             assignments.containers.iter().any(|c| c.namespace == *namespace && c.pod == *name)
         };
         let allocated: BTreeSet<_> =
-            self.found.iter().map(|(_, share)| Arc::clone(&share.pod.uid)).collect();
-        let (mut unlisted, mut holders) = (BTreeSet::new(), false);
-        let live = pods.iter().map(|known| &known.pod).filter(|pod| !pod.has_ended());
+            self.candidates.iter().map(|(_, allocation)| Arc::clone(&allocation.pod.uid)).collect();
+        let (mut unlisted, mut unknown_holders) = (BTreeSet::new(), false);
+        let live = pods.iter().map(|tracked| &tracked.pod).filter(|pod| !pod.has_ended());
         for pod in live.filter(|pod| pod.requests_gpus()) {
             let name = name(&pod.id);
             if !assignments.pods.contains(&name) {
                 unlisted.insert(Arc::clone(&pod.id.uid));
                 if !retained(&name) && !allocated.contains(&pod.id.uid) {
-                    holders = true;
-                    self.count(Problem::UnlistedPod);
+                    unknown_holders = true;
+                    self.count_problem(AllocationProblem::UnlistedPod);
                 }
             }
         }
-        Coverage::AllBut { unlisted, holders }
+        Coverage::AllBut { unlisted, unknown_holders }
     }
 
-    /// Looks at each device's shares together.
-    fn settle(mut self) -> Allocations {
+    /// Resolves the candidates of each device together.
+    fn resolve_conflicts(mut self) -> AllocationResult {
         let mut by_device = BTreeMap::<_, Vec<_>>::new();
-        for (evidence, share) in std::mem::take(&mut self.found) {
-            by_device.entry(Arc::clone(&share.device)).or_default().push((evidence, share));
+        for (evidence, allocation) in std::mem::take(&mut self.candidates) {
+            by_device
+                .entry(Arc::clone(&allocation.device))
+                .or_default()
+                .push((evidence, allocation));
         }
-        for (device, shares) in by_device {
-            self.settle_device(&device, shares);
+        for (device, allocations) in by_device {
+            self.resolve_device(&device, allocations);
         }
-        let key = |s: &Share| (s.pod.clone(), Arc::clone(&s.container), Arc::clone(&s.device));
-        self.out.shares.sort_by_cached_key(key);
-        self.out
+        let key = |s: &ResolvedAllocation| {
+            (s.pod.clone(), Arc::clone(&s.container), Arc::clone(&s.device))
+        };
+        self.result.allocations.sort_by_cached_key(key);
+        self.result
     }
 
-    fn settle_device(&mut self, device: &Arc<str>, shares: Vec<(Evidence, Share)>) {
-        let named = |evidence: Evidence| matches!(evidence, Evidence::Id | Evidence::Claim);
-        let kubelet_says = shares.iter().any(|(evidence, _)| named(*evidence));
-        let mut kept = BTreeMap::<_, Share>::new();
+    fn resolve_device(
+        &mut self,
+        device: &Arc<str>,
+        allocations: Vec<(AllocationEvidence, ResolvedAllocation)>,
+    ) {
+        let from_kubelet = |evidence: AllocationEvidence| {
+            matches!(evidence, AllocationEvidence::Id | AllocationEvidence::Claim)
+        };
+        let allocated_by_kubelet = allocations.iter().any(|(evidence, _)| from_kubelet(*evidence));
+        let mut accepted = BTreeMap::<_, ResolvedAllocation>::new();
         let (mut strict, mut ids, mut claims) = (true, false, false);
-        for (evidence, share) in shares {
+        for (evidence, allocation) in allocations {
             match evidence {
-                Evidence::Annotation { .. } if kubelet_says => {
-                    self.count(Problem::ContradictedAnnotation);
+                AllocationEvidence::Annotation { .. } if allocated_by_kubelet => {
+                    self.count_problem(AllocationProblem::ContradictedAnnotation);
                     continue;
                 }
-                Evidence::Annotation { oversubscribes } => strict &= !oversubscribes,
-                Evidence::Id => ids = true,
-                Evidence::Claim => claims = true,
+                AllocationEvidence::Annotation { oversubscribes } => strict &= !oversubscribes,
+                AllocationEvidence::Id => ids = true,
+                AllocationEvidence::Claim => claims = true,
             }
-            let holder = (share.pod.clone(), Arc::clone(&share.container));
-            kept.entry(holder).and_modify(|same| merge(same, &share)).or_insert(share);
+            let container = (allocation.pod.clone(), Arc::clone(&allocation.container));
+            accepted
+                .entry(container)
+                .and_modify(|merged| merge(merged, &allocation))
+                .or_insert(allocation);
         }
-        let exclusive = kept.values().any(|share| share.mode == AllocateMode::Exclusive);
-        if (ids && claims) || (exclusive && kept.len() > 1) {
-            return self.doubt(Some(device), Problem::ContestedDevice);
+        let exclusive =
+            accepted.values().any(|allocation| allocation.mode == AllocateMode::Exclusive);
+        if (ids && claims) || (exclusive && accepted.len() > 1) {
+            return self.mark_uncertain(Some(device), AllocationProblem::ContestedDevice);
         }
-        // A scheduler may give away already what a pod holds that is being deleted.
-        let stays = |share: &&Share| share.enforced && !self.is_deleting(&share.pod);
-        let sum: f64 = kept.values().filter(stays).filter_map(|s| s.memory).sum();
+        // A scheduler may allocate the memory of a pod again while that pod is being deleted.
+        let counts = |allocation: &&ResolvedAllocation| {
+            allocation.reserved && !self.is_deleting(&allocation.pod)
+        };
+        let sum: f64 = accepted.values().filter(counts).filter_map(|s| s.memory).sum();
         let framebuffer = self.index.framebuffer(device);
-        if strict && framebuffer.is_some_and(|whole| sum > whole * (1.0 + 1e-6)) {
-            self.doubt(Some(device), Problem::Overcommitted);
+        if strict && framebuffer.is_some_and(|total| sum > total * (1.0 + 1e-6)) {
+            self.mark_uncertain(Some(device), AllocationProblem::Overcommitted);
         }
-        if kept.values().any(|share| !share.confirmed) {
-            self.doubt(Some(device), Problem::UnlistedPod);
+        if accepted.values().any(|allocation| !allocation.confirmed) {
+            self.mark_uncertain(Some(device), AllocationProblem::UnlistedPod);
         }
-        self.out.shares.extend(kept.into_values());
+        self.result.allocations.extend(accepted.into_values());
     }
 
     fn is_deleting(&self, pod: &PodRef) -> bool {
         let found = self.pods.map(|pods| pods.by_uid(&pod.uid));
-        matches!(found, Some(ByUid::Live(known)) if known.pod.deleting)
+        matches!(found, Some(UidLookup::Live(tracked)) if tracked.pod.deleting)
     }
 }
 
-/// Two parts of one device in one container are one part.
-fn merge(into: &mut Share, other: &Share) {
+/// Merges two allocations of one device to one container.
+fn merge(into: &mut ResolvedAllocation, other: &ResolvedAllocation) {
     into.memory = match (into.memory, other.memory) {
-        (Some(a), Some(b)) if into.enforced && other.enforced => Some(a + b),
+        (Some(a), Some(b)) if into.reserved && other.reserved => Some(a + b),
         (Some(a), Some(b)) => Some(a.max(b)),
         _ => None,
     };
     let limited = into.compute > 0.0 && other.compute > 0.0;
     into.compute = if limited { (into.compute + other.compute).min(1.0) } else { 0.0 };
     into.mode = into.mode.max(other.mode);
-    into.enforced &= other.enforced;
+    into.reserved &= other.reserved;
     into.replica = into.replica.into_iter().chain(other.replica).min();
 }
 
-/// A number that may stand for memory.
-fn memory(mib: Option<f64>) -> Option<f64> {
+/// A memory size that is a positive number; None for any other value.
+fn positive_mib(mib: Option<f64>) -> Option<f64> {
     mib.filter(|mib| mib.is_finite() && *mib > 0.0)
 }
 

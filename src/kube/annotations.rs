@@ -1,39 +1,39 @@
-//! What schedulers that divide GPUs write into a pod's annotations.
+//! GPU allocations in pod annotations, as GPU sharing schedulers write them.
 //!
-//! Anybody who may create a pod may write its annotations. Whether one is believed is for
-//! [`super::allocation`] to judge; here it is only understood.
+//! Every client that may create a pod may write its annotations. This module only parses them;
+//! [`super::allocation`] decides whether an annotation is accepted.
 
 use super::pod::{Container, ContainerKind, Pod};
-use super::problem::Problem;
+use super::problem::AllocationProblem;
 
 pub mod ack;
 pub mod hami;
 pub mod koordinator;
 pub mod volcano;
 
-/// A part of a GPU that an annotation gives.
+/// A share of a GPU that an annotation allocates.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Given {
-    /// To which container.
-    pub place: Place,
-    /// Of which GPU.
+pub struct GpuShare {
+    /// The container that it is allocated to.
+    pub container: ContainerPosition,
+    /// The GPU.
     pub gpu: GpuName,
-    /// How much of its memory.
-    pub memory: Amount,
-    /// How much of its compute, 0 to 1; 0 is unlimited.
+    /// Allocated memory.
+    pub memory: MemoryAmount,
+    /// Allocated fraction of the GPU's compute, 0 to 1; 0 is unlimited.
     pub compute: f64,
 }
 
-/// How an annotation names a container.
+/// How an annotation identifies a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ContainerPosition {
     /// By its position in [`Pod::containers`] (those of `spec.containers` come first).
-    Position(usize),
-    /// Not at all: it speaks of the pod.
-    Pod,
+    Index(usize),
+    /// The annotation is about the pod and names no container.
+    WholePod,
 }
 
-/// How an annotation names a GPU.
+/// How an annotation identifies a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GpuName {
     /// By the minor number of its device file.
@@ -42,80 +42,88 @@ pub enum GpuName {
     Uuid(Box<str>),
 }
 
-/// How an annotation counts memory.
+/// An amount of memory as an annotation writes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Amount {
-    /// In units of which a whole GPU has so many, if that is written there too.
+pub enum MemoryAmount {
+    /// In units; how many units the whole GPU has, if the annotation contains it.
     Units {
-        /// Units given.
+        /// Allocated units.
         units: f64,
         /// Units of the whole GPU.
-        of: Option<f64>,
+        total: Option<f64>,
     },
     /// In MiB.
     Mib(f64),
-    /// As a part of the whole, 0 to 1.
+    /// As a fraction of the GPU's memory, 0 to 1.
     Ratio(f64),
-    /// It does not say.
+    /// The annotation contains no amount.
     Unknown,
 }
 
-/// What a pod's annotations tell.
+/// GPU allocation in a pod's annotations.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
-    /// No scheduler that we know has written any.
-    Nothing,
-    /// The scheduler has chosen, and the device plugin has not confirmed yet.
+pub enum AnnotationAllocation {
+    /// No annotation of a supported scheduler.
+    Absent,
+    /// The scheduler has chosen a GPU and the device plugin has not confirmed it yet.
     Pending,
-    /// Parts of GPUs.
-    Given {
-        /// The parts.
-        parts: Vec<Given>,
-        /// All parts of a GPU together may exceed its memory.
+    /// Shares of GPUs are allocated.
+    Allocated {
+        /// The shares.
+        shares: Vec<GpuShare>,
+        /// The sum of all shares of a GPU may exceed its memory.
         oversubscribes: bool,
     },
 }
 
-/// Reads the annotations of the scheduler that gave this pod its devices. Where several wrote,
-/// the one that is nearest to the device plugin is right.
+/// Parses the annotations of the scheduler that allocated this pod's devices. If several
+/// schedulers wrote annotations, the one of the device plugin has precedence.
 ///
 /// # Errors
-/// An annotation is broken, or speaks of containers that the pod has not.
-pub fn told(pod: &Pod) -> Result<Told, Problem> {
-    for read in [hami::told, volcano::told, ack::told, koordinator::told] {
+/// An annotation is malformed or refers to containers that the pod does not have.
+pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
+    for read in [hami::parse, volcano::parse, ack::parse, koordinator::parse] {
         match read(pod)? {
-            Told::Nothing => {}
-            told @ (Told::Pending | Told::Given { .. }) => return Ok(told),
+            AnnotationAllocation::Absent => {}
+            allocation @ (AnnotationAllocation::Pending
+            | AnnotationAllocation::Allocated { .. }) => return Ok(allocation),
         }
     }
-    Ok(Told::Nothing)
+    Ok(AnnotationAllocation::Absent)
 }
 
 /// The position of the `n`th of `spec.containers`.
-fn app_position(pod: &Pod, n: usize) -> Result<Place, Problem> {
+fn app_container(pod: &Pod, n: usize) -> Result<ContainerPosition, AllocationProblem> {
     match pod.containers.get(n).map(|container| container.kind) {
-        Some(ContainerKind::App) => Ok(Place::Position(n)),
-        _ => Err(Problem::AbsurdIndex),
+        Some(ContainerKind::App) => Ok(ContainerPosition::Index(n)),
+        _ => Err(AllocationProblem::InvalidIndex),
     }
 }
 
-/// Containers of `spec.containers` with what they ask of a resource, by position.
-fn asked(pod: &Pod, resource: &str) -> Result<Vec<(Place, f64)>, Problem> {
-    let ask = |container: &Container| container.resources.get(resource).cloned();
+/// Containers of `spec.containers` that request `resource`, by position, and the requested amount.
+fn requested(
+    pod: &Pod,
+    resource: &str,
+) -> Result<Vec<(ContainerPosition, f64)>, AllocationProblem> {
+    let request = |container: &Container| container.resources.get(resource).cloned();
     let apps = pod.app_containers();
-    let mut asked = Vec::new();
-    for (n, text) in apps.into_iter().enumerate().filter_map(|(n, c)| Some((n, ask(c)?))) {
-        let units = super::quantity::parse(&text).ok_or(Problem::BrokenAnnotation)?;
+    let mut requests = Vec::new();
+    for (n, text) in apps.into_iter().enumerate().filter_map(|(n, c)| Some((n, request(c)?))) {
+        let units = super::quantity::parse(&text).ok_or(AllocationProblem::InvalidAnnotation)?;
         if units > 0.0 {
-            asked.push((Place::Position(n), units));
+            requests.push((ContainerPosition::Index(n), units));
         }
     }
-    Ok(asked)
+    Ok(requests)
 }
 
-/// Percent of one GPU as a part of it.
-fn percent(percent: f64) -> Result<f64, Problem> {
-    if (0.0..=100.0).contains(&percent) { Ok(percent / 100.0) } else { Err(Problem::AbsurdAmount) }
+/// Percent of one GPU as a fraction, 0 to 1.
+fn percent_to_fraction(percent: f64) -> Result<f64, AllocationProblem> {
+    if (0.0..=100.0).contains(&percent) {
+        Ok(percent / 100.0)
+    } else {
+        Err(AllocationProblem::InvalidAmount)
+    }
 }
 
 #[cfg(test)]
@@ -130,10 +138,10 @@ pub(in crate::kube) mod fixtures {
         inits: &[(&str, &str)],
     ) -> Pod {
         let list = |containers: &[(&str, &str)]| -> serde_json::Value {
-            let one = |(name, asks): &(&str, &str)| {
-                let limits: serde_json::Map<_, _> = asks
+            let one = |(name, requests): &(&str, &str)| {
+                let limits: serde_json::Map<_, _> = requests
                     .split_whitespace()
-                    .filter_map(|ask| ask.split_once('='))
+                    .filter_map(|request| request.split_once('='))
                     .map(|(resource, quantity)| (resource.to_owned(), quantity.into()))
                     .collect();
                 serde_json::json!({"name": name, "resources": {"limits": limits}})
@@ -165,54 +173,57 @@ mod tests {
     use crate::kube::pod::ANNOTATIONS;
 
     #[test]
-    fn a_pod_without_annotations_tells_nothing() {
+    fn pod_without_annotations_has_no_allocation() {
         let pod = pod("a", &[("hami.io/bind-phase", "success")], &[("c", "nvidia.com/gpu=1")], &[]);
-        assert_eq!(told(&pod), Ok(Told::Nothing));
+        assert_eq!(parse(&pod), Ok(AnnotationAllocation::Absent));
     }
 
     #[test]
-    fn the_plugins_own_scheduler_is_heard_first() {
+    fn scheduler_of_the_device_plugin_has_precedence() {
         let koordinator = r#"{"gpu":[{"minor":1,"resources":{"koordinator.sh/gpu-core":"50"}}]}"#;
         let annotations = [
             ("scheduling.koordinator.sh/device-allocated", koordinator),
             ("scheduler.framework.gpushare.allocation", r#"{"0":{"0":4}}"#),
         ];
         let pod = pod("a", &annotations, &[("c", "aliyun.com/gpu-mem=4")], &[]);
-        let Ok(Told::Given { parts, .. }) = told(&pod) else { panic!("nothing given") };
+        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse(&pod) else {
+            panic!("nothing allocated")
+        };
         assert_eq!(parts[0].gpu, GpuName::Minor(0));
     }
 
     proptest! {
-        /// Whatever is written there, parts are numbers and of containers that exist.
+        /// For any text, shares have finite amounts and refer to existing containers.
         #[test]
-        fn no_annotation_breaks_us(
+        fn any_annotation_text_gives_valid_shares_or_an_error(
             values in prop::collection::vec(
                 "\\PC{0,30}|[-0-9.,:;{}\"eEGPUNVIDA]{0,40}|\\{\"[0-9]{1,2}\":\\{\"[0-9]{1,2}\":[-0-9.e]{1,9}\\}\\}",
                 ANNOTATIONS.len(),
             ),
             skip in prop::collection::vec(any::<bool>(), ANNOTATIONS.len()),
-            asks in "[-0-9.eGim]{0,8}",
+            quantity in "[-0-9.eGim]{0,8}",
         ) {
             let annotations: Vec<_> = (ANNOTATIONS.iter().zip(&values).zip(&skip))
                 .filter(|(_, skip)| !**skip)
                 .map(|((name, value), _)| (*name, value.as_str()))
                 .collect();
-            let asks = format!("aliyun.com/gpu-mem={asks} volcano.sh/gpu-memory={asks}");
-            let pod = pod("a", &annotations, &[("c", &asks), ("d", "")], &[("i", "")]);
-            if let Ok(Told::Given { parts, .. }) = told(&pod) {
-                for part in parts {
-                    prop_assert!((0.0..=1.0).contains(&part.compute));
-                    if let Place::Position(n) = part.place {
+            let requests =
+                format!("aliyun.com/gpu-mem={quantity} volcano.sh/gpu-memory={quantity}");
+            let pod = pod("a", &annotations, &[("c", &requests), ("d", "")], &[("i", "")]);
+            if let Ok(AnnotationAllocation::Allocated { shares, .. }) = parse(&pod) {
+                for share in shares {
+                    prop_assert!((0.0..=1.0).contains(&share.compute));
+                    if let ContainerPosition::Index(n) = share.container {
                         prop_assert!(n < pod.containers.len());
                     }
-                    match part.memory {
-                        Amount::Units { units, of } => {
+                    match share.memory {
+                        MemoryAmount::Units { units, total } => {
                             prop_assert!(units.is_finite() && units > 0.0);
-                            prop_assert!(of.is_none_or(|of| of.is_finite() && of >= units));
+                            prop_assert!(total.is_none_or(|total| total.is_finite() && total >= units));
                         }
-                        Amount::Mib(n) => prop_assert!(n.is_finite() && n > 0.0),
-                        Amount::Ratio(n) => prop_assert!(n > 0.0 && n <= 1.0),
-                        Amount::Unknown => {}
+                        MemoryAmount::Mib(n) => prop_assert!(n.is_finite() && n > 0.0),
+                        MemoryAmount::Ratio(n) => prop_assert!(n > 0.0 && n <= 1.0),
+                        MemoryAmount::Unknown => {}
                     }
                 }
             }

@@ -1,5 +1,6 @@
-//! Reaching an API server, or the kubelet's, and asking it for bytes.
+//! HTTP client of an API server, a kubelet or another exporter.
 
+use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,52 +12,52 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, Client, ConfigExt};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time;
 use tower::{BoxError, ServiceBuilder};
 
-use super::source::Failure;
+use super::source::FailureReason;
 use crate::policy;
-use crate::quote::in_part;
+use crate::sanitize::truncate_for_log;
 
-/// Characters of a detail.
+/// Longest [`RequestError::detail`], in characters.
 const DETAIL_MAX: usize = 1000;
 
-/// Where a server is, and how to be let in.
+/// Address and credentials of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// The API server of the cluster that this pod runs in, with the pod's service account.
     InCluster,
-    /// The one that the current context of a kubeconfig file names.
+    /// The API server of the current context of a kubeconfig file.
     Kubeconfig(PathBuf),
-    /// A URL without credentials, as `kubectl proxy` serves it.
+    /// A URL without credentials, such as that of `kubectl proxy`.
     Url(String),
     /// The kubelet of this node.
     Kubelet {
         /// Such as `https://127.0.0.1:10250`.
         url: String,
-        /// Bundle that its certificate is checked against; the system's if none is given.
+        /// CA bundle for its certificate; none for the system's.
         ca: Option<PathBuf>,
-        /// Its certificate is not checked: many are self-signed.
+        /// Skips certificate verification; many kubelets have a self-signed certificate.
         insecure: bool,
-        /// The token that is sent; read again when it may have changed.
+        /// File of the bearer token; it is read again when it may have changed.
         token: Option<PathBuf>,
     },
     /// A running exporter.
     Exporter {
         /// Such as `http://node:9400`.
         url: String,
-        /// Name and password.
+        /// User name and password.
         user: Option<(String, Password)>,
-        /// Bundle that its certificate is checked against; the system's if none is given.
+        /// CA bundle for its certificate; none for the system's.
         ca: Option<PathBuf>,
-        /// Its certificate is not checked.
+        /// Skips certificate verification.
         insecure: bool,
     },
 }
 
-/// A password, which no message shows.
+/// A password; its `Debug` output is masked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(pub String);
 
@@ -66,91 +67,102 @@ impl fmt::Debug for Password {
     }
 }
 
-/// The name of a node, fit to stand in a URL.
+/// A valid node name, safe to use in a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeName(Box<str>);
 
-/// Why a name cannot be a node's.
+/// Why a node name is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadNodeName {
-    /// Without a name every node would watch all pods of the cluster.
+pub enum NodeNameError {
+    /// The name is empty. Without it every exporter would watch all pods of the cluster.
     #[error(
-        "the name of this node is not known, and without it every exporter would watch all pods of \
-         the cluster; set NODE_NAME through the downward API (spec.nodeName), or --node-name"
+        "no node name is set, and without one every exporter would watch all pods of the cluster; \
+         set NODE_NAME through the downward API (fieldPath: spec.nodeName) or pass --node-name"
     )]
     Missing,
-    /// Kubernetes would not accept it.
+    /// The name is not a DNS subdomain.
     #[error(
-        "node name {0:?}: Kubernetes names nodes in lower-case letters, digits, '-' and '.'; give \
-         it as `kubectl get nodes` shows it"
+        "node name {0:?} is not a valid Kubernetes name (lower-case letters, digits, '-' and '.'); \
+         pass the name that `kubectl get nodes` prints"
     )]
-    Illegal(String),
+    Invalid(String),
 }
 
 impl NodeName {
-    /// Checks a name.
+    /// Validates a name.
     ///
     /// # Errors
-    /// It is empty, or not a DNS subdomain.
-    pub fn new(name: &str) -> Result<Self, BadNodeName> {
-        let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    /// The name is empty or not a DNS subdomain.
+    pub fn new(name: &str) -> Result<Self, NodeNameError> {
+        let is_valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
         match name {
-            "" => Err(BadNodeName::Missing),
-            _ if name.len() > 253 || !name.bytes().all(legal) => {
-                Err(BadNodeName::Illegal(name.to_owned()))
+            "" => Err(NodeNameError::Missing),
+            _ if name.len() > 253 || !name.bytes().all(is_valid) => {
+                Err(NodeNameError::Invalid(name.to_owned()))
             }
             _ => Ok(Self(name.into())),
         }
     }
 
-    /// The name.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Why a question was not answered.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
-pub struct Fault {
-    /// The fixed reason.
-    pub failure: Failure,
-    /// The HTTP status, if it came to one.
+pub struct RequestError {
+    /// Reason, of a fixed set.
+    pub reason: FailureReason,
+    /// HTTP status, if the server sent one.
     pub status: Option<u16>,
-    /// What happened, for the log.
+    /// Error text for logs and reports.
     pub detail: String,
 }
 
-impl Fault {
-    /// A failure below HTTP. The detail may quote what was sent: as much of it as a line has room for.
+impl RequestError {
+    /// An error without an HTTP status. `detail` may contain text of the server: control characters
+    /// are replaced and its length is limited.
     #[must_use]
-    pub fn new(failure: Failure, detail: impl AsRef<str>) -> Self {
-        Self { failure, status: None, detail: in_part(detail.as_ref(), DETAIL_MAX) }
+    pub fn new(failure: FailureReason, detail: impl AsRef<str>) -> Self {
+        Self {
+            reason: failure,
+            status: None,
+            detail: truncate_for_log(detail.as_ref(), DETAIL_MAX),
+        }
     }
 
     fn config(detail: impl AsRef<str>) -> Self {
-        Self::new(Failure::Config, detail)
+        Self::new(FailureReason::Config, detail)
     }
 }
 
 impl Address {
-    /// A client with credentials as they are now: a new one reads tokens and files again.
+    /// A client with the present credentials. A new client reads tokens and files again.
     ///
     /// # Errors
-    /// Files or addresses that cannot be used, and which.
-    pub async fn connect(&self) -> Result<Client, Fault> {
+    /// A file, URL or credential cannot be used.
+    pub async fn client(&self) -> Result<Client, RequestError> {
         let config = self.config().await?;
         if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
-            return Err(Fault::config(format!(
-                "{self:?}: its user needs a helper program, and the exporter runs none; give a \
-                 kubeconfig with a token or a client certificate"
+            return Err(RequestError::config(format!(
+                "{self}: the user needs a credential plugin, and the exporter runs no programs; use \
+                 a kubeconfig with a token or a client certificate"
             )));
         }
-        let unusable = |e: kube::Error| Fault::config(format!("{self:?}: {e}"));
+        let files = self.credential_files();
+        let unusable = |e: kube::Error| {
+            let causes = causes(&e);
+            RequestError::config(format!(
+                "{self}: TLS or credentials cannot be set up: {causes}; check {files}"
+            ))
+        };
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
-        connector.set_connect_timeout(Some(policy::KUBE_ANSWER));
+        connector.set_connect_timeout(Some(policy::KUBE_TIMEOUT));
         let connector =
             config.rustls_https_connector_with_connector(connector).map_err(unusable)?;
         let service = ServiceBuilder::new()
@@ -162,23 +174,43 @@ impl Address {
         Ok(Client::new(service, config.default_namespace))
     }
 
+    /// The files with certificates and tokens, for error messages.
+    fn credential_files(&self) -> String {
+        let files = match self {
+            Self::Kubelet { ca, token, .. } => [ca.as_deref(), token.as_deref()],
+            Self::Exporter { ca, .. } => [ca.as_deref(), None],
+            Self::InCluster | Self::Kubeconfig(_) | Self::Url(_) => [None, None],
+        };
+        let files: Vec<_> =
+            files.into_iter().flatten().map(|file| file.display().to_string()).collect();
+        if files.is_empty() {
+            "the certificates and tokens".to_owned()
+        } else {
+            files.join(" and ")
+        }
+    }
+
     /// The URL of the server.
     ///
     /// # Errors
-    /// Files or addresses that cannot be used, and which.
-    pub async fn server(&self) -> Result<String, Fault> {
+    /// A file, URL or credential cannot be used.
+    pub async fn server_url(&self) -> Result<String, RequestError> {
         Ok(self.config().await?.cluster_url.to_string())
     }
 
-    async fn config(&self) -> Result<kube::Config, Fault> {
+    async fn config(&self) -> Result<kube::Config, RequestError> {
         match self {
             Self::InCluster => kube::Config::incluster().map_err(|e| {
-                Fault::config(format!(
-                    "not in a cluster ({e}); give --kubeconfig, or run with a service account"
+                RequestError::config(format!(
+                    "the in-cluster configuration cannot be read: {e}; pass --kubeconfig, or run as \
+                     a pod with a service account token"
                 ))
             }),
             Self::Kubeconfig(path) => {
-                let unusable = |e| Fault::config(format!("--kubeconfig {}: {e}", path.display()));
+                let unusable = |e: KubeconfigError| {
+                    let reason = kubeconfig_error(&e);
+                    RequestError::config(format!("{self}: {reason}; use a file that kubectl accepts"))
+                };
                 let file = Kubeconfig::read_from(path).map_err(unusable)?;
                 let options = KubeConfigOptions::default();
                 kube::Config::from_custom_kubeconfig(file, &options).await.map_err(unusable)
@@ -206,36 +238,48 @@ impl Address {
     }
 }
 
-fn uri(url: &str) -> Result<Uri, Fault> {
-    let uri: Uri = url
-        .parse()
-        .map_err(|e| Fault::config(format!("{url:?} is no URL ({e}); give http(s)://HOST:PORT")))?;
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InCluster => f.write_str("service account"),
+            Self::Kubeconfig(path) => write!(f, "--kubeconfig {}", path.display()),
+            Self::Url(url) | Self::Kubelet { url, .. } | Self::Exporter { url, .. } => {
+                f.write_str(url)
+            }
+        }
+    }
+}
+
+fn uri(url: &str) -> Result<Uri, RequestError> {
+    let uri: Uri = url.parse().map_err(|e| {
+        RequestError::config(format!("{url:?} is not a URL ({e}); use http(s)://HOST:PORT"))
+    })?;
     if uri.scheme().is_none() || uri.host().is_none() {
-        return Err(Fault::config(format!("{url:?} is no URL; give http(s)://HOST:PORT")));
+        return Err(RequestError::config(format!("{url:?} is not a URL; use http(s)://HOST:PORT")));
     }
     Ok(uri)
 }
 
-/// Asks for `path`; the answer has begun, with a status of success, within `patience`.
+/// Sends a GET request for `path`. The response headers have to arrive within `timeout`.
 ///
 /// # Errors
-/// No answer, or another status, with the server's own words.
-pub async fn get(client: &Client, path: &str, patience: Duration) -> Result<Body, Fault> {
-    send(client, Request::get(path), Body::empty(), path, patience).await
+/// No response in time, or a status other than 2xx, with the server's message.
+pub async fn get(client: &Client, path: &str, timeout: Duration) -> Result<Body, RequestError> {
+    send(client, Request::get(path), Body::empty(), path, timeout).await
 }
 
-/// Tells `path` something in JSON; the answer has begun, with a status of success, within `patience`.
+/// Sends a POST request with a JSON body. The response headers have to arrive within `timeout`.
 ///
 /// # Errors
-/// As with [`get`].
+/// As for [`get`].
 pub async fn post(
     client: &Client,
     path: &str,
     json: Vec<u8>,
-    patience: Duration,
-) -> Result<Body, Fault> {
+    timeout: Duration,
+) -> Result<Body, RequestError> {
     let request = Request::post(path).header("content-type", "application/json");
-    send(client, request, Body::from(json), path, patience).await
+    send(client, request, Body::from(json), path, timeout).await
 }
 
 async fn send(
@@ -243,30 +287,38 @@ async fn send(
     request: Builder,
     body: Body,
     path: &str,
-    patience: Duration,
-) -> Result<Body, Fault> {
+    timeout: Duration,
+) -> Result<Body, RequestError> {
     let request = request
         .header("accept", "application/json")
         .body(body)
-        .map_err(|e| Fault::config(format!("{path}: {e}")))?;
-    let answer = timeout(patience, client.send(request)).await.map_err(|_| silent(path))?;
-    let response = answer.map_err(|e| unreachable_server(&e))?;
+        .map_err(|e| RequestError::config(format!("{path}: the request cannot be built: {e}")))?;
+    let result = time::timeout(timeout, client.send(request)).await;
+    let response = result
+        .map_err(|_| timed_out(path, "no response", timeout))?
+        .map_err(|e| connection_error(path, &e))?;
     if response.status().is_success() {
         return Ok(response.into_body());
     }
-    Err(refusal(path, response, patience).await)
+    Err(status_error(path, response, timeout).await)
 }
 
-/// The next piece of an answer, none at its end.
+/// The next chunk of a response body; none at its end.
 ///
 /// # Errors
-/// The connection broke, or said nothing for `patience`.
-pub async fn chunk(body: &mut Body, patience: Duration) -> Result<Option<bytes::Bytes>, Fault> {
+/// The connection failed, or nothing was received for `timeout`.
+pub async fn next_chunk(
+    body: &mut Body,
+    timeout: Duration,
+) -> Result<Option<bytes::Bytes>, RequestError> {
     loop {
-        let frame = timeout(patience, body.frame()).await.map_err(|_| silent("the stream"))?;
-        match frame {
+        let frame = time::timeout(timeout, body.frame()).await;
+        match frame.map_err(|_| timed_out("response body", "no data", timeout))? {
             None => return Ok(None),
-            Some(Err(e)) => return Err(Fault::new(Failure::Connection, e.to_string())),
+            Some(Err(e)) => {
+                let detail = format!("the response body ended early: {}", causes(&e));
+                return Err(RequestError::new(FailureReason::Connection, detail));
+            }
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -276,66 +328,93 @@ pub async fn chunk(body: &mut Body, patience: Duration) -> Result<Option<bytes::
     }
 }
 
-/// A whole answer of at most `limit` bytes.
+/// The whole response body, of at most `limit` bytes.
 ///
 /// # Errors
-/// It is larger, or did not come to its end.
-pub async fn whole(mut body: Body, limit: usize, patience: Duration) -> Result<Vec<u8>, Fault> {
+/// The body is larger or incomplete.
+pub async fn read_body(
+    mut body: Body,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Vec<u8>, RequestError> {
     let mut bytes = Vec::new();
-    while let Some(data) = chunk(&mut body, patience).await? {
+    while let Some(data) = next_chunk(&mut body, timeout).await? {
         if bytes.len() + data.len() > limit {
-            return Err(Fault::new(Failure::TooLarge, format!("an answer above {limit} bytes")));
+            let detail = format!("the response is larger than {limit} bytes");
+            return Err(RequestError::new(FailureReason::TooLarge, detail));
         }
         bytes.extend_from_slice(&data);
     }
     Ok(bytes)
 }
 
-fn silent(what: &str) -> Fault {
-    Fault::new(Failure::Timeout, format!("{what}: no answer in time"))
+fn timed_out(subject: &str, missing: &str, timeout: Duration) -> RequestError {
+    let seconds = timeout.as_secs_f64();
+    RequestError::new(FailureReason::Timeout, format!("{subject}: {missing} within {seconds} s"))
 }
 
-fn unreachable_server(error: &kube::Error) -> Fault {
-    let mut detail = error.to_string();
-    let mut failure = Failure::Connection;
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+fn connection_error(path: &str, error: &kube::Error) -> RequestError {
+    let mut failure = FailureReason::Connection;
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && io.kind() == std::io::ErrorKind::ConnectionRefused
         {
-            failure = Failure::Absent;
-        }
-        let text = error.to_string();
-        if !detail.contains(&text) {
-            detail = format!("{detail}: {text}");
+            failure = FailureReason::Absent;
         }
         cause = error.source();
     }
     if matches!(error, kube::Error::Auth(_)) {
-        failure = Failure::Config;
+        failure = FailureReason::Config;
     }
-    Fault::new(failure, detail)
+    RequestError::new(failure, format!("{path}: the request failed: {}", causes(error)))
 }
 
-/// How much of a refusal is read for its words.
-const REFUSAL_MAX: usize = 64 << 10;
+/// The texts of an error's causes, outermost first. The wrappers of the client libraries are left
+/// out: their texts are names of Rust types.
+fn causes(error: &kube::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        let repeated = texts.iter().any(|known| known.contains(&text));
+        if !error.is::<legacy::Error>() && !repeated {
+            texts.push(text);
+        }
+        cause = error.source();
+    }
+    if texts.is_empty() { error.to_string() } else { texts.join(": ") }
+}
 
+fn kubeconfig_error(error: &KubeconfigError) -> String {
+    // The text of this variant contains the path a second time, in debug format.
+    if let KubeconfigError::ReadConfig(cause, _) = error {
+        cause.to_string()
+    } else {
+        error.to_string()
+    }
+}
+
+/// Most bytes that are read of the body of an error response.
+const ERROR_BODY_MAX: usize = 64 << 10;
+
+/// A `Status` object of the API.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Status {
+struct ApiStatus {
     message: String,
 }
 
-async fn refusal(path: &str, response: Response<Body>, patience: Duration) -> Fault {
+async fn status_error(path: &str, response: Response<Body>, timeout: Duration) -> RequestError {
     let status = response.status().as_u16();
-    let body = whole(response.into_body(), REFUSAL_MAX, patience).await.unwrap_or_default();
-    let said = serde_json::from_slice::<Status>(&body)
+    let body = read_body(response.into_body(), ERROR_BODY_MAX, timeout).await.unwrap_or_default();
+    let message = serde_json::from_slice::<ApiStatus>(&body)
         .map_or_else(|_| String::from_utf8_lossy(&body).into_owned(), |status| status.message);
-    let said: String = said.chars().take(300).collect();
-    Fault {
-        failure: Failure::of_status(status),
+    let message: String = message.chars().take(300).collect();
+    RequestError {
+        reason: FailureReason::from_status(status),
         status: Some(status),
-        detail: format!("{path}: {status} {said}"),
+        detail: format!("{path}: HTTP status {status}: {message}"),
     }
 }
 
@@ -344,23 +423,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_needs_a_legal_name() {
+    fn invalid_node_names_are_rejected() {
         assert_eq!(NodeName::new("gpu-1.example").unwrap().as_str(), "gpu-1.example");
-        assert_eq!(NodeName::new(""), Err(BadNodeName::Missing));
+        assert_eq!(NodeName::new(""), Err(NodeNameError::Missing));
         for name in ["a b", "a&watch=1", "a/../b", "A", &"a".repeat(254)] {
-            assert_eq!(NodeName::new(name), Err(BadNodeName::Illegal(name.to_owned())));
+            assert_eq!(NodeName::new(name), Err(NodeNameError::Invalid(name.to_owned())));
         }
     }
 
     #[tokio::test]
-    async fn an_unusable_address_is_named() {
+    async fn error_of_an_unusable_address_contains_the_address() {
         for (address, expected) in [
-            (Address::Url("nonsense".to_owned()), "give http(s)://HOST:PORT"),
+            (Address::Url("nonsense".to_owned()), "use http(s)://HOST:PORT"),
             (Address::Kubeconfig("/no/such".into()), "--kubeconfig /no/such"),
             (exporter("/no/such.crt"), "/no/such.crt"),
         ] {
-            let fault = address.connect().await.err().unwrap();
-            assert_eq!(fault.failure, Failure::Config);
+            let fault = address.client().await.err().unwrap();
+            assert_eq!(fault.reason, FailureReason::Config);
             assert!(fault.detail.contains(expected), "{fault}");
             assert!(!fault.detail.contains("secret"), "{fault}");
         }
@@ -376,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kubeconfig_that_runs_programs_is_refused() {
+    async fn kubeconfig_with_a_credential_plugin_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
         let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
@@ -384,7 +463,7 @@ mod tests {
             users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false}}}]\n\
             contexts: [{name: c, context: {cluster: k, user: u}}]\n";
         std::fs::write(&path, text).unwrap();
-        let fault = Address::Kubeconfig(path).connect().await.err().unwrap();
-        assert!(fault.detail.contains("the exporter runs none"), "{fault}");
+        let fault = Address::Kubeconfig(path).client().await.err().unwrap();
+        assert!(fault.detail.contains("the exporter runs no programs"), "{fault}");
     }
 }

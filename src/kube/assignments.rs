@@ -1,72 +1,71 @@
-//! What the kubelet says it has given to whom, and what drivers say of the devices they offer.
+//! Values read from the kubelet's `PodResources` service and from `ResourceSlice`s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One answer of the kubelet's `PodResources` service.
+/// One List response of the kubelet's `PodResources` service.
 ///
-/// It names pods by namespace and name only, and before Kubernetes 1.34 it names ended pods too:
-/// who is meant is for [`super::allocation`] to find out.
+/// It identifies pods by namespace and name only, and before Kubernetes 1.34 it contains ended pods
+/// too. [`super::allocation`] resolves them to pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignments {
-    /// Every pod that the List names, with devices or without. A pod that it does not name may hold
-    /// devices all the same: a kubelet that restarts names no pods at first.
+    /// All pods in the List, with or without devices. A pod that is missing may still have devices:
+    /// the List of a restarted kubelet is empty at first.
     pub pods: BTreeSet<PodName>,
-    /// Pods of `containers` that this List does not name, and of which it is not known whether they
-    /// still exist.
+    /// Pods of `containers` that are not in this List and that may no longer exist.
     pub unconfirmed: BTreeSet<PodName>,
-    /// Containers that were given something, in the order of the answer.
-    pub containers: Vec<Assigned>,
-    /// All ids of each resource that device plugins offer on this node.
+    /// Containers with allocated devices, in the order of the response.
+    pub containers: Vec<ContainerAssignment>,
+    /// Allocatable device ids on this node, by resource.
     pub allocatable: BTreeMap<Box<str>, Vec<Box<str>>>,
-    /// When the list that says so was asked for, on the monotonic clock.
-    pub taken: Duration,
+    /// When the List was requested (monotonic).
+    pub requested_at: Duration,
 }
 
 /// Namespace and name of a pod.
 pub type PodName = (Arc<str>, Arc<str>);
 
-/// A container and what it was given.
+/// The devices that are allocated to one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assigned {
+pub struct ContainerAssignment {
     /// The pod's namespace.
     pub namespace: Arc<str>,
     /// The pod's name.
     pub pod: Arc<str>,
     /// The container's name.
     pub container: Arc<str>,
-    /// Ids by resource, the entries of one resource (one per NUMA node) merged.
+    /// Device ids by resource. The entries of one resource (one per NUMA node) are merged.
     pub devices: Vec<(Box<str>, Vec<Box<str>>)>,
-    /// Devices that were claimed dynamically.
+    /// Devices of its resource claims (`dynamic_resources`).
     pub claims: Vec<ClaimedDevice>,
 }
 
-/// A device of a claim (`dynamic_resources`).
+/// A device of a resource claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedDevice {
     /// The claim's namespace.
     pub claim_namespace: Arc<str>,
     /// The claim's name.
     pub claim_name: Arc<str>,
-    /// The driver that offers the device.
+    /// The DRA driver of the device.
     pub driver: Box<str>,
-    /// The pool it is of; for devices of a node usually the node's name.
+    /// Pool of the device; usually the name of the node.
     pub pool: Box<str>,
-    /// Its name in the pool.
+    /// Name of the device in the pool.
     pub device: Box<str>,
-    /// Which share of a device that several claims use.
+    /// Share id, if several claims share the device.
     pub share: Option<Box<str>>,
 }
 
 /// The devices of the `ResourceSlice`s of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slices {
+pub struct SliceTable {
     /// By driver, pool and name.
     pub devices: BTreeMap<SliceKey, SliceDevice>,
 }
 
-/// Driver, pool and name of a device: what a claim says of it.
+/// Driver, pool and name of a device, as a claim refers to it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SliceKey {
     /// `spec.driver`.
@@ -77,10 +76,10 @@ pub struct SliceKey {
     pub device: Box<str>,
 }
 
-/// What a driver says of a device that it offers; the names are those of NVIDIA's driver.
+/// A device of a `ResourceSlice`. The attribute names are those of NVIDIA's DRA driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceDevice {
-    /// Attribute `uuid`. MIG devices that are made on demand have none.
+    /// Attribute `uuid`. MIG devices that are created on demand have none.
     pub uuid: Option<Box<str>>,
     /// Attribute `type`: `gpu`, `mig`, `vfio`.
     pub kind: Option<Box<str>>,
@@ -91,17 +90,17 @@ pub struct SliceDevice {
 }
 
 impl Assignments {
-    /// Whether both answers say the same, whenever they were given.
+    /// Whether both are equal apart from the time of their requests.
     #[must_use]
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn same_content(&self, other: &Self) -> bool {
         self.pods == other.pods
             && self.containers == other.containers
             && self.allocatable == other.allocatable
     }
 }
 
-impl Slices {
-    /// The device that a claim names.
+impl SliceTable {
+    /// The device that a claim refers to.
     #[must_use]
     pub fn get(&self, claimed: &ClaimedDevice) -> Option<&SliceDevice> {
         self.devices.get(&SliceKey {
@@ -117,15 +116,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claimed_device_is_found_by_its_whole_name_only() {
+    fn claimed_device_matches_by_driver_pool_and_name() {
         let key = |pool: &str| SliceKey {
             driver: "gpu.nvidia.com".into(),
             pool: pool.into(),
             device: "gpu-0".into(),
         };
         let device = |uuid: &str| SliceDevice { uuid: Some(uuid.into()), ..SliceDevice::default() };
-        let slices =
-            Slices { devices: [(key("n1"), device("GPU-1")), (key("n2"), device("GPU-2"))].into() };
+        let slices = SliceTable {
+            devices: [(key("n1"), device("GPU-1")), (key("n2"), device("GPU-2"))].into(),
+        };
         let mut claimed = ClaimedDevice {
             claim_namespace: "demo".into(),
             claim_name: "train".into(),

@@ -1,113 +1,118 @@
-//! What a device id of the kubelet's `PodResources` says.
+//! Parser of the device ids of the kubelet's `PodResources`.
 //!
-//! Most plugins name the device by its UUID. Those that divide GPUs themselves offer ids that
-//! only look so: the kubelet picks any of them, and the plugin then gives what the scheduler wrote
-//! into an annotation. Such an id says that something was given, and not what.
+//! Most device plugins use the UUID of the device as its id. Plugins for GPU sharing advertise ids
+//! that only look like UUIDs: the kubelet allocates any of them, and the plugin then uses the device
+//! that the scheduler wrote into an annotation. Such an id shows that a share is allocated, but not
+//! of which device.
 
-/// A device id, understood.
+/// A parsed device id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceId<'a> {
-    /// It names the device that was given.
-    Real {
+    /// The id of the allocated device.
+    Device {
         /// The device.
-        named: Named<'a>,
-        /// Which of several replicas of the device it is (time-slicing or MPS).
+        name: DeviceName<'a>,
+        /// Index of the replica, if the device is shared by time-slicing or MPS.
         replica: Option<u32>,
     },
-    /// A unit of a divided GPU: only the number of such ids means something.
-    Fake {
-        /// The GPU that the id pretends to be of. Over all ids of a node, how many are of one GPU
-        /// tells into how many units that GPU is divided.
+    /// A unit of a shared GPU. Only the number of such ids has a meaning.
+    SharedUnit {
+        /// The GPU in the id, which need not be the allocated one. The number of allocatable ids
+        /// with this GPU is the number of units that the GPU is divided into.
         gpu: &'a str,
     },
-    /// A PCI address: a device that is passed through to a virtual machine, where NVML is not.
+    /// A PCI address: a device that is passed through to a virtual machine and not visible in NVML.
     Pci,
-    /// None of the forms that we know.
+    /// No known format.
     Unknown,
 }
 
-/// How an id names its device.
+/// How an id identifies its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named<'a> {
+pub enum DeviceName<'a> {
     /// `GPU-<uuid>`.
     Gpu(&'a str),
     /// `MIG-<uuid>`.
     Mig(&'a str),
-    /// `MIG-GPU-<uuid>/<GPU instance>/<compute instance>`, as drivers before 470 name them.
+    /// `MIG-GPU-<uuid>/<GPU instance>/<compute instance>`, the format of drivers before 470.
     LegacyMig {
-        /// The parent, `GPU-<uuid>`.
+        /// UUID of the parent GPU, `GPU-<uuid>`.
         gpu: &'a str,
-        /// Its GPU instance.
+        /// Id of the GPU instance.
         gpu_instance: u32,
-        /// The compute instance in that.
+        /// Id of the compute instance in the GPU instance.
         compute_instance: u32,
     },
-    /// `nvidia<minor>`, as GKE's plugin names them.
+    /// `nvidia<minor>`, the format of GKE's device plugin.
     Minor(u32),
     /// `nvidia<minor>/gi<GPU instance>`.
     MinorMig {
-        /// Minor number of the parent.
+        /// Minor number of the parent GPU.
         minor: u32,
-        /// Its GPU instance.
+        /// Id of the GPU instance.
         gpu_instance: u32,
     },
 }
 
-/// Understands an id.
+/// Parses an id.
 #[must_use]
 pub fn parse(id: &str) -> DeviceId<'_> {
-    if let Some((named, replica)) = id.rsplit_once("::") {
-        return match (named_by(named), number(replica)) {
-            (Some(named), Some(replica)) => DeviceId::Real { named, replica: Some(replica) },
+    if let Some((name, replica)) = id.rsplit_once("::") {
+        return match (device_name(name), number(replica)) {
+            (Some(named), Some(replica)) => {
+                DeviceId::Device { name: named, replica: Some(replica) }
+            }
             _ => DeviceId::Unknown,
         };
     }
-    if let Some(real) = gke(id) {
-        return real;
+    if let Some(device) = gke(id) {
+        return device;
     }
-    if let Some(named) = named_by(id) {
-        return DeviceId::Real { named, replica: None };
+    if let Some(named) = device_name(id) {
+        return DeviceId::Device { name: named, replica: None };
     }
-    match fake(id) {
-        Some(gpu) => DeviceId::Fake { gpu },
+    match unit_of_gpu(id) {
+        Some(gpu) => DeviceId::SharedUnit { gpu },
         None if is_pci(id) => DeviceId::Pci,
         None => DeviceId::Unknown,
     }
 }
 
-fn named_by(id: &str) -> Option<Named<'_>> {
+fn device_name(id: &str) -> Option<DeviceName<'_>> {
     if is_uuid(id, "GPU-") {
-        return Some(Named::Gpu(id));
+        return Some(DeviceName::Gpu(id));
     }
     if is_uuid(id, "MIG-") {
-        return Some(Named::Mig(id));
+        return Some(DeviceName::Mig(id));
     }
     let mut parts = id.strip_prefix("MIG-")?.split('/');
     let (gpu, gi, ci) = (parts.next()?, parts.next()?, parts.next()?);
     let (gpu_instance, compute_instance) = (number(gi)?, number(ci)?);
-    let whole = is_uuid(gpu, "GPU-") && parts.next().is_none();
-    whole.then_some(Named::LegacyMig { gpu, gpu_instance, compute_instance })
+    let valid = is_uuid(gpu, "GPU-") && parts.next().is_none();
+    valid.then_some(DeviceName::LegacyMig { gpu, gpu_instance, compute_instance })
 }
 
 /// `nvidia0`, `nvidia0/gi3`, `nvidia0/vgpu1`, `nvidia0/gi0/vgpu1`.
 fn gke(id: &str) -> Option<DeviceId<'_>> {
     let mut parts = id.strip_prefix("nvidia")?.split('/').peekable();
     let minor = number(parts.next()?)?;
-    let mut named = Named::Minor(minor);
+    let mut named = DeviceName::Minor(minor);
     if let Some(gi) = parts.peek().and_then(|part| part.strip_prefix("gi")) {
-        named = Named::MinorMig { minor, gpu_instance: number(gi)? };
+        named = DeviceName::MinorMig { minor, gpu_instance: number(gi)? };
         parts.next();
     }
     let replica = parts.next().map(|part| part.strip_prefix("vgpu").and_then(number));
     match (replica, parts.next()) {
-        (None, _) => Some(DeviceId::Real { named, replica: None }),
-        (Some(Some(replica)), None) => Some(DeviceId::Real { named, replica: Some(replica) }),
+        (None, _) => Some(DeviceId::Device { name: named, replica: None }),
+        (Some(Some(replica)), None) => {
+            Some(DeviceId::Device { name: named, replica: Some(replica) })
+        }
         _ => None,
     }
 }
 
-/// `GPU-<uuid>-_-<n>` and `GPU-<uuid>-<n>`: the GPU.
-fn fake(id: &str) -> Option<&str> {
+/// The GPU of `GPU-<uuid>-_-<n>` or `GPU-<uuid>-<n>`.
+fn unit_of_gpu(id: &str) -> Option<&str> {
     let (gpu, unit) = id.rsplit_once('-')?;
     number(unit)?;
     let gpu = gpu.strip_suffix("-_").unwrap_or(gpu);
@@ -135,7 +140,7 @@ fn is_pci(id: &str) -> bool {
         }
 }
 
-/// As it is printed: neither `+1` nor `01` is a number here, so that no device has two ids.
+/// Only the canonical form: `+1` and `01` are rejected, so that no device has two ids.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
@@ -149,41 +154,41 @@ mod tests {
     const GPU: &str = "GPU-11111111-2222-3333-4444-555555555555";
     const MIG: &str = "MIG-11111111-2222-3333-4444-555555555555";
 
-    fn real(named: Named<'_>) -> DeviceId<'_> {
-        DeviceId::Real { named, replica: None }
+    fn real(named: DeviceName<'_>) -> DeviceId<'_> {
+        DeviceId::Device { name: named, replica: None }
     }
 
-    fn replica(named: Named<'_>, replica: u32) -> DeviceId<'_> {
-        DeviceId::Real { named, replica: Some(replica) }
+    fn replica(named: DeviceName<'_>, replica: u32) -> DeviceId<'_> {
+        DeviceId::Device { name: named, replica: Some(replica) }
     }
 
     #[test]
-    fn ids_that_name_their_device() {
-        assert_eq!(parse(GPU), real(Named::Gpu(GPU)));
-        assert_eq!(parse(MIG), real(Named::Mig(MIG)));
-        assert_eq!(parse(&format!("{GPU}::3")), replica(Named::Gpu(GPU), 3));
-        assert_eq!(parse(&format!("{MIG}::0")), replica(Named::Mig(MIG), 0));
-        let legacy = Named::LegacyMig { gpu: GPU, gpu_instance: 7, compute_instance: 0 };
+    fn ids_of_devices() {
+        assert_eq!(parse(GPU), real(DeviceName::Gpu(GPU)));
+        assert_eq!(parse(MIG), real(DeviceName::Mig(MIG)));
+        assert_eq!(parse(&format!("{GPU}::3")), replica(DeviceName::Gpu(GPU), 3));
+        assert_eq!(parse(&format!("{MIG}::0")), replica(DeviceName::Mig(MIG), 0));
+        let legacy = DeviceName::LegacyMig { gpu: GPU, gpu_instance: 7, compute_instance: 0 };
         assert_eq!(parse(&format!("MIG-{GPU}/7/0")), real(legacy));
-        assert_eq!(parse("nvidia0"), real(Named::Minor(0)));
-        assert_eq!(parse("nvidia12/vgpu1"), replica(Named::Minor(12), 1));
-        let instance = Named::MinorMig { minor: 0, gpu_instance: 3 };
+        assert_eq!(parse("nvidia0"), real(DeviceName::Minor(0)));
+        assert_eq!(parse("nvidia12/vgpu1"), replica(DeviceName::Minor(12), 1));
+        let instance = DeviceName::MinorMig { minor: 0, gpu_instance: 3 };
         assert_eq!(parse("nvidia0/gi3"), real(instance));
         assert_eq!(parse("nvidia0/gi3/vgpu1"), replica(instance, 1));
     }
 
     #[test]
-    fn ids_that_name_nothing() {
-        assert_eq!(parse(&format!("{GPU}-_-12")), DeviceId::Fake { gpu: GPU });
-        assert_eq!(parse(&format!("{GPU}-0")), DeviceId::Fake { gpu: GPU });
+    fn ids_of_units_and_pci_addresses() {
+        assert_eq!(parse(&format!("{GPU}-_-12")), DeviceId::SharedUnit { gpu: GPU });
+        assert_eq!(parse(&format!("{GPU}-0")), DeviceId::SharedUnit { gpu: GPU });
         assert_eq!(parse("0000:1b:00.0"), DeviceId::Pci);
         assert_eq!(parse("00000000:1B:00.0"), DeviceId::Pci);
         assert_eq!(parse("1b:00.0"), DeviceId::Pci);
     }
 
     #[test]
-    fn what_nobody_writes_is_unknown() {
-        let odd = [
+    fn malformed_ids_are_unknown() {
+        let malformed = [
             String::new(),
             "GPU-1".into(),
             format!("{GPU}::"),
@@ -206,15 +211,15 @@ mod tests {
             "::".into(),
             "1b:00.0.0".into(),
         ];
-        for id in odd {
+        for id in malformed {
             assert_eq!(parse(&id), DeviceId::Unknown, "{id}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_understood_or_not(id in "\\PC{0,60}|(GPU-|MIG-|nvidia)[-0-9a-f/:_]{0,50}") {
-            if let DeviceId::Real { named: Named::Gpu(gpu) | Named::Mig(gpu), .. } = parse(&id) {
+        fn uuid_of_any_id_is_its_prefix(id in "\\PC{0,60}|(GPU-|MIG-|nvidia)[-0-9a-f/:_]{0,50}") {
+            if let DeviceId::Device { name: DeviceName::Gpu(gpu) | DeviceName::Mig(gpu), .. } = parse(&id) {
                 prop_assert!(id.starts_with(gpu) && gpu.len() == GPU.len());
             }
         }

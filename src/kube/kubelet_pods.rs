@@ -1,7 +1,7 @@
-//! The pods of this node as the kubelet lists them, where the API server is not to be asked.
+//! The pods of this node from the kubelet (`/pods`), as an alternative to the API server.
 //!
-//! The kubelet has no watch, so its whole list is read again and again. It shows static pods under
-//! the UID that stands in their cgroups, and not their mirrors.
+//! The kubelet has no watch, so its complete list is polled. It contains static pods with the UID of
+//! their cgroups, and no mirror pods.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,77 +10,81 @@ use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::api::{Address, Fault, NodeName, get};
-use super::event::Follower;
-use super::list;
-use super::pods::{PodMap, Pods};
-use super::watch::Pace;
+use super::api::{Address, NodeName, RequestError, get};
+use super::pod_list;
+use super::pods::{PodSnapshot, PodStore};
+use super::watch_event::PodWatchState;
+use super::watch_timings::WatchTimings;
 use crate::clock::Clock;
 
 /// The name of this source in logs and labels.
 pub const SOURCE: &str = "kubelet_pods";
 
-/// Which kubelet to ask, and how often.
+/// Configuration of the poll.
 #[derive(Clone, Debug)]
-pub struct KubeletPods {
-    /// The kubelet; usually [`Address::Kubelet`].
+pub struct KubeletPodPoller {
+    /// Address of the kubelet; usually [`Address::Kubelet`].
     pub address: Address,
-    /// The node it runs.
+    /// Name of this node.
     pub node: NodeName,
-    /// From one list to the next, [`crate::policy::KUBELET_PODS_EVERY`] by default.
-    pub every: Duration,
-    /// How long everything may take.
-    pub pace: Pace,
-    /// The clock that stamps what is seen.
+    /// Poll interval, [`crate::policy::KUBELET_PODS_EVERY`] by default.
+    pub interval: Duration,
+    /// Timeouts and retry delays.
+    pub timings: WatchTimings,
+    /// Clock for the timestamps.
     pub clock: Clock,
 }
 
-impl KubeletPods {
-    /// Publishes the pods for as long as anybody listens; `changed` is told of every change.
-    pub async fn run(self, publish: watch::Sender<Pods>, changed: Arc<Notify>) {
+impl KubeletPodPoller {
+    /// Publishes the pods until all receivers are dropped, and notifies `changed` of every change.
+    pub async fn run(self, publish: watch::Sender<PodSnapshot>, changed: Arc<Notify>) {
         tokio::select! {
             () = publish.closed() => {}
-            () = self.follow(&publish, &changed) => {}
+            () = self.poll(&publish, &changed) => {}
         }
     }
 
-    async fn follow(&self, publish: &watch::Sender<Pods>, changed: &Notify) {
-        let mut follower = Follower::new(PodMap::of_kubelet(SOURCE, self.node.as_str()));
+    async fn poll(&self, publish: &watch::Sender<PodSnapshot>, changed: &Notify) {
+        let mut state = PodWatchState::new(PodStore::of_kubelet(SOURCE, self.node.as_str()));
         let mut client = None;
         let mut failures = 0;
         loop {
-            let answer = self.once(&mut client, &mut follower).await;
+            let result = self.read_list(&mut client, &mut state).await;
             let now = self.clock.now().mono;
-            let pause = match answer {
+            let pause = match result {
                 Ok(()) => {
                     failures = 0;
-                    follower.map.health.answered(now);
-                    self.every
+                    state.store.health.record_success(now);
+                    self.interval
                 }
                 Err(fault) => {
                     failures += 1;
-                    follower.map.health.failed(fault.failure, &fault.detail);
-                    self.pace.backoff(failures)
+                    state.store.health.record_failure(fault.reason, &fault.detail);
+                    self.timings.backoff(failures)
                 }
             };
-            publish.send_replace(follower.map.picture(now));
-            if std::mem::take(&mut follower.changed) {
+            publish.send_replace(state.store.snapshot(now));
+            if std::mem::take(&mut state.changed) {
                 changed.notify_one();
             }
             sleep(pause).await;
         }
     }
 
-    /// One list. The client is kept for the next one only if it went well: a new one reads
-    /// credentials again.
-    async fn once(&self, kept: &mut Option<Client>, follower: &mut Follower) -> Result<(), Fault> {
-        let client = match kept.take() {
+    /// Reads one list. The client is reused after a success only: a new one reads the credentials
+    /// again.
+    async fn read_list(
+        &self,
+        cached: &mut Option<Client>,
+        state: &mut PodWatchState,
+    ) -> Result<(), RequestError> {
+        let client = match cached.take() {
             Some(client) => client,
-            None => self.address.connect().await?,
+            None => self.address.client().await?,
         };
-        let body = get(&client, "/pods", self.pace.answer).await?;
-        list::read(follower, body, &self.pace, self.clock).await?;
-        *kept = Some(client);
+        let body = get(&client, "/pods", self.timings.response_timeout).await?;
+        pod_list::read(state, body, &self.timings, self.clock).await?;
+        *cached = Some(client);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
-//! Whether this node has a certain label, through a watch of the node.
+//! Watches the node object for one label with one value.
 //!
-//! NVIDIA's MIG manager says so what it is about to do: it sets `nvidia.com/mig.config.state` to
-//! `pending` before it partitions the GPUs anew.
+//! NVIDIA's MIG manager sets `nvidia.com/mig.config.state` to `pending` before it changes the MIG
+//! configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,56 +9,56 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::api::{Address, Fault, NodeName, chunk, get};
-use super::framing::{Frame, Lines};
-use super::node::{self, News, Node};
-use super::source::{Failure, Health};
-use super::watch::Pace;
+use super::api::{Address, NodeName, RequestError, get, next_chunk};
+use super::json_stream::{JsonFrame, LineReader};
+use super::node_event::{self, Node, NodeEvent};
+use super::source::{FailureReason, HealthTracker};
+use super::watch_timings::WatchTimings;
 use crate::clock::Clock;
 use crate::policy;
 
 /// The name of this source in logs and labels.
 pub const SOURCE: &str = "node_label";
 
-/// What to do about a server that refuses.
-const MEND: &str = "; let the service account watch nodes, or give --release-label=";
+/// Remedy if the API server denies the watch.
+const REMEDY: &str = "; grant watch on nodes to the service account, or pass --release-label=";
 
-/// A label with the value that matters.
+/// A label key and the value to watch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Label {
+pub struct LabelRequirement {
     /// `KEY=VALUE`.
     pub text: Arc<str>,
     key: Box<str>,
     value: Box<str>,
 }
 
-impl Label {
-    /// Reads `KEY=VALUE`; none if the text is something else.
+impl LabelRequirement {
+    /// Parses `KEY=VALUE`; none if the text has another format.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
         let (key, value) = text.split_once('=')?;
-        let is_label = !key.is_empty() && key.chars().chain(value.chars()).all(legal);
+        let is_label = !key.is_empty() && key.chars().chain(value.chars()).all(is_valid);
         is_label.then(|| Self { text: text.into(), key: key.into(), value: value.into() })
     }
 }
 
-/// The last answer, and how the source fares.
+/// State of this source.
 #[derive(Clone, Debug)]
-pub struct Taken {
-    /// How the source fares.
-    pub health: Health,
+pub struct NodeLabelState {
+    /// Whether the source is up, and its failures.
+    pub health: HealthTracker,
     set: bool,
 }
 
-impl Taken {
-    /// Before anything was said.
+impl NodeLabelState {
+    /// The state before the first response.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { health: Health::new(SOURCE), set: false }
+        Self { health: HealthTracker::new(SOURCE), set: false }
     }
 
-    /// Whether the node has the label at `now` (monotonic). The last word is believed for
+    /// Whether the node has the label at `now` (monotonic). The last state is valid for
     /// [`policy::NODE_LABEL_MAX_AGE`].
     #[must_use]
     pub fn is_set(&self, now: Duration) -> bool {
@@ -67,78 +67,81 @@ impl Taken {
     }
 }
 
-/// What to watch, and how.
+/// Configuration of the watch.
 #[derive(Clone, Debug)]
-pub struct NodeLabel {
-    /// The API server.
+pub struct NodeLabelWatch {
+    /// Address of the API server.
     pub address: Address,
-    /// The node that is watched.
+    /// Name of this node.
     pub node: NodeName,
-    /// The label that is looked for.
-    pub label: Label,
-    /// How long everything may take.
-    pub pace: Pace,
-    /// The clock that stamps what is seen.
+    /// The label to watch for.
+    pub label: LabelRequirement,
+    /// Timeouts and retry delays.
+    pub timings: WatchTimings,
+    /// Clock for the timestamps.
     pub clock: Clock,
 }
 
-impl NodeLabel {
-    /// Publishes what is known for as long as anybody listens.
-    pub async fn run(self, publish: watch::Sender<Taken>) {
+impl NodeLabelWatch {
+    /// Publishes the state until all receivers are dropped.
+    pub async fn run(self, publish: watch::Sender<NodeLabelState>) {
         tokio::select! {
             () = publish.closed() => {}
-            () = self.watches(&publish) => {}
+            () = self.watch_repeatedly(&publish) => {}
         }
     }
 
-    async fn watches(&self, publish: &watch::Sender<Taken>) {
-        sleep(self.pace.start_delay()).await;
+    async fn watch_repeatedly(&self, publish: &watch::Sender<NodeLabelState>) {
+        sleep(self.timings.start_delay()).await;
         let mut failures = 0;
         loop {
-            // The server ends every watch after a while, which is no failure.
-            match self.once(publish).await {
+            // The server ends every watch after its timeout; this is not a failure.
+            match self.watch_once(publish).await {
                 Ok(()) => failures = 1,
-                Err(Fault { failure, detail, .. }) => {
+                Err(RequestError { reason: failure, detail, .. }) => {
                     failures += 1;
-                    let mend = if failure == Failure::Denied { MEND } else { "" };
-                    let detail = format!("{detail}{mend}");
-                    publish.send_modify(|taken| taken.health.failed(failure, &detail));
+                    let remedy = if failure == FailureReason::Denied { REMEDY } else { "" };
+                    let detail = format!("{detail}{remedy}");
+                    publish.send_modify(|state| state.health.record_failure(failure, &detail));
                 }
             }
-            sleep(self.pace.backoff(failures)).await;
+            sleep(self.timings.backoff(failures)).await;
         }
     }
 
-    /// One watch, which begins with the node as it is, to its end.
-    async fn once(&self, publish: &watch::Sender<Taken>) -> Result<(), Fault> {
-        let client = self.address.connect().await?;
+    /// One watch until its end. It begins with the present state of the node.
+    async fn watch_once(
+        &self,
+        publish: &watch::Sender<NodeLabelState>,
+    ) -> Result<(), RequestError> {
+        let client = self.address.client().await?;
         let (node, lifetime) = (self.node.as_str(), policy::WATCH_LIFETIME.as_secs());
         let path = format!(
             "/api/v1/nodes?fieldSelector=metadata.name%3D{node}&watch=true\
              &allowWatchBookmarks=true&timeoutSeconds={lifetime}"
         );
-        let mut body = get(&client, &path, self.pace.answer).await?;
-        let mut lines = Lines::new(policy::KUBE_OBJECT_MAX);
-        while let Some(data) = chunk(&mut body, self.pace.idle).await? {
+        let mut body = get(&client, &path, self.timings.response_timeout).await?;
+        let mut lines = LineReader::new(policy::KUBE_OBJECT_MAX);
+        while let Some(data) = next_chunk(&mut body, self.timings.idle_timeout).await? {
             for frame in lines.feed(&data) {
                 let set = self.read(&frame)?;
-                publish.send_modify(|taken| taken.set = set.unwrap_or(taken.set));
+                publish.send_modify(|state| state.set = set.unwrap_or(state.set));
             }
-            publish.send_modify(|taken| taken.health.answered(self.clock.now().mono));
+            publish.send_modify(|state| state.health.record_success(self.clock.now().mono));
         }
         Ok(())
     }
 
-    /// Whether the node has the label, if the line tells.
-    fn read(&self, frame: &Frame) -> Result<Option<bool>, Fault> {
-        let labelled = |node: Node| {
+    /// Whether the node has the label; none if the event is not about this node.
+    fn read(&self, frame: &JsonFrame) -> Result<Option<bool>, RequestError> {
+        let has_label = |node: Node| {
             let value = node.labels.get(&*self.label.key);
             value.map(String::as_str) == Some(&*self.label.value)
         };
-        Ok(match node::read(frame)? {
-            News::Is(node) if node.name == self.node.as_str() => Some(labelled(node)),
-            News::Gone(name) if name == self.node.as_str() => Some(false),
-            News::Is(_) | News::Gone(_) | News::None => None,
+        Ok(match node_event::parse(frame)? {
+            NodeEvent::Applied(node) if node.name == self.node.as_str() => Some(has_label(node)),
+            NodeEvent::Deleted(name) if name == self.node.as_str() => Some(false),
+            NodeEvent::Applied(_) | NodeEvent::Deleted(_) | NodeEvent::Other => None,
         })
     }
 }
@@ -148,22 +151,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_has_a_key_and_a_value() {
-        let label = Label::parse("nvidia.com/mig.config.state=pending").unwrap();
+    fn label_has_a_key_and_a_value() {
+        let label = LabelRequirement::parse("nvidia.com/mig.config.state=pending").unwrap();
         assert_eq!((&*label.key, &*label.value), ("nvidia.com/mig.config.state", "pending"));
-        assert!(Label::parse("released=").is_some(), "labels may be empty");
+        assert!(LabelRequirement::parse("released=").is_some(), "the value may be empty");
         for text in ["", "pending", "=pending", "a=b c", "a=b=c"] {
-            assert_eq!(Label::parse(text), None, "{text:?}");
+            assert_eq!(LabelRequirement::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn the_last_word_is_believed_for_a_while() {
-        let mut taken = Taken { set: true, ..Taken::unknown() };
-        assert!(!taken.is_set(Duration::ZERO), "nobody has said so");
-        taken.health.answered(Duration::from_secs(1));
+    fn last_state_expires() {
+        let mut state = NodeLabelState { set: true, ..NodeLabelState::unknown() };
+        assert!(!state.is_set(Duration::ZERO), "no response yet");
+        state.health.record_success(Duration::from_secs(1));
         let end = Duration::from_secs(1) + policy::NODE_LABEL_MAX_AGE;
-        assert!(taken.is_set(end));
-        assert!(!taken.is_set(end + Duration::from_secs(1)));
+        assert!(state.is_set(end));
+        assert!(!state.is_set(end + Duration::from_secs(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! A pod, slim: what is needed to name its processes and to know what it holds.
+//! The fields of a pod that attribution and device allocation need, parsed from its JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::model::PodRef;
 
-/// Annotations that are read; all others are dropped while the text is parsed.
+/// Annotation keys that are kept; all others are dropped during parsing.
 pub const ANNOTATIONS: &[&str] = &[
     CONFIG_HASH,
     CONFIG_MIRROR,
@@ -34,37 +34,37 @@ pub const ANNOTATIONS: &[&str] = &[
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// A pod as far as it concerns us.
+/// The parsed fields of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Who it is.
+    /// UID, namespace and name.
     pub id: PodRef,
-    /// A static pod's UID in its cgroup, which is not that of its mirror in the API.
+    /// Of a static pod, the UID in its cgroup path. Its mirror pod in the API has another UID.
     pub config_hash: Option<Arc<str>>,
     /// `spec.nodeName`.
     pub node: Box<str>,
-    /// It has been told to go.
+    /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
-    /// Its containers have ended for good (`Succeeded`, `Failed`).
+    /// Whether `status.phase` is `Succeeded` or `Failed`: no container is restarted.
     pub terminal: bool,
-    /// Those of [`ANNOTATIONS`] that it has.
+    /// Its annotations that are in [`ANNOTATIONS`].
     pub annotations: BTreeMap<Box<str>, Box<str>>,
     /// `metadata.labels`.
     pub labels: BTreeMap<Box<str>, Box<str>>,
-    /// Containers of all kinds: first those of `spec.containers`, in order.
+    /// Containers of all kinds. Those of `spec.containers` come first, in order.
     pub containers: Vec<Container>,
-    /// Device claims: the name inside the pod and the `ResourceClaim`'s, once it exists.
+    /// Resource claims: name in the pod, and name of the `ResourceClaim` once it exists.
     pub claims: BTreeMap<Box<str>, Option<Box<str>>>,
 }
 
-/// Which list of the pod a container stands in.
+/// The list of the pod spec that contains a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerKind {
     /// `spec.containers`.
     App,
     /// `spec.initContainers`.
     Init {
-        /// A sidecar: it runs for as long as the pod does.
+        /// A sidecar (`restartPolicy: Always`): it runs as long as the pod.
         restartable: bool,
     },
     /// `spec.ephemeralContainers`.
@@ -76,36 +76,37 @@ pub enum ContainerKind {
 pub struct Container {
     /// Its name, unique in the pod.
     pub name: Arc<str>,
-    /// Which kind it is.
+    /// The list of the pod spec that contains it.
     pub kind: ContainerKind,
-    /// Limits, and where there is none the request, of resources that concern GPUs.
+    /// Quantities of GPU resources ([`is_gpu_resource`]): the limit, or the request if there is no
+    /// limit.
     pub resources: BTreeMap<Box<str>, Box<str>>,
-    /// The claims it uses, by their name inside the pod.
+    /// The claims it uses, by their name in the pod.
     pub claims: Vec<Box<str>>,
-    /// Its ids without the runtime's prefix: the present one, then that of the run before.
+    /// Container ids without the prefix of the runtime: of the current run, then of the last one.
     pub ids: Vec<Arc<str>>,
-    /// Its present run has ended.
+    /// Whether its current run has ended (`state.terminated`).
     pub terminated: bool,
-    /// Its status says that it runs.
+    /// Whether its status is `state.running`.
     pub running: bool,
 }
 
 impl Pod {
-    /// An annotation of [`ANNOTATIONS`].
+    /// The value of an annotation that is in [`ANNOTATIONS`].
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(name).map(AsRef::as_ref)
     }
 
-    /// Whether its work is over: its phase is terminal, or it is being deleted and all of its
-    /// containers have ended. Until then it keeps the devices that it was allocated.
+    /// Whether its phase is terminal, or it is being deleted and all of its containers have ended.
+    /// Until then it keeps its allocated devices.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.terminal || (self.deleting && self.containers.iter().all(Container::has_ended))
     }
 
-    /// Whether this container of it runs, and none that has to end before it: what it does not use then
-    /// is not used because it is idle.
+    /// Whether this container runs, and no init container that has to end before it does. Only then
+    /// does a container without GPU processes count as idle.
     #[must_use]
     pub fn runs(&self, container: &str) -> bool {
         let initializes = |c: &Container| {
@@ -118,15 +119,16 @@ impl Pod {
             && !self.containers.iter().any(initializes)
     }
 
-    /// Whether it requests GPUs, or a scheduler has allocated it some, in any form that is read.
+    /// Whether it requests GPUs, or has an annotation that allocates some.
     #[must_use]
     pub fn requests_gpus(&self) -> bool {
-        let requests = |c: &Container| c.asks_for_gpu() || !c.claims.is_empty();
-        let allocation = |key: &str| key != CONFIG_HASH && key != CONFIG_MIRROR;
-        self.containers.iter().any(requests) || self.annotations.keys().any(|key| allocation(key))
+        let requests = |c: &Container| c.requests_gpu() || !c.claims.is_empty();
+        let is_allocation = |key: &str| key != CONFIG_HASH && key != CONFIG_MIRROR;
+        self.containers.iter().any(requests)
+            || self.annotations.keys().any(|key| is_allocation(key))
     }
 
-    /// The containers of one kind, in the order of the pod's text.
+    /// The containers with a matching kind, in the order of the pod's JSON.
     pub fn of_kind(
         &self,
         kind: impl Fn(ContainerKind) -> bool,
@@ -134,7 +136,7 @@ impl Pod {
         self.containers.iter().filter(move |container| kind(container.kind))
     }
 
-    /// `spec.containers`, by whose positions annotations speak.
+    /// `spec.containers`. Annotations refer to their positions.
     #[must_use]
     pub fn app_containers(&self) -> Vec<&Container> {
         self.of_kind(|kind| kind == ContainerKind::App).collect()
@@ -148,62 +150,62 @@ impl Pod {
 }
 
 impl Container {
-    /// Whether its run has ended, or it never had one and is not one that the pod exists for. Only
-    /// of a pod that is being deleted: in any other, an ended container may be started again.
+    /// Whether its run has ended, or it is an init or ephemeral container that never ran. Only
+    /// valid for a pod that is being deleted: in any other, an ended container may be restarted.
     fn has_ended(&self) -> bool {
         self.terminated || (self.kind != ContainerKind::App && self.ids.is_empty())
     }
 
-    /// It asks for something that concerns GPUs.
+    /// Whether it requests a GPU resource with a quantity other than 0.
     #[must_use]
-    pub fn asks_for_gpu(&self) -> bool {
+    pub fn requests_gpu(&self) -> bool {
         self.resources.values().any(|quantity| &**quantity != "0")
     }
 }
 
-/// Whether a resource's name is of those that concern GPUs.
+/// Whether this is the name of a GPU resource.
 #[must_use]
-pub fn concerns_gpus(resource: &str) -> bool {
+pub fn is_gpu_resource(resource: &str) -> bool {
     let domains = ["nvidia.com/", "aliyun.com/", "koordinator.sh/", "volcano.sh/"];
     domains.iter().any(|domain| resource.contains(domain))
         || resource.contains("gpu")
         || resource.contains("mig")
 }
 
-/// Reads a pod from the JSON of the API server or the kubelet.
+/// Parses a pod from the JSON of the API server or the kubelet.
 ///
 /// # Errors
-/// It is no JSON, or a field that we read has another shape than Kubernetes gives it.
+/// The text is not JSON, or a parsed field does not have the type of the Kubernetes API.
 pub fn parse(json: &[u8]) -> Result<Pod, serde_json::Error> {
-    serde_json::from_slice::<Wire>(json).map(Pod::from)
+    serde_json::from_slice::<RawPod>(json).map(Pod::from)
 }
 
-/// `null` is what Go writes for an empty list.
+/// Reads `null` as the default: Go encodes an empty list as `null`.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A map of which only some keys are kept; the others' values are not even copied.
+/// A map that keeps the keys that match `F`. Values of other keys are not copied.
 #[derive(Debug)]
-struct Only<F>(BTreeMap<Box<str>, Box<str>>, PhantomData<F>);
+struct FilteredMap<F>(BTreeMap<Box<str>, Box<str>>, PhantomData<F>);
 
-impl<F> Default for Only<F> {
+impl<F> Default for FilteredMap<F> {
     fn default() -> Self {
         Self(BTreeMap::new(), PhantomData)
     }
 }
 
-trait Wanted {
-    fn wants(key: &str) -> bool;
+trait KeyFilter {
+    fn matches(key: &str) -> bool;
 }
 
 #[derive(Debug)]
 struct Annotation;
 
-impl Wanted for Annotation {
-    fn wants(key: &str) -> bool {
+impl KeyFilter for Annotation {
+    fn matches(key: &str) -> bool {
         ANNOTATIONS.contains(&key)
     }
 }
@@ -211,44 +213,44 @@ impl Wanted for Annotation {
 #[derive(Debug)]
 struct GpuResource;
 
-impl Wanted for GpuResource {
-    fn wants(key: &str) -> bool {
-        concerns_gpus(key)
+impl KeyFilter for GpuResource {
+    fn matches(key: &str) -> bool {
+        is_gpu_resource(key)
     }
 }
 
-/// A quantity may be written as a string or as a number.
+/// A quantity, which may be a JSON string or number.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Text {
+enum RawQuantity {
     String(Box<str>),
     Number(serde_json::Number),
 }
 
-impl<'de, F: Wanted> Deserialize<'de> for Only<F> {
+impl<'de, F: KeyFilter> Deserialize<'de> for FilteredMap<F> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Filter<F>(PhantomData<F>);
-        impl<'de, F: Wanted> Visitor<'de> for Filter<F> {
-            type Value = Only<F>;
+        impl<'de, F: KeyFilter> Visitor<'de> for Filter<F> {
+            type Value = FilteredMap<F>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of strings")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Only<F>, A::Error> {
-                let mut only = Only::default();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FilteredMap<F>, A::Error> {
+                let mut filtered = FilteredMap::default();
                 while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    if !F::wants(&key) {
+                    if !F::matches(&key) {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     }
                     let text = match map.next_value()? {
-                        Text::String(text) => text,
-                        Text::Number(number) => number.to_string().into(),
+                        RawQuantity::String(text) => text,
+                        RawQuantity::Number(number) => number.to_string().into(),
                     };
-                    only.0.insert(key.into(), text);
+                    filtered.0.insert(key.into(), text);
                 }
-                Ok(only)
+                Ok(filtered)
             }
         }
         deserializer.deserialize_map(Filter(PhantomData))
@@ -256,12 +258,12 @@ impl<'de, F: Wanted> Deserialize<'de> for Only<F> {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct RawPod {
     metadata: Metadata,
     #[serde(default, deserialize_with = "or_default")]
-    spec: Spec,
+    spec: PodSpec,
     #[serde(default, deserialize_with = "or_default")]
-    status: Status,
+    status: PodStatus,
 }
 
 #[derive(Deserialize)]
@@ -273,14 +275,14 @@ struct Metadata {
     #[serde(default)]
     deletion_timestamp: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "or_default")]
-    annotations: Only<Annotation>,
+    annotations: FilteredMap<Annotation>,
     #[serde(default, deserialize_with = "or_default")]
     labels: BTreeMap<Box<str>, Box<str>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Spec {
+struct PodSpec {
     #[serde(deserialize_with = "or_default")]
     node_name: Box<str>,
     #[serde(deserialize_with = "or_default")]
@@ -307,15 +309,15 @@ struct ContainerSpec {
 #[serde(default)]
 struct Resources {
     #[serde(deserialize_with = "or_default")]
-    limits: Only<GpuResource>,
+    limits: FilteredMap<GpuResource>,
     #[serde(deserialize_with = "or_default")]
-    requests: Only<GpuResource>,
+    requests: FilteredMap<GpuResource>,
     #[serde(deserialize_with = "or_default")]
-    claims: Vec<Named>,
+    claims: Vec<ContainerClaim>,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct ContainerClaim {
     name: Box<str>,
 }
 
@@ -329,7 +331,7 @@ struct ClaimSpec {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Status {
+struct PodStatus {
     #[serde(deserialize_with = "or_default")]
     phase: Box<str>,
     #[serde(deserialize_with = "or_default")]
@@ -368,10 +370,10 @@ struct Terminated {
     container_id: Box<str>,
 }
 
-impl From<Wire> for Pod {
-    fn from(Wire { metadata, spec, status }: Wire) -> Self {
+impl From<RawPod> for Pod {
+    fn from(RawPod { metadata, spec, status }: RawPod) -> Self {
         let config_hash = config_hash(&metadata);
-        let Status { container_statuses, init_container_statuses, .. } = &status;
+        let PodStatus { container_statuses, init_container_statuses, .. } = &status;
         let ephemeral = &status.ephemeral_container_statuses;
         let app = |_: &ContainerSpec| ContainerKind::App;
         let init = |c: &ContainerSpec| {
@@ -402,9 +404,9 @@ impl From<Wire> for Pod {
     }
 }
 
-/// The hash is a key into the cgroups of this node, and anybody may write annotations. So it is
-/// taken only as the kubelet writes it: a mirror names its hash twice, a static pod seen by the
-/// kubelet bears it as its UID. The second is no other name, and adds nothing.
+/// The hash identifies cgroups of this node, and every creator of a pod may write annotations. It
+/// is therefore accepted only in the form of the kubelet: on a mirror pod both annotations contain
+/// it. A static pod in the kubelet's own list has it as its UID and needs no second key.
 fn config_hash(metadata: &Metadata) -> Option<Arc<str>> {
     let annotations = &metadata.annotations.0;
     let hash = annotations.get(CONFIG_HASH)?;
@@ -439,11 +441,15 @@ fn containers(
 }
 
 fn ids(status: &ContainerStatus) -> Vec<Arc<str>> {
-    let ended = |state: &ContainerState| {
+    let container_id_of = |state: &ContainerState| {
         state.terminated.as_ref().map(|ended| ended.container_id.clone()).unwrap_or_default()
     };
     let mut ids = Vec::new();
-    for id in [status.container_id.clone(), ended(&status.state), ended(&status.last_state)] {
+    for id in [
+        status.container_id.clone(),
+        container_id_of(&status.state),
+        container_id_of(&status.last_state),
+    ] {
         // `containerd://<id>`: the runtime's name is not part of the id.
         let id = id.rsplit("//").next().unwrap_or_default();
         if !id.is_empty() && !ids.iter().any(|known: &Arc<str>| &**known == id) {
@@ -493,7 +499,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn what_is_needed_is_read_and_no_more() {
+    fn only_needed_fields_are_kept() {
         let pod = parse(FULL.as_bytes()).unwrap();
         assert_eq!((&*pod.id.uid, &*pod.node, pod.has_ended()), ("u-1", "node-1", false));
         assert_eq!(pod.annotations.len(), 1);
@@ -513,23 +519,23 @@ mod tests {
         assert_eq!(resources, [("aliyun.com/gpu-mem", "4"), ("nvidia.com/gpu", "1")]);
         assert_eq!(a.ids, ["c2".into(), "c1".into()]);
         assert_eq!(&*a.claims[0], "gpu");
-        assert!(!pod.containers[1].asks_for_gpu());
+        assert!(!pod.containers[1].requests_gpu());
         assert!(pod.containers[3].terminated);
         assert_eq!(pod.containers[3].ids, ["i1".into()]);
         assert_eq!(pod.claims["gpu"].as_deref(), Some("train-gpu-x"));
     }
 
     #[test]
-    fn a_pod_without_a_uid_is_no_pod() {
-        for rubbish in ["", "{}", "[]", r#"{"metadata":{"name":"x","namespace":"y"}}"#] {
-            assert!(parse(rubbish.as_bytes()).is_err(), "{rubbish}");
+    fn pod_without_uid_is_rejected() {
+        for invalid in ["", "{}", "[]", r#"{"metadata":{"name":"x","namespace":"y"}}"#] {
+            assert!(parse(invalid.as_bytes()).is_err(), "{invalid}");
         }
         let bare = br#"{"metadata":{"uid":"u","name":"x","namespace":"y","annotations":null},"spec":null,"status":null}"#;
         assert!(!parse(bare).unwrap().has_ended());
     }
 
     #[test]
-    fn a_pod_ends_with_its_phase_or_while_deleted_with_its_containers() {
+    fn pod_has_ended_in_terminal_phase_or_when_deleted_and_all_containers_ended() {
         for phase in ["Succeeded", "Failed"] {
             let text = FULL.replace(r#""phase": "Running""#, &format!(r#""phase": "{phase}""#));
             assert!(parse(text.as_bytes()).unwrap().has_ended(), "{phase}");
@@ -538,19 +544,19 @@ mod tests {
             r#""uid": "u-1""#,
             r#""uid": "u-1", "deletionTimestamp": "2026-01-01T00:00:00Z""#,
         );
-        assert!(!parse(deleted.as_bytes()).unwrap().has_ended(), "a container runs");
+        assert!(!parse(deleted.as_bytes()).unwrap().has_ended(), "a container is running");
         let ended = |text: &str| {
             text.replace(r#""state": {"running": {}}"#, r#""state": {"terminated": {}}"#)
                 .replace(r#""containers": ["#, r#""containers": [{"name": "a"}], "other": ["#)
         };
         assert!(parse(ended(&deleted).as_bytes()).unwrap().has_ended());
-        assert!(!parse(ended(FULL).as_bytes()).unwrap().has_ended(), "it may be started again");
+        assert!(!parse(ended(FULL).as_bytes()).unwrap().has_ended(), "it may be restarted");
         let never_started = deleted.replace(r#""containerStatuses""#, r#""other""#);
         assert!(!parse(never_started.as_bytes()).unwrap().has_ended(), "its status may be late");
     }
 
     #[test]
-    fn a_hash_is_believed_as_the_kubelet_writes_it_only() {
+    fn config_hash_is_accepted_only_on_a_mirror_pod() {
         let with = |annotations: &str| {
             let text = format!(
                 r#"{{"metadata":{{"uid":"u","name":"x","namespace":"y","annotations":{annotations}}}}}"#
@@ -560,9 +566,9 @@ mod tests {
         let hash = "a55e52cb9c4a2d75b46842070b391f86";
         let mirror = format!(r#"{{"{CONFIG_HASH}":"{hash}","{CONFIG_MIRROR}":"{hash}"}}"#);
         assert_eq!(with(&mirror).as_deref(), Some(hash));
-        assert_eq!(with(&format!(r#"{{"{CONFIG_HASH}":"{hash}"}}"#)), None, "no mirror");
+        assert_eq!(with(&format!(r#"{{"{CONFIG_HASH}":"{hash}"}}"#)), None, "not a mirror pod");
         let victim = "27387a60-bb05-49c9-bb6c-e2bdfa79ca40";
         let forged = format!(r#"{{"{CONFIG_HASH}":"{victim}","{CONFIG_MIRROR}":"{victim}"}}"#);
-        assert_eq!(with(&forged), None, "another pod's UID");
+        assert_eq!(with(&forged), None, "UID of another pod");
     }
 }

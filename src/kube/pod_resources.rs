@@ -1,8 +1,8 @@
-//! The devices that the kubelet has given to containers, through its `PodResources` service.
+//! Polls the devices that the kubelet has allocated to containers, from its `PodResources` service.
 //!
-//! The service is local and outlives the API server, but it is shared: the kubelet answers all its
-//! clients together so often a second and no more. So it is asked every few seconds, sooner when
-//! pods have changed, and never for a scrape. It begins anew with every kubelet, on a new socket.
+//! The service is local and does not depend on the API server. The kubelet limits the request rate
+//! of all clients together, so the poller sends a request every few seconds, earlier when pods have
+//! changed, and never per scrape. A restarted kubelet listens on a new socket.
 
 pub mod kubelet;
 pub mod messages;
@@ -15,179 +15,194 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use self::kubelet::Kubelet;
+use self::kubelet::KubeletClient;
 use self::messages::{Allocatable, PodResourcesList};
-use super::api::Fault;
+use super::api::RequestError;
 use super::assignments::Assignments;
-use super::source::{Failure, Health};
+use super::source::{FailureReason, HealthTracker};
 use crate::clock::Clock;
 use crate::policy;
 
 /// The name of this source in logs and labels.
 pub const SOURCE: &str = "pod_resources";
 
-/// The last answer, and how the service fares. Cloning it is cheap.
+/// State of this source: its last response and its health. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Taken {
-    /// How the service fares.
-    pub health: Health,
-    /// What was said last, however long ago; none before the first answer.
+pub struct PodResourcesState {
+    /// Health of the source.
+    pub health: HealthTracker,
+    /// The last response, whatever its age; None before the first one.
     pub assignments: Option<Arc<Assignments>>,
 }
 
-impl Taken {
-    /// Before the kubelet has said anything.
+impl PodResourcesState {
+    /// The state before the first response.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { health: Health::new(SOURCE), assignments: None }
+        Self { health: HealthTracker::new(SOURCE), assignments: None }
     }
 }
 
-/// How often the kubelet is asked; by default as [`policy`] says.
+/// Intervals and timeouts of the requests; the defaults are in [`policy`].
 #[derive(Clone, Debug)]
-pub struct Pace {
-    /// From one question to the next.
-    pub every: Duration,
-    /// The same when pods have changed.
-    pub pause: Duration,
-    /// From one question for the allocatable devices to the next.
-    pub allocatable: Duration,
-    /// An answer is complete within this.
-    pub answer: Duration,
-    /// First pause after a failure; it doubles up to `every`.
-    pub backoff: Duration,
+pub struct PollTimings {
+    /// Time between two List requests.
+    pub interval: Duration,
+    /// Minimum time between two List requests, when pods have changed.
+    pub min_interval: Duration,
+    /// Time between two `GetAllocatableResources` requests.
+    pub allocatable_interval: Duration,
+    /// Timeout of a complete response.
+    pub response_timeout: Duration,
+    /// First backoff after a failure; it doubles up to `interval`.
+    pub backoff_min: Duration,
 }
 
-impl Default for Pace {
+impl Default for PollTimings {
     fn default() -> Self {
         Self {
-            every: policy::POD_RESOURCES_EVERY,
-            pause: policy::POD_RESOURCES_PAUSE,
-            allocatable: policy::ALLOCATABLE_EVERY,
-            answer: policy::POD_RESOURCES_ANSWER,
-            backoff: policy::KUBE_BACKOFF_MIN,
+            interval: policy::POD_RESOURCES_EVERY,
+            min_interval: policy::POD_RESOURCES_PAUSE,
+            allocatable_interval: policy::ALLOCATABLE_EVERY,
+            response_timeout: policy::POD_RESOURCES_TIMEOUT,
+            backoff_min: policy::KUBE_BACKOFF_MIN,
         }
     }
 }
 
-/// Where the kubelet listens, and how it is asked.
+/// Poller of the `PodResources` service.
 #[derive(Clone, Debug)]
-pub struct PodResources {
-    /// Its socket. It is found anew after a restart only if its directory is mounted, not itself.
+pub struct PodResourcesPoller {
+    /// Socket of the kubelet. Mount its directory, because a mounted socket file is stale after a
+    /// restart of the kubelet.
     pub socket: PathBuf,
-    /// How often it is asked.
-    pub pace: Pace,
-    /// The clock that stamps the answers.
+    /// Intervals and timeouts.
+    pub timings: PollTimings,
+    /// Clock for the times of requests and responses.
     pub clock: Clock,
 }
 
-/// What is remembered from one question to the next.
-struct Session {
-    config: PodResources,
-    kubelet: Option<Kubelet>,
-    /// The allocatable devices, and when they were asked for.
+/// State between two requests.
+struct PollSession {
+    config: PodResourcesPoller,
+    kubelet: Option<KubeletClient>,
+    /// The allocatable devices, and when they were requested (monotonic).
     allocatable: Option<(Allocatable, Duration)>,
-    taken: Taken,
+    state: PodResourcesState,
 }
 
-impl PodResources {
-    /// Publishes the assignments for as long as anybody listens. `hasten` tells that pods changed.
-    pub async fn run(self, publish: watch::Sender<Taken>, hasten: Arc<Notify>) {
+impl PodResourcesPoller {
+    /// Publishes the assignments until `publish` has no receivers. `refresh` is notified when pods
+    /// have changed.
+    pub async fn run(self, publish: watch::Sender<PodResourcesState>, refresh: Arc<Notify>) {
         let closed = publish.clone();
         tokio::select! {
             () = closed.closed() => {}
-            () = self.follow(&publish, &hasten) => {}
+            () = self.poll(&publish, &refresh) => {}
         }
     }
 
-    async fn follow(self, publish: &watch::Sender<Taken>, hasten: &Notify) {
-        let pace = self.pace.clone();
-        let mut session =
-            Session { config: self, kubelet: None, allocatable: None, taken: Taken::unknown() };
+    async fn poll(self, publish: &watch::Sender<PodResourcesState>, refresh: &Notify) {
+        let timings = self.timings.clone();
+        let mut session = PollSession {
+            config: self,
+            kubelet: None,
+            allocatable: None,
+            state: PodResourcesState::unknown(),
+        };
         let mut failures = 0;
         loop {
-            let answer = session.ask().await;
-            let failed = answer.as_ref().err().map(|fault| fault.failure);
-            session.take(answer);
-            publish.send_replace(session.taken.clone());
+            let result = session.request().await;
+            let failed = result.as_ref().err().map(|error| error.reason);
+            session.record(result);
+            publish.send_replace(session.state.clone());
             failures = if failed.is_none() { 0 } else { failures + 1 };
             match failed {
                 None => {
-                    sleep(pace.pause).await;
-                    let rest = pace.every.saturating_sub(pace.pause);
-                    // Either way the next question is due.
-                    let _hastened = timeout(rest, hasten.notified()).await;
+                    sleep(timings.min_interval).await;
+                    let remaining = timings.interval.saturating_sub(timings.min_interval);
+                    // The next request is due whether or not the notification came first.
+                    let _early = timeout(remaining, refresh.notified()).await;
                 }
-                // To look for a socket costs nothing, but there may be no kubelet at all.
-                Some(Failure::Absent) => sleep(pace.every).await,
+                // Checking for a socket is cheap, and there may be no kubelet at all: no backoff.
+                Some(FailureReason::Absent) => sleep(timings.interval).await,
                 Some(_) => {
                     let random = fastrand::f64();
-                    let most = pace.every.max(pace.backoff);
-                    sleep(policy::jittered_backoff(pace.backoff, most, failures, random)).await;
+                    let backoff_max = timings.interval.max(timings.backoff_min);
+                    sleep(policy::jittered_backoff(
+                        timings.backoff_min,
+                        backoff_max,
+                        failures,
+                        random,
+                    ))
+                    .await;
                 }
             }
         }
     }
 }
 
-impl Session {
-    /// One question, or two when the allocatable devices are due.
-    async fn ask(&mut self) -> Result<Assignments, Fault> {
-        let patience = self.config.pace.answer;
-        let asked = self.config.clock.now().mono;
-        // The connection comes back only with an answer: whatever failed, the next is new.
+impl PollSession {
+    /// Sends the List request, and the one for the allocatable devices if it is due.
+    async fn request(&mut self) -> Result<Assignments, RequestError> {
+        let response_timeout = self.config.timings.response_timeout;
+        let requested_at = self.config.clock.now().mono;
+        // The connection is kept only after a success; after a failure a new one is opened.
         let mut kubelet = match self.kubelet.take() {
             Some(kubelet) if kubelet.is_current(&self.config.socket) => kubelet,
             Some(_) | None => {
-                let kubelet = Kubelet::connect(&self.config.socket, patience).await?;
-                // Another kubelet may have other device plugins.
+                let kubelet = KubeletClient::connect(&self.config.socket, response_timeout).await?;
+                // A restarted kubelet may have other device plugins.
                 self.allocatable = None;
                 kubelet
             }
         };
-        let PodResourcesList { pods, containers } = kubelet.list(patience).await?;
-        let healthy = self.renew_allocatable(&mut kubelet, asked).await;
-        self.kubelet = healthy.then_some(kubelet);
+        let PodResourcesList { pods, containers } = kubelet.list(response_timeout).await?;
+        let usable = self.refresh_allocatable(&mut kubelet, requested_at).await;
+        self.kubelet = usable.then_some(kubelet);
         let allocatable = self.allocatable.as_ref().map(|(devices, _)| devices.clone());
         Ok(Assignments {
             pods,
             unconfirmed: BTreeSet::new(),
             containers,
             allocatable: allocatable.unwrap_or_default(),
-            taken: asked,
+            requested_at,
         })
     }
 
-    /// Asks for the allocatable devices if they are due; whether the connection is still good. A
-    /// failure leaves those of before for one more period, and is no failure of the assignments.
-    async fn renew_allocatable(&mut self, kubelet: &mut Kubelet, now: Duration) -> bool {
-        let Pace { allocatable: period, answer, .. } = self.config.pace;
-        let age = self.allocatable.as_ref().map(|(_, asked)| now.saturating_sub(*asked));
+    /// Requests the allocatable devices if they are due. Returns whether the connection is still
+    /// usable. After a failure the last ones are kept for one more period; the assignments are not
+    /// affected.
+    async fn refresh_allocatable(&mut self, kubelet: &mut KubeletClient, now: Duration) -> bool {
+        let PollTimings { allocatable_interval: period, response_timeout, .. } =
+            self.config.timings;
+        let age =
+            self.allocatable.as_ref().map(|(_, requested_at)| now.saturating_sub(*requested_at));
         if age.is_some_and(|age| age < period) {
             return true;
         }
-        match kubelet.allocatable(answer).await {
+        match kubelet.allocatable(response_timeout).await {
             Ok(devices) => self.allocatable = Some((devices, now)),
-            Err(fault) => {
-                self.taken.health.count(fault.failure);
-                if fault.failure == Failure::Unsupported {
+            Err(error) => {
+                self.state.health.count_failure(error.reason);
+                if error.reason == FailureReason::Unsupported {
                     self.allocatable = Some((Allocatable::new(), now));
                 } else if age.is_some_and(|age| age >= 2 * period) {
                     self.allocatable = None;
                 }
-                return !matches!(fault.failure, Failure::Connection | Failure::Timeout);
+                return !matches!(error.reason, FailureReason::Connection | FailureReason::Timeout);
             }
         }
         true
     }
 
-    fn take(&mut self, answer: Result<Assignments, Fault>) {
-        match answer {
+    fn record(&mut self, result: Result<Assignments, RequestError>) {
+        match result {
             Ok(assignments) => {
-                self.taken.health.answered(self.config.clock.now().mono);
-                self.taken.assignments = Some(Arc::new(assignments));
+                self.state.health.record_success(self.config.clock.now().mono);
+                self.state.assignments = Some(Arc::new(assignments));
             }
-            Err(fault) => self.taken.health.failed(fault.failure, &fault.detail),
+            Err(error) => self.state.health.record_failure(error.reason, &error.detail),
         }
     }
 }

@@ -1,37 +1,36 @@
-//! The pods of this node: a map that events change, and the immutable picture of it that is
-//! handed out.
+//! The pods of this node: a store that lists and watch events update, and its immutable snapshots.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::pod::{Container, Pod};
-use super::source::Health;
+use super::source::HealthTracker;
 use crate::model::PodRef;
 use crate::policy;
 
-/// The pods of this node at one moment. Cloning it is cheap.
+/// The pods of this node at one time. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Pods {
-    /// A whole list has been seen, so that a pod which is not here does not exist.
+pub struct PodSnapshot {
+    /// Whether a complete list was received. Only then does a missing pod not exist.
     pub synced: bool,
-    /// How the source fares; what it said last is kept while it is down.
-    pub health: Health,
-    /// Things that were left out since the start.
-    pub discards: Discards,
-    index: Arc<Index>,
+    /// Health of the source. While it is down, its last data is kept.
+    pub health: HealthTracker,
+    /// Objects skipped since the start.
+    pub skipped: SkippedObjects,
+    index: Arc<PodIndex>,
 }
 
-/// What was left out, by reason.
+/// Number of skipped objects by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Discards {
-    /// Lines or elements that are no JSON, or no pod.
+pub struct SkippedObjects {
+    /// Lines or list items that are not JSON or not a pod.
     pub undecodable: u64,
-    /// Objects that are no pods, and events of unknown types.
+    /// Objects of other kinds, and events of unknown types.
     pub unknown: u64,
     /// Pods of other nodes.
     pub foreign: u64,
-    /// Pods beyond what any kubelet runs.
+    /// Pods above the limit of [`policy::PODS_MAX`].
     pub overflow: u64,
 }
 
@@ -39,28 +38,28 @@ pub struct Discards {
 type FullName = (Arc<str>, Arc<str>);
 
 #[derive(Debug, Default)]
-struct Index {
-    pods: HashMap<Arc<str>, Arc<Known>>,
-    /// Static pods by the UID of their cgroup; nobody where two claim one.
-    hashes: HashMap<Arc<str>, Option<Arc<Known>>>,
-    containers: HashMap<Arc<str>, (Arc<Known>, Arc<str>)>,
-    names: HashMap<FullName, Vec<Arc<Known>>>,
+struct PodIndex {
+    pods: HashMap<Arc<str>, Arc<TrackedPod>>,
+    /// Static pods by the UID in their cgroup path; None if several pods have the same.
+    hashes: HashMap<Arc<str>, Option<Arc<TrackedPod>>>,
+    containers: HashMap<Arc<str>, (Arc<TrackedPod>, Arc<str>)>,
+    names: HashMap<FullName, Vec<Arc<TrackedPod>>>,
     tombstones: HashMap<Arc<str>, Tombstone>,
 }
 
-/// A pod and what we remember of it.
+/// A pod, and its state from earlier lists and events.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// The pod as it is now.
+pub struct TrackedPod {
+    /// The newest version of the pod.
     pub pod: Pod,
-    /// When it was first seen, on the monotonic clock.
-    pub seen: Duration,
-    /// When it was first seen to have ended ([`Pod::has_ended`]).
+    /// When it was first received (monotonic).
+    pub first_seen: Duration,
+    /// When it was first received as ended ([`Pod::has_ended`]).
     pub ended: Option<Duration>,
-    /// Whether the newest list of its source has it. False only where an absence from the list does
-    /// not prove that the pod is gone ([`PodMap::of_kubelet`]).
+    /// Whether the newest list contains it. False only for a source with incomplete lists
+    /// ([`PodStore::of_kubelet`]).
     pub listed: bool,
-    /// Ids of containers that are no longer in its status.
+    /// Container ids that are no longer in its status, with the container's name; newest first.
     earlier: Vec<(Arc<str>, Arc<str>)>,
 }
 
@@ -72,92 +71,95 @@ struct Tombstone {
     at: Duration,
 }
 
-/// The answer to who bears a UID.
+/// Result of a lookup by UID.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum ByUid<'a> {
+pub enum UidLookup<'a> {
     /// A pod of this node.
-    Live(&'a Known),
-    /// A pod that was deleted a moment ago.
+    Live(&'a TrackedPod),
+    /// The pod was deleted recently ([`policy::POD_OUTLIVED_MAX`]).
     Deleted(&'a PodRef),
-    /// Two pods claim it.
+    /// Several pods have this config hash.
     Ambiguous,
-    /// Nobody that we know.
+    /// No pod with this UID.
     Unknown,
 }
 
-/// The answer to who bears a name.
+/// Result of a lookup by namespace and name.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum ByName<'a> {
+pub enum NameLookup<'a> {
     /// Exactly one pod.
-    One(&'a Known),
-    /// Several: the name alone does not tell.
+    One(&'a TrackedPod),
+    /// Several pods; the name is ambiguous.
     Ambiguous,
-    /// The last one that bore it was deleted a moment ago.
+    /// No pod; the last one with this name was deleted recently ([`policy::POD_OUTLIVED_MAX`]).
     Deleted(&'a PodRef),
-    /// Nobody that we know.
+    /// No pod with this name.
     Unknown,
 }
 
-impl Pods {
-    /// Before a source has said anything.
+impl PodSnapshot {
+    /// The state before the first response of the source.
     #[must_use]
     pub fn unknown(source: &'static str) -> Self {
         Self {
             synced: false,
-            health: Health::new(source),
-            discards: Discards::default(),
+            health: HealthTracker::new(source),
+            skipped: SkippedObjects::default(),
             index: Arc::default(),
         }
     }
 
-    /// The pod whose UID (in the API, or of a static pod in its cgroup) is `uid`.
+    /// The pod with this UID in the API, or in its cgroup path if it is a static pod.
     #[must_use]
-    pub fn by_uid(&self, uid: &str) -> ByUid<'_> {
+    pub fn by_uid(&self, uid: &str) -> UidLookup<'_> {
         let index = &*self.index;
-        if let Some(known) = index.pods.get(uid) {
-            return ByUid::Live(known);
+        if let Some(tracked) = index.pods.get(uid) {
+            return UidLookup::Live(tracked);
         }
         match index.hashes.get(uid) {
-            Some(Some(known)) => ByUid::Live(known),
-            Some(None) => ByUid::Ambiguous,
-            None => index.tombstones.get(uid).map_or(ByUid::Unknown, |t| ByUid::Deleted(&t.id)),
+            Some(Some(tracked)) => UidLookup::Live(tracked),
+            Some(None) => UidLookup::Ambiguous,
+            None => {
+                index.tombstones.get(uid).map_or(UidLookup::Unknown, |t| UidLookup::Deleted(&t.id))
+            }
         }
     }
 
-    /// The pod and the container with this id, of a present run or an earlier one.
+    /// The pod and the name of the container with this id, of the current run or an earlier one.
     #[must_use]
-    pub fn by_container(&self, id: &str) -> Option<(&Known, &Arc<str>)> {
-        self.index.containers.get(id).map(|(known, name)| (&**known, name))
+    pub fn by_container(&self, id: &str) -> Option<(&TrackedPod, &Arc<str>)> {
+        self.index.containers.get(id).map(|(tracked, name)| (&**tracked, name))
     }
 
-    /// The pod of this name.
+    /// The pod with this namespace and name.
     #[must_use]
-    pub fn by_name(&self, namespace: &str, name: &str) -> ByName<'_> {
+    pub fn by_name(&self, namespace: &str, name: &str) -> NameLookup<'_> {
         let index = &*self.index;
         match index.names.get(&(namespace.into(), name.into())).map(Vec::as_slice) {
-            Some([one]) => ByName::One(one),
-            Some([_, _, ..]) => ByName::Ambiguous,
+            Some([one]) => NameLookup::One(one),
+            Some([_, _, ..]) => NameLookup::Ambiguous,
             Some([]) | None => index
                 .tombstones
                 .values()
                 .find(|t| &*t.id.namespace == namespace && &*t.id.name == name)
-                .map_or(ByName::Unknown, |t| ByName::Deleted(&t.id)),
+                .map_or(NameLookup::Unknown, |t| NameLookup::Deleted(&t.id)),
         }
     }
 
-    /// When the pod with this UID ended, or was deleted without having ended; none if it has not.
+    /// When the pod with this UID ended, or was deleted without an observed end (monotonic). None
+    /// if neither has happened.
     #[must_use]
     pub fn ended(&self, uid: &str) -> Option<Duration> {
         match self.by_uid(uid) {
-            ByUid::Live(known) => known.ended,
-            ByUid::Deleted(_) => self.index.tombstones.get(uid).map(|t| t.ended),
-            ByUid::Ambiguous | ByUid::Unknown => None,
+            UidLookup::Live(tracked) => tracked.ended,
+            UidLookup::Deleted(_) => self.index.tombstones.get(uid).map(|t| t.ended),
+            UidLookup::Ambiguous | UidLookup::Unknown => None,
         }
     }
 
-    /// When the last pod of this name that is no longer there was deleted.
+    /// When a pod of this name was last deleted (monotonic).
     #[must_use]
-    pub fn name_freed(&self, namespace: &str, name: &str) -> Option<Duration> {
+    pub fn name_deleted_at(&self, namespace: &str, name: &str) -> Option<Duration> {
         let tombstones = self.index.tombstones.values();
         tombstones
             .filter(|t| &*t.id.namespace == namespace && &*t.id.name == name)
@@ -165,31 +167,31 @@ impl Pods {
             .max()
     }
 
-    /// All pods, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Known> {
-        self.index.pods.values().map(|known| &**known)
+    /// All pods, in arbitrary order.
+    pub fn iter(&self) -> impl Iterator<Item = &TrackedPod> {
+        self.index.pods.values().map(|tracked| &**tracked)
     }
 
-    /// Whether both are pictures of the same pods.
+    /// Whether both are clones of one snapshot.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.index, &other.index)
     }
 
-    /// How many pods there are.
+    /// Number of pods.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.pods.len()
     }
 
-    /// There is no pod.
+    /// Whether there are no pods.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl Known {
+impl TrackedPod {
     /// The container of this name.
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&Container> {
@@ -197,139 +199,142 @@ impl Known {
     }
 }
 
-/// The map that events change.
+/// The store that lists and watch events update.
 #[derive(Debug)]
-pub struct PodMap {
-    /// How the source fares.
-    pub health: Health,
-    /// What was left out.
-    pub discards: Discards,
+pub struct PodStore {
+    /// Health of the source.
+    pub health: HealthTracker,
+    /// Objects skipped since the start.
+    pub skipped: SkippedObjects,
     node: Box<str>,
-    /// How long a pod is kept that a list lacks and that was not seen to end.
+    /// How long a pod is kept that is missing in the lists and has not ended.
     keep_unlisted: Duration,
-    pods: HashMap<Arc<str>, Entry>,
+    pods: HashMap<Arc<str>, StoreEntry>,
     tombstones: HashMap<Arc<str>, Tombstone>,
-    round: u64,
+    generation: u64,
     synced: bool,
 }
 
 #[derive(Debug)]
-struct Entry {
-    known: Arc<Known>,
-    round: u64,
-    /// Since when lists lack it.
+struct StoreEntry {
+    tracked: Arc<TrackedPod>,
+    generation: u64,
+    /// When a list first lacked it (monotonic).
     unlisted: Option<Duration>,
 }
 
-impl PodMap {
-    /// Of the node `node`, as `source` tells it.
+impl PodStore {
+    /// An empty store for the pods of `node`, read from `source`. Lists of `source` must be
+    /// complete.
     #[must_use]
     pub fn new(source: &'static str, node: &str) -> Self {
         Self {
-            health: Health::new(source),
-            discards: Discards::default(),
+            health: HealthTracker::new(source),
+            skipped: SkippedObjects::default(),
             node: node.into(),
             keep_unlisted: Duration::ZERO,
             pods: HashMap::new(),
             tombstones: HashMap::new(),
-            round: 0,
+            generation: 0,
             synced: false,
         }
     }
 
-    /// Of a kubelet, whose lists lack running pods after it restarts: a pod that is missing and was
-    /// not seen to end stays, unlisted, for [`policy::POD_UNLISTED_MAX`].
+    /// A store for the lists of a kubelet, which lack running pods after it restarts: a missing pod
+    /// that has not ended is kept as unlisted for [`policy::POD_UNLISTED_MAX`].
     #[must_use]
     pub fn of_kubelet(source: &'static str, node: &str) -> Self {
         Self { keep_unlisted: policy::POD_UNLISTED_MAX, ..Self::new(source, node) }
     }
 
-    /// A whole list begins: who is not named before [`PodMap::complete`] is gone. Until then
-    /// everybody stays.
-    pub fn begin(&mut self) {
-        self.round += 1;
+    /// Begins a complete list. Pods that are not applied before [`PodStore::end_list`] are deleted
+    /// then, and kept until then.
+    pub fn begin_list(&mut self) {
+        self.generation += 1;
     }
 
-    /// The list that began has been told to its end; whether that changed anything.
-    pub fn complete(&mut self, now: Duration) -> bool {
-        let mut gone = Vec::new();
+    /// Ends the list and deletes the pods that it lacks. Returns whether anything changed.
+    pub fn end_list(&mut self, now: Duration) -> bool {
+        let mut expired = Vec::new();
         let mut changed = !self.synced;
-        for (uid, entry) in self.pods.iter_mut().filter(|(_, entry)| entry.round < self.round) {
+        for (uid, entry) in
+            self.pods.iter_mut().filter(|(_, entry)| entry.generation < self.generation)
+        {
             let unlisted = *entry.unlisted.get_or_insert(now);
-            let ends = entry.known.pod.deleting || entry.known.ended.is_some();
-            if ends || now.saturating_sub(unlisted) >= self.keep_unlisted {
-                gone.push(Arc::clone(uid));
-            } else if entry.known.listed {
-                entry.known = Arc::new(Known { listed: false, ..(*entry.known).clone() });
+            let ending = entry.tracked.pod.deleting || entry.tracked.ended.is_some();
+            if ending || now.saturating_sub(unlisted) >= self.keep_unlisted {
+                expired.push(Arc::clone(uid));
+            } else if entry.tracked.listed {
+                entry.tracked = Arc::new(TrackedPod { listed: false, ..(*entry.tracked).clone() });
                 changed = true;
             }
         }
-        changed |= !gone.is_empty();
-        for uid in gone {
+        changed |= !expired.is_empty();
+        for uid in expired {
             self.delete(&uid, now);
         }
         self.synced = true;
         changed
     }
 
-    /// This pod exists, and so it looks; whether it looked otherwise before.
+    /// Adds or updates a pod. Returns whether anything changed.
     pub fn apply(&mut self, pod: Pod, now: Duration) -> bool {
         if !pod.node.is_empty() && pod.node != self.node {
-            self.discards.foreign += 1;
-            // It cannot move here or away; a node that was set late is told as a new pod.
+            self.skipped.foreign += 1;
+            // A pod never changes its node. One that is scheduled here arrives as a new pod.
             return false;
         }
         let before = self.pods.get_mut(&pod.id.uid);
         if let Some(entry) = before
-            && entry.known.listed
-            && entry.known.pod == pod
+            && entry.tracked.listed
+            && entry.tracked.pod == pod
         {
-            entry.round = self.round;
+            entry.generation = self.generation;
             return false;
         }
         let before = self.pods.get(&pod.id.uid);
         if before.is_none() && self.pods.len() >= policy::PODS_MAX {
-            self.discards.overflow += 1;
+            self.skipped.overflow += 1;
             return false;
         }
-        let earlier = before.map(|entry| earlier_ids(&entry.known, &pod)).unwrap_or_default();
-        let seen = before.map_or(now, |entry| entry.known.seen);
-        let ended = before.and_then(|entry| entry.known.ended).unwrap_or(now);
+        let earlier = before.map(|entry| earlier_ids(&entry.tracked, &pod)).unwrap_or_default();
+        let first_seen = before.map_or(now, |entry| entry.tracked.first_seen);
+        let ended = before.and_then(|entry| entry.tracked.ended).unwrap_or(now);
         let ended = pod.has_ended().then_some(ended);
         let uid = Arc::clone(&pod.id.uid);
         self.tombstones.remove(&uid);
-        let known = Arc::new(Known { pod, seen, ended, listed: true, earlier });
-        self.pods.insert(uid, Entry { known, round: self.round, unlisted: None });
+        let tracked = Arc::new(TrackedPod { pod, first_seen, ended, listed: true, earlier });
+        self.pods.insert(uid, StoreEntry { tracked, generation: self.generation, unlisted: None });
         true
     }
 
-    /// This pod exists, though nobody can say how it looks.
-    pub fn keep(&mut self, uid: &str) {
+    /// Marks a pod as present in the current list although its object could not be decoded.
+    pub fn mark_present(&mut self, uid: &str) {
         if let Some(entry) = self.pods.get_mut(uid) {
-            entry.round = self.round;
+            entry.generation = self.generation;
             entry.unlisted = None;
         }
     }
 
-    /// This pod does not exist any more; whether it did before.
+    /// Deletes a pod. Returns whether it existed.
     pub fn delete(&mut self, uid: &str, now: Duration) -> bool {
         let Some((uid, entry)) = self.pods.remove_entry(uid) else { return false };
-        let Pod { id, config_hash, .. } = &entry.known.pod;
-        let ended = entry.known.ended.or(entry.unlisted).unwrap_or(now);
+        let Pod { id, config_hash, .. } = &entry.tracked.pod;
+        let ended = entry.tracked.ended.or(entry.unlisted).unwrap_or(now);
         let tombstone = Tombstone { id: id.clone(), hash: config_hash.clone(), ended, at: now };
         self.tombstones.insert(uid, tombstone);
         true
     }
 
-    /// The picture at this moment.
+    /// The current pods. Expired tombstones are removed.
     #[must_use]
-    pub fn picture(&mut self, now: Duration) -> Pods {
+    pub fn snapshot(&mut self, now: Duration) -> PodSnapshot {
         self.tombstones.retain(|_, t| now.saturating_sub(t.at) < policy::POD_OUTLIVED_MAX);
-        give_back(&mut self.tombstones);
-        give_back(&mut self.pods);
-        let mut index = Index::default();
+        shrink(&mut self.tombstones);
+        shrink(&mut self.pods);
+        let mut index = PodIndex::default();
         for (uid, entry) in &self.pods {
-            index.add(uid, &entry.known);
+            index.add(uid, &entry.tracked);
         }
         for (uid, tombstone) in &self.tombstones {
             index.tombstones.insert(Arc::clone(uid), tombstone.clone());
@@ -337,61 +342,62 @@ impl PodMap {
                 index.tombstones.insert(Arc::clone(hash), tombstone.clone());
             }
         }
-        Pods {
+        PodSnapshot {
             synced: self.synced,
             health: self.health.clone(),
-            discards: self.discards,
+            skipped: self.skipped,
             index: Arc::new(index),
         }
     }
 }
 
-/// Gives memory back that a table has had no use for: it grows by itself, and never shrinks.
-fn give_back<V>(table: &mut HashMap<Arc<str>, V>) {
+/// Frees unused capacity: a hash map grows automatically but never shrinks.
+fn shrink<V>(table: &mut HashMap<Arc<str>, V>) {
     if table.capacity() / 4 > table.len() {
         table.shrink_to(2 * table.len());
     }
 }
 
-impl Index {
-    fn add(&mut self, uid: &Arc<str>, known: &Arc<Known>) {
-        let pod = &known.pod;
-        self.pods.insert(Arc::clone(uid), Arc::clone(known));
+impl PodIndex {
+    fn add(&mut self, uid: &Arc<str>, tracked: &Arc<TrackedPod>) {
+        let pod = &tracked.pod;
+        self.pods.insert(Arc::clone(uid), Arc::clone(tracked));
         if let Some(hash) = &pod.config_hash {
             self.hashes
                 .entry(Arc::clone(hash))
                 .and_modify(|claimed| *claimed = None)
-                .or_insert_with(|| Some(Arc::clone(known)));
+                .or_insert_with(|| Some(Arc::clone(tracked)));
         }
         for container in &pod.containers {
             for id in &container.ids {
-                self.add_container(id, known, &container.name);
+                self.add_container(id, tracked, &container.name);
             }
         }
-        for (id, name) in &known.earlier {
-            self.add_container(id, known, name);
+        for (id, name) in &tracked.earlier {
+            self.add_container(id, tracked, name);
         }
         let name = (Arc::clone(&pod.id.namespace), Arc::clone(&pod.id.name));
-        self.names.entry(name).or_default().push(Arc::clone(known));
+        self.names.entry(name).or_default().push(Arc::clone(tracked));
     }
 
-    fn add_container(&mut self, id: &Arc<str>, known: &Arc<Known>, name: &Arc<str>) {
-        self.containers.insert(Arc::clone(id), (Arc::clone(known), Arc::clone(name)));
+    fn add_container(&mut self, id: &Arc<str>, tracked: &Arc<TrackedPod>, name: &Arc<str>) {
+        self.containers.insert(Arc::clone(id), (Arc::clone(tracked), Arc::clone(name)));
     }
 }
 
-/// Ids that were known and that the pod's status no longer tells, newest first.
-fn earlier_ids(before: &Known, now: &Pod) -> Vec<(Arc<str>, Arc<str>)> {
-    let told = |id: &Arc<str>| now.containers.iter().any(|c| c.ids.contains(id));
+/// Earlier container ids that are no longer in the pod's status, newest first; at most
+/// [`policy::CONTAINER_IDS_MAX`] per container.
+fn earlier_ids(before: &TrackedPod, now: &Pod) -> Vec<(Arc<str>, Arc<str>)> {
+    let in_status = |id: &Arc<str>| now.containers.iter().any(|c| c.ids.contains(id));
     let mut kept: Vec<(Arc<str>, Arc<str>)> = Vec::new();
     let ids_of = |c: &Container| -> Vec<_> {
         c.ids.iter().map(|id| (Arc::clone(id), Arc::clone(&c.name))).collect()
     };
-    let known = before.pod.containers.iter().flat_map(ids_of).chain(before.earlier.clone());
-    for (id, name) in known {
-        let same = kept.iter().filter(|(_, other)| *other == name).count();
-        let double = kept.iter().any(|(other, _)| *other == id);
-        if same < policy::CONTAINER_IDS_MAX && !double && !told(&id) {
+    let ids = before.pod.containers.iter().flat_map(ids_of).chain(before.earlier.clone());
+    for (id, name) in ids {
+        let kept_of_container = kept.iter().filter(|(_, other)| *other == name).count();
+        let duplicate = kept.iter().any(|(other, _)| *other == id);
+        if kept_of_container < policy::CONTAINER_IDS_MAX && !duplicate && !in_status(&id) {
             kept.push((id, name));
         }
     }
@@ -416,8 +422,8 @@ mod tests {
         pod::parse(text.as_bytes()).unwrap()
     }
 
-    fn map() -> PodMap {
-        PodMap::new("test", "n1")
+    fn store() -> PodStore {
+        PodStore::new("test", "n1")
     }
 
     fn mirror(uid: &str, hash: &str) -> Pod {
@@ -425,31 +431,31 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_found_by_every_key() {
-        let mut map = map();
-        map.begin();
-        map.apply(pod("u1", "a", "c1"), T(1));
-        map.apply(mirror("u2", "h2"), T(1));
-        assert!(!map.picture(T(1)).synced);
-        map.complete(T(1));
-        let pods = map.picture(T(1));
+    fn pod_is_found_by_uid_config_hash_name_and_container_id() {
+        let mut store = store();
+        store.begin_list();
+        store.apply(pod("u1", "a", "c1"), T(1));
+        store.apply(mirror("u2", "h2"), T(1));
+        assert!(!store.snapshot(T(1)).synced);
+        store.end_list(T(1));
+        let pods = store.snapshot(T(1));
         assert!(pods.synced);
-        assert!(matches!(pods.by_uid("u1"), ByUid::Live(k) if &*k.pod.id.name == "a"));
-        assert!(matches!(pods.by_uid("h2"), ByUid::Live(k) if &*k.pod.id.uid == "u2"));
-        assert!(matches!(pods.by_name("demo", "a"), ByName::One(k) if &*k.pod.id.uid == "u1"));
-        let (known, name) = pods.by_container("c1").unwrap();
-        assert_eq!((&*known.pod.id.uid, &**name), ("u1", "main"));
-        assert_eq!(pods.by_uid("u3"), ByUid::Unknown);
-        assert_eq!(pods.by_name("demo", "z"), ByName::Unknown);
+        assert!(matches!(pods.by_uid("u1"), UidLookup::Live(k) if &*k.pod.id.name == "a"));
+        assert!(matches!(pods.by_uid("h2"), UidLookup::Live(k) if &*k.pod.id.uid == "u2"));
+        assert!(matches!(pods.by_name("demo", "a"), NameLookup::One(k) if &*k.pod.id.uid == "u1"));
+        let (tracked, name) = pods.by_container("c1").unwrap();
+        assert_eq!((&*tracked.pod.id.uid, &**name), ("u1", "main"));
+        assert_eq!(pods.by_uid("u3"), UidLookup::Unknown);
+        assert_eq!(pods.by_name("demo", "z"), NameLookup::Unknown);
     }
 
     #[test]
-    fn ids_of_earlier_runs_are_kept_and_bounded() {
-        let mut map = map();
+    fn earlier_container_ids_are_kept_up_to_a_limit() {
+        let mut store = store();
         for run in 0..100 {
-            map.apply(pod("u1", "a", &format!("c{run}")), T(run));
+            store.apply(pod("u1", "a", &format!("c{run}")), T(run));
         }
-        let pods = map.picture(T(100));
+        let pods = store.snapshot(T(100));
         assert!(pods.by_container("c99").is_some() && pods.by_container("c90").is_some());
         assert!(pods.by_container("c5").is_none());
         let ids = 1 + policy::CONTAINER_IDS_MAX;
@@ -457,153 +463,158 @@ mod tests {
     }
 
     #[test]
-    fn a_rush_of_pods_leaves_no_memory_behind() {
-        let mut map = map();
+    fn capacity_is_freed_after_many_pods_were_deleted() {
+        let mut store = store();
         for n in 0..2000 {
             let uid = format!("u{n}");
-            map.apply(pod(&uid, &uid, &uid), T(0));
-            map.delete(&uid, T(0));
+            store.apply(pod(&uid, &uid, &uid), T(0));
+            store.delete(&uid, T(0));
         }
-        map.apply(pod("u", "a", "c"), T(1));
-        assert_eq!(map.tombstones.len(), 2000);
-        let pods = map.picture(policy::POD_OUTLIVED_MAX);
+        store.apply(pod("u", "a", "c"), T(1));
+        assert_eq!(store.tombstones.len(), 2000);
+        let pods = store.snapshot(policy::POD_OUTLIVED_MAX);
         assert_eq!((pods.len(), pods.index.tombstones.len()), (1, 0));
-        assert!(map.pods.capacity() < 16, "{}", map.pods.capacity());
-        assert!(map.tombstones.capacity() < 16, "{}", map.tombstones.capacity());
+        assert!(store.pods.capacity() < 16, "{}", store.pods.capacity());
+        assert!(store.tombstones.capacity() < 16, "{}", store.tombstones.capacity());
     }
 
     #[test]
-    fn a_deleted_pod_is_deleted_and_not_unknown_for_a_while() {
-        let mut map = map();
-        map.apply(mirror("u1", "h1"), T(0));
-        map.delete("u1", T(10));
-        let pods = map.picture(T(70));
-        assert!(matches!(pods.by_uid("u1"), ByUid::Deleted(id) if &*id.uid == "u1"));
-        assert!(matches!(pods.by_uid("h1"), ByUid::Deleted(_)));
-        assert!(matches!(pods.by_name("demo", "u1"), ByName::Deleted(_)));
-        assert_eq!(pods.name_freed("demo", "u1"), Some(T(10)));
+    fn deleted_pod_is_reported_as_deleted_until_its_tombstone_expires() {
+        let mut store = store();
+        store.apply(mirror("u1", "h1"), T(0));
+        store.delete("u1", T(10));
+        let pods = store.snapshot(T(70));
+        assert!(matches!(pods.by_uid("u1"), UidLookup::Deleted(id) if &*id.uid == "u1"));
+        assert!(matches!(pods.by_uid("h1"), UidLookup::Deleted(_)));
+        assert!(matches!(pods.by_name("demo", "u1"), NameLookup::Deleted(_)));
+        assert_eq!(pods.name_deleted_at("demo", "u1"), Some(T(10)));
         assert!(pods.is_empty());
-        assert_eq!(map.picture(T(10) + policy::POD_OUTLIVED_MAX).by_uid("u1"), ByUid::Unknown);
+        assert_eq!(
+            store.snapshot(T(10) + policy::POD_OUTLIVED_MAX).by_uid("u1"),
+            UidLookup::Unknown
+        );
     }
 
     #[test]
-    fn a_new_list_keeps_everybody_until_it_is_complete() {
-        let mut map = map();
-        map.apply(pod("u1", "a", "c1"), T(0));
-        map.apply(pod("u2", "b", "c2"), T(0));
-        map.begin();
-        map.apply(pod("u2", "b", "c2"), T(5));
-        assert_eq!(map.picture(T(5)).len(), 2);
-        map.complete(T(6));
-        let pods = map.picture(T(6));
-        assert!(matches!(pods.by_uid("u1"), ByUid::Deleted(_)));
-        assert!(matches!(pods.by_uid("u2"), ByUid::Live(k) if k.seen == T(0)));
+    fn pods_missing_in_a_list_are_kept_until_the_list_ends() {
+        let mut store = store();
+        store.apply(pod("u1", "a", "c1"), T(0));
+        store.apply(pod("u2", "b", "c2"), T(0));
+        store.begin_list();
+        store.apply(pod("u2", "b", "c2"), T(5));
+        assert_eq!(store.snapshot(T(5)).len(), 2);
+        store.end_list(T(6));
+        let pods = store.snapshot(T(6));
+        assert!(matches!(pods.by_uid("u1"), UidLookup::Deleted(_)));
+        assert!(matches!(pods.by_uid("u2"), UidLookup::Live(k) if k.first_seen == T(0)));
     }
 
     #[test]
-    fn a_kubelets_list_that_lacks_a_running_pod_does_not_delete_it() {
-        let list = |map: &mut PodMap, pods: &[Pod], now| {
-            map.begin();
-            let applied = pods.iter().map(|pod| map.apply(pod.clone(), now));
+    fn running_pod_missing_in_a_kubelet_list_is_kept_as_unlisted() {
+        let list = |store: &mut PodStore, pods: &[Pod], now| {
+            store.begin_list();
+            let applied = pods.iter().map(|pod| store.apply(pod.clone(), now));
             let changed = applied.fold(false, |changed, one| changed | one);
-            changed | map.complete(now)
+            changed | store.end_list(now)
         };
         let (running, deleting) =
             (pod("u1", "a", "c1"), Pod { deleting: true, ..pod("u2", "b", "c2") });
-        let mut map = PodMap::of_kubelet("test", "n1");
-        list(&mut map, &[running.clone(), deleting], T(0));
-        assert!(list(&mut map, &[], T(10)), "one is gone, and one is no longer listed");
-        let pods = map.picture(T(10));
-        assert!(matches!(pods.by_uid("u1"), ByUid::Live(k) if !k.listed));
-        assert!(matches!(pods.by_uid("u2"), ByUid::Deleted(_)), "its end was reported");
-        assert!(!list(&mut map, &[], T(20)));
-        assert!(list(&mut map, &[running], T(30)));
-        assert!(matches!(map.picture(T(30)).by_uid("u1"), ByUid::Live(k) if k.listed));
-        list(&mut map, &[], T(40));
-        list(&mut map, &[], T(40) + policy::POD_UNLISTED_MAX);
-        assert!(map.picture(T(650)).is_empty(), "nothing lasts for ever");
+        let mut store = PodStore::of_kubelet("test", "n1");
+        list(&mut store, &[running.clone(), deleting], T(0));
+        assert!(list(&mut store, &[], T(10)), "one pod is deleted, one is no longer listed");
+        let pods = store.snapshot(T(10));
+        assert!(matches!(pods.by_uid("u1"), UidLookup::Live(k) if !k.listed));
+        assert!(matches!(pods.by_uid("u2"), UidLookup::Deleted(_)), "it was being deleted");
+        assert!(!list(&mut store, &[], T(20)));
+        assert!(list(&mut store, &[running], T(30)));
+        assert!(matches!(store.snapshot(T(30)).by_uid("u1"), UidLookup::Live(k) if k.listed));
+        list(&mut store, &[], T(40));
+        list(&mut store, &[], T(40) + policy::POD_UNLISTED_MAX);
+        assert!(store.snapshot(T(650)).is_empty(), "unlisted pods expire");
     }
 
     #[test]
-    fn the_end_of_a_pod_is_when_it_was_first_seen_to_have_ended() {
-        let mut map = map();
-        map.apply(pod("u1", "a", "c1"), T(1));
+    fn end_time_is_the_first_time_a_pod_was_received_as_ended() {
+        let mut store = store();
+        store.apply(pod("u1", "a", "c1"), T(1));
         let ended = |name: &str| Pod { terminal: true, ..pod("u1", "a", name) };
-        map.apply(ended("c1"), T(5));
-        map.apply(ended("c2"), T(9));
-        assert_eq!(map.picture(T(9)).ended("u1"), Some(T(5)));
-        map.delete("u1", T(20));
-        assert_eq!(map.picture(T(20)).ended("u1"), Some(T(5)));
-        map.apply(pod("u2", "b", "c3"), T(20));
-        assert_eq!(map.picture(T(20)).ended("u2"), None);
-        map.delete("u2", T(21));
-        assert_eq!(map.picture(T(21)).ended("u2"), Some(T(21)));
+        store.apply(ended("c1"), T(5));
+        store.apply(ended("c2"), T(9));
+        assert_eq!(store.snapshot(T(9)).ended("u1"), Some(T(5)));
+        store.delete("u1", T(20));
+        assert_eq!(store.snapshot(T(20)).ended("u1"), Some(T(5)));
+        store.apply(pod("u2", "b", "c3"), T(20));
+        assert_eq!(store.snapshot(T(20)).ended("u2"), None);
+        store.delete("u2", T(21));
+        assert_eq!(store.snapshot(T(21)).ended("u2"), Some(T(21)));
     }
 
     #[test]
-    fn two_of_one_name_are_ambiguous() {
-        let mut map = map();
-        map.apply(pod("u1", "web-0", "c1"), T(0));
-        map.apply(pod("u2", "web-0", "c2"), T(0));
-        assert_eq!(map.picture(T(0)).by_name("demo", "web-0"), ByName::Ambiguous);
-        map.delete("u1", T(1));
-        assert!(matches!(map.picture(T(1)).by_name("demo", "web-0"), ByName::One(_)));
+    fn two_pods_with_one_name_are_ambiguous() {
+        let mut store = store();
+        store.apply(pod("u1", "web-0", "c1"), T(0));
+        store.apply(pod("u2", "web-0", "c2"), T(0));
+        assert_eq!(store.snapshot(T(0)).by_name("demo", "web-0"), NameLookup::Ambiguous);
+        store.delete("u1", T(1));
+        assert!(matches!(store.snapshot(T(1)).by_name("demo", "web-0"), NameLookup::One(_)));
     }
 
     #[test]
-    fn two_that_claim_one_hash_are_ambiguous() {
-        let mut map = map();
-        map.apply(mirror("u1", "h"), T(0));
-        map.apply(mirror("u2", "h"), T(0));
-        assert_eq!(map.picture(T(0)).by_uid("h"), ByUid::Ambiguous);
+    fn two_pods_with_one_config_hash_are_ambiguous() {
+        let mut store = store();
+        store.apply(mirror("u1", "h"), T(0));
+        store.apply(mirror("u2", "h"), T(0));
+        assert_eq!(store.snapshot(T(0)).by_uid("h"), UidLookup::Ambiguous);
     }
 
     #[test]
-    fn other_nodes_and_floods_are_left_out() {
-        let mut map = map();
-        map.apply(Pod { node: "n2".into(), ..pod("u1", "a", "c1") }, T(0));
+    fn pods_of_other_nodes_and_pods_above_the_limit_are_skipped() {
+        let mut store = store();
+        store.apply(Pod { node: "n2".into(), ..pod("u1", "a", "c1") }, T(0));
         for n in 0..=policy::PODS_MAX {
-            map.apply(pod(&format!("f{n}"), "f", ""), T(0));
+            store.apply(pod(&format!("f{n}"), "f", ""), T(0));
         }
-        let pods = map.picture(T(0));
+        let pods = store.snapshot(T(0));
         assert_eq!(pods.len(), policy::PODS_MAX);
-        assert_eq!((pods.discards.foreign, pods.discards.overflow), (1, 1));
+        assert_eq!((pods.skipped.foreign, pods.skipped.overflow), (1, 1));
     }
 
     proptest! {
-        /// Whatever happens, the picture is what the last list and the events after it say.
+        /// A snapshot contains the pods of the last list, changed by the events after it.
         #[test]
-        fn the_picture_follows_the_events(events in prop::collection::vec((0_u8..6, 0_u8..4), 0..40)) {
-            let mut map = map();
-            let mut truth = std::collections::BTreeSet::new();
-            map.begin();
-            map.complete(T(0));
-            for (n, (uid, what)) in events.into_iter().enumerate() {
+        fn snapshot_matches_the_last_list_and_the_events_after_it(
+            events in prop::collection::vec((0_u8..6, 0_u8..4), 0..40),
+        ) {
+            let mut store = store();
+            let mut expected = std::collections::BTreeSet::new();
+            store.begin_list();
+            store.end_list(T(0));
+            for (n, (uid, event)) in events.into_iter().enumerate() {
                 let uid = format!("u{uid}");
                 let now = T(n as u64);
-                match what {
+                match event {
                     0 | 1 => {
-                        map.apply(pod(&uid, &uid, &format!("c{n}")), now);
-                        truth.insert(uid);
+                        store.apply(pod(&uid, &uid, &format!("c{n}")), now);
+                        expected.insert(uid);
                     }
                     2 => {
-                        map.delete(&uid, now);
-                        truth.remove(&uid);
+                        store.delete(&uid, now);
+                        expected.remove(&uid);
                     }
                     _ => {
-                        map.begin();
-                        map.apply(pod(&uid, &uid, &uid), now);
-                        map.complete(now);
-                        truth = std::iter::once(uid).collect();
+                        store.begin_list();
+                        store.apply(pod(&uid, &uid, &uid), now);
+                        store.end_list(now);
+                        expected = std::iter::once(uid).collect();
                     }
                 }
             }
-            let pods = map.picture(T(1000));
+            let pods = store.snapshot(T(1000));
             let found: std::collections::BTreeSet<String> =
-                pods.iter().map(|known| known.pod.id.uid.to_string()).collect();
-            prop_assert_eq!(found, truth);
-            for (known, _) in pods.index.containers.values() {
-                let live = matches!(pods.by_uid(&known.pod.id.uid), ByUid::Live(_));
+                pods.iter().map(|tracked| tracked.pod.id.uid.to_string()).collect();
+            prop_assert_eq!(found, expected);
+            for (tracked, _) in pods.index.containers.values() {
+                let live = matches!(pods.by_uid(&tracked.pod.id.uid), UidLookup::Live(_));
                 prop_assert!(live);
             }
         }

@@ -1,54 +1,55 @@
-//! Why something that the cluster says of devices could not be taken at its word.
+//! Reasons why an allocation of the cluster is not accepted.
 
-/// A reason, of a fixed and finite set.
+/// A reason, of a fixed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Problem {
-    /// A device is named that is not on this node, or an id has no known form.
+pub enum AllocationProblem {
+    /// A device is not on this node, or its id has no known format.
     UnknownDevice,
-    /// More than one pod may be meant by a name.
+    /// Several pods match a name.
     AmbiguousPod,
-    /// A pod that may hold devices is not named by the kubelet's List, and it is not known what it was
-    /// allocated, or whether it still exists.
+    /// A pod that may hold devices is not in the kubelet's List, and its allocation, or whether it still
+    /// exists, is unknown.
     UnlistedPod,
-    /// A pod is named that the pods' source does not know.
+    /// A pod is not in the pod list.
     UnknownPod,
-    /// The pod has no container of that name, or more than one could be meant.
+    /// The pod has no container of that name, or several containers match.
     NoContainer,
-    /// An annotation is not of the form that its scheduler writes.
-    BrokenAnnotation,
-    /// An annotation speaks of a container or GPU that cannot be.
-    AbsurdIndex,
-    /// An annotation gives more than there is.
-    AbsurdAmount,
-    /// Units of divided GPUs were given, and no annotation tells which.
+    /// An annotation does not have the format of its scheduler.
+    InvalidAnnotation,
+    /// An annotation refers to a container or GPU index that cannot exist.
+    InvalidIndex,
+    /// An annotation allocates more than the device has.
+    InvalidAmount,
+    /// Units of a shared GPU are allocated, and no annotation contains the device.
     NoAnnotation,
-    /// An annotation gives what its pod never asked for: anybody may write annotations.
-    UnaskedAnnotation,
-    /// An annotation gives a device that the kubelet says was given whole to another.
+    /// An annotation allocates a GPU to a pod that requests none. Annotations are not trusted: every
+    /// creator of a pod may write them.
+    UnrequestedAnnotation,
+    /// An annotation allocates a device that, according to the kubelet, another pod has exclusively.
     ContradictedAnnotation,
-    /// One device was given to two that cannot both have it.
+    /// A device is allocated to two containers that cannot share it.
     ContestedDevice,
-    /// More memory of a device was given than it has.
+    /// More memory of a device is allocated than it has.
     Overcommitted,
-    /// A claimed device of which no slice tells what it is.
+    /// A claimed device is in no resource slice.
     NoSlice,
 }
 
-impl Problem {
-    /// The fixed label of this reason.
+impl AllocationProblem {
+    /// Label value of this reason.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::UnknownDevice => "unknown_device",
             Self::AmbiguousPod => "ambiguous_pod",
             Self::UnlistedPod => "unlisted_pod",
             Self::UnknownPod => "unknown_pod",
             Self::NoContainer => "no_container",
-            Self::BrokenAnnotation => "broken_annotation",
-            Self::AbsurdIndex => "absurd_index",
-            Self::AbsurdAmount => "absurd_amount",
+            Self::InvalidAnnotation => "invalid_annotation",
+            Self::InvalidIndex => "invalid_index",
+            Self::InvalidAmount => "invalid_amount",
             Self::NoAnnotation => "no_annotation",
-            Self::UnaskedAnnotation => "unasked_annotation",
+            Self::UnrequestedAnnotation => "unrequested_annotation",
             Self::ContradictedAnnotation => "contradicted_annotation",
             Self::ContestedDevice => "contested_device",
             Self::Overcommitted => "overcommitted",

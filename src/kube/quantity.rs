@@ -1,12 +1,12 @@
-//! Kubernetes quantities (`16Gi`, `1e3`, `500m`) as numbers.
+//! Parser of Kubernetes quantities (`16Gi`, `1e3`, `500m`).
 //!
-//! The client library carries them as text only.
+//! The client library has them as text only.
 
-/// Longer texts are no quantities that any API server has admitted.
+/// Longest accepted text. An API server admits no longer quantity.
 const LENGTH_MAX: usize = 64;
 
-/// The number that a quantity stands for; none if it is no quantity, negative, or beyond all
-/// bounds (the API itself caps quantities at 2^63).
+/// The number of a quantity; none if the text is malformed, negative or above 2^63, the limit of the
+/// API.
 #[must_use]
 pub fn parse(text: &str) -> Option<f64> {
     if text.len() > LENGTH_MAX {
@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Option<f64> {
     if !digits.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // "1." and ".5" are quantities; two points are not a float either.
+    // "1." and ".5" are quantities; the float parser rejects two points.
     let value = digits.parse::<f64>().ok()? * scale(suffix)?;
     (value <= 2_f64.powi(63)).then_some(value)
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_the_grammar_is_read() {
+    fn all_formats_are_parsed() {
         for (text, value) in [
             ("50", 50.0),
             ("0", 0.0),
@@ -88,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_no_number() {
+    fn malformed_quantities_are_rejected() {
         let long = "1".repeat(LENGTH_MAX + 1);
-        let rubbish = ["", "-1", "Gi", ".", "1..2", "1 Gi", "1gi", "1e", "1e999", "1e1.5", "NaN"];
-        for text in rubbish.into_iter().chain(["inf", "++1", "0x10", "١", "9e99", &long]) {
+        let malformed = ["", "-1", "Gi", ".", "1..2", "1 Gi", "1gi", "1e", "1e999", "1e1.5", "NaN"];
+        for text in malformed.into_iter().chain(["inf", "++1", "0x10", "١", "9e99", &long]) {
             assert_eq!(parse(text), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_a_plain_number_or_none(text in "[-+0-9.eEKMGTPinumk]{0,12}|\\PC{0,20}") {
+        fn any_text_is_a_finite_number_or_none(text in "[-+0-9.eEKMGTPinumk]{0,12}|\\PC{0,20}") {
             if let Some(value) = parse(&text) {
                 prop_assert!(value.is_finite() && value >= 0.0, "{value}");
             }

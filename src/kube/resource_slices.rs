@@ -1,9 +1,9 @@
-//! The devices that NVIDIA's driver for dynamic allocation offers on this node.
+//! The devices that NVIDIA's DRA driver advertises on this node (`ResourceSlice`).
 //!
-//! A claim names a device as its driver does (`gpu-0`), and only the driver's `ResourceSlice`s say
-//! which GPU that is. They are read when claims turn up, and on a node without any never.
+//! A resource claim contains the driver's device name (`gpu-0`); only the driver's `ResourceSlice`s
+//! map it to a UUID. They are read when a container has a claim, and never on a node without claims.
 
-pub mod object;
+pub mod slice;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,129 +12,139 @@ use kube::client::{Body, Client};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use self::object::Gathering;
-use super::api::{Address, Fault, NodeName, chunk, get};
-use super::assignments::Slices;
-use super::framing::{Frame, Items};
-use super::source::{Failure, Health};
-use super::watch::Pace;
+use self::slice::SliceCollector;
+use super::api::{Address, NodeName, RequestError, get, next_chunk};
+use super::assignments::SliceTable;
+use super::json_stream::{JsonFrame, ListReader};
+use super::source::{FailureReason, HealthTracker};
+use super::watch_timings::WatchTimings;
 use crate::clock::Clock;
 use crate::policy;
 
 /// The name of this source in logs and labels.
 pub const SOURCE: &str = "resource_slices";
 
-/// Versions of the API, best first: stable since Kubernetes 1.34, beta since 1.33 and 1.32.
+/// Versions of the API, newest first: stable since Kubernetes 1.34, beta since 1.33 and 1.32.
 const VERSIONS: [&str; 3] = ["v1", "v1beta2", "v1beta1"];
 
-/// The last answer, and how the source fares. Cloning it is cheap.
+/// State of this source. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Taken {
-    /// How the source fares.
-    pub health: Health,
-    /// What was said last; none before the first answer.
-    pub slices: Option<Arc<Slices>>,
+pub struct ResourceSlicesState {
+    /// Whether the source is up, and its failures.
+    pub health: HealthTracker,
+    /// The last list; none before the first response.
+    pub slices: Option<Arc<SliceTable>>,
 }
 
-impl Taken {
-    /// Before anything was said, or asked.
+impl ResourceSlicesState {
+    /// The state before the first request.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { health: Health::new(SOURCE), slices: None }
+        Self { health: HealthTracker::new(SOURCE), slices: None }
     }
 }
 
-/// Whose slices to read, and how often.
+/// Configuration of the poll.
 #[derive(Clone, Debug)]
-pub struct ResourceSlices {
-    /// The API server.
+pub struct ResourceSlicePoller {
+    /// Address of the API server.
     pub address: Address,
-    /// The node whose slices are read.
+    /// Name of this node.
     pub node: NodeName,
-    /// From one reading to the next, [`policy::RESOURCE_SLICES_EVERY`] by default.
-    pub every: Duration,
-    /// The same when claims have turned up, [`policy::RESOURCE_SLICES_PAUSE`] by default.
-    pub pause: Duration,
-    /// How long everything may take.
-    pub pace: Pace,
-    /// The clock that stamps what is seen.
+    /// Poll interval, [`policy::RESOURCE_SLICES_EVERY`] by default.
+    pub interval: Duration,
+    /// Shortest interval, for new claims, [`policy::RESOURCE_SLICES_PAUSE`] by default.
+    pub min_interval: Duration,
+    /// Timeouts and retry delays.
+    pub timings: WatchTimings,
+    /// Clock for the timestamps.
     pub clock: Clock,
 }
 
-impl ResourceSlices {
-    /// Publishes the slices for as long as anybody listens, from when `claims` first tells of one.
-    pub async fn run(self, publish: watch::Sender<Taken>, claims: Arc<Notify>) {
+impl ResourceSlicePoller {
+    /// Publishes the slices until all receivers are dropped. The first request is sent when `claims`
+    /// is notified for the first time.
+    pub async fn run(self, publish: watch::Sender<ResourceSlicesState>, claims: Arc<Notify>) {
         tokio::select! {
             () = publish.closed() => {}
-            () = self.follow(&publish, &claims) => {}
+            () = self.poll(&publish, &claims) => {}
         }
     }
 
-    async fn follow(&self, publish: &watch::Sender<Taken>, claims: &Notify) {
-        let mut taken = Taken::unknown();
+    async fn poll(&self, publish: &watch::Sender<ResourceSlicesState>, claims: &Notify) {
+        let mut state = ResourceSlicesState::unknown();
         let mut failures = 0;
         claims.notified().await;
         loop {
-            match self.once().await {
+            match self.read_slices().await {
                 Ok(slices) => {
                     failures = 0;
-                    taken.health.answered(self.clock.now().mono);
-                    taken.slices = Some(Arc::new(slices));
+                    state.health.record_success(self.clock.now().mono);
+                    state.slices = Some(Arc::new(slices));
                 }
                 Err(fault) => {
                     failures += 1;
-                    taken.health.failed(fault.failure, &fault.detail);
+                    state.health.record_failure(fault.reason, &fault.detail);
                 }
             }
-            publish.send_replace(taken.clone());
+            publish.send_replace(state.clone());
             if failures > 0 {
-                sleep(self.pace.backoff(failures)).await;
+                sleep(self.timings.backoff(failures)).await;
                 continue;
             }
-            sleep(self.pause).await;
-            // Either way the next reading is due.
-            let _asked = timeout(self.every.saturating_sub(self.pause), claims.notified()).await;
+            sleep(self.min_interval).await;
+            // The next request is due in either case.
+            let _notified =
+                timeout(self.interval.saturating_sub(self.min_interval), claims.notified()).await;
         }
     }
 
-    async fn once(&self) -> Result<Slices, Fault> {
-        let client = self.address.connect().await?;
-        let reading = self.newest(&client);
-        let endless = |_| Fault::new(Failure::Timeout, "a list of slices without an end");
-        timeout(self.pace.initial, reading).await.map_err(endless)?
+    async fn read_slices(&self) -> Result<SliceTable, RequestError> {
+        let client = self.address.client().await?;
+        let list = self.list_newest(&client);
+        let timed_out = |_| {
+            let seconds = self.timings.list_timeout.as_secs_f64();
+            let detail = format!("the ResourceSlice list is not complete within {seconds} s");
+            RequestError::new(FailureReason::Timeout, detail)
+        };
+        timeout(self.timings.list_timeout, list).await.map_err(timed_out)?
     }
 
-    /// In the newest version that the server knows. It may be upgraded at any time, and readings
-    /// are rare: each begins with the best.
-    async fn newest(&self, client: &Client) -> Result<Slices, Fault> {
+    /// Lists in the newest version that the server has. Each request begins with the newest one,
+    /// because the server may be upgraded at any time and requests are rare.
+    async fn list_newest(&self, client: &Client) -> Result<SliceTable, RequestError> {
         let node = self.node.as_str();
         for version in VERSIONS {
             let path = format!(
                 "/apis/resource.k8s.io/{version}/resourceslices?fieldSelector=spec.nodeName%3D{node}"
             );
-            match get(client, &path, self.pace.answer).await {
+            match get(client, &path, self.timings.response_timeout).await {
                 Err(fault) if fault.status == Some(404) => {}
                 Err(fault) => return Err(fault),
                 Ok(body) => return self.read(body).await,
             }
         }
-        let detail = format!("the API server knows no resource slices ({})", VERSIONS.join(", "));
-        Err(Fault::new(Failure::Unsupported, detail))
+        let versions = VERSIONS.join(", ");
+        let detail = format!("the API server has no ResourceSlices in the versions {versions}");
+        Err(RequestError::new(FailureReason::Unsupported, detail))
     }
 
-    async fn read(&self, mut body: Body) -> Result<Slices, Fault> {
-        let garbage = |detail: String| Fault::new(Failure::Garbage, detail);
-        let mut gathering = Gathering::new(self.node.as_str());
-        let mut items = Items::new(policy::KUBE_OBJECT_MAX);
-        while let Some(data) = chunk(&mut body, self.pace.answer).await? {
+    async fn read(&self, mut body: Body) -> Result<SliceTable, RequestError> {
+        let malformed = |detail: String| RequestError::new(FailureReason::Garbage, detail);
+        let mut slices = SliceCollector::new(self.node.as_str());
+        let mut items = ListReader::new(policy::KUBE_OBJECT_MAX);
+        while let Some(data) = next_chunk(&mut body, self.timings.response_timeout).await? {
             for frame in items.feed(&data) {
-                let Frame::Value(json) = frame else {
-                    return Err(Fault::new(Failure::TooLarge, "a resource slice above the limit"));
+                let JsonFrame::Value(json) = frame else {
+                    let detail = "a ResourceSlice is above the size limit";
+                    return Err(RequestError::new(FailureReason::TooLarge, detail));
                 };
-                gathering.add(&json).map_err(|e| garbage(format!("a resource slice: {e}")))?;
+                slices
+                    .add(&json)
+                    .map_err(|e| malformed(format!("a ResourceSlice is malformed: {e}")))?;
             }
         }
-        object::check_list(&items.rest()).map_err(garbage)?;
-        Ok(gathering.finish())
+        slice::check_list(&items.rest()).map_err(malformed)?;
+        Ok(slices.finish())
     }
 }

@@ -1,120 +1,125 @@
-//! Keeps what pods were allocated while the kubelet's List does not name them.
+//! Keeps the allocations of pods that are temporarily missing in the kubelet's List.
 //!
-//! A kubelet that restarts returns no pods at first, then static pods only, and all of them once it
-//! has read them from the API server: while that is down, for as long as that lasts. The devices of a
-//! container do not change during its life, so that an earlier List stays true while its pod lives.
+//! A restarted kubelet returns no pods at first, then only static pods, and all pods once it has
+//! read them from the API server, which may be down for a long time. The devices of a container do
+//! not change while it exists, so an earlier List stays valid as long as its pod exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assignments::{Assigned, Assignments, ClaimedDevice, PodName};
-use super::pods::{ByName, Pods};
+use super::assignments::{Assignments, ClaimedDevice, ContainerAssignment, PodName};
+use super::pods::{NameLookup, PodSnapshot};
 use crate::policy::POD_UNLISTED_MAX;
 
-/// What Lists said so far of pods that hold devices.
+/// The last known allocations of pods with devices, by pod name.
 #[derive(Debug, Default)]
 pub struct AllocationRetention(BTreeMap<PodName, Retained>);
 
 #[derive(Debug)]
 struct Retained {
-    /// None where the pod is not known by more than its name.
+    /// None if the pods are unknown or the name is not unique.
     uid: Option<Arc<str>>,
-    containers: Vec<Assigned>,
-    /// When the last List that named it was requested (monotonic).
+    containers: Vec<ContainerAssignment>,
+    /// When the last List that contains it was requested (monotonic).
     listed: Duration,
 }
 
-/// What is known of a pod that a List does not name.
+/// State of a pod that is not in a List.
 enum Presence {
-    Lives(Arc<str>),
+    Live(Arc<str>),
     Gone,
     Unknown,
 }
 
 impl AllocationRetention {
-    /// `list` with what earlier ones said of pods that it does not name and that are still there.
+    /// Returns `list` plus the allocations from earlier Lists of pods that it lacks and that may
+    /// still exist.
     #[must_use]
-    pub fn apply(&mut self, list: &Assignments, pods: Option<&Pods>) -> Assignments {
-        self.learn(list, pods);
+    pub fn apply(&mut self, list: &Assignments, pods: Option<&PodSnapshot>) -> Assignments {
+        self.record(list, pods);
         self.0.retain(|name, retained| {
             list.pods.contains(name)
                 || match presence(name, pods) {
-                    Presence::Lives(uid) => *retained.uid.get_or_insert_with(|| uid.clone()) == uid,
+                    Presence::Live(uid) => *retained.uid.get_or_insert_with(|| uid.clone()) == uid,
                     Presence::Gone => false,
                     Presence::Unknown => {
-                        list.taken.saturating_sub(retained.listed) < POD_UNLISTED_MAX
+                        list.requested_at.saturating_sub(retained.listed) < POD_UNLISTED_MAX
                     }
                 }
         });
         let mut merged = list.clone();
-        let taken = TakenIds::of(list);
+        let listed = ListedDevices::of(list);
         for (name, retained) in self.0.iter().filter(|(name, _)| !list.pods.contains(*name)) {
-            if !matches!(presence(name, pods), Presence::Lives(_)) {
+            if !matches!(presence(name, pods), Presence::Live(_)) {
                 merged.unconfirmed.insert(name.clone());
             }
-            merged.containers.extend(retained.containers.iter().map(|one| taken.without(one)));
+            merged
+                .containers
+                .extend(retained.containers.iter().map(|assigned| listed.remove_from(assigned)));
         }
         merged
     }
 
-    fn learn(&mut self, list: &Assignments, pods: Option<&Pods>) {
+    fn record(&mut self, list: &Assignments, pods: Option<&PodSnapshot>) {
         self.0.retain(|name, _| !list.pods.contains(name));
-        for one in &list.containers {
-            let name = (Arc::clone(&one.namespace), Arc::clone(&one.pod));
+        for assigned in &list.containers {
+            let name = (Arc::clone(&assigned.namespace), Arc::clone(&assigned.pod));
             let uid = || match presence(&name, pods) {
-                Presence::Lives(uid) => Some(uid),
+                Presence::Live(uid) => Some(uid),
                 Presence::Gone | Presence::Unknown => None,
             };
             let retained = self.0.entry(name.clone()).or_insert_with(|| Retained {
                 uid: uid(),
                 containers: Vec::new(),
-                listed: list.taken,
+                listed: list.requested_at,
             });
-            retained.containers.push(one.clone());
+            retained.containers.push(assigned.clone());
         }
     }
 }
 
-fn presence((namespace, name): &PodName, pods: Option<&Pods>) -> Presence {
+fn presence((namespace, name): &PodName, pods: Option<&PodSnapshot>) -> Presence {
     let Some(pods) = pods else { return Presence::Unknown };
     match pods.by_name(namespace, name) {
-        ByName::One(known) if known.pod.has_ended() => Presence::Gone,
-        ByName::One(known) if known.listed => Presence::Lives(Arc::clone(&known.pod.id.uid)),
-        ByName::Deleted(_) => Presence::Gone,
-        ByName::Unknown if pods.synced => Presence::Gone,
-        ByName::One(_) | ByName::Ambiguous | ByName::Unknown => Presence::Unknown,
+        NameLookup::One(tracked) if tracked.pod.has_ended() => Presence::Gone,
+        NameLookup::One(tracked) if tracked.listed => {
+            Presence::Live(Arc::clone(&tracked.pod.id.uid))
+        }
+        NameLookup::Deleted(_) => Presence::Gone,
+        NameLookup::Unknown if pods.synced => Presence::Gone,
+        NameLookup::One(_) | NameLookup::Ambiguous | NameLookup::Unknown => Presence::Unknown,
     }
 }
 
-/// What a List gives to the pods that it names: the kubelet gives nothing to two pods, so that it was
-/// taken from the one that had it before.
-struct TakenIds<'a> {
+/// Devices that a List allocates. The kubelet allocates a device to one pod only, so an earlier
+/// allocation of it is outdated.
+struct ListedDevices<'a> {
     ids: BTreeSet<(&'a str, &'a str)>,
     claimed: BTreeSet<(&'a str, &'a str, &'a str)>,
 }
 
-impl<'a> TakenIds<'a> {
+impl<'a> ListedDevices<'a> {
     fn of(list: &'a Assignments) -> Self {
         let containers = &list.containers;
-        let devices = containers.iter().flat_map(|one| &one.devices);
+        let devices = containers.iter().flat_map(|container| &container.devices);
         let ids = devices.flat_map(|(resource, ids)| ids.iter().map(|id| (&**resource, &**id)));
-        let claims = containers.iter().flat_map(|one| &one.claims);
-        Self { ids: ids.collect(), claimed: claims.map(device).collect() }
+        let claims = containers.iter().flat_map(|container| &container.claims);
+        Self { ids: ids.collect(), claimed: claims.map(device_key).collect() }
     }
 
-    fn without(&self, one: &Assigned) -> Assigned {
-        let mut left = one.clone();
-        for (resource, ids) in &mut left.devices {
+    fn remove_from(&self, container: &ContainerAssignment) -> ContainerAssignment {
+        let mut remaining = container.clone();
+        for (resource, ids) in &mut remaining.devices {
             ids.retain(|id| !self.ids.contains(&(&**resource, &**id)));
         }
-        left.devices.retain(|(_, ids)| !ids.is_empty());
-        left.claims.retain(|claim| !self.claimed.contains(&device(claim)));
-        left
+        remaining.devices.retain(|(_, ids)| !ids.is_empty());
+        remaining.claims.retain(|claim| !self.claimed.contains(&device_key(claim)));
+        remaining
     }
 }
 
-fn device(claim: &ClaimedDevice) -> (&str, &str, &str) {
+fn device_key(claim: &ClaimedDevice) -> (&str, &str, &str) {
     (&claim.driver, &claim.pool, &claim.device)
 }
 
@@ -122,7 +127,7 @@ fn device(claim: &ClaimedDevice) -> (&str, &str, &str) {
 mod tests {
     use super::*;
     use crate::kube::annotations::fixtures::pod;
-    use crate::kube::pods::PodMap;
+    use crate::kube::pods::PodStore;
 
     const T: fn(u64) -> Duration = Duration::from_secs;
 
@@ -130,8 +135,8 @@ mod tests {
         ("demo".into(), pod.into())
     }
 
-    fn assigned(pod: &str, id: &str) -> Assigned {
-        Assigned {
+    fn assigned(pod: &str, id: &str) -> ContainerAssignment {
+        ContainerAssignment {
             namespace: "demo".into(),
             pod: pod.into(),
             container: "c".into(),
@@ -140,81 +145,82 @@ mod tests {
         }
     }
 
-    fn list(pods: &[(&str, Option<&str>)], taken: u64) -> Assignments {
+    fn list(pods: &[(&str, Option<&str>)], requested_at: u64) -> Assignments {
         Assignments {
             pods: pods.iter().map(|(pod, _)| name(pod)).collect(),
             containers: pods.iter().filter_map(|(pod, id)| Some(assigned(pod, (*id)?))).collect(),
-            taken: T(taken),
+            requested_at: T(requested_at),
             ..Assignments::default()
         }
     }
 
-    fn held(list: &Assignments) -> Vec<(&str, &str)> {
-        let held = list.containers.iter().filter(|one| !one.devices.is_empty());
-        held.map(|one| (&*one.pod, &*one.devices[0].1[0])).collect()
+    fn allocated(list: &Assignments) -> Vec<(&str, &str)> {
+        let allocated = list.containers.iter().filter(|container| !container.devices.is_empty());
+        allocated.map(|container| (&*container.pod, &*container.devices[0].1[0])).collect()
     }
 
-    fn map(names: &[&str]) -> PodMap {
-        let mut map = PodMap::new("test", "n1");
-        map.begin();
+    fn store(names: &[&str]) -> PodStore {
+        let mut store = PodStore::new("test", "n1");
+        store.begin_list();
         for name in names {
-            map.apply(pod(name, &[], &[("c", "nvidia.com/gpu=1")], &[]), T(0));
+            store.apply(pod(name, &[], &[("c", "nvidia.com/gpu=1")], &[]), T(0));
         }
-        map.complete(T(0));
-        map
+        store.end_list(T(0));
+        store
     }
 
     const BOTH: [(&str, Option<&str>); 3] = [("a", Some("A")), ("b", Some("B")), ("idle", None)];
 
     #[test]
-    fn a_live_pod_that_a_list_lacks_keeps_its_devices_however_long_that_lasts() {
-        let (mut retention, mut map) = (AllocationRetention::default(), map(&["a", "b", "idle"]));
-        let pods = map.picture(T(1));
+    fn live_pod_missing_in_the_list_keeps_its_devices() {
+        let (mut retention, mut store) =
+            (AllocationRetention::default(), store(&["a", "b", "idle"]));
+        let pods = store.snapshot(T(1));
         let all = retention.apply(&list(&BOTH, 1), Some(&pods));
-        assert_eq!(held(&all), [("a", "A"), ("b", "B")]);
-        for (listed, taken) in [(&[][..], 2), (&BOTH[1..], 3), (&[], 100_000)] {
-            let merged = retention.apply(&list(listed, taken), Some(&pods));
-            let mut held = held(&merged);
-            held.sort_unstable();
-            assert_eq!(held, [("a", "A"), ("b", "B")], "{listed:?}");
+        assert_eq!(allocated(&all), [("a", "A"), ("b", "B")]);
+        for (listed, requested_at) in [(&[][..], 2), (&BOTH[1..], 3), (&[], 100_000)] {
+            let merged = retention.apply(&list(listed, requested_at), Some(&pods));
+            let mut allocated = allocated(&merged);
+            allocated.sort_unstable();
+            assert_eq!(allocated, [("a", "A"), ("b", "B")], "{listed:?}");
             assert!(merged.unconfirmed.is_empty());
         }
-        map.delete("uid-a", T(100_001));
-        let merged = retention.apply(&list(&[], 100_002), Some(&map.picture(T(100_001))));
-        assert_eq!(held(&merged), [("b", "B")], "its pod is gone");
+        store.delete("uid-a", T(100_001));
+        let merged = retention.apply(&list(&[], 100_002), Some(&store.snapshot(T(100_001))));
+        assert_eq!(allocated(&merged), [("b", "B")], "the pod is deleted");
         let merged =
-            retention.apply(&list(&[("b", None)], 100_003), Some(&map.picture(T(100_003))));
-        assert_eq!(held(&merged), [], "a List that names it is newer");
+            retention.apply(&list(&[("b", None)], 100_003), Some(&store.snapshot(T(100_003))));
+        assert_eq!(allocated(&merged), [], "a newer List contains the pod without devices");
     }
 
     #[test]
-    fn a_pod_of_the_same_name_inherits_nothing() {
-        let (mut retention, mut map) = (AllocationRetention::default(), map(&["a"]));
-        let _first = retention.apply(&list(&BOTH[..1], 1), Some(&map.picture(T(1))));
-        map.delete("uid-a", T(2));
+    fn new_pod_with_the_same_name_gets_no_retained_devices() {
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a"]));
+        let _listed = retention.apply(&list(&BOTH[..1], 1), Some(&store.snapshot(T(1))));
+        store.delete("uid-a", T(2));
         let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
         next.id.uid = "other".into();
-        map.apply(next, T(2));
-        let merged = retention.apply(&list(&[], 3), Some(&map.picture(T(3))));
-        assert_eq!(held(&merged), []);
+        store.apply(next, T(2));
+        let merged = retention.apply(&list(&[], 3), Some(&store.snapshot(T(3))));
+        assert_eq!(allocated(&merged), []);
     }
 
     #[test]
-    fn a_device_that_another_pod_was_allocated_since_is_not_kept() {
-        let (mut retention, mut map) = (AllocationRetention::default(), map(&["a", "b"]));
-        let pods = map.picture(T(1));
-        let _first = retention.apply(&list(&BOTH[..1], 1), Some(&pods));
+    fn device_allocated_to_another_pod_is_not_retained() {
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a", "b"]));
+        let pods = store.snapshot(T(1));
+        let _listed = retention.apply(&list(&BOTH[..1], 1), Some(&pods));
         let merged = retention.apply(&list(&[("b", Some("A"))], 2), Some(&pods));
-        assert_eq!(held(&merged), [("b", "A")]);
+        assert_eq!(allocated(&merged), [("b", "A")]);
     }
 
     #[test]
-    fn what_cannot_be_confirmed_is_marked_and_kept_for_a_while_only() {
+    fn allocation_of_an_unconfirmed_pod_is_marked_and_expires() {
         let mut retention = AllocationRetention::default();
-        let _first = retention.apply(&list(&BOTH[..1], 1), None);
+        let _listed = retention.apply(&list(&BOTH[..1], 1), None);
         let merged = retention.apply(&list(&[], 2), None);
-        assert_eq!((held(&merged), merged.unconfirmed.len()), (vec![("a", "A")], 1));
+        assert_eq!((allocated(&merged), merged.unconfirmed.len()), (vec![("a", "A")], 1));
         let late = list(&[], 1 + POD_UNLISTED_MAX.as_secs());
-        assert_eq!(held(&retention.apply(&late, None)), []);
+        assert_eq!(allocated(&retention.apply(&late, None)), []);
     }
 }

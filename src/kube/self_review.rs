@@ -1,4 +1,4 @@
-//! What the API server lets us do, in its own words (`SelfSubjectAccessReview`).
+//! Checks the exporter's own permissions with `SelfSubjectAccessReview`s.
 
 use std::time::Duration;
 
@@ -6,38 +6,38 @@ use kube::Client;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Fault, post, whole};
-use super::source::Failure;
+use super::api::{RequestError, post, read_body};
+use super::source::FailureReason;
 
-/// Where reviews are asked for; everybody who is known may.
+/// Path of the reviews; every authenticated client has access.
 pub const PATH: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// The longest answer.
-const ANSWER_MAX: usize = 256 << 10;
+/// Largest response, in bytes.
+const RESPONSE_MAX: usize = 256 << 10;
 
-/// Something that one may do or not, in the whole cluster unless a namespace is named.
+/// A permission, in the whole cluster unless `object` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Right {
-    /// Such as `list`.
+pub struct ApiPermission {
+    /// Verb, such as `list`.
     pub verb: &'static str,
-    /// The group of the API; empty for the core.
+    /// API group; empty for the core group.
     pub group: &'static str,
-    /// Such as `pods`.
+    /// Resource, such as `pods`.
     pub resource: &'static str,
-    /// The one object that is meant: its namespace and name.
+    /// Namespace and name, if the permission is for one object.
     pub object: Option<(String, String)>,
 }
 
-impl Right {
-    /// In all namespaces.
+impl ApiPermission {
+    /// A permission in all namespaces.
     #[must_use]
-    pub fn everywhere(verb: &'static str, group: &'static str, resource: &'static str) -> Self {
+    pub fn cluster_wide(verb: &'static str, group: &'static str, resource: &'static str) -> Self {
         Self { verb, group, resource, object: None }
     }
 
-    /// As `kubectl auth can-i` is asked.
+    /// The arguments of `kubectl auth can-i` for this permission.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn kubectl_args(&self) -> String {
         let Self { verb, group, resource, object } = self;
         let dot = if group.is_empty() { "" } else { "." };
         let object = object.iter().map(|(namespace, name)| format!("/{name} -n {namespace}"));
@@ -47,25 +47,29 @@ impl Right {
 
 #[derive(Deserialize)]
 struct Review {
-    status: Status,
+    status: ReviewStatus,
 }
 
 #[derive(Deserialize)]
-struct Status {
+struct ReviewStatus {
     allowed: bool,
 }
 
-/// Whether we may; the answer comes within `patience`.
+/// Whether the exporter has the permission. `timeout` applies to each part of the response.
 ///
 /// # Errors
-/// It cannot be asked.
-pub async fn is_allowed(client: &Client, right: &Right, patience: Duration) -> Result<bool, Fault> {
-    let body = post(client, PATH, question(right), patience).await?;
-    answer(&whole(body, ANSWER_MAX, patience).await?)
+/// The request fails or the response is malformed.
+pub async fn is_allowed(
+    client: &Client,
+    right: &ApiPermission,
+    timeout: Duration,
+) -> Result<bool, RequestError> {
+    let body = post(client, PATH, review_request(right), timeout).await?;
+    parse_review(&read_body(body, RESPONSE_MAX, timeout).await?)
 }
 
-fn question(right: &Right) -> Vec<u8> {
-    let Right { verb, group, resource, object } = right;
+fn review_request(right: &ApiPermission) -> Vec<u8> {
+    let ApiPermission { verb, group, resource, object } = right;
     let (namespace, name) =
         object.as_ref().map_or(("", ""), |(namespace, name)| (namespace.as_str(), name.as_str()));
     let attributes = json!({
@@ -80,9 +84,10 @@ fn question(right: &Right) -> Vec<u8> {
     .into_bytes()
 }
 
-fn answer(json: &[u8]) -> Result<bool, Fault> {
-    let review: Review = serde_json::from_slice(json)
-        .map_err(|e| Fault::new(Failure::Garbage, format!("{PATH}: {e}")))?;
+fn parse_review(json: &[u8]) -> Result<bool, RequestError> {
+    let review: Review = serde_json::from_slice(json).map_err(|e| {
+        RequestError::new(FailureReason::Garbage, format!("{PATH}: the response is malformed: {e}"))
+    })?;
     Ok(review.status.allowed)
 }
 
@@ -91,14 +96,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_right_is_asked_for_and_said_as_kubernetes_does() {
-        let slices = Right::everywhere("list", "resource.k8s.io", "resourceslices");
-        assert_eq!(slices.words(), "list resourceslices.resource.k8s.io");
+    fn permission_is_requested_and_formatted_like_kubectl() {
+        let slices = ApiPermission::cluster_wide("list", "resource.k8s.io", "resourceslices");
+        assert_eq!(slices.kubectl_args(), "list resourceslices.resource.k8s.io");
         let object = Some(("monitoring".to_owned(), "counters".to_owned()));
-        let map = Right { object, ..Right::everywhere("get", "", "configmaps") };
-        assert_eq!(map.words(), "get configmaps/counters -n monitoring");
-        let asked: serde_json::Value = serde_json::from_slice(&question(&map)).unwrap();
-        let attributes = &asked["spec"]["resourceAttributes"];
+        let map = ApiPermission { object, ..ApiPermission::cluster_wide("get", "", "configmaps") };
+        assert_eq!(map.kubectl_args(), "get configmaps/counters -n monitoring");
+        let request: serde_json::Value = serde_json::from_slice(&review_request(&map)).unwrap();
+        let attributes = &request["spec"]["resourceAttributes"];
         assert_eq!(
             (&attributes["namespace"], &attributes["name"]),
             (&json!("monitoring"), &json!("counters"))
@@ -106,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_whether() {
-        assert!(answer(br#"{"status":{"allowed":true}}"#).unwrap());
-        assert!(!answer(br#"{"status":{"allowed":false,"reason":"no"}}"#).unwrap());
-        assert_eq!(answer(b"{}").unwrap_err().failure, Failure::Garbage);
+    fn review_is_parsed() {
+        assert!(parse_review(br#"{"status":{"allowed":true}}"#).unwrap());
+        assert!(!parse_review(br#"{"status":{"allowed":false,"reason":"no"}}"#).unwrap());
+        assert_eq!(parse_review(b"{}").unwrap_err().reason, FailureReason::Garbage);
     }
 }

@@ -1,38 +1,38 @@
-//! How a source of the cluster's knowledge fares: up, or why not, and since when.
+//! Health of a cluster source: its state, its failures and its last success.
 
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-/// Why a source did not say what it was asked; the fixed label of a counter.
+/// Why a request to a source failed; a label value of the failure counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Nobody listens: no socket, or connection refused.
+pub enum FailureReason {
+    /// No socket, or the connection is refused.
     Absent,
-    /// The connection broke, or could not be made.
+    /// The connection failed.
     Connection,
-    /// No answer in time, or a stream that fell silent.
+    /// No response in time, or no data on a stream.
     Timeout,
-    /// 401 or 403, or the gRPC codes of the same meaning.
+    /// HTTP 401 or 403, or the equivalent gRPC codes.
     Denied,
-    /// 429, or the kubelet's rate limit.
+    /// HTTP 429, or the kubelet's rate limit.
     Throttled,
-    /// The answer is larger than we take.
+    /// The response is above the size limit.
     TooLarge,
-    /// The answer cannot be decoded.
+    /// The response cannot be decoded.
     Garbage,
-    /// The history that we asked for is gone (410); a new list follows.
+    /// The requested `resourceVersion` has expired (HTTP 410); a new list follows.
     Expired,
-    /// The source does not know the question.
+    /// The server does not support the request.
     Unsupported,
-    /// Any other refusal.
+    /// Any other error status.
     Refused,
-    /// Our own credentials or addresses are unusable.
+    /// The configured address or credentials cannot be used.
     Config,
 }
 
-impl Failure {
-    /// Every failure, in the order of the counters.
+impl FailureReason {
+    /// All failures, in the order of the counters.
     pub const ALL: [Self; 11] = [
         Self::Absent,
         Self::Connection,
@@ -47,9 +47,9 @@ impl Failure {
         Self::Config,
     ];
 
-    /// The fixed label.
+    /// Label value.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Absent => "absent",
             Self::Connection => "connection",
@@ -65,9 +65,9 @@ impl Failure {
         }
     }
 
-    /// What an HTTP status other than 2xx means.
+    /// The failure of an HTTP status other than 2xx.
     #[must_use]
-    pub fn of_status(status: u16) -> Self {
+    pub fn from_status(status: u16) -> Self {
         match status {
             401 | 403 => Self::Denied,
             410 => Self::Expired,
@@ -78,85 +78,91 @@ impl Failure {
     }
 }
 
-/// Whether a source speaks.
+/// State of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It has not been reached yet.
+pub enum SourceState {
+    /// No request has succeeded or failed yet.
     Starting,
-    /// The last question was answered.
+    /// The last request succeeded.
     Up,
-    /// The last question was not answered, and why.
-    Down(Failure),
+    /// The last request failed.
+    Down(FailureReason),
 }
 
-/// The fate of one source, kept by whoever asks it. A change is logged once.
+/// Health of one source, updated by the task that reads it. Each change of state is logged once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// The source's name in logs and labels.
+pub struct HealthTracker {
+    /// Name of the source in logs and labels.
     pub source: &'static str,
-    /// Its present state.
-    pub state: State,
-    /// When it last said anything, on the monotonic clock.
-    pub contact: Option<Duration>,
-    /// How many times the state has changed.
-    pub changes: u64,
-    failures: [u64; Failure::ALL.len()],
+    /// Present state.
+    pub state: SourceState,
+    /// Time of the last response (monotonic).
+    pub last_success: Option<Duration>,
+    /// Number of state changes.
+    pub state_changes: u64,
+    failures: [u64; FailureReason::ALL.len()],
 }
 
-impl Health {
-    /// A source that has not been reached.
+impl HealthTracker {
+    /// A source without a request so far.
     #[must_use]
     pub fn new(source: &'static str) -> Self {
-        let failures = [0; Failure::ALL.len()];
-        Self { source, state: State::Starting, contact: None, changes: 0, failures }
+        let failures = [0; FailureReason::ALL.len()];
+        Self {
+            source,
+            state: SourceState::Starting,
+            last_success: None,
+            state_changes: 0,
+            failures,
+        }
     }
 
-    /// It spoke at `now`.
-    pub fn answered(&mut self, now: Duration) {
-        self.contact = Some(now);
-        if self.turn(State::Up) {
+    /// Records a response at `now`.
+    pub fn record_success(&mut self, now: Duration) {
+        self.last_success = Some(now);
+        if self.set_state(SourceState::Up) {
             info!(source = self.source, "source is up");
         }
     }
 
-    /// It failed to.
-    pub fn failed(&mut self, failure: Failure, detail: &str) {
-        self.count(failure);
-        if self.turn(State::Down(failure)) {
-            let reason = failure.reason();
-            warn!(source = self.source, reason, "source is down; its last word is kept: {detail}");
+    /// Records a failure; the source is down.
+    pub fn record_failure(&mut self, failure: FailureReason, detail: &str) {
+        self.count_failure(failure);
+        if self.set_state(SourceState::Down(failure)) {
+            let reason = failure.label();
+            warn!(source = self.source, reason, "source is down, using cached data: {detail}");
         }
     }
 
-    /// Counts a failure that does not make the source down.
-    pub fn count(&mut self, failure: Failure) {
+    /// Counts a failure without a change of state.
+    pub fn count_failure(&mut self, failure: FailureReason) {
         if let Some(n) = self.failures.get_mut(failure as usize) {
             *n += 1;
         }
     }
 
-    /// Every failure with its count.
-    pub fn failures(&self) -> impl Iterator<Item = (Failure, u64)> + '_ {
-        Failure::ALL.into_iter().zip(self.failures)
+    /// All failures with their counts.
+    pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> + '_ {
+        FailureReason::ALL.into_iter().zip(self.failures)
     }
 
-    /// How many times it failed so.
+    /// Number of failures of this kind.
     #[must_use]
-    pub fn failed_so(&self, failure: Failure) -> u64 {
+    pub fn failures_of(&self, failure: FailureReason) -> u64 {
         self.failures.get(failure as usize).copied().unwrap_or_default()
     }
 
-    /// Time since it last said anything.
+    /// Time since the last response; none before the first.
     #[must_use]
     pub fn age(&self, now: Duration) -> Option<Duration> {
-        Some(now.saturating_sub(self.contact?))
+        Some(now.saturating_sub(self.last_success?))
     }
 
-    fn turn(&mut self, to: State) -> bool {
-        let changed = self.state != to;
+    fn set_state(&mut self, state: SourceState) -> bool {
+        let changed = self.state != state;
         if changed {
-            self.state = to;
-            self.changes += 1;
+            self.state = state;
+            self.state_changes += 1;
         }
         changed
     }
@@ -167,25 +173,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_that_lasts_changes_once() {
-        let mut health = Health::new("test");
+    fn unchanged_state_is_not_counted_again() {
+        let mut health = HealthTracker::new("test");
         for _ in 0..3 {
-            health.failed(Failure::Absent, "no socket");
+            health.record_failure(FailureReason::Absent, "no socket");
         }
-        assert_eq!((health.changes, health.failed_so(Failure::Absent)), (1, 3));
-        health.answered(Duration::from_secs(7));
-        health.answered(Duration::from_secs(8));
-        assert_eq!((health.state, health.changes), (State::Up, 2));
+        assert_eq!((health.state_changes, health.failures_of(FailureReason::Absent)), (1, 3));
+        health.record_success(Duration::from_secs(7));
+        health.record_success(Duration::from_secs(8));
+        assert_eq!((health.state, health.state_changes), (SourceState::Up, 2));
         assert_eq!(health.age(Duration::from_secs(10)), Some(Duration::from_secs(2)));
-        health.failed(Failure::Timeout, "hung");
-        assert_eq!(health.contact, Some(Duration::from_secs(8)), "its last word is kept");
+        health.record_failure(FailureReason::Timeout, "hung");
+        assert_eq!(health.last_success, Some(Duration::from_secs(8)), "the last success is kept");
     }
 
     #[test]
-    fn failures_are_counted_under_their_own_reason() {
-        for failure in Failure::ALL {
-            let mut health = Health::new("test");
-            health.count(failure);
+    fn failures_are_counted_by_reason() {
+        for failure in FailureReason::ALL {
+            let mut health = HealthTracker::new("test");
+            health.count_failure(failure);
             let counted: Vec<_> = health.failures().filter(|(_, n)| *n == 1).collect();
             assert_eq!(counted, [(failure, 1)]);
         }

@@ -1,38 +1,38 @@
-//! A label set as the page has it, made once for all the families that stand under it.
+//! An encoded label set, shared by all series that have it.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest label value that the managed Prometheus keeps, in bytes.
+/// Maximum length of a label value in bytes; the limit of Alibaba Cloud's managed Prometheus.
 const VALUE_MAX: usize = 256;
 
-/// A label set, in the order of the page. Values are clean: of at most [`VALUE_MAX`] bytes, with
-/// control characters replaced. Cloning it is cheap.
+/// A label set in the order of the exposition. Values are at most 256 bytes long, and control
+/// characters are replaced. Cheap to clone.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Labels(Arc<Written>);
+pub struct Labels(Arc<EncodedLabels>);
 
-/// All but the last value as exposition text, then the last value as it is: whoever writes the page
-/// escapes it, and takes the rest for one long key.
+/// Exposition text of all labels but the last value, then the last value without escapes: the
+/// encoder treats the text as one key, and escapes the value.
 #[derive(Default, PartialEq, Eq)]
-struct Written {
+struct EncodedLabels {
     text: String,
-    /// Where the last value begins.
+    /// Offset of the last value.
     last: usize,
 }
 
 impl Labels {
-    /// A label set of these pairs; keys are legal names. Of two with one key the first is kept:
-    /// Prometheus refuses a scrape in which a series has a label twice.
-    pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    /// A label set of these pairs. Keys must be valid label names. Of several pairs with the same
+    /// key the first is kept: Prometheus rejects a scrape in which a series has a label twice.
+    pub fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut text = String::with_capacity(256);
-        let mut before: Option<&str> = None;
+        let mut previous: Option<&str> = None;
         let mut keys: Vec<&str> = Vec::with_capacity(24);
         for (key, value) in pairs {
             if keys.contains(&key) {
                 continue;
             }
             keys.push(key);
-            if let Some(value) = before.replace(value) {
+            if let Some(value) = previous.replace(value) {
                 text.push_str("=\"");
                 push(&mut text, value, escape);
                 text.push_str("\",");
@@ -40,32 +40,32 @@ impl Labels {
             text.push_str(key);
         }
         let last = text.len();
-        push(&mut text, before.unwrap_or_default(), String::push);
-        Self(Arc::new(Written { text, last }))
+        push(&mut text, previous.unwrap_or_default(), String::push);
+        Self(Arc::new(EncodedLabels { text, last }))
     }
 
-    /// Length of what is written of them, in bytes.
+    /// Length of the encoded text, bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.text.len()
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.last == 0
     }
 
-    /// All but the last value, written out with the last key at its end; and the last value.
+    /// Exposition text up to and including the last key, and the last value without escapes.
     #[must_use]
-    pub fn written(&self) -> (&str, &str) {
+    pub fn encoded(&self) -> (&str, &str) {
         self.0.text.split_at_checked(self.0.last).unwrap_or_default()
     }
 
-    /// Key and value of each label, as they were before they were written.
+    /// Key and value of each label, without escapes.
     #[must_use]
     pub fn pairs(&self) -> Vec<(&str, String)> {
-        let (mut rest, last) = self.written();
+        let (mut rest, last) = self.encoded();
         let mut pairs = Vec::new();
         while let Some((key, after)) = rest.split_once("=\"") {
             let (value, after) = unescaped(after);
@@ -91,7 +91,7 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// Adds a value, cleaned; `add` says how a character is written.
+/// Appends a value: truncated, with control characters replaced. `add` encodes a character.
 fn push(text: &mut String, value: &str, add: impl Fn(&mut String, char)) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     if value.len() <= VALUE_MAX && value.bytes().all(plain) {
@@ -108,7 +108,7 @@ fn push(text: &mut String, value: &str, add: impl Fn(&mut String, char)) {
     }
 }
 
-/// There are no line ends to escape: they have been replaced.
+/// Escapes a character. Line feeds do not occur, because control characters are replaced.
 fn escape(text: &mut String, c: char) {
     if matches!(c, '"' | '\\') {
         text.push('\\');
@@ -116,7 +116,7 @@ fn escape(text: &mut String, c: char) {
     text.push(c);
 }
 
-/// A value as it was, and what follows its closing quote and comma.
+/// The decoded value, and the text after its closing quote and comma.
 fn unescaped(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -137,11 +137,11 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        Labels::of(pairs.iter().copied())
+        Labels::from_pairs(pairs.iter().copied())
     }
 
     #[test]
-    fn values_keep_their_text_without_control_characters_up_to_256_bytes() {
+    fn values_are_truncated_to_256_bytes_and_control_characters_replaced() {
         let check = |value: &str, expected: &str| {
             let (labels, expected) = (labels(&[("a", value), ("b", value)]), expected.to_owned());
             assert_eq!(labels.pairs(), [("a", expected.clone()), ("b", expected)]);
@@ -152,22 +152,22 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_labels_is_empty() {
+    fn set_without_labels_is_empty() {
         assert!(Labels::default().is_empty() && labels(&[]).is_empty());
         assert_eq!(labels(&[]).pairs(), []);
-        assert_eq!(labels(&[("a", "")]).written(), ("a", ""));
-        assert_eq!(labels(&[("a", "1"), ("b", "2")]).written(), ("a=\"1\",b", "2"));
+        assert_eq!(labels(&[("a", "")]).encoded(), ("a", ""));
+        assert_eq!(labels(&[("a", "1"), ("b", "2")]).encoded(), ("a=\"1\",b", "2"));
     }
 
     #[test]
-    fn a_label_never_stands_twice() {
+    fn no_label_occurs_twice() {
         let twice = labels(&[("a", "1"), ("b", "2"), ("a", "3"), ("b", "4")]);
-        assert_eq!(twice.written(), ("a=\"1\",b", "2"));
+        assert_eq!(twice.encoded(), ("a=\"1\",b", "2"));
     }
 
     proptest! {
         #[test]
-        fn what_was_written_can_be_read(
+        fn pairs_decode_to_the_encoded_values(
             values in prop::collection::vec("\\PC{0,80}|.{0,90}|[\"\\\\,=a]{0,300}", 0..5)
         ) {
             let keys = ["a", "b_c", "D", "e1", "f"];

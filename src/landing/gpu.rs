@@ -1,12 +1,14 @@
-//! A GPU on the page, and who is on it.
+//! A GPU on the web page, with its containers and processes.
 
 use maud::{Markup, html};
 
-use crate::view::{ContainerView, GpuView, Number, PartView, ProcessView, UnidentifiedView};
+use crate::view::{
+    ContainerView, GpuView, NOT_COLLECTED, Number, PartitionView, ProcessView, UnidentifiedView,
+};
 
-/// Where a number stands in the JSON, and its unit as the script knows it.
-struct Place {
-    at: String,
+/// The path of a number in the JSON, by which the script updates it, and the unit.
+struct NumberRef {
+    path: String,
     unit: Unit,
 }
 
@@ -19,6 +21,7 @@ enum Unit {
 }
 
 impl Unit {
+    /// The key of the formatter in the script.
     fn key(self) -> &'static str {
         match self {
             Self::Percent => "percent",
@@ -28,7 +31,7 @@ impl Unit {
         }
     }
 
-    fn sign(self) -> &'static str {
+    fn symbol(self) -> &'static str {
         match self {
             Self::Percent => "%",
             Self::Mib => "MiB",
@@ -38,42 +41,41 @@ impl Unit {
     }
 }
 
-/// A GPU, at this position among those of the node.
+/// Renders the GPU at index `position` of `gpus` in the JSON.
 pub(super) fn card(position: usize, gpu: &GpuView) -> Markup {
-    let at = format!("gpus.{position}");
+    let path = format!("gpus.{position}");
     let heading = format!("gpu-{}", gpu.index);
     html! {
         article.gpu aria-labelledby=(heading) {
             header {
-                h3 id=(heading) { "GPU " (gpu.index) " " span.quiet { (gpu.model) } }
+                h3 id=(heading) { "GPU " (gpu.index) " " span.muted { (gpu.model) } }
                 (state(gpu))
             }
-            p.quiet { code { (gpu.uuid) } " " code { (gpu.pci_bus_id) } }
+            p.muted { code { (gpu.uuid) } " " code { (gpu.pci_bus_id) } }
             @for (n, xid) in gpu.xids.iter().enumerate() {
                 p {
                     span.state.warn { "XID " (xid.xid) } " " (xid.name) ", "
-                    span data-at={ (at) ".xids." (n) ".count" } data-as="count" { (xid.count) }
+                    span data-at={ (path) ".xids." (n) ".count" } data-as="count" { (xid.count) }
                     " × since start"
                 }
             }
-            @if let Some(reason) = &gpu.division {
+            @if let Some(reason) = &gpu.mig_error {
                 p { span.state.bad { "Not all MIG devices can be read: " } (reason) }
             }
             div.gauges {
                 @if !gpu.mig {
-                    (gauge("SM", &gpu.utilization_percent, &Number::Known(100.0), &place(&at, "utilization_percent", Unit::Percent)))
-                    @if let Some(part) = gpu.parts.first() { (memory(part, &format!("{at}.parts.0"))) }
+                    (gauge("SM", &gpu.utilization_percent, &Number::Known(100.0), &number_ref(&path, "utilization_percent", Unit::Percent)))
+                    @if let Some(part) = gpu.parts.first() { (memory(part, &format!("{path}.parts.0"))) }
                 }
-                (gauge("Power", &gpu.power_watts, &gpu.power_limit_watts, &place(&at, "power_watts", Unit::Watts)))
-                (gauge("Temperature", &gpu.temperature_celsius, &gpu.temperature_limit_celsius, &place(&at, "temperature_celsius", Unit::Celsius)))
+                (gauge("Power", &gpu.power_watts, &gpu.power_limit_watts, &number_ref(&path, "power_watts", Unit::Watts)))
+                (gauge("Temperature", &gpu.temperature_celsius, &gpu.temperature_limit_celsius, &number_ref(&path, "temperature_celsius", Unit::Celsius)))
             }
-            @for (n, part) in gpu.parts.iter().enumerate() { (of_part(&format!("{at}.parts.{n}"), gpu, part)) }
+            @for (n, part) in gpu.parts.iter().enumerate() { (partition(&format!("{path}.parts.{n}"), gpu, part)) }
         }
     }
 }
 
-/// A GPU of which no more is known than that it is there.
-pub(super) fn nameless(gpu: &UnidentifiedView) -> Markup {
+pub(super) fn unidentified_card(gpu: &UnidentifiedView) -> Markup {
     let heading = format!("gpu-{}", gpu.index);
     html! {
         article.gpu aria-labelledby=(heading) {
@@ -81,7 +83,7 @@ pub(super) fn nameless(gpu: &UnidentifiedView) -> Markup {
                 h3 id=(heading) { "GPU " (gpu.index) }
                 span.state.bad { (gpu.reason) }
             }
-            p.quiet { "The driver counts it, and does not say which one it is." }
+            p.muted { "The driver counts this GPU, but it cannot be identified." }
         }
     }
 }
@@ -100,93 +102,100 @@ fn state(gpu: &GpuView) -> Markup {
     }
 }
 
-fn of_part(at: &str, gpu: &GpuView, part: &PartView) -> Markup {
+fn partition(path: &str, gpu: &GpuView, part: &PartitionView) -> Markup {
     html! {
         @match &part.mig {
-            None => (people(at, &format!("GPU {}", gpu.index), part)),
+            None => (processes(path, &format!("GPU {}", gpu.index), part)),
             Some(mig) => {
-                div.part {
+                div.partition {
                     h4 { "MIG " (mig.profile) ", GPU instance " (mig.gpu_instance) ", compute instance " (mig.compute_instance) }
-                    p.quiet { code { (mig.uuid) } }
+                    p.muted { code { (mig.uuid) } }
                     div.gauges {
-                        (gauge("SM", &part.utilization_percent, &Number::Known(100.0), &place(at, "utilization_percent", Unit::Percent)))
-                        (memory(part, at))
+                        (gauge("SM", &part.utilization_percent, &Number::Known(100.0), &number_ref(path, "utilization_percent", Unit::Percent)))
+                        (memory(part, path))
                     }
-                    (people(at, &mig.uuid, part))
+                    (processes(path, &mig.uuid, part))
                 }
             }
         }
     }
 }
 
-fn memory(part: &PartView, at: &str) -> Markup {
-    let place = place(at, "memory_used_mib", Unit::Mib);
-    gauge("Memory", &part.memory_used_mib, &part.memory_total_mib, &place)
+fn memory(part: &PartitionView, path: &str) -> Markup {
+    let used = number_ref(path, "memory_used_mib", Unit::Mib);
+    gauge("Memory", &part.memory_used_mib, &part.memory_total_mib, &used)
 }
 
-/// A number as text, and as a bar where it is known what it is measured by.
-fn gauge(name: &str, number: &Number, limit: &Number, place: &Place) -> Markup {
+/// A number as text, and as a meter if its limit is known.
+fn gauge(name: &str, number: &Number, limit: &Number, reference: &NumberRef) -> Markup {
     html! {
         div.gauge {
             span { (name) }
             span.n {
-                (value(number, place))
-                @if let (Some(_), Some(limit), false) = (number.known(), limit.known(), matches!(place.unit, Unit::Percent)) {
-                    span.quiet { " of " (format!("{limit:.0}")) }
+                (value(number, reference))
+                @if let (Some(_), Some(limit), false) = (number.known(), limit.known(), matches!(reference.unit, Unit::Percent)) {
+                    span.muted { " of " (format!("{limit:.0}")) }
                 }
             }
             @if let (Some(value), Some(limit)) = (number.known(), limit.known()) {
-                meter min="0" max=(limit) value=(value) data-at=(place.at) aria-label=(name) {}
+                meter min="0" max=(limit) value=(value) data-at=(reference.path) aria-label=(name) {}
             }
         }
     }
 }
 
-fn value(number: &Number, place: &Place) -> Markup {
+fn value(number: &Number, reference: &NumberRef) -> Markup {
     html! {
         @match number {
             Number::Known(value) => {
-                span data-at=(place.at) data-as=(place.unit.key()) {
-                    (format!("{value:.0} {}", place.unit.sign()))
+                span data-at=(reference.path) data-as=(reference.unit.key()) {
+                    (format!("{value:.0} {}", reference.unit.symbol()))
                 }
             }
-            Number::Absent { absent } => span.quiet { "absent: " (absent) },
+            Number::Absent { absent } => span.muted { (absence(absent)) },
         }
     }
 }
 
-fn place(at: &str, field: &str, unit: Unit) -> Place {
-    Place { at: format!("{at}.{field}"), unit }
+fn absence(reason: &str) -> String {
+    match reason {
+        NOT_COLLECTED => "not collected".to_owned(),
+        reason => format!("absent: {reason}"),
+    }
 }
 
-/// Who is on a part.
-fn people(at: &str, name: &str, part: &PartView) -> Markup {
-    if let Some(reason) = &part.unlisted {
+fn number_ref(path: &str, field: &str, unit: Unit) -> NumberRef {
+    NumberRef { path: format!("{path}.{field}"), unit }
+}
+
+/// The containers and processes of a device.
+fn processes(path: &str, name: &str, part: &PartitionView) -> Markup {
+    if let Some(reason) = &part.process_list_error {
         return html! {
-            p.quiet { "Who is on it is not known: " (reason) }
-            @if !part.containers.is_empty() { (table(at, name, part)) }
+            p.muted { "Processes " (absence(reason)) }
+            @if !part.containers.is_empty() { (table(path, name, part)) }
         };
     }
     html! {
-        @if part.containers.is_empty() && part.others.is_empty() { p.quiet { "Nobody is on it." } }
-        @else { (table(at, name, part)) }
+        @if part.containers.is_empty() && part.other_processes.is_empty() { p.muted { "No processes." } }
+        @else { (table(path, name, part)) }
     }
 }
 
-fn table(at: &str, name: &str, part: &PartView) -> Markup {
+fn table(path: &str, name: &str, part: &PartitionView) -> Markup {
     html! {
-        div.wide tabindex="0" role="region" aria-label={ "Who is on " (name) } {
+        div.wide tabindex="0" role="region" aria-label={ "Processes of " (name) } {
             table {
                 thead { tr {
-                    th scope="col" { "pod, container, process" } th scope="col" { "given" }
+                    th scope="col" { "pod, container, process" } th scope="col" { "allocated" }
                     th.n scope="col" { "SM" } th.n scope="col" { "memory" }
                 } }
                 tbody {
                     @for (n, container) in part.containers.iter().enumerate() {
-                        (of_container(&format!("{at}.containers.{n}"), container))
+                        (container_rows(&format!("{path}.containers.{n}"), container))
                     }
-                    @for (n, process) in part.others.iter().enumerate() {
-                        (of_process(&format!("{at}.others.{n}"), process, ""))
+                    @for (n, process) in part.other_processes.iter().enumerate() {
+                        (process_row(&format!("{path}.other_processes.{n}"), process, ""))
                     }
                 }
             }
@@ -194,60 +203,60 @@ fn table(at: &str, name: &str, part: &PartView) -> Markup {
     }
 }
 
-fn of_container(at: &str, container: &ContainerView) -> Markup {
+fn container_rows(path: &str, container: &ContainerView) -> Markup {
     html! {
         tr {
             th scope="row" { (container.namespace) "/" strong { (container.pod) } " " (container.container) }
-            td { (given(container)) }
-            td.n { (value(&container.sm_percent, &place(at, "sm_percent", Unit::Percent))) }
-            td.n { (value(&container.memory_used_mib, &place(at, "memory_used_mib", Unit::Mib))) }
+            td { (allocation(container)) }
+            td.n { (value(&container.sm_percent, &number_ref(path, "sm_percent", Unit::Percent))) }
+            td.n { (value(&container.memory_used_mib, &number_ref(path, "memory_used_mib", Unit::Mib))) }
         }
         @for (n, process) in container.processes.iter().enumerate() {
-            (of_process(&format!("{at}.processes.{n}"), process, "of"))
+            (process_row(&format!("{path}.processes.{n}"), process, "nested"))
         }
     }
 }
 
-fn given(container: &ContainerView) -> Markup {
-    let share = |number: &Number| match number {
+fn allocation(container: &ContainerView) -> Markup {
+    let compute = |number: &Number| match number {
         Number::Known(ratio) => format!("{:.0} % of the SMs", ratio * 100.0),
-        Number::Absent { absent } => format!("share absent: {absent}"),
+        Number::Absent { absent } => format!("compute absent: {absent}"),
     };
     let memory = |number: &Number| match number {
         Number::Known(mib) => format!("{mib:.0} MiB"),
         Number::Absent { absent } => format!("memory absent: {absent}"),
     };
     html! {
-        @if container.mode == "none" { span.state.warn { "nothing" } }
+        @if container.mode == "none" { span.state.warn { "not allocated" } }
         @else {
             (container.mode)
             @if let Some(mib) = &container.memory_granted_mib { ", " (memory(mib)) }
-            @if let Some(ratio) = &container.compute_granted_ratio { ", " (share(ratio)) }
+            @if let Some(ratio) = &container.compute_granted_ratio { ", " (compute(ratio)) }
         }
     }
 }
 
-fn of_process(at: &str, process: &ProcessView, class: &str) -> Markup {
+fn process_row(path: &str, process: &ProcessView, class: &str) -> Markup {
     html! {
         tr class=(class) {
             th scope="row" {
                 @match process.pid {
-                    Some(pid) => { (process.name) " " span.quiet { (pid) " " (process.kind) } }
-                    None => "no process any more",
+                    Some(pid) => { (process.name) " " span.muted { (pid) " " (process.kind) } }
+                    None => "stale entry",
                 }
             }
-            td { @if class.is_empty() { (whose(process)) } }
-            td.n { (value(&process.sm_percent, &place(at, "sm_percent", Unit::Percent))) }
-            td.n { (value(&process.memory_used_mib, &place(at, "memory_used_mib", Unit::Mib))) }
+            td { @if class.is_empty() { (owner(process)) } }
+            td.n { (value(&process.sm_percent, &number_ref(path, "sm_percent", Unit::Percent))) }
+            td.n { (value(&process.memory_used_mib, &number_ref(path, "memory_used_mib", Unit::Mib))) }
         }
     }
 }
 
-fn whose(process: &ProcessView) -> Markup {
+fn owner(process: &ProcessView) -> Markup {
     html! {
-        @match (&*process.whose, &process.reason) {
-            ("host", _) => "of the host",
-            ("stray", _) => "of a container without a pod",
+        @match (&*process.owner, &process.reason) {
+            ("host", _) => "host process",
+            ("container_without_pod", _) => "container without a pod",
             (_, Some(reason)) => { span.state.warn { "unknown: " (reason) } }
             (_, None) => "unknown",
         }

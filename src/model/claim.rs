@@ -1,17 +1,17 @@
-//! A claim under which a container has a device (dynamic resource allocation).
+//! Resource claims of dynamic resource allocation (DRA).
 
-/// A claim, and the device as its driver names it.
+/// A `ResourceClaim` and the device that is allocated to it, as the DRA driver names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// Name of the `ResourceClaim`.
+    /// `metadata.name` of the `ResourceClaim`.
     pub name: String,
-    /// Its namespace.
+    /// `metadata.namespace` of the `ResourceClaim`.
     pub namespace: String,
-    /// The driver that offers the device.
+    /// Name of the DRA driver that publishes the device.
     pub driver: String,
-    /// The pool that the device is of.
+    /// Pool of the device.
     pub pool: String,
-    /// Its name in the pool.
+    /// Name of the device in the pool.
     pub device: String,
     /// Profile of a MIG device; empty for a whole GPU.
     pub mig_profile: String,
@@ -19,7 +19,7 @@ pub struct Claim {
     pub mig_uuid: String,
 }
 
-/// What stands on a device that nobody has by a claim.
+/// The value for a device that is not allocated by a claim.
 pub static NO_CLAIM: Claim = Claim {
     name: String::new(),
     namespace: String::new(),

@@ -1,19 +1,19 @@
-//! No stray device nodes. Initialised as root, the driver's library makes `/dev/nvidiactl` first and
-//! looks for the driver afterwards: on a node without one it leaves a node that leads nowhere.
+//! Prevents stale device nodes. `nvmlInit_v2` as root creates `/dev/nvidiactl` before it checks for
+//! the kernel module: without the module, a device node without a driver is left behind.
 
 use std::path::Path;
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-/// Runs `open`. Unless the kernel has a driver loaded (`driver/nvidia/version` under the proc root),
-/// the calling thread may make no device nodes meanwhile.
-pub fn spared<T>(proc_root: &Path, open: impl FnOnce() -> T) -> T {
+/// Runs `open`. If the kernel module is not loaded (no `driver/nvidia/version` under the proc
+/// root), the calling thread has no `CAP_MKNOD` during the call.
+pub fn without_mknod<T>(proc_root: &Path, open: impl FnOnce() -> T) -> T {
     let loaded = proc_root.join("driver/nvidia/version").exists();
     let Some(before) = capabilities(None).ok().filter(|_| !loaded) else { return open() };
-    let mut spared = before;
-    spared.effective.remove(CapabilitySet::MKNOD);
-    // A thread that cannot give the right up does not have it.
-    let _ = set_capabilities(None, spared);
+    let mut reduced = before;
+    reduced.effective.remove(CapabilitySet::MKNOD);
+    // Dropping a capability fails only if the thread does not have it.
+    let _ = set_capabilities(None, reduced);
     let opened = open();
     let _ = set_capabilities(None, before);
     opened
@@ -23,18 +23,18 @@ pub fn spared<T>(proc_root: &Path, open: impl FnOnce() -> T) -> T {
 mod tests {
     use super::*;
 
-    fn may_make_nodes() -> bool {
+    fn has_mknod() -> bool {
         capabilities(None).unwrap().effective.contains(CapabilitySet::MKNOD)
     }
 
     #[test]
-    fn the_right_is_given_up_for_the_call_and_only_without_a_driver() {
+    fn mknod_is_dropped_during_the_call_without_a_driver() {
         let root = tempfile::tempdir().unwrap();
-        let before = may_make_nodes();
-        assert!(!spared(root.path(), may_make_nodes));
-        assert_eq!(may_make_nodes(), before);
+        let before = has_mknod();
+        assert!(!without_mknod(root.path(), has_mknod));
+        assert_eq!(has_mknod(), before);
         std::fs::create_dir_all(root.path().join("driver/nvidia")).unwrap();
         std::fs::write(root.path().join("driver/nvidia/version"), "").unwrap();
-        assert_eq!(spared(root.path(), may_make_nodes), before);
+        assert_eq!(without_mknod(root.path(), has_mknod), before);
     }
 }

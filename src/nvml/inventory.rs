@@ -1,4 +1,4 @@
-//! What a session finds: the driver's versions, and which GPUs there are.
+//! Driver versions, GPUs and MIG devices of a session.
 
 use nvml_wrapper::error::NvmlError;
 
@@ -7,18 +7,18 @@ use super::raw::{Handle, instances};
 use crate::model::{Gpu, MigDevice, Missing};
 use crate::policy::GPUS_MAX;
 
-/// `NVML_ERROR_NOT_FOUND`: a slot without a MIG device.
+/// `NVML_ERROR_NOT_FOUND`: a MIG slot without a device.
 const NOT_FOUND: u32 = 6;
-/// No GPU can be divided into more; a driver that says so is not followed for ever.
+/// Upper bound of MIG devices per GPU; protects against an invalid count of the driver.
 const MIG_SLOTS: u32 = 64;
-/// The largest minor number of a device (`MINORMASK`).
+/// Largest minor number of a device (`MINORMASK`).
 const MINOR_MAX: u32 = (1 << 20) - 1;
-/// The largest id of a GPU instance or a compute instance.
+/// Largest id of a GPU instance or a compute instance.
 const ID_MAX: u32 = MIG_SLOTS;
 
-/// Versions of what was loaded.
+/// Versions of driver and library, and the path of the library.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Driver {
+pub struct DriverInfo {
     /// `nvmlSystemGetDriverVersion`; empty where it fails.
     pub version: String,
     /// `nvmlSystemGetNVMLVersion`; empty where it fails.
@@ -30,34 +30,42 @@ pub struct Driver {
 }
 
 impl Session {
-    /// Versions of the driver and the library.
+    /// Reads the versions of driver and library.
     #[must_use]
-    pub fn driver(&self) -> Driver {
-        Driver {
+    pub fn driver_info(&self) -> DriverInfo {
+        DriverInfo {
             version: self.nvml().sys_driver_version().unwrap_or_default(),
             nvml_version: self.nvml().sys_nvml_version().unwrap_or_default(),
-            cuda_version: self.nvml().sys_cuda_driver_version().map(cuda).unwrap_or_default(),
+            cuda_version: self
+                .nvml()
+                .sys_cuda_driver_version()
+                .map(format_cuda_version)
+                .unwrap_or_default(),
             library: self.library.clone(),
         }
     }
 
-    /// GPUs that the driver counts, lost ones included (`nvmlDeviceGetCount_v2`).
+    /// Number of GPUs, lost ones included (`nvmlDeviceGetCount_v2`).
     ///
     /// # Errors
-    /// What the driver answered; invalid above [`GPUS_MAX`], since each one gets a thread.
+    /// Returns the NVML error, or [`Missing::Invalid`] above [`GPUS_MAX`], since each GPU gets a
+    /// thread.
     pub fn gpu_count(&self) -> Result<u32, Missing> {
         at_most(GPUS_MAX, self.nvml().device_count()?)
     }
 
-    /// Who the GPU at `index` is, and a handle to it.
+    /// Identity and handle of the GPU at `index`.
     ///
     /// # Errors
-    /// A GPU whose UUID, name or bus id cannot be read has no identity, and nothing is invented.
+    /// Returns the NVML error if UUID, name or PCI bus id cannot be read: there is no fallback
+    /// identity.
     pub fn identify(&self, index: u32) -> Result<(Gpu, Handle), Missing> {
         let device = self.nvml().device_by_index(index)?;
         let gpu = Gpu {
             index,
-            minor: optional(device.minor_number())?.map(|n| at_most(MINOR_MAX, n)).transpose()?,
+            minor: unsupported_as_none(device.minor_number())?
+                .map(|n| at_most(MINOR_MAX, n))
+                .transpose()?,
             uuid: device.uuid()?.into(),
             name: device.name()?.into(),
             pci_bus_id: device.pci_info()?.bus_id.into(),
@@ -65,20 +73,20 @@ impl Session {
         Ok((gpu, Handle::of(&device)))
     }
 
-    /// Whether MIG is on (`nvmlDeviceGetMigMode`, the current mode).
+    /// Whether MIG is enabled (`nvmlDeviceGetMigMode`, current mode).
     ///
     /// # Errors
-    /// What the driver answered; unsupported where the GPU has no MIG.
+    /// Returns the NVML error; unsupported if the GPU has no MIG.
     pub fn mig_mode(&self, gpu: Handle) -> Result<bool, Missing> {
         Ok(gpu.device(self.nvml()).mig_mode()?.current != 0)
     }
 
-    /// The MIG devices of a GPU with MIG on, and whether these are all: slots are sparse, and one
-    /// that cannot be read does not hide the others. `known` gives what is known of a UUID, so that
-    /// an instance is asked for its facts once.
+    /// The MIG devices of a GPU with MIG enabled, and whether the list is complete. Slots are
+    /// sparse, and an unreadable one does not hide the others. `known` returns the cached device of
+    /// a UUID, so that the properties of each MIG device are read once.
     ///
     /// # Errors
-    /// In the second part: why some could not be read.
+    /// The second element is the last NVML error if some devices could not be read.
     pub fn mig_devices(
         &self,
         gpu: Handle,
@@ -120,43 +128,44 @@ impl Session {
                 ID_MAX,
                 instances::compute_instance_id(self.nvml(), handle)?,
             )?,
-            multiprocessors: optional(device.attributes().map(|a| a.multiprocessor_count))?,
+            multiprocessors: unsupported_as_none(
+                device.attributes().map(|a| a.multiprocessor_count),
+            )?,
             shares_instance: false,
         };
         Ok((mig, handle))
     }
 
-    /// A new handle to a known GPU, for one that was lost and may be back.
+    /// A new handle of a known GPU (`nvmlDeviceGetHandleByUUID`), for one that was lost or reset.
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn handle(&self, gpu: &Gpu) -> Result<Handle, Missing> {
         let device = self.nvml().device_by_uuid(&*gpu.uuid)?;
         Ok(Handle::of(&device))
     }
 }
 
-/// A number of something, unless it is one that nothing has: drivers set all bits where they know
-/// nothing.
+/// Rejects numbers above `most`: drivers set all bits for an unknown value.
 fn at_most(most: u32, number: u32) -> Result<u32, Missing> {
     if number <= most { Ok(number) } else { Err(Missing::Invalid) }
 }
 
-/// The version that NVML tells as 1000 of the major and 10 of the minor one.
-fn cuda(version: i32) -> String {
+/// Formats a CUDA version; NVML encodes it as 1000 × major + 10 × minor.
+fn format_cuda_version(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-fn optional<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, Missing> {
-    match answer.map_err(Missing::from) {
+fn unsupported_as_none<T>(result: Result<T, NvmlError>) -> Result<Option<T>, Missing> {
+    match result.map_err(Missing::from) {
         Ok(value) => Ok(Some(value)),
         Err(Missing::Unsupported) => Ok(None),
         Err(missing) => Err(missing),
     }
 }
 
-/// The profile of the GPU instance in a MIG device's name: `1g.10gb` of `NVIDIA H100 80GB HBM3 MIG
-/// 1g.10gb`, and `3g.40gb` of `… MIG 1c.3g.40gb`, a compute instance of one slice.
+/// Parses the GPU instance profile from the name of a MIG device: `1g.10gb` of `NVIDIA H100 80GB
+/// HBM3 MIG 1g.10gb`, and `3g.40gb` of `… MIG 1c.3g.40gb` (a compute instance of one slice).
 fn profile(name: &str) -> &str {
     let profile = name.rsplit_once("MIG ").map_or("", |(_, profile)| profile);
     match profile.split_once('.') {
@@ -177,12 +186,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cuda_versions_are_told_by_thousands() {
-        assert_eq!([12_040, 11_080, 13_000].map(cuda), ["12.4", "11.8", "13.0"]);
+    fn cuda_version_is_formatted() {
+        assert_eq!([12_040, 11_080, 13_000].map(format_cuda_version), ["12.4", "11.8", "13.0"]);
     }
 
     #[test]
-    fn a_profile_is_what_follows_the_word_mig() {
+    fn profile_is_parsed_from_device_name() {
         assert_eq!(profile("NVIDIA A100-SXM4-40GB MIG 1g.5gb"), "1g.5gb");
         assert_eq!(profile("NVIDIA H100 80GB HBM3 MIG 1c.3g.40gb"), "3g.40gb");
         assert_eq!(profile("NVIDIA H100 80GB HBM3"), "");

@@ -1,4 +1,4 @@
-//! The states of a GPU's links to others (`NVLink`).
+//! `NVLink` states of a GPU.
 
 use super::Session;
 use super::raw::fields::{Field, field_values};
@@ -7,31 +7,31 @@ use crate::model::{LinkStates, Missing, Reading};
 
 /// `NVML_FI_DEV_NVLINK_LINK_COUNT`.
 const COUNT: Field = Field::of(91);
-/// `NVML_FI_DEV_NVLINK_GET_STATE`: since driver 510.
+/// `NVML_FI_DEV_NVLINK_GET_STATE`, since driver 510.
 const STATE: u32 = 165;
-/// More than any GPU has.
+/// Upper bound of links per GPU; protects against an invalid count.
 const LINKS_MAX: u32 = 64;
 
 impl Session {
-    /// The state of each link (`NVLink`) of a GPU: 0 inactive, 1 active, 2 asleep. Drivers before 510
-    /// tell the first two only (`nvmlDeviceGetNvLinkState`).
+    /// State of each `NVLink` of a GPU: 0 inactive, 1 active, 2 asleep. Drivers before 510 report
+    /// only the first two (`nvmlDeviceGetNvLinkState`).
     ///
     /// # Errors
-    /// What the driver answered; unsupported by boards without links.
+    /// Returns the NVML error; unsupported if the board has no links.
     pub fn link_states(&self, gpu: Handle) -> Result<LinkStates, Missing> {
-        let of_states: Vec<Field> =
-            (0..self.links(gpu)?).map(|link| Field::of_link(STATE, link)).collect();
-        let told = field_values(self.nvml(), gpu, &of_states)?;
-        let state = |(link, told): (u32, Reading)| {
-            let asked_alone = |_| topology::link_state(self.nvml(), gpu, link);
-            (link, told.and_then(whole).or_else(asked_alone))
+        let fields: Vec<Field> =
+            (0..self.link_count(gpu)?).map(|link| Field::of_link(STATE, link)).collect();
+        let readings = field_values(self.nvml(), gpu, &fields)?;
+        let state = |(link, reading): (u32, Reading)| {
+            let read_singly = |_| topology::link_state(self.nvml(), gpu, link);
+            (link, reading.and_then(to_u32).or_else(read_singly))
         };
-        Ok((0..).zip(told).map(state).collect())
+        Ok((0..).zip(readings).map(state).collect())
     }
 
-    fn links(&self, gpu: Handle) -> Result<u32, Missing> {
+    fn link_count(&self, gpu: Handle) -> Result<u32, Missing> {
         let count = field_values(self.nvml(), gpu, &[COUNT])?.first().copied();
-        match whole(count.unwrap_or(Err(Missing::Unsupported))?)? {
+        match to_u32(count.unwrap_or(Err(Missing::Unsupported))?)? {
             0 => Err(Missing::Unsupported),
             count => Ok(count.min(LINKS_MAX)),
         }
@@ -41,9 +41,9 @@ impl Session {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "the range is checked, and the driver gives whole numbers"
+    reason = "the range is checked, and the driver returns integers"
 )]
-fn whole(value: f64) -> Result<u32, Missing> {
+fn to_u32(value: f64) -> Result<u32, Missing> {
     if (0.0..=f64::from(u32::MAX)).contains(&value) {
         Ok(value as u32)
     } else {

@@ -1,4 +1,4 @@
-//! `--mock`: a stage on which the mock library plays a scenario.
+//! `--mock`: creates the environment in which the mock library plays a scenario.
 
 use std::env;
 use std::io;
@@ -8,48 +8,49 @@ use tempfile::TempDir;
 
 use super::{LibraryError, raw};
 
-/// A directory with a `libnvidia-ml.so.1`, a `proc` and, where the scenario has one, a cluster;
-/// removed when dropped.
-pub struct Stage {
+/// A temporary directory with a `libnvidia-ml.so.1`, a `proc` directory and, if the scenario
+/// defines one, a cluster. Removed on drop.
+pub struct MockEnv {
     directory: TempDir,
 }
 
-impl Stage {
-    /// Sets `scenario` (a built-in name or a file) up with the mock library that lies beside our
-    /// own executable.
+impl MockEnv {
+    /// Sets up `scenario` (a built-in name or a file) with the mock library in the directory of the
+    /// executable.
     ///
     /// # Errors
-    /// No mock library, a scenario that it refuses, or a temporary directory that cannot be made.
+    /// Returns an error if the mock library cannot be loaded, if it rejects the scenario, or if the
+    /// temporary directory cannot be created.
     pub fn set_up(scenario: &str) -> Result<Self, LibraryError> {
         let directory = tempfile::Builder::new()
             .prefix("nvml-exporter-mock-")
             .tempdir()
-            .map_err(LibraryError::Stage)?;
-        let library = beside_executable("libmock_nvml.so").map_err(LibraryError::Stage)?;
-        raw::stage::stage_mock(&library, scenario, directory.path())?;
+            .map_err(LibraryError::MockEnv)?;
+        let library = next_to_executable("libmock_nvml.so").map_err(LibraryError::MockEnv)?;
+        raw::mock_env::set_up_mock(&library, scenario, directory.path())?;
         Ok(Self { directory })
     }
 
-    /// Where everything is.
+    /// Path of the directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The library to load.
+    /// Path of the library to load.
     #[must_use]
     pub fn library(&self) -> PathBuf {
         self.directory.path().join("libnvidia-ml.so.1")
     }
 
-    /// The proc root in which the scenario's processes live.
+    /// The proc root with the processes of the scenario.
     #[must_use]
     pub fn procfs(&self) -> PathBuf {
         self.directory.path().join("proc")
     }
 }
 
-fn beside_executable(file: &str) -> io::Result<PathBuf> {
+fn next_to_executable(file: &str) -> io::Result<PathBuf> {
     let executable = env::current_exe()?;
     Ok(executable.parent().unwrap_or(Path::new("/")).join(file))
 }

@@ -1,4 +1,4 @@
-//! One device in one cycle: each NVML call is made once, whoever asks.
+//! Per-cycle cache of the NVML reads of one device: each call is made at most once.
 
 mod board;
 mod errors;
@@ -19,7 +19,7 @@ use crate::policy::TEMPERATURE_MAX;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Reads of one device, memoised for one cycle.
+/// Reads of one device, cached for one cycle.
 pub struct Probe<'nvml> {
     session: &'nvml Session,
     handle: Handle,
@@ -31,37 +31,37 @@ pub struct Probe<'nvml> {
     bar1: OnceCell<Result<BAR1MemoryInfo, Missing>>,
     fabric: OnceCell<Result<Fabric, Missing>>,
     spare_rows: OnceCell<Result<SpareRows, Missing>>,
-    gpm: Gpm<'nvml>,
-    extent: Result<Extent, Missing>,
+    gpm: GpmReadings<'nvml>,
+    sampled_utilization: Result<MinMeanMax, Missing>,
 }
 
-/// The lowest, the mean and the highest of some samples, in percent.
+/// Minimum, mean and maximum of utilization samples, percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Extent {
-    /// The lowest.
+pub struct MinMeanMax {
+    /// Minimum.
     pub min: f64,
-    /// The mean.
+    /// Arithmetic mean.
     pub mean: f64,
-    /// The highest.
+    /// Maximum.
     pub max: f64,
 }
 
-/// What GPM measured of the device, by metric.
+/// GPM readings of the device, by metric.
 #[derive(Clone, Copy, Debug)]
-pub struct Gpm<'a> {
-    /// The metrics that were asked for (`nvmlGpmMetricId_t`).
+pub struct GpmReadings<'a> {
+    /// Requested metrics (`nvmlGpmMetricId_t`).
     pub ids: &'a [u32],
-    /// Their readings, in that order.
+    /// Their readings, in the same order.
     pub readings: Result<&'a [Reading], Missing>,
 }
 
-impl Gpm<'_> {
-    /// Nothing was asked for.
+impl GpmReadings<'_> {
+    /// No metrics.
     pub const NONE: Self = Self { ids: &[], readings: Err(Missing::Unsupported) };
 }
 
 impl<'nvml> Probe<'nvml> {
-    /// A probe that asks for all of `fields` in one call when the first of them is wanted.
+    /// Creates a probe. All of `fields` are read in one call when the first of them is needed.
     #[must_use]
     pub fn new(session: &'nvml Session, handle: Handle, fields: &'nvml [Field]) -> Self {
         Self {
@@ -75,50 +75,56 @@ impl<'nvml> Probe<'nvml> {
             bar1: OnceCell::new(),
             fabric: OnceCell::new(),
             spare_rows: OnceCell::new(),
-            gpm: Gpm::NONE,
-            extent: Err(Missing::Pending),
+            gpm: GpmReadings::NONE,
+            sampled_utilization: Err(Missing::Pending),
         }
     }
 
-    /// The same, with what GPM measured.
+    /// Sets the GPM readings.
     #[must_use]
-    pub fn with_gpm(self, gpm: Gpm<'nvml>) -> Self {
+    pub fn with_gpm(self, gpm: GpmReadings<'nvml>) -> Self {
         Self { gpm, ..self }
     }
 
-    /// The same, with what the GPU's samples said since the last cycle.
+    /// Sets minimum, mean and maximum of the GPU utilization samples since the last cycle.
     #[must_use]
-    pub fn with_extent(self, extent: Result<Extent, Missing>) -> Self {
-        Self { extent, ..self }
+    pub fn with_sampled_utilization(
+        self,
+        sampled_utilization: Result<MinMeanMax, Missing>,
+    ) -> Self {
+        Self { sampled_utilization, ..self }
     }
 
-    /// What the samples of the GPU's utilization said since the last cycle (`nvmlDeviceGetSamples`).
+    /// Minimum, mean and maximum of the GPU utilization samples since the last cycle
+    /// (`nvmlDeviceGetSamples`), percent.
     ///
     /// # Errors
-    /// What the driver answered; pending without a sample.
-    pub fn utilization_extent(&self) -> Result<Extent, Missing> {
-        self.extent
+    /// Returns the NVML error; pending if there is no sample.
+    pub fn sampled_utilization(&self) -> Result<MinMeanMax, Missing> {
+        self.sampled_utilization
     }
 
-    /// A metric of GPM, in its own unit (`nvmlGpmMetricsGet`).
+    /// A GPM metric in its own unit (`nvmlGpmMetricsGet`).
     ///
     /// # Errors
-    /// What the driver answered; unsupported before Hopper; pending before the second sample.
+    /// Returns the NVML error; unsupported before Hopper; pending before the second sample.
     pub fn gpm(&self, id: u32) -> Reading {
         let readings = self.gpm.readings?;
-        let position = self.gpm.ids.iter().position(|asked| *asked == id);
+        let position = self.gpm.ids.iter().position(|requested| *requested == id);
         position.and_then(|at| readings.get(at)).copied().unwrap_or(Err(Missing::Unsupported))
     }
 
-    /// Share of the last sample period in which a kernel ran, percent (`nvmlDeviceGetUtilizationRates`).
+    /// GPU utilization: share of the last sample period in which a kernel ran, percent
+    /// (`nvmlDeviceGetUtilizationRates`).
     ///
     /// # Errors
-    /// What the driver answered; not supported while MIG is on.
+    /// Returns the NVML error; unsupported while MIG is enabled.
     pub fn gpu_utilization(&self) -> Reading {
         percent(self.utilization()?.gpu)
     }
 
-    /// Share of the last sample period in which memory was read or written, percent.
+    /// Memory utilization: share of the last sample period in which device memory was read or
+    /// written, percent.
     ///
     /// # Errors
     /// As [`Probe::gpu_utilization`].
@@ -134,7 +140,7 @@ impl<'nvml> Probe<'nvml> {
     /// Encoder utilization, percent (`nvmlDeviceGetEncoderUtilization`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn encoder_utilization(&self) -> Reading {
         percent(self.device.encoder_utilization()?.utilization)
     }
@@ -142,7 +148,7 @@ impl<'nvml> Probe<'nvml> {
     /// Decoder utilization, percent (`nvmlDeviceGetDecoderUtilization`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn decoder_utilization(&self) -> Reading {
         percent(self.device.decoder_utilization()?.utilization)
     }
@@ -150,12 +156,12 @@ impl<'nvml> Probe<'nvml> {
     /// Framebuffer, bytes (`nvmlDeviceGetMemoryInfo_v2`, v1 before driver 510).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn memory(&self) -> Result<Memory, Missing> {
         *self.memory.get_or_init(|| raw::memory::memory(self.session.nvml(), self.handle))
     }
 
-    /// Framebuffer of the device, MiB.
+    /// Total framebuffer, MiB.
     ///
     /// # Errors
     /// As [`Probe::memory`].
@@ -163,7 +169,7 @@ impl<'nvml> Probe<'nvml> {
         Ok(mebibytes(self.memory()?.total))
     }
 
-    /// Framebuffer in use, MiB.
+    /// Used framebuffer, MiB.
     ///
     /// # Errors
     /// As [`Probe::memory`].
@@ -171,7 +177,7 @@ impl<'nvml> Probe<'nvml> {
         Ok(mebibytes(self.memory()?.used))
     }
 
-    /// Framebuffer free, MiB.
+    /// Free framebuffer, MiB.
     ///
     /// # Errors
     /// As [`Probe::memory`].
@@ -179,7 +185,7 @@ impl<'nvml> Probe<'nvml> {
         Ok(mebibytes(self.memory()?.free))
     }
 
-    /// Framebuffer that the driver keeps for itself, MiB (`nvmlDeviceGetMemoryInfo_v2`).
+    /// Framebuffer reserved by the driver, MiB (`nvmlDeviceGetMemoryInfo_v2`).
     ///
     /// # Errors
     /// As [`Probe::memory`]; unsupported before driver 510.
@@ -187,17 +193,17 @@ impl<'nvml> Probe<'nvml> {
         Ok(mebibytes(self.memory()?.reserved.ok_or(Missing::Unsupported)?))
     }
 
-    /// Part of the framebuffer in use, of what can be used, 0 to 1.
+    /// Used framebuffer divided by the unreserved framebuffer, 0 to 1.
     ///
     /// # Errors
-    /// As [`Probe::memory`]; invalid where nothing can be used.
+    /// As [`Probe::memory`]; invalid if the unreserved framebuffer is 0.
     pub fn memory_used_ratio(&self) -> Reading {
         let memory = self.memory()?;
         let usable = memory.total.saturating_sub(memory.reserved.unwrap_or_default());
         if usable == 0 { Err(Missing::Invalid) } else { Ok(bytes(memory.used) / bytes(usable)) }
     }
 
-    /// Framebuffer of the device, bytes.
+    /// Total framebuffer, bytes.
     ///
     /// # Errors
     /// As [`Probe::memory`].
@@ -205,15 +211,15 @@ impl<'nvml> Probe<'nvml> {
         Ok(bytes(self.memory()?.total))
     }
 
-    /// BAR1 aperture of the device, bytes (`nvmlDeviceGetBAR1MemoryInfo`).
+    /// Total BAR1 memory, bytes (`nvmlDeviceGetBAR1MemoryInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn bar1_total_bytes(&self) -> Reading {
         Ok(bytes(self.bar1()?.total))
     }
 
-    /// BAR1 in use, bytes.
+    /// Used BAR1 memory, bytes.
     ///
     /// # Errors
     /// As [`Probe::bar1_total_bytes`].
@@ -221,7 +227,7 @@ impl<'nvml> Probe<'nvml> {
         Ok(bytes(self.bar1()?.used))
     }
 
-    /// BAR1 free, bytes.
+    /// Free BAR1 memory, bytes.
     ///
     /// # Errors
     /// As [`Probe::bar1_total_bytes`].
@@ -229,15 +235,15 @@ impl<'nvml> Probe<'nvml> {
         Ok(bytes(self.bar1()?.free))
     }
 
-    /// BAR1 aperture of the device, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
+    /// Total BAR1 memory, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn bar1_total(&self) -> Reading {
         Ok(mebibytes(self.bar1()?.total))
     }
 
-    /// BAR1 in use, MiB.
+    /// Used BAR1 memory, MiB.
     ///
     /// # Errors
     /// As [`Probe::bar1_total`].
@@ -245,7 +251,7 @@ impl<'nvml> Probe<'nvml> {
         Ok(mebibytes(self.bar1()?.used))
     }
 
-    /// BAR1 free, MiB.
+    /// Free BAR1 memory, MiB.
     ///
     /// # Errors
     /// As [`Probe::bar1_total`].
@@ -261,7 +267,7 @@ impl<'nvml> Probe<'nvml> {
     /// SM clock, MHz (`nvmlDeviceGetClockInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn sm_clock(&self) -> Reading {
         Ok(f64::from(self.device.clock_info(Clock::SM)?))
     }
@@ -269,49 +275,49 @@ impl<'nvml> Probe<'nvml> {
     /// Memory clock, MHz (`nvmlDeviceGetClockInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn memory_clock(&self) -> Reading {
         Ok(f64::from(self.device.clock_info(Clock::Memory)?))
     }
 
-    /// Clock of the video engines, MHz (`nvmlDeviceGetClockInfo`).
+    /// Video engine clock, MHz (`nvmlDeviceGetClockInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn video_clock(&self) -> Reading {
         Ok(f64::from(self.device.clock_info(Clock::Video)?))
     }
 
-    /// SM clock that applications asked for, MHz (`nvmlDeviceGetApplicationsClock` of graphics,
-    /// which the SM runs with).
+    /// Application SM clock, MHz (`nvmlDeviceGetApplicationsClock` of the graphics clock, which the
+    /// SMs use).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn application_sm_clock(&self) -> Reading {
         Ok(f64::from(self.device.applications_clock(Clock::Graphics)?))
     }
 
-    /// Memory clock that applications asked for, MHz (`nvmlDeviceGetApplicationsClock`).
+    /// Application memory clock, MHz (`nvmlDeviceGetApplicationsClock`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn application_memory_clock(&self) -> Reading {
         Ok(f64::from(self.device.applications_clock(Clock::Memory)?))
     }
 
-    /// Pages retired because of single-bit errors (`nvmlDeviceGetRetiredPages`).
+    /// Number of pages retired because of single-bit errors (`nvmlDeviceGetRetiredPages`).
     ///
     /// # Errors
-    /// What the driver answered.
-    pub fn retired_by_single_bit_errors(&self) -> Reading {
-        let pages = raw::pages::retired_by_single_bit_errors(self.session.nvml(), self.handle)?;
+    /// Returns the NVML error.
+    pub fn single_bit_retired_pages(&self) -> Reading {
+        let pages = raw::retired_pages::single_bit_retired_pages(self.session.nvml(), self.handle)?;
         Ok(f64::from(pages))
     }
 
-    /// Temperature of the die, °C (`nvmlDeviceGetTemperature`).
+    /// GPU die temperature, °C (`nvmlDeviceGetTemperature`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn temperature(&self) -> Reading {
         celsius(f64::from(self.device.temperature(TemperatureSensor::Gpu)?))
     }
@@ -319,7 +325,7 @@ impl<'nvml> Probe<'nvml> {
     /// Power draw of the board, W (`nvmlDeviceGetPowerUsage`, mW).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn power(&self) -> Reading {
         Ok(f64::from(self.device.power_usage()?) / 1000.0)
     }
@@ -327,25 +333,27 @@ impl<'nvml> Probe<'nvml> {
     /// Performance state, 0 (fastest) to 15 (`nvmlDeviceGetPerformanceState`).
     ///
     /// # Errors
-    /// What the driver answered; invalid where it says "unknown".
+    /// Returns the NVML error; invalid if the state is `NVML_PSTATE_UNKNOWN`.
     pub fn performance_state(&self) -> Reading {
         let state = self.device.performance_state()?.as_c();
         if state <= 15 { Ok(f64::from(state)) } else { Err(Missing::Invalid) }
     }
 
-    /// Why the clocks are lower than they could be, a bitmask (`nvmlDeviceGetCurrentClocksEventReasons`).
+    /// Clock event (throttle) reasons, a bitmask (`nvmlDeviceGetCurrentClocksEventReasons`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     #[expect(clippy::cast_precision_loss, reason = "NVML defines the low 9 bits")]
     pub fn clock_event_reasons(&self) -> Reading {
         Ok(raw::clocks::clock_event_reasons(self.session.nvml(), self.handle)? as f64)
     }
 
-    /// The value of one of the fields that the probe was made with, as the driver gave it.
+    /// Unconverted value of a field (`nvmlDeviceGetFieldValues`); `field` must be one of those
+    /// passed to [`Probe::new`].
     ///
     /// # Errors
-    /// What the driver answered for the field, or for the call as a whole.
+    /// Returns the NVML error of the field or of the call; unsupported for a field that was not
+    /// requested.
     pub fn field(&self, field: Field) -> Reading {
         let read = || raw::fields::field_values(self.session.nvml(), self.handle, self.fields);
         let values = self.field_values.get_or_init(read).as_ref().map_err(|m| *m)?;
@@ -358,15 +366,15 @@ fn percent(value: u32) -> Reading {
     if value <= 100 { Ok(f64::from(value)) } else { Err(Missing::Invalid) }
 }
 
-/// A temperature, unless it is a sentinel.
+/// Rejects sentinel values of temperatures, °C.
 ///
 /// # Errors
-/// [`Missing::Invalid`] above [`TEMPERATURE_MAX`].
+/// Returns [`Missing::Invalid`] above [`TEMPERATURE_MAX`].
 pub fn celsius(value: f64) -> Reading {
     if value <= TEMPERATURE_MAX { Ok(value) } else { Err(Missing::Invalid) }
 }
 
-/// Whole MiB in `bytes`, truncated as users of the DCGM series expect.
+/// Converts bytes to whole MiB, truncated as in DCGM series.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "2^53 MiB is beyond any GPU")]
 pub fn mebibytes(bytes: u64) -> f64 {
@@ -383,7 +391,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_true_is_absent() {
+    fn impossible_values_are_invalid() {
         assert_eq!(percent(100), Ok(100.0));
         assert_eq!(percent(101), Err(Missing::Invalid));
         assert_eq!(celsius(200.0), Ok(200.0));

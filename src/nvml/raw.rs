@@ -1,10 +1,13 @@
-//! NVML calls that nvml-wrapper does not make, or makes in a way that costs or loses something.
+//! NVML calls that nvml-wrapper does not provide, or provides with overhead or loss of information.
 //!
-//! The exporter's one address of `unsafe`, with a file for each kind of call. Symbols are taken from
-//! the fields of `NvmlLib`, whose methods would panic where the driver lacks one; here that is
-//! [`Missing::Unsupported`].
+//! The only module of the exporter with `unsafe` code; one file per group of calls. Symbols are
+//! read from the fields of `NvmlLib`, since its methods panic if the driver lacks a symbol; here a
+//! missing symbol is [`Missing::Unsupported`].
 
-#![expect(unsafe_code, reason = "NVML is C; every call that the safe wrapper cannot make is here")]
+#![expect(
+    unsafe_code,
+    reason = "NVML is a C library; calls that the safe wrapper does not provide are here"
+)]
 
 pub mod clocks;
 pub mod events;
@@ -13,10 +16,10 @@ pub mod gpm;
 pub mod health;
 pub mod instances;
 pub mod memory;
-pub mod pages;
+pub mod mock_env;
 pub mod processes;
+pub mod retired_pages;
 pub mod samples;
-pub mod stage;
 pub mod topology;
 pub mod utilization;
 
@@ -30,38 +33,38 @@ const NOT_FOUND: nvmlReturn_t = 6;
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
 const TIMEOUT: nvmlReturn_t = 10;
 
-/// A driver that asks for more than this is lying.
+/// Maximum number of entries; a driver that requests more returned an invalid count.
 const MAX_ENTRIES: usize = 65_536;
 
-/// A device handle that outlives the frame it was got in, to be used with the session it came from.
+/// A device handle without a lifetime, to be used only with the session that returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle(nvmlDevice_t);
 
 // SAFETY: NVML is documented as thread-safe and the handle is an opaque token that is never
-// dereferenced on this side.
+// dereferenced here.
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
 impl Handle {
-    /// A handle to nothing, which every call refuses.
+    /// A null handle, which every NVML call rejects.
     #[must_use]
     pub const fn none() -> Self {
         Self(std::ptr::null_mut())
     }
 
-    /// The handle inside a wrapped device.
+    /// The handle of a wrapped device.
     #[must_use]
     pub fn of(device: &Device<'_>) -> Self {
-        // SAFETY: the handle is only ever given back to the library it came from.
+        // SAFETY: the handle is only passed to the library that returned it.
         Self(unsafe { device.handle() })
     }
 
     /// Wraps the handle again, for the safe calls of nvml-wrapper.
     #[must_use]
     pub fn device<'nvml>(&self, nvml: &'nvml Nvml) -> Device<'nvml> {
-        // SAFETY: the handle was got from a device of the same session; NVML answers a handle that
-        // has gone stale with an error.
+        // SAFETY: the handle is from a device of the same session; NVML returns an error for a
+        // stale handle.
         unsafe { Device::new(self.0, nvml) }
     }
 }
@@ -74,8 +77,9 @@ fn check(code: nvmlReturn_t) -> Result<(), Missing> {
     if code == SUCCESS { Ok(()) } else { Err(Missing::from_code(code)) }
 }
 
-/// Calls until the buffer is large enough, and returns what was written to it. NVML's count is
-/// the room on the way in and the number of entries (or the room it needs) on the way out.
+/// Repeats `call` with a growing buffer until it is large enough, and returns the written entries.
+/// The count is the capacity on input and the number of entries (or the required capacity) on
+/// output.
 fn fill<T: Copy>(
     buffer: &mut Vec<T>,
     blank: T,
@@ -90,8 +94,8 @@ fn fill<T: Copy>(
         match call(buffer, &mut count) {
             SUCCESS => return Ok(buffer.get(..count as usize).unwrap_or(buffer)),
             INSUFFICIENT_SIZE if buffer.len() < MAX_ENTRIES => {
-                let room = (buffer.len() * 2).max(count as usize).min(MAX_ENTRIES);
-                buffer.resize(room, blank);
+                let capacity = (buffer.len() * 2).max(count as usize).min(MAX_ENTRIES);
+                buffer.resize(capacity, blank);
             }
             code => return Err(Missing::from_code(code)),
         }
@@ -103,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_grows_to_what_the_driver_asks_for() {
+    fn buffer_grows_to_the_requested_size() {
         let mut buffer = Vec::new();
         let mut calls = 0;
         let filled = fill(&mut buffer, 0_u32, 4, |entries, count| {
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_always_wants_more_is_not_followed_for_ever() {
+    fn buffer_growth_is_bounded() {
         let mut buffer = Vec::new();
         let filled = fill(&mut buffer, 0_u8, 4, |_, _| INSUFFICIENT_SIZE);
         assert_eq!(filled, Err(Missing::Failed(INSUFFICIENT_SIZE)));
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_beyond_the_buffer_is_not_believed() {
+    fn count_beyond_the_buffer_is_clamped() {
         let mut buffer = Vec::new();
         let filled = fill(&mut buffer, 0_u8, 4, |_, count| {
             *count = 4_000_000_000;

@@ -1,57 +1,63 @@
-//! Serving until a signal ends it, and what other signals ask for.
+//! Signals: SIGTERM and SIGINT stop the server, SIGHUP reloads the counters file, SIGUSR1 and SIGUSR2
+//! release and reacquire NVML.
 
 use std::net::TcpListener;
 use std::sync::mpsc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::release::Order;
-use crate::serve::{Site, Web, serve};
+use crate::driver_release::ReleaseCommand;
+use crate::serve::{AppState, ServerConfig, serve};
 
-/// Serves, and tells the other threads what signals say.
-pub(super) fn serve_until_told(
+/// Serves until SIGTERM or SIGINT, and forwards the other signals to the threads that handle them.
+pub(super) fn serve_until_signal(
     listener: TcpListener,
     reload: Option<mpsc::Sender<()>>,
-    order: mpsc::Sender<Option<Order>>,
-    site: Site,
-    web: Web,
+    command: mpsc::Sender<Option<ReleaseCommand>>,
+    state: AppState,
+    config: ServerConfig,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::spawn(hear_hangups(signal(SignalKind::hangup())?, reload));
-        for (kind, means) in [
-            (SignalKind::user_defined1(), Order::LetGo),
-            (SignalKind::user_defined2(), Order::TakeUp),
+        tokio::spawn(reload_on_hangup(signal(SignalKind::hangup())?, reload));
+        for (kind, release) in [
+            (SignalKind::user_defined1(), ReleaseCommand::Release),
+            (SignalKind::user_defined2(), ReleaseCommand::Reacquire),
         ] {
-            tokio::spawn(hear_orders(signal(kind)?, means, order.clone()));
+            tokio::spawn(forward(signal(kind)?, release, command.clone()));
         }
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
                 _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             }
-            // Calls into the driver come to their end while scrapes do. The thread may have died.
-            let _ = order.send(None);
+            // NVML calls and scrapes in flight finish at the same time. If this fails, the sampling
+            // thread has panicked.
+            let _ = command.send(None);
         };
-        serve(tokio::net::TcpListener::from_std(listener)?, site, web, stop).await;
+        serve(tokio::net::TcpListener::from_std(listener)?, state, config, stop).await;
         Ok(())
     })
 }
 
-async fn hear_hangups(mut hangup: Signal, reload: Option<mpsc::Sender<()>>) {
+async fn reload_on_hangup(mut hangup: Signal, reload: Option<mpsc::Sender<()>>) {
     while hangup.recv().await.is_some() {
         if let Some(reload) = &reload {
-            // Who follows the file ends only with the process.
+            // The receiving thread ends only with the process.
             let _ = reload.send(());
         } else {
-            tracing::info!("SIGHUP: there is no counters file to read again");
+            tracing::info!("SIGHUP: there is no counters file to reload");
         }
     }
 }
 
-async fn hear_orders(mut signal: Signal, means: Order, order: mpsc::Sender<Option<Order>>) {
-    // It ends with the sampling thread, or with the runtime.
-    while signal.recv().await.is_some() && order.send(Some(means)).is_ok() {}
+async fn forward(
+    mut signal: Signal,
+    release: ReleaseCommand,
+    command: mpsc::Sender<Option<ReleaseCommand>>,
+) {
+    // Ends with the sampling thread or with the runtime.
+    while signal.recv().await.is_some() && command.send(Some(release)).is_ok() {}
 }

@@ -1,4 +1,4 @@
-//! The verb `top`: the node in a terminal, read here or asked of a running exporter.
+//! The subcommand `top`: shows a node in the terminal, either this one or one of a running exporter.
 
 mod remote;
 mod screen;
@@ -10,74 +10,75 @@ use std::thread;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 
-pub use self::remote::Remote;
-use super::sampling::Sampling;
+pub use self::remote::RemoteArgs;
+use super::pipeline::Pipeline;
 use crate::args::ReadConfig;
 use crate::clock::Clock;
-use crate::output;
+use crate::stdout;
 use crate::top;
 use crate::view::NodeView;
 
-/// What is known of the node now, or why nothing is.
-type News = Result<NodeView, String>;
+/// The newest state of the node, or the error that prevents reading it.
+type NodeUpdate = Result<NodeView, String>;
 
-/// Shows the node until told to stop; or prints it, `once` or where there is no terminal to draw on.
+/// Shows the node until a key ends it; prints it once with `once` or if standard output is not a
+/// terminal.
 ///
 /// # Errors
-/// Nothing can be asked, or the terminal cannot be drawn on.
-pub fn top(read: ReadConfig, once: bool, remote: Remote) -> anyhow::Result<()> {
-    // As through `kubectl exec` without a terminal.
+/// The node cannot be read, or the terminal cannot be used.
+pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<()> {
+    // For example through `kubectl exec` without `-t`.
     let once = once || !io::stdout().is_terminal();
-    let (tell, news) = mpsc::channel();
+    let (send, updates) = mpsc::channel();
     if let Some(exporter) = remote.address()? {
-        let asker = thread::Builder::new().name("asker".to_owned());
-        asker.spawn(move || remote::ask(&exporter, &tell))?;
-        return if once { print_first(&news) } else { screen::show(&news) };
+        let poller = thread::Builder::new().name("poller".to_owned());
+        poller.spawn(move || remote::poll(&exporter, &send))?;
+        return if once { print_first(&updates) } else { screen::show(&updates) };
     }
     let clock = Clock::start();
-    let read = read.for_people();
+    let read = read.for_node_view();
     let max_age = read.max_age;
-    let (read, stage) = read.staged()?;
-    let mut sampling = Sampling::set_up(read, stage, clock)?;
+    let (read, mock_env) = read.with_mock_env()?;
+    let mut pipeline = Pipeline::start(read, mock_env, clock)?;
     if once {
-        let published = sampling.settled()?;
-        return print(&NodeView::of(published.snapshot(), false));
+        let published = pipeline.sample_until_ready()?;
+        return print(&NodeView::from_snapshot(published.snapshot(), false));
     }
     let (publish, mut published) = watch::channel(None);
-    let (order, orders) = mpsc::channel();
+    let (command, commands) = mpsc::channel();
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
-        .spawn(move || sampling.publish_until_told(&orders, &publish))?;
-    thread::Builder::new().name("teller".to_owned()).spawn(move || {
+        .spawn(move || pipeline.run(&commands, &publish))?;
+    thread::Builder::new().name("updates".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         while runtime.as_ref().is_ok_and(|runtime| runtime.block_on(published.changed()).is_ok()) {
             let newest = published.borrow_and_update().clone();
             let Some(newest) = newest else { continue };
-            let is_old = newest.age(clock.now().mono) > max_age;
-            if tell.send(Ok(NodeView::of(newest.snapshot(), is_old))).is_err() {
+            let is_stale = newest.age(clock.now().mono) > max_age;
+            if send.send(Ok(NodeView::from_snapshot(newest.snapshot(), is_stale))).is_err() {
                 break;
             }
         }
     })?;
-    let shown = screen::show(&news);
-    // The thread may have died of a defect; then there is nobody to stop.
-    let _ = order.send(None);
+    let shown = screen::show(&updates);
+    // If this fails, the sampling thread has panicked, which is reported below.
+    let _ = command.send(None);
     let ended = sampler.join();
     shown?;
     if ended.is_err() {
-        bail!("the sampling thread has panicked; this is a defect, please report it");
+        bail!("the sampling thread panicked; this is a bug, please report it");
     }
     Ok(())
 }
 
-fn print_first(news: &Receiver<News>) -> anyhow::Result<()> {
-    match news.recv().context("nobody asks")? {
+fn print_first(updates: &Receiver<NodeUpdate>) -> anyhow::Result<()> {
+    match updates.recv().context("the polling thread ended unexpectedly")? {
         Ok(node) => print(&node),
-        Err(why) => bail!("{why}"),
+        Err(error) => bail!("{error}"),
     }
 }
 
-/// One frame as text, in the width that the terminal has or says.
+/// Prints one frame as text, in the width of `COLUMNS`, else of the terminal, else 80.
 fn print(node: &NodeView) -> anyhow::Result<()> {
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let terminal = || ratatui::crossterm::terminal::size().ok().map(|(columns, _)| columns.into());
@@ -89,5 +90,5 @@ fn print(node: &NodeView) -> anyhow::Result<()> {
         text.push_str(plain.trim_end());
         text.push('\n');
     }
-    output::print(text.as_bytes())
+    stdout::print(text.as_bytes())
 }

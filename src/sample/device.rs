@@ -1,21 +1,23 @@
-//! One GPU, read by its own thread.
+//! Reads one GPU, on its own thread.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cells::{Cell, Cells};
 use super::gpm::GpmReader;
-use super::gpu_ring::GpuRing;
+use super::gpu_utilization::GpuUtilizationSampler;
+use super::health_reader::{self, HealthReader};
+use super::info_labels::InfoLabelReader;
 use super::limits::LimitReader;
-use super::part::{PartReader, PartSample, People, Tools};
-use super::ring::RingCursor;
-use super::signs::{self, SignReader};
-use super::texts::Texts;
+use super::partition::{PartitionReader, PartitionSample, ProcfsLookup, ReadContext};
+use super::process_utilization::UtilizationCursor;
+use super::reading_cache::{CachedReading, ReadingCache};
 use crate::host::ProcRoot;
-use crate::host::placements::Placements;
-use crate::model::{Discards, Gpu, Limits, LinkStates, MigDevice, Missing, Moment, Reading, Signs};
+use crate::host::cgroup_cache::CgroupCache;
+use crate::model::{
+    Discards, Gpu, HealthSample, Limits, LinkStates, MigDevice, Missing, Moment, Reading,
+};
 use crate::nvml::Session;
-use crate::nvml::probe::{Gpm, Probe};
+use crate::nvml::probe::{GpmReadings, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::clocks::clock_event_reasons;
 use crate::nvml::raw::fields::Field;
@@ -25,53 +27,57 @@ use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
 use crate::policy::Tier;
 use crate::selection::Selection;
 
-/// What one GPU answered in one cycle.
+/// Readings of one GPU in one cycle.
 #[derive(Clone, Debug)]
 pub struct DeviceSample {
-    /// Which GPU.
+    /// Identity of the GPU.
     pub gpu: Arc<Gpu>,
-    /// Its present handle.
+    /// Current NVML handle.
     pub handle: Handle,
-    /// What its readings are measured by.
+    /// Power and temperature limits.
     pub limits: Limits,
-    /// When it was asked.
+    /// When the read began.
     pub at: Moment,
-    /// One cell per row of the catalogue's device slice, in its order; none for what is not chosen.
-    pub cells: Vec<Option<Cell>>,
-    /// What a GPU with MIG on tells as a whole of what it is divided into, where that is wanted: one
-    /// cell per row of the instance slice.
-    pub undivided: Option<Vec<Option<Cell>>>,
-    /// One text per row of the text slice; none for what is not chosen or known without asking.
-    pub texts: Vec<Option<Result<Arc<str>, Missing>>>,
-    /// Why its clocks are lower than they could be, while that is counted.
+    /// One cached reading per row of the device slice of the catalog, in its order; `None` for rows
+    /// that are not selected.
+    pub readings: Vec<Option<CachedReading>>,
+    /// Readings of the instance slice from the whole GPU while MIG is enabled; only if the device
+    /// selector includes the whole GPU.
+    pub mig_parent_readings: Option<Vec<Option<CachedReading>>>,
+    /// One value per row of the info label slice; `None` for rows that are not selected or need no
+    /// read.
+    pub info_labels: Vec<Option<Result<Arc<str>, Missing>>>,
+    /// Clock event (throttle) reasons, if a family that needs them is selected.
     pub clock_event_reasons: Option<Result<u64, Missing>>,
-    /// How it reaches other GPUs, by their index, while that is told.
+    /// `NVLink` peer-to-peer status (`nvmlGpuP2PStatus_t`) by index of the other GPU; empty if not
+    /// selected.
     pub peers: Vec<(u32, Result<u32, Missing>)>,
-    /// The states of its links, while they are told or its health is.
+    /// `NVLink` states, if a link or health family is selected.
     pub links: Option<Result<LinkStates, Missing>>,
-    /// What tells of its health, while that is told.
-    pub signs: Option<Signs>,
-    /// Energy since the driver was loaded, joules, while it is shared out
-    /// (`NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`).
+    /// Health sample, if a health family is selected.
+    pub health: Option<HealthSample>,
+    /// Energy since the driver was loaded, joules (`NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`); only if
+    /// energy is accumulated per container.
     pub energy: Option<Reading>,
-    /// The GPU as a whole, or its MIG devices while MIG is on.
-    pub parts: Vec<PartSample>,
-    /// Whether all parts were found.
-    pub division: Result<(), Missing>,
-    /// Rows thrown away since the session began.
+    /// The whole GPU, or its MIG devices while MIG is enabled.
+    pub partitions: Vec<PartitionSample>,
+    /// Whether the list of partitions is complete, or why not.
+    pub partitions_complete: Result<(), Missing>,
+    /// Discarded rows since the session began.
     pub discards: Discards,
 }
 
 impl DeviceSample {
-    /// What is wrong with the GPU as a whole: it is lost, or nothing of it can be read.
+    /// State of the whole GPU.
     ///
     /// # Errors
-    /// The reason.
+    /// The GPU or the driver is lost, or nothing of the GPU can be read.
     pub fn state(&self) -> Result<(), Missing> {
-        // Slow cells of earlier cycles say nothing about the present.
-        let cells = self.cells.iter().chain(self.parts.iter().flat_map(|part| &part.cells));
+        // Cached readings of earlier cycles are not evidence of the current state.
+        let cells =
+            self.readings.iter().chain(self.partitions.iter().flat_map(|part| &part.readings));
         let present = cells.flatten().filter(|cell| cell.at == self.at.mono);
-        let framebuffers = self.parts.iter().map(|part| part.framebuffer.map(drop));
+        let framebuffers = self.partitions.iter().map(|part| part.framebuffer.map(drop));
         let all = present.map(|cell| cell.reading.map(drop)).chain(framebuffers);
         let now = || all.clone();
         let failures = || now().filter_map(Result::err);
@@ -89,98 +95,99 @@ impl DeviceSample {
 /// `NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`, mJ.
 const ENERGY: Field = Field::of(83);
 
-/// What a GPU's thread is asked for.
+/// A request to a GPU thread.
 #[derive(Clone, Debug)]
-pub enum Question {
-    /// Only move the utilization ring's cursor on.
-    Ring(Moment),
-    /// Everything that is chosen and due; with the GPUs whose reach may be asked for.
+pub enum GpuRequest {
+    /// Only read the utilization ring buffers.
+    ReadUtilization(Moment),
+    /// Read all selected families that are due; with index and handle of all GPUs, for peer-to-peer
+    /// queries.
     Sample(Moment, Arc<Selection>, Arc<[(u32, Handle)]>),
 }
 
-/// Reads one GPU and remembers what has to outlive a cycle.
+/// Reads one GPU and keeps the state between cycles.
 pub struct DeviceReader {
     session: Arc<Session>,
     index: u32,
-    known: Option<(Arc<Gpu>, Handle)>,
+    identified: Option<(Arc<Gpu>, Handle)>,
     proc_root: ProcRoot,
-    utilization: UtilizationBuffers,
-    ring: RingCursor,
-    samples: SampleBuffer,
-    gpu_ring: GpuRing,
-    cells: Cells,
+    utilization_buffers: UtilizationBuffers,
+    process_utilization: UtilizationCursor,
+    sample_buffer: SampleBuffer,
+    gpu_utilization: GpuUtilizationSampler,
+    readings: ReadingCache,
     gpm: GpmReader,
     limits: LimitReader,
-    undivided: Cells,
-    texts: Texts,
-    reach: Reach,
-    signs: SignReader,
-    parts: Vec<PartReader>,
-    mig: Mig,
-    placements: Placements,
+    parent_readings: ReadingCache,
+    info_labels: InfoLabelReader,
+    peer_links: PeerLinks,
+    health: HealthReader,
+    partitions: Vec<PartitionReader>,
+    mig: MigMode,
+    cgroup_cache: CgroupCache,
     discards: Discards,
     down: bool,
 }
 
-/// How a GPU reaches others, as it was last told.
+/// Cached `NVLink` peer-to-peer status of a GPU.
 #[derive(Default)]
-struct Reach {
-    at: Option<Duration>,
+struct PeerLinks {
+    read_at: Option<Duration>,
     peers: Vec<(u32, Handle)>,
-    told: Vec<(u32, Result<u32, Missing>)>,
+    statuses: Vec<(u32, Result<u32, Missing>)>,
 }
 
-/// Whether MIG is on, and whether it can be.
+/// MIG mode of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mig {
+enum MigMode {
     Unknown,
-    Impossible,
+    Unsupported,
     Off,
     On,
 }
 
 impl DeviceReader {
-    /// A reader of the GPU at `index`, about which nothing is known yet.
+    /// Creates a reader of the GPU at `index`; the GPU is not identified yet.
     #[must_use]
     pub fn new(session: Arc<Session>, index: u32, proc_root: ProcRoot) -> Self {
         Self {
             gpm: GpmReader::new(Arc::clone(&session), None),
             session,
             index,
-            known: None,
+            identified: None,
             proc_root,
-            utilization: UtilizationBuffers::default(),
-            ring: RingCursor::default(),
-            samples: SampleBuffer::default(),
-            gpu_ring: GpuRing::default(),
-            cells: Cells::default(),
+            utilization_buffers: UtilizationBuffers::default(),
+            process_utilization: UtilizationCursor::default(),
+            sample_buffer: SampleBuffer::default(),
+            gpu_utilization: GpuUtilizationSampler::default(),
+            readings: ReadingCache::default(),
             limits: LimitReader::default(),
-            undivided: Cells::default(),
-            texts: Texts::default(),
-            reach: Reach::default(),
-            signs: SignReader::default(),
-            parts: Vec::new(),
-            mig: Mig::Unknown,
-            placements: Placements::default(),
+            parent_readings: ReadingCache::default(),
+            info_labels: InfoLabelReader::default(),
+            peer_links: PeerLinks::default(),
+            health: HealthReader::default(),
+            partitions: Vec::new(),
+            mig: MigMode::Unknown,
+            cgroup_cache: CgroupCache::default(),
             discards: Discards::default(),
             down: false,
         }
     }
 
-    /// Answers one question; a ring read has no answer of its own.
+    /// Handles one request; [`GpuRequest::ReadUtilization`] has no result.
     ///
     /// # Errors
     /// The GPU cannot be identified.
-    pub fn answer(&mut self, question: Question) -> Option<Result<DeviceSample, Missing>> {
-        match (question, &self.known) {
-            (Question::Ring(_), None) => None,
-            (Question::Ring(now), Some((_, handle))) => {
+    pub fn handle(&mut self, request: GpuRequest) -> Option<Result<DeviceSample, Missing>> {
+        match (request, &self.identified) {
+            (GpuRequest::ReadUtilization(_), None) => None,
+            (GpuRequest::ReadUtilization(now), Some((_, handle))) => {
                 let handle = *handle;
-                self.read_ring(handle, now);
-                self.read_gpu_ring(handle, now);
+                self.read_process_utilization(handle, now);
+                self.read_gpu_utilization(handle, now);
                 None
             }
-            (Question::Sample(now, selection, peers), _) => {
+            (GpuRequest::Sample(now, selection, peers), _) => {
                 Some(self.sample(now, &selection, &peers))
             }
         }
@@ -193,52 +200,54 @@ impl DeviceReader {
         peers: &[(u32, Handle)],
     ) -> Result<DeviceSample, Missing> {
         let (gpu, handle) = self.identity()?;
-        let division = self.divide(handle);
-        if selection.wants_processes() {
-            self.read_ring(handle, now);
+        let division = self.enumerate_partitions(handle);
+        if selection.needs_processes() {
+            self.read_process_utilization(handle, now);
         } else {
-            self.ring.fail(Missing::Pending);
+            self.process_utilization.mark_failed(Missing::Pending);
         }
-        self.gpu_ring.follow(selection.wants_extent());
-        self.read_gpu_ring(handle, now);
-        self.cells.video_idle(self.ring.video_idle());
+        self.gpu_utilization.set_enabled(selection.needs_utilization_samples());
+        self.read_gpu_utilization(handle, now);
+        self.readings.set_video_idle(self.process_utilization.video_idle());
         let fields = self.fields(selection, now.mono);
         let ids = self.gpm_metrics(selection);
         let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);
-        let gpm = Gpm { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
-        let extent = self.gpu_ring.close();
-        let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm).with_extent(extent);
-        self.cells.read(&selection.device, &probe, now.mono);
+        let gpm =
+            GpmReadings { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
+        let min_mean_max = self.gpu_utilization.take_min_mean_max();
+        let probe = Probe::new(&self.session, handle, &fields)
+            .with_gpm(gpm)
+            .with_sampled_utilization(min_mean_max);
+        self.readings.refresh(&selection.device, &probe, now.mono);
         let limits = self.limits.read(&probe);
-        let energy = selection.wants_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
-        let clock_event_reasons = (selection.wants_clock_events() || selection.wants_health())
+        let energy = selection.needs_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
+        let clock_event_reasons = (selection.needs_clock_events() || selection.needs_health())
             .then(|| clock_event_reasons(self.session.nvml(), handle));
-        let links = self.signs.links(selection, &self.session, handle, now.mono);
-        let known = (links.clone(), clock_event_reasons);
-        let signs = match known {
-            (Some(links), Some(reasons)) if selection.wants_health() => {
-                Some(self.signs.signs(&self.session, handle, &probe, links, reasons, now.mono))
-            }
+        let links = self.health.link_states(selection, &self.session, handle, now.mono);
+        let signs = match (links.clone(), clock_event_reasons) {
+            (Some(links), Some(reasons)) if selection.needs_health() => Some(
+                self.health.read_health(&self.session, handle, &probe, links, reasons, now.mono),
+            ),
             _ => None,
         };
-        let undivided = self.read_undivided(handle, now, selection, gpm);
-        self.texts.read(&selection.text, &self.session, handle);
-        let parts = self.sample_parts(handle, now, selection, gpm);
+        let undivided = self.read_mig_parent(handle, now, selection, gpm);
+        self.info_labels.read(&selection.info_labels, &self.session, handle);
+        let parts = self.sample_partitions(handle, now, selection, gpm);
         let sample = DeviceSample {
             gpu,
             handle,
             limits,
             at: now,
-            cells: self.cells.to_vec(),
-            undivided,
-            texts: self.texts.to_vec(),
+            readings: self.readings.to_vec(),
+            mig_parent_readings: undivided,
+            info_labels: self.info_labels.to_vec(),
             clock_event_reasons,
-            peers: self.reach(handle, now, selection, peers),
+            peers: self.peer_statuses(handle, now, selection, peers),
             links,
-            signs,
+            health: signs,
             energy,
-            parts,
-            division,
+            partitions: parts,
+            partitions_complete: division,
             discards: self.discards,
         };
         self.down = sample.state().is_err();
@@ -246,195 +255,205 @@ impl DeviceReader {
     }
 
     fn identity(&mut self) -> Result<(Arc<Gpu>, Handle), Missing> {
-        let (gpu, handle) = match self.known.clone() {
+        let (gpu, handle) = match self.identified.clone() {
             Some((gpu, handle)) if self.down => {
-                let handle = self.find_again(&gpu).unwrap_or(handle);
+                let handle = self.reacquire_handle(&gpu).unwrap_or(handle);
                 (gpu, handle)
             }
-            Some(known) => known,
+            Some(identified) => identified,
             None => {
                 let (gpu, handle) = self.session.identify(self.index)?;
                 (Arc::new(gpu), handle)
             }
         };
-        self.known = Some((Arc::clone(&gpu), handle));
+        self.identified = Some((Arc::clone(&gpu), handle));
         Ok((gpu, handle))
     }
 
-    /// A GPU that was reset answers to a new handle only, and nothing that was remembered of it
-    /// holds. Without a new one the old one is asked on, to hear what is wrong.
-    fn find_again(&mut self, gpu: &Gpu) -> Option<Handle> {
+    /// A GPU that was reset needs a new handle, and its cached state is invalid. If there is no new
+    /// handle, the old one stays in use, so that its errors are reported.
+    fn reacquire_handle(&mut self, gpu: &Gpu) -> Option<Handle> {
         let handle = self.session.handle(gpu).ok()?;
-        self.mig = Mig::Unknown;
-        self.forget();
+        self.mig = MigMode::Unknown;
+        self.reset();
         Some(handle)
     }
 
-    /// What of the GPU is asked in one batch: what rows need that are due, and what is reckoned with.
+    /// The field ids for one batch: those of rows that are due, and those for health and energy.
     fn fields(&self, selection: &Selection, now: Duration) -> Vec<Field> {
-        let mut fields = self.cells.due_fields(&selection.device, now);
-        if selection.wants_health() {
-            fields.extend(signs::FIELDS);
+        let mut fields = self.readings.due_fields(&selection.device, now);
+        if selection.needs_health() {
+            fields.extend(health_reader::FIELDS);
         }
-        fields.extend(selection.wants_energy().then_some(ENERGY));
+        fields.extend(selection.needs_energy().then_some(ENERGY));
         fields.sort_unstable();
         fields.dedup();
         fields
     }
 
-    fn forget(&mut self) {
-        self.ring = RingCursor::default();
-        self.gpu_ring = GpuRing::default();
-        self.cells.clear();
-        self.undivided.clear();
+    fn reset(&mut self) {
+        self.process_utilization = UtilizationCursor::default();
+        self.gpu_utilization = GpuUtilizationSampler::default();
+        self.readings.clear();
+        self.parent_readings.clear();
         self.gpm = GpmReader::new(Arc::clone(&self.session), None);
         self.limits = LimitReader::default();
-        self.texts = Texts::default();
-        self.signs = SignReader::default();
-        self.parts.clear();
+        self.info_labels = InfoLabelReader::default();
+        self.health = HealthReader::default();
+        self.partitions.clear();
     }
 
-    /// Finds out what the GPU is divided into, each cycle anew: instances come and go under us, and
-    /// their ids are reused at once.
+    /// Enumerates the partitions of the GPU in each cycle: MIG devices are created and destroyed at
+    /// any time, and their ids are reused at once.
     ///
     /// # Errors
-    /// Some parts could not be found; what they hold is not known.
-    fn divide(&mut self, handle: Handle) -> Result<(), Missing> {
+    /// Some partitions could not be enumerated.
+    fn enumerate_partitions(&mut self, handle: Handle) -> Result<(), Missing> {
         let before = self.mig;
-        if before != Mig::Impossible {
+        if before != MigMode::Unsupported {
             self.mig = match self.session.mig_mode(handle) {
-                Ok(true) => Mig::On,
-                Ok(false) => Mig::Off,
-                Err(Missing::Unsupported) => Mig::Impossible,
+                Ok(true) => MigMode::On,
+                Ok(false) => MigMode::Off,
+                Err(Missing::Unsupported) => MigMode::Unsupported,
                 Err(missing) => {
-                    self.parts.clear();
+                    self.partitions.clear();
                     return Err(missing);
                 }
             };
         }
-        if self.mig != before && before != Mig::Unknown {
-            self.forget();
+        if self.mig != before && before != MigMode::Unknown {
+            self.reset();
         }
-        if self.mig == Mig::On {
-            let known = |uuid: &str| self.parts.iter().find_map(|part| part.mig_device(uuid));
+        if self.mig == MigMode::On {
+            let known = |uuid: &str| {
+                self.partitions.iter().find_map(|partition| partition.mig_device(uuid))
+            };
             let (found, complete) = self.session.mig_devices(handle, known);
-            self.keep_parts(found);
+            self.update_partitions(found);
             complete
         } else {
-            if self.parts.is_empty() {
-                self.parts.push(PartReader::new(None, handle));
+            if self.partitions.is_empty() {
+                self.partitions.push(PartitionReader::new(None, handle));
             }
-            self.parts.iter_mut().for_each(|part| part.take_up(handle, true));
+            self.partitions.iter_mut().for_each(|partition| partition.set_handle(handle, true));
             Ok(())
         }
     }
 
-    /// Goes on with the readers of the MIG devices that are still there.
-    fn keep_parts(&mut self, found: Vec<(MigDevice, Handle)>) {
-        let mut before = std::mem::take(&mut self.parts);
+    /// Keeps the readers of MIG devices that still exist, drops those of removed ones and adds new
+    /// ones.
+    fn update_partitions(&mut self, found: Vec<(MigDevice, Handle)>) {
+        let mut before = std::mem::take(&mut self.partitions);
         let mut instances = Vec::new();
         for (mig, handle) in found {
-            let known = before.iter().position(|part| part.reads(Some(&mig)));
+            let known = before.iter().position(|partition| partition.is_for(Some(&mig)));
             let first = !instances.contains(&mig.gpu_instance);
             instances.push(mig.gpu_instance);
-            let mut part = known.map_or_else(
-                || PartReader::new(Some(Arc::new(mig)), handle),
+            let mut partition = known.map_or_else(
+                || PartitionReader::new(Some(Arc::new(mig)), handle),
                 |at| before.swap_remove(at),
             );
-            part.take_up(handle, first);
-            self.parts.push(part);
+            partition.set_handle(handle, first);
+            self.partitions.push(partition);
         }
     }
 
-    /// How the GPU reaches the others; asked for now and then, and when there are others than before.
-    fn reach(
+    /// `NVLink` peer-to-peer status of the GPU; read at the rate of the slow tier and when the
+    /// peers change.
+    fn peer_statuses(
         &mut self,
         handle: Handle,
         now: Moment,
         selection: &Selection,
         peers: &[(u32, Handle)],
     ) -> Vec<(u32, Result<u32, Missing>)> {
-        if !selection.wants_peers() {
-            self.reach = Reach::default();
+        if !selection.needs_peer_status() {
+            self.peer_links = PeerLinks::default();
             return Vec::new();
         }
-        if Tier::Slow.due(self.reach.at, now.mono) || self.reach.peers != peers {
+        if Tier::Slow.due(self.peer_links.read_at, now.mono) || self.peer_links.peers != peers {
             let nvml = self.session.nvml();
             let others = peers.iter().filter(|(index, _)| *index != self.index);
-            let ask = |(index, peer): &(u32, Handle)| (*index, nvlink_status(nvml, handle, *peer));
-            let told = others.map(ask).collect();
-            self.reach = Reach { at: Some(now.mono), peers: peers.to_vec(), told };
+            let read = |(index, peer): &(u32, Handle)| (*index, nvlink_status(nvml, handle, *peer));
+            let statuses = others.map(read).collect();
+            self.peer_links =
+                PeerLinks { read_at: Some(now.mono), peers: peers.to_vec(), statuses };
         }
-        self.reach.told.clone()
+        self.peer_links.statuses.clone()
     }
 
-    /// The metrics of GPM of the GPU as a whole, for one call.
+    /// The GPM metric ids of the whole GPU, for one call.
     fn gpm_metrics(&self, selection: &Selection) -> Vec<u32> {
         let mut ids = selection.device.gpm_metrics();
-        if self.mig != Mig::On || selection.frame.scope.undivided() {
+        if self.mig != MigMode::On || selection.scope.devices.reads_mig_gpu_as_whole() {
             ids.extend(selection.instance.gpm_metrics());
         }
         ids
     }
 
-    fn read_undivided(
+    fn read_mig_parent(
         &mut self,
         handle: Handle,
         now: Moment,
         selection: &Selection,
-        gpm: Gpm<'_>,
-    ) -> Option<Vec<Option<Cell>>> {
-        if self.mig != Mig::On || !selection.frame.scope.undivided() {
-            self.undivided.clear();
+        gpm: GpmReadings<'_>,
+    ) -> Option<Vec<Option<CachedReading>>> {
+        if self.mig != MigMode::On || !selection.scope.devices.reads_mig_gpu_as_whole() {
+            self.parent_readings.clear();
             return None;
         }
-        let fields = self.undivided.due_fields(&selection.instance, now.mono);
+        let fields = self.parent_readings.due_fields(&selection.instance, now.mono);
         let probe = Probe::new(&self.session, handle, &fields).with_gpm(gpm);
-        self.undivided.read(&selection.instance, &probe, now.mono);
-        Some(self.undivided.to_vec())
+        self.parent_readings.refresh(&selection.instance, &probe, now.mono);
+        Some(self.parent_readings.to_vec())
     }
 
-    fn read_ring(&mut self, handle: Handle, now: Moment) {
-        if self.mig == Mig::On {
-            // Drivers refuse the question while MIG is on.
-            self.ring.fail(Missing::Unsupported);
+    fn read_process_utilization(&mut self, handle: Handle, now: Moment) {
+        if self.mig == MigMode::On {
+            // Drivers do not support this call while MIG is enabled.
+            self.process_utilization.mark_failed(Missing::Unsupported);
             return;
         }
-        let since = self.ring.last_seen_us(now);
+        let since = self.process_utilization.last_seen_us(now);
         let nvml = self.session.nvml();
-        match process_utilization(nvml, handle, since, &mut self.utilization) {
-            Ok(rows) => self.ring.absorb(&rows, now, &mut self.discards),
-            Err(missing) => self.ring.fail(missing),
+        match process_utilization(nvml, handle, since, &mut self.utilization_buffers) {
+            Ok(rows) => self.process_utilization.add_rows(&rows, now, &mut self.discards),
+            Err(missing) => self.process_utilization.mark_failed(missing),
         }
     }
 
-    fn read_gpu_ring(&mut self, handle: Handle, now: Moment) {
-        if self.gpu_ring.is_followed() {
-            let (nvml, since) = (self.session.nvml(), self.gpu_ring.last_seen_us(now));
-            let answer = gpu_utilization(nvml, handle, since, &mut self.samples);
-            self.gpu_ring.absorb(answer, now);
+    fn read_gpu_utilization(&mut self, handle: Handle, now: Moment) {
+        if self.gpu_utilization.is_enabled() {
+            let (nvml, since) = (self.session.nvml(), self.gpu_utilization.last_seen_us(now));
+            let samples = gpu_utilization(nvml, handle, since, &mut self.sample_buffer);
+            self.gpu_utilization.add_samples(samples, now);
         }
     }
 
-    fn sample_parts(
+    fn sample_partitions(
         &mut self,
         gpu: Handle,
         now: Moment,
         selection: &Selection,
-        gpm: Gpm<'_>,
-    ) -> Vec<PartSample> {
-        self.placements.begin(now.mono);
-        let window = self.ring.close();
+        gpm: GpmReadings<'_>,
+    ) -> Vec<PartitionSample> {
+        self.cgroup_cache.begin_cycle(now.mono);
+        let window = self.process_utilization.finish_window();
         let window = window.as_ref().map_err(|missing| *missing);
-        let mut tools = Tools {
+        let mut context = ReadContext {
             session: &self.session,
             gpu,
             gpm,
-            people: People { root: &self.proc_root, placements: &mut self.placements },
+            process_lookup: ProcfsLookup {
+                root: &self.proc_root,
+                cgroup_cache: &mut self.cgroup_cache,
+            },
             discards: &mut self.discards,
         };
-        let sample = |part: &mut PartReader| part.sample(now, selection, window, &mut tools);
-        self.parts.iter_mut().map(sample).collect()
+        let sample = |partition: &mut PartitionReader| {
+            partition.sample(now, selection, window, &mut context)
+        };
+        self.partitions.iter_mut().map(sample).collect()
     }
 }
 
@@ -452,28 +471,29 @@ mod tests {
             name: "".into(),
             pci_bus_id: "".into(),
         });
-        let cells = readings.iter().map(|r| Some(Cell { reading: *r, at: at.mono })).collect();
+        let cells =
+            readings.iter().map(|r| Some(CachedReading { reading: *r, at: at.mono })).collect();
         DeviceSample {
             gpu,
             handle: Handle::none(),
             limits: Limits::default(),
             at,
-            cells,
-            undivided: None,
-            texts: Vec::new(),
+            readings: cells,
+            mig_parent_readings: None,
+            info_labels: Vec::new(),
             clock_event_reasons: None,
             peers: Vec::new(),
             links: None,
-            signs: None,
+            health: None,
             energy: None,
-            parts: Vec::new(),
-            division: Ok(()),
+            partitions: Vec::new(),
+            partitions_complete: Ok(()),
             discards: Discards::default(),
         }
     }
 
     #[test]
-    fn a_gpu_is_up_as_long_as_one_reading_works() {
+    fn gpu_is_up_while_one_reading_succeeds() {
         let failed = Err(Missing::Failed(999));
         assert_eq!(sample(&[failed, Ok(1.0)]).state(), Ok(()));
         assert_eq!(sample(&[failed, Err(Missing::Unsupported)]).state(), Err(Missing::Failed(999)));

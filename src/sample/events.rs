@@ -1,4 +1,4 @@
-//! The thread that listens to the driver: what befalls a GPU is told once, to whoever waits for it.
+//! The event thread: receives XID events. NVML delivers each event once, to one waiter.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,110 +8,116 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::model::{Gpu, Missing, XidRecord};
+use crate::model::{Gpu, Missing, XidHistory};
 use crate::nvml::Session;
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::events::EventSet;
-use crate::policy::{EVENT_PAUSE, EVENT_RETRY, EVENT_SILENCE, EVENT_WAIT};
+use crate::policy::{EVENT_HUNG_AFTER, EVENT_PAUSE, EVENT_RETRY, EVENT_WAIT};
 use crate::worker;
 
-/// The asking side of the thread of one session. Dropping it ends the thread after its present wait.
-pub struct Listener {
-    orders: Sender<Order>,
-    news: Receiver<News>,
-    ordered: BTreeMap<Arc<str>, Handle>,
-    heard_at: Duration,
-    over: bool,
+/// The client side of the event thread of one session. Dropping it ends the thread after its
+/// current wait.
+pub struct EventListener {
+    subscriptions: Sender<Subscribe>,
+    events: Receiver<DriverEvent>,
+    subscribed: BTreeMap<Arc<str>, Handle>,
+    /// When the last event was received (monotonic).
+    received_at: Duration,
+    ended: bool,
 }
 
-/// What is left of a thread that is to end: what it has heard by then.
-pub struct Retired(Receiver<News>);
+/// The event thread of a closed session, until its last events are received.
+pub struct DrainingListener(Receiver<DriverEvent>);
 
-/// Listen to this GPU, too.
-struct Order {
+/// A request to subscribe a GPU to XID events.
+struct Subscribe {
     uuid: Arc<str>,
     handle: Handle,
 }
 
-enum News {
-    /// The driver agreed, or refused, to tell of this GPU.
-    Listening(Arc<str>, Result<(), Missing>),
-    /// An XID befell this GPU.
+enum DriverEvent {
+    /// Result of the subscription of this GPU.
+    Subscribed(Arc<str>, Result<(), Missing>),
+    /// An XID error of this GPU.
     Xid(Arc<str>, u32),
-    /// A wait ended; with an error nobody knows what was missed.
-    Waited(Result<(), Missing>),
+    /// A wait ended; after an error, events may have been missed.
+    WaitEnded(Result<(), Missing>),
 }
 
-impl Listener {
-    /// Starts the thread, counted in `live` for as long as it exists.
+impl EventListener {
+    /// Starts the thread, counted in `live` while it exists.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// Returns the OS error if the thread cannot be created.
     pub fn start(session: Arc<Session>, clock: Clock, live: &Arc<AtomicUsize>) -> io::Result<Self> {
-        let (orders, inbox) = mpsc::channel();
-        let (outbox, news) = mpsc::channel();
+        let (subscriptions, inbox) = mpsc::channel();
+        let (outbox, events) = mpsc::channel();
         worker::spawn_counted("events".to_owned(), live, move || {
-            let (heard, refused) = (Vec::new(), Vec::new());
-            Ear { session, clock, inbox, outbox, heard, refused, asked: None }.listen();
+            let (subscribed, failed) = (Vec::new(), Vec::new());
+            EventLoop { session, clock, inbox, outbox, subscribed, failed, retried_at: None }.run();
         })?;
-        let (ordered, heard_at) = (BTreeMap::new(), clock.now().mono);
-        Ok(Self { orders, news, ordered, heard_at, over: false })
+        let (subscribed, received_at) = (BTreeMap::new(), clock.now().mono);
+        Ok(Self { subscriptions, events, subscribed, received_at, ended: false })
     }
 
-    /// Ends the thread after its present wait, which may still bring an event that nobody else is told.
+    /// Ends the thread after its current wait, which may still receive an event that is not
+    /// delivered to another waiter.
     #[must_use]
-    pub fn retire(self) -> Retired {
-        Retired(self.news)
+    pub fn stop(self) -> DrainingListener {
+        DrainingListener(self.events)
     }
 
-    /// Whether the thread has ended by itself.
+    /// Whether the thread ended by itself.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.over
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
-    /// Has the thread listen to a GPU; a handle that it listens to already changes nothing.
-    pub fn order(&mut self, gpu: &Gpu, handle: Handle) {
-        if self.ordered.insert(Arc::clone(&gpu.uuid), handle) != Some(handle) {
-            // A thread that has ended tells so by its silence, see `hear`.
-            let _ = self.orders.send(Order { uuid: Arc::clone(&gpu.uuid), handle });
+    /// Subscribes a GPU; no effect if its handle is subscribed already.
+    pub fn subscribe(&mut self, gpu: &Gpu, handle: Handle) {
+        if self.subscribed.insert(Arc::clone(&gpu.uuid), handle) != Some(handle) {
+            // A send to an ended thread fails; the receiving side detects that it ended.
+            let _ = self.subscriptions.send(Subscribe { uuid: Arc::clone(&gpu.uuid), handle });
         }
     }
 
-    /// Takes down what has come until `now` (monotonic) since the last time.
-    pub fn hear(&mut self, records: &mut BTreeMap<Arc<str>, XidRecord>, now: Duration) {
+    /// Records all events received since the last call, at `now` (monotonic).
+    pub fn drain(&mut self, records: &mut BTreeMap<Arc<str>, XidHistory>, now: Duration) {
         loop {
-            let news = match self.news.try_recv() {
-                Ok(news) => news,
+            let event = match self.events.try_recv() {
+                Ok(event) => event,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
-                    self.over = true;
-                    return judge(records, Err(Missing::Hung));
+                    self.ended = true;
+                    return set_state(records, Err(Missing::Hung));
                 }
             };
-            self.heard_at = now;
-            match news {
-                News::Listening(uuid, answer) => {
-                    records.entry(uuid).or_default().listening = answer;
+            self.received_at = now;
+            match event {
+                DriverEvent::Subscribed(uuid, result) => {
+                    records.entry(uuid).or_default().subscribed = result;
                 }
-                News::Xid(uuid, xid) => records.entry(uuid).or_default().count(xid, now),
-                News::Waited(result) => judge(records, result),
+                DriverEvent::Xid(uuid, xid) => records.entry(uuid).or_default().record(xid, now),
+                DriverEvent::WaitEnded(result) => set_state(records, result),
             }
         }
-        if now.saturating_sub(self.heard_at) > EVENT_SILENCE {
-            judge(records, Err(Missing::Hung));
+        if now.saturating_sub(self.received_at) > EVENT_HUNG_AFTER {
+            set_state(records, Err(Missing::Hung));
         }
     }
 }
 
-impl Retired {
-    /// Takes down what has come until `now` (monotonic); whether more may come.
-    pub fn hear(&mut self, records: &mut BTreeMap<Arc<str>, XidRecord>, now: Duration) -> bool {
+impl DrainingListener {
+    /// Records the XIDs received since the last call, at `now` (monotonic). Returns whether more
+    /// may follow.
+    pub fn drain(&mut self, records: &mut BTreeMap<Arc<str>, XidHistory>, now: Duration) -> bool {
         loop {
             match self.0.try_recv() {
-                Ok(News::Xid(uuid, xid)) => records.entry(uuid).or_default().count(xid, now),
-                // Others are listened to by now, or nobody.
-                Ok(News::Listening(..) | News::Waited(_)) => {}
+                Ok(DriverEvent::Xid(uuid, xid)) => {
+                    records.entry(uuid).or_default().record(xid, now);
+                }
+                // The current session has its own subscriptions.
+                Ok(DriverEvent::Subscribed(..) | DriverEvent::WaitEnded(_)) => {}
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -119,135 +125,139 @@ impl Retired {
     }
 }
 
-/// A wait that failed leaves doubt about every GPU that was listened to, until one succeeds again.
-fn judge(records: &mut BTreeMap<Arc<str>, XidRecord>, waited: Result<(), Missing>) {
+/// Sets the state of all subscribed GPUs. After a failed wait their XIDs are unknown until a wait
+/// succeeds.
+fn set_state(records: &mut BTreeMap<Arc<str>, XidHistory>, waited: Result<(), Missing>) {
     for record in records.values_mut() {
-        let refused = matches!(record.listening, Err(Missing::Unsupported | Missing::Pending));
-        if !refused {
-            record.listening = waited;
+        let unsubscribed =
+            matches!(record.subscribed, Err(Missing::Unsupported | Missing::Pending));
+        if !unsubscribed {
+            record.subscribed = waited;
         }
     }
 }
 
-/// The listening side, on its own thread.
-struct Ear {
+/// The event thread.
+struct EventLoop {
     session: Arc<Session>,
     clock: Clock,
-    inbox: Receiver<Order>,
-    outbox: Sender<News>,
-    heard: Vec<Order>,
-    /// GPUs that the driver would not tell of, for no lasting reason.
-    refused: Vec<Order>,
-    /// When those were last asked about (monotonic).
-    asked: Option<Duration>,
+    inbox: Receiver<Subscribe>,
+    outbox: Sender<DriverEvent>,
+    subscribed: Vec<Subscribe>,
+    /// Subscriptions that failed with an error that may be temporary.
+    failed: Vec<Subscribe>,
+    /// When those were last retried (monotonic).
+    retried_at: Option<Duration>,
 }
 
-/// Nobody is there any more to listen for.
-struct Deserted;
+/// The client side was dropped.
+struct Disconnected;
 
-impl Ear {
-    fn listen(mut self) {
+impl EventLoop {
+    fn run(mut self) {
         let Ok(set) = self.create_set() else { return };
-        while self.turn(&set).is_ok() {}
+        while self.step(&set).is_ok() {}
         set.free(self.session.nvml());
     }
 
-    /// Until there is a set, every GPU is refused. A driver that knows of none is not asked again.
-    fn create_set(&mut self) -> Result<EventSet, Deserted> {
+    /// Creates the event set. Until then, all subscriptions fail. No retry if the driver does not
+    /// support event sets.
+    fn create_set(&mut self) -> Result<EventSet, Disconnected> {
         loop {
             let missing = match EventSet::create(self.session.nvml()) {
                 Ok(set) => return Ok(set),
                 Err(missing) => missing,
             };
-            self.tell(News::Waited(Err(missing)))?;
-            let order = if missing == Missing::Unsupported {
+            self.send(DriverEvent::WaitEnded(Err(missing)))?;
+            let request = if missing == Missing::Unsupported {
                 self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
                 self.inbox.recv_timeout(EVENT_PAUSE)
             };
-            match order {
-                Ok(order) => {
-                    self.tell(News::Listening(Arc::clone(&order.uuid), Err(missing)))?;
-                    self.refused.push(order);
+            match request {
+                Ok(request) => {
+                    self.send(DriverEvent::Subscribed(Arc::clone(&request.uuid), Err(missing)))?;
+                    self.failed.push(request);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(Deserted),
+                Err(RecvTimeoutError::Disconnected) => return Err(Disconnected),
             }
         }
     }
 
-    fn turn(&mut self, set: &EventSet) -> Result<(), Deserted> {
-        self.ask_again(set)?;
-        self.take_orders(set)?;
-        // Without a GPU there is nothing to wait for in the driver.
-        if self.heard.is_empty() { self.pause(set, EVENT_PAUSE) } else { self.wait(set) }
+    fn step(&mut self, set: &EventSet) -> Result<(), Disconnected> {
+        self.retry_failed(set)?;
+        self.subscribe_new(set)?;
+        // Without a subscribed GPU there is nothing to wait for in the driver.
+        if self.subscribed.is_empty() { self.pause(set, EVENT_PAUSE) } else { self.wait(set) }
     }
 
-    fn take_orders(&mut self, set: &EventSet) -> Result<(), Deserted> {
+    fn subscribe_new(&mut self, set: &EventSet) -> Result<(), Disconnected> {
         loop {
             match self.inbox.try_recv() {
-                Ok(order) => self.register(set, order)?,
+                Ok(request) => self.register(set, request)?,
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Deserted),
+                Err(TryRecvError::Disconnected) => return Err(Disconnected),
             }
         }
     }
 
-    /// A GPU that could not be registered for no lasting reason is tried again, but not often: it may
-    /// be sick, and this thread listens for all.
-    fn ask_again(&mut self, set: &EventSet) -> Result<(), Deserted> {
+    /// Retries failed subscriptions, at most every [`EVENT_RETRY`]: a call for a faulty GPU may be
+    /// slow and this thread serves all GPUs.
+    fn retry_failed(&mut self, set: &EventSet) -> Result<(), Disconnected> {
         let now = self.clock.now().mono;
-        if self.asked.is_some_and(|asked| now.saturating_sub(asked) < EVENT_RETRY) {
+        if self.retried_at.is_some_and(|retried_at| now.saturating_sub(retried_at) < EVENT_RETRY) {
             return Ok(());
         }
-        self.asked = Some(now);
-        std::mem::take(&mut self.refused)
+        self.retried_at = Some(now);
+        std::mem::take(&mut self.failed)
             .into_iter()
-            .try_for_each(|order| self.register(set, order))
+            .try_for_each(|request| self.register(set, request))
     }
 
-    fn register(&mut self, set: &EventSet, order: Order) -> Result<(), Deserted> {
-        let answer = set.register(self.session.nvml(), order.handle);
-        self.tell(News::Listening(Arc::clone(&order.uuid), answer))?;
-        self.refused.retain(|refused| refused.uuid != order.uuid);
-        match answer {
-            Ok(()) => self.heard.push(order),
+    fn register(&mut self, set: &EventSet, request: Subscribe) -> Result<(), Disconnected> {
+        let result = set.register(self.session.nvml(), request.handle);
+        self.send(DriverEvent::Subscribed(Arc::clone(&request.uuid), result))?;
+        self.failed.retain(|failed| failed.uuid != request.uuid);
+        match result {
+            Ok(()) => self.subscribed.push(request),
             Err(Missing::Unsupported) => {}
-            Err(_) => self.refused.push(order),
+            Err(_) => self.failed.push(request),
         }
         Ok(())
     }
 
-    fn wait(&mut self, set: &EventSet) -> Result<(), Deserted> {
+    fn wait(&mut self, set: &EventSet) -> Result<(), Disconnected> {
         let began = self.clock.now().mono;
-        let patience = u32::try_from(EVENT_WAIT.as_millis()).unwrap_or(u32::MAX);
-        let waited = set.wait(self.session.nvml(), patience);
-        self.tell(News::Waited(waited.map(drop)))?;
+        let timeout_ms = u32::try_from(EVENT_WAIT.as_millis()).unwrap_or(u32::MAX);
+        let waited = set.wait(self.session.nvml(), timeout_ms);
+        self.send(DriverEvent::WaitEnded(waited.map(drop)))?;
         match waited {
             Ok(Some(event)) => {
-                // The newest order of a handle wins: a GPU that was reset may be given an old one.
-                let gpu = self.heard.iter().rfind(|order| order.handle == event.device);
-                match gpu.map(|order| Arc::clone(&order.uuid)) {
-                    Some(uuid) => self.tell(News::Xid(uuid, event.xid)),
+                // The newest subscription of a handle wins: a GPU that was reset may get a handle
+                // that was used before.
+                let gpu = self.subscribed.iter().rfind(|gpu| gpu.handle == event.device);
+                match gpu.map(|gpu| Arc::clone(&gpu.uuid)) {
+                    Some(uuid) => self.send(DriverEvent::Xid(uuid, event.xid)),
                     None => Ok(()),
                 }
             }
-            // A wait that returns at once, for whatever reason, must not become a spinning thread.
+            // Pause after a wait that returned at once, so that the thread does not spin.
             Ok(None) if self.clock.now().mono.saturating_sub(began) > EVENT_WAIT / 2 => Ok(()),
             Ok(None) | Err(_) => self.pause(set, EVENT_PAUSE),
         }
     }
 
-    fn pause(&mut self, set: &EventSet, pause: Duration) -> Result<(), Deserted> {
+    fn pause(&mut self, set: &EventSet, pause: Duration) -> Result<(), Disconnected> {
         match self.inbox.recv_timeout(pause) {
-            Ok(order) => self.register(set, order),
+            Ok(request) => self.register(set, request),
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => Err(Deserted),
+            Err(RecvTimeoutError::Disconnected) => Err(Disconnected),
         }
     }
 
-    fn tell(&self, news: News) -> Result<(), Deserted> {
-        self.outbox.send(news).map_err(|_| Deserted)
+    fn send(&self, event: DriverEvent) -> Result<(), Disconnected> {
+        self.outbox.send(event).map_err(|_| Disconnected)
     }
 }
 
@@ -257,90 +267,93 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1);
 
-    fn records(listening: Result<(), Missing>) -> BTreeMap<Arc<str>, XidRecord> {
-        BTreeMap::from([("GPU-0".into(), XidRecord { listening, ..XidRecord::new() })])
+    fn records(listening: Result<(), Missing>) -> BTreeMap<Arc<str>, XidHistory> {
+        BTreeMap::from([(
+            "GPU-0".into(),
+            XidHistory { subscribed: listening, ..XidHistory::new() },
+        )])
     }
 
-    fn listener() -> (Sender<News>, Listener) {
-        let (orders, _) = mpsc::channel();
-        let (tell, news) = mpsc::channel();
-        let (ordered, heard_at) = (BTreeMap::new(), Duration::ZERO);
-        (tell, Listener { orders, news, ordered, heard_at, over: false })
+    fn listener() -> (Sender<DriverEvent>, EventListener) {
+        let (subscriptions, _) = mpsc::channel();
+        let (sender, events) = mpsc::channel();
+        let (subscribed, received_at) = (BTreeMap::new(), Duration::ZERO);
+        (sender, EventListener { subscriptions, events, subscribed, received_at, ended: false })
     }
 
     #[test]
-    fn no_xid_is_zero_only_while_somebody_listens() {
-        let (tell, mut listener) = listener();
+    fn last_xid_is_zero_only_while_subscribed() {
+        let (sender, mut listener) = listener();
         let mut records = records(Err(Missing::Pending));
-        tell.send(News::Waited(Ok(()))).unwrap();
-        listener.hear(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Err(Missing::Pending), "not registered yet");
-        tell.send(News::Listening("GPU-0".into(), Ok(()))).unwrap();
-        listener.hear(&mut records, NOW);
+        sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
+        listener.drain(&mut records, NOW);
+        assert_eq!(records["GPU-0"].last(), Err(Missing::Pending), "not subscribed yet");
+        sender.send(DriverEvent::Subscribed("GPU-0".into(), Ok(()))).unwrap();
+        listener.drain(&mut records, NOW);
         assert_eq!(records["GPU-0"].last(), Ok(0.0));
-        tell.send(News::Waited(Err(Missing::Failed(999)))).unwrap();
-        listener.hear(&mut records, NOW);
+        sender.send(DriverEvent::WaitEnded(Err(Missing::Failed(999)))).unwrap();
+        listener.drain(&mut records, NOW);
         assert_eq!(records["GPU-0"].last(), Err(Missing::Failed(999)));
-        tell.send(News::Waited(Ok(()))).unwrap();
-        listener.hear(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Ok(0.0), "listening again");
+        sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
+        listener.drain(&mut records, NOW);
+        assert_eq!(records["GPU-0"].last(), Ok(0.0), "subscribed again");
     }
 
     #[test]
-    fn each_xid_is_counted_once_and_the_last_one_is_told() {
-        let (tell, mut listener) = listener();
+    fn each_xid_is_counted_once_and_the_last_is_returned() {
+        let (sender, mut listener) = listener();
         let mut records = records(Ok(()));
         for xid in [31, 79, 31, 31] {
-            tell.send(News::Xid("GPU-0".into(), xid)).unwrap();
+            sender.send(DriverEvent::Xid("GPU-0".into(), xid)).unwrap();
         }
-        listener.hear(&mut records, NOW);
-        listener.hear(&mut records, NOW);
+        listener.drain(&mut records, NOW);
+        listener.drain(&mut records, NOW);
         assert_eq!(records["GPU-0"].last(), Ok(31.0));
         assert_eq!(records["GPU-0"].counts, BTreeMap::from([(31, 3), (79, 1)]));
     }
 
     #[test]
-    fn a_gpu_that_tells_of_no_events_stays_unsupported() {
-        let (tell, mut listener) = listener();
+    fn gpu_without_event_support_stays_unsupported() {
+        let (sender, mut listener) = listener();
         let mut records = records(Err(Missing::Unsupported));
-        tell.send(News::Waited(Ok(()))).unwrap();
-        drop(tell);
-        listener.hear(&mut records, NOW);
+        sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
+        drop(sender);
+        listener.drain(&mut records, NOW);
         assert_eq!(records["GPU-0"].last(), Err(Missing::Unsupported));
     }
 
     #[test]
-    fn a_thread_that_is_silent_for_long_hangs() {
-        let (_tell, mut listener) = listener();
+    fn silent_thread_is_reported_hung() {
+        let (_sender, mut listener) = listener();
         let mut records = records(Ok(()));
-        listener.hear(&mut records, EVENT_SILENCE);
+        listener.drain(&mut records, EVENT_HUNG_AFTER);
         assert_eq!(records["GPU-0"].last(), Ok(0.0));
-        listener.hear(&mut records, EVENT_SILENCE + NOW);
+        listener.drain(&mut records, EVENT_HUNG_AFTER + NOW);
         assert_eq!(records["GPU-0"].last(), Err(Missing::Hung));
     }
 
     #[test]
-    fn a_thread_that_has_ended_hears_nothing() {
-        let (tell, mut listener) = listener();
+    fn ended_thread_is_reported_hung() {
+        let (sender, mut listener) = listener();
         let mut records = records(Ok(()));
-        assert!(!listener.is_over());
-        drop(tell);
-        listener.hear(&mut records, NOW);
+        assert!(!listener.has_ended());
+        drop(sender);
+        listener.drain(&mut records, NOW);
         assert_eq!(records["GPU-0"].last(), Err(Missing::Hung));
-        assert!(listener.is_over());
+        assert!(listener.has_ended());
     }
 
     #[test]
-    fn the_last_words_of_a_thread_that_is_to_end_are_heard() {
-        let (tell, listener) = listener();
+    fn last_events_of_a_stopped_thread_are_recorded() {
+        let (sender, listener) = listener();
         let mut records = records(Err(Missing::Pending));
-        let mut retired = listener.retire();
-        assert!(retired.hear(&mut records, NOW));
-        tell.send(News::Waited(Ok(()))).unwrap();
-        tell.send(News::Xid("GPU-0".into(), 48)).unwrap();
-        drop(tell);
-        assert!(!retired.hear(&mut records, NOW));
+        let mut draining = listener.stop();
+        assert!(draining.drain(&mut records, NOW));
+        sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
+        sender.send(DriverEvent::Xid("GPU-0".into(), 48)).unwrap();
+        drop(sender);
+        assert!(!draining.drain(&mut records, NOW));
         assert_eq!(records["GPU-0"].counts, BTreeMap::from([(48, 1)]));
-        assert_eq!(records["GPU-0"].listening, Err(Missing::Pending), "it listens no more");
+        assert_eq!(records["GPU-0"].subscribed, Err(Missing::Pending), "no longer subscribed");
     }
 }

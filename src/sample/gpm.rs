@@ -1,4 +1,4 @@
-//! GPM of one GPU or GPU instance: two samples, an interval apart, and what happened between them.
+//! GPM metrics of one GPU or GPU instance, computed between two samples.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,35 +9,36 @@ use crate::nvml::raw::Handle;
 use crate::nvml::raw::gpm::{self, GpmSample};
 use crate::policy::GPM_WINDOW_MIN;
 
-/// Keeps the sample before, so that each reading needs one new sample only. A GPU instance that has
-/// taken over the id of another needs a reader of its own: a sample of its predecessor says nothing
-/// of it.
+/// Keeps the previous sample, so that each read takes only one new sample. A GPU instance that
+/// reuses the id of a destroyed one needs a new reader, since the previous sample belongs to the
+/// other instance.
 pub struct GpmReader {
     session: Arc<Session>,
     instance: Option<u32>,
     supported: Option<bool>,
-    samples: Option<Samples>,
+    samples: Option<SamplePair>,
     last: Vec<Reading>,
 }
 
-struct Samples {
-    before: GpmSample,
-    spare: GpmSample,
-    /// When the sample before was taken; none while it holds nothing.
-    taken: Option<Duration>,
+struct SamplePair {
+    previous: GpmSample,
+    next: GpmSample,
+    /// When `previous` was taken (monotonic); `None` while it is empty.
+    taken_at: Option<Duration>,
 }
 
 impl GpmReader {
-    /// A reader of a GPU, or of one of its instances, that holds no sample yet.
+    /// Creates a reader of a GPU, or of the GPU instance with id `instance`; no sample is taken
+    /// yet.
     #[must_use]
     pub fn new(session: Arc<Session>, instance: Option<u32>) -> Self {
         Self { session, instance, supported: None, samples: None, last: Vec::new() }
     }
 
-    /// What the metrics `ids` were since the last time, as of `now` (monotonic).
+    /// Readings of the metrics `ids` since the previous sample, as of `now` (monotonic).
     ///
     /// # Errors
-    /// Unsupported before Hopper, pending the first time, and what the driver answered.
+    /// Unsupported before Hopper, pending at the first sample, otherwise the NVML error.
     pub fn read(&mut self, gpu: Handle, ids: &[u32], now: Duration) -> Result<&[Reading], Missing> {
         if ids.is_empty() {
             return Ok(&[]);
@@ -45,11 +46,11 @@ impl GpmReader {
         if !self.is_supported(gpu)? {
             return Err(Missing::Unsupported);
         }
-        let answer = self.advance(gpu, ids, now);
-        if answer.is_err() {
-            self.forget();
+        let result = self.advance(gpu, ids, now);
+        if result.is_err() {
+            self.reset();
         }
-        answer?;
+        result?;
         if self.last.is_empty() { Err(Missing::Pending) } else { Ok(&self.last) }
     }
 
@@ -59,7 +60,7 @@ impl GpmReader {
         }
         let supported = match gpm::is_supported(self.session.nvml(), gpu) {
             Err(Missing::Unsupported) => false,
-            answer => answer?,
+            result => result?,
         };
         self.supported = Some(supported);
         Ok(supported)
@@ -69,38 +70,38 @@ impl GpmReader {
         let nvml = self.session.nvml();
         let samples = match &mut self.samples {
             Some(samples) => samples,
-            none => none.insert(Samples::alloc(&self.session)?),
+            none => none.insert(SamplePair::alloc(&self.session)?),
         };
-        let age = samples.taken.map(|taken| now.saturating_sub(taken));
+        let age = samples.taken_at.map(|taken_at| now.saturating_sub(taken_at));
         if age.is_some_and(|age| age < GPM_WINDOW_MIN) && self.last.len() == ids.len() {
             return Ok(());
         }
-        gpm::take(nvml, gpu, self.instance, &mut samples.spare)?;
+        gpm::take_sample(nvml, gpu, self.instance, &mut samples.next)?;
         self.last = match age {
-            Some(_) => gpm::metrics(nvml, &samples.before, &samples.spare, ids)?,
+            Some(_) => gpm::metrics(nvml, &samples.previous, &samples.next, ids)?,
             None => Vec::new(),
         };
-        std::mem::swap(&mut samples.before, &mut samples.spare);
-        samples.taken = Some(now);
+        std::mem::swap(&mut samples.previous, &mut samples.next);
+        samples.taken_at = Some(now);
         Ok(())
     }
 
-    /// What was sampled before a failure does not belong to what comes after it.
-    fn forget(&mut self) {
+    /// Discards the previous sample: a window must not span a failure.
+    fn reset(&mut self) {
         self.last.clear();
         if let Some(samples) = &mut self.samples {
-            samples.taken = None;
+            samples.taken_at = None;
         }
     }
 }
 
-impl Samples {
+impl SamplePair {
     fn alloc(session: &Session) -> Result<Self, Missing> {
-        let before = gpm::alloc(session.nvml())?;
+        let previous = gpm::alloc(session.nvml())?;
         match gpm::alloc(session.nvml()) {
-            Ok(spare) => Ok(Self { before, spare, taken: None }),
+            Ok(next) => Ok(Self { previous, next, taken_at: None }),
             Err(missing) => {
-                gpm::free(session.nvml(), before);
+                gpm::free(session.nvml(), previous);
                 Err(missing)
             }
         }
@@ -108,11 +109,11 @@ impl Samples {
 }
 
 impl Drop for GpmReader {
-    /// The session that the samples came from is still open: the reader holds on to it.
+    /// The session of the samples is still open, since the reader holds it.
     fn drop(&mut self) {
-        if let Some(Samples { before, spare, .. }) = self.samples.take() {
-            gpm::free(self.session.nvml(), before);
-            gpm::free(self.session.nvml(), spare);
+        if let Some(SamplePair { previous, next, .. }) = self.samples.take() {
+            gpm::free(self.session.nvml(), previous);
+            gpm::free(self.session.nvml(), next);
         }
     }
 }

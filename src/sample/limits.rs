@@ -1,30 +1,30 @@
-//! What a board's readings are measured by, asked for once.
+//! Power and temperature limits of a board, read once.
 
 use nvml_wrapper::enum_wrappers::device::TemperatureThreshold;
 
 use crate::model::{Limits, Missing, Reading};
 use crate::nvml::probe::Probe;
 
-/// Limits as far as they are known.
+/// The limits that were read so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LimitReader(Limits);
 
 impl LimitReader {
-    /// Asks for every limit that is not known yet.
+    /// Reads all limits that are not known yet.
     pub fn read(&mut self, probe: &Probe<'_>) -> Limits {
         let limits = &mut self.0;
-        once(&mut limits.power, || probe.power_limit_max());
-        once(&mut limits.temperature, || {
+        read_once(&mut limits.power, || probe.power_limit_max());
+        read_once(&mut limits.temperature, || {
             probe.temperature_threshold(TemperatureThreshold::Slowdown)
         });
         *limits
     }
 }
 
-/// What the board does not have it will not get.
-fn once(known: &mut Reading, ask: impl FnOnce() -> Reading) {
+/// Reads a value unless it is known or unsupported.
+fn read_once(known: &mut Reading, read: impl FnOnce() -> Reading) {
     if !matches!(known, Ok(_) | Err(Missing::Unsupported)) {
-        *known = ask();
+        *known = read();
     }
 }
 
@@ -33,15 +33,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_asked_for_until_it_is_known() {
+    fn limit_is_read_until_it_is_known() {
         let mut known = Err(Missing::Pending);
-        once(&mut known, || Err(Missing::Lost));
+        read_once(&mut known, || Err(Missing::Lost));
         assert_eq!(known, Err(Missing::Lost));
-        once(&mut known, || Ok(700.0));
-        once(&mut known, || Ok(1.0));
+        read_once(&mut known, || Ok(700.0));
+        read_once(&mut known, || Ok(1.0));
         assert_eq!(known, Ok(700.0));
         let mut never = Err(Missing::Unsupported);
-        once(&mut never, || Ok(1.0));
+        read_once(&mut never, || Ok(1.0));
         assert_eq!(never, Err(Missing::Unsupported));
     }
 }

@@ -1,186 +1,201 @@
-//! The join of NVML's process lists, its utilization rows, and who `/proc` says they are.
+//! Joins NVML's process lists and utilization rows with the processes in `/proc`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ring::Window;
-use crate::host::Identity;
+use super::process_utilization::UtilizationWindow;
+use crate::host::ProcessIdentity;
 use crate::model::{
-    Discard, EngineShares, Listing, Missing, Placement, ProcessId, ProcessKind, ProcessSample,
-    Residue, Usage,
+    CgroupLocation, DeviceProcesses, Discard, EngineUtilization, Missing, ProcessId, ProcessKind,
+    ProcessSample, StaleProcessEntry, Usage,
 };
 use crate::nvml::raw::processes::RunningProcess;
 use crate::policy::{PID_MAX, is_mps_server};
 
-/// The three lists of one device, as they were answered.
+/// The three process lists of one device, as NVML returned them.
 pub struct RunningLists {
-    /// Compute contexts.
+    /// Compute processes (`nvmlDeviceGetComputeRunningProcesses`).
     pub compute: Result<Vec<RunningProcess>, Missing>,
-    /// Graphics contexts.
+    /// Graphics processes (`nvmlDeviceGetGraphicsRunningProcesses`).
     pub graphics: Result<Vec<RunningProcess>, Missing>,
-    /// Clients of an MPS server.
+    /// MPS clients (`nvmlDeviceGetMPSComputeRunningProcesses`).
     pub mps: Result<Vec<RunningProcess>, Missing>,
 }
 
-/// What a process looked like when it was first seen. Its labels never change after that.
+/// A process as it was first seen. Its labels do not change afterwards.
 #[derive(Clone, Debug)]
-struct Face {
+struct FirstSeenProcess {
     id: ProcessId,
     name: Arc<str>,
     kind: ProcessKind,
-    seen: Duration,
+    first_seen: Duration,
 }
 
-/// The processes that one device is known to run.
+/// Processes of one device in the last cycle, by pid.
 #[derive(Debug, Default)]
 pub struct ProcessTable {
-    faces: HashMap<u32, Face>,
+    processes: HashMap<u32, FirstSeenProcess>,
 }
 
-/// Who the pids of a node are.
-pub trait Census {
-    /// Who `pid` is at present.
+/// Looks up the processes of the node.
+pub trait ProcessLookup {
+    /// Identity of the process that has `pid` now.
     ///
     /// # Errors
-    /// Why it is nobody to be told of.
-    fn identify(&mut self, pid: u32) -> Result<Identity, Discard>;
+    /// Why there is no such process, or why it cannot be identified.
+    fn identify(&mut self, pid: u32) -> Result<ProcessIdentity, Discard>;
 
-    /// Where a living process runs.
+    /// Cgroup of a running process.
     ///
     /// # Errors
-    /// Why that is not known.
-    fn place(&mut self, id: ProcessId) -> Result<Arc<Placement>, Discard>;
+    /// Why the cgroup is unknown.
+    fn locate(&mut self, id: ProcessId) -> Result<Arc<CgroupLocation>, Discard>;
 
-    /// Where the process ran that had `pid` until a moment ago.
-    fn departed(&self, pid: u32) -> Option<Arc<Placement>>;
+    /// Cgroup of the process that had `pid` until it exited in this cycle or the previous one.
+    fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>>;
 }
 
 impl ProcessTable {
-    /// Who is on the device, one entry for each pid.
+    /// Processes of the device, one per pid, and stale entries.
     ///
-    /// `total` is the device's framebuffer in bytes, where known.
+    /// `total` is the framebuffer of the device in bytes, if known.
     ///
     /// # Errors
-    /// A list failed, or that of compute processes is not supported: it is not known what runs.
+    /// A list cannot be read, or the list of compute processes is not supported.
     pub fn merge(
         &mut self,
         lists: RunningLists,
-        window: Result<&Window, Missing>,
+        window: Result<&UtilizationWindow, Missing>,
         total: Option<u64>,
         now: Duration,
-        census: &mut impl Census,
-    ) -> Result<Listing, Missing> {
-        let (running, mut residues) = running(lists, total)?;
-        let mut faces = HashMap::with_capacity(running.len());
+        lookup: &mut impl ProcessLookup,
+    ) -> Result<DeviceProcesses, Missing> {
+        let (running, mut stale_entries) = running(lists, total)?;
+        let mut known = HashMap::with_capacity(running.len());
         let mut processes = Vec::with_capacity(running.len());
         for (pid, entry) in running {
             let memory = entry.memory.ok_or(Missing::Unsupported);
-            let found = match census.identify(pid) {
+            let found = match lookup.identify(pid) {
                 Ok(found) => found,
-                Err(why) => {
-                    residues.push(Residue { why, placement: census.departed(pid), memory });
+                Err(reason) => {
+                    stale_entries.push(StaleProcessEntry {
+                        reason,
+                        location: lookup.recently_exited(pid),
+                        memory,
+                    });
                     continue;
                 }
             };
-            let (face, reused) = self.recognise(found, entry.kind, now);
+            let (process, reused) = self.first_seen(found, entry.kind, now);
             processes.push(ProcessSample {
-                id: face.id,
-                name: Arc::clone(&face.name),
-                kind: face.kind,
-                seen: face.seen,
-                placement: census.place(face.id),
-                usage: Usage { memory, utilization: utilization(&face, reused, window) },
+                id: process.id,
+                name: Arc::clone(&process.name),
+                kind: process.kind,
+                first_seen: process.first_seen,
+                location: lookup.locate(process.id),
+                usage: Usage { memory, utilization: utilization(&process, reused, window) },
             });
-            faces.insert(pid, face);
+            known.insert(pid, process);
         }
-        self.faces = faces;
+        self.processes = known;
         processes.sort_unstable_by_key(|process| process.id);
-        Ok(Listing { processes, residues })
+        Ok(DeviceProcesses { processes, stale_entries })
     }
 
-    /// Whether a pid was listed in the last cycle, and is no MPS server's. Before it has a server, a
-    /// device has no clients of one.
+    /// Whether a pid was listed in the last cycle and is not an MPS server. A device without an MPS
+    /// server has no MPS clients.
     #[must_use]
-    pub fn is_plain(&self, pid: u32) -> bool {
-        self.faces.get(&pid).is_some_and(|face| !is_mps_server(&face.name))
+    pub fn is_listed_non_mps_server(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_some_and(|process| !is_mps_server(&process.name))
     }
 
-    /// The face that the process had before, or its first one; and whether its pid belonged to
-    /// another process until now.
-    fn recognise(&self, identity: Identity, kind: ProcessKind, now: Duration) -> (Face, bool) {
-        match self.faces.get(&identity.id.pid) {
-            Some(face) if face.id == identity.id => (face.clone(), false),
+    /// The process as it was first seen, and whether another process had its pid before.
+    fn first_seen(
+        &self,
+        identity: ProcessIdentity,
+        kind: ProcessKind,
+        now: Duration,
+    ) -> (FirstSeenProcess, bool) {
+        match self.processes.get(&identity.id.pid) {
+            Some(process) if process.id == identity.id => (process.clone(), false),
             other => {
-                let face = Face { id: identity.id, name: identity.name, kind, seen: now };
-                (face, other.is_some())
+                let process = FirstSeenProcess {
+                    id: identity.id,
+                    name: identity.name,
+                    kind,
+                    first_seen: now,
+                };
+                (process, other.is_some())
             }
         }
     }
 }
 
-/// The ring knows pids only: the rows of a reused one may be its predecessor's. Whose the work of MPS
-/// clients is in it, the clients' or their server's, is not settled.
+/// Utilization rows contain pids only: the rows of a reused pid may belong to the previous process.
+/// It is not known whether the work of MPS clients is in the rows of the clients or of their
+/// server.
 fn utilization(
-    face: &Face,
+    process: &FirstSeenProcess,
     reused: bool,
-    window: Result<&Window, Missing>,
-) -> Result<EngineShares, Missing> {
-    match face.kind {
+    window: Result<&UtilizationWindow, Missing>,
+) -> Result<EngineUtilization, Missing> {
+    match process.kind {
         ProcessKind::Mps => Err(Missing::Unsupported),
-        _ if is_mps_server(&face.name) => Err(Missing::Unsupported),
+        _ if is_mps_server(&process.name) => Err(Missing::Unsupported),
         _ if reused => Err(Missing::Pending),
         ProcessKind::Compute | ProcessKind::Graphics | ProcessKind::ComputeAndGraphics => {
-            window?.shares(face.id.pid)
+            window?.utilization(process.id.pid)
         }
     }
 }
 
-struct Entry {
+struct RunningEntry {
     kind: ProcessKind,
     memory: Option<u64>,
 }
 
-/// The entries by pid, and those that cannot be true.
+/// Entries by pid, and invalid entries.
 fn running(
     lists: RunningLists,
     total: Option<u64>,
-) -> Result<(HashMap<u32, Entry>, Vec<Residue>), Missing> {
-    let mut running: HashMap<u32, Entry> = HashMap::new();
-    let mut residues = Vec::new();
+) -> Result<(HashMap<u32, RunningEntry>, Vec<StaleProcessEntry>), Missing> {
+    let mut running: HashMap<u32, RunningEntry> = HashMap::new();
+    let mut stale_entries = Vec::new();
     for (list, kind) in [
         (lists.compute?, ProcessKind::Compute),
         (or_empty(lists.graphics)?, ProcessKind::Graphics),
         (or_empty(lists.mps)?, ProcessKind::Mps),
     ] {
         for process in list {
-            match impossible(&process, total) {
-                Some(why) => {
+            match discard_reason(&process, total) {
+                Some(reason) => {
                     let memory = Err(Missing::Invalid);
-                    residues.push(Residue { why, placement: None, memory });
+                    stale_entries.push(StaleProcessEntry { reason, location: None, memory });
                 }
                 None => {
                     running
                         .entry(process.pid)
-                        .and_modify(|entry| entry.add(kind, process.memory))
-                        .or_insert(Entry { kind, memory: process.memory });
+                        .and_modify(|entry| entry.merge(kind, process.memory))
+                        .or_insert(RunningEntry { kind, memory: process.memory });
                 }
             }
         }
     }
-    Ok((running, residues))
+    Ok((running, stale_entries))
 }
 
-fn impossible(process: &RunningProcess, total: Option<u64>) -> Option<Discard> {
+fn discard_reason(process: &RunningProcess, total: Option<u64>) -> Option<Discard> {
     if process.pid == 0 || process.pid > PID_MAX {
         return Some(Discard::Pid);
     }
-    let too_much = matches!((process.memory, total), (Some(held), Some(total)) if held > total);
+    let too_much = matches!((process.memory, total), (Some(used), Some(total)) if used > total);
     too_much.then_some(Discard::Memory)
 }
 
-/// Boards without graphics or without MPS have no such list, and nothing on it. All can compute: a
-/// driver that does not support the list of that does not say what runs.
+/// A list that is not supported is empty: boards without graphics or MPS lack these lists. Every
+/// board supports compute, so an unsupported list of compute processes is an error, not an empty
+/// list.
 fn or_empty(list: Result<Vec<RunningProcess>, Missing>) -> Result<Vec<RunningProcess>, Missing> {
     match list {
         Err(Missing::Unsupported) => Ok(Vec::new()),
@@ -188,9 +203,10 @@ fn or_empty(list: Result<Vec<RunningProcess>, Missing>) -> Result<Vec<RunningPro
     }
 }
 
-impl Entry {
-    /// The same process in another list holds the same memory, which is never summed.
-    fn add(&mut self, kind: ProcessKind, memory: Option<u64>) {
+impl RunningEntry {
+    /// Merges another list's entry of the same process. Both lists report the same memory; it is
+    /// not added.
+    fn merge(&mut self, kind: ProcessKind, memory: Option<u64>) {
         self.memory = self.memory.max(memory);
         self.kind = match (self.kind, kind) {
             (ProcessKind::Mps, _) | (_, ProcessKind::Mps) => ProcessKind::Mps,
@@ -221,37 +237,37 @@ mod tests {
         }
     }
 
-    /// Everybody lives since `started` and is called `name`, or nobody lives.
-    struct Everybody {
+    /// Every pid is a process that started at `started` with this name, or none is.
+    struct FakeProcesses {
         alive: Result<(u64, &'static str), Discard>,
     }
 
-    impl Census for Everybody {
-        fn identify(&mut self, pid: u32) -> Result<Identity, Discard> {
+    impl ProcessLookup for FakeProcesses {
+        fn identify(&mut self, pid: u32) -> Result<ProcessIdentity, Discard> {
             let (started, name) = self.alive?;
-            Ok(Identity { id: ProcessId { pid, started }, name: name.into() })
+            Ok(ProcessIdentity { id: ProcessId { pid, started }, name: name.into() })
         }
 
-        fn place(&mut self, _: ProcessId) -> Result<Arc<Placement>, Discard> {
-            Ok(Arc::new(Placement::Host))
+        fn locate(&mut self, _: ProcessId) -> Result<Arc<CgroupLocation>, Discard> {
+            Ok(Arc::new(CgroupLocation::Host))
         }
 
-        fn departed(&self, pid: u32) -> Option<Arc<Placement>> {
-            (pid == 6).then(|| Arc::new(Placement::Host))
+        fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>> {
+            (pid == 6).then(|| Arc::new(CgroupLocation::Host))
         }
     }
 
-    fn alive(started: u64) -> Everybody {
-        Everybody { alive: Ok((started, "python")) }
+    fn alive(started: u64) -> FakeProcesses {
+        FakeProcesses { alive: Ok((started, "python")) }
     }
 
     fn merge(table: &mut ProcessTable, lists: RunningLists, started: u64) -> Vec<ProcessSample> {
-        let window = Window::default();
+        let window = UtilizationWindow::default();
         table.merge(lists, Ok(&window), None, NOW, &mut alive(started)).unwrap().processes
     }
 
     #[test]
-    fn a_process_in_both_lists_is_one_line_with_its_memory_once() {
+    fn process_in_both_lists_is_one_entry_with_its_memory_once() {
         let both = [process(7, GIB)];
         let samples = merge(&mut ProcessTable::default(), lists(&both, &both), 1);
         assert_eq!(samples.len(), 1);
@@ -260,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_process_without_a_row_is_idle_not_unknown() {
+    fn listed_process_without_row_is_idle() {
         let samples = merge(&mut ProcessTable::default(), lists(&[process(7, GIB)], &[]), 1);
-        assert_eq!(samples[0].usage.utilization, Ok(EngineShares::default()));
+        assert_eq!(samples[0].usage.utilization, Ok(EngineUtilization::default()));
     }
 
     #[test]
-    fn utilization_is_withheld_where_the_window_is() {
+    fn utilization_is_missing_if_the_window_is() {
         let mut table = ProcessTable::default();
         let list = lists(&[process(7, GIB)], &[]);
         let listing = table.merge(list, Err(Missing::Pending), None, NOW, &mut alive(1)).unwrap();
@@ -275,87 +291,92 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_the_driver_does_not_tell_is_absent() {
-        let untold = RunningProcess { pid: 7, memory: None };
-        let samples = merge(&mut ProcessTable::default(), lists(&[untold], &[]), 1);
+    fn memory_that_the_driver_does_not_report_is_absent() {
+        let without_memory = RunningProcess { pid: 7, memory: None };
+        let samples = merge(&mut ProcessTable::default(), lists(&[without_memory], &[]), 1);
         assert_eq!(samples[0].usage.memory, Err(Missing::Unsupported));
     }
 
     #[test]
-    fn a_failed_list_leaves_nobody() {
+    fn failed_list_is_an_error() {
         let failed = RunningLists { graphics: Err(Missing::Failed(999)), ..lists(&[], &[]) };
-        let window = Window::default();
+        let window = UtilizationWindow::default();
         let merged = ProcessTable::default().merge(failed, Ok(&window), None, NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Failed(999)));
     }
 
     #[test]
-    fn a_list_of_compute_processes_that_is_not_supported_is_not_an_empty_one() {
-        let without = RunningLists { compute: Err(Missing::Unsupported), ..lists(&[], &[]) };
-        let window = Window::default();
-        let merged = ProcessTable::default().merge(without, Ok(&window), None, NOW, &mut alive(1));
+    fn unsupported_list_of_compute_processes_is_an_error() {
+        let unsupported = RunningLists { compute: Err(Missing::Unsupported), ..lists(&[], &[]) };
+        let window = UtilizationWindow::default();
+        let merged =
+            ProcessTable::default().merge(unsupported, Ok(&window), None, NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Unsupported));
     }
 
     #[test]
-    fn neither_mps_clients_nor_their_server_are_told_what_they_use() {
+    fn mps_clients_and_servers_have_no_utilization() {
         let running =
             RunningLists { mps: Ok(vec![process(8, GIB)]), ..lists(&[process(7, GIB)], &[]) };
-        let mut census = Everybody { alive: Ok((1, "nvidia-cuda-mps")) };
-        let window = Window::default();
+        let mut lookup = FakeProcesses { alive: Ok((1, "nvidia-cuda-mps")) };
+        let window = UtilizationWindow::default();
         let listing =
-            ProcessTable::default().merge(running, Ok(&window), None, NOW, &mut census).unwrap();
-        let told: Vec<_> = listing.processes.iter().map(|p| p.usage.utilization).collect();
-        assert_eq!(told, [Err(Missing::Unsupported), Err(Missing::Unsupported)]);
+            ProcessTable::default().merge(running, Ok(&window), None, NOW, &mut lookup).unwrap();
+        let utilizations: Vec<_> = listing.processes.iter().map(|p| p.usage.utilization).collect();
+        assert_eq!(utilizations, [Err(Missing::Unsupported), Err(Missing::Unsupported)]);
     }
 
     #[test]
-    fn a_face_is_frozen_at_first_sight() {
+    fn labels_of_a_process_do_not_change_after_it_was_first_seen() {
         let mut table = ProcessTable::default();
         merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
-        let window = Window::default();
-        let mut renamed = Everybody { alive: Ok((1, "renamed")) };
+        let window = UtilizationWindow::default();
+        let mut renamed = FakeProcesses { alive: Ok((1, "renamed")) };
         let both = lists(&[process(7, GIB)], &[process(7, GIB)]);
         let listing = table.merge(both, Ok(&window), None, 2 * NOW, &mut renamed).unwrap();
         let later = &listing.processes[0];
-        assert_eq!((&*later.name, later.kind, later.seen), ("python", ProcessKind::Compute, NOW));
+        assert_eq!(
+            (&*later.name, later.kind, later.first_seen),
+            ("python", ProcessKind::Compute, NOW)
+        );
     }
 
     #[test]
-    fn a_reused_pid_does_not_inherit_its_predecessors_work() {
+    fn reused_pid_has_no_utilization_in_its_first_window() {
         let mut table = ProcessTable::default();
         merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
         let successor = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
         assert_eq!(successor[0].usage.utilization, Err(Missing::Pending));
-        let settled = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
-        assert_eq!(settled[0].usage.utilization, Ok(EngineShares::default()));
+        let later = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
+        assert_eq!(later[0].usage.utilization, Ok(EngineUtilization::default()));
     }
 
     #[test]
-    fn what_is_no_process_is_told_apart_and_keeps_its_memory() {
+    fn entries_without_a_process_are_stale_and_keep_their_memory() {
         let entries = [process(0, 1), process(u32::MAX, 1), process(5, 2 * GIB), process(6, 1)];
-        let window = Window::default();
-        let mut nobody = Everybody { alive: Err(Discard::Gone) };
+        let window = UtilizationWindow::default();
+        let mut none_alive = FakeProcesses { alive: Err(Discard::Gone) };
         let listing = ProcessTable::default()
-            .merge(lists(&entries, &[]), Ok(&window), Some(GIB), NOW, &mut nobody)
+            .merge(lists(&entries, &[]), Ok(&window), Some(GIB), NOW, &mut none_alive)
             .unwrap();
         assert_eq!(listing.processes, []);
-        let invalid = |why| Residue { why, placement: None, memory: Err(Missing::Invalid) };
-        let departed = Some(Arc::new(Placement::Host));
+        let invalid =
+            |reason| StaleProcessEntry { reason, location: None, memory: Err(Missing::Invalid) };
+        let exited = Some(Arc::new(CgroupLocation::Host));
         assert_eq!(
-            listing.residues,
+            listing.stale_entries,
             [
                 invalid(Discard::Pid),
                 invalid(Discard::Pid),
                 invalid(Discard::Memory),
-                Residue { why: Discard::Gone, placement: departed, memory: Ok(1) },
+                StaleProcessEntry { reason: Discard::Gone, location: exited, memory: Ok(1) },
             ]
         );
     }
 
     proptest! {
         #[test]
-        fn one_line_per_process_whatever_the_lists_say(
+        fn one_entry_per_pid_for_any_lists(
             compute in prop::collection::vec((0_u32..9, 0_u64..4), 0..12),
             graphics in prop::collection::vec((0_u32..9, 0_u64..4), 0..12),
             mps in prop::collection::vec((0_u32..9, 0_u64..4), 0..12),
@@ -365,7 +386,7 @@ mod tests {
             };
             let running =
                 RunningLists { compute: list(compute), graphics: list(graphics), mps: list(mps) };
-            let window = Window::default();
+            let window = UtilizationWindow::default();
             let listing = ProcessTable::default()
                 .merge(running, Ok(&window), Some(3 * GIB), NOW, &mut alive(1))
                 .unwrap();

@@ -1,5 +1,5 @@
-//! Passwords: checked without telling by the time it takes who exists, and without keeping the scrapes
-//! of others waiting.
+//! Basic authentication with bcrypt. The time of a check does not reveal which users exist, and the
+//! checks of one client do not delay the scrapes of others.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,98 +15,101 @@ use tokio::task;
 
 use super::peer::Peer;
 
-/// Answers that are remembered: a scraper asks again and again, and a hash takes a tenth of a second.
-const REMEMBERED: usize = 100;
-/// The least cost that bcrypt knows.
-const LEAST_COST: u32 = 4;
+/// Maximum number of cached results: a scraper repeats its credentials, and a bcrypt check takes about
+/// 0.1 s of CPU time.
+const CACHED_MAX: usize = 100;
+/// The minimum cost of bcrypt.
+const MIN_COST: u32 = 4;
 
-/// Checks users and passwords of one configuration.
-pub(super) struct Doorkeeper {
+/// Checks the users and passwords of one configuration.
+pub(super) struct BasicAuth {
+    /// User name → bcrypt hash.
     users: BTreeMap<String, String>,
-    /// The cost of the hash that costs most.
+    /// The cost of the most expensive hash.
     cost: u32,
     key: hmac::Key,
-    /// Kept apart, so that who guesses cannot push out who knows.
-    admitted: Mutex<HashSet<Mark>>,
-    refused: Mutex<HashSet<Mark>>,
-    /// One check at a time: more would take the cores from what is being monitored.
-    turn: Arc<Semaphore>,
-    /// One client waits for its turn with one check at a time: whoever guesses waits for itself.
+    /// Cached results. Valid and invalid credentials are kept apart, so that guesses cannot evict valid
+    /// ones.
+    valid: Mutex<HashSet<CredentialDigest>>,
+    invalid: Mutex<HashSet<CredentialDigest>>,
+    /// One check at a time, because checks compete with the monitored workloads for CPU time.
+    bcrypt_permit: Arc<Semaphore>,
+    /// One waiting check per client, so that many guesses of one client do not delay others.
     queues: Mutex<HashMap<Peer, Weak<Semaphore>>>,
-    /// Rounds of bcrypt so far.
+    /// Bcrypt rounds computed so far.
     rounds: AtomicU64,
 }
 
-/// Stands for a user, a hash and a password.
-type Mark = [u8; 32];
+/// Keyed digest of user, hash and password.
+type CredentialDigest = [u8; 32];
 
-/// A user and a password, as they were sent.
+/// User and password of a request.
 struct Credentials {
     user: String,
     password: String,
 }
 
-impl Doorkeeper {
-    /// One who knows these users with the bcrypt hashes of their passwords; none if everybody is let
-    /// in.
+impl BasicAuth {
+    /// Returns `None` if there are no users: then no authentication is required.
     pub(super) fn new(users: BTreeMap<String, String>) -> Option<Self> {
         let cost = users.values().map(|hash| cost(hash)).max()?;
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        // Without a key nothing can be remembered safely; a fixed one lives as long as this process
-        // and leaves it in no form.
+        // If no random key is available, a fixed one is used: digests never leave this process.
         let key = key.unwrap_or_else(|_| hmac::Key::new(hmac::HMAC_SHA256, SALT.as_bytes()));
         Some(Self {
             users,
             cost,
             key,
-            admitted: Mutex::default(),
-            refused: Mutex::default(),
-            turn: Arc::new(Semaphore::new(1)),
+            valid: Mutex::default(),
+            invalid: Mutex::default(),
+            bcrypt_permit: Arc::new(Semaphore::new(1)),
             queues: Mutex::default(),
             rounds: AtomicU64::default(),
         })
     }
 
-    /// Whether the request comes from a user with the right password.
-    pub(super) async fn admits(self: &Arc<Self>, peer: Peer, headers: &HeaderMap) -> bool {
+    /// Whether the request has the credentials of a user.
+    pub(super) async fn authenticate(self: &Arc<Self>, peer: Peer, headers: &HeaderMap) -> bool {
         let Some(credentials) = credentials(headers) else { return false };
         let hash = self.users.get(&credentials.user).cloned();
-        let mark = self.mark(&credentials, hash.as_deref().unwrap_or_default());
-        if let Some(admitted) = self.recall(mark) {
-            return admitted;
+        let digest = self.digest(&credentials, hash.as_deref().unwrap_or_default());
+        if let Some(is_valid) = self.cached(digest) {
+            return is_valid;
         }
         let queue = self.queue(peer);
         let Ok(_first) = queue.acquire().await else { return false };
-        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else { return false };
-        // Whoever waited for the same answer has it now.
-        if let Some(admitted) = self.recall(mark) {
-            return admitted;
+        let permit = Arc::clone(&self.bcrypt_permit).acquire_owned().await;
+        let Ok(permit) = permit else { return false };
+        // Another request with the same credentials may have been checked meanwhile.
+        if let Some(is_valid) = self.cached(digest) {
+            return is_valid;
         }
-        let door = Arc::clone(self);
-        // The turn ends with the check and not with the connection: one that is closed meanwhile
-        // must not begin another.
+        let auth = Arc::clone(self);
+        // The permit is held until the check ends, even if the connection is closed before: the check
+        // cannot be cancelled, and a second one must not run beside it.
         let check = move || {
-            let _turn = turn;
-            let admitted = door.check(&credentials.password, hash.as_deref());
-            door.remember(mark, admitted);
-            admitted
+            let _permit = permit;
+            let is_valid = auth.check(&credentials.password, hash.as_deref());
+            auth.cache(digest, is_valid);
+            is_valid
         };
         task::spawn_blocking(check).await.unwrap_or_default()
     }
 
-    /// Whether a password is that of a user with this hash. It takes as much work for all users, those
-    /// that do not exist among them.
+    /// Whether the password matches the hash; `hash` is `None` for an unknown user. The work is the same
+    /// for all users, known or not.
     fn check(&self, password: &str, hash: Option<&str>) -> bool {
         let matches = hash.is_some_and(|hash| {
             self.count(cost(hash));
             bcrypt::verify(password, hash).unwrap_or_default()
         });
-        // A step of the cost doubles the work, so that one of each step makes up for the difference;
-        // and nobody's hash costs the most there is.
+        // Each step of the cost doubles the work: one dummy check of each step from the cost of this
+        // hash on adds up to the work of the most expensive hash. An unknown user takes one dummy check
+        // of the highest cost.
         let missing = hash.map_or(self.cost..=self.cost, |hash| cost(hash)..=self.cost - 1);
         for step in missing {
             self.count(step);
-            let _ = bcrypt::verify(password, &nobodys(step));
+            let _ = bcrypt::verify(password, &dummy_hash(step));
         }
         matches
     }
@@ -126,51 +129,52 @@ impl Doorkeeper {
         queue
     }
 
-    /// What stands for user, hash and password: each with its length, so that no two of them can be
-    /// told as another two, and under a key, so that no password can be guessed from it.
-    fn mark(&self, credentials: &Credentials, hash: &str) -> [u8; 32] {
+    /// HMAC-SHA256 of user, hash and password, each preceded by its length, so that different
+    /// credentials never have the same input.
+    fn digest(&self, credentials: &Credentials, hash: &str) -> CredentialDigest {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [&credentials.user, hash, &credentials.password] {
             context.update(&part.len().to_le_bytes());
             context.update(part.as_bytes());
         }
-        let mut mark = [0; 32];
-        for (to, from) in mark.iter_mut().zip(context.sign().as_ref()) {
+        let mut digest = [0; 32];
+        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
             *to = *from;
         }
-        mark
+        digest
     }
 
-    fn recall(&self, mark: Mark) -> Option<bool> {
-        let knows = |of: &Mutex<HashSet<Mark>>| {
-            of.lock().unwrap_or_else(PoisonError::into_inner).contains(&mark)
+    /// The cached result of a check.
+    fn cached(&self, digest: CredentialDigest) -> Option<bool> {
+        let contains = |set: &Mutex<HashSet<CredentialDigest>>| {
+            set.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest)
         };
-        if knows(&self.admitted) { Some(true) } else { knows(&self.refused).then_some(false) }
+        if contains(&self.valid) { Some(true) } else { contains(&self.invalid).then_some(false) }
     }
 
-    fn remember(&self, mark: Mark, admitted: bool) {
-        let of = if admitted { &self.admitted } else { &self.refused };
-        let mut of = of.lock().unwrap_or_else(PoisonError::into_inner);
-        if of.len() >= REMEMBERED {
-            // A set's order is random, so nobody can choose whose answer goes.
-            let any = of.iter().next().copied();
-            any.map(|mark| of.remove(&mark));
+    fn cache(&self, digest: CredentialDigest, is_valid: bool) {
+        let set = if is_valid { &self.valid } else { &self.invalid };
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        if set.len() >= CACHED_MAX {
+            // The order of a set is random, so a client cannot choose which result is evicted.
+            let any = set.iter().next().copied();
+            any.map(|evicted| set.remove(&evicted));
         }
-        of.insert(mark);
+        set.insert(digest);
     }
 }
 
-/// The salt of nobody's hash, and the rest of it: nobody's password is not known.
+/// Salt and hash of an unknown password, for dummy checks.
 const SALT: &str = "7EqJtq98hPqEX7fNZaFWoOhi5CVvaDkyoSg5vQ3Jr2q1fWqRZ1E6i";
 
-/// The hash of nobody's password, at this cost.
-fn nobodys(cost: u32) -> String {
+/// A valid bcrypt hash of this cost that no known password matches.
+fn dummy_hash(cost: u32) -> String {
     format!("$2b${cost:02}${SALT}")
 }
 
-/// How many doublings of work a hash takes.
+/// The cost of a bcrypt hash: the binary logarithm of its rounds.
 fn cost(hash: &str) -> u32 {
-    hash.parse::<bcrypt::HashParts>().map_or(LEAST_COST, |parts| parts.get_cost())
+    hash.parse::<bcrypt::HashParts>().map_or(MIN_COST, |parts| parts.get_cost())
 }
 
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
@@ -189,13 +193,13 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
-    fn doorkeeper() -> Arc<Doorkeeper> {
+    fn basic_auth() -> Arc<BasicAuth> {
         let hash = bcrypt::hash("secret", 4).unwrap();
         let users = BTreeMap::from([("alice".to_owned(), hash)]);
-        Arc::new(Doorkeeper::new(users).unwrap())
+        Arc::new(BasicAuth::new(users).unwrap())
     }
 
-    fn sent(text: &str) -> HeaderMap {
+    fn headers(text: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let value = format!("Basic {}", STANDARD.encode(text));
         headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&value).unwrap());
@@ -203,145 +207,142 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_of_a_user_is_admitted() {
-        let door = doorkeeper();
+    async fn only_valid_credentials_are_accepted() {
+        let auth = basic_auth();
         for _ in 0..2 {
-            assert!(door.admits(Peer::Unknown, &sent("alice:secret")).await);
+            assert!(auth.authenticate(Peer::Unknown, &headers("alice:secret")).await);
             for wrong in
                 ["alice:wrong", "alice:", "bob:secret", ":secret", "alice", "alice:secret:"]
             {
-                assert!(!door.admits(Peer::Unknown, &sent(wrong)).await, "{wrong}");
+                assert!(!auth.authenticate(Peer::Unknown, &headers(wrong)).await, "{wrong}");
             }
         }
-        assert!(!door.admits(Peer::Unknown, &HeaderMap::new()).await);
+        assert!(!auth.authenticate(Peer::Unknown, &HeaderMap::new()).await);
         let mut bearer = HeaderMap::new();
         bearer.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer YWxpY2U6c2VjcmV0"));
-        assert!(!door.admits(Peer::Unknown, &bearer).await);
+        assert!(!auth.authenticate(Peer::Unknown, &bearer).await);
     }
 
     #[tokio::test]
-    async fn a_check_takes_the_same_work_whoever_is_asked_for() {
+    async fn check_takes_the_same_work_for_all_users() {
         let hash = |cost| bcrypt::hash("secret", cost).unwrap();
-        let users = [("cheap", hash(4)), ("middle", hash(6)), ("dear", hash(7))];
+        let users = [("low", hash(4)), ("middle", hash(6)), ("high", hash(7))];
         let users = users.map(|(user, hash)| (user.to_owned(), hash));
-        let door = Arc::new(Doorkeeper::new(BTreeMap::from(users)).unwrap());
-        for sent_text in [
-            "cheap:secret",
-            "cheap:wrong",
+        let auth = Arc::new(BasicAuth::new(BTreeMap::from(users)).unwrap());
+        for sent in [
+            "low:secret",
+            "low:wrong",
             "middle:secret",
             "middle:wrong",
-            "dear:secret",
-            "dear:wrong",
-            "nobody:secret",
+            "high:secret",
+            "high:wrong",
+            "unknown:secret",
             ":",
         ] {
-            let before = door.rounds.load(Ordering::Relaxed);
-            let admitted = door.admits(Peer::Unknown, &sent(sent_text)).await;
-            assert_eq!(admitted, sent_text.ends_with(":secret") && !sent_text.contains("nobody"));
-            let work = door.rounds.load(Ordering::Relaxed) - before;
-            assert_eq!(work, 1 << 7, "{sent_text}");
-            door.admits(Peer::Unknown, &sent(sent_text)).await;
-            assert_eq!(door.rounds.load(Ordering::Relaxed) - before, work, "it is remembered");
+            let before = auth.rounds.load(Ordering::Relaxed);
+            let is_valid = auth.authenticate(Peer::Unknown, &headers(sent)).await;
+            assert_eq!(is_valid, sent.ends_with(":secret") && !sent.contains("unknown"));
+            let work = auth.rounds.load(Ordering::Relaxed) - before;
+            assert_eq!(work, 1 << 7, "{sent}");
+            auth.authenticate(Peer::Unknown, &headers(sent)).await;
+            assert_eq!(auth.rounds.load(Ordering::Relaxed) - before, work, "cached");
         }
     }
 
     #[tokio::test]
-    async fn a_check_that_nobody_waits_for_any_more_keeps_its_turn() {
-        // A check that is still going on when nobody waits for it any more.
+    async fn check_of_a_closed_connection_keeps_its_permit() {
+        // Slow enough to be still running when its connection is closed.
         let slow = bcrypt::hash("secret", 4).unwrap().replace("$04$", "$12$");
         let users = BTreeMap::from([("alice".to_owned(), slow)]);
-        let door = Arc::new(Doorkeeper::new(users).unwrap());
-        let turn = Arc::clone(&door.turn).try_acquire_owned().unwrap();
-        let asked = Arc::clone(&door);
-        let waiting =
-            tokio::spawn(async move { asked.admits(Peer::Unknown, &sent("alice:wrong")).await });
-        while door.queues.lock().unwrap().is_empty() {
+        let auth = Arc::new(BasicAuth::new(users).unwrap());
+        let permit = Arc::clone(&auth.bcrypt_permit).try_acquire_owned().unwrap();
+        let checking = Arc::clone(&auth);
+        let waiting = tokio::spawn(async move {
+            let sent = headers("alice:wrong");
+            checking.authenticate(Peer::Unknown, &sent).await
+        });
+        while auth.queues.lock().unwrap().is_empty() {
             task::yield_now().await;
         }
-        assert_eq!(door.rounds.load(Ordering::Relaxed), 0, "one at a time");
-        drop(turn);
-        while door.rounds.load(Ordering::Relaxed) == 0 {
+        assert_eq!(auth.rounds.load(Ordering::Relaxed), 0, "one at a time");
+        drop(permit);
+        while auth.rounds.load(Ordering::Relaxed) == 0 {
             task::yield_now().await;
         }
         waiting.abort();
         assert!(waiting.await.is_err());
-        // The turn comes back with the answer, which is remembered all the same.
-        let _turn = door.turn.acquire().await.unwrap();
-        let mark = |door: &Doorkeeper| {
-            let sent = credentials(&sent("alice:wrong")).unwrap();
-            door.mark(&sent, &door.users["alice"])
-        };
-        assert_eq!(door.recall(mark(&door)), Some(false));
+        // The permit is released when the check ends, and the result is cached.
+        let _permit = auth.bcrypt_permit.acquire().await.unwrap();
+        let sent = credentials(&headers("alice:wrong")).unwrap();
+        let digest = auth.digest(&sent, &auth.users["alice"]);
+        assert_eq!(auth.cached(digest), Some(false));
     }
 
     #[tokio::test]
-    async fn one_client_waits_with_one_check_and_takes_nobodys_turn() {
-        let door = doorkeeper();
-        let turn = Arc::clone(&door.turn).try_acquire_owned().unwrap();
-        let ask = |peer: &str, n: usize| {
-            let (door, peer) = (Arc::clone(&door), peer.parse::<std::net::IpAddr>().unwrap());
+    async fn many_checks_of_one_client_do_not_delay_another_client() {
+        let auth = basic_auth();
+        let permit = Arc::clone(&auth.bcrypt_permit).try_acquire_owned().unwrap();
+        let guess = |peer: &str, n: usize| {
+            let (auth, peer) = (Arc::clone(&auth), peer.parse::<std::net::IpAddr>().unwrap());
             tokio::spawn(async move {
-                door.admits(peer.into(), &sent(&format!("alice:{n}"))).await;
+                auth.authenticate(peer.into(), &headers(&format!("alice:{n}"))).await;
             })
         };
-        let guesses: Vec<_> = (0..20).map(|n| ask("10.0.0.1", n)).collect();
+        let guesses: Vec<_> = (0..20).map(|n| guess("10.0.0.1", n)).collect();
         task::yield_now().await;
-        let scraper = ask("10.0.0.2", 100);
+        let scraper = guess("10.0.0.2", 100);
         task::yield_now().await;
-        drop(turn);
+        drop(permit);
         scraper.await.unwrap();
-        let checked = door.refused.lock().unwrap().len();
-        assert!(checked <= 3, "{checked} before the scraper, of whom one waited");
+        let checked = auth.invalid.lock().unwrap().len();
+        assert!(checked <= 3, "{checked} checks when the scraper had its result");
         for guess in guesses {
             guess.await.unwrap();
         }
-        assert_eq!(door.refused.lock().unwrap().len(), 21);
-        drop(door.queue(Peer::Unknown));
-        door.queue(Peer::Unknown);
-        assert_eq!(door.queues.lock().unwrap().len(), 1, "the queues of those who left are gone");
+        assert_eq!(auth.invalid.lock().unwrap().len(), 21);
+        drop(auth.queue(Peer::Unknown));
+        auth.queue(Peer::Unknown);
+        assert_eq!(auth.queues.lock().unwrap().len(), 1, "unused queues are removed");
     }
 
     #[test]
-    fn no_two_pairs_have_one_mark() {
-        let door = doorkeeper();
-        let mark = |user: &str, hash: &str, password: &str| {
+    fn different_credentials_have_different_digests() {
+        let auth = basic_auth();
+        let digest = |user: &str, hash: &str, password: &str| {
             let (user, password) = (user.to_owned(), password.to_owned());
-            door.mark(&Credentials { user, password }, hash)
+            auth.digest(&Credentials { user, password }, hash)
         };
-        // Joined without their lengths these would be one text.
-        assert_ne!(mark("a", "b", "cd"), mark("a", "bc", "d"));
-        assert_ne!(mark("ab", "c", "d"), mark("a", "bc", "d"));
-        assert_eq!(mark("a", "b", "c"), mark("a", "b", "c"));
+        // Concatenated without lengths, these would be the same text.
+        assert_ne!(digest("a", "b", "cd"), digest("a", "bc", "d"));
+        assert_ne!(digest("ab", "c", "d"), digest("a", "bc", "d"));
+        assert_eq!(digest("a", "b", "c"), digest("a", "b", "c"));
     }
 
     #[test]
-    fn the_memory_is_bounded() {
-        let door = doorkeeper();
-        door.remember([0; 32], true);
+    fn cache_is_bounded() {
+        let auth = basic_auth();
+        auth.cache([0; 32], true);
         for n in 1..=u8::MAX {
-            door.remember([n; 32], false);
+            auth.cache([n; 32], false);
         }
-        assert_eq!(door.refused.lock().unwrap().len(), REMEMBERED);
-        assert_eq!(door.recall([0; 32]), Some(true), "guesses push out no right answer");
+        assert_eq!(auth.invalid.lock().unwrap().len(), CACHED_MAX);
+        assert_eq!(auth.cached([0; 32]), Some(true), "guesses do not evict valid credentials");
         for n in 1..=u8::MAX {
-            door.remember([n; 32], true);
+            auth.cache([n; 32], true);
         }
-        assert_eq!(door.admitted.lock().unwrap().len(), REMEMBERED);
+        assert_eq!(auth.valid.lock().unwrap().len(), CACHED_MAX);
     }
 
     #[test]
-    fn nobody_has_a_hash_that_takes_its_time() {
+    fn dummy_hash_is_a_valid_hash_of_its_cost() {
         for cost in [4, 10, 17] {
-            assert_eq!(super::cost(&nobodys(cost)), cost);
+            assert_eq!(super::cost(&dummy_hash(cost)), cost);
         }
-        assert!(
-            !bcrypt::verify("secret", &nobodys(4)).unwrap(),
-            "it is a hash that can be checked"
-        );
+        assert!(!bcrypt::verify("secret", &dummy_hash(4)).unwrap());
     }
 
     #[test]
-    fn nobody_is_asked_where_there_are_no_users() {
-        assert!(Doorkeeper::new(BTreeMap::new()).is_none());
+    fn no_authentication_without_users() {
+        assert!(BasicAuth::new(BTreeMap::new()).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! One connection: who is at its other end, its deadlines, and the page that it holds.
+//! One connection: its peer, the response in flight, and the write timeout.
 
 use std::io;
 use std::pin::Pin;
@@ -14,122 +14,122 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::peer::Peer;
 
-/// What a connection and those who serve it know of each other.
+/// State of a connection, shared by the task that serves it and the connection limiter.
 #[derive(Debug)]
-pub(super) struct Line {
-    /// Who is at its other end.
+pub(super) struct ConnectionState {
     pub(super) peer: Peer,
-    /// The response in flight; none while there is none.
-    flight: Mutex<Option<Flight>>,
-    /// A response was not taken in time.
-    overdue: AtomicBool,
-    /// A request has begun and has not arrived.
-    arriving: AtomicBool,
-    /// It is to make room.
-    pub(super) let_go: Notify,
+    /// The response in flight, if any.
+    in_flight: Mutex<Option<InFlight>>,
+    /// A response was not written within its timeout.
+    timed_out: AtomicBool,
+    /// A request has been received in part.
+    receiving: AtomicBool,
+    /// Notified when the connection is evicted.
+    pub(super) evicted: Notify,
 }
 
-/// A response on its way.
+/// A response in flight.
 #[derive(Clone, Copy, Debug)]
-struct Flight {
+struct InFlight {
     since: Instant,
-    due: Instant,
-    page: Option<Held>,
+    deadline: Instant,
+    body: Option<PageRef>,
 }
 
-/// A page in memory, told from others by where it is.
+/// A response body in memory, identified by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Held {
-    place: usize,
-    /// Its length in bytes.
+pub(super) struct PageRef {
+    address: usize,
+    /// Length in bytes.
     pub(super) length: usize,
 }
 
-impl From<&Bytes> for Held {
-    fn from(page: &Bytes) -> Self {
-        Self { place: page.as_ptr().addr(), length: page.len() }
+impl From<&Bytes> for PageRef {
+    fn from(body: &Bytes) -> Self {
+        Self { address: body.as_ptr().addr(), length: body.len() }
     }
 }
 
-impl Line {
-    /// A connection that nothing has come over yet.
+impl ConnectionState {
     pub(super) fn new(peer: Peer) -> Self {
         Self {
             peer,
-            flight: Mutex::default(),
-            overdue: AtomicBool::default(),
-            arriving: AtomicBool::default(),
-            let_go: Notify::new(),
+            in_flight: Mutex::default(),
+            timed_out: AtomicBool::default(),
+            receiving: AtomicBool::default(),
+            evicted: Notify::new(),
         }
     }
 
-    /// A request has come; its response is to be taken within `patience`.
-    pub(super) fn answering(&self, patience: Duration) {
+    /// Records that a request was received and starts the write timeout of its response.
+    pub(super) fn start_response(&self, timeout: Duration) {
         let since = Instant::now();
-        self.arriving.store(false, Ordering::Relaxed);
-        *self.flight() = Some(Flight { since, due: since + patience, page: None });
+        self.receiving.store(false, Ordering::Relaxed);
+        *self.in_flight() = Some(InFlight { since, deadline: since + timeout, body: None });
     }
 
-    /// The response in flight is this page.
-    pub(super) fn holds(&self, page: Held) {
-        if let Some(flight) = self.flight().as_mut() {
-            flight.page = Some(page);
+    /// Sets the body of the response in flight.
+    pub(super) fn set_body(&self, body: PageRef) {
+        if let Some(response) = self.in_flight().as_mut() {
+            response.body = Some(body);
         }
     }
 
-    /// The page that the response in flight is, and since when.
-    pub(super) fn held(&self) -> Option<(Held, Instant)> {
-        let flight = *self.flight();
-        flight.and_then(|flight| Some((flight.page?, flight.since)))
+    /// The body of the response in flight, and when the response began.
+    pub(super) fn body(&self) -> Option<(PageRef, Instant)> {
+        let response = *self.in_flight();
+        response.and_then(|response| Some((response.body?, response.since)))
     }
 
-    /// Since when a response has been in flight.
+    /// When the response in flight began; `None` if the connection is idle.
     pub(super) fn busy_since(&self) -> Option<Instant> {
-        (*self.flight()).map(|flight| flight.since)
+        (*self.in_flight()).map(|response| response.since)
     }
 
-    /// Whether it ended because a response was not taken in time.
-    pub(super) fn was_overdue(&self) -> bool {
-        self.overdue.load(Ordering::Relaxed)
+    /// Whether a response was not written within its timeout.
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Relaxed)
     }
 
-    /// Whether a request has begun and has not arrived.
-    pub(super) fn is_arriving(&self) -> bool {
-        self.arriving.load(Ordering::Relaxed)
+    /// Whether a request has been received in part.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.receiving.load(Ordering::Relaxed)
     }
 
-    fn flight(&self) -> MutexGuard<'_, Option<Flight>> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, Option<InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A stream whose writes fail once the response in flight is overdue: a client that does not read
-/// would hold on to its page for ever.
-pub(super) struct Timed<S> {
+/// A stream with a write timeout for each response, so that a client that does not read cannot keep a
+/// response body in memory.
+pub(super) struct DeadlineStream<S> {
     stream: S,
-    line: Arc<Line>,
-    alarm: Pin<Box<Sleep>>,
+    connection: Arc<ConnectionState>,
+    timer: Pin<Box<Sleep>>,
 }
 
-impl<S> Timed<S> {
-    pub(super) fn new(stream: S, line: Arc<Line>) -> Self {
-        Self { stream, line, alarm: Box::pin(sleep_until(Instant::now())) }
+impl<S> DeadlineStream<S> {
+    pub(super) fn new(stream: S, connection: Arc<ConnectionState>) -> Self {
+        Self { stream, connection, timer: Box::pin(sleep_until(Instant::now())) }
     }
 
-    /// Ready with an error once the response in flight is overdue.
-    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(Flight { due, .. }) = *self.line.flight() else { return Poll::Pending };
-        if self.alarm.deadline() != due {
-            self.alarm.as_mut().reset(due);
+    /// Ready with an error once the deadline of the response in flight has passed.
+    fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(InFlight { deadline, .. }) = *self.connection.in_flight() else {
+            return Poll::Pending;
+        };
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
         }
-        self.alarm.as_mut().poll(context).map(|()| {
-            self.line.overdue.store(true, Ordering::Relaxed);
-            io::Error::new(io::ErrorKind::TimedOut, "the response was not taken in time")
+        self.timer.as_mut().poll(context).map(|()| {
+            self.connection.timed_out.store(true, Ordering::Relaxed);
+            io::Error::new(io::ErrorKind::TimedOut, "timeout while writing the response")
         })
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DeadlineStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -138,32 +138,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.line.arriving.store(true, Ordering::Relaxed);
+            self.connection.receiving.store(true, Ordering::Relaxed);
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(error) = self.poll_overdue(context) {
+        if let Poll::Ready(error) = self.poll_timeout(context) {
             return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
-    // To a stream that cannot take several buffers at once, hyper writes one: head and page, copied
-    // for each connection.
+    // Without vectored writes, hyper copies head and body into one buffer for each connection.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(error) = self.poll_overdue(context) {
+        if let Poll::Ready(error) = self.poll_timeout(context) {
             return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
@@ -173,15 +172,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.stream.is_write_vectored()
     }
 
-    /// What is flushed has been taken as far as the system can tell: the response is over.
+    /// A completed flush ends the response in flight: the kernel has accepted all of it.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_flush(context) {
             Poll::Ready(Ok(())) => {
-                *self.line.flight() = None;
+                *self.connection.in_flight() = None;
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self.poll_overdue(context).map(Err),
+            Poll::Pending => self.poll_timeout(context).map(Err),
         }
     }
 
@@ -196,53 +195,54 @@ mod tests {
 
     use super::*;
 
-    fn line() -> Arc<Line> {
-        Arc::new(Line::new(Peer::Unknown))
+    fn connection() -> Arc<ConnectionState> {
+        Arc::new(ConnectionState::new(Peer::Unknown))
     }
 
     #[tokio::test]
-    async fn a_response_that_is_not_taken_ends_the_connection() {
-        // Nobody reads at the other end.
+    async fn response_that_is_not_read_times_out() {
+        // The other end does not read.
         let (near, _far) = tokio::io::duplex(16);
-        let line = line();
-        let mut timed = Timed::new(near, Arc::clone(&line));
-        line.answering(Duration::from_millis(10));
-        let error = timed.write_all(&[0; 64]).await.unwrap_err();
+        let connection = connection();
+        let mut stream = DeadlineStream::new(near, Arc::clone(&connection));
+        connection.start_response(Duration::from_millis(10));
+        let error = stream.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(line.was_overdue());
+        assert!(connection.has_timed_out());
     }
 
     #[tokio::test]
-    async fn a_response_that_is_taken_ends_the_deadline() {
+    async fn flushed_response_is_no_longer_in_flight() {
         let (near, _far) = tokio::io::duplex(64);
-        let line = line();
-        let mut timed = Timed::new(near, Arc::clone(&line));
-        line.answering(Duration::from_secs(60));
-        let page = Bytes::from_static(b"page");
-        line.holds(Held::from(&page));
-        timed.write_all(&[0; 16]).await.unwrap();
-        assert_eq!(line.held().unwrap().0.length, 4);
-        timed.flush().await.unwrap();
-        assert!(line.busy_since().is_none() && line.held().is_none() && !line.was_overdue());
+        let connection = connection();
+        let mut stream = DeadlineStream::new(near, Arc::clone(&connection));
+        connection.start_response(Duration::from_secs(60));
+        let body = Bytes::from_static(b"body");
+        connection.set_body(PageRef::from(&body));
+        stream.write_all(&[0; 16]).await.unwrap();
+        assert_eq!(connection.body().unwrap().0.length, 4);
+        stream.flush().await.unwrap();
+        assert!(connection.busy_since().is_none() && connection.body().is_none());
+        assert!(!connection.has_timed_out());
     }
 
     #[tokio::test]
-    async fn a_request_arrives_from_its_first_byte_until_it_is_answered() {
+    async fn request_is_being_received_from_its_first_byte_until_it_is_complete() {
         let (near, mut far) = tokio::io::duplex(64);
-        let line = line();
-        let mut timed = Timed::new(near, Arc::clone(&line));
-        assert!(!line.is_arriving());
+        let connection = connection();
+        let mut stream = DeadlineStream::new(near, Arc::clone(&connection));
+        assert!(!connection.is_receiving());
         far.write_all(b"GE").await.unwrap();
-        timed.read_exact(&mut [0; 2]).await.unwrap();
-        assert!(line.is_arriving());
-        line.answering(Duration::from_secs(60));
-        assert!(!line.is_arriving());
+        stream.read_exact(&mut [0; 2]).await.unwrap();
+        assert!(connection.is_receiving());
+        connection.start_response(Duration::from_secs(60));
+        assert!(!connection.is_receiving());
     }
 
     #[tokio::test]
-    async fn pages_are_not_copied_for_streams_that_take_several_buffers() {
+    async fn tcp_streams_have_vectored_writes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        assert!(Timed::new(stream, line()).is_write_vectored());
+        assert!(DeadlineStream::new(stream, connection()).is_write_vectored());
     }
 }

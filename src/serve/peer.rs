@@ -1,15 +1,14 @@
-//! Who a client is, as far as an address tells: whom to be fair between.
+//! The identity of a client, for fairness between clients.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// What counts as one client.
+/// All connections with the same `Peer` count as one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Peer {
-    /// One address.
     V4(Ipv4Addr),
-    /// The first 64 bits of an address: whoever has one of these networks has all addresses of it.
+    /// The /64 network of an address: one host can use all addresses of its network.
     V6(u64),
-    /// The system does not say.
+    /// No address is known.
     Unknown,
 }
 
@@ -34,9 +33,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_an_address_or_a_network() {
+    fn client_is_an_ipv4_address_or_an_ipv6_network() {
         assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
-        assert_eq!(peer("10.0.0.1"), peer("::ffff:10.0.0.1"), "over a socket of both kinds");
+        assert_eq!(
+            peer("10.0.0.1"),
+            peer("::ffff:10.0.0.1"),
+            "IPv4-mapped, on a dual-stack socket"
+        );
         assert_eq!(peer("2001:db8:1:2::1"), peer("2001:db8:1:2:a:b:c:d"));
         assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
     }

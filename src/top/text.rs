@@ -1,33 +1,33 @@
-//! Lines that fit, of texts that anybody may have chosen.
+//! Lines of limited width, made of untrusted texts.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use crate::view::Number;
 
-/// A line in the making.
-pub(super) struct Row(Vec<Span<'static>>);
+/// Builds a [`Line`] of styled spans.
+pub(super) struct LineBuilder(Vec<Span<'static>>);
 
-impl Row {
+impl LineBuilder {
     pub(super) fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Appends a text; what would move the cursor or ring a bell is shown as what it is not.
+    /// Appends a text. Control characters are replaced, since the terminal would interpret them.
     pub(super) fn push(mut self, text: &str, style: Style) -> Self {
-        let harmless = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        self.0.push(Span::styled(text.chars().map(harmless).collect::<String>(), style));
+        let replaced = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        self.0.push(Span::styled(text.chars().map(replaced).collect::<String>(), style));
         self
     }
 
-    /// The line, of at most `width` columns.
-    pub(super) fn cut(self, width: usize) -> Line<'static> {
-        let mut room = width;
+    /// The line, truncated to `width` columns.
+    pub(super) fn truncate(self, width: usize) -> Line<'static> {
+        let mut left = width;
         let mut spans = Vec::new();
         for span in self.0 {
-            let fits = span.width() <= room;
-            let span = if fits { span } else { shortened(&span, room) };
-            room -= span.width();
+            let fits = span.width() <= left;
+            let span = if fits { span } else { truncate_span(&span, left) };
+            left -= span.width();
             spans.push(span);
             if !fits {
                 break;
@@ -36,10 +36,10 @@ impl Row {
         Line::from(spans)
     }
 
-    /// The same with a text at the right edge, for which the rest makes room.
+    /// The line with `text` at the right edge; the rest is truncated to fit.
     pub(super) fn with_right(self, text: &str, style: Style, width: usize) -> Line<'static> {
-        let right = Self::new().push(text, style).cut(width);
-        let mut line = self.cut(width.saturating_sub(right.width() + 1));
+        let right = Self::new().push(text, style).truncate(width);
+        let mut line = self.truncate(width.saturating_sub(right.width() + 1));
         let gap = width.saturating_sub(line.width() + right.width());
         line.push_span(" ".repeat(gap));
         line.extend(right);
@@ -47,21 +47,21 @@ impl Row {
     }
 }
 
-/// As much of a text as there is room for, with a mark that it is not all.
-fn shortened(span: &Span<'static>, room: usize) -> Span<'static> {
+/// A span truncated to `width` columns, with an ellipsis at the end.
+fn truncate_span(span: &Span<'static>, width: usize) -> Span<'static> {
     let mut text = String::new();
     for c in span.content.chars() {
         let longer = format!("{text}{c}…");
-        if Span::raw(&*longer).width() > room {
+        if Span::raw(&*longer).width() > width {
             break;
         }
         text.push(c);
     }
-    let mark = if room > 0 { "…" } else { "" };
+    let mark = if width > 0 { "…" } else { "" };
     Span::styled(text + mark, span.style)
 }
 
-/// A number with its unit, or that it is absent and why.
+/// A number with its unit, or `-` and the reason why it is absent.
 pub(super) fn number(number: &Number, unit: &str) -> String {
     match number {
         Number::Known(value) => format!("{value:.0} {unit}"),
@@ -69,7 +69,7 @@ pub(super) fn number(number: &Number, unit: &str) -> String {
     }
 }
 
-/// A bar of `width` columns, as full as the ratio says; without one, no bar.
+/// A bar of `width` columns between brackets, filled to `ratio` (0 to 1); blank if there is none.
 pub(super) fn bar(ratio: Option<f64>, width: usize) -> String {
     let Some(ratio) = ratio else { return " ".repeat(width + 2) };
     #[expect(
@@ -91,29 +91,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_cut_by_columns_and_says_so() {
-        let cut = |text: &str, width| plain(&Row::new().push(text, Style::new()).cut(width));
-        assert_eq!(cut("trainer", 7), "trainer");
-        assert_eq!(cut("trainer", 5), "trai…");
-        assert_eq!(cut("训练训练", 5), "训练…");
-        assert_eq!(cut("x", 0), "");
+    fn long_text_is_truncated_by_columns_with_an_ellipsis() {
+        let truncated =
+            |text: &str, width| plain(&LineBuilder::new().push(text, Style::new()).truncate(width));
+        assert_eq!(truncated("trainer", 7), "trainer");
+        assert_eq!(truncated("trainer", 5), "trai…");
+        assert_eq!(truncated("训练训练", 5), "训练…");
+        assert_eq!(truncated("x", 0), "");
     }
 
     #[test]
-    fn a_text_at_the_right_stays_whole() {
-        let row = || Row::new().push("a long name", Style::new());
-        assert_eq!(plain(&row().with_right("97 %", Style::new(), 20)), "a long name     97 %");
-        assert_eq!(plain(&row().with_right("97 %", Style::new(), 12)), "a long… 97 %");
+    fn text_at_the_right_edge_is_not_truncated() {
+        let line = || LineBuilder::new().push("a long name", Style::new());
+        assert_eq!(plain(&line().with_right("97 %", Style::new(), 20)), "a long name     97 %");
+        assert_eq!(plain(&line().with_right("97 %", Style::new(), 12)), "a long… 97 %");
     }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        let line = Row::new().push("\u{1b}[2Jx\n\u{9b}", Style::new()).cut(80);
+        let line = LineBuilder::new().push("\u{1b}[2Jx\n\u{9b}", Style::new()).truncate(80);
         assert_eq!(plain(&line), "\u{fffd}[2Jx\u{fffd}\u{fffd}");
     }
 
     #[test]
-    fn a_bar_is_as_full_as_it_says_and_an_absent_one_is_none() {
+    fn bar_is_filled_to_the_ratio_and_blank_if_absent() {
         assert_eq!(bar(Some(0.5), 4), "[##  ]");
         assert_eq!(bar(Some(7.0), 4), "[####]");
         assert_eq!(bar(Some(0.0), 4), "[    ]");

@@ -2,26 +2,26 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use super::*;
 
-/// A folder with a certificate and its key.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// A directory with a certificate, its key and an empty file.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.path().join("tls.crt"), cert.pem()).unwrap();
-    std::fs::write(folder.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
-    std::fs::write(folder.path().join("empty"), "").unwrap();
-    folder
+    std::fs::write(directory.path().join("tls.crt"), cert.pem()).unwrap();
+    std::fs::write(directory.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
+    std::fs::write(directory.path().join("empty"), "").unwrap();
+    directory
 }
 
-fn parsed(text: &str) -> Result<WebConfig, Problem> {
-    let folder = folder();
-    WebConfig::parse(text.as_bytes(), folder.path())
+fn parsed(text: &str) -> Result<WebConfig, WebConfigProblem> {
+    let directory = directory();
+    WebConfig::parse(text.as_bytes(), directory.path())
 }
 
 const TLS: &str = "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n";
 
 #[test]
-fn what_exporters_are_given_is_taken() {
+fn configurations_of_the_exporter_toolkit_are_accepted() {
     let hash = bcrypt::hash("x", 4).unwrap();
     for text in [
         "",
@@ -54,7 +54,7 @@ fn what_exporters_are_given_is_taken() {
 }
 
 #[test]
-fn a_complaint_is_one_short_line_and_shows_no_password() {
+fn error_is_one_short_line_without_passwords() {
     let long = "é".repeat(10_000);
     for text in [
         "basic_auth_users:\n  \"a\\n\\tb\": hunter2\n",
@@ -67,23 +67,24 @@ fn a_complaint_is_one_short_line_and_shows_no_password() {
         "tls_server_config:\n  key: [hunter2]\n",
         "basic_auth_users:\n  a: !!int hunter2\n",
     ] {
-        let told = parsed(text).err().unwrap().to_string();
-        assert!(told.len() < 4096 && !told.contains(char::is_control), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        let message = parsed(text).err().unwrap().to_string();
+        assert!(message.len() < 4096 && !message.contains(char::is_control), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_its_key_and_the_mend() {
+fn invalid_values_are_refused_with_key_and_remedy() {
     let tls = |more: &str| format!("{TLS}  {more}\n");
     for (text, expected) in [
         ("tls_config: {}\n".to_owned(), "tls_config"),
         ("tls_server_config:\n  cert: x\n  cert_files: y\n".to_owned(), "cert_files"),
         ("basic_auth_users: [a]\n".to_owned(), "line"),
         ("a: b: c\n".to_owned(), "line"),
+        ("basic_auth_users:\n  alice:\n".to_owned(), "the value is missing"),
         ("tls_server_config:\n  cert_file: tls.crt\n".to_owned(), "key_file: missing"),
         ("tls_server_config:\n  key_file: tls.key\n".to_owned(), "cert_file: missing"),
-        (tls("cert: x"), "given as cert and as cert_file"),
+        (tls("cert: x"), "set both as cert and as cert_file"),
         ("tls_server_config:\n  cert_file: no\n  key_file: tls.key\n".to_owned(), "No such file"),
         (
             "tls_server_config:\n  cert_file: empty\n  key_file: tls.key\n".to_owned(),
@@ -95,18 +96,18 @@ fn what_cannot_be_is_refused_with_its_key_and_the_mend() {
         ),
         (tls("min_version: TLS10"), "give TLS12 or TLS13"),
         (format!("{TLS}  min_version: TLS13\n  max_version: TLS12\n"), "older than min_version"),
-        (tls("cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]"), "not among TLS13_AES_256_GCM_SHA384"),
+        (tls("cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]"), "give one of TLS13_AES_256_GCM_SHA384"),
         (tls("curve_preferences: [CurveP521]"), "give CurveP256, CurveP384 or X25519"),
         (tls("client_auth_type: Always"), "give NoClientCert"),
         (tls("client_auth_type: RequireAndVerifyClientCert"), "client_ca_file: missing"),
-        (tls("client_ca_file: tls.crt"), "give RequireAndVerifyClientCert"),
-        (tls("client_allowed_sans: [a.example]"), "only with client_auth_type"),
+        (tls("client_ca_file: tls.crt"), "not used without client_auth_type"),
+        (tls("client_allowed_sans: [a.example]"), "not used with this client_auth_type"),
         (
             format!(
                 "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: tls.crt\n  \
                  client_allowed_sans: [a@example.com]\n"
             ),
-            "a@example.com: give a DNS name",
+            "a@example.com: not a subject alternative name",
         ),
         ("http_server_config:\n  headers:\n    Server: x\n".to_owned(), "cannot be set"),
         (
@@ -115,25 +116,25 @@ fn what_cannot_be_is_refused_with_its_key_and_the_mend() {
         ),
         (
             "basic_auth_users:\n  alice: secret\n".to_owned(),
-            "basic_auth_users.alice: no bcrypt hash",
+            "basic_auth_users.alice: not a bcrypt hash",
         ),
         (
             format!(
                 "basic_auth_users:\n  a: {}\n",
                 bcrypt::hash("x", 4).unwrap().replace("$04$", "$31$")
             ),
-            "a cost of 31 would take minutes",
+            "a bcrypt cost of 31 takes minutes",
         ),
-        ("rate_limit:\n  interval: soon\n".to_owned(), "write 100ms or 1s"),
+        ("rate_limit:\n  interval: soon\n".to_owned(), "give for example 100ms or 1s"),
         ("rate_limit:\n  interval: 1s\n  burst: 0\n".to_owned(), "give at least 1"),
     ] {
-        let problem = parsed(&text).err().unwrap_or_else(|| panic!("{text} is taken")).to_string();
-        assert!(problem.contains(expected), "{text}: {problem}");
+        let error = parsed(&text).err().unwrap_or_else(|| panic!("accepted: {text}")).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
     }
 }
 
 #[test]
-fn a_message_never_shows_a_line_that_may_hold_a_password() {
+fn error_does_not_quote_lines_with_passwords() {
     let problem = parsed("basic_auth_users:\n  alice: [secret]\n").err().unwrap().to_string();
     assert!(!problem.contains("secret"), "{problem}");
     let problem = parsed("basic_auth_users:\n  alice: secret\n").err().unwrap().to_string();
@@ -141,28 +142,28 @@ fn a_message_never_shows_a_line_that_may_hold_a_password() {
 }
 
 #[test]
-fn another_certificate_is_a_change() {
-    let folder = folder();
-    let digest = || WebConfig::parse(TLS.as_bytes(), folder.path()).unwrap().digest;
+fn another_certificate_changes_the_digest() {
+    let directory = directory();
+    let digest = || WebConfig::parse(TLS.as_bytes(), directory.path()).unwrap().digest;
     let before = digest();
     assert_eq!(digest(), before);
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.path().join("tls.crt"), cert.pem()).unwrap();
-    std::fs::write(folder.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
+    std::fs::write(directory.path().join("tls.crt"), cert.pem()).unwrap();
+    std::fs::write(directory.path().join("tls.key"), signing_key.serialize_pem()).unwrap();
     assert_ne!(digest(), before);
 }
 
 #[test]
-fn passwords_in_the_clear_are_remarked() {
+fn unencrypted_passwords_are_warned_about() {
     let hash = bcrypt::hash("x", 4).unwrap();
     let config = parsed(&format!("basic_auth_users:\n  alice: {hash}\n")).unwrap();
-    assert_eq!(config.remarks.len(), 1);
+    assert_eq!(config.warnings.len(), 1);
 }
 
 #[test]
-fn times_are_read_as_go_writes_them() {
-    let ms = |text| duration(text).map(|time| time.as_millis());
+fn durations_are_parsed_in_the_notation_of_go() {
+    let ms = |text| parse_duration(text).map(|time| time.as_millis());
     assert_eq!(
         [ms("10s"), ms("1m30s"), ms("250ms"), ms("0")].map(Option::unwrap),
         [10_000, 90_000, 250, 0]

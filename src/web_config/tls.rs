@@ -1,4 +1,4 @@
-//! `tls_server_config` → what rustls is told.
+//! Converts `tls_server_config` into a rustls configuration.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,45 +18,50 @@ use tokio_rustls::rustls::{
 };
 use webpki::EndEntityCert;
 
-use super::wire::Tls;
-use super::{Files, Problem};
+use super::schema::TlsServerConfig;
+use super::{ReferencedFiles, WebConfigProblem};
 
-/// Which clients are let in.
+/// Client certificates (`client_auth_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientAuth {
-    /// Nobody is asked for a certificate.
+    /// Not requested.
     None,
-    /// Whoever has one may show it, whatever it is.
+    /// Requested, but optional and not verified.
     Request,
-    /// Everybody shows one, whatever it is.
+    /// Required, but not verified.
     Any,
-    /// One that is shown is checked.
+    /// Optional; verified if the client sends one.
     VerifyIfGiven,
-    /// Everybody shows one, and it is checked.
+    /// Required and verified.
     RequireAndVerify,
 }
 
-/// What rustls is told; none where no certificate is named, as in a file with only other settings.
+/// The rustls configuration; `None` if no certificate is configured.
 ///
 /// # Errors
-/// Names the key and the mend.
+/// A certificate or key file cannot be read or is invalid, or a key has a value that is not allowed.
 pub(super) fn server_config(
-    tls: &Tls,
-    files: &mut Files<'_>,
+    tls: &TlsServerConfig,
+    files: &mut ReferencedFiles<'_>,
     remarks: &mut Vec<String>,
-) -> Result<Option<ServerConfig>, Problem> {
-    let cert = one_of("cert", tls.cert.as_deref(), tls.cert_file.as_deref(), files)?;
-    let key = one_of("key", tls.key.as_deref(), tls.key_file.as_deref(), files)?;
-    let client_ca =
-        one_of("client_ca", tls.client_ca.as_deref(), tls.client_ca_file.as_deref(), files)?;
+) -> Result<Option<ServerConfig>, WebConfigProblem> {
+    let cert = inline_or_file("cert", tls.cert.as_deref(), tls.cert_file.as_deref(), files)?;
+    let key = inline_or_file("key", tls.key.as_deref(), tls.key_file.as_deref(), files)?;
+    let client_ca = inline_or_file(
+        "client_ca",
+        tls.client_ca.as_deref(),
+        tls.client_ca_file.as_deref(),
+        files,
+    )?;
     let (cert, key) = match (cert, key) {
         (Some(cert), Some(key)) => (cert, key),
         (None, None) if client_ca.is_none() && tls.client_auth_type.is_none() => return Ok(None),
-        (None, _) => return Err(value("cert_file", "missing; name the server's certificate")),
-        (_, None) => return Err(value("key_file", "missing; name the certificate's key")),
+        (None, _) => return Err(value("cert_file", "missing; give the server certificate")),
+        (_, None) => return Err(value("key_file", "missing; give the key of the certificate")),
     };
     if tls.prefer_server_cipher_suites == Some(false) {
-        remarks.push("prefer_server_cipher_suites: the server's order always counts".to_owned());
+        let remark = "prefer_server_cipher_suites: false is ignored: the server always decides";
+        remarks.push(remark.to_owned());
     }
     let provider = Arc::new(provider(tls)?);
     let versions = versions(tls)?;
@@ -64,64 +69,72 @@ pub(super) fn server_config(
     let certificates = certificates
         .ok()
         .filter(|certificates| !certificates.is_empty())
-        .ok_or_else(|| value("cert_file", "no certificate in PEM"))?;
+        .ok_or_else(|| value("cert_file", "no certificate in PEM format; give a PEM file"))?;
     let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|_| value("key_file", "no private key in PEM"))?;
+        .map_err(|_| value("key_file", "no private key in PEM format; give a PEM file"))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
-        .map_err(|error| value("cipher_suites", error.to_string()))?;
+        .map_err(|error| {
+            let detail = format!(
+                "not usable with the TLS versions of min_version and max_version ({error}); add \
+                 another cipher suite"
+            );
+            value("cipher_suites", detail)
+        })?;
     let builder = match verifier(tls, client_ca.as_deref(), &provider)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(certificates, key).map_err(|error| {
-        value("key_file", format!("{error}; is it the key of the certificate?"))
+        let detail = format!("not usable ({error}); give the key of the certificate in cert_file");
+        value("key_file", detail)
     })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(config))
 }
 
-/// What is written in the file itself, or in one that it names.
-fn one_of(
+/// The value of `key`, or the content of the file of `{key}_file`.
+fn inline_or_file(
     key: &str,
     text: Option<&str>,
     file: Option<&Path>,
-    files: &mut Files<'_>,
-) -> Result<Option<Vec<u8>>, Problem> {
+    files: &mut ReferencedFiles<'_>,
+) -> Result<Option<Vec<u8>>, WebConfigProblem> {
     match (text.filter(|text| !text.is_empty()), file.filter(|path| *path != Path::new(""))) {
         (Some(_), Some(_)) => {
-            Err(value(key, format!("given as {key} and as {key}_file; keep one")))
+            Err(value(key, format!("set both as {key} and as {key}_file; remove one")))
         }
         (Some(text), None) => Ok(Some(text.as_bytes().to_vec())),
         (None, Some(path)) => {
-            let path = files.folder.join(path);
-            let named = |problem: Problem| {
+            let path = files.directory.join(path);
+            let with_path = |problem: WebConfigProblem| {
                 value(&format!("{key}_file"), format!("{}: {problem}", path.display()))
             };
-            files.read(&path).map(Some).map_err(named)
+            files.read(&path).map(Some).map_err(with_path)
         }
         (None, None) => Ok(None),
     }
 }
 
-fn provider(tls: &Tls) -> Result<CryptoProvider, Problem> {
+fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, WebConfigProblem> {
     let mut provider = ring::default_provider();
     if !tls.cipher_suites.is_empty() {
-        let known = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite());
+        let suite_name = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite());
         for name in &tls.cipher_suites {
             let is_known =
-                provider.cipher_suites.iter().any(|suite| is_called(&known(suite), name));
+                provider.cipher_suites.iter().any(|suite| is_same_suite(&suite_name(suite), name));
             if !is_known {
-                let names: Vec<String> = provider.cipher_suites.iter().map(known).collect();
-                let detail = format!("{name}: not among {}", names.join(", "));
+                let names: Vec<String> = provider.cipher_suites.iter().map(suite_name).collect();
+                let detail =
+                    format!("{name}: unknown cipher suite; give one of {}", names.join(", "));
                 return Err(value("cipher_suites", detail));
             }
         }
-        let chosen = |suite: &SupportedCipherSuite| {
-            tls.cipher_suites.iter().any(|name| is_called(&known(suite), name))
+        let is_listed = |suite: &SupportedCipherSuite| {
+            tls.cipher_suites.iter().any(|name| is_same_suite(&suite_name(suite), name))
         };
-        // Those of TLS 1.3 are not chosen by anybody, as in Go.
-        provider.cipher_suites.retain(|suite| suite.tls13().is_some() || chosen(suite));
+        // The cipher suites of TLS 1.3 are not configurable, as in Go.
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some() || is_listed(suite));
     }
     if !tls.curve_preferences.is_empty() {
         provider.kx_groups =
@@ -130,30 +143,33 @@ fn provider(tls: &Tls) -> Result<CryptoProvider, Problem> {
     Ok(provider)
 }
 
-/// Whether a suite is called so, in rustls' spelling or in Go's.
-fn is_called(suite: &str, name: &str) -> bool {
+/// Whether a cipher suite has this name, in the notation of rustls or of Go.
+fn is_same_suite(suite: &str, name: &str) -> bool {
     let plain = |name: &str| name.replace("TLS13_", "TLS_").trim_end_matches("_SHA256").to_owned();
     plain(suite) == plain(name)
 }
 
-fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, Problem> {
+fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, WebConfigProblem> {
     match name {
         "CurveP256" => Ok(ring::kx_group::SECP256R1),
         "CurveP384" => Ok(ring::kx_group::SECP384R1),
         "X25519" => Ok(ring::kx_group::X25519),
         _ => {
-            Err(value("curve_preferences", format!("{name}: give CurveP256, CurveP384 or X25519")))
+            let detail = format!("{name}: unknown curve; give CurveP256, CurveP384 or X25519");
+            Err(value("curve_preferences", detail))
         }
     }
 }
 
-fn versions(tls: &Tls) -> Result<Vec<&'static SupportedProtocolVersion>, Problem> {
+fn versions(
+    tls: &TlsServerConfig,
+) -> Result<Vec<&'static SupportedProtocolVersion>, WebConfigProblem> {
     let number = |key: &str, name: Option<&str>, default: u32| match name {
         None | Some("") => Ok(default),
         Some("TLS12") => Ok(12),
         Some("TLS13") => Ok(13),
         Some(other) => {
-            Err(value(key, format!("{other}: give TLS12 or TLS13; older ones are broken")))
+            Err(value(key, format!("{other}: unknown or insecure version; give TLS12 or TLS13")))
         }
     };
     let min = number("min_version", tls.min_version.as_deref(), 12)?;
@@ -162,17 +178,17 @@ fn versions(tls: &Tls) -> Result<Vec<&'static SupportedProtocolVersion>, Problem
     let between: Vec<_> =
         all.into_iter().filter(|(n, _)| (min..=max).contains(n)).map(|(_, v)| v).collect();
     if between.is_empty() {
-        Err(value("max_version", "older than min_version"))
+        Err(value("max_version", "older than min_version; give at least min_version"))
     } else {
         Ok(between)
     }
 }
 
 fn verifier(
-    tls: &Tls,
+    tls: &TlsServerConfig,
     client_ca: Option<&[u8]>,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, Problem> {
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, WebConfigProblem> {
     let auth = match tls.client_auth_type.as_deref() {
         None | Some("" | "NoClientCert") => ClientAuth::None,
         Some("RequestClientCert") => ClientAuth::Request,
@@ -181,25 +197,26 @@ fn verifier(
         Some("RequireAndVerifyClientCert") => ClientAuth::RequireAndVerify,
         Some(other) => {
             let detail = format!(
-                "{other}: give NoClientCert, RequestClientCert, RequireAnyClientCert, \
-                 VerifyClientCertIfGiven or RequireAndVerifyClientCert"
+                "{other}: unknown type; give NoClientCert, RequestClientCert, \
+                 RequireAnyClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert"
             );
             return Err(value("client_auth_type", detail));
         }
     };
-    let names = allowed(&tls.client_allowed_sans)?;
+    let names = allowed_sans(&tls.client_allowed_sans)?;
     let checked = matches!(auth, ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify);
     match (client_ca, checked) {
         (Some(_), false) if auth == ClientAuth::None => {
             return Err(value(
                 "client_ca_file",
-                "without client_auth_type nobody is asked for a certificate; give RequireAndVerifyClientCert",
+                "not used without client_auth_type; set client_auth_type to \
+                 RequireAndVerifyClientCert",
             ));
         }
         (None, true) => {
             return Err(value(
                 "client_ca_file",
-                "missing; name who signs the clients' certificates",
+                "missing; give the CA that signs the client certificates",
             ));
         }
         _ => {}
@@ -207,19 +224,21 @@ fn verifier(
     if !names.is_empty() && auth != ClientAuth::RequireAndVerify {
         return Err(value(
             "client_allowed_sans",
-            "only with client_auth_type RequireAndVerifyClientCert",
+            "not used with this client_auth_type; set client_auth_type to \
+             RequireAndVerifyClientCert",
         ));
     }
     let algorithms = provider.signature_verification_algorithms;
     Ok(match auth {
         ClientAuth::None => None,
-        ClientAuth::Request => Some(Arc::new(Unchecked { algorithms, mandatory: false })),
-        ClientAuth::Any => Some(Arc::new(Unchecked { algorithms, mandatory: true })),
+        ClientAuth::Request => Some(Arc::new(AnyCertVerifier { algorithms, mandatory: false })),
+        ClientAuth::Any => Some(Arc::new(AnyCertVerifier { algorithms, mandatory: true })),
         ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify => {
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(client_ca.unwrap_or_default()) {
-                let no_ca = || value("client_ca_file", "no certificate in PEM");
-                roots.add(certificate.map_err(|_| no_ca())?).map_err(|_| no_ca())?;
+                let invalid =
+                    || value("client_ca_file", "no certificate in PEM format; give a PEM file");
+                roots.add(certificate.map_err(|_| invalid())?).map_err(|_| invalid())?;
             }
             let builder =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
@@ -228,16 +247,21 @@ fn verifier(
             } else {
                 builder
             };
-            let verifier = builder
-                .build()
-                .map_err(|error| value("client_ca_file", format!("{error}: is it a PEM file?")))?;
-            Some(if names.is_empty() { verifier } else { Arc::new(Named { verifier, names }) })
+            let verifier = builder.build().map_err(|error| {
+                let detail = format!("not usable ({error}); give CA certificates in PEM format");
+                value("client_ca_file", detail)
+            })?;
+            Some(if names.is_empty() {
+                verifier
+            } else {
+                Arc::new(SanVerifier { verifier, names })
+            })
         }
     })
 }
 
-/// Names of clients that are let in.
-fn allowed(names: &[String]) -> Result<Vec<San>, Problem> {
+/// Parses `client_allowed_sans`.
+fn allowed_sans(names: &[String]) -> Result<Vec<San>, WebConfigProblem> {
     let parse = |name: &String| {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(San::Name(ServerName::IpAddress(address.into())));
@@ -246,36 +270,39 @@ fn allowed(names: &[String]) -> Result<Vec<San>, Problem> {
             return Ok(San::Uri(name.clone()));
         }
         ServerName::try_from(name.clone()).map(San::Name).map_err(|_| {
-            value("client_allowed_sans", format!("{name}: give a DNS name, an IP address or a URI"))
+            let detail = format!(
+                "{name}: not a subject alternative name; give a DNS name, an IP address or a URI"
+            );
+            value("client_allowed_sans", detail)
         })
     };
     names.iter().map(parse).collect()
 }
 
-/// A name that a client's certificate may have.
+/// A subject alternative name of a client certificate.
 #[derive(Debug)]
 enum San {
-    /// A DNS name or an address.
+    /// A DNS name or an IP address.
     Name(ServerName<'static>),
-    /// A URI, as SPIFFE's.
+    /// A URI, such as a SPIFFE ID.
     Uri(String),
 }
 
-/// Checks a client's certificate, and that it has one of some names.
+/// Verifies a client certificate, and that it has one of the allowed names.
 #[derive(Debug)]
-struct Named {
+struct SanVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
     names: Vec<San>,
 }
 
-/// Has clients show that they have the key of their certificate, whatever it is.
+/// Accepts every client certificate, but verifies that the client has its private key.
 #[derive(Debug)]
-struct Unchecked {
+struct AnyCertVerifier {
     algorithms: WebPkiSupportedAlgorithms,
     mandatory: bool,
 }
 
-impl ClientCertVerifier for Named {
+impl ClientCertVerifier for SanVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.verifier.root_hint_subjects()
     }
@@ -289,11 +316,11 @@ impl ClientCertVerifier for Named {
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
         let refused = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         let Ok(certificate) = EndEntityCert::try_from(end_entity) else { return Err(refused) };
-        let has = |name: &San| match name {
+        let has_name = |name: &San| match name {
             San::Name(name) => certificate.verify_is_valid_for_subject_name(name).is_ok(),
             San::Uri(uri) => certificate.valid_uri_names().any(|known| known == uri),
         };
-        if self.names.iter().any(has) { Ok(verified) } else { Err(refused) }
+        if self.names.iter().any(has_name) { Ok(verified) } else { Err(refused) }
     }
 
     fn verify_tls12_signature(
@@ -319,7 +346,7 @@ impl ClientCertVerifier for Named {
     }
 }
 
-impl ClientCertVerifier for Unchecked {
+impl ClientCertVerifier for AnyCertVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -360,6 +387,6 @@ impl ClientCertVerifier for Unchecked {
     }
 }
 
-fn value(key: &str, detail: impl AsRef<str>) -> Problem {
-    Problem::value(format!("tls_server_config.{key}"), detail)
+fn value(key: &str, detail: impl AsRef<str>) -> WebConfigProblem {
+    WebConfigProblem::value(format!("tls_server_config.{key}"), detail)
 }

@@ -1,9 +1,9 @@
-"""NVIDIA's own Python binding, loading the mock, has to tell what the scenario says.
+"""Checks that pynvml, NVIDIA's Python binding, reads the values of the scenario from the mock.
 
 usage: binding.py LIBRARY SCENARIO_FILE
 
-Stages the scenario with LIBRARY, then asks through pynvml in a fresh process whose loader finds the
-stage, and compares with the scenario's text as Python reads it.
+Creates a mock environment for the scenario with LIBRARY, then reads it with pynvml in a new process, where the dynamic
+linker finds the mock, and compares the values with the scenario file.
 """
 
 import ctypes
@@ -22,29 +22,29 @@ MODELS = {
     "RTX 4090": "NVIDIA GeForce RTX 4090",
 }
 HAS_MEMORY_SENSOR = {"A100", "H100", "B200"}
-# Boards of which only the newer call tells the utilization of processes.
+# Boards that return process utilization only through the newer call (nvmlDeviceGetProcessesUtilizationInfo).
 NEWER_CALL_ONLY = {"B200"}
 MIB = 1024 * 1024
 UNITS = {"MiB": MIB, "GiB": 1024 * MIB}
 
 
-def stage(library, scenario, script=__file__):
-    """Runs a file of ours again in a process that finds the staged library as the driver's."""
+def run_with_mock(library, scenario, script=__file__):
+    """Runs a script again in a new process that loads the mock as libnvidia-ml. Returns its exit code."""
     with tempfile.TemporaryDirectory() as directory:
-        complaint = ctypes.create_string_buffer(4096)
+        error = ctypes.create_string_buffer(4096)
         mock = ctypes.CDLL(library)
-        code = mock.mockNvmlStage(
-            scenario.encode(), directory.encode(), complaint, len(complaint)
+        code = mock.mockNvmlEnvironment(
+            scenario.encode(), directory.encode(), error, len(error)
         )
         if code != 0:
-            sys.exit(complaint.value.decode())
+            sys.exit(error.value.decode())
         environment = dict(os.environ, LD_LIBRARY_PATH=directory)
-        command = [sys.executable, script, "--staged", scenario]
+        command = [sys.executable, script, "--in-mock-env", scenario]
         return subprocess.run(command, env=environment, check=False).returncode
 
 
 def expected(path):
-    """The scenario's GPUs and, for each, its living processes, at the time it is held at."""
+    """The scenario, and its GPUs with their running processes (pid → process) at its fixed time `now`."""
     with open(path, "rb") as file:
         scenario = tomllib.load(file)
     now = scenario["now"]
@@ -64,18 +64,18 @@ def expected(path):
 
 
 def check_gpu(nvml, handle, gpu):
-    """What is said of one healthy GPU agrees with the scenario and with itself."""
+    """Checks that the values of one healthy GPU match the scenario and are consistent."""
     assert nvml.nvmlDeviceGetName(handle) == MODELS[gpu["model"]]
     uuid = nvml.nvmlDeviceGetUUID(handle)
-    again = nvml.nvmlDeviceGetHandleByUUID(uuid)
-    assert nvml.nvmlDeviceGetIndex(again) == nvml.nvmlDeviceGetIndex(handle)
+    same = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    assert nvml.nvmlDeviceGetIndex(same) == nvml.nvmlDeviceGetIndex(handle)
 
     v1 = nvml.nvmlDeviceGetMemoryInfo(handle)
     v2 = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
     assert v2.used + v2.free + v2.reserved == v2.total == v1.total
     assert v1.used == v2.used + v2.reserved
-    held = sum(memory(process) for process in gpu["processes"].values())
-    assert held <= v2.used < held + 512 * MIB, (held, v2.used)
+    used = sum(memory(process) for process in gpu["processes"].values())
+    assert used <= v2.used < used + 512 * MIB, (used, v2.used)
 
     power = nvml.nvmlDeviceGetPowerUsage(handle)
     assert 0 < power <= nvml.nvmlDeviceGetEnforcedPowerLimit(handle)
@@ -90,19 +90,19 @@ def check_gpu(nvml, handle, gpu):
 
 
 def check_processes(nvml, handle, model, processes):
-    """The three lists hold the scenario's processes with their memory, and nobody else."""
+    """Checks that the three process lists contain exactly the scenario's processes, with their memory."""
     lists = {
         "C": nvml.nvmlDeviceGetComputeRunningProcesses(handle),
         "G": nvml.nvmlDeviceGetGraphicsRunningProcesses(handle),
         "M": nvml.nvmlDeviceGetMPSComputeRunningProcesses(handle),
     }
     for letter, listed in lists.items():
-        truth = {
+        expected_memory = {
             pid: memory(process)
             for pid, process in processes.items()
             if letter in process.get("type", "C").split("+")
         }
-        assert {entry.pid: entry.usedGpuMemory for entry in listed} == truth, letter
+        assert {entry.pid: entry.usedGpuMemory for entry in listed} == expected_memory, letter
 
     steady = {
         pid: process["sm"]
@@ -110,18 +110,18 @@ def check_processes(nvml, handle, model, processes):
         if isinstance(process.get("sm"), int) and "zombie" not in process
     }
     if model in NEWER_CALL_ONLY:
-        refused(lambda: nvml.nvmlDeviceGetProcessUtilization(handle, 0), nvml.NVMLError_NotSupported)
+        assert_raises(lambda: nvml.nvmlDeviceGetProcessUtilization(handle, 0), nvml.NVMLError_NotSupported)
         return
     oversubscribed = len(processes) > 4
     rows = {row.pid: row.smUtil for row in utilization(nvml, handle)}
     for pid, percent in steady.items():
-        told = rows.get(pid, 0)
-        assert told <= percent if oversubscribed else abs(told - percent) <= 1, (pid, told, percent)
+        read = rows.get(pid, 0)
+        assert read <= percent if oversubscribed else abs(read - percent) <= 1, (pid, read, percent)
     assert nvml.nvmlDeviceGetUtilizationRates(handle).gpu <= 100
 
 
 def utilization(nvml, handle):
-    """The ring's believable rows; nothing found means that nothing ran."""
+    """The valid process utilization samples; NVMLError_NotFound means that no process ran."""
     try:
         rows = nvml.nvmlDeviceGetProcessUtilization(handle, 0)
     except nvml.NVMLError_NotFound:
@@ -130,16 +130,17 @@ def utilization(nvml, handle):
 
 
 def memory(process):
+    """GPU memory of a scenario's process in bytes."""
     amount, unit = process["memory"].split()
     return int(amount) * UNITS[unit]
 
 
-def refused(call, error):
+def assert_raises(call, error):
     try:
         call()
     except error:
         return
-    raise AssertionError(f"{call} was answered")
+    raise AssertionError(f"{call} did not raise {error.__name__}")
 
 
 def check(path):
@@ -153,14 +154,14 @@ def check(path):
     faulty = {f["gpu"] for f in scenario.get("fault", []) if "gpu" in f}
     for index, gpu in enumerate(gpus):
         if gpu["lost"]:
-            refused(lambda i=index: nvml.nvmlDeviceGetHandleByIndex(i), nvml.NVMLError_GpuIsLost)
+            assert_raises(lambda i=index: nvml.nvmlDeviceGetHandleByIndex(i), nvml.NVMLError_GpuIsLost)
         elif index not in faulty:
             check_gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index), gpu)
     nvml.nvmlShutdown()
-    refused(nvml.nvmlDeviceGetCount, nvml.NVMLError_Uninitialized)
+    assert_raises(nvml.nvmlDeviceGetCount, nvml.NVMLError_Uninitialized)
     return 0
 
 
 if __name__ == "__main__":
     first, second = sys.argv[1:]
-    sys.exit(check(second) if first == "--staged" else stage(first, second))
+    sys.exit(check(second) if first == "--in-mock-env" else run_with_mock(first, second))

@@ -1,7 +1,7 @@
-"""What a browser makes of the page at `/`: browser.py URL [SCREENSHOT]
+"""Opens the web page at `/` in a browser: browser.py URL [SCREENSHOT]
 
-Prints what was found as JSON: messages of the console, what axe-core objects to in light and dark and at the
-width of a phone, what the page says with and without scripts, and what Tab reaches.
+Prints the results as JSON: console messages, violations found by axe-core (light, dark and phone width), the text
+of the page with and without scripts, and the elements reached with Tab.
 """
 
 import json
@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 AXE = (pathlib.Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
-PATIENCE = 30
+TIMEOUT = 30
 
 
 def browser(scripts=True):
@@ -31,27 +31,27 @@ def browser(scripts=True):
     return webdriver.Chrome(options=options, service=service)
 
 
-def wait(what, found):
-    end = time.monotonic() + PATIENCE
+def wait(name, found):
+    end = time.monotonic() + TIMEOUT
     while not (value := found()):
         if time.monotonic() > end:
-            sys.exit(f"no {what} in {PATIENCE} s")
+            sys.exit(f"no {name} within {TIMEOUT} s")
         time.sleep(0.05)
     return value
 
 
-def objections(driver):
-    answer = driver.execute_async_script(
+def violations(driver):
+    result = driver.execute_async_script(
         "const done = arguments[arguments.length - 1];"
         "axe.run(document, {resultTypes: ['violations', 'incomplete']}).then(done, (e) => done({error: String(e)}));"
     )
-    assert "error" not in answer, answer
-    assert len(answer["passes"]) > 10, "axe-core has looked at nothing"
-    told = lambda kind: [f"{o['id']}: {n['html'][:200]}" for o in answer[kind] for n in o["nodes"]]
-    return told("violations") + [o for o in told("incomplete") if o.startswith("color-contrast")]
+    assert "error" not in result, result
+    assert len(result["passes"]) > 10, "axe-core has checked nothing"
+    nodes = lambda kind: [f"{v['id']}: {n['html'][:200]}" for v in result[kind] for n in v["nodes"]]
+    return nodes("violations") + [v for v in nodes("incomplete") if v.startswith("color-contrast")]
 
 
-def live(driver):
+def status_text(driver):
     return driver.find_element(By.ID, "live").text
 
 
@@ -60,25 +60,25 @@ def main(url, screenshot=None):
     driver = browser()
     driver.set_window_size(1000, 1400)
     driver.get(url)
-    wait("word of the script", lambda: live(driver).startswith("sampled"))
+    wait("update by the script", lambda: status_text(driver).startswith("sampled"))
     found["text"] = driver.find_element(By.TAG_NAME, "body").text
-    # The script has redrawn or moved something when the page says a later time.
-    before = live(driver)
+    # A later sample time in the page shows that the script has updated it.
+    before = status_text(driver)
     driver.execute_script("window.untouched = document.querySelector('article')")
-    wait("later sample", lambda: live(driver) != before)
+    wait("later sample", lambda: status_text(driver) != before)
     found["later"] = driver.find_element(By.TAG_NAME, "body").text
     found["in_place"] = driver.execute_script("return document.contains(window.untouched)")
     if screenshot:
         driver.save_screenshot(screenshot)
 
     driver.execute_script(AXE)
-    found["objections"] = {}
+    found["violations"] = {}
     for name, scheme, width in [("light", "light", 1000), ("dark", "dark", 1000), ("phone", "light", 390)]:
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        found["objections"][name] = objections(driver)
+        found["violations"][name] = violations(driver)
         found.setdefault("overflow", {})[name] = driver.execute_script(
             "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )

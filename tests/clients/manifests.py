@@ -1,10 +1,10 @@
-"""What the tests of the manifests ask of other people's programs.
+"""Third-party tools for the tests of the manifests.
 
-usage: manifests.py json FILE         the documents of a YAML text as a JSON list (- is standard input)
-       manifests.py validate VERSIONS the JSON list on standard input against the schemas of those
+usage: manifests.py json FILE         prints the documents of a YAML file as a JSON list (- is standard input)
+       manifests.py validate VERSIONS validates the JSON list on standard input against the schemas of these
                                       Kubernetes versions
        manifests.py chart FOLDER      lints and renders a chart with Helm's own code; standard input is
-                                      a JSON list of values to render it with, the answer a list of
+                                      a JSON list of values to render it with, the output a list of
                                       {"error"} or {"documents", "notes"}
 """
 
@@ -26,21 +26,21 @@ def read(path):
 
 
 def validate(versions):
-    """Prints the kinds that have no schema; a document that does not fit its schema ends it."""
+    """The kinds without a schema. Exits with an error if a document does not match its schema."""
     import kubernetes_validate
 
-    given = json.load(sys.stdin)
+    resources = json.load(sys.stdin)
     unknown = set()
     for version in versions.split(","):
-        for document in given:
+        for document in resources:
             name = f"{document['kind']} {document['metadata']['name']}"
             try:
                 kubernetes_validate.validate(document, version, strict=True)
             except kubernetes_validate.SchemaNotFoundError:
                 unknown.add(document["kind"])
             except kubernetes_validate.ValidationError as error:
-                place = ".".join(map(str, error.path))
-                sys.exit(f"{name}, Kubernetes {version}: {place}: {error.message}")
+                path = ".".join(map(str, error.path))
+                sys.exit(f"{name}, Kubernetes {version}: {path}: {error.message}")
     return sorted(unknown)
 
 
@@ -52,10 +52,10 @@ def chart(folder):
     if findings or report["errors"]:
         sys.exit(f"lint: {findings} {report['errors']}")
     with helm_python.Chart.load(folder) as loaded:
-        return [rendered(helm_python, loaded, values) for values in json.load(sys.stdin)]
+        return [render(helm_python, loaded, values) for values in json.load(sys.stdin)]
 
 
-def rendered(helm_python, loaded, values):
+def render(helm_python, loaded, values):
     try:
         loaded.validate_schema(values)
         files = loaded.render(values, name="gpus", namespace="monitoring")
@@ -67,6 +67,6 @@ def rendered(helm_python, loaded, values):
 
 
 if __name__ == "__main__":
-    verb, argument = sys.argv[1:]
-    verbs = {"json": lambda path: documents(read(path)), "validate": validate, "chart": chart}
-    json.dump(verbs[verb](argument), sys.stdout)
+    command, argument = sys.argv[1:]
+    commands = {"json": lambda path: documents(read(path)), "validate": validate, "chart": chart}
+    json.dump(commands[command](argument), sys.stdout)

@@ -1,7 +1,7 @@
-"""What `top` does in a terminal.
+"""Runs `top` in a terminal emulator.
 
-Takes a command and its environment as JSON, `{"command": [...], "environment": {...}}`. Prints as JSON what an
-80 by 24 terminal shows after each step, and how the program ends.
+Reads a command and its environment as JSON, `{"command": [...], "environment": {...}}`. Prints as JSON the screen of
+an 80 by 24 terminal after each step, and the exit code of the program.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ import time
 
 import pyte
 
-PATIENCE = 30
+TIMEOUT = 30
 
 
 class Terminal:
@@ -38,11 +38,11 @@ class Terminal:
         self.raw += data
         self.stream.feed(data)
 
-    def wait(self, what, found):
-        end = time.monotonic() + PATIENCE
+    def wait(self, name, found):
+        end = time.monotonic() + TIMEOUT
         while not found():
             if time.monotonic() > end:
-                sys.exit(f"no {what} in {PATIENCE} s:\n" + "\n".join(self.screen.display))
+                sys.exit(f"no {name} within {TIMEOUT} s:\n" + "\n".join(self.screen.display))
             self.read()
         return "\n".join(line.rstrip() for line in self.screen.display)
 
@@ -57,10 +57,10 @@ class Terminal:
         os.write(self.file, keys)
 
     def end(self):
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while (status := os.waitpid(self.child, os.WNOHANG)) == (0, 0):
             if time.monotonic() > end:
-                sys.exit(f"it does not end in {PATIENCE} s")
+                sys.exit(f"the program did not exit within {TIMEOUT} s")
             self.read()
         self.read()
         return os.waitstatus_to_exitcode(status[1])

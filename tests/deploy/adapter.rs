@@ -1,34 +1,34 @@
-//! A custom metrics adapter over a real Prometheus: it discovers series, names resources, expands the
-//! queries of rules and converts what they say, as prometheus-adapter and ACK's adapter do.
+//! A model of a custom metrics adapter (prometheus-adapter, ACK's adapter) on a real Prometheus: it discovers
+//! series, maps labels to resources, expands the queries of its rules and converts their results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::autoscaler::{Values, replicas};
+use crate::autoscaler::{Values, desired_replicas};
 use crate::manifests::documents;
-use crate::programs::{Server, brought, read};
+use crate::programs::{Server, read, tool_path};
 
-/// One rule.
+/// One rule of the adapter's configuration.
 pub(crate) struct Rule {
-    /// What it looks for.
+    /// `seriesQuery`: the selector of the series to discover.
     pub(crate) selector: String,
-    /// What it asks, with places to fill in.
+    /// `metricsQuery`: the query template.
     pub(crate) query: String,
-    /// Label → resource, in the plural that the API uses.
+    /// Label → resource, in the plural form of the API.
     pub(crate) resources: BTreeMap<String, String>,
-    /// Ending of a series' name, and what stands in its place.
-    rename: Option<(String, String)>,
+    /// Suffix of a series name and its replacement.
+    suffixes: Option<(String, String)>,
 }
 
 impl Rule {
-    /// The rules of a file that is shipped.
-    pub(crate) fn shipped(file: &str) -> Vec<Self> {
-        Self::list(&read(&format!("daemonset/rules/adapter/{file}")))
+    /// The rules of a file in `daemonset/rules/adapter`.
+    pub(crate) fn load(file: &str) -> Vec<Self> {
+        Self::parse(&read(&format!("daemonset/rules/adapter/{file}")))
     }
 
-    /// The rules of a file's text.
-    fn list(text: &str) -> Vec<Self> {
+    /// Parses the rules of a YAML text.
+    fn parse(text: &str) -> Vec<Self> {
         let rules = documents(text).remove(0)["rules"].as_array().expect("rules").clone();
         rules.iter().map(Self::new).collect()
     }
@@ -37,43 +37,44 @@ impl Rule {
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
         let overrides = rule["resources"]["overrides"].as_object().expect("overrides");
         let plural = |to: &Value| format!("{}s", text(&to["resource"]));
-        let rename = rule["name"]["matches"].as_str().map(|pattern| {
-            let ending = pattern.strip_prefix("^(.*)").expect("a pattern of an ending");
+        let suffixes = rule["name"]["matches"].as_str().map(|pattern| {
+            let suffix = pattern.strip_prefix("^(.*)").expect("a pattern for a suffix");
             let name = text(&rule["name"]["as"]);
-            (ending.to_owned(), name.strip_prefix("${1}").expect("a new ending").to_owned())
+            (suffix.to_owned(), name.strip_prefix("${1}").expect("a new suffix").to_owned())
         });
         Self {
             selector: text(&rule["seriesQuery"]),
             query: text(&rule["metricsQuery"]),
             resources: overrides.iter().map(|(label, to)| (label.clone(), plural(to))).collect(),
-            rename,
+            suffixes,
         }
     }
 
-    /// The name under which a series is offered.
-    fn offered(&self, series: &str) -> Option<String> {
-        match &self.rename {
+    /// The metric name of a series; `None` if the name pattern does not match.
+    fn metric_name(&self, series: &str) -> Option<String> {
+        match &self.suffixes {
             None => Some(series.to_owned()),
             Some((from, to)) => Some(format!("{}{to}", series.strip_suffix(from.as_str())?)),
         }
     }
 
-    /// The series that it is about.
+    /// The series name in the selector.
     pub(crate) fn series(&self) -> &str {
         self.selector.split('{').next().unwrap_or_default()
     }
 
-    /// The name under which its own series is offered.
+    /// The metric name of [`Rule::series`].
     pub(crate) fn name(&self) -> String {
-        self.offered(self.series()).unwrap_or_else(|| panic!("{} is not renamed", self.selector))
+        self.metric_name(self.series())
+            .unwrap_or_else(|| panic!("{} does not match the name pattern", self.selector))
     }
 
     fn label(&self, resource: &str) -> &str {
         let found = self.resources.iter().find(|(_, to)| *to == resource);
-        found.unwrap_or_else(|| panic!("{} is not offered on {resource}", self.series())).0
+        found.unwrap_or_else(|| panic!("{} has no label for {resource}", self.series())).0
     }
 
-    /// The query for these matchers, grouped by this label.
+    /// The query with these label matchers, grouped by this label.
     pub(crate) fn expand(&self, matchers: &str, group: &str) -> String {
         self.query
             .replace("<<.Series>>", self.series())
@@ -82,63 +83,73 @@ impl Rule {
     }
 }
 
-/// What the adapter offers now, as `pods/NAME` and the like.
+/// The metrics that the adapter exposes now, as `RESOURCE/NAME`.
 pub(crate) fn discover(rules: &[Rule], prometheus: &Server) -> BTreeSet<String> {
-    let mut offered = BTreeSet::new();
+    let mut metrics = BTreeSet::new();
     for rule in rules {
         let found: Value = serde_json::from_str(&prometheus.series(&rule.selector)).unwrap();
-        assert_eq!(found["status"], "success", "{}: one bad rule stops all", rule.selector);
+        assert_eq!(
+            found["status"], "success",
+            "{}: an invalid rule disables the adapter",
+            rule.selector
+        );
         for series in found["data"].as_array().unwrap() {
-            let Some(name) = rule.offered(series["__name__"].as_str().unwrap()) else { continue };
+            let Some(name) = rule.metric_name(series["__name__"].as_str().unwrap()) else {
+                continue;
+            };
             let present = rule.resources.iter().filter(|(label, _)| series[label].is_string());
-            offered.extend(present.map(|(_, resource)| format!("{resource}/{name}")));
+            metrics.extend(present.map(|(_, resource)| format!("{resource}/{name}")));
         }
     }
-    offered
+    metrics
 }
 
-/// Thousandths; what is no number is 0, and more than any number comes out as the least there is.
+/// A sample value in thousandths. Like the adapter, converts NaN to 0 and an infinity to the minimum.
 fn thousandths(value: &str) -> i64 {
     let value: f64 = value.parse().unwrap_or_else(|_| panic!("{value}"));
     if value.is_infinite() {
         return i64::MIN;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "as the adapter does")]
+    #[expect(clippy::cast_possible_truncation, reason = "the adapter truncates")]
     let thousandths = (value * 1000.0) as i64;
     thousandths
 }
 
 fn evaluate(rule: &Rule, matchers: &str, label: &str, prometheus: &Server) -> Values {
     let body = prometheus.query(&rule.expand(matchers, label));
-    let answer: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(answer["status"], "success", "{body}");
+    let response: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(response["status"], "success", "{body}");
     let entry = |sample: &Value| {
         let name = sample["metric"][label].as_str()?.to_owned();
         Some((name, thousandths(sample["value"][1].as_str()?)))
     };
-    answer["data"]["result"].as_array().unwrap().iter().filter_map(entry).collect()
+    response["data"]["result"].as_array().unwrap().iter().filter_map(entry).collect()
 }
 
 fn rule<'a>(rules: &'a [Rule], name: &str) -> &'a Rule {
-    rules.iter().find(|rule| rule.name() == name).unwrap_or_else(|| panic!("{name} is not offered"))
+    rules
+        .iter()
+        .find(|rule| rule.name() == name)
+        .unwrap_or_else(|| panic!("no rule exposes {name}"))
 }
 
-/// `namespaces/NAMESPACE/pods/*/NAME` for some pods.
-pub(crate) fn of_pods(
+/// Values of `namespaces/NAMESPACE/pods/*/NAME` for these pods.
+pub(crate) fn pod_values(
     rules: &[Rule],
     name: &str,
     (namespace, pods): (&str, &[&str]),
     prometheus: &Server,
 ) -> Values {
     let rule = rule(rules, name);
-    let (space, pod) = (rule.label("namespaces"), rule.label("pods"));
+    let (namespace_label, pod) = (rule.label("namespaces"), rule.label("pods"));
     let operator = if pods.len() == 1 { "=" } else { "=~" };
-    let matchers = format!(r#"{space}="{namespace}",{pod}{operator}"{}""#, pods.join("|"));
+    let matchers =
+        format!(r#"{namespace_label}="{namespace}",{pod}{operator}"{}""#, pods.join("|"));
     evaluate(rule, &matchers, pod, prometheus)
 }
 
-/// `namespaces/NAMESPACE/metrics/NAME`.
-pub(crate) fn of_namespace(
+/// Value of `namespaces/NAMESPACE/metrics/NAME`.
+pub(crate) fn namespace_value(
     rules: &[Rule],
     name: &str,
     namespace: &str,
@@ -149,15 +160,20 @@ pub(crate) fn of_namespace(
     evaluate(rule, &format!(r#"{label}="{namespace}""#), label, prometheus).remove(namespace)
 }
 
-/// `nodes/NODE/NAME`.
-pub(crate) fn of_node(rules: &[Rule], name: &str, node: &str, prometheus: &Server) -> Option<i64> {
+/// Value of `nodes/NODE/NAME`.
+pub(crate) fn node_value(
+    rules: &[Rule],
+    name: &str,
+    node: &str,
+    prometheus: &Server,
+) -> Option<i64> {
     let rule = rule(rules, name);
     let label = rule.label("nodes");
     evaluate(rule, &format!(r#"{label}="{node}""#), label, prometheus).remove(node)
 }
 
-/// Everything that the five rules offer when a GPU pod runs.
-pub(crate) const OFFERED: [&str; 10] = [
+/// The metrics that the five rules expose while a GPU pod runs.
+pub(crate) const EXPOSED_METRICS: [&str; 10] = [
     "namespaces/DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO",
     "namespaces/DCGM_CUSTOM_PROCESS_MEM_USED",
     "namespaces/DCGM_CUSTOM_PROCESS_SM_UTIL",
@@ -170,17 +186,18 @@ pub(crate) const OFFERED: [&str; 10] = [
     "pods/DCGM_CUSTOM_PROCESS_SM_UTIL",
 ];
 
-fn prometheus_of(page: String) -> (Server, Server) {
-    let target = Server::page(page);
-    let prometheus = Server::prometheus(&brought("debian/usr/bin/prometheus"), target.address());
+fn prometheus_of(exposition: String) -> (Server, Server) {
+    let target = Server::serve_text(exposition);
+    let prometheus =
+        Server::start_prometheus(&tool_path("debian/usr/bin/prometheus"), target.address());
     let ready = "/api/v1/query?query=DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED";
     prometheus.wait_for(ready, |body| body.contains(r#""value""#));
     (target, prometheus)
 }
 
 #[test]
-fn adapters_offer_and_convert_what_a_page_says() {
-    let page = r#"
+fn adapter_exposes_and_converts_the_series_of_an_exposition() {
+    let exposition = r#"
 DCGM_FI_DEV_GPU_UTIL{UUID="GPU-1",NodeName="n1"} 61
 DCGM_FI_DEV_GPU_UTIL{UUID="GPU-2",NodeName="n1"} 20
 DCGM_FI_DEV_FB_USED{UUID="GPU-1",NodeName="n1"} 3000
@@ -196,7 +213,7 @@ DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED{NamespaceName="a",PodName="bert",NodeName="n
 DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED{NamespaceName="a",PodName="idle",NodeName="n1",UUID="GPU-2"} 4000
 DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED{NamespaceName="b",PodName="bert",NodeName="n2",UUID="GPU-3"} 4000
 "#;
-    let (_target, prometheus) = prometheus_of(page.to_owned());
+    let (_target, prometheus) = prometheus_of(exposition.to_owned());
     let (util, used) = ("DCGM_CUSTOM_PROCESS_SM_UTIL", "DCGM_CUSTOM_PROCESS_MEM_USED");
     let ratio = "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO";
     let values = |list: &[(&str, i64)]| -> Values {
@@ -205,25 +222,29 @@ DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED{NamespaceName="b",PodName="bert",NodeName="n
     for (file, bert_util, bert_ratio) in
         [("verbatim.yaml", 30_500, 187), ("corrected.yaml", 61_000, 375)]
     {
-        let rules = Rule::shipped(file);
-        assert_eq!(discover(&rules, &prometheus), OFFERED.map(String::from).into(), "{file}");
-        let of = |name, pods: &[&str]| of_pods(&rules, name, ("a", pods), &prometheus);
+        let rules = Rule::load(file);
+        assert_eq!(
+            discover(&rules, &prometheus),
+            EXPOSED_METRICS.map(String::from).into(),
+            "{file}"
+        );
+        let of = |name, pods: &[&str]| pod_values(&rules, name, ("a", pods), &prometheus);
         let both = ["bert", "idle"];
         assert_eq!(of(util, &both), values(&[("bert", bert_util), ("idle", 0)]), "{file}");
         assert_eq!(of(used, &both), values(&[("bert", 1_500_000), ("idle", 0)]), "{file}");
         assert_eq!(of(ratio, &both), values(&[("bert", bert_ratio), ("idle", 0)]), "{file}");
         assert_eq!(of(util, &["bert"]), values(&[("bert", bert_util)]), "{file}");
-        assert_eq!(of(util, &["nobody"]), Values::new(), "{file}");
-        let node = |name| of_node(&rules, name, "n1", &prometheus);
+        assert_eq!(of(util, &["absent"]), Values::new(), "{file}");
+        let node = |name| node_value(&rules, name, "n1", &prometheus);
         assert_eq!(node("DCGM_FI_DEV_GPU_UTIL"), Some(40_500), "{file}");
         assert_eq!(node("DCGM_FI_DEV_FB_USED"), Some(3_500_000), "{file}");
-        assert_eq!(of_node(&rules, "DCGM_FI_DEV_FB_USED", "n9", &prometheus), None, "{file}");
+        assert_eq!(node_value(&rules, "DCGM_FI_DEV_FB_USED", "n9", &prometheus), None, "{file}");
     }
     assert_eq!(thousandths("NaN"), 0);
     assert_eq!(thousandths("+Inf"), i64::MIN);
 }
 
-/// A quantity as the API writes it, in thousandths.
+/// Parses a Kubernetes quantity, in thousandths.
 fn quantity(text: &str) -> i64 {
     let (number, factor) = match text.strip_suffix('m') {
         Some(number) => (number, 1),
@@ -233,15 +254,15 @@ fn quantity(text: &str) -> i64 {
 }
 
 #[test]
-#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, recorded answers of a real adapter and autoscaler"]
-fn adapters_and_autoscalers_answer_as_the_real_ones_did() {
-    let folder = std::env::var("NVML_EXPORTER_KUBELET_DATA").expect("the folder of the recordings");
+#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, recorded responses of a real adapter and autoscaler"]
+fn adapter_and_autoscaler_models_match_recordings() {
+    let folder = std::env::var("NVML_EXPORTER_KUBELET_DATA").expect("NVML_EXPORTER_KUBELET_DATA");
     let recorded = |file: &str| std::fs::read_to_string(format!("{folder}/hpa/{file}")).unwrap();
-    let answer = |file: &str| -> Value { serde_json::from_str(&recorded(file)).unwrap() };
+    let json_of = |file: &str| -> Value { serde_json::from_str(&recorded(file)).unwrap() };
 
-    let rules = Rule::list(&recorded("adapter-rules.yaml"));
+    let rules = Rule::parse(&recorded("adapter-rules.yaml"));
     let (_target, prometheus) = prometheus_of(recorded("metrics.txt"));
-    let list = answer("custom-metrics-list.alibaba-adapter.json");
+    let list = json_of("custom-metrics-list.alibaba-adapter.json");
     let names = list["resources"].as_array().unwrap().iter();
     let names: BTreeSet<String> = names.map(|r| r["name"].as_str().unwrap().to_owned()).collect();
     assert_eq!(discover(&rules, &prometheus), names);
@@ -252,7 +273,7 @@ fn adapters_and_autoscalers_answer_as_the_real_ones_did() {
         "DCGM_CUSTOM_PROCESS_MEM_USED",
         "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO",
     ] {
-        let items = answer(&format!("namespaces_demo_pods___{name}.json"))["items"].clone();
+        let items = json_of(&format!("namespaces_demo_pods___{name}.json"))["items"].clone();
         let wanted: Values = items
             .as_array()
             .unwrap()
@@ -263,24 +284,24 @@ fn adapters_and_autoscalers_answer_as_the_real_ones_did() {
             })
             .collect();
         let pods: Vec<&str> = wanted.keys().map(String::as_str).collect();
-        let got = of_pods(&rules, name, ("demo", &pods), &prometheus);
+        let got = pod_values(&rules, name, ("demo", &pods), &prometheus);
         assert_eq!(got, wanted, "{name}");
         if name.ends_with("SM_UTIL") {
             utilization = got;
         }
     }
-    let node = answer("nodes_gpu-node-1_DCGM_FI_DEV_GPU_UTIL.json")["items"][0].clone();
+    let node = json_of("nodes_gpu-node-1_DCGM_FI_DEV_GPU_UTIL.json")["items"][0].clone();
     let wanted = quantity(node["value"].as_str().unwrap());
-    let got = of_node(&rules, "DCGM_FI_DEV_GPU_UTIL", "gpu-node-1", &prometheus);
+    let got = node_value(&rules, "DCGM_FI_DEV_GPU_UTIL", "gpu-node-1", &prometheus);
     assert_eq!(got, Some(wanted));
 
-    // One replica at 46, target 20: the real one went to three.
-    let autoscaler = answer("hpa.json")["items"][0].clone();
+    // One replica at 46 with target 20: the recorded autoscaler scaled to three.
+    let autoscaler = json_of("hpa.json")["items"][0].clone();
     let spec = &autoscaler["spec"];
     let target = quantity(spec["metrics"][0]["pods"]["target"]["averageValue"].as_str().unwrap());
     let bound = |key: &str| usize::try_from(spec[key].as_u64().unwrap()).unwrap();
     let pods: Vec<&str> = utilization.keys().map(String::as_str).collect();
     let bounds = (bound("minReplicas"), bound("maxReplicas"));
-    let decided = replicas(&pods, &utilization, target, bounds);
-    assert_eq!(json!(decided.unwrap()), autoscaler["status"]["desiredReplicas"]);
+    let desired = desired_replicas(&pods, &utilization, target, bounds);
+    assert_eq!(json!(desired.unwrap()), autoscaler["status"]["desiredReplicas"]);
 }

@@ -1,45 +1,46 @@
-//! The chart, linted and rendered by Helm's own code.
+//! The chart, linted and rendered with Helm's own code.
 
 use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::manifests::{
-    Posture, check_command, check_posture, check_wiring, documents, of_kind, only, validate,
+    Variant, check_command, check_privileges, check_references, documents, of_kind, single_of_kind,
+    validate,
 };
-use crate::programs::{brought, read, root, said};
+use crate::programs::{read, root, stdout_of, tool_path};
 
-/// What the chart makes of each of the values.
-pub(crate) fn rendered(values: &Value) -> Vec<Value> {
+/// Renders the chart with each of the values (a JSON list): `{"documents", "notes"}` or `{"error"}`.
+pub(crate) fn render_chart(values: &Value) -> Vec<Value> {
     let script = root().join("tests/clients/manifests.py").display().to_string();
     let chart = root().join("daemonset/chart").display().to_string();
     let arguments = [script.as_str(), "chart", &chart];
-    let answer = said(&brought("python/bin/python"), &arguments, &values.to_string());
-    serde_json::from_str(&answer).unwrap()
+    let output = stdout_of(&tool_path("python/bin/python"), &arguments, &values.to_string());
+    serde_json::from_str(&output).unwrap()
 }
 
-pub(crate) fn documents_of(answer: &Value) -> Vec<Value> {
-    answer["documents"].as_array().unwrap_or_else(|| panic!("{}", answer["error"])).clone()
+pub(crate) fn documents_of_release(release: &Value) -> Vec<Value> {
+    release["documents"].as_array().unwrap_or_else(|| panic!("{}", release["error"])).clone()
 }
 
 pub(crate) fn container(documents: &[Value]) -> Value {
-    only(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0].clone()
+    single_of_kind(documents, "DaemonSet")["spec"]["template"]["spec"]["containers"][0].clone()
 }
 
 #[test]
-fn charts_render_and_ask_for_no_more_than_the_manifests() {
+fn chart_variants_have_the_privileges_of_the_manifests() {
     let monitor = json!({"enabled": true, "additionalLabels": {"release": "prometheus"}});
     let cases = [
-        ("defaults", json!({}), Posture::default()),
-        ("mig", json!({"mig": {"enabled": true}}), Posture { mig: true, ..Posture::default() }),
-        ("mock", json!({"mock": {"enabled": true}}), Posture { mock: true, ..Posture::default() }),
-        ("service monitor", json!({"serviceMonitor": monitor}), Posture::default()),
-        ("pod monitor", json!({"podMonitor": monitor}), Posture::default()),
-        ("rules", json!({"prometheusRule": {"enabled": true}}), Posture::default()),
+        ("defaults", json!({}), Variant::default()),
+        ("mig", json!({"mig": {"enabled": true}}), Variant { mig: true, ..Variant::default() }),
+        ("mock", json!({"mock": {"enabled": true}}), Variant { mock: true, ..Variant::default() }),
+        ("service monitor", json!({"serviceMonitor": monitor}), Variant::default()),
+        ("pod monitor", json!({"podMonitor": monitor}), Variant::default()),
+        ("rules", json!({"prometheusRule": {"enabled": true}}), Variant::default()),
         (
             "dcgm-exporter",
             json!({"dialect": "dcgm-exporter"}),
-            Posture { devices_only: true, ..Posture::default() },
+            Variant { devices_only: true, ..Variant::default() },
         ),
         (
             "ack",
@@ -50,39 +51,38 @@ fn charts_render_and_ask_for_no_more_than_the_manifests() {
                     "labels": {"k8s-app": "ack-prometheus-gpu-exporter"},
                 },
             }),
-            Posture::default(),
+            Variant::default(),
         ),
     ];
     let values: Vec<&Value> = cases.iter().map(|(_, values, _)| values).collect();
-    let answers = rendered(&json!(values));
+    let releases = render_chart(&json!(values));
     let mut all = Vec::new();
-    for ((name, _, posture), answer) in cases.iter().zip(&answers) {
-        let documents = documents_of(answer);
-        check_posture(name, &documents, *posture);
-        check_wiring(name, &documents);
+    for ((name, _, variant), release) in cases.iter().zip(&releases) {
+        let documents = documents_of_release(release);
+        check_privileges(name, &documents, *variant);
+        check_references(name, &documents);
         check_command(name, &documents);
-        let notes = answer["notes"].as_str().unwrap();
+        let notes = release["notes"].as_str().unwrap();
         assert!(notes.contains("every sum would double"), "{name}: {notes}");
         all.extend(documents);
     }
     validate("chart", &all);
 
-    // Left alone, it runs on the nodes that the kustomization runs on.
-    let wanted = crate::manifests::rendered("base");
+    // With default values, it runs on the same nodes as the kustomization.
+    let wanted = crate::manifests::render_kustomization("base");
     let affinity = |documents: &[Value]| {
-        only(documents, "DaemonSet")["spec"]["template"]["spec"]["affinity"].clone()
+        single_of_kind(documents, "DaemonSet")["spec"]["template"]["spec"]["affinity"].clone()
     };
-    assert_eq!(affinity(&documents_of(&answers[0])), affinity(&wanted));
+    assert_eq!(affinity(&documents_of_release(&releases[0])), affinity(&wanted));
 
     // The chart has the same alerts as the kustomization.
     let rule = documents(&read("daemonset/rules/prometheus-rule.yaml"));
-    assert_eq!(only(&all, "PrometheusRule")["spec"], rule[0]["spec"]);
+    assert_eq!(single_of_kind(&all, "PrometheusRule")["spec"], rule[0]["spec"]);
 }
 
 #[test]
-fn values_of_dcgm_exporters_chart_work() {
-    // As a user of the other chart writes them: every key of it that this one can honour, with a value
-    // of its own.
+fn values_of_the_dcgm_exporter_chart_are_applied() {
+    // Every key of the dcgm-exporter chart that this chart supports, with a distinct value.
     let values = json!({
         "image": {"repository": "registry.example.com/gpu/exporter", "tag": "1.2.3"},
         "arguments": ["--debug"],
@@ -128,15 +128,15 @@ fn values_of_dcgm_exporters_chart_work() {
         "livenessProbe": {"initialDelaySeconds": 45, "periodSeconds": 5},
         "readinessProbe": {"initialDelaySeconds": 45},
     });
-    let answer = rendered(&json!([values]));
-    let documents = documents_of(&answer[0]);
+    let releases = render_chart(&json!([values]));
+    let documents = documents_of_release(&releases[0]);
     validate("values of dcgm-exporter", &documents);
-    let daemonset = only(&documents, "DaemonSet");
+    let daemonset = single_of_kind(&documents, "DaemonSet");
     assert_eq!(daemonset["metadata"]["name"], "dcgm-exporter");
     assert_eq!(daemonset["metadata"]["namespace"], "gpus");
-    // Every value with a mark of its own comes out somewhere.
+    // Every distinct value appears in the manifests.
     let text = json!(documents).to_string();
-    for mark in [
+    for value in [
         "registry.example.com/gpu/exporter:1.2.3",
         "--debug",
         "\"pull\"",
@@ -160,13 +160,13 @@ fn values_of_dcgm_exporters_chart_work() {
         "microk8s",
         "\"initialDelaySeconds\":45",
     ] {
-        assert!(text.contains(mark), "{mark} is lost");
+        assert!(text.contains(value), "{value} is not applied");
     }
     assert_eq!(daemonset["spec"]["template"]["spec"]["affinity"], Value::Null);
 }
 
 #[test]
-fn a_counters_file_and_pod_labels_come_through_the_values() {
+fn counters_and_pod_labels_are_applied() {
     let counters = "# Format\nDCGM_FI_DEV_GPU_UTIL, gauge, util\n";
     let labels = json!({
         "enablePodLabels": true, "enablePodUID": true, "podLabelAllowlistRegex": ["^app$", "^team"],
@@ -176,10 +176,13 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
         {"dialect": "dcgm-exporter"},
         {},
     ]);
-    let documents: Vec<Vec<Value>> = rendered(&values).iter().map(documents_of).collect();
+    let documents: Vec<Vec<Value>> =
+        render_chart(&values).iter().map(documents_of_release).collect();
     let environment = |documents: &[Value]| {
         let list = container(documents)["env"].as_array().unwrap().clone();
-        let pair = |one: &Value| format!("{}={}", one["name"].as_str().unwrap(), one["value"]);
+        let pair = |variable: &Value| {
+            format!("{}={}", variable["name"].as_str().unwrap(), variable["value"])
+        };
         list.iter().map(pair).filter(|pair| pair.contains("KUBERNETES")).collect::<Vec<_>>()
     };
     assert_eq!(
@@ -193,13 +196,9 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
         ]
     );
     assert_eq!(environment(&documents[1]), ["DCGM_EXPORTER_KUBERNETES=\"true\""]);
-    assert_eq!(
-        environment(&documents[2]),
-        Vec::<String>::new(),
-        "the ack dialect names no pods there"
-    );
+    assert_eq!(environment(&documents[2]), Vec::<String>::new(), "not needed in the ack dialect");
 
-    let map = only(&documents[0], "ConfigMap");
+    let map = single_of_kind(&documents[0], "ConfigMap");
     assert_eq!(map["data"]["metrics"], counters);
     let mounts = container(&documents[0])["volumeMounts"].to_string();
     assert!(mounts.contains("\"/etc/dcgm-exporter\"") && !mounts.contains("subPath"), "{mounts}");
@@ -208,14 +207,14 @@ fn a_counters_file_and_pod_labels_come_through_the_values() {
     assert!(arguments.contains(flag), "{arguments}");
     for (name, documents) in ["counters", "dcgm-exporter"].iter().zip(&documents) {
         validate(name, documents);
-        check_wiring(name, documents);
+        check_references(name, documents);
         check_command(name, documents);
     }
     assert_eq!(of_kind(&documents[2], "ConfigMap").len(), 0);
 }
 
 #[test]
-fn certificates_and_passwords_come_through_the_values() {
+fn certificates_and_passwords_are_applied() {
     let tls = json!({"enabled": true, "cert": "CERT", "key": "KEY", "ca": "CA"});
     let mutual = json!({
         "enabled": true, "existingSecret": "mine", "clientAuthType": "RequireAndVerifyClientCert",
@@ -229,30 +228,36 @@ fn certificates_and_passwords_come_through_the_values() {
         {"tlsServerConfig": mutual},
         {},
     ]);
-    let documents: Vec<Vec<Value>> = rendered(&values).iter().map(documents_of).collect();
+    let documents: Vec<Vec<Value>> =
+        render_chart(&values).iter().map(documents_of_release).collect();
     let secrets = of_kind(&documents[0], "Secret");
-    let settings = secrets[0]["stringData"]["web-config.yaml"].as_str().unwrap();
-    assert!(settings.contains("cert_file: /etc/nvml-exporter-tls/tls.crt"), "{settings}");
-    let hash = settings.split("\"alice\": \"").nth(1).unwrap().split('"').next().unwrap();
-    assert!(hash.starts_with("$2a$") && !settings.contains("secret"), "{settings}");
+    let web_config = secrets[0]["stringData"]["web-config.yaml"].as_str().unwrap();
+    assert!(web_config.contains("cert_file: /etc/nvml-exporter-tls/tls.crt"), "{web_config}");
+    let hash = web_config.split("\"alice\": \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(hash.starts_with("$2a$") && !web_config.contains("secret"), "{web_config}");
     assert!(bcrypt::verify("secret", hash).unwrap(), "{hash}");
     assert_eq!(secrets[1]["stringData"]["tls.key"], "KEY\n");
-    let probe = |documents: &[Value], which: &str| container(documents)[which].clone();
+    let probe = |documents: &[Value], name: &str| container(documents)[name].clone();
     assert_eq!(probe(&documents[0], "livenessProbe")["httpGet"]["scheme"], "HTTPS");
-    let monitor = only(&documents[0], "PodMonitor")["spec"]["podMetricsEndpoints"][0].clone();
+    let monitor =
+        single_of_kind(&documents[0], "PodMonitor")["spec"]["podMetricsEndpoints"][0].clone();
     assert_eq!(monitor["scheme"], "https");
     assert_eq!(monitor["tlsConfig"]["insecureSkipVerify"], true);
 
-    // Nobody but a client with a certificate is answered, so a kubelet asks no questions.
+    // With client certificates the kubelet cannot send HTTP requests, so the probes only connect.
     assert!(probe(&documents[1], "livenessProbe")["tcpSocket"].is_object());
-    assert_eq!(of_kind(&documents[1], "Secret").len(), 1, "the certificate is in another");
+    assert_eq!(
+        of_kind(&documents[1], "Secret").len(),
+        1,
+        "the certificate is in an existing Secret"
+    );
     assert!(container(&documents[1])["args"].to_string().contains("--web-config-file="));
     assert_eq!(of_kind(&documents[2], "Secret").len(), 0);
-    check_wiring("web", &documents[0]);
+    check_references("web", &documents[0]);
 }
 
 #[test]
-fn values_that_cannot_be_honoured_are_refused_by_name() {
+fn unsupported_values_are_rejected_by_name() {
     let cases = [
         (json!({"tlsServerConfig": {"enabled": true}}), "tlsServerConfig.enabled"),
         (json!({"tlsServerConfig": {"clientAuthType": "Always"}}), "clientAuthType"),
@@ -261,42 +266,43 @@ fn values_that_cannot_be_honoured_are_refused_by_name() {
             "doubles every sum",
         ),
         (json!({"image": {"repository": "nvcr.io/nvidia/k8s/dcgm-exporter"}}), "image.repository"),
-        (json!({"service": {"port": 9445}}), "does not end in the service.port 9445"),
+        (json!({"service": {"port": 9445}}), "does not end in service.port 9445"),
         (json!({"serviceMonitors": {}}), "serviceMonitors"),
         (json!({"dialect": "nvidia"}), "dialect"),
         (json!({"rollingUpdate": {"maxUnavailable": "some"}}), "maxUnavailable"),
     ];
     let values: Vec<&Value> = cases.iter().map(|(values, _)| values).collect();
-    for ((values, named), answer) in cases.iter().zip(rendered(&json!(values))) {
-        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{values} is taken"));
-        assert!(error.contains(named), "{error}");
+    for ((values, text), release) in cases.iter().zip(render_chart(&json!(values))) {
+        let error = release["error"].as_str().unwrap_or_else(|| panic!("{values} is accepted"));
+        assert!(error.contains(text), "{error}");
     }
 }
 
 #[test]
-fn charts_defaults_fit_their_schema_and_leave_no_key_out() {
+fn default_values_match_the_schema_and_are_used() {
     let schema: Value = serde_json::from_str(&read("daemonset/chart/values.schema.json")).unwrap();
     let values = documents(&read("daemonset/chart/values.yaml")).remove(0);
     let known: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
     for key in known.iter().filter(|key| **key != "global") {
         assert!(values.get(key.as_str()).is_some(), "{key} has no default");
     }
-    // A values key that no template reads is a promise that is not kept.
+    // Every key is used by a template.
     let mut templates = String::new();
     for entry in fs::read_dir(root().join("daemonset/chart/templates")).unwrap() {
         templates += &fs::read_to_string(entry.unwrap().path()).unwrap();
     }
     for key in values.as_object().unwrap().keys() {
-        assert!(templates.contains(&format!(".Values.{key}")), "{key} is never read");
+        assert!(templates.contains(&format!(".Values.{key}")), "{key} is not used");
     }
 }
 
 #[test]
-fn charts_versions_are_the_programs() {
+fn chart_version_matches_the_program() {
     let chart = documents(&read("daemonset/chart/Chart.yaml")).remove(0);
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
-    let answer = rendered(&json!([{}]));
-    let image = container(&documents_of(&answer[0]))["image"].as_str().unwrap().to_owned();
+    let releases = render_chart(&json!([{}]));
+    let image =
+        container(&documents_of_release(&releases[0]))["image"].as_str().unwrap().to_owned();
     assert_eq!(image, format!("nvml-exporter:{}", env!("CARGO_PKG_VERSION")));
-    assert_eq!(of_kind(&documents_of(&answer[0]), "ServiceMonitor").len(), 0);
+    assert_eq!(of_kind(&documents_of_release(&releases[0]), "ServiceMonitor").len(), 0);
 }

@@ -1,4 +1,4 @@
-//! The dashboards: every query is one that Prometheus understands, on series that are exported.
+//! The dashboards: every query is valid, and every series in it is exported.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,13 +6,13 @@ use std::fs;
 use serde_json::Value;
 
 use crate::adapter::Rule;
-use crate::exported;
-use crate::manifests::{only, rendered};
-use crate::programs::{Server, brought, read, root};
-use crate::rules::{rules, series};
+use crate::exported_families;
+use crate::manifests::{render_kustomization, single_of_kind};
+use crate::programs::{Server, read, root, tool_path};
+use crate::rules::{rules, series_names};
 
 const DASHBOARDS: [&str; 3] = ["nodes", "pods", "sharing"];
-/// Labels that legends may name: those of the ack dialect, of the exporter's own series, and of a scrape.
+/// Permitted labels in legends: those of the ack dialect, of the exporter's own metrics, and of the scrape target.
 const LABELS: [&str; 14] = [
     "GPU_I_ID",
     "NamespaceName",
@@ -38,7 +38,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// Title, query and legend of every target.
+/// Panel title, query and legend of every target.
 fn targets(name: &str) -> Vec<(String, String, String)> {
     let dashboard = dashboard(name);
     let mut found = Vec::new();
@@ -79,13 +79,16 @@ fn filled(query: &str) -> String {
 }
 
 #[test]
-fn dashboards_are_whole() {
+fn dashboards_are_complete_and_panels_do_not_overlap() {
     let (mut uids, mut files) = (BTreeSet::new(), BTreeSet::new());
     for entry in fs::read_dir(root().join("daemonset/dashboards")).unwrap() {
         files.insert(entry.unwrap().file_name().into_string().unwrap());
     }
-    let maps = rendered("dashboards");
-    assert_eq!(only(&maps, "ConfigMap")["data"].as_object().unwrap().len(), DASHBOARDS.len());
+    let maps = render_kustomization("dashboards");
+    assert_eq!(
+        single_of_kind(&maps, "ConfigMap")["data"].as_object().unwrap().len(),
+        DASHBOARDS.len()
+    );
     for name in DASHBOARDS {
         assert!(files.remove(&format!("{name}.json")), "{name}");
     }
@@ -93,13 +96,13 @@ fn dashboards_are_whole() {
     for name in DASHBOARDS {
         let dashboard = dashboard(name);
         assert!(uids.insert(dashboard["uid"].to_string()));
-        let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+        let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
         for panel in list(&dashboard["panels"]) {
             assert!(ids.insert(panel["id"].as_u64().unwrap()), "{name}: {}", panel["id"]);
-            let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
-            for x in place("x")..place("x") + place("w") {
-                for y in place("y")..place("y") + place("h") {
-                    assert!(x < 24 && places.insert((x, y)), "{name}: {}", panel["title"]);
+            let position = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+            for x in position("x")..position("x") + position("w") {
+                for y in position("y")..position("y") + position("h") {
+                    assert!(x < 24 && cells.insert((x, y)), "{name}: {}", panel["title"]);
                 }
             }
             if panel["type"] != "row" {
@@ -111,24 +114,24 @@ fn dashboards_are_whole() {
 }
 
 #[test]
-fn dashboards_ask_for_series_and_labels_that_exist() {
+fn dashboards_use_existing_series_and_labels() {
     for name in DASHBOARDS {
         for (panel, query, legend) in targets(name) {
-            let asked = series(&query);
-            assert!(!asked.is_empty(), "{panel}");
-            exported::check_series(&panel, &asked);
+            let names = series_names(&query);
+            assert!(!names.is_empty(), "{panel}");
+            exported_families::check_series(&panel, &names);
             for label in legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()) {
                 assert!(LABELS.contains(&label), "{panel}: {label}");
             }
         }
         for (variable, selector) in variables(name) {
-            exported::check_series(&variable, &series(&selector));
+            exported_families::check_series(&variable, &series_names(&selector));
         }
     }
 }
 
-/// Every query that is shipped: of the dashboards, the alerts, and the adapter's rules as it expands
-/// them for pods, a namespace and a node.
+/// All queries with their names: of the dashboards, the rules, and the adapter rules as expanded for pods, a
+/// namespace and a node.
 fn queries() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for name in DASHBOARDS {
@@ -140,7 +143,7 @@ fn queries() -> Vec<(String, String)> {
         found.push((name.to_owned(), rule["expr"].as_str().unwrap().to_owned()));
     }
     for file in ["verbatim.yaml", "corrected.yaml"] {
-        for rule in Rule::shipped(file) {
+        for rule in Rule::load(file) {
             for (matchers, group) in [
                 (r#"NamespaceName="a",PodName=~"p|q""#, "PodName"),
                 (r#"NamespaceName="a""#, "NamespaceName"),
@@ -154,50 +157,53 @@ fn queries() -> Vec<(String, String)> {
     found
 }
 
-/// The queries to which Prometheus has an answer when it scrapes an exporter on this scenario, from when
-/// this series is there. It understands all of them.
-fn answered(scenario: &str, awaited: &str) -> BTreeSet<(String, String)> {
+/// The queries with a result when Prometheus scrapes an exporter on this scenario, once this series exists.
+/// Checks that all queries are valid.
+fn queries_with_data(scenario: &str, awaited: &str) -> BTreeSet<(String, String)> {
     let mock = format!("--mock={scenario}");
-    let exporter = Server::exporter(&[&mock, "--node-name=node-1", "--collect-interval=500"]);
-    let prometheus = Server::prometheus(&brought("debian/usr/bin/prometheus"), exporter.address());
-    // Some scrapes, so that rates have a rise to tell of.
-    let rises = format!("/api/v1/query?query=count_over_time({awaited}[1m])>4");
-    prometheus.wait_for(&rises, |body| body.contains(r#""value""#));
-    let mut answered = BTreeSet::new();
+    let exporter = Server::start_exporter(&[&mock, "--node-name=node-1", "--collect-interval=500"]);
+    let prometheus =
+        Server::start_prometheus(&tool_path("debian/usr/bin/prometheus"), exporter.address());
+    // Rates need several scrapes.
+    let sampled = format!("/api/v1/query?query=count_over_time({awaited}[1m])>4");
+    prometheus.wait_for(&sampled, |body| body.contains(r#""value""#));
+    let mut with_data = BTreeSet::new();
     for (name, query) in queries() {
         let body = prometheus.query(&query);
-        let answer: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(answer["status"], "success", "{name}: {query}: {body}");
-        if !answer["data"]["result"].as_array().unwrap().is_empty() {
-            answered.insert((name, query));
+        let response: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(response["status"], "success", "{name}: {query}: {body}");
+        if !response["data"]["result"].as_array().unwrap().is_empty() {
+            with_data.insert((name, query));
         }
     }
-    answered
+    with_data
 }
 
 #[test]
-fn prometheus_understands_every_query_and_answers_those_of_dashboards() {
+fn all_queries_are_valid_and_dashboard_queries_have_data() {
     let scenarios = [
         ("demo", "DCGM_CUSTOM_PROCESS_SM_UTIL"),
         ("old-driver", "DCGM_CUSTOM_PROCESS_MEM_USED"),
         ("faulty", "nvml_exporter_xid_events_total"),
     ];
-    let answered: BTreeSet<_> =
-        scenarios.into_iter().flat_map(|(name, awaited)| answered(name, awaited)).collect();
+    let with_data: BTreeSet<_> = scenarios
+        .into_iter()
+        .flat_map(|(name, awaited)| queries_with_data(name, awaited))
+        .collect();
     for name in DASHBOARDS {
         for (panel, query, _) in targets(name) {
-            let asked = (panel, filled(&query));
-            assert!(answered.contains(&asked), "no scenario has data for {asked:?}");
+            let query = (panel, filled(&query));
+            assert!(with_data.contains(&query), "no scenario has data for {query:?}");
         }
         for (variable, selector) in variables(name) {
-            let asked = (variable, filled(&selector));
-            assert!(answered.contains(&asked), "no scenario has data for {asked:?}");
+            let query = (variable, filled(&selector));
+            assert!(with_data.contains(&query), "no scenario has data for {query:?}");
         }
     }
 }
 
-/// What the public dashboard for dcgm-exporter (12239) asks for, with every variable at "All".
-const PUBLIC: [&str; 8] = [
+/// Queries of the public dashboard for dcgm-exporter (grafana.com, 12239), with every variable at "All".
+const DASHBOARD_12239: [&str; 8] = [
     r#"DCGM_FI_DEV_GPU_TEMP{instance=~".*", gpu=~".*"}"#,
     r#"avg(DCGM_FI_DEV_GPU_TEMP{instance=~".*", gpu=~".*"})"#,
     r#"DCGM_FI_DEV_POWER_USAGE{instance=~".*", gpu=~".*"}"#,
@@ -209,21 +215,21 @@ const PUBLIC: [&str; 8] = [
 ];
 
 #[test]
-fn the_public_dashboard_has_data_in_both_dialects() {
+fn public_dcgm_dashboard_has_data_in_both_dialects() {
     for dialect in ["ack", "dcgm-exporter"] {
         let flags =
             ["--mock", "--dialect", dialect, "--node-name=node-1", "--collect-interval=500"];
-        let exporter = Server::exporter(&flags);
-        let program = brought("debian/usr/bin/prometheus");
-        let prometheus = Server::prometheus(&program, exporter.address());
+        let exporter = Server::start_exporter(&flags);
+        let program = tool_path("debian/usr/bin/prometheus");
+        let prometheus = Server::start_prometheus(&program, exporter.address());
         prometheus.wait_for("/api/v1/query?query=DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", |body| {
             body.contains(r#""value""#)
         });
-        for query in PUBLIC {
-            let answer: Value = serde_json::from_str(&prometheus.query(query)).unwrap();
-            let found = answer["data"]["result"].as_array().unwrap();
+        for query in DASHBOARD_12239 {
+            let response: Value = serde_json::from_str(&prometheus.query(query)).unwrap();
+            let found = response["data"]["result"].as_array().unwrap();
             assert!(!found.is_empty(), "{dialect}: {query}");
-            // Its variables are the values of these labels.
+            // The dashboard's variables list the values of these labels.
             if !query.contains('(') {
                 let labels = &found[0]["metric"];
                 assert!(labels["instance"].is_string() && labels["gpu"].is_string(), "{labels}");

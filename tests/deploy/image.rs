@@ -1,13 +1,13 @@
-//! The image, without an engine to build it: every file that it copies is there, and what it copies
-//! runs in a root that holds nothing else.
+//! The image, checked without building it: every file that the Dockerfile copies exists, and the copied files run in
+//! a root file system that contains only them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::programs::{brought, built, errors, read, root, run, said};
+use crate::programs::{read, root, run, stderr_of, stdout_of, target_dir, tool_path};
 
-/// The sources and the destination of each COPY; `--from` names another stage.
+/// A COPY instruction; `stage` is the value of `--from`.
 struct Copy {
     stage: Option<String>,
     sources: Vec<String>,
@@ -25,21 +25,21 @@ fn copies() -> Vec<Copy> {
     read("Dockerfile").lines().filter_map(instruction).collect()
 }
 
-/// What the final stage copies, as files of this build, with the folder that they go to.
-fn shipped() -> Vec<(PathBuf, String)> {
-    let mut shipped = Vec::new();
+/// The files of this build that the final stage copies, with their destination folders.
+fn image_files() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
     for copy in copies().iter().filter(|copy| copy.stage.is_some()) {
-        // The bills of materials are a stage of their own.
+        // The SBOMs are in a separate stage.
         for source in copy.sources.iter().filter(|source| !source.ends_with(".cdx.json")) {
             let name = source.strip_prefix("/src/target/release/").expect("a product of the build");
-            shipped.push((built().join(name), copy.destination.clone()));
+            files.push((target_dir().join(name), copy.destination.clone()));
         }
     }
-    shipped
+    files
 }
 
-/// What the final stage's base holds of shared libraries, as far as anything here needs them.
-const BASE: [&str; 7] = [
+/// Shared libraries of the base image, as far as they are needed.
+const BASE_LIBRARIES: [&str; 7] = [
     "ld-linux-x86-64.so.2",
     "libc.so.6",
     "libdl.so.2",
@@ -49,21 +49,21 @@ const BASE: [&str; 7] = [
     "librt.so.1",
 ];
 
-/// The shared libraries that `ldd` names for a file, as absolute paths; all are in the base.
+/// Absolute paths of the shared libraries that a file needs (`ldd`). Checks that the base image has them.
 fn libraries(file: &Path) -> Vec<PathBuf> {
-    let answer = said("ldd", &[&file.display().to_string()], "");
-    let paths: Vec<&str> = answer.split_whitespace().filter(|word| word.starts_with('/')).collect();
+    let output = stdout_of("ldd", &[&file.display().to_string()], "");
+    let paths: Vec<&str> = output.split_whitespace().filter(|word| word.starts_with('/')).collect();
     for path in &paths {
         let name = path.rsplit('/').next().unwrap_or_default();
-        assert!(BASE.contains(&name), "{} needs {path}", file.display());
+        assert!(BASE_LIBRARIES.contains(&name), "{} needs {path}", file.display());
     }
     paths.into_iter().map(PathBuf::from).collect()
 }
 
-/// A root with the given files, the libraries that they need, and a `/tmp`.
+/// A root file system with these files, the libraries that they need, and `/tmp`.
 fn bare_root(files: &[(PathBuf, String)]) -> tempfile::TempDir {
     let bare = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let place = |from: &Path, to: &str| {
+    let add = |from: &Path, to: &str| {
         let target = bare.path().join(to.trim_start_matches('/'));
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         if fs::hard_link(from, &target).is_err() && !target.exists() {
@@ -72,22 +72,22 @@ fn bare_root(files: &[(PathBuf, String)]) -> tempfile::TempDir {
     };
     for (file, folder) in files {
         let name = file.file_name().unwrap().to_string_lossy();
-        place(file, &format!("{folder}/{name}"));
+        add(file, &format!("{folder}/{name}"));
         for library in libraries(file) {
-            place(&fs::canonicalize(&library).unwrap(), &library.display().to_string());
+            add(&fs::canonicalize(&library).unwrap(), &library.display().to_string());
         }
     }
     fs::create_dir(bare.path().join("tmp")).unwrap();
-    // A container has a /proc; of it the exporter reads here no more than where it lies itself.
+    // Of /proc, the exporter only reads the path of its executable here.
     fs::create_dir_all(bare.path().join("proc/self")).unwrap();
     symlink("/usr/local/bin/nvml-exporter", bare.path().join("proc/self/exe")).unwrap();
     bare
 }
 
-/// Runs the image's entry point in a bare root, or says why that cannot be done here.
+/// Runs the image's entry point in a root file system. Prints the reason and returns `None` if that is not possible.
 fn in_root(bare: &Path, tmpdir: &str, args: &[&str]) -> Option<std::process::Output> {
-    if said("id", &["-u"], "").trim() != "0" {
-        eprintln!("not run: chroot(2) is for root alone");
+    if stdout_of("id", &["-u"], "").trim() != "0" {
+        eprintln!("skipped: chroot(2) requires root");
         return None;
     }
     let bare = bare.display().to_string();
@@ -97,29 +97,32 @@ fn in_root(bare: &Path, tmpdir: &str, args: &[&str]) -> Option<std::process::Out
 }
 
 #[test]
-fn hadolint_finds_nothing() {
+fn hadolint_reports_nothing() {
     let file = root().join("Dockerfile").display().to_string();
-    let found = said(&brought("python/bin/hadolint"), &[&file], "");
+    let found = stdout_of(&tool_path("python/bin/hadolint"), &[&file], "");
     assert_eq!(found, "");
 }
 
 #[test]
-fn what_the_build_copies_is_there_and_is_a_whole_workspace() {
+fn build_context_is_a_complete_workspace() {
     let ignored = read(".dockerignore");
     let copy = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     for source in copies().into_iter().filter(|c| c.stage.is_none()).flat_map(|c| c.sources) {
-        assert!(ignored.lines().any(|line| line == format!("!{source}")), "{source} is ignored");
+        assert!(
+            ignored.lines().any(|line| line == format!("!{source}")),
+            "{source} is excluded by .dockerignore"
+        );
         let from = root().join(&source).display().to_string();
         let to = copy.path().join(&source);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        said("cp", &["-r", &from, &to.display().to_string()], "");
+        stdout_of("cp", &["-r", &from, &to.display().to_string()], "");
     }
     let manifest = copy.path().join("Cargo.toml").display().to_string();
     let arguments = ["metadata", "--offline", "--locked", "--no-deps", "--format-version=1"];
     let metadata =
-        said(env!("CARGO"), &[&arguments[..], &["--manifest-path", &manifest]].concat(), "");
-    for product in ["nvml-exporter", "mock_nvml"] {
-        assert!(metadata.contains(&format!(r#""name":"{product}""#)), "{product}: {metadata}");
+        stdout_of(env!("CARGO"), &[&arguments[..], &["--manifest-path", &manifest]].concat(), "");
+    for package in ["nvml-exporter", "mock_nvml"] {
+        assert!(metadata.contains(&format!(r#""name":"{package}""#)), "{package}: {metadata}");
     }
     assert!(copy.path().join("mock-nvml/scenarios/demo.toml").exists());
 }
@@ -133,68 +136,68 @@ fn versions_agree() {
 }
 
 #[test]
-fn the_image_is_built_as_the_gate_of_what_it_is_made_of_builds_it() {
-    let (dockerfile, gate) = (read("Dockerfile"), read(".ci/sbom"));
+fn image_and_sbom_check_use_the_same_build() {
+    let (dockerfile, script) = (read("Dockerfile"), read(".ci/sbom"));
     let build = "cargo auditable build --release --locked";
-    assert!(dockerfile.contains(build) && gate.contains(build));
+    assert!(dockerfile.contains(build) && script.contains(build));
     for tool in ["cargo-auditable@", "cargo-cyclonedx@"] {
-        assert_eq!(dockerfile.matches(tool).count(), 1, "its version is fixed, once");
+        assert_eq!(dockerfile.matches(tool).count(), 1, "one pinned version");
     }
-    for bill in ["nvml-exporter_bin.cdx.json", "mock-nvml/mock_nvml_cdylib-rlib.cdx.json"] {
-        assert!(dockerfile.contains(&format!("/src/{bill} ")) && gate.contains(bill), "{bill}");
+    for sbom in ["nvml-exporter_bin.cdx.json", "mock-nvml/mock_nvml_cdylib-rlib.cdx.json"] {
+        assert!(dockerfile.contains(&format!("/src/{sbom} ")) && script.contains(sbom), "{sbom}");
     }
 }
 
 #[test]
-fn what_the_image_holds_runs_in_a_bare_root() {
-    let files = shipped();
-    assert_eq!(files.len(), 2, "the exporter and the mock library, side by side");
+fn image_files_run_in_a_bare_root() {
+    let files = image_files();
+    assert_eq!(files.len(), 2, "the exporter and the mock library");
     let bare = bare_root(&files);
 
     let Some(version) = in_root(bare.path(), "/tmp", &["--version"]) else { return };
     let printed = String::from_utf8_lossy(&version.stdout).into_owned();
     assert_eq!(printed.trim(), format!("nvml-exporter {}", env!("CARGO_PKG_VERSION")));
 
-    let page = in_root(bare.path(), "/tmp", &["--mock", "--once"]).unwrap();
-    assert!(page.status.success(), "{}", errors(&page));
-    assert!(String::from_utf8_lossy(&page.stdout).contains("DCGM_FI_DEV_GPU_UTIL{"));
+    let output = in_root(bare.path(), "/tmp", &["--mock", "--once"]).unwrap();
+    assert!(output.status.success(), "{}", stderr_of(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("DCGM_FI_DEV_GPU_UTIL{"));
 
-    // Where nothing can be written, the mock says so; nothing else of the exporter wants to write.
+    // Only the mock needs a writable folder; its error names the folder.
     let unwritable = in_root(bare.path(), "/nowhere", &["--mock", "--once"]).unwrap();
     assert!(!unwritable.status.success());
-    assert!(errors(&unwritable).contains("/nowhere"), "{}", errors(&unwritable));
+    assert!(stderr_of(&unwritable).contains("/nowhere"), "{}", stderr_of(&unwritable));
 }
 
 #[test]
-fn the_drivers_real_library_opens_in_a_bare_root() {
-    let folders = fs::read_dir(brought("nvml")).unwrap().map(|entry| entry.unwrap().path());
+fn nvidia_library_opens_in_a_bare_root() {
+    let folders = fs::read_dir(tool_path("nvml")).unwrap().map(|entry| entry.unwrap().path());
     let branches: Vec<PathBuf> =
         folders.map(|f| f.join("libnvidia-ml.so.1")).filter(|f| f.exists()).collect();
-    assert!(branches.len() > 3, "tests/run brings them");
-    // Each waits for a driver for a while, so they wait together.
+    assert!(branches.len() > 3, "tests/run downloads them");
+    // Each run waits for a driver for a while, so they run in parallel.
     std::thread::scope(|scope| {
         for branch in branches {
-            scope.spawn(move || opens(branch));
+            scope.spawn(move || check_open(branch));
         }
     });
 }
 
-/// A library opens, and it finds no kernel module: that is what a node without a driver says.
-fn opens(library: PathBuf) {
-    let mut files = shipped();
+/// Checks that a library can be opened and returns that no driver is loaded, as on a node without one.
+fn check_open(library: PathBuf) {
+    let mut files = image_files();
     files.push((library, "/usr/lib/x86_64-linux-gnu".to_owned()));
     let bare = bare_root(&files);
-    let Some(answer) = in_root(bare.path(), "/tmp", &["--once"]) else { return };
-    let log = errors(&answer);
+    let Some(output) = in_root(bare.path(), "/tmp", &["--once"]) else { return };
+    let log = stderr_of(&output);
     assert!(log.contains("driver_not_loaded") || log.contains("Driver Not Loaded"), "{log}");
 }
 
 #[test]
-fn the_image_in_dcgm_exporters_place_differs_in_its_dialect_only() {
+fn dcgm_exporter_image_differs_only_in_the_dialect() {
     let text = read("Dockerfile");
     let stage = |name: &str| {
-        let begin = text.find(name).unwrap_or_else(|| panic!("no stage begins with {name:?}"));
-        let body = &text[begin + name.len()..];
+        let start = text.find(name).unwrap_or_else(|| panic!("no stage starts with {name:?}"));
+        let body = &text[start + name.len()..];
         let end = body.find("\nFROM ").unwrap_or(body.len());
         body[..end]
             .lines()
@@ -206,6 +209,6 @@ fn the_image_in_dcgm_exporters_place_differs_in_its_dialect_only() {
         stage("\nFROM exporter AS dcgm-exporter"),
         ["ENV NVML_EXPORTER_DIALECT=dcgm-exporter"]
     );
-    // What is built without a target is the exporter itself.
+    // The default target is the exporter itself.
     assert_eq!(text.trim_end().lines().last(), Some("FROM exporter"));
 }

@@ -1,5 +1,5 @@
-//! Tests of what is shipped beside the program: the image, the manifests, the chart, the rules and the
-//! dashboards, with the programs that will read them.
+//! Tests of the image, the manifests, the chart, the rules and the dashboards, with the programs that read them
+//! (kubectl, Helm, Prometheus).
 
 #![expect(
     clippy::unwrap_used,
@@ -7,18 +7,18 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and says what it could not do"
+    reason = "a test fails by panicking, and prints why it was skipped"
 )]
 
 mod adapter;
-mod alarms;
+mod alert_scenarios;
 mod autoscaler;
 mod chart;
 mod dashboards;
-mod exported;
+mod end_to_end;
+mod exported_families;
 mod image;
 mod manifests;
+mod migration;
 mod programs;
 mod rules;
-mod upgrade;
-mod walk_through;

@@ -1,4 +1,4 @@
-//! The kustomizations: they render, Kubernetes would take them, and they ask for no more than they use.
+//! The kustomizations: they render, match the schemas of Kubernetes, and request only the permissions that they use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,9 +6,9 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use crate::programs::{brought, errors, read, root, run, said};
+use crate::programs::{read, root, run, stderr_of, stdout_of, tool_path};
 
-/// Every folder that a user applies.
+/// Every folder that users apply.
 const KUSTOMIZATIONS: [&str; 8] = [
     "base",
     "dashboards",
@@ -19,7 +19,7 @@ const KUSTOMIZATIONS: [&str; 8] = [
     "overlays/prometheus-operator",
     "rules/adapter",
 ];
-/// The folders among them that run the exporter.
+/// The folders that run the exporter.
 const EXPORTERS: [&str; 6] = [
     "base",
     "overlays/ack",
@@ -28,38 +28,38 @@ const EXPORTERS: [&str; 6] = [
     "overlays/mock",
     "overlays/prometheus-operator",
 ];
-/// The oldest and the newest Kubernetes that the manifests are checked against.
+/// The oldest and the newest Kubernetes version that the manifests are validated against.
 const KUBERNETES: &str = "1.27.0,1.34.0";
-/// Kinds whose schemas no Kubernetes has.
-const OPERATOR: [&str; 3] = ["PodMonitor", "PrometheusRule", "ServiceMonitor"];
+/// Kinds of the Prometheus operator, which have no schema in Kubernetes.
+const OPERATOR_KINDS: [&str; 3] = ["PodMonitor", "PrometheusRule", "ServiceMonitor"];
 
 /// The documents of a YAML text.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
     let script = root().join("tests/clients/manifests.py").display().to_string();
-    let answer = said(&brought("python/bin/python"), &[&script, "json", "-"], text);
-    serde_json::from_str(&answer).unwrap()
+    let output = stdout_of(&tool_path("python/bin/python"), &[&script, "json", "-"], text);
+    serde_json::from_str(&output).unwrap()
 }
 
-/// What `kubectl apply --kustomize` would send; each folder is rendered once.
-pub(crate) fn rendered(folder: &str) -> Vec<Value> {
-    static ONCE: Mutex<BTreeMap<String, Vec<Value>>> = Mutex::new(BTreeMap::new());
+/// The output of `kubectl kustomize`, cached per folder.
+pub(crate) fn render_kustomization(folder: &str) -> Vec<Value> {
+    static CACHE: Mutex<BTreeMap<String, Vec<Value>>> = Mutex::new(BTreeMap::new());
     let render = || {
         let path = root().join("daemonset").join(folder).display().to_string();
-        documents(&said(&brought("python/bin/kubectl"), &["kustomize", &path], ""))
+        documents(&stdout_of(&tool_path("python/bin/kubectl"), &["kustomize", &path], ""))
     };
-    ONCE.lock().unwrap().entry(folder.to_owned()).or_insert_with(render).clone()
+    CACHE.lock().unwrap().entry(folder.to_owned()).or_insert_with(render).clone()
 }
 
-/// Every document fits its schema, and only the operator's kinds have none.
+/// Checks that every document matches its schema. Only the operator's kinds may have none.
 pub(crate) fn validate(name: &str, documents: &[Value]) {
     let script = root().join("tests/clients/manifests.py").display().to_string();
     let input = serde_json::to_string(documents).unwrap();
     let arguments = [script.as_str(), "validate", KUBERNETES];
-    let output = run(&brought("python/bin/python"), &arguments, &input);
-    assert!(output.status.success(), "{name}: {}", errors(&output));
+    let output = run(&tool_path("python/bin/python"), &arguments, &input);
+    assert!(output.status.success(), "{name}: {}", stderr_of(&output));
     let unknown: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
     for kind in unknown {
-        assert!(OPERATOR.contains(&kind.as_str()), "{name}: no Kubernetes has {kind}");
+        assert!(OPERATOR_KINDS.contains(&kind.as_str()), "{name}: Kubernetes has no {kind}");
     }
 }
 
@@ -67,14 +67,14 @@ pub(crate) fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> 
     documents.iter().filter(|document| document["kind"] == kind).collect()
 }
 
-pub(crate) fn only<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
+pub(crate) fn single_of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
     let found = of_kind(documents, kind);
     assert_eq!(found.len(), 1, "one {kind}");
     found[0]
 }
 
 fn pod(documents: &[Value]) -> &Value {
-    &only(documents, "DaemonSet")["spec"]["template"]
+    &single_of_kind(documents, "DaemonSet")["spec"]["template"]
 }
 
 fn container(documents: &[Value]) -> &Value {
@@ -83,24 +83,24 @@ fn container(documents: &[Value]) -> &Value {
     &containers[0]
 }
 
-/// What makes an installation other than the base.
+/// Differences of an installation from the base.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Posture {
-    /// It shows nothing of processes.
+pub(crate) struct Variant {
+    /// No process series.
     pub(crate) devices_only: bool,
-    /// It asks for the MIG monitor capability.
+    /// MIG monitor capability.
     pub(crate) mig: bool,
-    /// It simulates its GPUs.
+    /// Simulated GPUs.
     pub(crate) mock: bool,
 }
 
-/// What the pods may do and see, to the last capability and folder.
-pub(crate) fn check_posture(name: &str, documents: &[Value], posture: Posture) {
+/// Checks the capabilities, mounts and RBAC rules of the pods, completely.
+pub(crate) fn check_privileges(name: &str, documents: &[Value], variant: Variant) {
     let spec = &pod(documents)["spec"];
     let container = container(documents);
     let security = &container["securityContext"];
     let mut capabilities = json!({"drop": ["ALL"]});
-    if posture.mig {
+    if variant.mig {
         capabilities["add"] = json!(["SYS_ADMIN"]);
     }
     assert_eq!(security["capabilities"], capabilities, "{name}");
@@ -118,20 +118,20 @@ pub(crate) fn check_posture(name: &str, documents: &[Value], posture: Posture) {
         list.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(mounts), names(volumes), "{name}");
-    if posture.mock {
+    if variant.mock {
         assert_eq!(spec["hostPID"], Value::Null, "{name}");
         assert_eq!(security["runAsNonRoot"], true, "{name}");
         assert_eq!(spec["automountServiceAccountToken"], false, "{name}");
         assert!(volumes.iter().all(|volume| volume["emptyDir"].is_object()), "{name}");
         assert_eq!(of_kind(documents, "ClusterRole").len(), 0, "{name}");
     } else {
-        let sees = if posture.devices_only { Value::Null } else { json!(true) };
-        assert_eq!(spec["hostPID"], sees, "{name}");
+        let host_pid = if variant.devices_only { Value::Null } else { json!(true) };
+        assert_eq!(spec["hostPID"], host_pid, "{name}");
         assert_eq!(security["runAsUser"], 0, "{name}");
         let folders: BTreeSet<&str> =
             volumes.iter().map(|volume| volume["hostPath"]["path"].as_str().unwrap()).collect();
         let mut wanted = BTreeSet::from(["/var/lib/kubelet/pod-resources"]);
-        if !posture.devices_only {
+        if !variant.devices_only {
             wanted.extend(["/var/log/containers", "/var/log/pods"]);
         }
         assert_eq!(folders, wanted, "{name}");
@@ -139,28 +139,32 @@ pub(crate) fn check_posture(name: &str, documents: &[Value], posture: Posture) {
             assert_eq!(mount["readOnly"], true, "{name}: {mount}");
             assert!(folders.contains(mount["mountPath"].as_str().unwrap()), "{name}: {mount}");
         }
-        // RBAC: the watch of pods and nothing else.
+        // RBAC: only reads of pods, resource slices and nodes.
         let rules = json!([
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
             {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["list"]},
             {"apiGroups": [""], "resources": ["nodes"], "verbs": ["watch"]},
         ]);
-        let role = only(documents, "ClusterRole");
+        let role = single_of_kind(documents, "ClusterRole");
         assert_eq!(role["rules"], rules, "{name}");
-        let binding = only(documents, "ClusterRoleBinding");
-        let account = only(documents, "ServiceAccount");
+        let binding = single_of_kind(documents, "ClusterRoleBinding");
+        let service_account = single_of_kind(documents, "ServiceAccount");
         assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"], "{name}");
-        assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"], "{name}");
-        let namespace = account["metadata"]["namespace"].as_str().unwrap_or("default");
+        assert_eq!(binding["subjects"][0]["name"], service_account["metadata"]["name"], "{name}");
+        let namespace = service_account["metadata"]["namespace"].as_str().unwrap_or("default");
         assert_eq!(binding["subjects"][0]["namespace"], namespace, "{name}");
-        assert_eq!(spec["serviceAccountName"], account["metadata"]["name"], "{name}");
+        assert_eq!(spec["serviceAccountName"], service_account["metadata"]["name"], "{name}");
     }
     assert_eq!(of_kind(documents, "Role").len() + of_kind(documents, "RoleBinding").len(), 0);
-    assert_eq!(only(documents, "ServiceAccount")["automountServiceAccountToken"], false, "{name}");
+    assert_eq!(
+        single_of_kind(documents, "ServiceAccount")["automountServiceAccountToken"],
+        false,
+        "{name}"
+    );
 }
 
-/// Labels that select are on the pods, and they select something.
-fn selects(name: &str, selector: &Value, labels: &Value) {
+/// Checks that a selector is not empty and matches the labels.
+fn check_selector(name: &str, selector: &Value, labels: &Value) {
     let selector = selector.as_object().unwrap_or_else(|| panic!("{name}: no selector"));
     assert!(!selector.is_empty(), "{name} selects everything");
     for (key, value) in selector {
@@ -168,24 +172,24 @@ fn selects(name: &str, selector: &Value, labels: &Value) {
     }
 }
 
-/// Service, network policy, monitors and probes all mean the exporter's pods and its one port.
-pub(crate) fn check_wiring(name: &str, documents: &[Value]) {
+/// Checks that service, network policy, monitors and probes refer to the exporter's pods and port.
+pub(crate) fn check_references(name: &str, documents: &[Value]) {
     let labels = &pod(documents)["metadata"]["labels"];
-    let daemonset = only(documents, "DaemonSet");
+    let daemonset = single_of_kind(documents, "DaemonSet");
     let port = &container(documents)["ports"][0];
     let (port_name, number) = (&port["name"], &port["containerPort"]);
-    selects(name, &daemonset["spec"]["selector"]["matchLabels"], labels);
+    check_selector(name, &daemonset["spec"]["selector"]["matchLabels"], labels);
 
-    let service = only(documents, "Service");
-    selects(name, &service["spec"]["selector"], labels);
+    let service = single_of_kind(documents, "Service");
+    check_selector(name, &service["spec"]["selector"], labels);
     assert_eq!(service["spec"]["publishNotReadyAddresses"], true, "{name}");
     assert_eq!(service["spec"]["clusterIP"], "None", "{name}");
     assert_eq!(&service["spec"]["ports"][0]["name"], port_name, "{name}");
     assert_eq!(&service["spec"]["ports"][0]["port"], number, "{name}");
     assert_eq!(&service["spec"]["ports"][0]["targetPort"], port_name, "{name}");
 
-    let policy = only(documents, "NetworkPolicy");
-    selects(name, &policy["spec"]["podSelector"]["matchLabels"], labels);
+    let policy = single_of_kind(documents, "NetworkPolicy");
+    check_selector(name, &policy["spec"]["podSelector"]["matchLabels"], labels);
     assert_eq!(&policy["spec"]["ingress"][0]["ports"][0]["port"], number, "{name}");
 
     for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
@@ -201,25 +205,25 @@ pub(crate) fn check_wiring(name: &str, documents: &[Value]) {
         .map(|monitor| (monitor, "podMetricsEndpoints", labels))
         .chain(service_monitors.iter().map(|m| (m, "endpoints", &service["metadata"]["labels"])))
     {
-        selects(name, &monitor["spec"]["selector"]["matchLabels"], wanted);
+        check_selector(name, &monitor["spec"]["selector"]["matchLabels"], wanted);
         assert_eq!(&monitor["spec"][endpoints][0]["port"], port_name, "{name}");
     }
 
-    let bounds = &daemonset["spec"]["updateStrategy"]["rollingUpdate"];
-    assert_eq!(bounds["maxSurge"], 0, "{name}: two exporters on one node double every sum");
+    let rolling_update = &daemonset["spec"]["updateStrategy"]["rollingUpdate"];
+    assert_eq!(rolling_update["maxSurge"], 0, "{name}: two exporters on one node double every sum");
     assert_eq!(of_kind(documents, "PodDisruptionBudget").len(), 0, "{name}");
 }
 
-/// The program knows every flag and every variable that a manifest gives it.
+/// Checks that the program accepts every flag and environment variable of a manifest.
 pub(crate) fn check_command(name: &str, documents: &[Value]) {
     let program = env!("CARGO_BIN_EXE_nvml-exporter");
-    let help = said(program, &["--help"], "");
-    let given = container(documents)["args"].as_array().unwrap();
-    let mut known = Vec::new();
-    for argument in given.iter().map(|argument| argument.as_str().unwrap()) {
+    let help = stdout_of(program, &["--help"], "");
+    let arguments = container(documents)["args"].as_array().unwrap();
+    let mut checked = Vec::new();
+    for argument in arguments.iter().map(|argument| argument.as_str().unwrap()) {
         let (flag, value) = argument.split_once('=').unwrap_or((argument, ""));
         if !flag.starts_with('-') {
-            known.push(argument);
+            checked.push(argument);
             continue;
         }
         if flag == "--address" {
@@ -227,9 +231,9 @@ pub(crate) fn check_command(name: &str, documents: &[Value]) {
             assert_eq!(value, format!(":{port}"), "{name}");
         }
         assert!(help.contains(flag), "{name}: {flag}");
-        known.push(argument);
+        checked.push(argument);
     }
-    said(program, &[&known[..], &["--version"]].concat(), "");
+    stdout_of(program, &[&checked[..], &["--version"]].concat(), "");
     for variable in container(documents)["env"].as_array().unwrap() {
         let variable = variable["name"].as_str().unwrap();
         let runtimes = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"];
@@ -245,139 +249,145 @@ pub(crate) fn check_command(name: &str, documents: &[Value]) {
 }
 
 #[test]
-fn kustomizations_render_and_kubernetes_would_take_them() {
-    let documents: Vec<Value> = KUSTOMIZATIONS.into_iter().flat_map(rendered).collect();
+fn kustomizations_render_and_match_the_schemas() {
+    let documents: Vec<Value> = KUSTOMIZATIONS.into_iter().flat_map(render_kustomization).collect();
     validate("kustomizations", &documents);
-    // No folder that could be applied is left out.
+    // All overlays are tested.
     let overlays = fs::read_dir(root().join("daemonset/overlays")).unwrap().count();
     assert_eq!(overlays + 1, EXPORTERS.len());
 }
 
 #[test]
-fn a_manifest_with_a_misspelt_key_would_be_noticed() {
-    let mut documents = rendered("base");
+fn misspelt_key_in_a_manifest_is_rejected() {
+    let mut documents = render_kustomization("base");
     let daemonset = documents.iter_mut().find(|document| document["kind"] == "DaemonSet").unwrap();
     daemonset["spec"]["template"]["spec"]["hostPid"] = json!(true);
     let script = root().join("tests/clients/manifests.py").display().to_string();
     let input = serde_json::to_string(&documents).unwrap();
     let arguments = [script.as_str(), "validate", KUBERNETES];
-    let output = run(&brought("python/bin/python"), &arguments, &input);
+    let output = run(&tool_path("python/bin/python"), &arguments, &input);
     assert!(!output.status.success());
-    assert!(errors(&output).contains("'hostPid' was unexpected"), "{}", errors(&output));
+    assert!(stderr_of(&output).contains("'hostPid' was unexpected"), "{}", stderr_of(&output));
 }
 
 #[test]
-fn yamllint_finds_nothing() {
+fn yamllint_reports_nothing() {
     let (folder, config) = ("daemonset", "daemonset/.yamllint.yaml");
     let path = |p: &str| root().join(p).display().to_string();
     let arguments = ["--strict", "-c", &path(config), &path(folder)];
-    assert_eq!(said(&brought("python/bin/yamllint"), &arguments, ""), "");
+    assert_eq!(stdout_of(&tool_path("python/bin/yamllint"), &arguments, ""), "");
 }
 
 #[test]
-fn pods_may_do_and_see_no_more_than_they_need() {
+fn pods_have_minimal_privileges() {
     for folder in EXPORTERS {
-        let posture = Posture {
+        let variant = Variant {
             devices_only: folder == "overlays/dcgm-exporter",
             mig: folder == "overlays/mig",
             mock: folder == "overlays/mock",
         };
-        check_posture(folder, &rendered(folder), posture);
+        check_privileges(folder, &render_kustomization(folder), variant);
     }
 }
 
 #[test]
-fn everything_means_the_same_pods_port_and_program() {
+fn resources_refer_to_the_same_pods_port_and_flags() {
     for folder in EXPORTERS {
-        let documents = rendered(folder);
-        check_wiring(folder, &documents);
+        let documents = render_kustomization(folder);
+        check_references(folder, &documents);
         check_command(folder, &documents);
     }
 }
 
 #[test]
-fn the_seccomp_component_asks_for_the_filter_that_lies_here() {
+fn seccomp_component_uses_the_profile_of_the_repository() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // Kustomize takes no absolute paths.
+    // Kustomize rejects absolute paths.
     let up = "../".repeat(folder.path().components().count() - 1);
     let daemonset = root().join("daemonset").display().to_string();
-    let to = |what: &str| format!("{up}{}/{what}", daemonset.trim_start_matches('/'));
+    let to = |path: &str| format!("{up}{}/{path}", daemonset.trim_start_matches('/'));
     let text = format!("resources: [{}]\ncomponents: [{}]\n", to("base"), to("components/seccomp"));
     fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
     let path = folder.path().display().to_string();
-    let documents = documents(&said(&brought("python/bin/kubectl"), &["kustomize", &path], ""));
+    let documents =
+        documents(&stdout_of(&tool_path("python/bin/kubectl"), &["kustomize", &path], ""));
     validate("components/seccomp", &documents);
     let profile = &pod(&documents)["spec"]["securityContext"]["seccompProfile"];
     assert_eq!(profile["type"], "Localhost");
     let file = profile["localhostProfile"].as_str().unwrap();
-    let filter: Value = serde_json::from_str(&read(&format!("daemonset/seccomp/{file}"))).unwrap();
-    assert_eq!(filter["defaultAction"], "SCMP_ACT_ERRNO");
-    let allowed = filter["syscalls"].as_array().unwrap().iter().flat_map(|entry| {
-        assert_ne!(entry["action"], "SCMP_ACT_LOG", "what is logged is allowed");
+    let profile: Value = serde_json::from_str(&read(&format!("daemonset/seccomp/{file}"))).unwrap();
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let allowed = profile["syscalls"].as_array().unwrap().iter().flat_map(|entry| {
+        assert_ne!(entry["action"], "SCMP_ACT_LOG", "SCMP_ACT_LOG permits the call");
         entry["names"].as_array().unwrap()
     });
     let allowed: BTreeSet<&str> = allowed.map(|name| name.as_str().unwrap()).collect();
-    for never in
+    for denied in
         ["execveat", "ptrace", "mount", "unshare", "setns", "bpf", "process_vm_readv", "fork"]
     {
-        assert!(!allowed.contains(never), "{never}");
+        assert!(!allowed.contains(denied), "{denied}");
     }
 }
 
 #[test]
-fn images_are_of_this_version() {
+fn images_have_this_version() {
     for folder in EXPORTERS {
-        let image = container(&rendered(folder))["image"].as_str().unwrap().to_owned();
+        let image = container(&render_kustomization(folder))["image"].as_str().unwrap().to_owned();
         assert_eq!(image, format!("nvml-exporter:{}", env!("CARGO_PKG_VERSION")), "{folder}");
     }
 }
 
 #[test]
-fn the_ack_overlay_is_where_acks_scrape_job_looks() {
-    let documents = rendered("overlays/ack");
+fn ack_overlay_matches_the_scrape_job_of_ack() {
+    let documents = render_kustomization("overlays/ack");
     for document in &documents {
         if !document["kind"].as_str().unwrap().starts_with("Cluster") {
             assert_eq!(document["metadata"]["namespace"], "arms-prom", "{document}");
         }
     }
-    // The namespace is ACK's; deleting this overlay must not delete it.
+    // The namespace belongs to ACK: deleting the overlay must not delete it.
     assert_eq!(of_kind(&documents, "Namespace").len(), 0);
-    let service = only(&documents, "Service");
+    let service = single_of_kind(&documents, "Service");
     assert_eq!(service["metadata"]["labels"]["k8s-app"], "ack-prometheus-gpu-exporter");
     assert_eq!(service["spec"]["ports"][0]["name"], "http-metrics");
     assert_eq!(service["spec"]["ports"][0]["port"], 9445);
     let arguments = container(&documents)["args"].as_array().unwrap();
     let moved = |argument: &Value| argument.as_str().unwrap().starts_with("--own-metrics-path=/");
-    assert!(arguments.iter().any(moved), "names off the free list cost money: {arguments:?}");
+    assert!(
+        arguments.iter().any(moved),
+        "ACK charges for other metrics at /metrics: {arguments:?}"
+    );
     let text = read("daemonset/overlays/ack/kustomization.yaml");
-    assert!(text.contains("NEVER BESIDE ACK's OWN EXPORTER"));
+    assert!(text.contains("DO NOT RUN IT TOGETHER WITH ACK's OWN EXPORTER"));
 }
 
 #[test]
-fn the_dcgm_exporter_overlay_has_its_names_and_labels() {
-    let documents = rendered("overlays/dcgm-exporter");
+fn dcgm_exporter_overlay_has_the_names_and_labels_of_dcgm_exporter() {
+    let documents = render_kustomization("overlays/dcgm-exporter");
     for kind in ["DaemonSet", "Service"] {
-        let metadata = &only(&documents, kind)["metadata"];
+        let metadata = &single_of_kind(&documents, kind)["metadata"];
         assert_eq!(metadata["name"], "dcgm-exporter");
         assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "dcgm-exporter");
     }
-    assert_eq!(only(&documents, "Service")["spec"]["ports"][0]["name"], "metrics");
+    assert_eq!(single_of_kind(&documents, "Service")["spec"]["ports"][0]["name"], "metrics");
     let arguments = container(&documents)["args"].as_array().unwrap();
     assert!(arguments.contains(&json!("--dialect=dcgm-exporter")));
-    let names_pods = json!({"name": "DCGM_EXPORTER_KUBERNETES", "value": "true"});
-    assert!(container(&documents)["env"].as_array().unwrap().contains(&names_pods));
+    let variable = json!({"name": "DCGM_EXPORTER_KUBERNETES", "value": "true"});
+    assert!(container(&documents)["env"].as_array().unwrap().contains(&variable));
 }
 
 #[test]
-fn the_mock_overlay_shows_series_of_its_node() {
-    let documents = rendered("overlays/mock");
+fn mock_overlay_exports_series_with_its_node_name() {
+    let documents = render_kustomization("overlays/mock");
     assert_eq!(pod(&documents)["spec"]["affinity"], Value::Null);
     let level = "pod-security.kubernetes.io/enforce";
-    assert_eq!(only(&documents, "Namespace")["metadata"]["labels"][level], "restricted");
-    let given = container(&documents)["args"].as_array().unwrap();
-    let given: Vec<&str> = given.iter().map(|argument| argument.as_str().unwrap()).collect();
+    assert_eq!(single_of_kind(&documents, "Namespace")["metadata"]["labels"][level], "restricted");
+    let arguments = container(&documents)["args"].as_array().unwrap();
+    let arguments: Vec<&str> =
+        arguments.iter().map(|argument| argument.as_str().unwrap()).collect();
     let more = ["--once", "--node-name=node-1"];
-    let page = said(env!("CARGO_BIN_EXE_nvml-exporter"), &[&given[..], &more].concat(), "");
-    assert!(page.contains("DCGM_CUSTOM_PROCESS_SM_UTIL{"), "{page}");
-    assert!(page.contains(r#"NodeName="node-1""#));
+    let program = env!("CARGO_BIN_EXE_nvml-exporter");
+    let exposition = stdout_of(program, &[&arguments[..], &more].concat(), "");
+    assert!(exposition.contains("DCGM_CUSTOM_PROCESS_SM_UTIL{"), "{exposition}");
+    assert!(exposition.contains(r#"NodeName="node-1""#));
 }

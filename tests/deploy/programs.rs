@@ -1,8 +1,8 @@
-//! Other people's programs, and what they make of our files.
+//! Runs third-party programs and the exporter, and sends them HTTP requests.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a test starts programs and waits for the world to reach a state"
+    reason = "tests start programs and poll until they reach a state"
 )]
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The repository.
+/// The root of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -26,18 +26,17 @@ pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// The folder that the programs are built into.
-pub(crate) fn built() -> PathBuf {
+/// The folder of the built programs.
+pub(crate) fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_nvml-exporter")).parent().expect("a folder").to_owned()
 }
 
-/// Where `tests/run` puts what it brings.
-pub(crate) fn brought(path: &str) -> String {
+/// Path of a tool that `tests/run` installs into `.tools`.
+pub(crate) fn tool_path(path: &str) -> String {
     root().join(".tools").join(path).display().to_string()
 }
 
-/// Runs a program to its end with an environment of its own; a missing one is a failure, never a
-/// skipped test.
+/// Runs a program until it exits, with an empty environment except PATH and TMPDIR. A missing program fails the test.
 pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(program)
         .args(args)
@@ -49,40 +48,40 @@ pub(crate) fn run(program: &str, args: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| {
-            panic!("{program}: {e}; run the tests with tests/run, which brings it")
+            panic!("{program}: {e}; run the tests with tests/run, which installs it")
         });
-    // A program that ends without reading all of it says so by its exit code.
+    // If the program exits without reading its input, the exit code is checked instead.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
-/// What a program that succeeds prints.
-pub(crate) fn said(program: &str, args: &[&str], input: &str) -> String {
+/// Standard output of a program, which has to succeed.
+pub(crate) fn stdout_of(program: &str, args: &[&str], input: &str) -> String {
     let output = run(program, args, input);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program} {args:?}: {text}{}", errors(&output));
+    assert!(output.status.success(), "{program} {args:?}: {text}{}", stderr_of(&output));
     text
 }
 
-/// What a program wrote to standard error.
-pub(crate) fn errors(output: &Output) -> String {
+/// Standard error of a program.
+pub(crate) fn stderr_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Long enough for a loaded machine; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at something that will change.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Sufficient on a loaded machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Interval of polling.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Something that serves HTTP; a program is killed when it is dropped.
+/// An HTTP server. A program is killed on drop.
 pub(crate) struct Server {
     program: Option<(Child, TempDir)>,
     address: String,
 }
 
 impl Server {
-    /// The exporter, on a free port.
-    pub(crate) fn exporter(args: &[&str]) -> Self {
+    /// Starts the exporter on a free port.
+    pub(crate) fn start_exporter(args: &[&str]) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let address = free_address();
         let program = env!("CARGO_BIN_EXE_nvml-exporter");
@@ -90,22 +89,27 @@ impl Server {
         Self { program: Some((child, folder)), address }
     }
 
-    /// A Prometheus that scrapes one target a few times a second.
-    pub(crate) fn prometheus(program: &str, target: &str) -> Self {
-        Self::prometheus_with(program, &[target], &serde_json::json!([]))
+    /// Starts a Prometheus that scrapes one target every 300 ms.
+    pub(crate) fn start_prometheus(program: &str, target: &str) -> Self {
+        Self::start_prometheus_with_rules(program, &[target], &serde_json::json!([]))
     }
 
-    /// One that scrapes several, and evaluates groups of rules as often.
-    pub(crate) fn prometheus_with(program: &str, targets: &[&str], groups: &Value) -> Self {
+    /// Starts a Prometheus that scrapes targets and evaluates rule groups every 300 ms.
+    pub(crate) fn start_prometheus_with_rules(
+        program: &str,
+        targets: &[&str],
+        groups: &Value,
+    ) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = folder.path().join("prometheus.yml");
-        let often = "300ms";
+        let interval = "300ms";
         let rules = folder.path().join("rules.yml");
         // JSON is YAML.
         std::fs::write(&rules, serde_json::json!({"groups": groups}).to_string()).unwrap();
         let text = serde_json::json!({
             "global": {
-                "scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often,
+                "scrape_interval": interval, "scrape_timeout": interval,
+                "evaluation_interval": interval,
             },
             "rule_files": [rules],
             "scrape_configs": [{"job_name": "gpu", "static_configs": [{"targets": targets}]}],
@@ -122,18 +126,18 @@ impl Server {
         Self { program: Some((child, folder)), address }
     }
 
-    /// One page, whatever is asked for, for as long as the test runs.
-    pub(crate) fn page(page: String) -> Self {
+    /// Serves the same exposition for every request, until the test process exits.
+    pub(crate) fn serve_text(exposition: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                // A request is smaller than this and comes at once.
+                // Requests are smaller and arrive in one segment.
                 let _ = stream.read(&mut [0; 4096]);
                 let head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\r\n";
                 let _ = stream.write_all(head.as_bytes());
-                let _ = stream.write_all(page.as_bytes());
+                let _ = stream.write_all(exposition.as_bytes());
             }
         });
         Self { program: None, address }
@@ -143,43 +147,43 @@ impl Server {
         &self.address
     }
 
-    /// Asks for `path` until the body satisfies `wanted`, and returns it.
+    /// Polls `path` until the body satisfies `wanted`. Returns the body.
     pub(crate) fn wait_for(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait_until(path, |body| if wanted(body) { Ok(()) } else { Err(body.to_owned()) })
     }
 
-    /// Asks for `path` until the body is as it should be, and returns it; `judge` says what is not.
+    /// Polls `path` until `check` accepts the body. Returns the body; on timeout, fails with the error of `check`.
     pub(crate) fn wait_until(
         &self,
         path: &str,
-        judge: impl Fn(&str) -> Result<(), String>,
+        check: impl Fn(&str) -> Result<(), String>,
     ) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let body = self.get(path).unwrap_or_else(|e| e.to_string());
-            let Err(lacks) = judge(&body) else { return body };
-            assert!(Instant::now() < deadline, "{path} in {PATIENCE:?}: {lacks}");
-            thread::sleep(PAUSE);
+            let Err(error) = check(&body) else { return body };
+            assert!(Instant::now() < deadline, "{path} within {TIMEOUT:?}: {error}");
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Prometheus's answer to a query.
+    /// Response body of a Prometheus query.
     pub(crate) fn query(&self, query: &str) -> String {
-        self.get(&format!("/api/v1/query?query={}", encoded(query))).unwrap()
+        self.get(&format!("/api/v1/query?query={}", url_encode(query))).unwrap()
     }
 
-    /// The series that Prometheus has for a selector.
+    /// Response body of a Prometheus series request.
     pub(crate) fn series(&self, selector: &str) -> String {
-        self.get(&format!("/api/v1/series?match[]={}", encoded(selector))).unwrap()
+        self.get(&format!("/api/v1/series?match[]={}", url_encode(selector))).unwrap()
     }
 
     fn get(&self, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        let (_, body) = response.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
         Ok(body.to_owned())
     }
 }
@@ -193,8 +197,8 @@ impl Drop for Server {
     }
 }
 
-/// For a URL's query, every byte escaped.
-pub(crate) fn encoded(text: &str) -> String {
+/// Percent-encodes every byte, for a URL query.
+pub(crate) fn url_encode(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         write!(encoded, "%{byte:02X}").unwrap();
@@ -215,5 +219,7 @@ fn start(program: &str, args: &[&str], folder: &Path) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|e| panic!("{program}: {e}; run the tests with tests/run, which brings it"))
+        .unwrap_or_else(|e| {
+            panic!("{program}: {e}; run the tests with tests/run, which installs it")
+        })
 }

@@ -1,4 +1,4 @@
-//! Recording rules, alerts, the adapter's rules and the autoscaler's examples.
+//! Recording rules, alerts, adapter rules and the autoscaler examples.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,9 +6,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::adapter::Rule;
-use crate::exported;
-use crate::manifests::{documents, only, rendered, validate};
-use crate::programs::{brought, errors, read, run};
+use crate::exported_families;
+use crate::manifests::{documents, render_kustomization, single_of_kind, validate};
+use crate::programs::{read, run, stderr_of, tool_path};
 
 fn document(path: &str) -> Value {
     let mut found = documents(&read(path));
@@ -21,14 +21,14 @@ pub(crate) fn groups() -> Value {
 }
 
 fn list(value: &Value) -> &Vec<Value> {
-    value.as_array().unwrap_or_else(|| panic!("a list and not {value}"))
+    value.as_array().unwrap_or_else(|| panic!("expected a list: {value}"))
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("a text and not {value}"))
+    value.as_str().unwrap_or_else(|| panic!("expected a string: {value}"))
 }
 
-/// Rules of all groups.
+/// The rules of all groups.
 pub(crate) fn rules() -> Vec<Value> {
     let groups = groups();
     list(&groups).iter().flat_map(|group| list(&group["rules"]).clone()).collect()
@@ -38,32 +38,33 @@ pub(crate) fn alerts() -> Vec<Value> {
     rules().into_iter().filter(|rule| rule["alert"].is_string()).collect()
 }
 
-/// Names of exported series in a query.
-pub(crate) fn series(query: &str) -> Vec<String> {
+/// Names of the exporter's series in a query.
+pub(crate) fn series_names(query: &str) -> Vec<String> {
     let word = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':';
     let ours = |name: &&str| name.starts_with("DCGM_") || name.starts_with("nvml_exporter_");
     query.split(word).filter(ours).map(str::to_owned).collect()
 }
 
-/// Runs promtool's unit tests on rules and expressions, both as JSON, which is YAML.
+/// Runs promtool's unit tests. `rules` is written as JSON, which is valid YAML.
 fn promtool(rules: &Value, tests: &str) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fs::write(folder.path().join("rules.yml"), rules.to_string()).unwrap();
     let file = folder.path().join("tests.yml");
     fs::write(&file, tests).unwrap();
     let file = file.display().to_string();
-    let output = run(&brought("debian/usr/bin/promtool"), &["test", "rules", &file], "");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &errors(&output);
-    assert!(output.status.success(), "{told}");
+    let output = run(&tool_path("debian/usr/bin/promtool"), &["test", "rules", &file], "");
+    let report = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr_of(&output);
+    assert!(output.status.success(), "{report}");
 }
 
 #[test]
-fn alerts_fire_when_they_should_and_not_otherwise() {
+fn alerts_pass_their_unit_tests() {
     let mut groups = groups();
     for group in groups.as_array_mut().unwrap() {
         for rule in group["rules"].as_array_mut().unwrap() {
             if let Some(annotations) = rule["annotations"].as_object_mut() {
                 annotations.remove("description");
+                annotations.remove("runbook_url");
             }
         }
     }
@@ -71,21 +72,21 @@ fn alerts_fire_when_they_should_and_not_otherwise() {
 }
 
 #[test]
-fn every_alert_is_tested_both_ways_and_every_recording_rule_once() {
+fn every_rule_has_unit_tests() {
     let tests = document("tests/deploy/alerts.yml");
-    let (mut fires, mut rests) = (BTreeSet::new(), BTreeSet::new());
+    let (mut firing, mut silent) = (BTreeSet::new(), BTreeSet::new());
     let mut recorded = String::new();
     for test in list(&tests["tests"]) {
         for check in test["alert_rule_test"].as_array().into_iter().flatten() {
-            let rest = list(&check["exp_alerts"]).is_empty();
-            let set = if rest { &mut rests } else { &mut fires };
+            let expects_none = list(&check["exp_alerts"]).is_empty();
+            let set = if expects_none { &mut silent } else { &mut firing };
             set.insert(text(&check["alertname"]).to_owned());
         }
         for check in test["promql_expr_test"].as_array().into_iter().flatten() {
             recorded += text(&check["expr"]);
         }
     }
-    // A rule that another is made of is tested through it.
+    // A recording rule that another rule uses is tested through that rule.
     let used: String = rules().iter().map(|rule| text(&rule["expr"]).to_owned()).collect();
     for rule in rules() {
         if let Some(name) = rule["record"].as_str() {
@@ -94,22 +95,22 @@ fn every_alert_is_tested_both_ways_and_every_recording_rule_once() {
     }
     for alert in alerts() {
         let name = text(&alert["alert"]);
-        assert!(fires.contains(name), "no test lets {name} fire");
-        assert!(rests.contains(name), "no test lets {name} rest");
+        assert!(firing.contains(name), "no test in which {name} fires");
+        assert!(silent.contains(name), "no test in which {name} does not fire");
     }
 }
 
 #[test]
-fn alerts_are_complete_and_speak_of_series_that_exist() {
+fn alerts_are_complete_and_use_existing_series() {
     for rule in rules() {
         let name = rule["alert"].as_str().or(rule["record"].as_str()).expect("a name").to_owned();
-        exported::check_series(&name, &series(text(&rule["expr"])));
+        exported_families::check_series(&name, &series_names(text(&rule["expr"])));
     }
     for alert in alerts() {
         let name = text(&alert["alert"]);
         let severity = text(&alert["labels"]["severity"]);
         assert!(["info", "warning", "critical"].contains(&severity), "{name}: {severity}");
-        for annotation in ["summary", "description"] {
+        for annotation in ["summary", "description", "runbook_url"] {
             assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
         }
     }
@@ -132,7 +133,7 @@ fn every_xid_is_in_one_class() {
 }
 
 #[test]
-fn adapter_rules_are_the_same_wherever_they_stand() {
+fn all_copies_of_the_adapter_rules_agree() {
     let adapter =
         |file: &str| list(&document(&format!("daemonset/rules/adapter/{file}"))["rules"]).clone();
     let (verbatim, corrected) = (adapter("verbatim.yaml"), adapter("corrected.yaml"));
@@ -144,14 +145,14 @@ fn adapter_rules_are_the_same_wherever_they_stand() {
     };
     assert_eq!(values("values-verbatim.yaml"), verbatim);
     assert_eq!(values("values.yaml"), corrected);
-    let maps = rendered("rules/adapter");
-    let data = &only(&maps, "ConfigMap")["data"];
+    let maps = render_kustomization("rules/adapter");
+    let data = &single_of_kind(&maps, "ConfigMap")["data"];
     for (key, rules) in [("config.yaml", &corrected), ("verbatim.yaml", &verbatim)] {
         assert_eq!(documents(text(&data[key]))[0]["rules"], json!(rules), "{key}");
     }
 
-    // The corrected rules offer the same names for the same resources; two queries differ.
-    let (verbatim, corrected) = (Rule::shipped("verbatim.yaml"), Rule::shipped("corrected.yaml"));
+    // The corrected rules expose the same metrics of the same resources; two queries differ.
+    let (verbatim, corrected) = (Rule::load("verbatim.yaml"), Rule::load("corrected.yaml"));
     assert_eq!((verbatim.len(), corrected.len()), (5, 5));
     let mut differing = Vec::new();
     for (verbatim, corrected) in verbatim.iter().zip(&corrected) {
@@ -167,12 +168,15 @@ fn adapter_rules_are_the_same_wherever_they_stand() {
 }
 
 #[test]
-fn adapter_rules_name_series_and_labels_that_exist() {
-    let page = read("tests/product/snapshots/demo.snap");
-    for rule in Rule::shipped("verbatim.yaml").iter().chain(&Rule::shipped("corrected.yaml")) {
-        exported::check_series("adapter rules", &series(&(rule.query.clone() + &rule.selector)));
+fn adapter_rules_use_existing_series_and_labels() {
+    let exposition = read("tests/product/snapshots/demo.snap");
+    for rule in Rule::load("verbatim.yaml").iter().chain(&Rule::load("corrected.yaml")) {
+        exported_families::check_series(
+            "adapter rules",
+            &series_names(&(rule.query.clone() + &rule.selector)),
+        );
         let name = format!("{}{{", rule.series());
-        let line = page.lines().find(|line| line.starts_with(&name)).unwrap();
+        let line = exposition.lines().find(|line| line.starts_with(&name)).unwrap();
         for label in rule.resources.keys() {
             assert!(line.contains(&format!("{label}=\"")), "{label}: {line}");
         }
@@ -180,18 +184,18 @@ fn adapter_rules_name_series_and_labels_that_exist() {
 }
 
 #[test]
-#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, the guide's rules as they were given"]
-fn verbatim_rules_are_verbatim() {
-    let folder = std::env::var("NVML_EXPORTER_KUBELET_DATA").expect("the folder of the recordings");
-    let given = fs::read_to_string(format!("{folder}/hpa/adapter-rules.yaml")).unwrap();
+#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, the original rules of the ACK guide"]
+fn verbatim_rules_match_the_guide() {
+    let folder = std::env::var("NVML_EXPORTER_KUBELET_DATA").expect("NVML_EXPORTER_KUBELET_DATA");
+    let original = fs::read_to_string(format!("{folder}/hpa/adapter-rules.yaml")).unwrap();
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| !line.starts_with('#')).map(String::from).collect()
     };
-    assert_eq!(lines(&read("daemonset/rules/adapter/verbatim.yaml")), lines(&given));
+    assert_eq!(lines(&read("daemonset/rules/adapter/verbatim.yaml")), lines(&original));
 }
 
-/// One series of a process or a container.
-fn one(family: &str, pod: &str, uuid: &str, process: u32, value: f64) -> Value {
+/// An input series of promtool, of a process or a container.
+fn input_series(family: &str, pod: &str, uuid: &str, process: u32, value: f64) -> Value {
     let (namespace, name) = pod.split_once('/').unwrap();
     let labels = format!(
         r#"NamespaceName="{namespace}",PodName="{name}",NodeName="n",UUID="{uuid}",ProcessId="{process}""#
@@ -199,12 +203,13 @@ fn one(family: &str, pod: &str, uuid: &str, process: u32, value: f64) -> Value {
     json!({"series": format!("DCGM_CUSTOM_{family}{{{labels}}}"), "values": format!("{value}x5")})
 }
 
-/// What the plain and the corrected rules say of the same pods, by promtool.
+/// Evaluates the verbatim and the corrected rules for the same pods with promtool.
 #[test]
-fn corrected_rules_say_what_pods_use_where_the_plain_ones_mislead() {
-    let util = |pod, uuid, process, value| one("PROCESS_SM_UTIL", pod, uuid, process, value);
-    let used = |pod, uuid, value| one("PROCESS_MEM_USED", pod, uuid, 1, value);
-    let allocated = |pod, uuid| one("CONTAINER_MEM_ALLOCATED", pod, uuid, 0, 1024.0);
+fn corrected_rules_return_the_usage_of_pods() {
+    let util =
+        |pod, uuid, process, value| input_series("PROCESS_SM_UTIL", pod, uuid, process, value);
+    let used = |pod, uuid, value| input_series("PROCESS_MEM_USED", pod, uuid, 1, value);
+    let allocated = |pod, uuid| input_series("CONTAINER_MEM_ALLOCATED", pod, uuid, 0, 1024.0);
     let input = json!([
         util("a/bert", "GPU-1", 1, 23.0),
         util("a/idle", "GPU-2", 0, 0.0),
@@ -221,7 +226,7 @@ fn corrected_rules_say_what_pods_use_where_the_plain_ones_mislead() {
         allocated("a/twin", "GPU-6"),
         allocated("b/twin", "GPU-7"),
     ]);
-    let (plain, corrected) = (Rule::shipped("verbatim.yaml"), Rule::shipped("corrected.yaml"));
+    let (verbatim, corrected) = (Rule::load("verbatim.yaml"), Rule::load("corrected.yaml"));
     let mut checks = Vec::new();
     let mut check = |rules: &[Rule], name: &str, pod: &str, value: f64| {
         let rule = rules.iter().find(|rule| rule.name() == name).expect("a rule");
@@ -234,7 +239,7 @@ fn corrected_rules_say_what_pods_use_where_the_plain_ones_mislead() {
         }));
     };
     let util = "DCGM_CUSTOM_PROCESS_SM_UTIL";
-    for (pod, plainly, rightly) in [
+    for (pod, verbatim_value, corrected_value) in [
         ("a/bert", 23.0, 23.0),
         ("a/idle", 0.0, 0.0),
         ("a/workers", 20.0, 80.0),
@@ -242,13 +247,13 @@ fn corrected_rules_say_what_pods_use_where_the_plain_ones_mislead() {
         ("a/twin", 40.0, 40.0),
         ("b/twin", 80.0, 80.0),
     ] {
-        check(&plain, util, pod, plainly);
-        check(&corrected, util, pod, rightly);
+        check(&verbatim, util, pod, verbatim_value);
+        check(&corrected, util, pod, corrected_value);
     }
     let ratio = "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO";
-    for (pod, plainly, rightly) in [("a/twin", 0.25, 0.5), ("b/twin", 0.5, 1.0)] {
-        check(&plain, ratio, pod, plainly);
-        check(&corrected, ratio, pod, rightly);
+    for (pod, verbatim_value, corrected_value) in [("a/twin", 0.25, 0.5), ("b/twin", 0.5, 1.0)] {
+        check(&verbatim, ratio, pod, verbatim_value);
+        check(&corrected, ratio, pod, corrected_value);
     }
     let tests = json!({
         "rule_files": ["rules.yml"],
@@ -258,8 +263,8 @@ fn corrected_rules_say_what_pods_use_where_the_plain_ones_mislead() {
 }
 
 #[test]
-fn autoscalers_ask_for_what_the_adapter_offers() {
-    let pods: Vec<String> = Rule::shipped("corrected.yaml")
+fn autoscaler_examples_use_adapter_metrics() {
+    let pods: Vec<String> = Rule::load("corrected.yaml")
         .iter()
         .filter(|rule| rule.resources.values().any(|resource| resource == "pods"))
         .map(Rule::name)
@@ -271,7 +276,7 @@ fn autoscalers_ask_for_what_the_adapter_offers() {
         assert!(pods.contains(&text(&metric["metric"]["name"]).to_owned()), "{file}");
         assert_eq!(metric["target"]["type"], "AverageValue", "{file}");
     }
-    // No schema that can be had is old enough for this one, so it is compared.
+    // No schema is available for v2beta1, so the file is compared with the one for v2.
     let newer = document("daemonset/rules/hpa/utilization.yaml");
     let older = document("daemonset/rules/hpa/utilization-v2beta1.yaml");
     assert_eq!(older["apiVersion"], "autoscaling/v2beta1");

@@ -1,4 +1,4 @@
-//! A kubelet that answers as it is told, in real gRPC over HTTP/2 on a unix socket.
+//! A fake kubelet with configurable replies: gRPC over HTTP/2 on a Unix socket.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -16,81 +16,85 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What the kubelet does with a question.
+/// The reply to a call.
 #[derive(Clone)]
 pub(crate) enum Reply {
-    /// Answers with this message.
+    /// This message.
     Message(Vec<u8>),
-    /// Refuses with a gRPC code and words.
+    /// A gRPC status with code and message.
     Status(u16, &'static str),
-    /// Takes the question and never answers.
+    /// No reply.
     Hang,
 }
 
-/// How the kubelet behaves, one reply for each method.
+/// The reply of each method.
 #[derive(Clone)]
-pub(crate) struct Manners {
+pub(crate) struct Replies {
     pub(crate) list: Reply,
     pub(crate) allocatable: Reply,
 }
 
-/// A running kubelet; its socket goes with it.
+/// A running kubelet.
 pub(crate) struct FakeKubelet {
     socket: PathBuf,
-    manners: Arc<Mutex<Manners>>,
-    asked: watch::Receiver<Asked>,
+    replies: Arc<Mutex<Replies>>,
+    calls: watch::Receiver<CallCounts>,
     tasks: JoinSet<()>,
 }
 
-/// How many times each method was called, and how many connections were made.
+/// Number of connections and of calls of each method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct CallCounts {
     pub(crate) connections: u32,
     pub(crate) list: u32,
     pub(crate) allocatable: u32,
 }
 
 impl FakeKubelet {
-    pub(crate) fn start(socket: &Path, manners: Manners) -> Self {
+    pub(crate) fn start(socket: &Path, replies: Replies) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
-        let manners = Arc::new(Mutex::new(manners));
-        let (count, asked) = watch::channel(Asked::default());
+        let replies = Arc::new(Mutex::new(replies));
+        let (count, calls) = watch::channel(CallCounts::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Arc::clone(&manners), count));
-        Self { socket: socket.to_owned(), manners, asked, tasks }
+        tasks.spawn(serve(listener, Arc::clone(&replies), count));
+        Self { socket: socket.to_owned(), replies, calls, tasks }
     }
 
-    /// From now on it answers so.
-    pub(crate) fn behave(&self, change: impl FnOnce(&mut Manners)) {
-        change(&mut self.manners.lock().unwrap());
+    /// Changes the replies of later calls.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Replies)) {
+        change(&mut self.replies.lock().unwrap());
     }
 
-    pub(crate) fn asked(&mut self) -> &mut watch::Receiver<Asked> {
-        &mut self.asked
+    pub(crate) fn calls(&mut self) -> &mut watch::Receiver<CallCounts> {
+        &mut self.calls
     }
 
-    /// Ends, as a kubelet does for its restart: connections break, the socket stays behind.
+    /// Stops as for a restart: connections break, the socket file remains.
     pub(crate) async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
 
-    /// Ends and takes its socket with it.
-    pub(crate) async fn vanish(self) {
+    /// Stops and removes the socket file.
+    pub(crate) async fn stop_and_remove_socket(self) {
         let socket = self.socket.clone();
         self.stop().await;
         std::fs::remove_file(socket).unwrap();
     }
 }
 
-async fn serve(listener: UnixListener, manners: Arc<Mutex<Manners>>, count: watch::Sender<Asked>) {
+async fn serve(
+    listener: UnixListener,
+    replies: Arc<Mutex<Replies>>,
+    count: watch::Sender<CallCounts>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        count.send_modify(|asked| asked.connections += 1);
-        let (manners, count) = (Arc::clone(&manners), count.clone());
+        count.send_modify(|calls| calls.connections += 1);
+        let (replies, count) = (Arc::clone(&replies), count.clone());
         connections.spawn(async move {
             let service =
-                service_fn(move |request| answer(request, Arc::clone(&manners), count.clone()));
+                service_fn(move |request| respond(request, Arc::clone(&replies), count.clone()));
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             let _broken = builder.serve_connection(TokioIo::new(stream), service).await;
         });
@@ -99,40 +103,40 @@ async fn serve(listener: UnixListener, manners: Arc<Mutex<Manners>>, count: watc
 
 type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
-    manners: Arc<Mutex<Manners>>,
-    count: watch::Sender<Asked>,
+    replies: Arc<Mutex<Replies>>,
+    count: watch::Sender<CallCounts>,
 ) -> Result<Response<Body>, Infallible> {
     assert_eq!(request.headers()["content-type"], "application/grpc");
-    let manners = manners.lock().unwrap().clone();
+    let replies = replies.lock().unwrap().clone();
     let method = request.uri().path().to_owned();
-    let question = request.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(&question[..], [0; 5], "both requests are empty messages");
+    let message = request.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(&message[..], [0; 5], "both requests are empty messages");
     let reply = match method.as_str() {
         "/v1.PodResourcesLister/List" => {
-            count.send_modify(|asked| asked.list += 1);
-            manners.list
+            count.send_modify(|calls| calls.list += 1);
+            replies.list
         }
         "/v1.PodResourcesLister/GetAllocatableResources" => {
-            count.send_modify(|asked| asked.allocatable += 1);
-            manners.allocatable
+            count.send_modify(|calls| calls.allocatable += 1);
+            replies.allocatable
         }
         _ => Reply::Status(12, "unknown method"),
     };
     let response = Response::builder().header("content-type", "application/grpc");
     Ok(match reply {
         Reply::Message(message) => response.body(framed(&message)).unwrap(),
-        Reply::Status(code, words) => response
+        Reply::Status(code, message) => response
             .header("grpc-status", code)
-            .header("grpc-message", words)
+            .header("grpc-message", message)
             .body(Full::default().boxed())
             .unwrap(),
         Reply::Hang => std::future::pending().await,
     })
 }
 
-/// One message with its prefix, and the trailers of success.
+/// A message with its length prefix, and the trailers of a success.
 fn framed(message: &[u8]) -> Body {
     let mut bytes = vec![0];
     bytes.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
@@ -143,23 +147,23 @@ fn framed(message: &[u8]) -> Body {
     body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed()
 }
 
-/// Somebody who listens on the socket and speaks no HTTP/2 at all.
-pub(crate) fn babble(socket: &Path) -> JoinSet<()> {
+/// A server on the socket that sends bytes that are not HTTP/2.
+pub(crate) fn serve_invalid_bytes(socket: &Path) -> JoinSet<()> {
     let listener = UnixListener::bind(socket).unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut open: Vec<UnixStream> = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let rubbish: Vec<u8> = (0..=255).cycle().take(4096).collect();
-            let _gone = stream.write_all(&rubbish).await;
+            let bytes: Vec<u8> = (0..=255).cycle().take(4096).collect();
+            let _closed = stream.write_all(&bytes).await;
             open.push(stream);
         }
     });
     tasks
 }
 
-/// The messages as the kubelet encodes them, with the fields that the exporter skips.
+/// A message as the kubelet encodes it, with the fields that the exporter skips.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct List {
     #[prost(message, repeated, tag = "1")]

@@ -1,4 +1,4 @@
-//! An API server whose every answer the test writes: real HTTP/1.1 on a real socket.
+//! A fake API server over HTTP/1.1; the test writes every response.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -8,21 +8,21 @@ use tokio::time::timeout;
 
 use crate::HANG;
 
-/// A server; requests wait until the test asks for them.
+/// A server that queues requests until the test takes them.
 pub(crate) struct FakeServer {
     pub(crate) url: String,
     requests: mpsc::UnboundedReceiver<Exchange>,
     _tasks: JoinSet<()>,
 }
 
-/// A request, and the connection to answer it on.
+/// A request with its connection.
 pub(crate) struct Exchange {
     /// Method, path and headers.
     pub(crate) head: String,
     connection: TcpStream,
 }
 
-/// An answer that has begun.
+/// A response with an open body.
 pub(crate) struct Stream(TcpStream);
 
 impl FakeServer {
@@ -44,7 +44,7 @@ impl FakeServer {
         Self { url, requests, _tasks: tasks }
     }
 
-    /// The next request, whose path has to contain all of these.
+    /// The next request; its path has to contain all of `contains`.
     pub(crate) async fn next(&mut self, contains: &[&str]) -> Exchange {
         let next = timeout(HANG, self.requests.recv()).await;
         let exchange = next.unwrap_or_else(|_| panic!("no request for {contains:?}")).unwrap();
@@ -68,8 +68,8 @@ impl Exchange {
         self.head.split(' ').nth(1).unwrap()
     }
 
-    /// Answers, and is done.
-    pub(crate) async fn whole(mut self, status: u16, body: &str) {
+    /// Sends a complete response.
+    pub(crate) async fn respond(mut self, status: u16, body: &str) {
         let length = body.len();
         let text = format!(
             "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nconnection: close\r\n\
@@ -78,13 +78,13 @@ impl Exchange {
         self.connection.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// Refuses, as the API server does.
-    pub(crate) async fn refuse(self, status: u16, message: &str) {
+    /// Sends an error response with a `Status` object.
+    pub(crate) async fn fail(self, status: u16, message: &str) {
         let body = format!(r#"{{"kind":"Status","code":{status},"message":"{message}"}}"#);
-        self.whole(status, &body).await;
+        self.respond(status, &body).await;
     }
 
-    /// Begins an answer without saying its length.
+    /// Begins a chunked response.
     pub(crate) async fn stream(mut self) -> Stream {
         let head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
         self.connection.write_all(head).await.unwrap();
@@ -102,13 +102,13 @@ impl Stream {
         self.raw(&format!("{text}\n")).await;
     }
 
-    /// Ends the answer properly. Dropping it instead breaks the connection.
+    /// Ends the response. Dropping the stream instead breaks the connection.
     pub(crate) async fn end(mut self) {
         self.0.write_all(b"0\r\n\r\n").await.unwrap();
     }
 }
 
-/// A pod with one container, as the API server writes it.
+/// JSON of a pod with one container.
 pub(crate) fn pod(uid: &str, name: &str, version: u32) -> String {
     format!(
         r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"uid":"{uid}","namespace":"demo","name":"{name}","resourceVersion":"{version}"}},"spec":{{"nodeName":"n1","containers":[{{"name":"main"}}]}},"status":{{"containerStatuses":[{{"name":"main","containerID":"containerd://c-{uid}"}}]}}}}"#

@@ -1,4 +1,4 @@
-//! The device assignments, from a kubelet in every mood.
+//! Tests of the `PodResources` client with a fake kubelet, including failures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,59 +6,64 @@ use std::time::Duration;
 
 use nvml_exporter::clock::Clock;
 use nvml_exporter::kube::assignments::Assignments;
-use nvml_exporter::kube::pod_resources::{Pace, PodResources, Taken};
-use nvml_exporter::kube::source::{Failure, State};
+use nvml_exporter::kube::pod_resources::{PodResourcesPoller, PodResourcesState, PollTimings};
+use nvml_exporter::kube::source::{FailureReason, SourceState};
 use prost::Message;
 use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::grpc::{
-    Allocatable, Asked, Container, Devices, FakeKubelet, List, Manners, NumaNode, Pod, Reply,
-    Topology, babble,
+    Allocatable, CallCounts, Container, Devices, FakeKubelet, List, NumaNode, Pod, Replies, Reply,
+    Topology, serve_invalid_bytes,
 };
 use crate::until;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
-/// The task under test, and what it publishes.
-struct Follower {
-    seen: watch::Receiver<Taken>,
-    hasten: Arc<Notify>,
+/// The task under test and its published state.
+struct RunningSource {
+    seen: watch::Receiver<PodResourcesState>,
+    pods_changed: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
-impl Follower {
-    fn start(socket: &Path, pace: Pace) -> Self {
-        let (publish, seen) = watch::channel(Taken::unknown());
-        let hasten = Arc::new(Notify::new());
-        let source = PodResources { socket: socket.to_owned(), pace, clock: Clock::start() };
-        let task = tokio::spawn(source.run(publish, Arc::clone(&hasten)));
-        Self { seen, hasten, task }
+impl RunningSource {
+    fn start(socket: &Path, timings: PollTimings) -> Self {
+        let (publish, seen) = watch::channel(PodResourcesState::unknown());
+        let pods_changed = Arc::new(Notify::new());
+        let source =
+            PodResourcesPoller { socket: socket.to_owned(), timings, clock: Clock::start() };
+        let task = tokio::spawn(source.run(publish, Arc::clone(&pods_changed)));
+        Self { seen, pods_changed, task }
     }
 
-    async fn until(&mut self, what: &str, is: impl Fn(&Taken) -> bool) -> Taken {
+    async fn until(
+        &mut self,
+        what: &str,
+        is: impl Fn(&PodResourcesState) -> bool,
+    ) -> PodResourcesState {
         until(&mut self.seen, what, is).await
     }
 
     async fn until_up(&mut self) -> Arc<Assignments> {
-        let taken = self.until("an answer", |taken| taken.health.state == State::Up).await;
-        taken.assignments.unwrap()
+        let state = self.until("a response", |state| state.health.state == SourceState::Up).await;
+        state.assignments.unwrap()
     }
 
-    async fn until_down(&mut self, failure: Failure) -> Taken {
-        let down = State::Down(failure);
-        self.until(failure.reason(), |taken| taken.health.state == down).await
+    async fn until_down(&mut self, failure: FailureReason) -> PodResourcesState {
+        let down = SourceState::Down(failure);
+        self.until(failure.label(), |state| state.health.state == down).await
     }
 }
 
-fn quick() -> Pace {
-    Pace {
-        every: MS(20),
-        pause: MS(5),
-        allocatable: Duration::from_secs(3600),
-        answer: Duration::from_secs(20),
-        backoff: MS(5),
+fn quick() -> PollTimings {
+    PollTimings {
+        interval: MS(20),
+        min_interval: MS(5),
+        allocatable_interval: Duration::from_secs(3600),
+        response_timeout: Duration::from_secs(20),
+        backoff_min: MS(5),
     }
 }
 
@@ -70,7 +75,7 @@ fn devices(resource: &str, ids: &[&str]) -> Devices {
     }
 }
 
-/// One pod whose container `main` was given these.
+/// A list of one pod with `devices` allocated to its container `main`.
 fn list(pod: &str, devices: Vec<Devices>) -> Reply {
     let main = Container { name: "main".to_owned(), devices, cpu_ids: vec![0, 1, 2] };
     let idle = Container { name: "idle".to_owned(), ..Container::default() };
@@ -83,12 +88,12 @@ fn list(pod: &str, devices: Vec<Devices>) -> Reply {
     Reply::Message(List { pods: vec![pod] }.encode_to_vec())
 }
 
-fn manners() -> Manners {
+fn replies() -> Replies {
     let allocatable = Allocatable {
         devices: vec![devices("nvidia.com/gpu", &["GPU-1", "GPU-2"])],
         cpu_ids: vec![0, 1],
     };
-    Manners {
+    Replies {
         list: list("train", vec![devices("nvidia.com/gpu", &["GPU-1"])]),
         allocatable: Reply::Message(allocatable.encode_to_vec()),
     }
@@ -100,15 +105,15 @@ fn socket() -> (TempDir, std::path::PathBuf) {
     (directory, socket)
 }
 
-fn holder(assignments: &Assignments) -> &str {
+fn first_pod(assignments: &Assignments) -> &str {
     &assignments.containers[0].pod
 }
 
 #[tokio::test]
-async fn what_was_given_is_read_with_several_entries_of_a_resource_as_one() {
+async fn assignments_are_read_and_entries_of_a_resource_merged() {
     let (_directory, socket) = socket();
-    let mut manners = manners();
-    manners.list = list(
+    let mut replies = replies();
+    replies.list = list(
         "train",
         vec![
             devices("nvidia.com/gpu", &["GPU-1"]),
@@ -116,10 +121,10 @@ async fn what_was_given_is_read_with_several_entries_of_a_resource_as_one() {
             devices("nvidia.com/gpu", &["GPU-2"]),
         ],
     );
-    let _kubelet = FakeKubelet::start(&socket, manners);
-    let mut follower = Follower::start(&socket, quick());
-    let assignments = follower.until_up().await;
-    assert_eq!(assignments.containers.len(), 1, "containers without devices are left out");
+    let _kubelet = FakeKubelet::start(&socket, replies);
+    let mut source = RunningSource::start(&socket, quick());
+    let assignments = source.until_up().await;
+    assert_eq!(assignments.containers.len(), 1, "containers without devices are dropped");
     let main = &assignments.containers[0];
     assert_eq!((&*main.namespace, &*main.pod, &*main.container), ("demo", "train", "main"));
     let gpus = ("nvidia.com/gpu".into(), vec!["GPU-1".into(), "GPU-2".into()]);
@@ -128,197 +133,213 @@ async fn what_was_given_is_read_with_several_entries_of_a_resource_as_one() {
 }
 
 #[tokio::test]
-async fn changes_of_pods_hasten_the_next_question_and_it_is_stamped_when_asked() {
+async fn pod_changes_trigger_a_request_with_its_own_timestamp() {
     let (_directory, socket) = socket();
-    let kubelet = FakeKubelet::start(&socket, manners());
-    let pace = Pace { every: Duration::from_secs(3600), ..quick() };
-    let mut follower = Follower::start(&socket, pace);
-    let first = follower.until_up().await;
-    let given = list("infer", vec![devices("nvidia.com/gpu", &["GPU-2"])]);
-    kubelet.behave(|manners| manners.list = given);
-    follower.hasten.notify_one();
-    let new = |taken: &Taken| taken.assignments.as_ref().is_some_and(|a| holder(a) == "infer");
-    let second = follower.until("the new pod", new).await;
-    let stamp = second.assignments.as_ref().unwrap().taken;
-    assert!(stamp > first.taken && stamp <= second.health.contact.unwrap());
+    let kubelet = FakeKubelet::start(&socket, replies());
+    let timings = PollTimings { interval: Duration::from_secs(3600), ..quick() };
+    let mut source = RunningSource::start(&socket, timings);
+    let first = source.until_up().await;
+    let changed = list("infer", vec![devices("nvidia.com/gpu", &["GPU-2"])]);
+    kubelet.set(|replies| replies.list = changed);
+    source.pods_changed.notify_one();
+    let new = |state: &PodResourcesState| {
+        state.assignments.as_ref().is_some_and(|a| first_pod(a) == "infer")
+    };
+    let second = source.until("the new pod", new).await;
+    let stamp = second.assignments.as_ref().unwrap().requested_at;
+    assert!(stamp > first.requested_at && stamp <= second.health.last_success.unwrap());
 }
 
 #[tokio::test]
-async fn a_kubelet_that_restarts_is_found_on_its_new_socket_and_asked_everything() {
+async fn restarted_kubelet_is_reached_on_its_new_socket_and_read_completely() {
     let (_directory, socket) = socket();
-    let mut old = FakeKubelet::start(&socket, manners());
-    let mut follower = Follower::start(&socket, quick());
-    let first = follower.until_up().await;
-    until(old.asked(), "a second list", |asked| asked.list > 1).await;
-    let Asked { connections, allocatable, .. } = *old.asked().borrow();
-    assert_eq!((connections, allocatable), (1, 1), "one connection serves for all questions");
-    old.vanish().await;
-    let down = follower.until_down(Failure::Absent).await;
-    assert!(down.assignments.unwrap().taken >= first.taken, "what was said last is kept");
-    let mut manners = manners();
-    manners.list = list("infer", vec![devices("nvidia.com/gpu", &["GPU-3"])]);
-    manners.allocatable = Reply::Message(Allocatable::default().encode_to_vec());
-    let _new = FakeKubelet::start(&socket, manners);
-    let assignments = follower.until_up().await;
-    assert_eq!(holder(&assignments), "infer");
-    assert!(assignments.allocatable.is_empty(), "the old kubelet's devices are not the new one's");
+    let mut old = FakeKubelet::start(&socket, replies());
+    let mut source = RunningSource::start(&socket, quick());
+    let first = source.until_up().await;
+    until(old.calls(), "a second list", |calls| calls.list > 1).await;
+    let CallCounts { connections, allocatable, .. } = *old.calls().borrow();
+    assert_eq!((connections, allocatable), (1, 1), "one connection is used for all calls");
+    old.stop_and_remove_socket().await;
+    let down = source.until_down(FailureReason::Absent).await;
+    assert!(
+        down.assignments.unwrap().requested_at >= first.requested_at,
+        "the last assignments are kept"
+    );
+    let mut replies = replies();
+    replies.list = list("infer", vec![devices("nvidia.com/gpu", &["GPU-3"])]);
+    replies.allocatable = Reply::Message(Allocatable::default().encode_to_vec());
+    let _new = FakeKubelet::start(&socket, replies);
+    let assignments = source.until_up().await;
+    assert_eq!(first_pod(&assignments), "infer");
+    assert!(assignments.allocatable.is_empty(), "the devices of the old kubelet are dropped");
 }
 
 #[tokio::test]
-async fn a_socket_that_was_replaced_behind_an_open_connection_is_noticed() {
+async fn replaced_socket_is_detected_while_the_connection_is_open() {
     let (_directory, socket) = socket();
-    let _old = FakeKubelet::start(&socket, manners());
-    let mut follower = Follower::start(&socket, quick());
-    follower.until_up().await;
+    let _old = FakeKubelet::start(&socket, replies());
+    let mut source = RunningSource::start(&socket, quick());
+    source.until_up().await;
     std::fs::remove_file(&socket).unwrap();
-    let mut other = manners();
+    let mut other = replies();
     other.list = list("infer", vec![devices("nvidia.com/gpu", &["GPU-2"])]);
     let _new = FakeKubelet::start(&socket, other);
-    let new = |taken: &Taken| taken.assignments.as_ref().is_some_and(|a| holder(a) == "infer");
-    follower.until("the new kubelet's answer", new).await;
+    let new = |state: &PodResourcesState| {
+        state.assignments.as_ref().is_some_and(|a| first_pod(a) == "infer")
+    };
+    source.until("the response of the new kubelet", new).await;
 }
 
 #[tokio::test]
-async fn a_socket_that_appears_later_is_one_change_and_not_a_storm() {
+async fn absent_socket_is_one_state_change() {
     let (_directory, socket) = socket();
-    let mut follower = Follower::start(&socket, quick());
-    let many = |taken: &Taken| taken.health.failed_so(Failure::Absent) > 3;
-    let absent = follower.until("several looks", many).await;
-    assert_eq!(absent.health.changes, 1, "a state that lasts is logged once");
+    let mut source = RunningSource::start(&socket, quick());
+    let many = |state: &PodResourcesState| state.health.failures_of(FailureReason::Absent) > 3;
+    let absent = source.until("several attempts", many).await;
+    assert_eq!(absent.health.state_changes, 1, "an unchanged state is logged once");
     assert!(absent.assignments.is_none());
-    let kubelet = FakeKubelet::start(&socket, manners());
-    follower.until_up().await;
+    let kubelet = FakeKubelet::start(&socket, replies());
+    source.until_up().await;
     kubelet.stop().await;
-    let left_behind = follower.until_down(Failure::Absent).await;
-    assert!(left_behind.assignments.is_some(), "a socket without a listener empties nothing");
+    let stopped = source.until_down(FailureReason::Absent).await;
+    assert!(stopped.assignments.is_some(), "the assignments are kept without a listener");
 }
 
 #[tokio::test]
-async fn refusals_are_told_apart_and_empty_nothing() {
+async fn error_statuses_have_reasons_and_keep_the_assignments() {
     let (_directory, socket) = socket();
-    let kubelet = FakeKubelet::start(&socket, manners());
-    let mut follower = Follower::start(&socket, quick());
-    for (code, words, expected) in [
-        (8, "rejected by rate limit", Failure::Throttled),
-        (8, "grpc: trying to send message larger than max (5 vs. 4)", Failure::TooLarge),
-        (7, "not you", Failure::Denied),
-        (12, "unknown method List", Failure::Unsupported),
-        (13, "the device manager is not ready", Failure::Refused),
+    let kubelet = FakeKubelet::start(&socket, replies());
+    let mut source = RunningSource::start(&socket, quick());
+    for (code, message, expected) in [
+        (8, "rejected by rate limit", FailureReason::Throttled),
+        (8, "grpc: trying to send message larger than max (5 vs. 4)", FailureReason::TooLarge),
+        (7, "not you", FailureReason::Denied),
+        (12, "unknown method List", FailureReason::Unsupported),
+        (13, "the device manager is not ready", FailureReason::Refused),
     ] {
-        kubelet.behave(|m| m.list = manners().list);
-        let before = follower.until_up().await;
-        kubelet.behave(|m| m.list = Reply::Status(code, words));
-        let down = follower.until_down(expected).await;
+        kubelet.set(|r| r.list = replies().list);
+        let before = source.until_up().await;
+        kubelet.set(|r| r.list = Reply::Status(code, message));
+        let down = source.until_down(expected).await;
         let kept = down.assignments.unwrap();
-        assert!(holder(&kept) == "train" && kept.taken >= before.taken, "{words}");
+        assert!(
+            first_pod(&kept) == "train" && kept.requested_at >= before.requested_at,
+            "{message}"
+        );
     }
 }
 
 #[tokio::test]
-async fn ten_megabytes_are_taken() {
+async fn response_of_ten_megabytes_is_read() {
     let (_directory, socket) = socket();
     let ids: Vec<String> = (0..230_000)
         .map(|n| format!("GPU-4d3ad1cd-2a3b-4e2a-9c2f-0a1b2c3d4e5f-_-{n:06}"))
         .collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let many = ids.chunks(50_000).map(|ids| devices("aliyun.com/gpu-mem", ids)).collect();
-    let Reply::Message(answer) = list("fakes", many) else { unreachable!() };
-    assert!(answer.len() > 10 << 20);
+    let Reply::Message(message) = list("fakes", many) else { unreachable!() };
+    assert!(message.len() > 10 << 20);
     let _kubelet =
-        FakeKubelet::start(&socket, Manners { list: Reply::Message(answer), ..manners() });
-    let mut follower = Follower::start(&socket, quick());
-    let assignments = follower.until_up().await;
+        FakeKubelet::start(&socket, Replies { list: Reply::Message(message), ..replies() });
+    let mut source = RunningSource::start(&socket, quick());
+    let assignments = source.until_up().await;
     assert_eq!(assignments.containers[0].devices[0].1.len(), 230_000);
 }
 
 #[tokio::test]
-async fn more_than_the_limit_is_refused_before_it_is_read() {
+async fn response_above_the_limit_is_rejected() {
     let (_directory, socket) = socket();
     let huge = Reply::Message(vec![0; (64 << 20) + 1]);
-    let _kubelet = FakeKubelet::start(&socket, Manners { list: huge, ..manners() });
-    let mut follower = Follower::start(&socket, quick());
-    follower.until_down(Failure::TooLarge).await;
+    let _kubelet = FakeKubelet::start(&socket, Replies { list: huge, ..replies() });
+    let mut source = RunningSource::start(&socket, quick());
+    source.until_down(FailureReason::TooLarge).await;
 }
 
 #[tokio::test]
-async fn garbage_is_no_answer() {
+async fn malformed_responses_are_rejected() {
     let (_directory, socket) = socket();
-    // A tag of group end; a pod whose length runs past its end; text that is no UTF-8.
-    for rubbish in [&b"\x0c"[..], b"\x0a\x7f\x00", b"\x0a\x04\x0a\x02\xff\xfe"] {
-        let reply = Reply::Message(rubbish.to_vec());
-        let kubelet = FakeKubelet::start(&socket, Manners { list: reply, ..manners() });
-        let mut follower = Follower::start(&socket, quick());
-        let down = follower.until_down(Failure::Garbage).await;
-        assert!(down.assignments.is_none(), "{rubbish:?}");
-        kubelet.behave(|m| *m = manners());
-        follower.until_up().await;
-        kubelet.vanish().await;
+    // An end-group tag; a pod with a length beyond the end; text that is not UTF-8.
+    for malformed in [&b"\x0c"[..], b"\x0a\x7f\x00", b"\x0a\x04\x0a\x02\xff\xfe"] {
+        let reply = Reply::Message(malformed.to_vec());
+        let kubelet = FakeKubelet::start(&socket, Replies { list: reply, ..replies() });
+        let mut source = RunningSource::start(&socket, quick());
+        let down = source.until_down(FailureReason::Garbage).await;
+        assert!(down.assignments.is_none(), "{malformed:?}");
+        kubelet.set(|r| *r = replies());
+        source.until_up().await;
+        kubelet.stop_and_remove_socket().await;
     }
 }
 
 #[tokio::test]
-async fn whoever_does_not_speak_grpc_is_no_kubelet_and_the_next_one_is_heard() {
+async fn server_without_grpc_is_down_and_a_later_kubelet_is_read() {
     let (_directory, socket) = socket();
-    let mut stranger = babble(&socket);
-    let mut follower = Follower::start(&socket, quick());
-    let failed = |taken: &Taken| matches!(taken.health.state, State::Down(_));
-    let down = follower.until("a failure", failed).await;
+    let mut server = serve_invalid_bytes(&socket);
+    let mut source = RunningSource::start(&socket, quick());
+    let failed = |state: &PodResourcesState| matches!(state.health.state, SourceState::Down(_));
+    let down = source.until("a failure", failed).await;
     assert!(
-        matches!(down.health.state, State::Down(Failure::Garbage | Failure::Connection)),
+        matches!(
+            down.health.state,
+            SourceState::Down(FailureReason::Garbage | FailureReason::Connection)
+        ),
         "{down:?}"
     );
-    stranger.shutdown().await;
+    server.shutdown().await;
     std::fs::remove_file(&socket).unwrap();
-    let _kubelet = FakeKubelet::start(&socket, manners());
-    follower.until_up().await;
+    let _kubelet = FakeKubelet::start(&socket, replies());
+    source.until_up().await;
 }
 
 #[tokio::test]
-async fn a_kubelet_that_hangs_is_given_up_and_heard_again() {
+async fn hung_kubelet_times_out_and_is_read_again_later() {
     let (_directory, socket) = socket();
-    let kubelet = FakeKubelet::start(&socket, manners());
-    let mut follower = Follower::start(&socket, Pace { answer: MS(500), ..quick() });
-    follower.until_up().await;
-    kubelet.behave(|manners| manners.list = Reply::Hang);
-    let down = follower.until_down(Failure::Timeout).await;
+    let kubelet = FakeKubelet::start(&socket, replies());
+    let mut source =
+        RunningSource::start(&socket, PollTimings { response_timeout: MS(500), ..quick() });
+    source.until_up().await;
+    kubelet.set(|r| r.list = Reply::Hang);
+    let down = source.until_down(FailureReason::Timeout).await;
     assert!(down.assignments.is_some());
-    kubelet.behave(|m| m.list = manners().list);
-    follower.until_up().await;
+    kubelet.set(|r| r.list = replies().list);
+    source.until_up().await;
 }
 
 #[tokio::test]
-async fn a_kubelet_without_allocatable_devices_is_up_and_not_asked_again_at_once() {
+async fn unsupported_allocatable_devices_are_not_requested_again_at_once() {
     let (_directory, socket) = socket();
     let allocatable = Reply::Status(12, "unknown method GetAllocatableResources");
-    let mut kubelet = FakeKubelet::start(&socket, Manners { allocatable, ..manners() });
-    let mut follower = Follower::start(&socket, quick());
-    until(kubelet.asked(), "several lists", |asked| asked.list > 4).await;
-    let assignments = follower.until_up().await;
+    let mut kubelet = FakeKubelet::start(&socket, Replies { allocatable, ..replies() });
+    let mut source = RunningSource::start(&socket, quick());
+    until(kubelet.calls(), "several lists", |calls| calls.list > 4).await;
+    let assignments = source.until_up().await;
     assert!(assignments.allocatable.is_empty());
-    assert_eq!(kubelet.asked().borrow().allocatable, 1);
+    assert_eq!(kubelet.calls().borrow().allocatable, 1);
 }
 
 #[tokio::test]
-async fn allocatable_devices_that_were_refused_are_asked_for_again() {
+async fn throttled_allocatable_devices_are_requested_again() {
     let (_directory, socket) = socket();
     let allocatable = Reply::Status(8, "rejected by rate limit");
-    let kubelet = FakeKubelet::start(&socket, Manners { allocatable, ..manners() });
-    let mut follower = Follower::start(&socket, quick());
-    let refused = |taken: &Taken| taken.health.failed_so(Failure::Throttled) > 1;
-    let taken = follower.until("refusals", refused).await;
-    assert_eq!(taken.health.state, State::Up, "the assignments themselves are there");
-    kubelet.behave(|m| *m = manners());
-    let known =
-        |taken: &Taken| taken.assignments.as_ref().is_some_and(|a| !a.allocatable.is_empty());
-    follower.until("the devices", known).await;
+    let kubelet = FakeKubelet::start(&socket, Replies { allocatable, ..replies() });
+    let mut source = RunningSource::start(&socket, quick());
+    let throttled =
+        |state: &PodResourcesState| state.health.failures_of(FailureReason::Throttled) > 1;
+    let state = source.until("throttled requests", throttled).await;
+    assert_eq!(state.health.state, SourceState::Up, "the assignments are available");
+    kubelet.set(|r| *r = replies());
+    let known = |state: &PodResourcesState| {
+        state.assignments.as_ref().is_some_and(|a| !a.allocatable.is_empty())
+    };
+    source.until("the devices", known).await;
 }
 
 #[tokio::test]
-async fn it_ends_when_nobody_listens() {
+async fn task_ends_without_receivers() {
     let (_directory, socket) = socket();
-    let kubelet = FakeKubelet::start(&socket, Manners { list: Reply::Hang, ..manners() });
-    let follower = Follower::start(&socket, quick());
-    drop(follower.seen);
-    tokio::time::timeout(crate::HANG, follower.task).await.unwrap().unwrap();
+    let kubelet = FakeKubelet::start(&socket, Replies { list: Reply::Hang, ..replies() });
+    let source = RunningSource::start(&socket, quick());
+    drop(source.seen);
+    tokio::time::timeout(crate::HANG, source.task).await.unwrap().unwrap();
     kubelet.stop().await;
 }

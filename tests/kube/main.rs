@@ -1,4 +1,4 @@
-//! Tests of the rim that follows the cluster: real sockets, servers that speak the real protocols.
+//! Tests of the cluster sources over real sockets, with servers of the real protocols.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,16 +22,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// Nothing here takes long; whoever waits longer hangs.
+/// Timeout of every wait; a longer wait is a hang.
 const HANG: Duration = Duration::from_secs(30);
 
-/// Waits until what is published is as it should be, and gives it back.
+/// Waits until the published value satisfies `is`, and returns it.
 async fn until<T: Clone>(
     seen: &mut watch::Receiver<T>,
     what: &str,
     is: impl FnMut(&T) -> bool,
 ) -> T {
-    let waited = timeout(HANG, seen.wait_for(is)).await;
-    let answer = waited.unwrap_or_else(|_| panic!("{what}: still not so"));
-    answer.unwrap_or_else(|_| panic!("{what}: the source has ended")).clone()
+    let result = timeout(HANG, seen.wait_for(is)).await;
+    let value = result.unwrap_or_else(|_| panic!("{what}: timeout"));
+    value.unwrap_or_else(|_| panic!("{what}: the source has ended")).clone()
 }

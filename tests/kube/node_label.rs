@@ -1,70 +1,75 @@
-//! The label of the node, from an API server in every mood.
+//! Tests of the node label watch with a fake API server, including failures.
 
 use nvml_exporter::clock::Clock;
 use nvml_exporter::kube::api::Address;
-use nvml_exporter::kube::node_label::{Label, NodeLabel, Taken};
-use nvml_exporter::kube::source::{Failure, State};
+use nvml_exporter::kube::node_label::{LabelRequirement, NodeLabelState, NodeLabelWatch};
+use nvml_exporter::kube::source::{FailureReason, SourceState};
 use tokio::sync::watch;
 
 use crate::api::{node, quick};
 use crate::http::{FakeServer, event};
 use crate::until;
 
-fn follow(server: &FakeServer, clock: Clock) -> watch::Receiver<Taken> {
-    let (publish, seen) = watch::channel(Taken::unknown());
-    let label = Label::parse("state=pending").unwrap();
+fn start(server: &FakeServer, clock: Clock) -> watch::Receiver<NodeLabelState> {
+    let (publish, seen) = watch::channel(NodeLabelState::unknown());
+    let label = LabelRequirement::parse("state=pending").unwrap();
     let address = Address::Url(server.url.clone());
-    let source = NodeLabel { address, node: node(), label, pace: quick(), clock };
+    let source = NodeLabelWatch { address, node: node(), label, timings: quick(), clock };
     tokio::spawn(source.run(publish));
     seen
 }
 
-fn named(name: &str, labels: &str) -> String {
+fn node_object(name: &str, labels: &str) -> String {
     format!(r#"{{"kind":"Node","metadata":{{"name":"{name}","labels":{labels}}}}}"#)
 }
 
 const PENDING: &str = r#"{"state":"pending"}"#;
 
 #[tokio::test]
-async fn a_label_is_followed_as_it_comes_and_goes() {
+async fn label_changes_are_published() {
     let mut server = FakeServer::start().await;
     let clock = Clock::start();
-    let mut seen = follow(&server, clock);
-    let is_set = |taken: &Taken| taken.is_set(clock.now().mono);
-    let asked = ["/api/v1/nodes?", "fieldSelector=metadata.name%3Dn1", "watch=true"];
-    let mut stream = server.next(&asked).await.stream().await;
-    stream.line(&event("ADDED", &named("n1", r#"{"state":"success"}"#))).await;
-    until(&mut seen, "an answer", |taken| taken.health.state == State::Up && !is_set(taken)).await;
-    stream.line(&event("MODIFIED", &named("n1", PENDING))).await;
+    let mut seen = start(&server, clock);
+    let is_set = |state: &NodeLabelState| state.is_set(clock.now().mono);
+    let query = ["/api/v1/nodes?", "fieldSelector=metadata.name%3Dn1", "watch=true"];
+    let mut stream = server.next(&query).await.stream().await;
+    stream.line(&event("ADDED", &node_object("n1", r#"{"state":"success"}"#))).await;
+    until(&mut seen, "a response", |state| state.health.state == SourceState::Up && !is_set(state))
+        .await;
+    stream.line(&event("MODIFIED", &node_object("n1", PENDING))).await;
     until(&mut seen, "the label", is_set).await;
 
-    // A server that does not know the selector tells of other nodes.
-    stream.line(&event("MODIFIED", &named("n2", r#"{"state":"success"}"#))).await;
+    // A server without support for the selector sends other nodes.
+    stream.line(&event("MODIFIED", &node_object("n2", r#"{"state":"success"}"#))).await;
     stream.line(&event("BOOKMARK", r#"{"kind":"Node","metadata":{"name":""}}"#)).await;
     stream.end().await;
-    let mut stream = server.next(&asked).await.stream().await;
+    let mut stream = server.next(&query).await.stream().await;
     assert!(is_set(&seen.borrow()), "a broken watch changes nothing");
-    stream.line(&event("ADDED", &named("n1", PENDING))).await;
-    stream.line(&event("MODIFIED", &named("n1", "null"))).await;
-    until(&mut seen, "no label", |taken| !is_set(taken)).await;
-    stream.line(&event("MODIFIED", &named("n1", PENDING))).await;
+    stream.line(&event("ADDED", &node_object("n1", PENDING))).await;
+    stream.line(&event("MODIFIED", &node_object("n1", "null"))).await;
+    until(&mut seen, "no label", |state| !is_set(state)).await;
+    stream.line(&event("MODIFIED", &node_object("n1", PENDING))).await;
     until(&mut seen, "the label", is_set).await;
-    stream.line(&event("DELETED", &named("n1", PENDING))).await;
-    until(&mut seen, "no node", |taken| !is_set(taken)).await;
+    stream.line(&event("DELETED", &node_object("n1", PENDING))).await;
+    until(&mut seen, "no node", |state| !is_set(state)).await;
 }
 
 #[tokio::test]
-async fn what_a_server_cannot_tell_is_asked_again() {
+async fn failed_watch_is_retried() {
     let mut server = FakeServer::start().await;
     let clock = Clock::start();
-    let mut seen = follow(&server, clock);
-    let down = |failure| move |taken: &Taken| taken.health.state == State::Down(failure);
-    server.next(&[]).await.refuse(403, "nodes is forbidden").await;
-    until(&mut seen, "a refusal", down(Failure::Denied)).await;
+    let mut seen = start(&server, clock);
+    let down =
+        |failure| move |state: &NodeLabelState| state.health.state == SourceState::Down(failure);
+    server.next(&[]).await.fail(403, "nodes is forbidden").await;
+    until(&mut seen, "a denied request", down(FailureReason::Denied)).await;
     for (line, failure) in [
-        ("{\"type\":\n", Failure::Garbage),
-        (r#"{"type":"ADDED","object":{"metadata":{"labels":{"state":7}}}}"#, Failure::Garbage),
-        (r#"{"type":"ERROR","object":{"kind":"Status","code":410}}"#, Failure::Expired),
+        ("{\"type\":\n", FailureReason::Garbage),
+        (
+            r#"{"type":"ADDED","object":{"metadata":{"labels":{"state":7}}}}"#,
+            FailureReason::Garbage,
+        ),
+        (r#"{"type":"ERROR","object":{"kind":"Status","code":410}}"#, FailureReason::Expired),
     ] {
         let mut stream = server.next(&[]).await.stream().await;
         stream.line(line.trim_end()).await;
@@ -72,6 +77,6 @@ async fn what_a_server_cannot_tell_is_asked_again() {
         assert!(!seen.borrow().is_set(clock.now().mono));
     }
     let mut stream = server.next(&[]).await.stream().await;
-    stream.line(&event("ADDED", &named("n1", PENDING))).await;
-    until(&mut seen, "the label", |taken| taken.is_set(clock.now().mono)).await;
+    stream.line(&event("ADDED", &node_object("n1", PENDING))).await;
+    until(&mut seen, "the label", |state| state.is_set(clock.now().mono)).await;
 }

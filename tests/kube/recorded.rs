@@ -1,29 +1,29 @@
-//! Answers that real kubelets and API servers gave. They are large and live outside of the
-//! repository; `NVML_EXPORTER_KUBELET_DATA` names their directory, which has one folder a node.
+//! Tests with recorded responses of real kubelets and API servers. The recordings are large and not
+//! in the repository; `NVML_EXPORTER_KUBELET_DATA` is their directory, with one directory per node.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nvml_exporter::attribute::owner::{Directory, Holder, Owner, Unresolved};
+use nvml_exporter::attribute::owner::{ContainerIdentity, Owner, OwnerResolver, Unresolved};
 use nvml_exporter::host::cgroup;
-use nvml_exporter::kube::event::Follower;
-use nvml_exporter::kube::framing::Items;
+use nvml_exporter::kube::json_stream::ListReader;
 use nvml_exporter::kube::pod_resources::messages::{
     AllocatableResourcesResponse, ListPodResourcesResponse,
 };
-use nvml_exporter::kube::pods::{PodMap, Pods};
+use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::watch_event::PodWatchState;
 use prost::Message;
 use serde_json::Value;
 
-/// Folders that hold this file.
+/// The node directories that contain `file`.
 fn nodes(file: &str) -> Vec<PathBuf> {
     let root = std::env::var_os("NVML_EXPORTER_KUBELET_DATA")
-        .expect("NVML_EXPORTER_KUBELET_DATA names the directory of the recorded answers");
-    let folders = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    let found: Vec<_> = folders.filter(|folder| folder.join(file).exists()).collect();
-    assert!(!found.is_empty(), "no folder with {file}");
+        .expect("NVML_EXPORTER_KUBELET_DATA is the directory of the recorded responses");
+    let directories = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let found: Vec<_> = directories.filter(|path| path.join(file).exists()).collect();
+    assert!(!found.is_empty(), "no directory contains {file}");
     found
 }
 
@@ -39,7 +39,7 @@ fn array(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A row for each id: resource and id.
+/// Resource and id of each device.
 fn ids(devices: &Value) -> Vec<(String, String)> {
     let entries = array(devices).iter();
     let ids = entries.flat_map(|entry| {
@@ -50,8 +50,8 @@ fn ids(devices: &Value) -> Vec<(String, String)> {
 }
 
 #[test]
-#[ignore = "reads the recordings that NVML_EXPORTER_KUBELET_DATA names; .ci/run runs it where there are some"]
-fn assignments_are_what_the_readable_copy_says() {
+#[ignore = "needs the recordings at NVML_EXPORTER_KUBELET_DATA; .ci/run runs it if it is set"]
+fn decoded_assignments_equal_the_json_copy() {
     for node in nodes("podresources-list.pb") {
         let bytes = fs::read(node.join("podresources-list.pb")).unwrap();
         let list = ListPodResourcesResponse::decode(bytes.as_slice()).unwrap();
@@ -79,66 +79,67 @@ fn assignments_are_what_the_readable_copy_says() {
 }
 
 #[test]
-#[ignore = "reads the recordings that NVML_EXPORTER_KUBELET_DATA names; .ci/run runs it where there are some"]
-fn allocatable_devices_are_what_the_readable_copy_says() {
+#[ignore = "needs the recordings at NVML_EXPORTER_KUBELET_DATA; .ci/run runs it if it is set"]
+fn decoded_allocatable_devices_equal_the_json_copy() {
     for node in nodes("podresources-allocatable.pb") {
         let bytes = fs::read(node.join("podresources-allocatable.pb")).unwrap();
-        let answer = AllocatableResourcesResponse::decode(bytes.as_slice()).unwrap();
-        let decoded: BTreeSet<(String, String)> = answer
+        let response = AllocatableResourcesResponse::decode(bytes.as_slice()).unwrap();
+        let decoded: BTreeSet<(String, String)> = response
             .allocatable()
             .into_iter()
             .flat_map(|(resource, ids)| {
                 ids.into_iter().map(move |id| (resource.to_string(), id.to_string()))
             })
             .collect();
-        let readable = json(&node.join("podresources-allocatable.json"));
-        let expected: BTreeSet<_> = ids(&readable["devices"]).into_iter().collect();
+        let json = json(&node.join("podresources-allocatable.json"));
+        let expected: BTreeSet<_> = ids(&json["devices"]).into_iter().collect();
         assert_eq!(decoded, expected, "{}", node.display());
     }
 }
 
-/// The list as it would come over the wire, in pieces.
-fn pods(list: &Path) -> Pods {
+/// The pods of a list that is read in chunks.
+fn pods(list: &Path) -> PodSnapshot {
     let bytes = fs::read(list).unwrap();
-    let readable = json(list);
-    let node = text(&array(&readable["items"])[0]["spec"]["nodeName"]);
-    let mut follower = Follower::new(PodMap::new("test", &node));
-    follower.begin_list();
-    let mut items = Items::new(1 << 20);
-    for piece in bytes.chunks(1000) {
-        for frame in items.feed(piece) {
-            follower.element(&frame, Duration::ZERO);
+    let json = json(list);
+    let node = text(&array(&json["items"])[0]["spec"]["nodeName"]);
+    let mut state = PodWatchState::new(PodStore::new("test", &node));
+    state.begin_list();
+    let mut items = ListReader::new(1 << 20);
+    for chunk in bytes.chunks(1000) {
+        for frame in items.feed(chunk) {
+            state.apply_list_item(&frame, Duration::ZERO);
         }
     }
-    follower.end_list(&items.rest(), Duration::ZERO).unwrap();
-    let pods = follower.map.picture(Duration::ZERO);
-    assert_eq!(pods.discards, nvml_exporter::kube::pods::Discards::default());
+    state.end_list(&items.rest(), Duration::ZERO).unwrap();
+    let pods = state.store.snapshot(Duration::ZERO);
+    assert_eq!(pods.skipped, nvml_exporter::kube::pods::SkippedObjects::default());
     pods
 }
 
-/// Every process of the node is under its pod and container; a sandbox is under no container, or
-/// under the only one that its pod has.
+/// Checks that every process of the node is attributed to its container, and a sandbox process to no
+/// container or to the only one of its pod.
 fn check_processes(node: &Path, list: &str) {
     let pods = pods(&node.join(list));
-    let directory = Directory { pods: Some(&pods), ..Directory::default() };
+    let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
     let (mut containers, mut sandboxes) = (0, 0);
     for line in fs::read_to_string(node.join("procs.jsonl")).unwrap().lines() {
         let process: Value = serde_json::from_str(line).unwrap();
-        let place = format!("{list} of {}: {process}", node.display());
+        let context = format!("{list} of {}: {process}", node.display());
         let lines: Vec<_> = array(&process["cgroup"]).iter().map(text).collect();
         let (owner, _) =
-            directory.owner(&cgroup::parse(lines.join("\n").as_bytes()), Duration::ZERO);
+            resolver.resolve(&cgroup::parse(lines.join("\n").as_bytes()), Duration::ZERO);
         if process["kind"] == "sandbox" {
-            let of_it = |holder: &Holder| *holder.pod.name == *text(&process["pod"]);
-            let right = matches!(&owner, Owner::Container(holder) if of_it(holder))
+            let in_pod =
+                |container: &ContainerIdentity| *container.pod.name == *text(&process["pod"]);
+            let expected = matches!(&owner, Owner::Container(container) if in_pod(container))
                 || owner == Owner::Unknown(Unresolved::NoContainer);
-            assert!(right, "{place}: {owner:?}");
+            assert!(expected, "{context}: {owner:?}");
             sandboxes += 1;
         } else {
-            let Owner::Container(holder) = owner else { panic!("{place}: {owner:?}") };
+            let Owner::Container(found) = owner else { panic!("{context}: {owner:?}") };
             let names = ["namespace", "pod", "container"].map(|name| text(&process[name]));
-            let (namespace, pod, container) = holder.names();
-            assert_eq!([namespace, pod, container], names.each_ref().map(|n| &**n), "{place}");
+            let (namespace, pod, container) = found.names();
+            assert_eq!([namespace, pod, container], names.each_ref().map(|n| &**n), "{context}");
             containers += 1;
         }
     }
@@ -146,16 +147,16 @@ fn check_processes(node: &Path, list: &str) {
 }
 
 #[test]
-#[ignore = "reads the recordings that NVML_EXPORTER_KUBELET_DATA names; .ci/run runs it where there are some"]
-fn every_process_is_found_through_the_api_servers_list() {
+#[ignore = "needs the recordings at NVML_EXPORTER_KUBELET_DATA; .ci/run runs it if it is set"]
+fn processes_are_attributed_with_the_list_of_the_api_server() {
     for node in nodes("api-pods.json") {
         check_processes(&node, "api-pods.json");
     }
 }
 
 #[test]
-#[ignore = "reads the recordings that NVML_EXPORTER_KUBELET_DATA names; .ci/run runs it where there are some"]
-fn every_process_is_found_through_the_kubelets_list() {
+#[ignore = "needs the recordings at NVML_EXPORTER_KUBELET_DATA; .ci/run runs it if it is set"]
+fn processes_are_attributed_with_the_list_of_the_kubelet() {
     for node in nodes("kubelet-pods.json") {
         check_processes(&node, "kubelet-pods.json");
     }

@@ -1,56 +1,63 @@
-//! The command line, as a user meets it.
+//! The command line.
 
 use std::process::Output;
 
-use crate::exporter::{Scenario, once, run, series, tool};
+use crate::exporter::{Scenario, run, run_once, run_tool, series};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn refusal(args: &[&str]) -> String {
+/// The standard error of a command that must fail and print nothing.
+fn error(args: &[&str]) -> String {
     let output = run(args);
-    assert!(!output.status.success(), "{args:?} is refused");
-    assert!(output.stdout.is_empty(), "{args:?} prints nothing");
+    assert!(!output.status.success(), "{args:?} succeeded");
+    assert!(output.stdout.is_empty(), "{args:?} printed something");
     stderr(&output)
 }
 
 #[test]
-fn once_without_a_driver_says_what_is_missing() {
-    let said = refusal(&["--once", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
-    assert!(said.contains("nothing to read: driver down (library_not_found)"), "{said}");
-    assert!(said.contains("/nowhere/libnvidia-ml.so.1"), "{said}");
+fn once_without_a_library_names_the_path() {
+    let error = error(&["--once", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    assert!(error.contains("nothing to read: driver down (library_not_found)"), "{error}");
+    assert!(error.contains("/nowhere/libnvidia-ml.so.1"), "{error}");
 }
 
 #[test]
-fn a_scenario_that_does_not_exist_is_refused_with_those_that_do() {
-    let said = refusal(&["--mock=dmeo", "--once"]);
-    assert!(said.contains("dmeo") && said.contains("demo, idle-t4"), "{said}");
+fn unknown_scenario_is_refused_with_the_list_of_scenarios() {
+    let error = error(&["--mock=dmeo", "--once"]);
+    assert!(error.contains("dmeo") && error.contains("demo, idle-t4"), "{error}");
 }
 
 #[test]
-fn a_scenario_that_is_wrong_is_refused_with_its_line() {
+fn invalid_scenario_is_refused_with_its_line() {
     let scenario =
         Scenario::new("bad", "[[gpu]]\nmodel = \"T4\"\n[[process]]\npid = 1\nnaem = \"x\"\n");
-    let said = refusal(&[&scenario.flag(), "--once"]);
-    assert!(said.contains("bad.toml:5"), "{said}");
-    assert!(said.contains("\"naem\"") && said.contains("\"name\""), "{said}");
+    let error = error(&[&scenario.flag(), "--once"]);
+    assert!(error.contains("bad.toml:5"), "{error}");
+    assert!(error.contains("\"naem\"") && error.contains("\"name\""), "{error}");
 }
 
 #[test]
-fn an_address_in_use_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let said = refusal(&["--mock=idle-t4", "--address", &address]);
-    assert!(said.contains(&format!("--address {address}: cannot listen")), "{said}");
+fn address_that_cannot_be_bound_is_refused_with_the_reason() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = listener.local_addr().unwrap().to_string();
+    // 192.0.2.0/24 is reserved for documentation.
+    for (address, reason) in
+        [(&*in_use, "another program listens"), ("192.0.2.1:9400", "not one of this host")]
+    {
+        let error = error(&["--mock=idle-t4", "--address", address]);
+        assert!(error.contains(&format!("--address {address}: cannot listen: ")), "{error}");
+        assert!(error.contains(reason), "{error}");
+    }
 }
 
 #[test]
-fn a_path_for_own_series_that_cannot_be_is_refused() {
+fn invalid_own_metrics_path_is_refused() {
     for path in ["own", "/own?x", "/a b", "/metrics", "/", ""] {
-        let said = refusal(&["--mock=idle-t4", "--once", "--own-metrics-path", path]);
-        let named = said.contains(&format!("--own-metrics-path {path}"));
-        assert!(named && said.contains("/metrics/own"), "{said}");
+        let error = error(&["--mock=idle-t4", "--once", "--own-metrics-path", path]);
+        let is_named = error.contains(&format!("--own-metrics-path {path}"));
+        assert!(is_named && error.contains("/metrics/own"), "{error}");
     }
 }
 
@@ -69,18 +76,18 @@ fn help_and_version() {
 }
 
 #[test]
-fn a_shell_completes_flags_from_the_script() {
+fn bash_completes_flags_with_the_completion_script() {
     let script = run(&["completions", "bash"]);
     assert!(script.status.success());
     let script = String::from_utf8(script.stdout).unwrap();
-    let ask = "COMP_WORDS=(nvml-exporter --collect-i); COMP_CWORD=1
+    let complete = "COMP_WORDS=(nvml-exporter --collect-i); COMP_CWORD=1
         _nvml__exporter nvml-exporter --collect-i nvml-exporter; echo \"${COMPREPLY[@]}\"";
-    let bash = tool("bash", &["-c", &(script + ask)], "");
+    let bash = run_tool("bash", &["-c", &(script + complete)], "");
     assert_eq!(String::from_utf8_lossy(&bash.stdout).trim(), "--collect-interval");
 }
 
 #[test]
-fn the_manual_page_tells_of_every_flag() {
+fn manual_page_documents_every_flag() {
     let page = String::from_utf8(run(&["man"]).stdout).unwrap();
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     let flags = help.split_whitespace().filter(|word| word.starts_with("--"));
@@ -93,13 +100,13 @@ fn the_manual_page_tells_of_every_flag() {
 }
 
 #[test]
-fn a_printed_counters_file_shows_the_same_page() {
+fn printed_counters_file_selects_the_same_families() {
     let printed = String::from_utf8(run(&["--print-metrics=csv"]).stdout).unwrap();
     let counters = Scenario::new("counters", &printed);
     let flag = format!("--collectors={}", counters.path().display());
     let families = |args: &[&str]| -> Vec<String> {
-        let page = once(args);
-        page.lines().filter(|line| line.starts_with("# TYPE DCGM")).map(str::to_owned).collect()
+        let text = run_once(args);
+        text.lines().filter(|line| line.starts_with("# TYPE DCGM")).map(str::to_owned).collect()
     };
     assert_eq!(families(&["--mock=demo", &flag]), families(&["--mock=demo"]));
     let table = String::from_utf8(run(&["--print-metrics", &flag]).stdout).unwrap();
@@ -108,23 +115,23 @@ fn a_printed_counters_file_shows_the_same_page() {
 }
 
 #[test]
-fn a_reader_who_has_read_enough_is_no_error() {
+fn closed_pipe_is_not_an_error() {
     let program = env!("CARGO_BIN_EXE_nvml-exporter");
     let command = format!("set -o pipefail; {program} --print-metrics=json | head -1");
-    let output = tool("bash", &["-c", &command], "");
+    let output = run_tool("bash", &["-c", &command], "");
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]
-fn flags_before_a_verb_are_refused_not_ignored() {
-    let said = refusal(&["--mock", "man"]);
-    assert!(said.contains("cannot be used with '--mock"), "{said}");
+fn flags_before_a_subcommand_are_refused() {
+    let error = error(&["--mock", "man"]);
+    assert!(error.contains("cannot be used with '--mock"), "{error}");
 }
 
 #[test]
-fn extra_labels_stand_on_every_gpu_series_and_are_escaped() {
-    let page = once(&["--mock=consumer-4090", "--extra-label", "team=a\"b\\c"]);
-    let gpu_series: Vec<_> = page.lines().filter(|line| line.starts_with("DCGM_")).collect();
+fn extra_labels_are_added_to_every_gpu_series_and_escaped() {
+    let text = run_once(&["--mock=consumer-4090", "--extra-label", "team=a\"b\\c"]);
+    let gpu_series: Vec<_> = text.lines().filter(|line| line.starts_with("DCGM_")).collect();
     assert!(gpu_series.len() > 20);
     for line in gpu_series {
         assert!(line.contains(r#",team="a\"b\\c"}"#), "{line}");
@@ -132,10 +139,10 @@ fn extra_labels_stand_on_every_gpu_series_and_are_escaped() {
 }
 
 #[test]
-fn a_process_outside_our_proc_is_not_given_a_name() {
+fn process_that_is_missing_in_procfs_has_no_series() {
     let empty = tempfile::tempdir().unwrap();
-    let page = once(&["--mock=consumer-4090", "--procfs", &empty.path().display().to_string()]);
-    assert_eq!(series(&page, "DCGM_CUSTOM_PROCESS_MEM_USED"), Vec::<&str>::new());
-    assert_eq!(series(&page, "DCGM_FI_DEV_FB_USED").len(), 1);
-    assert!(page.contains(r#"reason="gone""#), "{page}");
+    let text = run_once(&["--mock=consumer-4090", "--procfs", &empty.path().display().to_string()]);
+    assert_eq!(series(&text, "DCGM_CUSTOM_PROCESS_MEM_USED"), Vec::<&str>::new());
+    assert_eq!(series(&text, "DCGM_FI_DEV_FB_USED").len(), 1);
+    assert!(text.contains(r#"reason="gone""#), "{text}");
 }

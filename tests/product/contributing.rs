@@ -1,20 +1,20 @@
-//! What the contributor's page shows is so: the row, the scenario and the fault.
+//! The examples of CONTRIBUTING.md: catalog row, probe, scenario and fault.
 
 use std::path::Path;
 
-use crate::exporter::{Scenario, once};
-use crate::pages::{blocks, quoted, read};
+use crate::documents::{code_blocks, code_spans, read_file};
+use crate::exporter::{Scenario, run_once};
 
-fn page() -> String {
-    read("CONTRIBUTING.md")
+fn contributing() -> String {
+    read_file("CONTRIBUTING.md")
 }
 
-/// The example compiles: it is the code itself.
+/// The examples are excerpts of the source, so they compile.
 #[test]
-fn the_row_and_its_probe_stand_in_the_code() {
-    let code = [read("src/catalog/board.rs"), read("src/nvml/probe/board.rs")];
-    let text = page();
-    let shown: Vec<_> = blocks(&text, "rust").collect();
+fn example_row_and_probe_are_in_the_source() {
+    let code = [read_file("src/catalog/board.rs"), read_file("src/nvml/probe/board.rs")];
+    let text = contributing();
+    let shown: Vec<_> = code_blocks(&text, "rust").collect();
     assert_eq!(shown.len(), code.len());
     for (shown, code) in shown.iter().zip(code) {
         assert!(code.contains(shown), "{shown}");
@@ -22,29 +22,29 @@ fn the_row_and_its_probe_stand_in_the_code() {
 }
 
 #[test]
-fn the_scenario_and_the_fault_make_the_lines_that_are_shown() {
-    let text = page();
-    let parts: Vec<_> = blocks(&text, "toml").collect();
-    let [node, fault] = parts[..] else { panic!("a scenario, and a fault behind it") };
-    let outputs = blocks(&text, "text").filter(|block| block.contains('{'));
+fn example_scenarios_produce_the_lines_shown() {
+    let text = contributing();
+    let parts: Vec<_> = code_blocks(&text, "toml").collect();
+    let [node, fault] = parts[..] else { panic!("a scenario and a fault are expected") };
+    let outputs = code_blocks(&text, "text").filter(|block| block.contains('{'));
     let shown: Vec<_> = outputs.map(|block| block.lines().collect::<Vec<_>>()).collect();
-    let [well, ill] = &shown[..] else { panic!("some lines of each") };
-    assert!(!well.is_empty() && !ill.is_empty());
-    for (toml, lines) in [(node.to_owned(), well), (format!("{node}\n{fault}"), ill)] {
+    let [healthy, faulty] = &shown[..] else { panic!("the output of both is expected") };
+    assert!(!healthy.is_empty() && !faulty.is_empty());
+    for (toml, lines) in [(node.to_owned(), healthy), (format!("{node}\n{fault}"), faulty)] {
         let scenario = Scenario::new("my-node", &toml);
-        let page = once(&[&scenario.flag()]);
+        let metrics = run_once(&[&scenario.flag()]);
         for line in lines {
-            assert!(page.lines().any(|real| real == *line), "{line}\n{page}");
+            assert!(metrics.lines().any(|real| real == *line), "{line}\n{metrics}");
         }
-        assert_eq!(page.contains("\nDCGM_FI_DEV_POWER_USAGE{"), lines == well);
+        assert_eq!(metrics.contains("\nDCGM_FI_DEV_POWER_USAGE{"), lines == healthy);
     }
 }
 
 #[test]
-fn every_file_that_is_named_is_there() {
+fn every_file_named_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = page();
-    let paths = quoted(&text).filter(|quoted| {
+    let text = contributing();
+    let paths = code_spans(&text).filter(|quoted| {
         let starts = ["src/", "tests/", "mock-nvml/", ".ci/"];
         starts.iter().any(|start| quoted.starts_with(start))
     });

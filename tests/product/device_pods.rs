@@ -1,5 +1,5 @@
-//! A pod of dcgm-exporter's manifests: it may not ask the API server, and it has a pid namespace of its
-//! own. What it shows needs neither, unless it is asked who of several uses how much.
+//! Pod labels of device series, as dcgm-exporter deploys it: without access to the API server and without the host
+//! PID namespace. Neither is needed, except for the usage per container of a shared GPU.
 
 use std::fs;
 
@@ -28,49 +28,54 @@ pod = "team-a/train"
 source = "api"
 effect = "denied"
 "#;
-const UTIL: &str = "DCGM_FI_DEV_GPU_UTIL";
+const GPU_UTIL: &str = "DCGM_FI_DEV_GPU_UTIL";
 const HOST_PIDS: &str = "nvml_exporter_host_pid_namespace";
 
 fn start(scenario: &Scenario, flags: &[&str]) -> Exporter {
-    let ours = ["--dialect=dcgm-exporter", "-k", "--collect-interval=200"];
-    Exporter::start(&[&[&*scenario.flag()], &ours[..], flags].concat())
+    let common = ["--dialect=dcgm-exporter", "-k", "--collect-interval=200"];
+    Exporter::start(&[&[&*scenario.flag()], &common[..], flags].concat())
 }
 
 #[test]
-fn where_the_api_server_shuts_it_out_the_kubelets_names_stand() {
-    let scenario = Scenario::new("shut-out", NODE);
+fn kubelet_names_are_used_when_the_api_server_denies_access() {
+    let scenario = Scenario::new("denied", NODE);
     let exporter = start(&scenario, &["--kubernetes-enable-pod-uid"]);
     let train = ["gpu=\"0\"", "container=\"main\",namespace=\"team-a\",pod=\"train\",pod_uid=\"\""];
-    let page = exporter.wait_for("the pod", |page| value(page, UTIL, &train).is_some());
-    assert!(value(&page, UTIL, &["gpu=\"1\"", "namespace=\"\",pod=\"\""]).is_some(), "{page}");
-    let api = value(&page, "nvml_exporter_source_up", &["source=\"api\""]);
-    assert_eq!(api, Some(0.0), "it is told all the same");
-    assert_eq!(series(&page, "nvml_exporter_allocation_problems").len(), 0, "{page}");
+    let metrics =
+        exporter.wait_for("the pod", |metrics| value(metrics, GPU_UTIL, &train).is_some());
+    assert!(
+        value(&metrics, GPU_UTIL, &["gpu=\"1\"", "namespace=\"\",pod=\"\""]).is_some(),
+        "{metrics}"
+    );
+    let api = value(&metrics, "nvml_exporter_source_up", &["source=\"api\""]);
+    assert_eq!(api, Some(0.0), "the failure is still reported");
+    assert_eq!(series(&metrics, "nvml_exporter_allocation_problems").len(), 0, "{metrics}");
 
-    // It is let in: UIDs and labels are known then.
+    // Access is granted: UIDs and labels become available.
     scenario.rewrite(&NODE.replace("effect = \"denied\"", "effect = \"slow\"\nfrom = 9e9"));
-    exporter.wait_for("its UID", |page| {
-        value(page, UTIL, &train[..1]).is_some() && !page.contains("pod=\"train\",pod_uid=\"\"")
+    exporter.wait_for("its UID", |metrics| {
+        value(metrics, GPU_UTIL, &train[..1]).is_some()
+            && !metrics.contains("pod=\"train\",pod_uid=\"\"")
     });
 }
 
 #[test]
-fn whoever_looks_for_no_process_needs_no_pid_namespace_of_the_host() {
-    let scenario = Scenario::new("shut-out", NODE);
-    let folder = tempfile::tempdir().unwrap();
-    let counters = folder.path().join("counters.csv");
+fn host_pid_namespace_is_required_only_for_process_series() {
+    let scenario = Scenario::new("denied", NODE);
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("counters.csv");
     fs::write(&counters, "DCGM_FI_DEV_GPU_UTIL,gauge,x\n").unwrap();
     let exporter = start(&scenario, &["-f", &counters.display().to_string()]);
-    let page = exporter.wait_for("a page", |page| !series(page, UTIL).is_empty());
-    assert_eq!(value(&page, HOST_PIDS, &[]), None);
+    let metrics = exporter.wait_for("utilization", |metrics| !series(metrics, GPU_UTIL).is_empty());
+    assert_eq!(value(&metrics, HOST_PIDS, &[]), None);
     assert!(!exporter.get("/readyz").text().contains("hostPID"));
     assert!(!exporter.log().contains("hostPID"), "{}", exporter.log());
 
-    // As soon as somebody asks for processes, it is told.
+    // The warning appears as soon as a process family is selected.
     fs::write(&counters, "DCGM_FI_DEV_GPU_UTIL,gauge,x\nDCGM_CUSTOM_PROCESS_SM_UTIL,gauge,x\n")
         .unwrap();
-    exporter.hang_up();
-    exporter.wait_for("the warning", |page| value(page, HOST_PIDS, &[]) == Some(0.0));
+    exporter.send_sighup();
+    exporter.wait_for("the warning", |metrics| value(metrics, HOST_PIDS, &[]) == Some(0.0));
     assert!(exporter.get("/readyz").text().contains("set hostPID: true"));
     assert_eq!(exporter.log().matches("set hostPID: true").count(), 1, "{}", exporter.log());
 }
@@ -111,42 +116,46 @@ sm = 10
 "#;
 
 #[test]
-fn the_series_of_a_shared_gpu_are_repeated_for_those_who_share_it() {
+fn device_series_of_a_shared_gpu_are_repeated_per_container() {
     let scenario = Scenario::new("shared", SHARED);
     let exporter = start(&scenario, &["--kubernetes-virtual-gpus"]);
     let busy = ["gpu=\"0\"", "pod=\"busy\""];
-    let page = exporter.wait_for("both", |page| {
-        value(page, UTIL, &busy).is_some() && value(page, UTIL, &["pod=\"idle\""]).is_some()
+    let metrics = exporter.wait_for("both", |metrics| {
+        value(metrics, GPU_UTIL, &busy).is_some()
+            && value(metrics, GPU_UTIL, &["pod=\"idle\""]).is_some()
     });
     let idle = ["gpu=\"0\"", "pod=\"idle\""];
     let whole = ["gpu=\"0\"", "pod=\"\",vgpu=\"\""];
     let used = "DCGM_FI_DEV_FB_USED";
-    // What each uses itself, where that is known; and of the GPU as a whole what it was.
+    // Per container its own usage; the series of the whole GPU is unchanged.
     for (labels, percent, mib) in [(busy, 60.0, 2048.0), (idle, 0.0, 0.0)] {
-        assert_eq!(value(&page, UTIL, &labels), Some(percent), "{labels:?}");
-        assert_eq!(value(&page, used, &labels), Some(mib), "{labels:?}");
+        assert_eq!(value(&metrics, GPU_UTIL, &labels), Some(percent), "{labels:?}");
+        assert_eq!(value(&metrics, used, &labels), Some(mib), "{labels:?}");
     }
-    assert_eq!(value(&page, UTIL, &whole), Some(70.0));
-    assert!(value(&page, used, &whole).is_some_and(|mib| mib > 4096.0));
-    let temperature = |labels: &[&str]| value(&page, "DCGM_FI_DEV_GPU_TEMP", labels);
+    assert_eq!(value(&metrics, GPU_UTIL, &whole), Some(70.0));
+    assert!(value(&metrics, used, &whole).is_some_and(|mib| mib > 4096.0));
+    let temperature = |labels: &[&str]| value(&metrics, "DCGM_FI_DEV_GPU_TEMP", labels);
     assert!(temperature(&whole).is_some() && temperature(&busy) == temperature(&whole));
 
     let replicas: Vec<_> = (0..4).map(|n| format!("vgpu=\"{n}\"")).collect();
-    let of = |labels: &[&str; 2]| {
-        replicas.iter().find(|vgpu| value(&page, UTIL, &[labels[0], labels[1], vgpu]).is_some())
+    let replica = |labels: &[&str; 2]| {
+        replicas
+            .iter()
+            .find(|vgpu| value(&metrics, GPU_UTIL, &[labels[0], labels[1], vgpu]).is_some())
     };
-    assert!(of(&busy).is_some() && of(&idle).is_some() && of(&busy) != of(&idle));
-    let alone = series(&page, UTIL).into_iter().filter(|line| line.contains("gpu=\"1\""));
+    assert!(replica(&busy).is_some() && replica(&idle).is_some());
+    assert_ne!(replica(&busy), replica(&idle));
+    let alone = series(&metrics, GPU_UTIL).into_iter().filter(|line| line.contains("gpu=\"1\""));
     assert_eq!(alone.filter(|line| line.contains("pod=\"alone\",vgpu=\"\"")).count(), 1);
-    assert_eq!(series(&page, UTIL).len(), 4, "{page}");
+    assert_eq!(series(&metrics, GPU_UTIL).len(), 4, "{metrics}");
 
-    // In a pid namespace of its own it sees nobody, and nobody is called idle.
+    // Without the host PID namespace the process list is incomplete: no usage per container, not even 0.
     scenario.rewrite(&SHARED.replace("now = 30", "now = 30\npid_namespace = \"container\""));
-    let blind = start(&scenario, &["--kubernetes-virtual-gpus"]);
-    let page = blind.wait_for("both", |page| {
-        let of = |labels| value(page, "DCGM_FI_DEV_GPU_TEMP", labels).is_some();
-        of(&busy) && of(&idle)
+    let without_host_pid = start(&scenario, &["--kubernetes-virtual-gpus"]);
+    let metrics = without_host_pid.wait_for("both", |metrics| {
+        let has_temperature = |labels| value(metrics, "DCGM_FI_DEV_GPU_TEMP", labels).is_some();
+        has_temperature(&busy) && has_temperature(&idle)
     });
-    assert_eq!((value(&page, UTIL, &busy), value(&page, UTIL, &idle)), (None, None));
-    assert_eq!(value(&page, UTIL, &whole), Some(70.0));
+    assert_eq!((value(&metrics, GPU_UTIL, &busy), value(&metrics, GPU_UTIL, &idle)), (None, None));
+    assert_eq!(value(&metrics, GPU_UTIL, &whole), Some(70.0));
 }

@@ -1,8 +1,8 @@
-//! The real binary under test, and a scraper for it.
+//! Test harness: starts the exporter binary and scrapes it.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a test starts programs and waits for the world to reach a state"
+    reason = "a test starts programs and polls until a state is reached"
 )]
 
 use std::fs;
@@ -14,13 +14,13 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Long enough for a loaded machine; only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at something that will change.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Long enough for a loaded machine; only a hang exceeds it.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The variable that tells `confined::launcher` what to start, a line for each argument.
-pub(crate) const CONFINED: &str = "CONFINED_COMMAND";
+/// Environment variable for `sandbox::launcher`: the command to start, one argument per line.
+pub(crate) const SANDBOX_COMMAND: &str = "CONFINED_COMMAND";
 
 /// A running exporter; killed when dropped.
 pub(crate) struct Exporter {
@@ -28,7 +28,7 @@ pub(crate) struct Exporter {
     log: tempfile::NamedTempFile,
 }
 
-/// A program that serves HTTP, and a client for it; killed when dropped.
+/// A running HTTP server and a client for it; the server is killed when dropped.
 pub(crate) struct Client {
     child: Child,
     address: String,
@@ -47,19 +47,19 @@ impl Exporter {
         Self::start_with(&[], args)
     }
 
-    /// Starts it with this in its environment.
+    /// Starts it with these environment variables.
     pub(crate) fn start_with(environment: &[(&str, &str)], args: &[&str]) -> Self {
-        // A file, not a pipe: what was written before a page was published is there to be read.
+        // A file instead of a pipe: it can be read several times, from the start.
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
         let mut command = command(&[&["--address", "127.0.0.1:0"], args].concat());
         command.envs(environment.iter().copied());
         Self::run(command, log)
     }
 
-    /// Starts it as systemd does, with a socket that listens already.
-    pub(crate) fn activated(listener: TcpListener, args: &[&str]) -> Self {
+    /// Starts it with a listening socket, as systemd does (socket activation).
+    pub(crate) fn socket_activated(listener: TcpListener, args: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        // The socket is the third file, and the process is told that it is the one that it is for.
+        // The socket is file descriptor 3, and LISTEN_PID names the process that it is for.
         let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
         let mut command = Command::new("sh");
         command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
@@ -68,8 +68,8 @@ impl Exporter {
         Self::run(command, log)
     }
 
-    /// Starts it where a process may have no more than so many files open.
-    pub(crate) fn with_files(limit: u32, args: &[&str]) -> Self {
+    /// Starts it with a limit on open file descriptors.
+    pub(crate) fn with_file_limit(limit: u32, args: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
         let mut command = Command::new("sh");
         command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
@@ -79,11 +79,11 @@ impl Exporter {
         Self::run(command, log)
     }
 
-    /// Starts it as the manifests do: a root file system that is read-only, no capability, no new
-    /// privileges, and the filter of system calls of `daemonset/seccomp`, see `confined::launcher`.
-    pub(crate) fn confined(args: &[&str]) -> Self {
+    /// Starts it as the manifests do: read-only root file system, no capabilities, no new privileges, and
+    /// the seccomp profile of `daemonset/seccomp`, see `sandbox::launcher`.
+    pub(crate) fn sandboxed(args: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        let mut command = confined(&[&["--address", "127.0.0.1:0"], args].concat());
+        let mut command = sandboxed_command(&[&["--address", "127.0.0.1:0"], args].concat());
         command.stdout(Stdio::null());
         Self::run(command, log)
     }
@@ -92,24 +92,25 @@ impl Exporter {
         let child =
             command.stderr(log.reopen().expect("the log")).spawn().expect("the exporter starts");
         let mut exporter = Self { server: Client { child, address: String::new() }, log };
-        exporter.server.address = exporter.where_it_serves();
+        exporter.server.address = exporter.wait_for_address();
         exporter
     }
 
-    fn where_it_serves(&mut self) -> String {
-        let deadline = Instant::now() + PATIENCE;
+    /// Reads the address from the log line with `serving address=`.
+    fn wait_for_address(&mut self) -> String {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let ended = self.server.child.try_wait().unwrap();
             let log = self.log();
-            let (told, _) = log.rsplit_once('\n').unwrap_or_default();
+            let (complete_lines, _) = log.rsplit_once('\n').unwrap_or_default();
             if let Some(address) =
-                told.lines().find_map(|line| line.split("serving address=").nth(1))
+                complete_lines.lines().find_map(|line| line.split("serving address=").nth(1))
             {
                 return address.to_owned();
             }
             assert!(ended.is_none(), "{ended:?} before it served:\n{log}");
-            assert!(Instant::now() < deadline, "it does not say where it serves:\n{log}");
-            thread::sleep(PAUSE);
+            assert!(Instant::now() < deadline, "no serving address in the log:\n{log}");
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -121,17 +122,17 @@ impl Exporter {
         self.server.child.id()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log.path()).expect("the log")
     }
 
-    /// Waits until it has logged this.
+    /// Waits until the log contains `text`.
     pub(crate) fn wait_for_log(&self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.log().contains(text) {
             assert!(Instant::now() < deadline, "no {text:?} in the log:\n{}", self.log());
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -147,12 +148,12 @@ impl Exporter {
         self.get("/metrics").text()
     }
 
-    /// Scrapes until the page satisfies `wanted`, and returns it.
+    /// Scrapes until the exposition satisfies `wanted`, and returns it. `what` describes it in the panic message.
     pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait_for_at("/metrics", what, wanted)
     }
 
-    /// Asks for `path` until the answer satisfies `wanted`, and returns it.
+    /// Requests `path` until the body satisfies `wanted`, and returns it.
     pub(crate) fn wait_for_at(
         &self,
         path: &str,
@@ -161,36 +162,36 @@ impl Exporter {
     ) -> String {
         self.server
             .poll(path, wanted)
-            .unwrap_or_else(|page| panic!("no {what} in {PATIENCE:?}:\n{page}\n{}", self.log()))
+            .unwrap_or_else(|body| panic!("no {what} in {TIMEOUT:?}:\n{body}\n{}", self.log()))
     }
 
     /// Sends SIGHUP.
-    pub(crate) fn hang_up(&self) {
-        self.kill("-HUP");
+    pub(crate) fn send_sighup(&self) {
+        self.send_signal("-HUP");
     }
 
     /// Sends a signal, such as `-USR1`.
-    pub(crate) fn kill(&self, signal: &str) {
+    pub(crate) fn send_signal(&self, signal: &str) {
         let kill = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
-        self.kill("-TERM");
-        let deadline = Instant::now() + PATIENCE;
+        self.send_signal("-TERM");
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.server.child.try_wait().unwrap() {
                 return (status, self.log());
             }
             assert!(Instant::now() < deadline, "SIGTERM did not end it");
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
 impl Client {
-    /// Starts a program of the test environment that will serve on `address`.
+    /// Starts a program installed by `tests/run` that will serve on `address`.
     pub(crate) fn start(program: &str, args: &[&str], address: SocketAddr) -> Self {
         let child = Command::new(program)
             .args(args)
@@ -201,22 +202,22 @@ impl Client {
         Self { child, address: address.to_string() }
     }
 
-    /// Asks for `path` until the body satisfies `wanted`, and returns it.
+    /// Requests `path` until the body satisfies `wanted`, and returns it.
     pub(crate) fn wait_for(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
-        self.poll(path, wanted).unwrap_or_else(|body| panic!("{path} in {PATIENCE:?}: {body}"))
+        self.poll(path, wanted).unwrap_or_else(|body| panic!("{path} in {TIMEOUT:?}: {body}"))
     }
 
     fn poll(&self, path: &str, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let body = self.get(path).map_or_else(|e| e.to_string(), |answer| answer.text());
+            let body = self.get(path).map_or_else(|e| e.to_string(), |response| response.text());
             if wanted(&body) {
                 return Ok(body);
             }
             if Instant::now() > deadline {
                 return Err(body);
             }
-            thread::sleep(PAUSE);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -226,11 +227,11 @@ impl Client {
 
     fn request(&self, text: &str) -> io::Result<Response> {
         let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(text.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(Response::parse(&answer))
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        Ok(Response::parse(&response))
     }
 }
 
@@ -242,13 +243,13 @@ impl Drop for Client {
 }
 
 impl Response {
-    pub(crate) fn parse(answer: &[u8]) -> Self {
-        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
-        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+    pub(crate) fn parse(response: &[u8]) -> Self {
+        let end = response.windows(4).position(|w| w == b"\r\n\r\n").expect("a complete head");
+        let head = String::from_utf8_lossy(&response[..end]).to_lowercase();
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-        let body = &answer[end + 4..];
+        let body = &response[end + 4..];
         let chunked = head.contains("transfer-encoding: chunked");
-        Self { status, head, body: if chunked { joined(body) } else { body.to_vec() } }
+        Self { status, head, body: if chunked { decode_chunks(body) } else { body.to_vec() } }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -260,40 +261,40 @@ impl Response {
     }
 }
 
-/// The chunks of a body, put together.
-fn joined(mut body: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
+/// Decodes a chunked body.
+fn decode_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
     while let Some(end) = body.windows(2).position(|w| w == b"\r\n") {
         let size = std::str::from_utf8(&body[..end]).expect("a size");
         let size = usize::from_str_radix(size, 16).expect("a size");
-        whole.extend_from_slice(&body[end + 2..end + 2 + size]);
+        decoded.extend_from_slice(&body[end + 2..end + 2 + size]);
         body = &body[end + 2 + size + 2..];
         if size == 0 {
             break;
         }
     }
-    whole
+    decoded
 }
 
-/// Runs the exporter to its end.
+/// Runs the exporter until it exits.
 pub(crate) fn run(args: &[&str]) -> Output {
     run_with(&[], args)
 }
 
-/// Runs the exporter to its end in this environment.
+/// Runs the exporter until it exits, with these environment variables.
 pub(crate) fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Output {
     command(args).envs(environment.iter().copied()).output().expect("the exporter runs")
 }
 
-/// The page that `--once` prints.
-pub(crate) fn once(args: &[&str]) -> String {
+/// The exposition that `--once` prints.
+pub(crate) fn run_once(args: &[&str]) -> String {
     let output = run(&[&["--once"], args].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The exporter as the manifests start it, see [`Exporter::confined`].
-pub(crate) fn confined(args: &[&str]) -> Command {
+pub(crate) fn sandboxed_command(args: &[&str]) -> Command {
     let script = "mount --bind \"$TMPDIR\" \"$TMPDIR\" && mount -o remount,bind,ro / && exec \
                   setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all \
                   --no-new-privs \"$@\"";
@@ -303,30 +304,30 @@ pub(crate) fn confined(args: &[&str]) -> Command {
     }
     command.args(["--mount", "--", "sh", "-c", script, "sh"]);
     command.arg(std::env::current_exe().expect("the test itself"));
-    command.args(["--exact", "confined::launcher"]);
+    command.args(["--exact", "sandbox::launcher"]);
     let path = std::env::var_os("PATH").unwrap_or_default();
     command.env_clear().env("PATH", path).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     let exporter = [env!("CARGO_BIN_EXE_nvml-exporter")];
-    command.env(CONFINED, [&exporter, args].concat().join("\n"));
+    command.env(SANDBOX_COMMAND, [&exporter, args].concat().join("\n"));
     command
 }
 
-/// Runs the exporter to its end, as the manifests do.
-pub(crate) fn run_confined(args: &[&str]) -> Output {
-    confined(args).output().expect("the exporter runs")
+/// Runs the exporter until it exits, as the manifests do.
+pub(crate) fn run_sandboxed(args: &[&str]) -> Output {
+    sandboxed_command(args).output().expect("the exporter runs")
 }
 
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nvml-exporter"));
-    // The developer's own environment must not reach the flags' twins.
-    // A killed exporter leaves its stage behind, which is not to pile up in the system's folder.
+    // The developer's environment must not set flags through their variables.
+    // A killed exporter leaves the directory of its mock environment behind; keep it out of /tmp.
     command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     command.args(args).stdout(Stdio::piped());
     command
 }
 
-/// Runs a program of the test environment; a missing one is a failure, never a skipped test.
-pub(crate) fn tool(program: &str, args: &[&str], input: &str) -> Output {
+/// Runs a program installed by `tests/run`. A missing program fails the test; it is never skipped.
+pub(crate) fn run_tool(program: &str, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
@@ -339,10 +340,10 @@ pub(crate) fn tool(program: &str, args: &[&str], input: &str) -> Output {
 }
 
 fn missing(program: &str, error: &io::Error) -> ! {
-    panic!("{program}: {error}; run the tests with tests/run, which brings it")
+    panic!("{program}: {error}; run the tests with tests/run, which installs it")
 }
 
-/// A scenario file in a directory of its own, to be changed under a running exporter.
+/// A scenario file in its own directory, which can be changed under a running exporter.
 pub(crate) struct Scenario {
     directory: tempfile::TempDir,
     name: String,
@@ -356,16 +357,16 @@ impl Scenario {
         scenario
     }
 
-    /// The built-in scenario of this name with its clock held at `now` seconds.
-    pub(crate) fn held(name: &str, now: u32) -> Self {
-        Self::new(name, &format!("now = {now}\n{}", built_in(name)))
+    /// The built-in scenario `name` with its clock fixed at `now` seconds.
+    pub(crate) fn built_in_at(name: &str, now: u32) -> Self {
+        Self::new(name, &format!("now = {now}\n{}", built_in_scenario(name)))
     }
 
-    /// Replaces the text at once, so that nobody reads half of it.
+    /// Replaces the file atomically, so that no reader sees a partial text.
     pub(crate) fn rewrite(&self, text: &str) {
-        let draft = self.directory.path().join("draft");
-        fs::write(&draft, text).unwrap();
-        fs::rename(draft, self.path()).unwrap();
+        let temporary = self.directory.path().join("temporary");
+        fs::write(&temporary, text).unwrap();
+        fs::rename(temporary, self.path()).unwrap();
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -377,7 +378,7 @@ impl Scenario {
     }
 }
 
-pub(crate) fn built_in(name: &str) -> String {
+pub(crate) fn built_in_scenario(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("mock-nvml/scenarios")
         .join(format!("{name}.toml"));
@@ -385,15 +386,16 @@ pub(crate) fn built_in(name: &str) -> String {
 }
 
 /// The sample lines of one family.
-pub(crate) fn series<'a>(page: &'a str, family: &str) -> Vec<&'a str> {
-    page.lines()
+pub(crate) fn series<'a>(metrics: &'a str, family: &str) -> Vec<&'a str> {
+    metrics
+        .lines()
         .filter(|line| line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' '])))
         .collect()
 }
 
-/// The value of the only sample of a family whose labels contain all of `labels`.
-pub(crate) fn value(page: &str, family: &str, labels: &[&str]) -> Option<f64> {
-    let mut found = series(page, family)
+/// The value of the only sample of a family with labels that contain all of `labels`.
+pub(crate) fn value(metrics: &str, family: &str, labels: &[&str]) -> Option<f64> {
+    let mut found = series(metrics, family)
         .into_iter()
         .filter(|line| labels.iter().all(|label| line.contains(label)));
     let line = found.next()?;

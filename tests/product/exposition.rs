@@ -1,40 +1,40 @@
-//! One golden of the whole page per scenario. The diff is the review.
+//! Snapshot tests: the whole exposition of each scenario. Changes are reviewed in the diff of the snapshots.
 
-use nvml_exporter::catalog::{ACCOUNT, Kind};
+use nvml_exporter::catalog::{ACCUMULATED, Kind};
 
-use crate::exporter::{Scenario, once};
+use crate::exporter::{Scenario, run_once};
 
-fn page(scenario: &str, now: u32, flags: &[&str]) -> String {
-    let scenario = Scenario::held(scenario, now);
+fn metrics_of(scenario: &str, now: u32, flags: &[&str]) -> String {
+    let scenario = Scenario::built_in_at(scenario, now);
     let mock = scenario.flag();
     let fixed = ["--node-name", "node-1", "--hostname", "host-1", "--max-age", "5000"];
-    once(&[&[mock.as_str()], fixed.as_slice(), flags].concat())
+    run_once(&[&[mock.as_str()], fixed.as_slice(), flags].concat())
 }
 
-/// What changes from run to run is masked; nothing else is.
-fn check(name: &str, page: &str) {
+/// Masks only what differs between runs.
+fn check(name: &str, metrics: &str) {
     insta::with_settings!({
         filters => vec![
             (r"(_timestamp_seconds(?:\{[^}]*\})?) [0-9.e+]+", "$1 <time>"),
             (r"(_duration_seconds(?:\{[^}]*\})?) [0-9.e+-]+", "$1 <duration>"),
             (r"(nvml_exporter_discarded_rows_total\{[^}]*\}) [0-9]+", "$1 <rows>"),
-            // On a busy machine the mock's kubelet may stand up after the first question to it.
+            // On a busy machine the first request may be sent before the mock kubelet has started.
             (concat!(
                 r"# HELP nvml_exporter_source_failures_total .*\n# TYPE .*\n",
                 r"nvml_exporter_source_failures_total\{source=.pod_resources.,reason=.absent.\} 1\n"
             ), ""),
             (r"nvml_exporter_cycles_total [0-9]+", "nvml_exporter_cycles_total <cycles>"),
             (r#"version="[0-9]+\.[0-9]+\.[0-9]+"\} 1"#, r#"version="<version>"} 1"#),
-            (r#"library="[^"]*/libnvidia-ml.so.1""#, r#"library="<stage>/libnvidia-ml.so.1""#),
+            (r#"library="[^"]*/libnvidia-ml.so.1""#, r#"library="<mock>/libnvidia-ml.so.1""#),
         ],
         prepend_module_to_snapshot => false,
     }, {
-        insta::assert_snapshot!(name, page);
+        insta::assert_snapshot!(name, metrics);
     });
 }
 
-/// A board of each kind, with all that can happen to one.
-const EVERYTHING: &str = r#"
+/// GPUs of several generations with errors and a process on each.
+const ALL_FAMILIES: &str = r#"
 now = 60
 [driver]
 version = "570.124.06"
@@ -66,105 +66,105 @@ pcie_tx = 300
 pcie_rx = 200
 "#;
 
-/// Every row that there is, asked for by name.
+/// A counters file that selects every catalog row.
 #[test]
-fn everything() {
-    let scenario = Scenario::new("everything", EVERYTHING);
+fn all_families() {
+    let scenario = Scenario::new("everything", ALL_FAMILIES);
     let directory = tempfile::tempdir().unwrap();
     let counters = directory.path().join("all.csv");
-    let row = |row: nvml_exporter::catalog::Row| match (row.is_text, row.kind) {
+    let row = |row: nvml_exporter::catalog::CatalogRow| match (row.is_info_label, row.kind) {
         (true, _) => format!("{},label,\n", row.name),
         (false, Kind::Gauge) => format!("{},gauge,\n", row.name),
         (false, Kind::Counter) => format!("{},counter,\n", row.name),
     };
-    // What is reckoned up over time depends on when this runs.
-    let is_account = |name| ACCOUNT.iter().any(|account| account.name == name);
-    let rows = nvml_exporter::catalog::rows().filter(|row| !is_account(row.name));
+    // Accumulated values depend on the time of the run.
+    let is_accumulated = |name| ACCUMULATED.iter().any(|metric| metric.name == name);
+    let rows = nvml_exporter::catalog::rows().filter(|row| !is_accumulated(row.name));
     let all: String = rows.map(row).collect();
     std::fs::write(&counters, all).unwrap();
     let (mock, file) = (scenario.flag(), format!("-f={}", counters.display()));
     let dialect = ["--dialect", "dcgm-exporter", "--hostname", "host-1", "--max-age", "5000"];
-    check("everything", &once(&[&[mock.as_str(), &file], dialect.as_slice()].concat()));
+    check("everything", &run_once(&[&[mock.as_str(), &file], dialect.as_slice()].concat()));
 }
 
 #[test]
 fn demo() {
-    check("demo", &page("demo", 60, &[]));
+    check("demo", &metrics_of("demo", 60, &[]));
 }
 
 #[test]
-fn demo_for_dcgm_exporters_users() {
-    check("demo-dcgm-exporter", &page("demo", 60, &["--dialect", "dcgm-exporter"]));
+fn demo_in_dcgm_exporter_dialect() {
+    check("demo-dcgm-exporter", &metrics_of("demo", 60, &["--dialect", "dcgm-exporter"]));
 }
 
 #[test]
 fn idle_t4() {
-    check("idle-t4", &page("idle-t4", 60, &["--extra-label", "NodePoolId=np-1"]));
+    check("idle-t4", &metrics_of("idle-t4", 60, &["--extra-label", "NodePoolId=np-1"]));
 }
 
 #[test]
 fn shared_l20() {
-    check("shared-l20", &page("shared-l20", 60, &[]));
+    check("shared-l20", &metrics_of("shared-l20", 60, &[]));
 }
 
 #[test]
 fn consumer_4090() {
-    check("consumer-4090", &page("consumer-4090", 60, &[]));
+    check("consumer-4090", &metrics_of("consumer-4090", 60, &[]));
 }
 
 #[test]
 fn old_driver() {
-    check("old-driver", &page("old-driver", 60, &[]));
+    check("old-driver", &metrics_of("old-driver", 60, &[]));
 }
 
 #[test]
 fn blackwell() {
-    check("blackwell", &page("blackwell", 60, &[]));
+    check("blackwell", &metrics_of("blackwell", 60, &[]));
 }
 
 #[test]
 fn bert_hpa() {
-    check("bert-hpa", &page("bert-hpa", 90, &[]));
+    check("bert-hpa", &metrics_of("bert-hpa", 90, &[]));
 }
 
 #[test]
 fn abi_535() {
-    check("abi-535", &page("abi-535", 60, &[]));
+    check("abi-535", &metrics_of("abi-535", 60, &[]));
 }
 
 #[test]
 fn mig_a100() {
-    check("mig-a100", &page("mig-a100", 60, &[]));
+    check("mig-a100", &metrics_of("mig-a100", 60, &[]));
 }
 
 #[test]
 fn mig_h100() {
-    check("mig-h100", &page("mig-h100", 30, &[]));
+    check("mig-h100", &metrics_of("mig-h100", 30, &[]));
 }
 
 #[test]
-fn mig_h100_for_dcgm_exporters_users() {
+fn mig_h100_in_dcgm_exporter_dialect() {
     let flags = ["--dialect", "dcgm-exporter"];
-    check("mig-h100-dcgm-exporter", &page("mig-h100", 30, &flags));
+    check("mig-h100-dcgm-exporter", &metrics_of("mig-h100", 30, &flags));
 }
 
 #[test]
 fn hami() {
-    check("hami", &page("hami", 60, &[]));
+    check("hami", &metrics_of("hami", 60, &[]));
 }
 
 #[test]
 fn dra() {
-    check("dra", &page("dra", 60, &[]));
+    check("dra", &metrics_of("dra", 60, &[]));
 }
 
 #[test]
-fn dra_for_dcgm_exporters_users() {
+fn dra_in_dcgm_exporter_dialect() {
     let flags = ["--dialect", "dcgm-exporter", "-k", "--kubernetes-enable-dra"];
-    check("dra-dcgm-exporter", &page("dra", 60, &flags));
+    check("dra-dcgm-exporter", &metrics_of("dra", 60, &flags));
 }
 
 #[test]
 fn faulty() {
-    check("faulty", &page("faulty", 60, &[]));
+    check("faulty", &metrics_of("faulty", 60, &[]));
 }

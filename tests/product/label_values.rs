@@ -1,11 +1,12 @@
-//! What people and programs are called: whatever that is, a page parses, and the names come back.
+//! Arbitrary names of pods, processes, hosts and labels: the exposition parses, and Prometheus
+//! stores the names.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::clients::{brought, prometheus};
-use crate::exporter::{Exporter, Scenario, tool};
+use crate::clients::{start_prometheus, tool_path};
+use crate::exporter::{Exporter, Scenario, run_tool};
 
 const NODE: &str = r#"
 now = 30
@@ -26,21 +27,21 @@ memory = "1 GiB"
 pod = "team-a/train"
 "#;
 
-/// The labels of the only series of a family, as Prometheus has parsed and stored them.
+/// The labels of the only series of a family, as stored by Prometheus.
 fn labels(server: &crate::exporter::Client, family: &str) -> Value {
     let query = format!("/api/v1/query?query={family}");
-    let answer = server.wait_for(&query, |body| body.contains("\"value\""));
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    let found = answer["data"]["result"].as_array().unwrap();
-    assert_eq!(found.len(), 1, "{answer}");
+    let response = server.wait_for(&query, |body| body.contains("\"value\""));
+    let response: Value = serde_json::from_str(&response).unwrap();
+    let found = response["data"]["result"].as_array().unwrap();
+    assert_eq!(found.len(), 1, "{response}");
     found[0]["metric"].clone()
 }
 
 #[test]
-fn quotes_line_ends_and_every_script_come_back_from_a_scrape() {
+fn quotes_line_ends_and_unicode_survive_a_scrape() {
     let scenario = Scenario::new("names", NODE);
-    let folder = tempfile::tempdir().unwrap();
-    let counters = folder.path().join("counters.csv");
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("counters.csv");
     let text = "DCGM_FI_DEV_GPU_TEMP,gauge,\"Degrees \"\"Celsius\"\", as C:\\new \u{fc}ber\"\n\
                 DCGM_CUSTOM_PROCESS_MEM_USED,gauge,x\n";
     fs::write(&counters, text).unwrap();
@@ -60,15 +61,16 @@ fn quotes_line_ends_and_every_script_come_back_from_a_scrape() {
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let exporter = Exporter::start(&flags);
-    let page = exporter.wait_for("the pod", |page| page.contains("pod=\"train\""));
-    let output = tool(&brought("debian/usr/bin/promtool"), &["check", "metrics"], &page);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}\n{page}");
+    let metrics = exporter.wait_for("the pod", |metrics| metrics.contains("pod=\"train\""));
+    let output = run_tool(&tool_path("debian/usr/bin/promtool"), &["check", "metrics"], &metrics);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{stderr}\n{metrics}");
 
-    let (server, _folder) = prometheus(&exporter);
+    let (server, _data) = start_prometheus(&exporter);
     let device = labels(&server, "DCGM_FI_DEV_GPU_TEMP");
     let process = labels(&server, "DCGM_CUSTOM_PROCESS_MEM_USED");
-    // Control characters are replaced, and a value is cut between two characters; all else is kept.
+    // Control characters are replaced, long values are truncated at a character boundary, and the
+    // rest is unchanged.
     for (labels, key, value) in [
         (&device, "modelName", "Tesla T4"),
         (&device, "Hostname", "host \"a\"\\\u{fffd}"),
@@ -83,17 +85,17 @@ fn quotes_line_ends_and_every_script_come_back_from_a_scrape() {
     ] {
         assert_eq!(labels[key], value, "{key}: {labels}");
     }
-    assert!(device.get("empty").is_none(), "to Prometheus an empty label is none: {device}");
+    assert!(device.get("empty").is_none(), "Prometheus drops empty labels: {device}");
 
     let metadata = server
         .wait_for("/api/v1/metadata?metric=DCGM_FI_DEV_GPU_TEMP", |body| body.contains("\"help\""));
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
     let help = &metadata["data"]["DCGM_FI_DEV_GPU_TEMP"][0]["help"];
-    // Of a help, backslashes are blanks.
+    // In HELP, backslashes are replaced by blanks.
     assert_eq!(help, "Degrees \"Celsius\", as C: new über");
 }
 
-/// Pod labels of every name that a family, a flag or the scrape job can give a series.
+/// Pod labels with every name that a family, a flag or the scrape job can add to a series.
 const RESERVED: &str = r#"
 now = 30
 [[gpu]]
@@ -121,31 +123,31 @@ at = 10
 code = 31
 "#;
 
-/// The lines of an exposition in which a label stands twice.
-fn doubled(metrics: &str) -> Vec<&str> {
-    let doubled = |line: &&str| {
+/// Lines of an exposition with a label that occurs twice.
+fn lines_with_duplicate_labels(metrics: &str) -> Vec<&str> {
+    let has_duplicates = |line: &&str| {
         let Some((_, labels)) = line.split_once('{') else { return false };
         let names = labels.split("=\"").filter_map(|part| part.rsplit([',', '"']).next());
         let names: Vec<&str> = names.filter(|name| !name.contains('}')).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         distinct.len() < names.len()
     };
-    metrics.lines().filter(|line| !line.starts_with('#')).filter(doubled).collect()
+    metrics.lines().filter(|line| !line.starts_with('#')).filter(has_duplicates).collect()
 }
 
 #[test]
-fn a_label_never_stands_twice_whatever_labels_a_pod_has() {
+fn no_label_occurs_twice_with_any_pod_labels() {
     let scenario = Scenario::new("reserved", RESERVED);
-    let folder = tempfile::tempdir().unwrap();
-    let counters = folder.path().join("counters.csv");
-    let row = |row: nvml_exporter::catalog::Row| {
-        let kind = if row.is_text { "label" } else { "gauge" };
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("counters.csv");
+    let row = |row: nvml_exporter::catalog::CatalogRow| {
+        let kind = if row.is_info_label { "label" } else { "gauge" };
         format!("{},{kind},x\n", row.name)
     };
     fs::write(&counters, nvml_exporter::catalog::rows().map(row).collect::<String>()).unwrap();
-    fs::write(folder.path().join("0"), "job-7\n").unwrap();
+    fs::write(directory.path().join("0"), "job-7\n").unwrap();
     let file = format!("-f={}", counters.display());
-    let jobs = format!("--hpc-job-mapping-dir={}", folder.path().display());
+    let jobs = format!("--hpc-job-mapping-dir={}", directory.path().display());
     for dialect in [
         &["--dialect=ack"][..],
         &["--dialect=dcgm-exporter"],
@@ -168,9 +170,12 @@ fn a_label_never_stands_twice_whatever_labels_a_pod_has() {
                 .iter()
                 .all(|label| metrics.contains(label))
         });
-        assert_eq!(doubled(&metrics), Vec::<&str>::new(), "{dialect:?}");
+        assert_eq!(lines_with_duplicate_labels(&metrics), Vec::<&str>::new(), "{dialect:?}");
         for name in ["xid", "clock_event", "vgpu", "owner", "hpc_job", "job", "instance", "UUID"] {
-            assert!(!metrics.contains(&format!("{name}=\"f\"")), "{name} is the pod's:\n{metrics}");
+            assert!(
+                !metrics.contains(&format!("{name}=\"f\"")),
+                "{name} is a pod label:\n{metrics}"
+            );
         }
         assert!(metrics.contains("team_x=\"2\"") && !metrics.contains("team_x=\"1\""));
         let of = |reason: &str| {
@@ -179,14 +184,15 @@ fn a_label_never_stands_twice_whatever_labels_a_pod_has() {
         };
         assert!(of("reserved").is_some_and(|n| n >= 15.0), "{metrics}");
         assert_eq!(of("duplicate"), Some(1.0));
-        let output = tool(&brought("debian/usr/bin/promtool"), &["check", "metrics"], &metrics);
+        let output =
+            run_tool(&tool_path("debian/usr/bin/promtool"), &["check", "metrics"], &metrics);
         assert!(
             matches!(output.status.code(), Some(0 | 3)),
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let refused = crate::exporter::run(&["--mock", "--once", "--extra-label=xid=1"]);
-    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && message.contains("--extra-label xid"), "{message}");
+    let output = crate::exporter::run(&["--mock", "--once", "--extra-label=xid=1"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains("--extra-label xid"), "{message}");
 }

@@ -1,22 +1,22 @@
-//! The page for people, and what it is made of.
+//! The web page and the JSON of `/api/v1/node`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::clients::brought;
-use crate::exporter::{Exporter, Scenario, tool};
-use crate::pages::read;
+use crate::clients::tool_path;
+use crate::documents::read_file;
+use crate::exporter::{Exporter, Scenario, run_tool};
 
 fn node(exporter: &Exporter) -> Value {
     serde_json::from_str(&exporter.get("/api/v1/node").text()).unwrap()
 }
 
-/// The node as soon as it is as `wanted`.
-fn settled(exporter: &Exporter, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+/// Waits until the node satisfies `condition`, and returns it.
+fn wait_for_node(exporter: &Exporter, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     exporter.wait_for_at("/api/v1/node", what, |text| {
-        serde_json::from_str(text).is_ok_and(|node| wanted(&node))
+        serde_json::from_str(text).is_ok_and(|node| condition(&node))
     });
     node(exporter)
 }
@@ -26,12 +26,12 @@ fn containers(node: &Value, gpu: usize) -> &Vec<Value> {
 }
 
 #[test]
-fn the_node_is_told_with_its_pods_and_in_units() {
+fn node_has_containers_processes_and_units() {
     let exporter = Exporter::start(&["--mock=demo", "--collect-interval", "500"]);
-    let node = settled(&exporter, "a busy pod", |node| {
+    let node = wait_for_node(&exporter, "a busy pod", |node| {
         node["gpus"][0]["parts"][0]["containers"][0]["sm_percent"] == 97.0
     });
-    assert_eq!(node["version"], 1);
+    assert_eq!(node["version"], 2);
     assert_eq!(node["ready"], true);
     assert_eq!(node["gpus"].as_array().unwrap().len(), 8);
     let gpu = &node["gpus"][0];
@@ -40,21 +40,19 @@ fn the_node_is_told_with_its_pods_and_in_units() {
     assert_eq!((&trainer["namespace"], &trainer["pod"]), (&"ml".into(), &"train".into()));
     assert_eq!(trainer["mode"], "exclusive");
     assert_eq!(trainer["processes"].as_array().unwrap().len(), 2);
-    // A pod that has a GPU and no process on it is idle; a client of MPS is not known.
+    // A pod with a GPU and without processes is idle; the utilization of an MPS client is unsupported.
     let idle = &containers(&node, 7)[0];
     assert_eq!((&idle["sm_percent"], &idle["memory_used_mib"]), (&0.0.into(), &0.0.into()));
     let client = &containers(&node, 5)[0];
     assert_eq!(client["sm_percent"], serde_json::json!({ "absent": "unsupported" }));
-    // Who is no pod's is there, too.
-    let whose = |process: &Value| process["whose"].as_str().unwrap().to_owned();
-    let others = node["gpus"][6]["parts"][0]["others"].as_array().unwrap();
-    assert!(others.iter().any(|process| whose(process) == "host"), "{others:?}");
+    let other = node["gpus"][6]["parts"][0]["other_processes"].as_array().unwrap();
+    assert!(other.iter().any(|process| process["owner"] == "host"), "{other:?}");
 }
 
 #[test]
-fn a_divided_gpu_is_told_by_its_instances() {
+fn gpu_with_mig_lists_its_mig_devices() {
     let exporter = Exporter::start(&["--mock=mig-h100", "--collect-interval", "500"]);
-    let node = settled(&exporter, "an instance at work", |node| {
+    let node = wait_for_node(&exporter, "a busy MIG device", |node| {
         node["gpus"][0]["parts"][0]["utilization_percent"].is_number()
     });
     let gpu = &node["gpus"][0];
@@ -65,42 +63,42 @@ fn a_divided_gpu_is_told_by_its_instances() {
 }
 
 #[test]
-fn a_gpu_that_hangs_shows_no_number_and_whose_it_is() {
+fn hung_gpu_has_no_numbers_but_its_containers() {
     let exporter =
         Exporter::start(&["--mock=faulty", "--collect-interval", "500", "--max-age", "1500"]);
     let hung = |node: &Value| {
         node["gpus"].as_array().unwrap().iter().position(|gpu| gpu["state"] == "hung")
     };
-    let node = settled(&exporter, "a hung GPU", |node| hung(node).is_some());
+    let node = wait_for_node(&exporter, "a hung GPU", |node| hung(node).is_some());
     let at = hung(&node).unwrap();
     let gpu = &node["gpus"][at];
     assert_eq!(gpu["power_watts"], serde_json::json!({ "absent": "hung" }));
     assert_eq!(gpu["parts"][0]["memory_used_mib"], serde_json::json!({ "absent": "hung" }));
-    assert_eq!(gpu["parts"][0]["unlisted"], "hung");
-    let holder = &containers(&node, at)[0];
-    assert_eq!(holder["sm_percent"], serde_json::json!({ "absent": "hung" }));
+    assert_eq!(gpu["parts"][0]["process_list_error"], "hung");
+    let container = &containers(&node, at)[0];
+    assert_eq!(container["sm_percent"], serde_json::json!({ "absent": "hung" }));
     assert!(node["unidentified"].as_array().unwrap().iter().any(|gpu| gpu["reason"] == "lost"));
 }
 
 #[test]
-fn what_is_not_chosen_is_not_shown_as_nothing() {
+fn processes_are_not_collected_unless_selected() {
     let exporter =
         Exporter::start(&["--mock=demo", "--dialect=dcgm-exporter", "--collect-interval", "500"]);
-    let node = settled(&exporter, "GPUs", |node| node["gpus"][0]["power_watts"].is_number());
-    assert_eq!(node["gpus"][0]["parts"][0]["unlisted"], "not_chosen");
+    let node = wait_for_node(&exporter, "GPUs", |node| node["gpus"][0]["power_watts"].is_number());
+    assert_eq!(node["gpus"][0]["parts"][0]["process_list_error"], "not_collected");
 }
 
 #[test]
-fn without_a_driver_the_page_says_why() {
+fn page_shows_why_there_is_no_driver() {
     let exporter = Exporter::start(&["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
-    let node = settled(&exporter, "a reason", |node| node["ready"] == false);
+    let node = wait_for_node(&exporter, "a reason", |node| node["ready"] == false);
     assert_eq!(node["driver"]["reason"], "library_not_found");
     let page = exporter.get("/").text();
     assert!(page.contains("Not ready: ") && page.contains("/nowhere/libnvidia-ml.so.1"), "{page}");
 }
 
 #[test]
-fn people_can_be_kept_out() {
+fn landing_page_can_be_disabled() {
     let exporter = Exporter::start(&["--mock=idle-t4", "--no-landing-page"]);
     for path in ["/", "/api/v1/node"] {
         assert_eq!(exporter.get(path).status, 404, "{path}");
@@ -108,30 +106,31 @@ fn people_can_be_kept_out() {
     assert_eq!(exporter.get("/healthz").status, 200);
 }
 
-/// What tests/clients/browser.py says of the page.
-fn seen(exporter: &Exporter) -> Value {
+/// Opens the page with tests/clients/browser.py, and returns its report.
+fn open_in_browser(exporter: &Exporter) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/browser.py");
     let url = format!("http://{}/", exporter.address());
-    let python = brought("python/bin/python");
-    let output = tool(&python, &[&script.display().to_string(), &url], "");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let python = tool_path("python/bin/python");
+    let output = run_tool(&python, &[&script.display().to_string(), &url], "");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn assert_sound(seen: &Value) {
-    assert_eq!(seen["console"], serde_json::json!([]));
+/// No console messages, accessibility violations or overflow, and all links are reachable by keyboard.
+fn assert_accessible(report: &Value) {
+    assert_eq!(report["console"], serde_json::json!([]));
     for view in ["light", "dark", "phone"] {
-        assert_eq!(seen["objections"][view], serde_json::json!([]), "{view}");
-        assert_eq!(seen["overflow"][view], 0, "{view}");
+        assert_eq!(report["violations"][view], serde_json::json!([]), "{view}");
+        assert_eq!(report["overflow"][view], 0, "{view}");
     }
-    let reached = seen["reached"].to_string();
+    let reached = report["reached"].to_string();
     assert!(reached.contains("/metrics") && reached.contains("/api/v1/node"), "{reached}");
 }
 
 #[test]
-fn a_browser_shows_a_shared_node_and_keeps_it_up_to_date() {
-    // Nothing but numbers changes.
+fn browser_shows_a_gpu_and_updates_its_numbers() {
+    // Only numbers change in this scenario.
     let scenario = Scenario::new(
         "steady",
         r#"
@@ -146,21 +145,21 @@ fn a_browser_shows_a_shared_node_and_keeps_it_up_to_date() {
         "#,
     );
     let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval", "500"]);
-    exporter.wait_for("a utilization", |page| page.contains("DCGM_CUSTOM_PROCESS_SM_UTIL{"));
-    let seen = seen(&exporter);
-    assert_sound(&seen);
-    assert_eq!(seen["in_place"], true, "numbers move without drawing the page anew");
-    assert_ne!(seen["text"], seen["later"]);
-    for text in [&seen["text"], &seen["without_script"]] {
+    exporter.wait_for("a utilization", |text| text.contains("DCGM_CUSTOM_PROCESS_SM_UTIL{"));
+    let report = open_in_browser(&exporter);
+    assert_accessible(&report);
+    assert_eq!(report["in_place"], true, "numbers are updated without reloading the page");
+    assert_ne!(report["text"], report["later"]);
+    for text in [&report["text"], &report["without_script"]] {
         let text = text.as_str().unwrap();
-        for expected in ["GPU 0", "healthy", "Memory", "6144 MiB", "python 42 C", "of the host"] {
+        for expected in ["GPU 0", "healthy", "Memory", "6144 MiB", "python 42 C", "host process"] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
     }
 }
 
 #[test]
-fn a_browser_shows_nodes_with_pods_instances_and_faults() {
+fn browser_shows_pods_mig_devices_and_faults() {
     for (scenario, expected) in [
         ("shared-l20", ["tenant-a/infer-0", "share", "10 % of the SMs"]),
         ("mig-h100", ["MIG 2g.20gb, GPU instance 1", "serving/triton", "absent: unsupported"]),
@@ -168,17 +167,17 @@ fn a_browser_shows_nodes_with_pods_instances_and_faults() {
     ] {
         let exporter =
             Exporter::start(&[&format!("--mock={scenario}"), "--collect-interval", "1000"]);
-        exporter.wait_for("pods", |page| page.contains("PodName=\""));
-        let seen = seen(&exporter);
-        assert_sound(&seen);
-        let text = seen["later"].as_str().unwrap();
+        exporter.wait_for("pods", |text| text.contains("PodName=\""));
+        let report = open_in_browser(&exporter);
+        assert_accessible(&report);
+        let text = report["later"].as_str().unwrap();
         for expected in expected {
             assert!(text.contains(expected), "{scenario}: {expected} in {text}");
         }
     }
 }
 
-/// Every key of an answer.
+/// Collects all keys of a JSON value.
 fn keys(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -193,24 +192,24 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_field_is_documented_and_no_other() {
-    let mut told = BTreeSet::new();
-    let mut take = |mock: &str, what: &str, wanted: fn(&Value) -> bool| {
+fn documented_fields_match_the_json() {
+    let mut found = BTreeSet::new();
+    let mut collect = |mock: &str, what: &str, condition: fn(&Value) -> bool| {
         let exporter = Exporter::start(&[mock, "--collect-interval", "500"]);
-        keys(&settled(&exporter, what, wanted), &mut told);
+        keys(&wait_for_node(&exporter, what, condition), &mut found);
     };
-    take("--mock=demo", "a process", |node| {
+    collect("--mock=demo", "a process", |node| {
         node["gpus"][0]["parts"][0]["containers"][0]["processes"][0].is_object()
     });
-    take("--mock=mig-h100", "instances", |node| node["gpus"][0]["mig"] == true);
-    take("--mock=faulty", "a lost GPU", |node| node["unidentified"][0]["reason"].is_string());
+    collect("--mock=mig-h100", "MIG devices", |node| node["gpus"][0]["mig"] == true);
+    collect("--mock=faulty", "a lost GPU", |node| node["unidentified"][0]["reason"].is_string());
     let xid =
         Scenario::new("xid", "[[gpu]]\nmodel = \"T4\"\n[[xid]]\ngpu = 0\ncode = 31\nat = 3.0\n");
-    take(&xid.flag(), "an XID", |node| node["gpus"][0]["xids"][0].is_object());
-    let page = read("daemonset/docs/node-api.md");
-    let (_, rest) = page.split_once("<!-- fields: begin -->").unwrap();
+    collect(&xid.flag(), "an XID", |node| node["gpus"][0]["xids"][0].is_object());
+    let document = read_file("docs/node-api.md");
+    let (_, rest) = document.split_once("<!-- fields: begin -->").unwrap();
     let (table, _) = rest.split_once("<!-- fields: end -->").unwrap();
-    let words = [
+    let values = [
         "ok",
         "lost",
         "hung",
@@ -219,7 +218,7 @@ fn every_field_is_documented_and_no_other() {
         "share",
         "none",
         "host",
-        "stray",
+        "container_without_pod",
         "unknown",
         "/readyz",
     ];
@@ -228,9 +227,9 @@ fn every_field_is_documented_and_no_other() {
         .skip(1)
         .step_by(2)
         .map(str::to_owned)
-        .filter(|word| !words.contains(&&**word))
+        .filter(|word| !values.contains(&&**word))
         .collect();
-    // It stands in the place of a number and is told of above the table.
-    told.remove("absent");
-    assert_eq!(told, documented);
+    // `absent` replaces a number, and is documented above the table.
+    found.remove("absent");
+    assert_eq!(found, documented);
 }

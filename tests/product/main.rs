@@ -1,4 +1,4 @@
-//! Tests of the whole product: the real binary, real sockets, the mock library.
+//! Tests of the whole product: the exporter binary, real sockets, the mock NVML library.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,19 +8,19 @@
     reason = "a test fails by panicking"
 )]
 
-mod accounts;
-mod any_text;
-mod attack;
-mod calls;
+mod accumulators;
 mod check;
 mod clients;
 mod clock_jumps;
 mod cluster;
 mod command;
-mod confined;
 mod contributing;
+mod dcgm_compat;
+mod denial_of_service;
 mod device_pods;
-mod drop_in;
+mod doc_links;
+mod documents;
+mod driver_release;
 mod events;
 mod exporter;
 mod exposition;
@@ -30,16 +30,16 @@ mod health;
 mod http;
 mod label_values;
 mod landing;
-mod links;
 mod mig;
 mod migration;
+mod nvml_calls;
 mod old_drivers;
 mod ownership;
-mod pages;
 mod readme;
 mod real_library;
-mod release;
+mod sandbox;
 mod sharing;
+mod text_round_trip;
 #[cfg(feature = "top")]
 mod top;
 mod web;

@@ -1,5 +1,5 @@
-//! Ownership through the life of a pod: while it is deleted, while its kubelet restarts, and where the
-//! driver does not report what it does.
+//! Process attribution through the lifecycle of a pod: while it is deleted, while the kubelet
+//! restarts, and if the driver does not report its processes or their utilization.
 
 use crate::exporter::{Exporter, Scenario, series, value};
 
@@ -9,17 +9,17 @@ const MEMORY: &str = "DCGM_CUSTOM_PROCESS_MEM_USED";
 const ALLOCATED: &str = "DCGM_CUSTOM_DEV_FB_ALLOCATED";
 const CYCLES: &str = "nvml_exporter_cycles_total";
 
-/// Flags, and the name of the pod label that follows from them.
-type Form = (&'static [&'static str], &'static str);
+/// Flags, and the resulting name of the pod label.
+type Variant = (&'static [&'static str], &'static str);
 
-/// The two dialects and the two granularities.
-const FORMS: [Form; 3] = [
+/// Both dialects, and both granularities of process series.
+const VARIANTS: [Variant; 3] = [
     (&["--dialect=ack"], "PodName"),
     (&["--dialect=ack", "--process-series=container"], "PodName"),
     (&["--dialect=dcgm-exporter", "-k", "--process-series=container"], "pod"),
 ];
 
-/// An exporter of a scenario with the series that these tests read, in one of the [`FORMS`].
+/// An exporter with the series that these tests read, in one of the [`VARIANTS`].
 struct Node {
     exporter: Exporter,
     pod_label: &'static str,
@@ -27,7 +27,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(scenario: &Scenario, (flags, pod_label): Form) -> Self {
+    fn start(scenario: &Scenario, (flags, pod_label): Variant) -> Self {
         let counters = tempfile::NamedTempFile::new().unwrap();
         let row = |name: &str| format!("{name}, gauge, x\n");
         let names = [
@@ -43,8 +43,8 @@ impl Node {
         ];
         std::fs::write(counters.path(), names.map(row).concat()).unwrap();
         let (mock, file) = (scenario.flag(), format!("-f={}", counters.path().display()));
-        let quick = ["--collect-interval=200", "--max-age=5000"];
-        let flags = [&[&*mock, &*file], &quick[..], flags].concat();
+        let timing = ["--collect-interval=200", "--max-age=5000"];
+        let flags = [&[&*mock, &*file], &timing[..], flags].concat();
         Self { exporter: Exporter::start(&flags), pod_label, _counters: counters }
     }
 
@@ -52,16 +52,16 @@ impl Node {
         value(metrics, family, &[&format!("{}=\"{pod}\"", self.pod_label)])
     }
 
-    /// Waits for so many more cycles.
-    fn later(&self, cycles: f64) -> String {
+    /// The exposition after this many more cycles.
+    fn after_cycles(&self, cycles: f64) -> String {
         let of = |metrics: &str| value(metrics, CYCLES, &[]).unwrap_or(0.0);
         let from = of(&self.exporter.metrics());
         self.exporter.wait_for("more cycles", |metrics| of(metrics) >= from + cycles)
     }
 }
 
-/// Two pods in a sharing mode, one busy and one idle; the busy one is `life`.
-fn pair(mode: &str, life: &str) -> String {
+/// Two pods in a sharing mode, `busy` and `idle`. `lifecycle` is inserted into the table of `busy`.
+fn two_pods(mode: &str, lifecycle: &str) -> String {
     let [first, second] = match mode {
         "exclusive" => ["gpus = 0", "gpus = 1"],
         "slices" => ["slices = { gpus = 0, replicas = 2 }", "slices = { gpus = 0, replicas = 2 }"],
@@ -83,7 +83,7 @@ count = 2
 node = "node-1"
 [[pod]]
 name = "busy"
-{life}containers = [{{ name = "main", {first} }}]
+{lifecycle}containers = [{{ name = "main", {first} }}]
 [[pod]]
 name = "idle"
 containers = [{{ name = "main", {second} }}]
@@ -102,11 +102,11 @@ const MODES: [&str; 8] =
     ["exclusive", "slices", "ack", "ack_v1", "hami", "volcano", "koordinator", "claim"];
 
 #[test]
-fn a_pod_that_is_being_deleted_keeps_its_series_and_its_allocation() {
-    in_each_mode(|mode, form| {
-        let at = |now: u32, life: &str| format!("now = {now}\n{}", pair(mode, life));
+fn pod_being_deleted_keeps_its_series_and_allocation() {
+    in_each_mode(|mode, variant| {
+        let at = |now: u32, lifecycle: &str| format!("now = {now}\n{}", two_pods(mode, lifecycle));
         let scenario = Scenario::new("deleted", &at(60, ""));
-        let node = Node::start(&scenario, form);
+        let node = Node::start(&scenario, variant);
         let steady = node.exporter.wait_for(&format!("both pods of {mode}"), |metrics| {
             node.of_pod(metrics, UTILIZATION, "busy") == Some(60.0)
                 && node.of_pod(metrics, UTILIZATION, "idle") == Some(0.0)
@@ -119,58 +119,64 @@ fn a_pod_that_is_being_deleted_keeps_its_series_and_its_allocation() {
         };
         scenario.rewrite(&at(62, "deleting = 61\nend = 300\n"));
         for _ in 0..10 {
-            let metrics = node.later(1.0);
+            let metrics = node.after_cycles(1.0);
             assert!(is_attributed(&metrics), "{mode}:\n{metrics}");
         }
-        // Its process outlives it: it is of no pod, and not yet unallocated use.
+        // The process outlives the pod. It has no pod then, and is not reported as unallocated use
+        // yet.
         let gone = at(64, "deleting = 61\nend = 63\n");
         scenario.rewrite(&gone.replace("pod = \"default/busy\"\n", CGROUP));
-        let metrics = node
-            .exporter
-            .wait_for("its end", |metrics| node.of_pod(metrics, UTILIZATION, "busy").is_none());
+        let metrics = node.exporter.wait_for("the end of the pod", |metrics| {
+            node.of_pod(metrics, UTILIZATION, "busy").is_none()
+        });
         assert_eq!(series(&metrics, ILLEGAL).len(), 0, "{mode}: {metrics}");
     });
 }
 
-/// Runs a test in all sharing modes at once, which wait for the kubelet's next List most of the time.
-fn in_each_mode(test: impl Fn(&str, Form) + Sync) {
+/// Runs a test in all sharing modes in parallel; most of the time they wait for the kubelet's next
+/// List.
+fn in_each_mode(test: impl Fn(&str, Variant) + Sync) {
     std::thread::scope(|scope| {
         for (n, mode) in MODES.into_iter().enumerate() {
             let test = &test;
-            scope.spawn(move || test(mode, FORMS[n % FORMS.len()]));
+            scope.spawn(move || test(mode, VARIANTS[n % VARIANTS.len()]));
         }
     });
 }
 
-/// A process of a pod that the API server does not know.
+/// Cgroup of a process of a pod that is not in the API server.
 const CGROUP: &str = "cgroup = \"0::/kubepods.slice/kubepods-besteffort.slice/\
     kubepods-besteffort-pod000000b1_1111_4222_8333_0000000000b1.slice/\
     cri-containerd-00000000000000000000000000000000000000000000000000000000000000c1.scope\"\n";
 
 #[test]
-fn a_process_that_outlives_its_pod_keeps_the_next_holder_from_zero() {
+fn process_that_outlives_its_pod_withholds_the_idle_series_of_the_next_pod() {
     let stuck = |now: u32| {
-        format!("now = {now}\n{}", pair("exclusive", ""))
+        format!("now = {now}\n{}", two_pods("exclusive", ""))
             .replace("pod = \"default/busy\"\n", CGROUP)
     };
     let scenario = Scenario::new("stuck", &stuck(60));
-    let node = Node::start(&scenario, FORMS[0]);
+    let node = Node::start(&scenario, VARIANTS[0]);
     node.exporter
         .wait_for("the pods", |metrics| node.of_pod(metrics, UTILIZATION, "idle") == Some(0.0));
-    let metrics = node.later(3.0);
-    assert_eq!(node.of_pod(&metrics, UTILIZATION, "busy"), None, "another's process is on its GPU");
+    let metrics = node.after_cycles(3.0);
+    assert_eq!(
+        node.of_pod(&metrics, UTILIZATION, "busy"),
+        None,
+        "its GPU has a process of another pod"
+    );
     assert_eq!(series(&metrics, ILLEGAL).len(), 0, "{metrics}");
 }
 
 #[test]
-fn a_kubelet_that_restarts_changes_nothing() {
-    in_each_mode(|mode, form| {
+fn kubelet_restart_changes_no_series() {
+    in_each_mode(|mode, variant| {
         let restarting = |now: u32, effect: &str| {
             let fault = format!("[[cluster_fault]]\nsource = \"kubelet\"\neffect = \"{effect}\"\n");
-            format!("now = {now}\n{}{fault}", pair(mode, ""))
+            format!("now = {now}\n{}{fault}", two_pods(mode, ""))
         };
-        let scenario = Scenario::new("restart", &format!("now = 60\n{}", pair(mode, "")));
-        let node = Node::start(&scenario, form);
+        let scenario = Scenario::new("restart", &format!("now = 60\n{}", two_pods(mode, "")));
+        let node = Node::start(&scenario, variant);
         let of = |metrics: &str| {
             [UTILIZATION, MEMORY, ALLOCATED, "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED", ILLEGAL]
                 .map(|family| series(metrics, family).join("\n"))
@@ -180,20 +186,21 @@ fn a_kubelet_that_restarts_changes_nothing() {
                 && node.of_pod(metrics, UTILIZATION, "idle") == Some(0.0)
                 && !series(metrics, ALLOCATED).is_empty()
         });
-        let answers = |metrics: &str| {
+        let last_contact = |metrics: &str| {
             let contact = "nvml_exporter_source_contact_timestamp_seconds";
             value(metrics, contact, &["source=\"pod_resources\""]).unwrap_or(0.0)
         };
         for (now, effect) in [(61, "absent"), (62, "no_pods"), (63, "static_pods"), (64, "no_pods")]
         {
-            let before = answers(&node.exporter.metrics());
+            let before = last_contact(&node.exporter.metrics());
             scenario.rewrite(&restarting(now, effect));
             for _ in 0..5 {
-                let metrics = node.later(1.0);
+                let metrics = node.after_cycles(1.0);
                 assert_eq!(of(&metrics), of(&steady), "{mode}, {effect}");
             }
             if effect != "absent" {
-                let metrics = node.exporter.wait_for("a List", |metrics| answers(metrics) > before);
+                let metrics =
+                    node.exporter.wait_for("a List", |metrics| last_contact(metrics) > before);
                 assert_eq!(of(&metrics), of(&steady), "{mode}, {effect}");
             }
         }
@@ -201,24 +208,24 @@ fn a_kubelet_that_restarts_changes_nothing() {
 }
 
 #[test]
-fn a_pod_that_no_list_has_named_is_neither_illegal_nor_is_its_gpu_free() {
+fn unlisted_pod_is_not_illegal_and_its_gpu_is_not_free() {
     let fault = "[[cluster_fault]]\nsource = \"kubelet\"\neffect = \"static_pods\"\n";
     let scenario =
-        Scenario::new("unlisted", &format!("now = 60\n{}{fault}", pair("exclusive", "")));
-    for form in FORMS {
-        let node = Node::start(&scenario, form);
+        Scenario::new("unlisted", &format!("now = 60\n{}{fault}", two_pods("exclusive", "")));
+    for variant in VARIANTS {
+        let node = Node::start(&scenario, variant);
         node.exporter.wait_for("a List", |metrics| {
             value(metrics, "nvml_exporter_source_up", &["source=\"pod_resources\""]) == Some(1.0)
         });
-        let metrics = node.later(3.0);
+        let metrics = node.after_cycles(3.0);
         for family in [ILLEGAL, UTILIZATION, MEMORY, ALLOCATED, "DCGM_CUSTOM_ALLOCATE_MODE"] {
             assert_eq!(series(&metrics, family).len(), 0, "{family}: {metrics}");
         }
         let problem = ["reason=\"unlisted_pod\""];
         assert_eq!(value(&metrics, "nvml_exporter_allocation_problems", &problem), Some(2.0));
     }
-    scenario.rewrite(&format!("now = 61\n{}", pair("exclusive", "")));
-    let node = Node::start(&scenario, FORMS[0]);
+    scenario.rewrite(&format!("now = 61\n{}", two_pods("exclusive", "")));
+    let node = Node::start(&scenario, VARIANTS[0]);
     node.exporter.wait_for("all pods", |metrics| {
         node.of_pod(metrics, UTILIZATION, "busy") == Some(60.0)
             && node.of_pod(metrics, UTILIZATION, "idle") == Some(0.0)
@@ -226,7 +233,7 @@ fn a_pod_that_no_list_has_named_is_neither_illegal_nor_is_its_gpu_free() {
 }
 
 #[test]
-fn an_init_container_uses_what_its_pod_was_allocated() {
+fn init_container_uses_the_allocation_of_its_pod() {
     let scenario = Scenario::new(
         "init",
         r#"now = 60
@@ -247,8 +254,8 @@ memory = "3 GiB"
 sm = 88
 "#,
     );
-    for form in FORMS {
-        let node = Node::start(&scenario, form);
+    for variant in VARIANTS {
+        let node = Node::start(&scenario, variant);
         let metrics = node.exporter.wait_for("its process", |metrics| {
             node.of_pod(metrics, UTILIZATION, "train") == Some(88.0)
         });
@@ -258,7 +265,7 @@ sm = 88
 }
 
 #[test]
-fn process_lists_that_are_not_supported_are_not_empty() {
+fn unsupported_process_lists_are_not_empty() {
     for functions in [&["nvmlDeviceGetComputeRunningProcesses_v3"][..], &["*Running*"]] {
         let lists = if functions[0] == "*Running*" {
             &[
@@ -273,11 +280,11 @@ fn process_lists_that_are_not_supported_are_not_empty() {
             |name: &&str| format!("[[fault]]\nfunction = \"{name}\"\ncode = \"NOT_SUPPORTED\"\n");
         let faults = lists.iter().map(fault).collect::<String>();
         let scenario =
-            Scenario::new("lists", &format!("now = 60\n{}{faults}", pair("exclusive", "")));
-        for form in FORMS {
-            let node = Node::start(&scenario, form);
+            Scenario::new("lists", &format!("now = 60\n{}{faults}", two_pods("exclusive", "")));
+        for variant in VARIANTS {
+            let node = Node::start(&scenario, variant);
             node.exporter.wait_for("allocations", |metrics| !series(metrics, ALLOCATED).is_empty());
-            let metrics = node.later(3.0);
+            let metrics = node.after_cycles(3.0);
             for family in [
                 UTILIZATION,
                 MEMORY,
@@ -292,7 +299,7 @@ fn process_lists_that_are_not_supported_are_not_empty() {
 }
 
 #[test]
-fn a_process_of_a_refused_row_is_absent_and_not_idle() {
+fn process_with_an_invalid_row_is_absent_not_idle() {
     let worker = |pid: u32, pod: &str, gpu: u32| {
         format!(
             "[[process]]\npid = {pid}\nname = \"w\"\ngpus = [{gpu}]\nmemory = \"1 GiB\"\nsm = 20\n\
@@ -302,20 +309,20 @@ fn a_process_of_a_refused_row_is_absent_and_not_idle() {
     let more = worker(102, "busy", 0) + &worker(103, "idle", 1);
     let node_with = |rows: &str| {
         let garbage = format!("[[garbage]]\ngpu = 0\nrows = [{rows}]\n");
-        format!("now = 60\n{}{more}{garbage}", pair("exclusive", ""))
+        format!("now = 60\n{}{more}{garbage}", two_pods("exclusive", ""))
     };
-    for form in FORMS {
+    for variant in VARIANTS {
         for rows in [
             "{ pid = 101, sm = 101 }",
             "{ pid = 102, dec = 999 }",
             "{ pid = 101, sm = 9, age = -30 }",
         ] {
             let scenario = Scenario::new("rows", &node_with(rows));
-            let node = Node::start(&scenario, form);
+            let node = Node::start(&scenario, variant);
             node.exporter.wait_for("the other pod", |metrics| {
                 node.of_pod(metrics, UTILIZATION, "idle") == Some(20.0)
             });
-            let metrics = node.later(3.0);
+            let metrics = node.after_cycles(3.0);
             let of_busy = series(&metrics, UTILIZATION);
             assert!(!of_busy.iter().any(|line| line.contains("\"busy\"")), "{rows}: {metrics}");
             let memory =
@@ -324,7 +331,7 @@ fn a_process_of_a_refused_row_is_absent_and_not_idle() {
         }
         for harmless in ["{ pid = 0, sm = 50 }", "{ pid = 101, sm = 999, age = 30 }"] {
             let scenario = Scenario::new("rows", &node_with(harmless));
-            let node = Node::start(&scenario, form);
+            let node = Node::start(&scenario, variant);
             node.exporter.wait_for("both pods", |metrics| {
                 series(metrics, UTILIZATION).iter().any(|line| line.contains("\"busy\""))
                     && node.of_pod(metrics, UTILIZATION, "idle") == Some(20.0)
@@ -334,15 +341,15 @@ fn a_process_of_a_refused_row_is_absent_and_not_idle() {
 }
 
 #[test]
-fn a_use_of_an_impossible_process_withholds_all_of_its_gpu() {
+fn use_of_an_impossible_pid_withholds_utilization_of_its_gpu() {
     let garbage = "[[garbage]]\ngpu = 0\nrows = [{ pid = 4294967295, sm = 3 }]\n";
     let scenario =
-        Scenario::new("device", &format!("now = 60\n{}{garbage}", pair("exclusive", "")));
-    let node = Node::start(&scenario, FORMS[0]);
+        Scenario::new("device", &format!("now = 60\n{}{garbage}", two_pods("exclusive", "")));
+    let node = Node::start(&scenario, VARIANTS[0]);
     node.exporter.wait_for("the other GPU", |metrics| {
         node.of_pod(metrics, UTILIZATION, "idle") == Some(0.0)
     });
-    let metrics = node.later(3.0);
+    let metrics = node.after_cycles(3.0);
     assert_eq!(node.of_pod(&metrics, UTILIZATION, "busy"), None);
     assert_eq!(node.of_pod(&metrics, MEMORY, "busy"), Some(2048.0));
 }

@@ -1,105 +1,164 @@
-//! The README says what the program says.
+//! The README and `docs/`: generated parts, quoted output, example scenario and named tests.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use nvml_exporter::catalog::own::OWN;
-use nvml_exporter::catalog::{Row, rows};
-use nvml_exporter::policy::{SLOW_TIER, Tier};
+use nvml_exporter::catalog::exporter_metrics::EXPORTER_METRICS;
+use nvml_exporter::catalog::{CatalogRow, find, preset, rows};
+use nvml_exporter::policy::{
+    DEFAULT_INTERVAL, POD_RESOURCES_EVERY, SLOW_TIER, Tier, default_max_age,
+};
 
+use crate::documents::read_file;
 use crate::exporter::run;
 
-fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")
-}
-
-/// The part between two markers has to be `expected`; `UPDATE_README=1` makes it so.
-fn check(part: &str, expected: &str) {
+/// Compares the part between two markers of a document with `expected`; `UPDATE_DOCS=1` replaces it instead.
+fn check(document: &str, part: &str, expected: &str) {
     let (begin, end) = (format!("<!-- {part}: begin -->\n"), format!("<!-- {part}: end -->"));
-    let text = fs::read_to_string(path()).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = read_file(document);
     let (head, rest) = text.split_once(&begin).expect("a begin marker");
     let (found, tail) = rest.split_once(&end).expect("an end marker");
-    if std::env::var_os("UPDATE_README").is_some() {
-        fs::write(path(), format!("{head}{begin}{expected}{end}{tail}")).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, format!("{head}{begin}{expected}{end}{tail}")).unwrap();
     } else {
         assert_eq!(
             found, expected,
-            "renew it with UPDATE_README=1 cargo test --test product readme"
+            "{document}: update it with UPDATE_DOCS=1 cargo test --test product readme"
         );
     }
 }
 
-/// All rows; families that differ in a number from 0 on, as of links, are one.
+/// The rows that are exported without a counters file, by dialect.
+struct Defaults {
+    ack: BTreeSet<&'static str>,
+    dcgm_4_8: BTreeSet<&'static str>,
+    /// Rows with the name that 4.9 gives them.
+    dcgm_4_9: Vec<(&'static str, &'static str)>,
+}
+
+impl Defaults {
+    fn new() -> Self {
+        let row_of = |name: &str| find(name).expect("a row of the catalog").name;
+        Self {
+            ack: preset::ACK.iter().map(|name| row_of(name)).collect(),
+            dcgm_4_8: preset::DCGM_4_8.iter().map(|name| row_of(name)).collect(),
+            dcgm_4_9: preset::DCGM_4_9.iter().map(|name| (row_of(name), *name)).collect(),
+        }
+    }
+
+    /// The cells of the ack dialect and of the dcgm-exporter dialect.
+    fn cells(&self, row: &str) -> (&'static str, String) {
+        let ack = if self.ack.contains(row) { "yes" } else { "" };
+        let older = self.dcgm_4_8.contains(row).then(|| "4.8".to_owned());
+        let newer = self.dcgm_4_9.iter().filter(|(of, _)| *of == row).map(|(_, name)| {
+            if *name == row { "4.9".to_owned() } else { format!("4.9 as `{name}`") }
+        });
+        (ack, older.into_iter().chain(newer).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// All catalog rows. Consecutive families that differ only in a number, counted from 0, share one table row.
 fn series(table: &mut String) {
-    let rows: Vec<Row> = rows().collect();
-    let next = |a: &Row, b: &Row| {
-        let ((head, number, tail), after) = (numbered(a.name), numbered(b.name));
+    let rows: Vec<CatalogRow> = rows().collect();
+    let defaults = Defaults::new();
+    let is_next = |a: &CatalogRow, b: &CatalogRow| {
+        let ((head, number, tail), after) = (split_number(a.name), split_number(b.name));
         number.is_some() && after == (head, number.map(|n| n + 1), tail)
     };
-    for series in rows.chunk_by(next) {
+    for series in rows.chunk_by(is_next) {
         let (first, last) = (series.first().unwrap(), series.last().unwrap());
-        if series.len() > 1 && numbered(first.name).1 == Some(0) {
-            row(table, &format!("`{}` to `{}`", first.name, last.name), first);
+        let have_same_defaults =
+            series.iter().all(|row| defaults.cells(row.name) == defaults.cells(first.name));
+        if series.len() > 1 && split_number(first.name).1 == Some(0) && have_same_defaults {
+            let names = format!("`{}` to `{}`", first.name, last.name);
+            write_row(table, &names, first, &defaults);
         } else {
-            for one in series {
-                row(table, &format!("`{}`", one.name), one);
+            for member in series {
+                write_row(table, &format!("`{}`", member.name), member, &defaults);
             }
         }
     }
 }
 
-/// A name around its last number.
-fn numbered(name: &str) -> (&str, Option<u32>, &str) {
+/// A name split at its last number: text before, number, text after.
+fn split_number(name: &str) -> (&str, Option<u32>, &str) {
     let Some(last) = name.rfind(|c: char| c.is_ascii_digit()) else { return (name, None, "") };
     let first = name[..last].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
     (&name[..first], name[first..=last].parse().ok(), &name[last + 1..])
 }
 
-fn row(table: &mut String, name: &str, row: &Row) {
-    let every = match row.tier {
-        Tier::Cycle => "cycle".to_owned(),
-        Tier::Video => format!("cycle while video engines work, else {} s", SLOW_TIER.as_secs()),
-        Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
-    };
-    let Row { scope, kind, unit, symbol, help, absent, .. } = row;
-    let kind = kind.word();
+fn write_row(table: &mut String, name: &str, row: &CatalogRow, defaults: &Defaults) {
+    let CatalogRow { scope, kind, unit, symbol, help, absent, .. } = row;
+    let kind = kind.as_str();
+    let (ack, dcgm) = defaults.cells(row.name);
+    let (interval, age) = read_cells(row);
     writeln!(
         table,
-        "| {name} | {scope} | {kind} | {unit} | {help} | `{symbol}` | {every} | {absent} |"
+        "| {name} | {scope} | {kind} | {unit} | {help} | `{symbol}` | {ack} | {dcgm} | {interval} | {age} | {absent} |"
     )
     .unwrap();
 }
 
-// One test: its parts are written to one file.
-#[test]
-fn readme_says_what_the_program_says() {
-    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
-    check("help", &format!("```text\n{}```\n", without_trailing_blanks(&help)));
-
-    let mut table = "| series | scope | type | unit | meaning | source | read every | absent |\n\
-                     |---|---|---|---|---|---|---|---|\n"
-        .to_owned();
-    series(&mut table);
-    check("series", &table);
-
-    let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for own in OWN {
-        let labels: Vec<String> = own.labels.iter().map(|label| format!("`{label}`")).collect();
-        let (name, kind, labels, help) = (own.name, own.kind.word(), labels.join(", "), own.help);
-        writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+/// How often the row is read, and how old its value can be with the default interval.
+fn read_cells(row: &CatalogRow) -> (String, String) {
+    let slow = SLOW_TIER.as_secs();
+    let kept = || "kept".to_owned();
+    if row.is_info_label {
+        return ("once per session".to_owned(), String::new());
     }
-    check("own", &table);
-
-    let output = run(&["check", "--mock=faulty", "--address", "127.0.0.1:0"]);
-    let told = String::from_utf8(output.stdout).unwrap();
-    let told: Vec<&str> = told.lines().filter(|line| !is_left_out(line)).collect();
-    let command = "$ nvml-exporter check --mock=faulty | grep -vE '^(ok|skipped)'";
-    check("check", &format!("```console\n{command}\n{}\n```\n", told.join("\n")));
+    if row.symbol.starts_with("v1.PodResources") {
+        return (format!("{} s", POD_RESOURCES_EVERY.as_secs()), kept());
+    }
+    if row.symbol.starts_with("nvmlEventSetWait") {
+        return ("on event".to_owned(), kept());
+    }
+    let interval = match row.tier {
+        Tier::Cycle => "cycle".to_owned(),
+        Tier::Video => format!("cycle while video engines work, else {slow} s"),
+        Tier::Slow => format!("{slow} s"),
+    };
+    let age = row.tier.max_age(default_max_age(DEFAULT_INTERVAL));
+    (interval, format!("{} s", age.as_secs()))
 }
 
-/// What the README's `grep` takes out.
-fn is_left_out(line: &str) -> bool {
+// One test, because two parts are written to the same file.
+#[test]
+fn generated_parts_are_current() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    check(
+        "docs/configuration.md",
+        "help",
+        &format!("```text\n{}```\n", without_trailing_blanks(&help)),
+    );
+
+    let mut table = "| series | scope | type | unit | meaning | source | `ack` | `dcgm-exporter` | read | max. age | absent |\n\
+                     |---|---|---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    series(&mut table);
+    check("docs/metrics.md", "series", &table);
+
+    let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for metric in EXPORTER_METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, kind, labels, help) =
+            (metric.name, metric.kind.as_str(), labels.join(", "), metric.help);
+        writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
+    }
+    check("docs/metrics.md", "own", &table);
+
+    let output = run(&["check", "--mock=faulty", "--address", "127.0.0.1:0"]);
+    let findings = String::from_utf8(output.stdout).unwrap();
+    let findings: Vec<&str> = findings.lines().filter(|line| !is_filtered_out(line)).collect();
+    let command = "$ nvml-exporter check --mock=faulty | grep -vE '^(ok|skipped)'";
+    let block = format!("```console\n{command}\n{}\n```\n", findings.join("\n"));
+    check("docs/troubleshooting.md", "check", &block);
+}
+
+/// Lines that the `grep` of the document removes.
+fn is_filtered_out(line: &str) -> bool {
     line.starts_with("ok") || line.starts_with("skipped")
 }
 
@@ -109,39 +168,42 @@ fn without_trailing_blanks(text: &str) -> String {
 }
 
 #[test]
-fn readme_shows_lines_of_the_real_page() {
-    let text = fs::read_to_string(path()).unwrap();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/product/snapshots/demo.snap");
-    let page = fs::read_to_string(golden).unwrap();
+fn sample_output_is_in_the_snapshot() {
+    let text = read_file("README.md");
+    let metrics = read_file("tests/product/snapshots/demo.snap");
     let sample = text.split("```console").nth(1).and_then(|t| t.split("```").next()).unwrap();
     let shown: Vec<_> = sample.lines().filter(|line| line.contains('{')).collect();
     assert!(shown.len() >= 4);
     for line in shown {
-        assert!(page.lines().any(|real| real == line), "{line}");
+        assert!(metrics.lines().any(|real| real == line), "{line}");
     }
 }
 
 #[test]
-fn readme_scenario_is_a_good_one() {
-    let text = fs::read_to_string(path()).unwrap();
+fn example_scenario_is_valid() {
+    let text = read_file("docs/mock.md");
     let toml = text.split("```toml\n").nth(1).and_then(|t| t.split("```").next()).unwrap();
     let scenario = crate::exporter::Scenario::new("readme", toml);
-    let page = crate::exporter::once(&[&scenario.flag()]);
-    assert!(page.contains("ProcessId=\"4242\""), "{page}");
+    let metrics = crate::exporter::run_once(&[&scenario.flag()]);
+    assert!(metrics.contains("ProcessId=\"4242\""), "{metrics}");
 }
 
 #[test]
-fn the_tests_that_keep_promises_exist() {
-    let text = fs::read_to_string(path()).unwrap();
+fn every_test_named_exists() {
+    let text = read_file("docs/architecture.md");
     let (_, rest) = text.split_once("<!-- promises: begin -->\n").expect("a begin marker");
     let (table, _) = rest.split_once("<!-- promises: end -->").expect("an end marker");
     let mut code = String::new();
     for quoted in table.split('`').skip(1).step_by(2) {
         if quoted.contains('/') {
-            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(quoted);
-            code = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{quoted}: {e}"));
+            code = read_file(quoted);
         } else if !quoted.starts_with("--") {
             assert!(code.contains(&format!("fn {quoted}()")), "no test {quoted}");
         }
     }
+}
+
+#[test]
+fn readme_has_at_most_250_lines() {
+    assert!(read_file("README.md").lines().count() <= 250);
 }

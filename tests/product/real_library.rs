@@ -1,22 +1,22 @@
-//! The driver's own library, of several branches, on a machine without its driver.
+//! NVIDIA's own library, of several driver branches, on a machine without the driver.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::exporter::{Exporter, run, value};
 
-const NODE: &str = "/dev/nvidiactl";
+const DEVICE_NODE: &str = "/dev/nvidiactl";
 
-/// The libraries that `tests/run` brings.
+/// The libraries that `tests/run` installs.
 fn libraries() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nvml");
-    let entries = fs::read_dir(&folder)
-        .unwrap_or_else(|e| panic!("{}: {e}; tests/run brings it", folder.display()));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nvml");
+    let entries = fs::read_dir(&directory)
+        .unwrap_or_else(|e| panic!("{}: {e}; tests/run installs it", directory.display()));
     let library = |entry: fs::DirEntry| entry.path().join("libnvidia-ml.so.1");
     entries.map(|entry| library(entry.unwrap())).filter(|path| path.is_file()).collect()
 }
 
-/// Open files, the connections of our own scrapes not counted.
+/// Open file descriptors, without the sockets of the test's own scrapes.
 fn descriptors(exporter: &Exporter) -> usize {
     let entries = fs::read_dir(format!("/proc/{}/fd", exporter.pid())).unwrap();
     let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -27,9 +27,9 @@ fn threads(exporter: &Exporter) -> usize {
     fs::read_dir(format!("/proc/{}/task", exporter.pid())).unwrap().count()
 }
 
-fn failures(page: &str) -> f64 {
+fn failures(metrics: &str) -> f64 {
     let reason = ["reason=\"driver_not_loaded\""];
-    value(page, "nvml_exporter_driver_open_failures_total", &reason).unwrap_or(0.0)
+    value(metrics, "nvml_exporter_driver_open_failures_total", &reason).unwrap_or(0.0)
 }
 
 fn cpu_ticks(exporter: &Exporter) -> u64 {
@@ -38,42 +38,42 @@ fn cpu_ticks(exporter: &Exporter) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// What an exporter holds and has spent.
-struct Seen {
+/// Resource usage of an exporter at one moment.
+struct ResourceUsage {
     descriptors: usize,
     threads: usize,
     ticks: u64,
     cycles: f64,
 }
 
-fn seen(exporter: &Exporter, page: &str) -> Seen {
-    Seen {
+fn resource_usage(exporter: &Exporter, metrics: &str) -> ResourceUsage {
+    ResourceUsage {
         descriptors: descriptors(exporter),
         threads: threads(exporter),
         ticks: cpu_ticks(exporter),
-        cycles: value(page, "nvml_exporter_cycles_total", &[]).unwrap(),
+        cycles: value(metrics, "nvml_exporter_cycles_total", &[]).unwrap(),
     }
 }
 
-fn first_refusal(library: &str, exporter: &Exporter) -> Seen {
-    let page = exporter.wait_for("a refusal", |page| failures(page) >= 1.0);
-    assert_eq!(value(&page, "nvml_exporter_driver_up", &[]), Some(0.0), "{library}");
-    assert!(!page.contains("\nDCGM_"), "{library}: {page}");
+fn wait_for_first_failure(library: &str, exporter: &Exporter) -> ResourceUsage {
+    let metrics = exporter.wait_for("a failure", |metrics| failures(metrics) >= 1.0);
+    assert_eq!(value(&metrics, "nvml_exporter_driver_up", &[]), Some(0.0), "{library}");
+    assert!(!metrics.contains("\nDCGM_"), "{library}: {metrics}");
     let readiness = exporter.get("/readyz");
     assert_eq!(readiness.status, 503);
     assert!(readiness.text().contains("driver_not_loaded"), "{}", readiness.text());
     assert_eq!(exporter.get("/healthz").status, 200);
-    seen(exporter, &page)
+    resource_usage(exporter, &metrics)
 }
 
-fn later_attempts(library: &str, exporter: &Exporter, first: &Seen) {
-    let page = exporter.wait_for("two more attempts", |page| failures(page) >= 3.0);
-    let now = seen(exporter, &page);
-    // The second and the third attempt come after pauses of one and two seconds.
+fn check_retries(library: &str, exporter: &Exporter, first: &ResourceUsage) {
+    let metrics = exporter.wait_for("two more attempts", |metrics| failures(metrics) >= 3.0);
+    let now = resource_usage(exporter, &metrics);
+    // The second and third attempt follow after one and two seconds.
     let cycles = now.cycles - first.cycles;
     assert!(cycles >= 10.0, "{library}: {cycles} cycles between the attempts");
-    assert!(failures(&page) < cycles / 2.0, "{library}: an attempt in every cycle");
-    assert!(now.ticks - first.ticks < 100, "{library}: a second of work for two attempts");
+    assert!(failures(&metrics) < cycles / 2.0, "{library}: an attempt in every cycle");
+    assert!(now.ticks - first.ticks < 100, "{library}: a second of CPU time for two attempts");
     assert_eq!((now.descriptors, now.threads), (first.descriptors, first.threads), "{library}");
     let maps = fs::read_to_string(format!("/proc/{}/maps", exporter.pid())).unwrap();
     assert!(!maps.contains("libnvidia-ml"), "{library} is still mapped");
@@ -82,38 +82,39 @@ fn later_attempts(library: &str, exporter: &Exporter, first: &Seen) {
 }
 
 #[test]
-fn without_its_driver_the_real_library_is_retried_and_nothing_is_left_behind() {
+fn real_library_without_driver_is_retried_and_leaks_nothing() {
     let libraries = libraries();
     assert!(libraries.len() >= 4, "{libraries:?}");
     if Path::new("/proc/driver/nvidia/version").exists() {
         println!("skipped: this machine has an NVIDIA driver");
         return;
     }
-    let stray = Path::new(NODE).exists();
-    // All at once: what takes time is the waiting between the attempts.
+    let existed = Path::new(DEVICE_NODE).exists();
+    // All in parallel: most of the time is spent between attempts.
     let exporters = libraries.iter().map(|library| {
         let library = library.to_str().unwrap();
         let args = ["--nvml-library", library, "--collect-interval", "200"];
         (library, Exporter::start(&args))
     });
     let exporters: Vec<_> = exporters.collect();
-    let first: Vec<Seen> = exporters.iter().map(|(library, e)| first_refusal(library, e)).collect();
+    let first: Vec<ResourceUsage> =
+        exporters.iter().map(|(library, e)| wait_for_first_failure(library, e)).collect();
     for ((library, exporter), first) in exporters.iter().zip(first) {
-        later_attempts(library, exporter, &first);
+        check_retries(library, exporter, &first);
     }
-    assert_eq!(Path::new(NODE).exists(), stray, "the library has left {NODE} behind");
+    assert_eq!(Path::new(DEVICE_NODE).exists(), existed, "the library has created {DEVICE_NODE}");
 }
 
 #[test]
-fn check_tells_that_their_module_is_not_loaded() {
+fn check_reports_that_the_kernel_module_is_not_loaded() {
     for library in libraries() {
         let library = library.display().to_string();
         let args = ["check", "--address=127.0.0.1:0", "--nvml-library", &library];
         let output = run(&args);
         assert_eq!(output.status.code(), Some(1));
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!(told.contains(&format!("{library}: loaded; it does not start")), "{told}");
-        assert!(told.contains("nvmlInit_v2: no session (driver_not_loaded)"), "{told}");
-        assert!(!Path::new(NODE).exists(), "it leaves no device node behind");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(stdout.contains(&format!("{library}: loaded, but not initialized")), "{stdout}");
+        assert!(stdout.contains("nvmlInit_v2: no session (driver_not_loaded)"), "{stdout}");
+        assert!(!Path::new(DEVICE_NODE).exists(), "the check creates no device node");
     }
 }

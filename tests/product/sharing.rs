@@ -1,21 +1,21 @@
-//! The pages about how GPUs are shared quote what the program prints.
+//! The documents about GPU sharing: quoted output, headings, series names.
 
-use crate::pages::{Example, examples, read, unknown_series};
+use crate::documents::{Example, examples, read_file, unknown_series};
 
 const MODES: [&str; 6] = ["time-slicing", "mps", "mig", "cgpu", "hami", "dra"];
 
-fn page(mode: &str) -> String {
-    read(&format!("daemonset/docs/sharing/{mode}.md"))
+fn document(mode: &str) -> String {
+    read_file(&format!("docs/sharing/{mode}.md"))
 }
 
 #[test]
-fn every_quoted_line_is_one_of_the_scenarios_page() {
+fn every_quoted_line_is_in_the_output_of_its_command() {
     for mode in MODES {
-        let text = page(mode);
+        let text = document(mode);
         let examples = examples(&text);
-        assert!(!examples.is_empty(), "{mode} shows nothing");
-        for Example { command, lines, page } in examples {
-            assert!(!lines.is_empty(), "{mode}: {command} shows nothing");
+        assert!(!examples.is_empty(), "{mode}: no examples");
+        for Example { command, lines, output: page } in examples {
+            assert!(!lines.is_empty(), "{mode}: {command}: no lines");
             for line in lines {
                 assert!(page.lines().any(|real| real == line), "{mode}: {command}: {line}");
             }
@@ -24,9 +24,9 @@ fn every_quoted_line_is_one_of_the_scenarios_page() {
 }
 
 #[test]
-fn every_mode_is_told_under_the_same_headings() {
+fn all_modes_have_the_same_headings() {
     let headings = |mode: &str| -> Vec<String> {
-        let text = page(mode);
+        let text = document(mode);
         text.lines().filter(|line| line.starts_with("## ")).map(str::to_owned).collect()
     };
     let expected = headings(MODES[0]);
@@ -37,8 +37,8 @@ fn every_mode_is_told_under_the_same_headings() {
 }
 
 #[test]
-fn every_series_that_is_named_is_there() {
+fn every_series_named_exists() {
     for mode in MODES {
-        assert_eq!(unknown_series(&page(mode)), Vec::<String>::new(), "{mode}");
+        assert_eq!(unknown_series(&document(mode)), Vec::<String>::new(), "{mode}");
     }
 }

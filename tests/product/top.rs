@@ -7,26 +7,27 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
-use crate::clients::brought;
-use crate::exporter::{Scenario, command, confined, run, run_with, tool};
-use crate::web::Site;
+use crate::clients::tool_path;
+use crate::exporter::{Scenario, command, run, run_tool, run_with, sandboxed_command};
+use crate::web::WebFixture;
 
-/// What `top --once` prints at this width.
+/// The output of `top --once` at this width.
 fn frame(columns: &str, args: &[&str]) -> String {
     let output = run_with(&[("COLUMNS", columns)], &[&["top", "--once"], args].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn refusal(args: &[&str]) -> String {
+/// The error of `top`, which must fail without output.
+fn top_error(args: &[&str]) -> String {
     let output = run(&[&["top"], args].concat());
     assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
 #[test]
-fn one_frame_tells_who_uses_which_gpu_in_80_columns() {
-    let told = frame("80", &["--mock=demo"]);
+fn one_frame_fits_in_80_columns() {
+    let text = frame("80", &["--mock=demo"]);
     for expected in [
         "ready",
         "GPU 0 NVIDIA H100 80GB HBM3",
@@ -36,47 +37,47 @@ fn one_frame_tells_who_uses_which_gpu_in_80_columns() {
         "    research/reserved main                    exclusive          0 %       0 MiB",
         "  pod_resources up",
     ] {
-        assert!(told.lines().any(|line| line.starts_with(expected)), "{expected:?} in\n{told}");
+        assert!(text.lines().any(|line| line.starts_with(expected)), "{expected:?} in\n{text}");
     }
-    assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
-    assert!(!told.contains('\u{1b}'), "no colour");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colour");
 }
 
 #[test]
-fn without_a_terminal_it_prints_one_frame() {
+fn one_frame_is_printed_without_a_terminal() {
     let output = run_with(&[("COLUMNS", "80")], &["top", "--mock=idle-t4"]);
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && told.contains("GPU 0 Tesla T4"), "{told}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("GPU 0 Tesla T4"), "{text}");
 }
 
 #[test]
-fn instances_and_faults_are_told_too() {
-    let told = frame("100", &["--mock=mig-h100"]);
-    assert!(told.contains("  MIG 2g.20gb GI 1 CI 0 MIG-"), "{told}");
-    let told = frame("60", &["--mock=faulty"]);
-    assert!(told.contains("ready, but only 3 of 4 GPUs can be read"), "{told}");
-    assert!(told.contains("GPU 1 lost, and not identified"), "{told}");
-    assert!(told.contains("power - denied"), "{told}");
-    assert!(told.lines().all(|line| line.chars().count() <= 60), "{told}");
+fn frame_shows_mig_devices_and_faults() {
+    let text = frame("100", &["--mock=mig-h100"]);
+    assert!(text.contains("  MIG 2g.20gb GI 1 CI 0 MIG-"), "{text}");
+    let text = frame("60", &["--mock=faulty"]);
+    assert!(text.contains("ready, but only 3 of 4 GPUs can be read"), "{text}");
+    assert!(text.contains("GPU 1 lost, not identified"), "{text}");
+    assert!(text.contains("power - denied"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
 }
 
 #[test]
-fn what_people_look_at_is_read_whatever_is_exported() {
+fn shown_families_are_read_even_if_not_exported() {
     let counters = Scenario::new("counters", "DCGM_FI_DEV_FB_FREE, gauge, Framebuffer.\n");
     let counters = counters.path().display().to_string();
-    let told = frame("80", &["--mock=demo", "--dialect=dcgm-exporter", "-f", &counters]);
-    assert!(told.contains("ml/train trainer") && told.contains("700 W of 700 W"), "{told}");
+    let text = frame("80", &["--mock=demo", "--dialect=dcgm-exporter", "-f", &counters]);
+    assert!(text.contains("ml/train trainer") && text.contains("700 W of 700 W"), "{text}");
 }
 
 #[test]
-fn without_a_driver_it_says_why() {
-    let told = frame("200", &["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
-    assert!(told.contains("not ready: driver down (library_not_found)"), "{told}");
+fn frame_shows_why_there_is_no_driver() {
+    let text = frame("200", &["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    assert!(text.contains("not ready: driver down (library_not_found)"), "{text}");
 }
 
 #[test]
-fn a_running_exporter_is_asked_over_tls_with_a_password() {
-    let site = Site::new();
+fn remote_exporter_is_read_over_tls_with_a_password() {
+    let site = WebFixture::new();
     let hash = bcrypt::hash("secret", 4).unwrap();
     let settings = format!(
         "tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\nbasic_auth_users:\n  alice: {hash}\n"
@@ -85,57 +86,59 @@ fn a_running_exporter_is_asked_over_tls_with_a_password() {
     let port = exporter.address().rsplit(':').next().unwrap();
     let url = format!("--url=https://localhost:{port}");
     let ca = format!("--ca={}", site.authority());
-    let told = frame("80", &[&url, &ca, "--user=alice:secret"]);
-    assert!(told.contains("GPU 0 Tesla T4"), "{told}");
-    let told = frame("80", &[&url, "--insecure-tls", "--user=alice:secret"]);
-    assert!(told.contains("GPU 0 Tesla T4"), "{told}");
+    let text = frame("80", &[&url, &ca, "--user=alice:secret"]);
+    assert!(text.contains("GPU 0 Tesla T4"), "{text}");
+    let text = frame("80", &[&url, "--insecure-tls", "--user=alice:secret"]);
+    assert!(text.contains("GPU 0 Tesla T4"), "{text}");
 
-    let said = refusal(&["--once", &url, &ca, "--user=alice:wrong"]);
-    assert!(said.contains("401"), "{said}");
-    let said = refusal(&["--once", &url, "--user=alice:secret"]);
-    assert!(said.to_lowercase().contains("certificate"), "{said}");
-    let said = refusal(&["--once", &url, &ca, "--user=alice"]);
-    assert!(said.contains("--user: give USER:PASSWORD"), "{said}");
+    let error = top_error(&["--once", &url, &ca, "--user=alice:wrong"]);
+    assert!(error.contains("401"), "{error}");
+    let error = top_error(&["--once", &url, "--user=alice:secret"]);
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
+    let error = top_error(&["--once", &url, &ca, "--user=alice"]);
+    assert!(error.contains("--user: the password is missing"), "{error}");
 }
 
 #[test]
-fn an_exporter_that_is_none_is_refused_with_a_reason() {
+fn invalid_remote_response_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("--url=http://{}", listener.local_addr().unwrap());
-    let answers = [
-        ("{\"version\": 2}", "version 2, and this program reads 1"),
-        ("{\"version\": 1}", "not an answer of nvml-exporter"),
-        ("<html>", "not an answer of nvml-exporter"),
+    let responses = [
+        ("{\"version\": 3}", "version 3, and this program reads 2"),
+        ("{\"version\": 2}", "not one of nvml-exporter"),
+        ("<html>", "not one of nvml-exporter"),
     ];
     std::thread::spawn(move || {
-        for ((answer, _), stream) in answers.into_iter().zip(listener.incoming()) {
+        for ((response, _), stream) in responses.into_iter().zip(listener.incoming()) {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 4096]).unwrap();
-            let length = answer.len();
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}").unwrap();
+            let length = response.len();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{response}")
+                .unwrap();
         }
     });
-    for (_, expected) in answers {
-        let said = refusal(&["--once", &url]);
-        assert!(said.contains(expected), "{said}");
+    for (_, expected) in responses {
+        let error = top_error(&["--once", &url]);
+        assert!(error.contains(expected), "{error}");
     }
-    let said = refusal(&["--once", "--url=nonsense"]);
-    assert!(said.contains("give http(s)://HOST:PORT"), "{said}");
+    let error = top_error(&["--once", "--url=nonsense"]);
+    assert!(error.contains("use http(s)://HOST:PORT"), "{error}");
 }
 
 #[test]
-fn it_is_at_home_in_a_terminal() {
-    assert_at_home(&command(&IN_A_TERMINAL));
+fn top_works_in_a_terminal() {
+    assert_interactive(&command(&IN_A_TERMINAL));
 }
 
 #[test]
-fn it_is_at_home_in_a_pod_that_may_do_nothing_else() {
-    assert_at_home(&confined(&IN_A_TERMINAL));
+fn top_works_in_an_unprivileged_pod() {
+    assert_interactive(&sandboxed_command(&IN_A_TERMINAL));
 }
 
 const IN_A_TERMINAL: [&str; 3] = ["top", "--mock=demo", "--collect-interval=500"];
 
-fn assert_at_home(command: &Command) {
+/// Runs the command in a terminal with tests/clients/terminal.py, and checks screens and key bindings.
+fn assert_interactive(command: &Command) {
     let text = |text: &OsStr| text.to_str().unwrap().to_owned();
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let environment = command.get_envs().filter_map(|(key, value)| Some((text(key), text(value?))));
@@ -144,10 +147,10 @@ fn assert_at_home(command: &Command) {
         "environment": environment.collect::<BTreeMap<_, _>>(),
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/terminal.py");
-    let python = brought("python/bin/python");
-    let output = tool(&python, &[&script.display().to_string()], &input.to_string());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let python = tool_path("python/bin/python");
+    let output = run_tool(&python, &[&script.display().to_string()], &input.to_string());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(seen["first"].as_str().unwrap().contains("GPU 0 NVIDIA H100"), "{seen}");
     assert!(seen["end"].as_str().unwrap().contains("research/reserved"), "{seen}");

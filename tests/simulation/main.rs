@@ -1,35 +1,35 @@
-//! Random worlds with random faults, driven through the whole pipeline over NVML's C ABI, and every page
-//! held against what no page may break.
+//! Random worlds with random faults, run through the whole pipeline over NVML's C ABI. Every exposition is
+//! checked against the invariants.
 //!
-//! A seed gives the same worlds in the same order. What falls between two of them depends on the clock.
-//! `SIMULATION_SEED=7 SIMULATION_CYCLES=1000000 cargo test --test simulation` tries others, and more.
+//! A seed produces the same worlds in the same order. The number of cycles per world depends on the clock.
+//! `SIMULATION_SEED=7 SIMULATION_CYCLES=1000000 cargo test --test simulation` runs other worlds, and more.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-mod laws;
-mod page;
+mod exposition;
+mod invariants;
 mod pipeline;
 mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::laws::Laws;
+use self::invariants::Invariants;
 use self::pipeline::Pipeline;
 use self::world::{Effect, World, world};
 
 const CYCLES: usize = 15_000;
 const SEED: u64 = 2026;
-/// So many times as fast the clock runs. Calls that watch a bus for 40 ms seem to take 8 s: no hang yet.
+/// The speed of the clock. Calls that measure a bus for 40 ms seem to take 8 s, which is no hang yet.
 const RATE: u32 = 200;
-/// Seconds of that clock that a world lasts.
-const LASTS: Duration = Duration::from_secs(65);
-/// By then a world has been taken up, everything that is seldom read has been read again, and what is not
-/// answered any more is too old.
-const SETTLED: Duration = Duration::from_secs(50);
+/// How long a world lasts, on that clock.
+const WORLD_DURATION: Duration = Duration::from_secs(65);
+/// After this time a world is stable: it has been read, including everything with a low sampling rate, and
+/// data of calls that fail now has exceeded the maximum age.
+const STABLE_AFTER: Duration = Duration::from_secs(50);
 
-/// What is there to be seen now and then, if all of the pipeline has something to do.
-const SIGHTS: [&str; 10] = [
+/// Texts that some expositions must contain: they show that all parts of the pipeline are exercised.
+const EXPECTED: [&str; 10] = [
     "PodName=\"pod-",
     "DCGM_CUSTOM_PROCESS_SM_UTIL{",
     "DCGM_CUSTOM_ILLEGAL_PROCESS_MEM_USED{",
@@ -46,59 +46,61 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-/// Whether a session may end and another begin between two pages.
+/// Whether an NVML session may end, and another begin, between two expositions.
 fn ends_sessions(world: &World) -> bool {
-    let ends = ["UNINITIALIZED", "DRIVER_NOT_LOADED"];
-    let ends = |effect: &Effect| matches!(effect, Effect::Code(code) if ends.contains(code));
+    let codes = ["UNINITIALIZED", "DRIVER_NOT_LOADED"];
+    let ends = |effect: &Effect| matches!(effect, Effect::Code(code) if codes.contains(code));
     !world.driver || world.faults.iter().any(|fault| ends(&fault.effect))
 }
 
 #[test]
-fn no_page_is_ever_junk() {
-    let chosen = number("SIMULATION_SEED").unwrap_or(SEED);
+fn exposition_keeps_the_invariants_in_random_worlds() {
+    let seed = number("SIMULATION_SEED").unwrap_or(SEED);
     let cycles = number("SIMULATION_CYCLES").map_or(CYCLES, |n| usize::try_from(n).unwrap());
-    let mut before = world(chosen, 0);
+    let mut before = world(seed, 0);
     let mut pipeline = Pipeline::new(&before.text, RATE);
-    let mut laws = Laws::new();
-    let mut seen: BTreeMap<&str, usize> = SIGHTS.map(|sight| (sight, 0)).into();
+    let mut invariants = Invariants::new();
+    let mut occurrences: BTreeMap<&str, usize> = EXPECTED.map(|text| (text, 0)).into();
     let (mut cycle, mut step) = (0, 0);
     while cycle < cycles {
         step += 1;
-        let present = world(chosen, step);
-        pipeline.turn_to(&present.text);
-        if present.era != before.era || ends_sessions(&before) || ends_sessions(&present) {
-            laws.begin_anew();
+        let current = world(seed, step);
+        pipeline.set_world(&current.text);
+        if current.era != before.era || ends_sessions(&before) || ends_sessions(&current) {
+            invariants.reset_counters();
         }
-        let turned = pipeline.clock.now().mono;
+        let started = pipeline.clock.now().mono;
         loop {
-            let begun = pipeline.clock.now().mono.saturating_sub(turned);
+            let age = pipeline.clock.now().mono.saturating_sub(started);
             pipeline.cycle();
             cycle += 1;
-            let settled = begun >= SETTLED;
-            let page = pipeline.page();
-            let worlds: &[&World] = if settled { &[&present] } else { &[&before, &present] };
-            if ends_sessions(&present) {
-                laws.begin_anew();
+            let stable = age >= STABLE_AFTER;
+            let exposition = pipeline.exposition();
+            let worlds: &[&World] = if stable { &[&current] } else { &[&before, &current] };
+            if ends_sessions(&current) {
+                invariants.reset_counters();
             }
-            if let Err(why) = laws.check(&page, worlds, settled) {
+            if let Err(why) = invariants.check(&exposition, worlds, stable) {
                 panic!(
-                    "SIMULATION_SEED={chosen}, world {step}, cycle {cycle}, settled: {settled}: \
-                     {why}\n{}\n{page}",
-                    present.text
+                    "SIMULATION_SEED={seed}, world {step}, cycle {cycle}, stable: {stable}: \
+                     {why}\n{}\n{exposition}",
+                    current.text
                 );
             }
-            for (sight, times) in &mut seen {
-                *times += usize::from(page.contains(sight));
+            for (text, times) in &mut occurrences {
+                *times += usize::from(exposition.contains(text));
             }
-            if begun >= LASTS {
+            if age >= WORLD_DURATION {
                 break;
             }
         }
-        before = present;
+        before = current;
     }
-    println!("{cycle} cycles in {step} worlds of seed {chosen}; pages with {seen:?}");
-    let Laws { settled, stalled, .. } = laws;
-    println!("{settled} settled pages, {stalled} of a machine that was too slow");
-    assert!(stalled * 4 < settled, "{stalled} of {settled}");
-    assert!(seen.values().all(|times| *times > cycles / 1000), "{seen:?}");
+    println!("{cycle} cycles in {step} worlds of seed {seed}; expositions with {occurrences:?}");
+    let Invariants { stable, stalled, .. } = invariants;
+    println!(
+        "{stable} expositions of stable worlds; the machine was too slow for {stalled} of them"
+    );
+    assert!(stalled * 4 < stable, "{stalled} of {stable}");
+    assert!(occurrences.values().all(|times| *times > cycles / 1000), "{occurrences:?}");
 }

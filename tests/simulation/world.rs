@@ -1,4 +1,4 @@
-//! Worlds by chance: what is on a node, and what goes wrong there, all of it from a seed.
+//! Random worlds from a seed: the GPUs, processes and pods of a node, and its faults.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use fastrand::Rng;
 use nvml_exporter::catalog::{DEVICE, INSTANCE};
 
-/// Worlds that follow one another with the same GPUs.
+/// The number of successive worlds with the same GPUs.
 const ERA: usize = 10;
 
-/// Functions that are read again and again, and without which their series cannot be.
+/// Functions that are called in every cycle and are the only source of their series.
 pub(crate) const READ: [&str; 10] = [
     "nvmlDeviceGetPowerUsage",
     "nvmlDeviceGetTemperature",
@@ -22,7 +22,7 @@ pub(crate) const READ: [&str; 10] = [
     "nvmlDeviceGetPerformanceState",
     "nvmlDeviceGetCurrentClocksEventReasons",
 ];
-/// Others that matter, beside those of the catalogue.
+/// Other functions with faults, in addition to those in the catalog.
 const OTHERS: [&str; 23] = [
     "nvmlDeviceGetCount_v2",
     "nvmlDeviceGetHandleByIndex_v2",
@@ -64,8 +64,8 @@ const CODES: [&str; 14] = [
     "DRIVER_NOT_LOADED",
     "ARGUMENT_VERSION_MISMATCH",
 ];
-/// Codes after which there may be another way to ask.
-const ANOTHER_WAY: [&str; 6] = [
+/// Codes after which the exporter may fall back to another function.
+const FALLBACK_CODES: [&str; 6] = [
     "NOT_SUPPORTED",
     "FUNCTION_NOT_FOUND",
     "INVALID_ARGUMENT",
@@ -73,16 +73,18 @@ const ANOTHER_WAY: [&str; 6] = [
     "INSUFFICIENT_SIZE",
     "NOT_FOUND",
 ];
-/// Fields that are shown.
+/// Ids of fields (`nvmlDeviceGetFieldValues`) with series.
 const FIELDS: [u32; 14] = [1, 3, 4, 5, 6, 74, 75, 82, 94, 138, 142, 143, 193, 203];
 
-/// What a fault does.
+/// The effect of a fault.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Effect {
+    /// The function returns this `nvmlReturn_t`.
     Code(&'static str),
-    Ones,
+    /// The function returns data with all bits set.
+    AllBitsSet,
     Hang,
-    Late,
+    Delay,
 }
 
 #[derive(Clone, Debug)]
@@ -94,14 +96,14 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Whether nothing can be known of what `function` tells while this is so.
-    pub(crate) fn blinds(&self) -> bool {
+    /// Whether the series of `function` must be absent while the fault is active.
+    pub(crate) fn hides_series(&self) -> bool {
         match &self.effect {
-            Effect::Code(code) => !ANOTHER_WAY.contains(code),
-            // A struct is answered as it is.
-            Effect::Ones => !["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetBAR1MemoryInfo"]
+            Effect::Code(code) => !FALLBACK_CODES.contains(code),
+            // The fault does not apply to functions that return these structs.
+            Effect::AllBitsSet => !["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetBAR1MemoryInfo"]
                 .contains(&self.function),
-            Effect::Hang | Effect::Late => false,
+            Effect::Hang | Effect::Delay => false,
         }
     }
 }
@@ -124,7 +126,7 @@ pub(crate) struct Process {
     pub(crate) zombie: bool,
 }
 
-/// A world at a moment that lasts.
+/// The state of a node, constant for [`WORLD_DURATION`](crate::WORLD_DURATION).
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) era: usize,
@@ -133,11 +135,11 @@ pub(crate) struct World {
     /// By pid.
     pub(crate) processes: BTreeMap<u32, Process>,
     pub(crate) faults: Vec<Fault>,
-    /// The scenario.
+    /// The TOML scenario for the mock.
     pub(crate) text: String,
 }
 
-/// World `step` of a seed.
+/// The world number `step` of a seed.
 pub(crate) fn world(seed: u64, step: usize) -> World {
     let era = step / ERA;
     let gpus = gpus(&mut Rng::with_seed(seed ^ (era as u64) << 32), era);
@@ -145,7 +147,7 @@ pub(crate) fn world(seed: u64, step: usize) -> World {
     let gpus: Vec<Gpu> = gpus.into_iter().map(|gpu| Gpu { lost: rng.u8(..) < 20, ..gpu }).collect();
     let processes = processes(&mut rng, step, &gpus);
     let faults = (0..rng.usize(0..6)).map(|_| fault(&mut rng, gpus.len())).collect();
-    // Nobody swaps GPUs under a driver.
+    // GPUs are replaced only while the driver is unloaded.
     let driver = rng.u8(..) >= 12 && step % ERA != ERA - 1;
     let mut world = World { era, driver, gpus, processes, faults, text: String::new() };
     world.text = text(&world, &mut rng, step);
@@ -165,11 +167,11 @@ fn gpus(rng: &mut Rng, era: usize) -> Vec<Gpu> {
 
 fn processes(rng: &mut Rng, step: usize, gpus: &[Gpu]) -> BTreeMap<u32, Process> {
     let mut all = BTreeMap::new();
-    for (gpu, facts) in gpus.iter().enumerate() {
+    for (gpu, properties) in gpus.iter().enumerate() {
         for n in 0..rng.usize(0..4) {
-            // Nobody has the pid of somebody before.
+            // No pid is reused.
             let pid = 1000 + u32::try_from(step * 16 + gpu * 4 + n).unwrap() % 4_000_000;
-            let pod = (!facts.mig && rng.u8(..) < 180)
+            let pod = (!properties.mig && rng.u8(..) < 180)
                 .then(|| (format!("ns-{}", step % 3), format!("pod-{step}-{gpu}-{n}")));
             let zombie = rng.u8(..) < 20;
             let (mib, sm) = (64 + rng.u32(0..1000), rng.u32(0..=30));
@@ -183,20 +185,20 @@ fn fault(rng: &mut Rng, gpus: usize) -> Fault {
     let gpu = Some(rng.usize(0..gpus));
     let effect = match rng.u8(0..10) {
         0..=5 => Effect::Code(CODES[rng.usize(0..CODES.len())]),
-        6..=8 => Effect::Ones,
-        _ => Effect::Late,
+        6..=8 => Effect::AllBitsSet,
+        _ => Effect::Delay,
     };
     match rng.u8(0..20) {
         0 => Fault { function: "*", gpu, field: None, effect: Effect::Hang },
         1..=3 => {
             let field = Some(FIELDS[rng.usize(0..FIELDS.len())]);
-            let effect = if effect == Effect::Late { Effect::Ones } else { effect };
+            let effect = if effect == Effect::Delay { Effect::AllBitsSet } else { effect };
             Fault { function: "nvmlDeviceGetFieldValues", gpu, field, effect }
         }
         4..=8 => {
-            let told = DEVICE.iter().chain(INSTANCE).map(|metric| metric.symbol);
-            let told = told.filter(|symbol| symbol.starts_with("nvmlDevice"));
-            let all: Vec<&str> = OTHERS.into_iter().chain(told).collect();
+            let symbols = DEVICE.iter().chain(INSTANCE).map(|metric| metric.symbol);
+            let symbols = symbols.filter(|symbol| symbol.starts_with("nvmlDevice"));
+            let all: Vec<&str> = OTHERS.into_iter().chain(symbols).collect();
             let function = all[rng.usize(0..all.len())];
             let is_of_gpu =
                 !["Count", "EventSet", "MetricsGet"].iter().any(|f| function.contains(f));
@@ -268,16 +270,16 @@ fn text(world: &World, rng: &mut Rng, step: usize) -> String {
         }
         let _ = match effect {
             Effect::Code(code) => writeln!(text, "code = \"{code}\""),
-            Effect::Ones => writeln!(text, "ones = true"),
+            Effect::AllBitsSet => writeln!(text, "ones = true"),
             Effect::Hang => writeln!(text, "hang = true"),
-            Effect::Late => writeln!(text, "delay = 0.003"),
+            Effect::Delay => writeln!(text, "delay = 0.003"),
         };
     }
     text
 }
 
 #[test]
-fn a_seed_gives_the_same_worlds_again() {
+fn seed_reproduces_its_worlds() {
     for step in 0..50 {
         assert_eq!(world(7, step).text, world(7, step).text);
     }

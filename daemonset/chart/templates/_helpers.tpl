@@ -40,12 +40,12 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* Whether the pods are to know whose the processes are. */}}
+{{/* Whether the exporter watches pods, to attribute processes. */}}
 {{- define "nvml-exporter.watchesPods" -}}
 {{- if not .Values.mock.enabled }}true{{ end }}
 {{- end }}
 
-{{/* The nodes that some label marks as having an NVIDIA GPU. */}}
+{{/* Affinity for nodes with a label that indicates an NVIDIA GPU. */}}
 {{- define "nvml-exporter.gpuNodes" -}}
 nodeAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:
@@ -66,45 +66,45 @@ nodeAffinity:
           - {key: k8s.amazonaws.com/accelerator, operator: Exists}
 {{- end }}
 
-{{/* Whether processes are looked for, as far as the values tell. */}}
-{{- define "nvml-exporter.looksForProcesses" -}}
+{{/* Whether process or container series are selected, as far as the values show. */}}
+{{- define "nvml-exporter.selectsProcesses" -}}
 {{- if .Values.customMetrics }}
 {{- if regexMatch "(?m)^DCGM_CUSTOM_(PROCESS|ILLEGAL|CONTAINER)_" .Values.customMetrics }}true{{ end }}
 {{- else if eq .Values.dialect "ack" }}true{{ end }}
 {{- end }}
 
-{{/* Whether the pods see the processes of their nodes. */}}
+{{/* Whether the pods run in the host PID namespace. */}}
 {{- define "nvml-exporter.hostPID" -}}
 {{- if not .Values.mock.enabled }}
 {{- if kindIs "bool" .Values.hostPID }}{{ if .Values.hostPID }}true{{ end }}
-{{- else }}{{ include "nvml-exporter.looksForProcesses" . }}
+{{- else }}{{ include "nvml-exporter.selectsProcesses" . }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Whether the values ask for the ConfigMap of counters by the name that dcgm-exporter's chart gives it. */}}
-{{- define "nvml-exporter.namesCounters" -}}
+{{/* Whether the values refer to the counters ConfigMap of dcgm-exporter's chart. */}}
+{{- define "nvml-exporter.usesDcgmConfigMap" -}}
 {{- if contains "exporter-metrics-config-map" (toJson (list .Values.extraConfigMapVolumes .Values.arguments .Values.extraEnv)) }}true{{ end }}
 {{- end }}
 
-{{/* Whether a Role has to let the exporter read that ConfigMap through the API server. */}}
-{{- define "nvml-exporter.asksForCounters" -}}
+{{/* Whether the exporter reads that ConfigMap from the API server, which requires a Role. */}}
+{{- define "nvml-exporter.readsDcgmConfigMap" -}}
 {{- if contains "exporter-metrics-config-map" (toJson (list .Values.arguments .Values.extraEnv)) }}true{{ end }}
 {{- end }}
 
 {{- define "nvml-exporter.counters" -}}
-{{- if include "nvml-exporter.namesCounters" . }}exporter-metrics-config-map
+{{- if include "nvml-exporter.usesDcgmConfigMap" . }}exporter-metrics-config-map
 {{- else }}{{ include "nvml-exporter.fullname" . }}-counters
 {{- end }}
 {{- end }}
 
-{{/* Whether the chart itself mounts its ConfigMap of counters. */}}
+{{/* Whether the chart mounts its own counters ConfigMap. */}}
 {{- define "nvml-exporter.mountsCounters" -}}
-{{- if and .Values.customMetrics (not (include "nvml-exporter.namesCounters" .)) }}true{{ end }}
+{{- if and .Values.customMetrics (not (include "nvml-exporter.usesDcgmConfigMap" .)) }}true{{ end }}
 {{- end }}
 
-{{/* Whether the values say where counters are. */}}
-{{- define "nvml-exporter.choosesCounters" -}}
+{{/* Whether the values set the location of the counters. */}}
+{{- define "nvml-exporter.setsCountersSource" -}}
 {{- range .Values.arguments }}
 {{- if regexMatch "^(-f|--?collectors|-m|--?configmap-data)" . }}true{{ end }}
 {{- end }}
@@ -113,26 +113,26 @@ nodeAffinity:
 {{- end }}
 {{- end }}
 
-{{/* Whether there is a file of web settings. */}}
+{{/* Whether a web configuration file is needed. */}}
 {{- define "nvml-exporter.web" -}}
 {{- if or .Values.tlsServerConfig.enabled .Values.basicAuth.users }}true{{ end }}
 {{- end }}
 
-{{/* Values that ask for what the exporter cannot do, or that contradict one another. */}}
-{{- define "nvml-exporter.refuse" -}}
+{{/* Fails on unsupported or contradictory values. */}}
+{{- define "nvml-exporter.validateValues" -}}
 {{- if hasPrefix "nvcr.io/nvidia/" .Values.image.repository }}
-{{- fail (printf "image.repository %s: this is the other exporter's; name the one that you have built, and its image.tag" .Values.image.repository) }}
+{{- fail (printf "image.repository %s is an image of NVIDIA; set image.repository and image.tag to your build of nvml-exporter" .Values.image.repository) }}
 {{- end }}
 {{- if and .Values.tlsServerConfig.enabled (not .Values.tlsServerConfig.existingSecret) (not (and .Values.tlsServerConfig.cert .Values.tlsServerConfig.key)) }}
-{{- fail "tlsServerConfig.enabled needs existingSecret, or cert and key; certificates that nobody has signed are not made up" }}
+{{- fail "tlsServerConfig.enabled requires existingSecret, or cert and key; self-signed certificates are not generated" }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
-{{- fail "serviceMonitor.enabled and podMonitor.enabled: both would scrape every node twice, which doubles every sum" }}
+{{- fail "serviceMonitor.enabled and podMonitor.enabled are both set; every node would be scraped twice, which doubles every sum; enable one of them" }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled (not .Values.service.enable) }}
-{{- fail "serviceMonitor.enabled needs service.enable" }}
+{{- fail "serviceMonitor.enabled requires service.enable" }}
 {{- end }}
 {{- if not (hasSuffix (printf ":%d" (int .Values.service.port)) .Values.service.address) }}
-{{- fail (printf "service.address %q does not end in the service.port %d" .Values.service.address (int .Values.service.port)) }}
+{{- fail (printf "service.address %q does not end in service.port %d; set both to the same port" .Values.service.address (int .Values.service.port)) }}
 {{- end }}
 {{- end }}

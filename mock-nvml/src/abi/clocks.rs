@@ -1,26 +1,32 @@
-//! Clocks, P-states, and what holds them down.
+//! Clocks, P-states and clock event reasons.
 
 use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t, nvmlViolationTime_t};
 
-use super::{board, dispatch, put};
-use crate::{code::Code, world::Board};
+use crate::{
+    abi::{
+        call::{board, dispatch},
+        pointer::put,
+    },
+    return_code::ReturnCode,
+    world::board::Board,
+};
 
-/// Every reason that a clock may be low for, as a driver of the 550 branch names them.
+/// All clock event reasons (`nvmlClocksEventReason…`) of a driver of the 550 branch.
 const ALL_REASONS: c_ulonglong = 0x1ff;
 
 values! {
     nvmlDeviceGetPerformanceState: c_uint = |board| Ok(board.pstate());
     nvmlDeviceGetPowerState: c_uint = |board| Ok(board.pstate());
-    nvmlDeviceGetCurrentClocksThrottleReasons: c_ulonglong = |board| Ok(board.reasons());
-    nvmlDeviceGetCurrentClocksEventReasons: c_ulonglong = |board| Ok(board.reasons());
+    nvmlDeviceGetCurrentClocksThrottleReasons: c_ulonglong = |board| Ok(board.clock_event_reasons());
+    nvmlDeviceGetCurrentClocksEventReasons: c_ulonglong = |board| Ok(board.clock_event_reasons());
     nvmlDeviceGetSupportedClocksThrottleReasons: c_ulonglong = |_| Ok(ALL_REASONS);
     nvmlDeviceGetSupportedClocksEventReasons: c_ulonglong = |_| Ok(ALL_REASONS);
     nvmlDeviceGetAdaptiveClockInfoStatus: c_uint = |_| Ok(1);
 }
 
-chosen! {
+indexed! {
     nvmlDeviceGetClockInfo = Board::clock;
     nvmlDeviceGetMaxClockInfo = Board::max_clock;
     nvmlDeviceGetApplicationsClock = Board::applications_clock;
@@ -32,25 +38,25 @@ chosen! {
 }
 
 pairs! {
-    // A thing of boards before Pascal.
-    nvmlDeviceGetAutoBoostedClocksEnabled: c_uint = |_| Err(Code::NOT_SUPPORTED);
+    // Only boards before Pascal have it.
+    nvmlDeviceGetAutoBoostedClocksEnabled: c_uint = |_| Err(ReturnCode::NOT_SUPPORTED);
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetClock(
     device: nvmlDevice_t,
     domain: c_uint,
-    which: c_uint,
+    clock_id: c_uint,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let clock = board("nvmlDeviceGetClock", device, |board| match which {
+        let clock = board("nvmlDeviceGetClock", device, |board| match clock_id {
             0 => board.clock(domain),
             1 | 2 => board.applications_clock(domain),
             3 => board.applications_clock(domain).and_then(|_| board.max_clock(domain)),
-            _ => Err(Code::INVALID_ARGUMENT),
+            _ => Err(ReturnCode::INVALID_ARGUMENT),
         })?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, clock) }
     })
 }
@@ -66,7 +72,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetViolationStatus(
             Ok((board.now().wall, board.violation(policy)?))
         })?;
         let times = nvmlViolationTime_t { referenceTime: reference, violationTime: nanoseconds };
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, times) }
     })
 }

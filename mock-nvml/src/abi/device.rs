@@ -1,30 +1,33 @@
-//! What a GPU is.
+//! Identity, modes and firmware of a device.
 
 use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::{nvmlAccountingStats_t, nvmlDevice_t, nvmlReturn_t};
 
-use super::{board, dispatch, put, put_text};
 use crate::{
-    code::{Answer, Code},
-    number::clamp_u32,
-    world::{Board, List},
+    abi::{
+        call::{board, dispatch},
+        pointer::{put, put_text},
+    },
+    numeric::clamp_u32,
+    return_code::{NvmlResult, ReturnCode},
+    world::board::{Board, usage::ProcessListKind},
 };
 
-/// Processes that accounting has room for.
-const ACCOUNTED: c_uint = 4_000;
-/// Bytes that a caller of `nvmlDeviceGetGspFirmwareVersion` has room for.
+/// Capacity of the accounting buffer, in processes.
+const ACCOUNTING_BUFFER: c_uint = 4_000;
+/// Size in bytes of the buffer that callers pass to `nvmlDeviceGetGspFirmwareVersion`.
 const GSP_VERSION: c_uint = 64;
 
-texts! {
+strings! {
     nvmlDeviceGetName = |board| Ok(board.name());
     nvmlDeviceGetUUID = |board| Ok(board.uuid());
     nvmlDeviceGetSerial = |board| {
-        if board.model().serial { Ok(board.gpu().serial.clone()) } else { Err(Code::NOT_SUPPORTED) }
+        if board.model().serial { Ok(board.gpu().serial.clone()) } else { Err(ReturnCode::NOT_SUPPORTED) }
     };
-    nvmlDeviceGetBoardPartNumber = |board| told(board.model().part);
+    nvmlDeviceGetBoardPartNumber = |board| or_unsupported(board.model().part);
     nvmlDeviceGetVbiosVersion = |board| Ok(board.model().vbios.to_owned());
-    nvmlDeviceGetInforomImageVersion = |board| told(board.model().inforom);
+    nvmlDeviceGetInforomImageVersion = |board| or_unsupported(board.model().inforom);
 }
 
 values! {
@@ -44,20 +47,20 @@ values! {
     nvmlDeviceGetMemoryBusWidth: c_uint = |board| Ok(board.model().bus_width);
     nvmlDeviceGetVirtualizationMode: c_uint = |_| Ok(0);
     nvmlDeviceGetAccountingMode: c_uint = |_| Ok(0);
-    nvmlDeviceGetAccountingBufferSize: c_uint = |_| Ok(ACCOUNTED);
+    nvmlDeviceGetAccountingBufferSize: c_uint = |_| Ok(ACCOUNTING_BUFFER);
 }
 
 pairs! {
     nvmlDeviceGetCudaComputeCapability: c_int = |board| Ok(board.model().cuda);
-    // A thing of Windows.
-    nvmlDeviceGetDriverModel: c_uint = |_| Err(Code::NOT_SUPPORTED);
-    nvmlDeviceGetDriverModel_v2: c_uint = |_| Err(Code::NOT_SUPPORTED);
+    // Only Windows has driver models.
+    nvmlDeviceGetDriverModel: c_uint = |_| Err(ReturnCode::NOT_SUPPORTED);
+    nvmlDeviceGetDriverModel_v2: c_uint = |_| Err(ReturnCode::NOT_SUPPORTED);
     nvmlDeviceGetGspFirmwareMode: c_uint = |board| {
         let on = c_uint::from(board.model().gsp);
         Ok((on, on))
     };
     nvmlDeviceGetMigMode: c_uint = |board| {
-        // A change of layout is a change of both at once.
+        // The current and the pending mode change together.
         let on = c_uint::from(board.mig_mode()?);
         Ok((on, on))
     };
@@ -72,24 +75,26 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetInforomVersion(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let version = board("nvmlDeviceGetInforomVersion", device, |board| {
-            told(board.model().inforom)?;
+            or_unsupported(board.model().inforom)?;
             match (object, board.model().counts_errors()) {
                 (0, _) => Ok("2.1"),
                 (1, true) => Ok("6.16"),
-                (1..=3, _) => Err(Code::NOT_SUPPORTED),
-                _ => Err(Code::INVALID_ARGUMENT),
+                (1..=3, _) => Err(ReturnCode::NOT_SUPPORTED),
+                _ => Err(ReturnCode::INVALID_ARGUMENT),
             }
         })?;
-        // SAFETY: the caller gives a buffer of `length` bytes.
+        // SAFETY: the caller passes null or a buffer of `length` bytes.
         unsafe { put_text(out, length, version) }
     })
 }
 
-/// No board's InfoROM is broken, unless a fault of the scenario says so.
+/// The InfoROM is valid, unless the scenario injects a fault here.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceValidateInforom(device: nvmlDevice_t) -> nvmlReturn_t {
     dispatch(|| {
-        board("nvmlDeviceValidateInforom", device, |board| told(board.model().inforom).map(drop))
+        board("nvmlDeviceValidateInforom", device, |board| {
+            or_unsupported(board.model().inforom).map(drop)
+        })
     })
 }
 
@@ -100,14 +105,18 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGspFirmwareVersion(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let version = board("nvmlDeviceGetGspFirmwareVersion", device, |board| {
-            if board.model().gsp { Ok(board.driver_version()) } else { Err(Code::NOT_SUPPORTED) }
+            if board.model().gsp {
+                Ok(board.driver_version())
+            } else {
+                Err(ReturnCode::NOT_SUPPORTED)
+            }
         })?;
-        // SAFETY: the header asks the caller for a buffer of that size.
+        // SAFETY: the header requires a buffer of that size, or null is passed.
         unsafe { put_text(out, GSP_VERSION, &version) }
     })
 }
 
-/// Accounting is off, as it is after a driver has been loaded: nobody is in its list.
+/// Accounting mode is off, as after loading a driver, so its list is empty.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetAccountingPids(
     device: nvmlDevice_t,
@@ -116,7 +125,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetAccountingPids(
 ) -> nvmlReturn_t {
     dispatch(|| {
         board("nvmlDeviceGetAccountingPids", device, |_| Ok(()))?;
-        // SAFETY: the caller gives a place for the count.
+        // SAFETY: the caller passes null or a valid pointer to the count.
         unsafe { put(count, 0) }
     })
 }
@@ -129,15 +138,15 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetAccountingStats(
 ) -> nvmlReturn_t {
     dispatch(|| {
         board("nvmlDeviceGetAccountingStats", device, |_| Ok(()))?;
-        Err(if stats.is_null() { Code::INVALID_ARGUMENT } else { Code::NOT_FOUND })
+        Err(if stats.is_null() { ReturnCode::INVALID_ARGUMENT } else { ReturnCode::NOT_FOUND })
     })
 }
 
-/// Whether a desktop is on this board: some process draws on it.
+/// Whether a display is attached: a graphics process runs on the board.
 fn has_display(board: &Board) -> bool {
-    !board.processes(List::Graphics).is_empty()
+    !board.processes(ProcessListKind::Graphics).is_empty()
 }
 
-fn told(text: Option<&str>) -> Answer<String> {
-    text.map(str::to_owned).ok_or(Code::NOT_SUPPORTED)
+fn or_unsupported(text: Option<&str>) -> NvmlResult<String> {
+    text.map(str::to_owned).ok_or(ReturnCode::NOT_SUPPORTED)
 }

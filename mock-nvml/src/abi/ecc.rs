@@ -10,10 +10,13 @@ use nvml_wrapper_sys::bindings::{
     nvmlRowRemapperHistogramValues_t,
 };
 
-use super::{board, dispatch, put, put_rows};
 use crate::{
-    code::{Answer, Code},
-    world::Board,
+    abi::{
+        call::{board, dispatch},
+        pointer::{put, put_rows},
+    },
+    return_code::{NvmlResult, ReturnCode},
+    world::board::Board,
 };
 
 pairs! {
@@ -26,18 +29,18 @@ values! {
         board.retired().map(|retired| c_uint::from(retired.pending))
     };
     nvmlDeviceGetRowRemapperHistogram: nvmlRowRemapperHistogramValues_t = |board| {
-        let crate::world::SpareRows { max, high, partial, low, none } = board.spare_rows()?;
+        let crate::world::board::memory_errors::SpareRows { max, high, partial, low, none } = board.spare_rows()?;
         Ok(nvmlRowRemapperHistogramValues_t { max, high, partial, low, none })
     };
 }
 
 versioned! {
-    // All errors of a scenario are in the device memory.
-    nvmlDeviceGetSramEccErrorStatus: nvmlEccSramErrorStatus_v1_t, 1 = |board, asked| {
+    // All errors of a scenario are in device memory, none in SRAM.
+    nvmlDeviceGetSramEccErrorStatus: nvmlEccSramErrorStatus_v1_t, 1 = |board, request| {
         board.ecc_errors(0, 0)?;
         board.spare_rows()?;
         Ok(nvmlEccSramErrorStatus_v1_t {
-            version: asked.version,
+            version: request.version,
             aggregateUncParity: 0,
             aggregateUncSecDed: 0,
             aggregateCor: 0,
@@ -64,7 +67,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetTotalEccErrors(
     dispatch(|| {
         let errors =
             board("nvmlDeviceGetTotalEccErrors", device, |board| board.ecc_errors(kind, counter))?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, errors) }
     })
 }
@@ -74,14 +77,14 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryErrorCounter(
     device: nvmlDevice_t,
     kind: c_uint,
     counter: c_uint,
-    place: c_uint,
+    location: c_uint,
     out: *mut c_ulonglong,
 ) -> nvmlReturn_t {
     dispatch(|| {
         let errors = board("nvmlDeviceGetMemoryErrorCounter", device, |board| {
-            board.ecc_errors_at(kind, counter, place)
+            board.ecc_errors_at(kind, counter, location)
         })?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, errors) }
     })
 }
@@ -98,7 +101,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetDetailedEccErrors(
             let deviceMemory = board.ecc_errors(kind, counter)?;
             Ok(nvmlEccErrorCounts_t { l1Cache: 0, l2Cache: 0, deviceMemory, registerFile: 0 })
         })?;
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, counts) }
     })
 }
@@ -112,7 +115,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRetiredPages(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let pages = pages("nvmlDeviceGetRetiredPages", device, cause)?;
-        // SAFETY: the caller gives a count, and room for so many addresses or a null.
+        // SAFETY: the caller passes a count, and null or an array of that many addresses.
         unsafe { put_rows(count, addresses, &pages) }
     })
 }
@@ -127,19 +130,19 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRetiredPages_v2(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let pages = pages("nvmlDeviceGetRetiredPages_v2", device, cause)?;
-        // SAFETY: the caller gives a count, and room for so many addresses or a null.
+        // SAFETY: the caller passes a count, and null or an array of that many addresses.
         unsafe { put_rows(count, addresses, &pages) }?;
         if !stamps.is_null() {
-            // SAFETY: there was room for so many addresses, and there is for as many stamps.
+            // SAFETY: the addresses fitted, and the caller's array of stamps has the same capacity.
             let stamps = unsafe { slice::from_raw_parts_mut(stamps, pages.len()) };
-            // A day apart, long before any world.
+            // A day apart, long before the simulation starts.
             (1..).zip(stamps).for_each(|(day, stamp)| *stamp = 1_700_000_000 + day * 86_400);
         }
         Ok(())
     })
 }
 
-fn pages(function: &str, device: nvmlDevice_t, cause: c_uint) -> Answer<Vec<c_ulonglong>> {
+fn pages(function: &str, device: nvmlDevice_t, cause: c_uint) -> NvmlResult<Vec<c_ulonglong>> {
     board(function, device, |board| board.retired_pages(cause))
 }
 
@@ -154,15 +157,15 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRemappedRows(
     dispatch(|| {
         let rows = board("nvmlDeviceGetRemappedRows", device, Board::remapped)?;
         if [correctable, uncorrectable, pending, failure].iter().any(|out| out.is_null()) {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(correctable, rows.correctable) }?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(uncorrectable, rows.uncorrectable) }?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(pending, c_uint::from(rows.pending)) }?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(failure, c_uint::from(rows.failure)) }
     })
 }

@@ -1,4 +1,4 @@
-//! Sets of events, and waiting for one.
+//! Event sets (`nvmlEventSet_t`) and waiting for events.
 
 use std::{
     ffi::{c_uint, c_ulonglong},
@@ -8,27 +8,30 @@ use std::{
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlReturn_t};
 
-use super::{dispatch, put, world};
 use crate::{
-    code::{Answer, Code},
-    world::{Event, supported},
+    abi::{
+        call::{dispatch, world},
+        pointer::put,
+    },
+    return_code::{NvmlResult, ReturnCode},
+    world::events::{DeliveredEvent, supported_event_types},
 };
 
-/// What an event is about that is about no MIG instance.
+/// The instance ids of an event that concerns no MIG instance.
 const NO_INSTANCE: c_uint = c_uint::MAX;
 
 values! {
-    nvmlDeviceGetSupportedEventTypes: c_ulonglong = |board| Ok(supported(board.model()));
+    nvmlDeviceGetSupportedEventTypes: c_ulonglong = |board| Ok(supported_event_types(board.model()));
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlEventSetCreate(set: *mut nvmlEventSet_t) -> nvmlReturn_t {
     dispatch(|| {
         if set.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         let number = world()?.create_set("nvmlEventSetCreate")?;
-        // SAFETY: not null, so the caller's place for a set. It is an address that nobody follows.
+        // SAFETY: not null, so a valid pointer to a set; the address in it is never dereferenced.
         unsafe { put(set, ptr::without_provenance_mut(number)) }
     })
 }
@@ -47,7 +50,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceRegisterEvents(
     dispatch(|| world()?.register("nvmlDeviceRegisterEvents", device.addr(), types, set.addr()))
 }
 
-/// What `nvmlEventSetWait` fills: it knows of no MIG instances.
+/// The struct of `nvmlEventSetWait`, without MIG instance ids.
 #[repr(C)]
 struct EventDataV1 {
     device: nvmlDevice_t,
@@ -62,9 +65,10 @@ pub(super) unsafe extern "C" fn nvmlEventSetWait(
     timeout: c_uint,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let Event { handle, kind, data: xid, .. } = wait("nvmlEventSetWait", set, data, timeout)?;
+        let DeliveredEvent { handle, kind, data: xid, .. } =
+            wait("nvmlEventSetWait", set, data, timeout)?;
         let device = ptr::without_provenance_mut(handle);
-        // SAFETY: the caller gives a place for a struct of this or the later version, which is longer.
+        // SAFETY: the caller passes null or a valid pointer to this or a later, longer version.
         unsafe { put(data.cast(), EventDataV1 { device, kind, data: xid }) }
     })
 }
@@ -77,27 +81,27 @@ pub(super) unsafe extern "C" fn nvmlEventSetWait_v2(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let event = wait("nvmlEventSetWait_v2", set, data, timeout)?;
-        let told = nvmlEventData_t {
+        let filled = nvmlEventData_t {
             device: ptr::without_provenance_mut(event.handle),
             eventType: event.kind,
             eventData: event.data,
             gpuInstanceId: event.gpu_instance.unwrap_or(NO_INSTANCE),
             computeInstanceId: event.compute_instance.unwrap_or(NO_INSTANCE),
         };
-        // SAFETY: the caller gives a place for the struct.
-        unsafe { put(data, told) }
+        // SAFETY: the caller passes null or a valid pointer to the struct.
+        unsafe { put(data, filled) }
     })
 }
 
-/// The next event, but none is taken from the set for a caller who has no place for it.
+/// Waits for the next event. A null `data` is refused first, so that no event is lost.
 fn wait(
     function: &str,
     set: nvmlEventSet_t,
     data: *const nvmlEventData_t,
     timeout: c_uint,
-) -> Answer<Event> {
+) -> NvmlResult<DeliveredEvent> {
     if data.is_null() {
-        return Err(Code::INVALID_ARGUMENT);
+        return Err(ReturnCode::INVALID_ARGUMENT);
     }
     world()?.wait(function, set.addr(), Duration::from_millis(timeout.into()))
 }

@@ -1,4 +1,4 @@
-//! Fields: many values in one call.
+//! `nvmlDeviceGetFieldValues`: several values in one call.
 
 use std::{
     ffi::{c_int, c_longlong, c_ulonglong},
@@ -7,10 +7,10 @@ use std::{
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlFieldValue_t, nvmlReturn_t, nvmlValue_t};
 
-use super::{board, dispatch};
 use crate::{
-    code::Code,
-    world::{Board, FieldValue},
+    abi::call::{board, dispatch},
+    return_code::ReturnCode,
+    world::board::{Board, fields::FieldValue},
 };
 
 #[unsafe(no_mangle)]
@@ -21,11 +21,11 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetFieldValues(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let board = board("nvmlDeviceGetFieldValues", device, |board| Ok(board.clone()))?;
-        let count = usize::try_from(count).map_err(|_| Code::INVALID_ARGUMENT)?;
+        let count = usize::try_from(count).map_err(|_| ReturnCode::INVALID_ARGUMENT)?;
         if count == 0 || values.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        // SAFETY: the caller gives so many structs, which nobody else uses during the call.
+        // SAFETY: the caller passes that many structs, not aliased during the call.
         for value in unsafe { slice::from_raw_parts_mut(values, count) } {
             fill(value, &board);
         }
@@ -34,15 +34,15 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetFieldValues(
 }
 
 fn fill(value: &mut nvmlFieldValue_t, board: &Board) {
-    let answer = board.field(value.fieldId, value.scopeId);
-    value.nvmlReturn = answer.err().map_or(0, |code| code.0);
+    let result = board.field(value.fieldId, value.scopeId);
+    value.nvmlReturn = result.err().map_or(0, |code| code.0);
     value.timestamp = c_longlong::try_from(board.now().wall).unwrap_or(c_longlong::MAX);
     value.latencyUsec = 1;
-    // All of the union is written, so that nothing stale is left beside a short value.
-    (value.valueType, value.value) = match answer {
+    // Writes the whole union: a short value must leave no stale bytes.
+    (value.valueType, value.value) = match result {
         Ok(FieldValue::U32(number)) => (1, nvmlValue_t { ullVal: c_ulonglong::from(number) }),
         Ok(FieldValue::U64(number)) => (3, nvmlValue_t { ullVal: number }),
-        // The upper half is what a sign leaves there.
+        // Sign-extended to the upper half.
         Ok(FieldValue::I32(number)) => (5, nvmlValue_t { sllVal: c_longlong::from(number) }),
         Err(_) => (0, nvmlValue_t { ullVal: 0 }),
     };

@@ -12,14 +12,17 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_t,
 };
 
-use super::{dispatch, put, world};
 use crate::{
-    code::{Answer, Code},
-    world::{Metric, metric_text},
+    abi::{
+        call::{dispatch, world},
+        pointer::put,
+    },
+    return_code::{NvmlResult, ReturnCode},
+    world::gpm::metric::{Metric, text as metric_text},
 };
 
-/// As many metrics as the longest struct that clients of this header have.
-const MOST_METRICS: c_uint = 210;
+/// Metrics in the longest `nvmlGpmMetricsGet_t` of this header.
+const MAX_METRICS: c_uint = 210;
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlGpmQueryDeviceSupport(
@@ -29,12 +32,12 @@ pub(super) unsafe extern "C" fn nvmlGpmQueryDeviceSupport(
     dispatch(|| {
         let supported = world()?.gpm_support("nvmlGpmQueryDeviceSupport", device.addr())?;
         if out.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        // SAFETY: not null, so the caller's struct, of which it has set the version.
+        // SAFETY: not null, so the caller's struct, in which the version is set.
         let version = unsafe { out.read() }.version;
         if version != NVML_GPM_SUPPORT_VERSION {
-            return Err(Code::ARGUMENT_VERSION_MISMATCH);
+            return Err(ReturnCode::ARGUMENT_VERSION_MISMATCH);
         }
         let isSupportedDevice = c_uint::from(supported);
         // SAFETY: as above.
@@ -46,10 +49,10 @@ pub(super) unsafe extern "C" fn nvmlGpmQueryDeviceSupport(
 pub(super) unsafe extern "C" fn nvmlGpmSampleAlloc(out: *mut nvmlGpmSample_t) -> nvmlReturn_t {
     dispatch(|| {
         if out.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         let sample = world()?.gpm_alloc("nvmlGpmSampleAlloc")?;
-        // SAFETY: the caller gives a place for a sample, which is an address that nobody follows.
+        // SAFETY: null was refused. The address written is never dereferenced.
         unsafe { put(out, ptr::without_provenance_mut(sample)) }
     })
 }
@@ -64,7 +67,7 @@ pub(super) unsafe extern "C" fn nvmlGpmSampleGet(
     device: nvmlDevice_t,
     sample: nvmlGpmSample_t,
 ) -> nvmlReturn_t {
-    dispatch(|| world()?.gpm_take("nvmlGpmSampleGet", device.addr(), None, sample.addr()))
+    dispatch(|| world()?.gpm_sample("nvmlGpmSampleGet", device.addr(), None, sample.addr()))
 }
 
 #[unsafe(no_mangle)]
@@ -75,11 +78,11 @@ pub(super) unsafe extern "C" fn nvmlGpmMigSampleGet(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let function = "nvmlGpmMigSampleGet";
-        world()?.gpm_take(function, device.addr(), Some(instance), sample.addr())
+        world()?.gpm_sample(function, device.addr(), Some(instance), sample.addr())
     })
 }
 
-/// What comes before the metrics.
+/// The fields of `nvmlGpmMetricsGet_t` before the metrics.
 #[repr(C)]
 struct Head {
     version: c_uint,
@@ -88,42 +91,44 @@ struct Head {
     second: nvmlGpmSample_t,
 }
 
-/// Reads and writes as much of the struct as the caller says it has asked: headers differ in how many
-/// metrics it has room for, and none tells so in its version.
+/// Reads and writes only as many metrics as the caller requests: the length of the array differs
+/// between headers with the same version of the struct.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn nvmlGpmMetricsGet(asked: *mut nvmlGpmMetricsGet_t) -> nvmlReturn_t {
+pub(super) unsafe extern "C" fn nvmlGpmMetricsGet(
+    request: *mut nvmlGpmMetricsGet_t,
+) -> nvmlReturn_t {
     dispatch(|| {
-        if asked.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+        if request.is_null() {
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        // SAFETY: not null, so the caller's struct, which begins so and has been filled so far.
-        let head = unsafe { asked.cast::<Head>().read() };
+        // SAFETY: not null, so the caller's struct, which begins with these fields, all set.
+        let head = unsafe { request.cast::<Head>().read() };
         if head.version != NVML_GPM_METRICS_GET_VERSION {
-            return Err(Code::ARGUMENT_VERSION_MISMATCH);
+            return Err(ReturnCode::ARGUMENT_VERSION_MISMATCH);
         }
-        if head.count == 0 || head.count > MOST_METRICS {
-            return Err(Code::INVALID_ARGUMENT);
+        if head.count == 0 || head.count > MAX_METRICS {
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         let count = usize::try_from(head.count).unwrap_or_default();
-        let metrics = asked.wrapping_byte_add(offset_of!(nvmlGpmMetricsGet_t, metrics));
+        let metrics = request.wrapping_byte_add(offset_of!(nvmlGpmMetricsGet_t, metrics));
         let metrics = metrics.cast::<nvmlGpmMetric_t>();
-        // SAFETY: the caller has room for so many metrics, which nobody else uses during the call.
+        // SAFETY: the caller's array has that many metrics, not aliased during the call.
         let metrics = unsafe { slice::from_raw_parts_mut(metrics, count) };
         let ids: Vec<_> = metrics.iter().map(|metric| metric.metricId).collect();
         let samples = (head.first.addr(), head.second.addr());
-        let answers = world()?.gpm_metrics("nvmlGpmMetricsGet", samples, &ids)?;
-        for (metric, answer) in metrics.iter_mut().zip(answers) {
-            fill(metric, answer);
+        let results = world()?.gpm_metrics("nvmlGpmMetricsGet", samples, &ids)?;
+        for (metric, result) in metrics.iter_mut().zip(results) {
+            fill(metric, result);
         }
         Ok(())
     })
 }
 
-fn fill(metric: &mut nvmlGpmMetric_t, answer: Answer<Metric>) {
+fn fill(metric: &mut nvmlGpmMetric_t, result: NvmlResult<Metric>) {
     let (name, unit) = metric_text(metric.metricId);
     let text = |text: &'static CStr| text.as_ptr().cast_mut();
-    metric.nvmlReturn = answer.err().map_or(0, |code| code.0);
-    metric.value = answer.map_or(0.0, |metric| metric.value);
+    metric.nvmlReturn = result.err().map_or(0, |code| code.0);
+    metric.value = result.map_or(0.0, |metric| metric.value);
     metric.metricInfo = nvmlGpmMetric_t__bindgen_ty_1 {
         shortName: text(name),
         longName: text(name),

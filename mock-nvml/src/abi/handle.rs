@@ -1,4 +1,4 @@
-//! Getting handles of GPUs.
+//! Handles of GPUs and MIG devices.
 
 use std::{
     ffi::{c_char, c_uint},
@@ -7,33 +7,39 @@ use std::{
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
 
-use super::{dispatch, put, text, world};
-use crate::{code::Answer, world::Named};
+use crate::{
+    abi::{
+        call::{dispatch, world},
+        pointer::{put, read_str},
+    },
+    return_code::NvmlResult,
+    world::state::DeviceLookup,
+};
 
-/// Functions that take a GPU's index and give its handle.
+/// Functions that return the handle of a GPU index.
 macro_rules! by_index {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
         pub(super) unsafe extern "C" fn $name(index: c_uint, device: *mut nvmlDevice_t) -> nvmlReturn_t {
-            // SAFETY: the caller gives a place for a handle.
-            dispatch(|| unsafe { give(stringify!($name), Named::Index(index), device) })
+            // SAFETY: the caller passes null or a valid pointer to a handle.
+            dispatch(|| unsafe { write_handle(stringify!($name), DeviceLookup::Index(index), device) })
         }
     )*};
 }
 
-/// Functions that take a text that names a GPU and give its handle.
+/// Functions that return the handle for a UUID, a PCI bus id or a serial number.
 macro_rules! by_text {
     ($($name:ident: $named:expr;)*) => {$(
         #[unsafe(no_mangle)]
         pub(super) unsafe extern "C" fn $name(
-            said: *const c_char,
+            identifier: *const c_char,
             device: *mut nvmlDevice_t,
         ) -> nvmlReturn_t {
             dispatch(|| {
-                // SAFETY: the caller gives a string.
-                let said = unsafe { text(said) }?;
-                // SAFETY: the caller gives a place for a handle.
-                unsafe { give(stringify!($name), $named(said), device) }
+                // SAFETY: the caller passes null or a NUL-terminated string.
+                let identifier = unsafe { read_str(identifier) }?;
+                // SAFETY: the caller passes null or a valid pointer to a handle.
+                unsafe { write_handle(stringify!($name), $named(identifier), device) }
             })
         }
     )*};
@@ -42,16 +48,22 @@ macro_rules! by_text {
 by_index! { nvmlDeviceGetHandleByIndex nvmlDeviceGetHandleByIndex_v2 }
 
 by_text! {
-    nvmlDeviceGetHandleByUUID: Named::Uuid;
-    nvmlDeviceGetHandleByPciBusId: Named::PciBusId;
-    nvmlDeviceGetHandleByPciBusId_v2: Named::PciBusId;
-    nvmlDeviceGetHandleBySerial: Named::Serial;
+    nvmlDeviceGetHandleByUUID: DeviceLookup::Uuid;
+    nvmlDeviceGetHandleByPciBusId: DeviceLookup::PciBusId;
+    nvmlDeviceGetHandleByPciBusId_v2: DeviceLookup::PciBusId;
+    nvmlDeviceGetHandleBySerial: DeviceLookup::Serial;
 }
 
+/// Looks a device up and writes its handle.
+///
 /// # Safety
 /// `device` is null or valid for a write.
-unsafe fn give(function: &str, named: Named, device: *mut nvmlDevice_t) -> Answer<()> {
+unsafe fn write_handle(
+    function: &str,
+    named: DeviceLookup,
+    device: *mut nvmlDevice_t,
+) -> NvmlResult<()> {
     let handle = world()?.handle(function, named)?;
-    // SAFETY: as our caller says. The handle is an address that nobody follows.
+    // SAFETY: by this function's contract. The handle is an address that is never dereferenced.
     unsafe { put(device, ptr::without_provenance_mut(handle)) }
 }

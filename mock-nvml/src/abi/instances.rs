@@ -7,13 +7,19 @@ use nvml_wrapper_sys::bindings::{
     nvmlGpuInstance_t, nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t, nvmlReturn_t,
 };
 
-use super::{dispatch, put, world};
 use crate::{
-    code::{Answer, Code},
+    abi::{
+        call::{dispatch, world},
+        pointer::put,
+    },
     models::mig::compute_id,
-    number::clamp_u32,
+    numeric::clamp_u32,
+    return_code::{NvmlResult, ReturnCode},
     scenario::mig::{ComputeInstance, GpuInstance},
-    world::{Board, Part, Seat},
+    world::{
+        board::{Board, view::BoardView},
+        handles::HandleTarget,
+    },
 };
 
 #[unsafe(no_mangle)]
@@ -25,15 +31,15 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstances(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let function = "nvmlDeviceGetGpuInstances";
-        let ((), found) = world()?.parts(function, device.addr(), |board| {
-            let layout = board.partitioned()?;
+        let ((), found) = world()?.target_handles(function, device.addr(), |board| {
+            let layout = board.require_layout()?;
             if !board.model().mig().iter().any(|one| one.id == profile) {
-                return Err(Code::INVALID_ARGUMENT);
+                return Err(ReturnCode::INVALID_ARGUMENT);
             }
-            let alike = layout.instances.iter().filter(|one| one.profile.id == profile);
-            Ok(((), alike.map(|one| Part::GpuInstance(one.life)).collect()))
+            let matching = layout.instances.iter().filter(|one| one.profile.id == profile);
+            Ok(((), matching.map(|one| HandleTarget::GpuInstance(one.generation)).collect()))
         })?;
-        // SAFETY: the caller gives room for as many as a board can have of the profile.
+        // SAFETY: the caller's array has room for the most instances of the profile.
         unsafe { put_handles(count, instances, &found) }
     })
 }
@@ -46,11 +52,11 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceById(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let function = "nvmlDeviceGetGpuInstanceById";
-        let (found, ()) = world()?.one_part(function, device.addr(), |board| {
-            let found = board.partitioned()?.instance(id).ok_or(Code::NOT_FOUND)?;
-            Ok((Part::GpuInstance(found.life), ()))
+        let (found, ()) = world()?.target_handle(function, device.addr(), |board| {
+            let found = board.require_layout()?.instance(id).ok_or(ReturnCode::NOT_FOUND)?;
+            Ok((HandleTarget::GpuInstance(found.generation), ()))
         })?;
-        // SAFETY: the caller gives a place for a handle.
+        // SAFETY: the caller passes null or a valid pointer to a handle.
         unsafe { put(out, ptr::without_provenance_mut(found)) }
     })
 }
@@ -62,8 +68,8 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetInfo(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let function = "nvmlGpuInstanceGetInfo";
-        let (device, gi) = world()?.one_part(function, instance.addr(), |board| {
-            Ok((Part::Board, gpu_instance(board)?.clone()))
+        let (device, gi) = world()?.target_handle(function, instance.addr(), |board| {
+            Ok((HandleTarget::Board, gpu_instance(board)?.clone()))
         })?;
         let info = nvmlGpuInstanceInfo_t {
             device: ptr::without_provenance_mut(device),
@@ -74,7 +80,7 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetInfo(
                 size: gi.profile.memory_slices,
             },
         };
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, info) }
     })
 }
@@ -88,12 +94,12 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetComputeInstances(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let function = "nvmlGpuInstanceGetComputeInstances";
-        let ((), found) = world()?.parts(function, instance.addr(), |board| {
+        let ((), found) = world()?.target_handles(function, instance.addr(), |board| {
             let all = &gpu_instance(board)?.compute;
-            let alike = all.iter().filter(|one| compute_id(one.slices) == Some(profile));
-            Ok(((), alike.map(|one| Part::ComputeInstance(one.life)).collect()))
+            let matching = all.iter().filter(|one| compute_id(one.slices) == Some(profile));
+            Ok(((), matching.map(|one| HandleTarget::ComputeInstance(one.generation)).collect()))
         })?;
-        // SAFETY: the caller gives room for as many as an instance can have of the profile.
+        // SAFETY: the caller's array has room for the most instances of the profile.
         unsafe { put_handles(count, instances, &found) }
     })
 }
@@ -106,16 +112,16 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetComputeInstanceById(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let function = "nvmlGpuInstanceGetComputeInstanceById";
-        let (found, ()) = world()?.one_part(function, instance.addr(), |board| {
+        let (found, ()) = world()?.target_handle(function, instance.addr(), |board| {
             let found = gpu_instance(board)?.compute.iter().find(|one| one.id == id);
-            Ok((Part::ComputeInstance(found.ok_or(Code::NOT_FOUND)?.life), ()))
+            Ok((HandleTarget::ComputeInstance(found.ok_or(ReturnCode::NOT_FOUND)?.generation), ()))
         })?;
-        // SAFETY: the caller gives a place for a handle.
+        // SAFETY: the caller passes null or a valid pointer to a handle.
         unsafe { put(out, ptr::without_provenance_mut(found)) }
     })
 }
 
-/// What `nvmlComputeInstanceGetInfo` filled before placements were told.
+/// The struct of `nvmlComputeInstanceGetInfo`, without a placement.
 #[repr(C)]
 struct ComputeInstanceInfoV1 {
     device: nvmlDevice_t,
@@ -137,7 +143,7 @@ pub(super) unsafe extern "C" fn nvmlComputeInstanceGetInfo(
             id: info.id,
             profile: info.profileId,
         };
-        // SAFETY: the caller gives a place for a struct of this or a later version, which is longer.
+        // SAFETY: the caller passes null or a valid pointer to this or a later, longer version.
         unsafe { put(out.cast(), old) }
     })
 }
@@ -149,7 +155,7 @@ pub(super) unsafe extern "C" fn nvmlComputeInstanceGetInfo_v2(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let info = compute_info("nvmlComputeInstanceGetInfo_v2", instance)?;
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, info) }
     })
 }
@@ -157,49 +163,55 @@ pub(super) unsafe extern "C" fn nvmlComputeInstanceGetInfo_v2(
 fn compute_info(
     function: &str,
     instance: nvmlComputeInstance_t,
-) -> Answer<nvmlComputeInstanceInfo_t> {
-    let (ci, handles) = world()?.parts(function, instance.addr(), |board| {
+) -> NvmlResult<nvmlComputeInstanceInfo_t> {
+    let (ci, handles) = world()?.target_handles(function, instance.addr(), |board| {
         let (gi, ci) = compute_instance(board)?;
-        Ok((ci.clone(), vec![Part::Board, Part::GpuInstance(gi.life)]))
+        Ok((ci.clone(), vec![HandleTarget::Board, HandleTarget::GpuInstance(gi.generation)]))
     })?;
-    let [device, gpu_instance] = *handles.as_slice() else { return Err(Code::UNKNOWN) };
+    let [device, gpu_instance] = *handles.as_slice() else { return Err(ReturnCode::UNKNOWN) };
     Ok(nvmlComputeInstanceInfo_t {
         device: ptr::without_provenance_mut(device),
         gpuInstance: ptr::without_provenance_mut(gpu_instance),
         id: ci.id,
-        profileId: compute_id(ci.slices).ok_or(Code::UNKNOWN)?,
+        profileId: compute_id(ci.slices).ok_or(ReturnCode::UNKNOWN)?,
         placement: nvmlComputeInstancePlacement_t { start: ci.start, size: ci.slices },
     })
 }
 
-fn gpu_instance(board: &Board) -> Answer<&GpuInstance> {
-    match board.seat() {
-        Seat::GpuInstance(gi) => Ok(gi),
-        Seat::Board | Seat::MigDevice(..) | Seat::ComputeInstance(..) => {
-            Err(Code::INVALID_ARGUMENT)
+fn gpu_instance(board: &Board) -> NvmlResult<&GpuInstance> {
+    match board.view() {
+        BoardView::GpuInstance(gi) => Ok(gi),
+        BoardView::Board | BoardView::MigDevice(..) | BoardView::ComputeInstance(..) => {
+            Err(ReturnCode::INVALID_ARGUMENT)
         }
     }
 }
 
-fn compute_instance(board: &Board) -> Answer<(&GpuInstance, &ComputeInstance)> {
-    match board.seat() {
-        Seat::ComputeInstance(gi, ci) => Ok((gi, ci)),
-        Seat::Board | Seat::MigDevice(..) | Seat::GpuInstance(_) => Err(Code::INVALID_ARGUMENT),
+fn compute_instance(board: &Board) -> NvmlResult<(&GpuInstance, &ComputeInstance)> {
+    match board.view() {
+        BoardView::ComputeInstance(gi, ci) => Ok((gi, ci)),
+        BoardView::Board | BoardView::MigDevice(..) | BoardView::GpuInstance(_) => {
+            Err(ReturnCode::INVALID_ARGUMENT)
+        }
     }
 }
 
-/// Writes all handles, and how many they are: the caller has no say in how many.
+/// Writes all handles and their number. The caller passes no capacity.
 ///
 /// # Safety
-/// `count` is null or valid for a write, and `out` for writes of so many handles.
-unsafe fn put_handles<T>(count: *mut c_uint, out: *mut *mut T, handles: &[usize]) -> Answer<()> {
+/// `count` is null or valid for a write, and `out` for writes of that many handles.
+unsafe fn put_handles<T>(
+    count: *mut c_uint,
+    out: *mut *mut T,
+    handles: &[usize],
+) -> NvmlResult<()> {
     if out.is_null() || count.is_null() {
-        return Err(Code::INVALID_ARGUMENT);
+        return Err(ReturnCode::INVALID_ARGUMENT);
     }
     let handles: Vec<*mut T> =
         handles.iter().map(|handle| ptr::without_provenance_mut(*handle)).collect();
-    // SAFETY: as our caller says; its array is not ours.
+    // SAFETY: by this function's contract; `out` does not overlap `handles`.
     unsafe { handles.as_ptr().copy_to_nonoverlapping(out, handles.len()) };
-    // SAFETY: as our caller says.
+    // SAFETY: by this function's contract.
     unsafe { put(count, clamp_u32(handles.len())) }
 }

@@ -4,11 +4,14 @@ use std::{ffi::c_uint, ptr};
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlDeviceAttributes_t, nvmlReturn_t};
 
-use super::{dispatch, put, world};
 use crate::{
-    code::{Answer, Code},
+    abi::{
+        call::{dispatch, world},
+        pointer::put,
+    },
     models::mig::SLICES,
-    world::{Board, Part},
+    return_code::{NvmlResult, ReturnCode},
+    world::{board::Board, handles::HandleTarget},
 };
 
 values! {
@@ -21,13 +24,13 @@ values! {
     nvmlDeviceGetAttributes_v2: nvmlDeviceAttributes_t = attributes;
 }
 
-fn attributes(board: &Board) -> Answer<nvmlDeviceAttributes_t> {
+fn attributes(board: &Board) -> NvmlResult<nvmlDeviceAttributes_t> {
     let (gi, ci) = board.mig_device()?;
     let profile = gi.profile;
-    let media = c_uint::from(profile.media);
+    let media = c_uint::from(profile.media_engines);
     Ok(nvmlDeviceAttributes_t {
         multiprocessorCount: gi.multiprocessors(ci),
-        sharedCopyEngineCount: profile.copies,
+        sharedCopyEngineCount: profile.copy_engines,
         sharedDecoderCount: profile.decoders,
         sharedEncoderCount: 0,
         sharedJpegCount: media,
@@ -44,15 +47,15 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
     index: c_uint,
     out: *mut nvmlDevice_t,
 ) -> nvmlReturn_t {
-    // SAFETY: the caller gives a place for a handle.
+    // SAFETY: the caller passes null or a valid pointer to a handle.
     dispatch(|| unsafe {
-        give("nvmlDeviceGetMigDeviceHandleByIndex", device, out, |board| {
-            let layout = board.partitioned()?;
+        write_related_handle("nvmlDeviceGetMigDeviceHandleByIndex", device, out, |board| {
+            let layout = board.require_layout()?;
             if index >= SLICES {
-                return Err(Code::INVALID_ARGUMENT);
+                return Err(ReturnCode::INVALID_ARGUMENT);
             }
             let found = layout.devices().find(|(_, ci)| ci.slot == index);
-            found.map(|(_, ci)| Part::MigDevice(ci.life)).ok_or(Code::NOT_FOUND)
+            found.map(|(_, ci)| HandleTarget::MigDevice(ci.generation)).ok_or(ReturnCode::NOT_FOUND)
         })
     })
 }
@@ -62,26 +65,27 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetDeviceHandleFromMigDeviceHandle(
     device: nvmlDevice_t,
     out: *mut nvmlDevice_t,
 ) -> nvmlReturn_t {
-    // SAFETY: the caller gives a place for a handle.
+    // SAFETY: the caller passes null or a valid pointer to a handle.
     dispatch(|| unsafe {
-        give("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", device, out, |board| {
-            let of_mig = board.mig_device().map_err(|_| Code::INVALID_ARGUMENT);
-            of_mig.map(|_| Part::Board)
+        write_related_handle("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", device, out, |board| {
+            let of_mig = board.mig_device().map_err(|_| ReturnCode::INVALID_ARGUMENT);
+            of_mig.map(|_| HandleTarget::Board)
         })
     })
 }
 
-/// Gives a handle of another part of the same GPU.
+/// Writes the handle of another device of the same GPU.
 ///
 /// # Safety
 /// `out` is null or valid for a write.
-pub(super) unsafe fn give<T>(
+unsafe fn write_related_handle<T>(
     function: &str,
     handle: *mut T,
     out: *mut nvmlDevice_t,
-    pick: impl FnOnce(&Board) -> Answer<Part>,
-) -> Answer<()> {
-    let (found, ()) = world()?.one_part(function, handle.addr(), |board| Ok((pick(board)?, ())))?;
-    // SAFETY: as our caller says. The handle is an address that nobody follows.
+    pick: impl FnOnce(&Board) -> NvmlResult<HandleTarget>,
+) -> NvmlResult<()> {
+    let (found, ()) =
+        world()?.target_handle(function, handle.addr(), |board| Ok((pick(board)?, ())))?;
+    // SAFETY: by this function's contract. The handle is an address that is never dereferenced.
     unsafe { put(out, ptr::without_provenance_mut(found)) }
 }

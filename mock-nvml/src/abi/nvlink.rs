@@ -4,13 +4,20 @@ use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlPciInfo_t, nvmlReturn_t};
 
-use super::{board, dispatch, pci::remote, put};
-use crate::{code::Code, world::LinkError};
+use crate::{
+    abi::{
+        call::{board, dispatch},
+        pci::switch_pci_info,
+        pointer::put,
+    },
+    return_code::ReturnCode,
+    world::board::links::LinkError,
+};
 
 /// `NVML_NVLINK_DEVICE_TYPE_SWITCH`
 const SWITCH: c_uint = 2;
 
-chosen! {
+indexed! {
     nvmlDeviceGetNvLinkState = |board, link| board.nvlink_active(link).map(c_uint::from);
     nvmlDeviceGetNvLinkVersion = |board, link| board.nvlink(link).map(|links| links.version);
     nvmlDeviceGetNvLinkRemoteDeviceType = |board, link| board.nvlink_remote(link).map(|_| SWITCH);
@@ -24,17 +31,17 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetNvLinkCapability(
     out: *mut c_uint,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let can = board("nvmlDeviceGetNvLinkCapability", device, |board| {
+        let capable = board("nvmlDeviceGetNvLinkCapability", device, |board| {
             board.nvlink(link)?;
             match capability {
-                // An SLI bridge.
+                // `NVML_NVLINK_CAP_SLI_BRIDGE`
                 4 => Ok(0),
                 0..=5 => Ok(1),
-                _ => Err(Code::INVALID_ARGUMENT),
+                _ => Err(ReturnCode::INVALID_ARGUMENT),
             }
         })?;
-        // SAFETY: the caller gives a place for the value.
-        unsafe { put(out, can) }
+        // SAFETY: the caller passes null or a valid pointer to the value.
+        unsafe { put(out, capable) }
     })
 }
 
@@ -48,14 +55,14 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetNvLinkErrorCounter(
     dispatch(|| {
         let errors = board("nvmlDeviceGetNvLinkErrorCounter", device, |board| {
             board.nvlink(link)?;
-            board.nvlink_errors(link, LinkError::numbered(counter)?)
+            board.nvlink_errors(link, LinkError::from_number(counter)?)
         })?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, errors) }
     })
 }
 
-/// Functions that tell the place of the device at the other end.
+/// Functions that return the PCI info of the device at the other end.
 macro_rules! remotes {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
@@ -65,9 +72,9 @@ macro_rules! remotes {
             out: *mut nvmlPciInfo_t,
         ) -> nvmlReturn_t {
             dispatch(|| {
-                let place = board(stringify!($name), device, |board| board.nvlink_remote(link))?;
-                // SAFETY: the caller gives a place for the struct.
-                unsafe { put(out, remote(place)) }
+                let address = board(stringify!($name), device, |board| board.nvlink_remote(link))?;
+                // SAFETY: the caller passes null or a valid pointer to the struct.
+                unsafe { put(out, switch_pci_info(address)) }
             })
         }
     )*};

@@ -1,4 +1,4 @@
-//! Where a GPU sits, and its PCIe link.
+//! PCI addresses and the PCIe link.
 
 use std::{
     ffi::{c_char, c_uint},
@@ -7,20 +7,26 @@ use std::{
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlPciInfo_t, nvmlPciInfoExt_v1_t, nvmlReturn_t};
 
-use super::{board, dispatch, put};
 use crate::{
+    abi::{
+        call::{board, dispatch},
+        pointer::put,
+    },
     clock,
-    code::Code,
+    return_code::ReturnCode,
     scenario::Pci,
-    world::{Board, Direction, lane_speed},
+    world::{
+        board::{Board, links::Direction},
+        traffic::lane_speed,
+    },
 };
 
 /// `NVML_BUS_TYPE_PCIE`
 const BUS_PCIE: c_uint = 2;
-/// PCI's base class of what draws.
+/// PCI base class of display controllers.
 const DISPLAY_CONTROLLER: c_uint = 0x03;
-/// For how long `nvmlDeviceGetPcieThroughput` watches the link.
-const WATCHING: Duration = Duration::from_millis(20);
+/// For how long `nvmlDeviceGetPcieThroughput` measures the link.
+const MEASURING: Duration = Duration::from_millis(20);
 
 values! {
     nvmlDeviceGetPcieReplayCounter: c_uint = |board| Ok(board.replays());
@@ -35,19 +41,19 @@ values! {
 }
 
 versioned! {
-    nvmlDeviceGetPciInfoExt: nvmlPciInfoExt_v1_t, 1 = |board, asked| {
+    nvmlDeviceGetPciInfoExt: nvmlPciInfoExt_v1_t, 1 = |board, request| {
         let PciInfoV1 { domain, bus, device, pci_device, .. } = pci_v1(board);
         Ok(nvmlPciInfoExt_v1_t {
-            version: asked.version,
+            version: request.version,
             domain,
             bus,
             device,
             pciDeviceId: pci_device,
             pciSubSystemId: board.model().pci_subsystem,
             baseClass: DISPLAY_CONTROLLER,
-            // VGA where a desktop can be, else a 3D controller.
+            // A VGA controller on boards for desktops, which have fans; else a 3D controller.
             subClass: if board.model().fans > 0 { 0x00 } else { 0x02 },
-            busId: chars(&board.gpu().pci.id()),
+            busId: c_array(&board.gpu().pci.id()),
         })
     };
 }
@@ -62,18 +68,18 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPcieThroughput(
         let rate = board("nvmlDeviceGetPcieThroughput", device, |board| match counter {
             0 => Ok(board.pcie_rate(Direction::Tx)),
             1 => Ok(board.pcie_rate(Direction::Rx)),
-            _ => Err(Code::INVALID_ARGUMENT),
+            _ => Err(ReturnCode::INVALID_ARGUMENT),
         })?;
-        clock::pause(WATCHING);
-        // SAFETY: the caller gives a place for the value.
+        clock::sleep(MEASURING);
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, rate) }
     })
 }
 
-/// PCI device and vendor id of a switch for NVLinks.
+/// PCI device and vendor id of an NVLink switch.
 const NVSWITCH: c_uint = 0x22A3_10DE;
 
-/// What `nvmlDeviceGetPciInfo` filled when its struct was young: 32 bytes.
+/// The struct of the first `nvmlDeviceGetPciInfo`: 32 bytes.
 #[repr(C)]
 struct PciInfoV1 {
     bus_id: [c_char; 16],
@@ -83,7 +89,7 @@ struct PciInfoV1 {
     pci_device: c_uint,
 }
 
-/// What `nvmlDeviceGetPciInfo_v2` filled: 52 bytes.
+/// The struct of `nvmlDeviceGetPciInfo_v2`: 52 bytes.
 #[repr(C)]
 struct PciInfoV2 {
     v1: PciInfoV1,
@@ -98,7 +104,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPciInfo(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let info = board("nvmlDeviceGetPciInfo", device, |board| Ok(pci_v1(board)))?;
-        // SAFETY: the caller gives a place for a struct of this or a later version, which is longer.
+        // SAFETY: the caller passes null or a valid pointer to this or a later, longer version.
         unsafe { put(pci.cast(), info) }
     })
 }
@@ -113,7 +119,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPciInfo_v2(
             let pci_subsystem = board.model().pci_subsystem;
             Ok(PciInfoV2 { v1: pci_v1(board), pci_subsystem, reserved: [0; 4] })
         })?;
-        // SAFETY: the caller gives a place for a struct of this or a later version, which is longer.
+        // SAFETY: the caller passes null or a valid pointer to this or a later, longer version.
         unsafe { put(pci.cast(), info) }
     })
 }
@@ -133,40 +139,40 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(
                 device,
                 pciDeviceId: pci_device,
                 pciSubSystemId: board.model().pci_subsystem,
-                busId: chars(&board.gpu().pci.id()),
+                busId: c_array(&board.gpu().pci.id()),
             })
         })?;
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(pci, info) }
     })
 }
 
-/// What is known of the device at the other end of an NVLink: a switch.
-pub(super) fn remote(place: Pci) -> nvmlPciInfo_t {
+/// PCI info of the switch at the other end of an NVLink.
+pub(super) fn switch_pci_info(address: Pci) -> nvmlPciInfo_t {
     nvmlPciInfo_t {
-        busIdLegacy: chars(&place.legacy_id()),
-        domain: place.domain,
-        bus: place.bus,
-        device: place.device,
+        busIdLegacy: c_array(&address.legacy_id()),
+        domain: address.domain,
+        bus: address.bus,
+        device: address.device,
         pciDeviceId: NVSWITCH,
         pciSubSystemId: 0,
-        busId: chars(&place.id()),
+        busId: c_array(&address.id()),
     }
 }
 
 fn pci_v1(board: &Board) -> PciInfoV1 {
-    let place = board.gpu().pci;
+    let address = board.gpu().pci;
     PciInfoV1 {
-        bus_id: chars(&place.legacy_id()),
-        domain: place.domain,
-        bus: place.bus,
-        device: place.device,
+        bus_id: c_array(&address.legacy_id()),
+        domain: address.domain,
+        bus: address.bus,
+        device: address.device,
         pci_device: board.model().pci_device,
     }
 }
 
-/// A text in a C array, cut to leave room for a NUL.
-pub(super) fn chars<const N: usize>(text: &str) -> [c_char; N] {
+/// The text as a C array, truncated to leave a NUL at the end.
+pub(super) fn c_array<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
     for (to, from) in array.iter_mut().take(N - 1).zip(text.bytes()) {
         *to = c_char::from_ne_bytes([from]);

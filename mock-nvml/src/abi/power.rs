@@ -2,7 +2,7 @@
 
 use std::ffi::{c_uint, c_ulonglong};
 
-use crate::number::round_u32;
+use crate::numeric::round_u32;
 
 values! {
     nvmlDeviceGetPowerUsage: c_uint = |board| Ok(board.power());
@@ -16,7 +16,7 @@ values! {
 
 pairs! {
     nvmlDeviceGetPowerManagementLimitConstraints: c_uint = |board| {
-        let (least, most) = board.model().limits_watts;
+        let (least, most) = board.model().limit_range_watts;
         Ok((round_u32(least * 1_000.0), round_u32(most * 1_000.0)))
     };
 }

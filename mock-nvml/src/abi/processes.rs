@@ -1,4 +1,4 @@
-//! Process lists, in all their versions.
+//! Process lists, all versions.
 
 use std::ffi::c_uint;
 
@@ -7,21 +7,24 @@ use nvml_wrapper_sys::bindings::{
     nvmlProcessInfo_v2_t, nvmlReturn_t,
 };
 
-use super::{board, dispatch, put, put_rows, versioned};
 use crate::{
-    code::{Answer, Code},
-    number::clamp_u32,
-    world::{List, ProcessRow},
+    abi::{
+        call::{board, dispatch},
+        pointer::{put, put_rows, versioned},
+    },
+    numeric::clamp_u32,
+    return_code::{NvmlResult, ReturnCode},
+    world::board::usage::{ProcessListKind, ProcessRow},
 };
 
-/// Where a process runs that runs in no MIG instance.
+/// The instance ids of a process outside MIG instances.
 const NO_INSTANCE: c_uint = c_uint::MAX;
-/// Those drivers wrote wider rows to the third version's list than its callers knew.
+/// Drivers of this branch wrote 32-byte rows to the `_v3` lists, of which callers expect 24 bytes.
 const WIDE_BRANCH: u32 = 535;
-/// Their second number: up to the release that mended it.
+/// The second version number of those drivers: up to the release that fixed it.
 const WIDE_RELEASES: std::ops::Range<u32> = 43..99;
 
-/// Functions that give a process list.
+/// Functions that return a process list.
 macro_rules! lists {
     ($($name:ident: $row:ty = $list:expr;)*) => {$(
         #[unsafe(no_mangle)]
@@ -33,14 +36,14 @@ macro_rules! lists {
             dispatch(|| {
                 let rows = board(stringify!($name), device, |board| Ok(board.processes($list)))?;
                 let rows: Vec<_> = rows.into_iter().map(<$row>::of).collect();
-                // SAFETY: the caller gives a count, and room for so many rows or a null.
+                // SAFETY: the caller passes a count, and null or an array of that many rows.
                 unsafe { put_rows(count, infos, &rows) }
             })
         }
     )*};
 }
 
-/// Functions that give a process list whose rows some drivers made too wide.
+/// Functions that return a process list with rows that some drivers wrote too wide.
 macro_rules! lists_v3 {
     ($($name:ident = $list:expr;)*) => {$(
         #[unsafe(no_mangle)]
@@ -54,7 +57,7 @@ macro_rules! lists_v3 {
                     Ok((board.processes($list), wide(&board.driver_version())))
                 })?;
                 if wide {
-                    // SAFETY: the caller gives a count, and room for so many rows or a null.
+                    // SAFETY: the caller passes a count, and null or an array of that many rows.
                     return unsafe { put_wide(count, infos, &rows) };
                 }
                 let rows: Vec<_> = rows.into_iter().map(nvmlProcessInfo_v2_t::of).collect();
@@ -66,40 +69,39 @@ macro_rules! lists_v3 {
 }
 
 lists! {
-    nvmlDeviceGetComputeRunningProcesses: nvmlProcessInfo_v1_t = List::Compute;
-    nvmlDeviceGetComputeRunningProcesses_v2: nvmlProcessInfo_v2_t = List::Compute;
-    nvmlDeviceGetGraphicsRunningProcesses: nvmlProcessInfo_v1_t = List::Graphics;
-    nvmlDeviceGetGraphicsRunningProcesses_v2: nvmlProcessInfo_v2_t = List::Graphics;
-    nvmlDeviceGetMPSComputeRunningProcesses: nvmlProcessInfo_v1_t = List::Mps;
-    nvmlDeviceGetMPSComputeRunningProcesses_v2: nvmlProcessInfo_v2_t = List::Mps;
+    nvmlDeviceGetComputeRunningProcesses: nvmlProcessInfo_v1_t = ProcessListKind::Compute;
+    nvmlDeviceGetComputeRunningProcesses_v2: nvmlProcessInfo_v2_t = ProcessListKind::Compute;
+    nvmlDeviceGetGraphicsRunningProcesses: nvmlProcessInfo_v1_t = ProcessListKind::Graphics;
+    nvmlDeviceGetGraphicsRunningProcesses_v2: nvmlProcessInfo_v2_t = ProcessListKind::Graphics;
+    nvmlDeviceGetMPSComputeRunningProcesses: nvmlProcessInfo_v1_t = ProcessListKind::Mps;
+    nvmlDeviceGetMPSComputeRunningProcesses_v2: nvmlProcessInfo_v2_t = ProcessListKind::Mps;
 }
 
 lists_v3! {
-    nvmlDeviceGetComputeRunningProcesses_v3 = List::Compute;
-    nvmlDeviceGetGraphicsRunningProcesses_v3 = List::Graphics;
-    nvmlDeviceGetMPSComputeRunningProcesses_v3 = List::Mps;
+    nvmlDeviceGetComputeRunningProcesses_v3 = ProcessListKind::Compute;
+    nvmlDeviceGetGraphicsRunningProcesses_v3 = ProcessListKind::Graphics;
+    nvmlDeviceGetMPSComputeRunningProcesses_v3 = ProcessListKind::Mps;
 }
 
-/// A process row in one of NVML's layouts.
-trait Layout {
-    /// The row.
+/// A process row as one of NVML's structs.
+trait FromRow {
     fn of(row: ProcessRow) -> Self;
 }
 
-impl Layout for nvmlProcessInfo_v1_t {
+impl FromRow for nvmlProcessInfo_v1_t {
     fn of(row: ProcessRow) -> Self {
         Self { pid: row.pid, usedGpuMemory: row.memory }
     }
 }
 
-impl Layout for nvmlProcessInfo_v2_t {
+impl FromRow for nvmlProcessInfo_v2_t {
     fn of(row: ProcessRow) -> Self {
         let (gpuInstanceId, computeInstanceId) = ids(row);
         Self { pid: row.pid, usedGpuMemory: row.memory, gpuInstanceId, computeInstanceId }
     }
 }
 
-impl Layout for nvmlProcessDetail_v1_t {
+impl FromRow for nvmlProcessDetail_v1_t {
     fn of(row: ProcessRow) -> Self {
         let (gpuInstanceId, computeInstanceId) = ids(row);
         Self {
@@ -117,38 +119,38 @@ fn ids(row: ProcessRow) -> (c_uint, c_uint) {
         .map_or((NO_INSTANCE, NO_INSTANCE), |place| (place.gpu_instance, place.compute_instance))
 }
 
-/// Whether a driver of this version writes the rows of [`nvmlProcessDetail_v1_t`] to the third list.
+/// Whether a driver of this version writes [`nvmlProcessDetail_v1_t`] rows to the `_v3` lists.
 fn wide(version: &str) -> bool {
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
     let (branch, release) = (numbers.next().flatten(), numbers.next().flatten());
     branch == Some(WIDE_BRANCH) && release.is_some_and(|release| WIDE_RELEASES.contains(&release))
 }
 
-/// Writes rows of 32 bytes where the caller reads 24. Real drivers wrote past the end of a buffer that
-/// was full; this ends with it, so that a mistake is seen and nobody's memory is spoilt.
+/// Writes rows of 32 bytes where the caller reads 24. Real drivers wrote past the end of a full
+/// buffer; this stops there: the client reads wrong rows, but its memory is not corrupted.
 ///
 /// # Safety
-/// As that of `put_rows`.
+/// As for `put_rows`.
 unsafe fn put_wide(
     count: *mut c_uint,
     out: *mut nvmlProcessInfo_v2_t,
     rows: &[ProcessRow],
-) -> Answer<()> {
+) -> NvmlResult<()> {
     if count.is_null() {
-        return Err(Code::INVALID_ARGUMENT);
+        return Err(ReturnCode::INVALID_ARGUMENT);
     }
     // SAFETY: not null, so the caller's count.
-    let room = if out.is_null() { 0 } else { unsafe { count.read() } };
+    let capacity = if out.is_null() { 0 } else { unsafe { count.read() } };
     // SAFETY: as above.
     unsafe { count.write(clamp_u32(rows.len())) };
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
-    if rows.len() > room {
-        return Err(Code::INSUFFICIENT_SIZE);
+    let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+    if rows.len() > capacity {
+        return Err(ReturnCode::INSUFFICIENT_SIZE);
     }
     let bytes: Vec<u8> = rows.iter().copied().flat_map(bytes).collect();
-    let fits = bytes.len().min(room.saturating_mul(size_of::<nvmlProcessInfo_v2_t>()));
+    let fits = bytes.len().min(capacity.saturating_mul(size_of::<nvmlProcessInfo_v2_t>()));
     if fits > 0 {
-        // SAFETY: so many bytes are in the caller's buffer, which is not ours.
+        // SAFETY: the caller's buffer has that many bytes and does not overlap `bytes`.
         unsafe { bytes.as_ptr().copy_to_nonoverlapping(out.cast(), fits) };
     }
     Ok(())
@@ -173,22 +175,22 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRunningProcessDetailList(
     dispatch(|| {
         let board =
             board("nvmlDeviceGetRunningProcessDetailList", device, |board| Ok(board.clone()))?;
-        // SAFETY: the caller gives a struct that it has filled as far as it is asked to.
-        let mut asked = unsafe { versioned(list, 1) }?;
-        let kind = match asked.mode {
-            0 => List::Compute,
-            1 => List::Graphics,
-            2 => List::Mps,
-            _ => return Err(Code::INVALID_ARGUMENT),
+        // SAFETY: the caller passes null or a struct in which the input fields are set.
+        let mut request = unsafe { versioned(list, 1) }?;
+        let kind = match request.mode {
+            0 => ProcessListKind::Compute,
+            1 => ProcessListKind::Graphics,
+            2 => ProcessListKind::Mps,
+            _ => return Err(ReturnCode::INVALID_ARGUMENT),
         };
         let rows: Vec<_> =
             board.processes(kind).into_iter().map(nvmlProcessDetail_v1_t::of).collect();
-        let mut count = asked.numProcArrayEntries;
-        asked.numProcArrayEntries = clamp_u32(rows.len());
+        let mut count = request.numProcArrayEntries;
+        request.numProcArrayEntries = clamp_u32(rows.len());
         // SAFETY: as above.
-        unsafe { put(list, asked) }?;
-        // SAFETY: the caller's array has room for as many rows as it has said.
-        unsafe { put_rows(&raw mut count, asked.procArray, &rows) }
+        unsafe { put(list, request) }?;
+        // SAFETY: the caller's array has room for as many rows as its count states.
+        unsafe { put_rows(&raw mut count, request.procArray, &rows) }
     })
 }
 
@@ -197,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_drivers_that_did_so_write_wide_rows() {
+    fn only_affected_drivers_write_wide_rows() {
         for version in ["535.43.02", "535.54.03", "535.86.10", "535.98"] {
             assert!(wide(version), "{version}");
         }

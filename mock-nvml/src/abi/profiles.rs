@@ -7,12 +7,16 @@ use nvml_wrapper_sys::bindings::{
     nvmlGpuInstanceProfileInfo_v2_t, nvmlGpuInstanceProfileInfo_v3_t, nvmlReturn_t,
 };
 
-use super::{board, dispatch, pci::chars, put};
 use crate::{
-    code::{Answer, Code},
+    abi::{
+        call::{board, dispatch},
+        pci::c_array,
+        pointer::put,
+    },
     models::mig::Profile,
-    number::clamp_u32,
-    world::Board,
+    numeric::clamp_u32,
+    return_code::{NvmlResult, ReturnCode},
+    world::board::Board,
 };
 
 #[unsafe(no_mangle)]
@@ -28,16 +32,16 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceProfileInfo(
             id: profile.id,
             isP2pSupported: 0,
             sliceCount: profile.slices,
-            instanceCount: profile.most,
+            instanceCount: profile.max_instances,
             multiprocessorCount: profile.multiprocessors,
-            copyEngineCount: profile.copies,
+            copyEngineCount: profile.copy_engines,
             decoderCount: profile.decoders,
             encoderCount: 0,
-            jpegCount: c_uint::from(profile.media),
-            ofaCount: c_uint::from(profile.media),
+            jpegCount: c_uint::from(profile.media_engines),
+            ofaCount: c_uint::from(profile.media_engines),
             memorySizeMB: profile.mib,
         };
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, info) }
     })
 }
@@ -52,9 +56,9 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceProfileInfoV(
         let function = "nvmlDeviceGetGpuInstanceProfileInfoV";
         let profile = board(function, device, |board| self::profile(board, profile))?;
         if out.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        // SAFETY: not null, so the caller's struct, which begins with the version that it has set.
+        // SAFETY: not null, so the caller's struct, which begins with its version.
         let version = unsafe { out.cast::<c_uint>().read() };
         let of = |number: c_uint, size: usize| (number << 24) | clamp_u32(size);
         if version == of(2, size_of::<nvmlGpuInstanceProfileInfo_v2_t>()) {
@@ -64,7 +68,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceProfileInfoV(
             // SAFETY: the caller's struct is of this version.
             unsafe { put(out.cast(), profile_v3(profile, version)) }
         } else {
-            Err(Code::ARGUMENT_VERSION_MISMATCH)
+            Err(ReturnCode::ARGUMENT_VERSION_MISMATCH)
         }
     })
 }
@@ -75,13 +79,13 @@ fn profile_v2(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_
         id: profile.id,
         isP2pSupported: 0,
         sliceCount: profile.slices,
-        instanceCount: profile.most,
+        instanceCount: profile.max_instances,
         multiprocessorCount: profile.multiprocessors,
-        copyEngineCount: profile.copies,
+        copyEngineCount: profile.copy_engines,
         decoderCount: profile.decoders,
         encoderCount: 0,
-        jpegCount: c_uint::from(profile.media),
-        ofaCount: c_uint::from(profile.media),
+        jpegCount: c_uint::from(profile.media_engines),
+        ofaCount: c_uint::from(profile.media_engines),
         memorySizeMB: profile.mib,
         name: name(profile),
     }
@@ -92,13 +96,13 @@ fn profile_v3(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_
         version,
         id: profile.id,
         sliceCount: profile.slices,
-        instanceCount: profile.most,
+        instanceCount: profile.max_instances,
         multiprocessorCount: profile.multiprocessors,
-        copyEngineCount: profile.copies,
+        copyEngineCount: profile.copy_engines,
         decoderCount: profile.decoders,
         encoderCount: 0,
-        jpegCount: c_uint::from(profile.media),
-        ofaCount: c_uint::from(profile.media),
+        jpegCount: c_uint::from(profile.media_engines),
+        ofaCount: c_uint::from(profile.media_engines),
         memorySizeMB: profile.mib,
         name: name(profile),
         capabilities: 0,
@@ -106,13 +110,13 @@ fn profile_v3(profile: &Profile, version: c_uint) -> nvmlGpuInstanceProfileInfo_
 }
 
 fn name(profile: &Profile) -> [c_char; 96] {
-    chars(&format!("MIG {}", profile.name))
+    c_array(&format!("MIG {}", profile.name))
 }
 
-/// The profile that a `NVML_GPU_INSTANCE_PROFILE_…` means.
-fn profile(board: &Board, index: c_uint) -> Answer<&'static Profile> {
+/// The profile of a `NVML_GPU_INSTANCE_PROFILE_…` number.
+fn profile(board: &Board, index: c_uint) -> NvmlResult<&'static Profile> {
     if index >= NVML_GPU_INSTANCE_PROFILE_COUNT {
-        return Err(Code::INVALID_ARGUMENT);
+        return Err(ReturnCode::INVALID_ARGUMENT);
     }
-    board.model().mig().iter().find(|one| one.index == index).ok_or(Code::NOT_SUPPORTED)
+    board.model().mig().iter().find(|one| one.index == index).ok_or(ReturnCode::NOT_SUPPORTED)
 }

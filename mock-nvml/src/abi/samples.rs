@@ -1,4 +1,4 @@
-//! Samples over time: of the GPU, and of each process since the 550 branch.
+//! `nvmlDeviceGetSamples`, and `nvmlDeviceGetProcessesUtilizationInfo` of the 550 branch.
 
 use std::ffi::{c_uint, c_ulonglong};
 
@@ -7,11 +7,14 @@ use nvml_wrapper_sys::bindings::{
     nvmlSample_t, nvmlValue_t,
 };
 
-use super::{board, dispatch, put, put_rows, versioned};
 use crate::{
-    code::Code,
-    number::clamp_u32,
-    ring::{DEPTH, Row},
+    abi::{
+        call::{board, dispatch},
+        pointer::{put, put_rows, versioned},
+    },
+    numeric::clamp_u32,
+    return_code::ReturnCode,
+    world::sample_ring::{CAPACITY, UtilizationRow},
 };
 
 /// `NVML_VALUE_TYPE_UNSIGNED_INT`
@@ -33,15 +36,15 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetSamples(
         });
         if samples.is_null() {
             if let Err(code) = found
-                && code != Code::NOT_FOUND
+                && code != ReturnCode::NOT_FOUND
             {
                 return Err(code);
             }
-            // SAFETY: the caller gives a place for the type.
+            // SAFETY: the caller passes null or a valid pointer to the type.
             unsafe { put(value_type, UNSIGNED_INT) }?;
-            let room = c_uint::try_from(DEPTH).unwrap_or(c_uint::MAX);
-            // SAFETY: the caller gives a place for the count.
-            return unsafe { put(count, room) };
+            let capacity = c_uint::try_from(CAPACITY).unwrap_or(c_uint::MAX);
+            // SAFETY: the caller passes null or a valid pointer to the count.
+            return unsafe { put(count, capacity) };
         }
         let rows: Vec<_> = found?
             .into_iter()
@@ -50,9 +53,9 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetSamples(
                 sampleValue: nvmlValue_t { ullVal: c_ulonglong::from(value) },
             })
             .collect();
-        // SAFETY: the caller gives a place for the type.
+        // SAFETY: the caller passes null or a valid pointer to the type.
         unsafe { put(value_type, UNSIGNED_INT) }?;
-        // SAFETY: the caller gives a count, and room for so many samples.
+        // SAFETY: the caller passes a count and an array of that many samples.
         unsafe { put_rows(count, samples, &rows) }
     })
 }
@@ -65,21 +68,22 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetProcessesUtilizationInfo(
     dispatch(|| {
         let board =
             board("nvmlDeviceGetProcessesUtilizationInfo", device, |board| Ok(board.clone()))?;
-        // SAFETY: the caller gives a struct that it has filled as far as it is asked to.
-        let mut asked = unsafe { versioned(info, 1) }?;
-        let rows = board.ring(asked.lastSeenTimeStamp)?;
+        // SAFETY: the caller passes null or a struct in which the input fields are set.
+        let mut request = unsafe { versioned(info, 1) }?;
+        let rows = board.process_utilization(request.lastSeenTimeStamp)?;
         let rows: Vec<_> = rows.into_iter().map(process).collect();
-        let room = if asked.procUtilArray.is_null() { 0 } else { asked.processSamplesCount };
-        asked.processSamplesCount = clamp_u32(rows.len());
+        let capacity =
+            if request.procUtilArray.is_null() { 0 } else { request.processSamplesCount };
+        request.processSamplesCount = clamp_u32(rows.len());
         // SAFETY: as above.
-        unsafe { put(info, asked) }?;
-        let mut count = room;
-        // SAFETY: the caller's array has room for as many rows as it has said.
-        unsafe { put_rows(&raw mut count, asked.procUtilArray, &rows) }
+        unsafe { put(info, request) }?;
+        let mut count = capacity;
+        // SAFETY: the caller's array has room for as many rows as its count states.
+        unsafe { put_rows(&raw mut count, request.procUtilArray, &rows) }
     })
 }
 
-fn process(row: Row) -> nvmlProcessUtilizationInfo_v1_t {
+fn process(row: UtilizationRow) -> nvmlProcessUtilizationInfo_v1_t {
     nvmlProcessUtilizationInfo_v1_t {
         timeStamp: row.stamp,
         pid: row.pid,

@@ -1,11 +1,17 @@
-//! Initialisation, and what is asked of the node.
+//! Initialisation, versions and GPU count.
 
 use std::ffi::{c_char, c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::{nvmlReturn_t, nvmlSystemDriverBranchInfo_v1_t};
 
-use super::{dispatch, pci::chars, put, put_text, versioned, world};
-use crate::code::{self, Code};
+use crate::{
+    abi::{
+        call::{dispatch, world},
+        pci::c_array,
+        pointer::{put, put_text, versioned},
+    },
+    return_code::{self, ReturnCode},
+};
 
 /// `NVML_INIT_FLAG_NO_GPUS`, `NVML_INIT_FLAG_NO_ATTACH`
 const INIT_FLAGS: c_uint = 0b11;
@@ -24,7 +30,7 @@ pub(super) unsafe extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
 pub(super) unsafe extern "C" fn nvmlInitWithFlags(flags: c_uint) -> nvmlReturn_t {
     dispatch(|| {
         if flags & !INIT_FLAGS != 0 {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         world()?.init("nvmlInitWithFlags")
     })
@@ -37,7 +43,7 @@ pub(super) unsafe extern "C" fn nvmlShutdown() -> nvmlReturn_t {
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlErrorString(result: nvmlReturn_t) -> *const c_char {
-    code::text(result).as_ptr()
+    return_code::error_string(result).as_ptr()
 }
 
 #[unsafe(no_mangle)]
@@ -47,8 +53,8 @@ pub(super) unsafe extern "C" fn nvmlSystemGetDriverVersion(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let driver = |scenario: &crate::scenario::Scenario, _| Ok(scenario.driver.version.clone());
-        let text = world()?.node("nvmlSystemGetDriverVersion", driver)?;
-        // SAFETY: the caller gives a buffer of `length` bytes.
+        let text = world()?.with_session("nvmlSystemGetDriverVersion", driver)?;
+        // SAFETY: the caller passes null or a buffer of `length` bytes.
         unsafe { put_text(version, length, &text) }
     })
 }
@@ -60,8 +66,8 @@ pub(super) unsafe extern "C" fn nvmlSystemGetNVMLVersion(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let nvml = |scenario: &crate::scenario::Scenario| Ok(scenario.driver.nvml.clone());
-        let text = world()?.always("nvmlSystemGetNVMLVersion", nvml)?;
-        // SAFETY: the caller gives a buffer of `length` bytes.
+        let text = world()?.without_session("nvmlSystemGetNVMLVersion", nvml)?;
+        // SAFETY: the caller passes null or a buffer of `length` bytes.
         unsafe { put_text(version, length, &text) }
     })
 }
@@ -70,7 +76,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetNVMLVersion(
 pub(super) unsafe extern "C" fn nvmlSystemGetCudaDriverVersion(
     version: *mut c_int,
 ) -> nvmlReturn_t {
-    // SAFETY: the caller gives a place for an int.
+    // SAFETY: the caller passes null or a valid pointer to an int.
     dispatch(|| unsafe { cuda_version("nvmlSystemGetCudaDriverVersion", version) })
 }
 
@@ -78,16 +84,18 @@ pub(super) unsafe extern "C" fn nvmlSystemGetCudaDriverVersion(
 pub(super) unsafe extern "C" fn nvmlSystemGetCudaDriverVersion_v2(
     version: *mut c_int,
 ) -> nvmlReturn_t {
-    // SAFETY: the caller gives a place for an int.
+    // SAFETY: the caller passes null or a valid pointer to an int.
     dispatch(|| unsafe { cuda_version("nvmlSystemGetCudaDriverVersion_v2", version) })
 }
 
+/// Writes the CUDA version of the driver.
+///
 /// # Safety
 /// `version` is null or valid for a write.
-unsafe fn cuda_version(function: &str, version: *mut c_int) -> code::Answer<()> {
-    // CUDA's version is the library's own knowledge: no session is needed.
-    let cuda = world()?.always(function, |scenario| Ok(scenario.driver.cuda))?;
-    // SAFETY: as our caller says.
+unsafe fn cuda_version(function: &str, version: *mut c_int) -> return_code::NvmlResult<()> {
+    // The CUDA version is built into the library, so no session is needed.
+    let cuda = world()?.without_session(function, |scenario| Ok(scenario.driver.cuda))?;
+    // SAFETY: by this function's contract.
     unsafe { put(version, cuda) }
 }
 
@@ -98,13 +106,13 @@ pub(super) unsafe extern "C" fn nvmlSystemGetDriverBranch(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let branch = |scenario: &crate::scenario::Scenario, _| Ok(scenario.driver.branch());
-        let text = format!("r{}_00", world()?.node("nvmlSystemGetDriverBranch", branch)?);
-        // SAFETY: the caller gives a struct that it has filled as far as it is asked to.
+        let text = format!("r{}_00", world()?.with_session("nvmlSystemGetDriverBranch", branch)?);
+        // SAFETY: the caller passes null or a struct in which the input fields are set.
         let mut filled = unsafe { versioned(info, 1) }?;
-        if usize::try_from(length).is_ok_and(|room| text.len() >= room) {
-            return Err(Code::INSUFFICIENT_SIZE);
+        if usize::try_from(length).is_ok_and(|capacity| text.len() >= capacity) {
+            return Err(ReturnCode::INSUFFICIENT_SIZE);
         }
-        filled.branch = chars(&text);
+        filled.branch = c_array(&text);
         // SAFETY: as above.
         unsafe { put(info, filled) }
     })
@@ -117,25 +125,25 @@ pub(super) unsafe extern "C" fn nvmlSystemGetProcessName(
     length: c_uint,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let text = world()?.node("nvmlSystemGetProcessName", |scenario, now| {
+        let text = world()?.with_session("nvmlSystemGetProcessName", |scenario, now| {
             let mut processes = scenario.processes.iter();
-            let alive = processes.find(|one| one.pid == pid && one.life.contains(now.world));
+            let alive = processes.find(|one| one.pid == pid && one.lifetime.contains(now.world));
             let program = alive.and_then(|process| process.command.first());
-            program.cloned().ok_or(Code::NOT_FOUND)
+            program.cloned().ok_or(ReturnCode::NOT_FOUND)
         })?;
-        // SAFETY: the caller gives a buffer of `length` bytes.
+        // SAFETY: the caller passes null or a buffer of `length` bytes.
         unsafe { put_text(name, length, &text) }
     })
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetCount(count: *mut c_uint) -> nvmlReturn_t {
-    // SAFETY: the caller gives a place for an unsigned int.
-    dispatch(|| unsafe { put(count, world()?.count("nvmlDeviceGetCount")?) })
+    // SAFETY: the caller passes null or a valid pointer to an unsigned int.
+    dispatch(|| unsafe { put(count, world()?.gpu_count("nvmlDeviceGetCount")?) })
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> nvmlReturn_t {
-    // SAFETY: the caller gives a place for an unsigned int.
-    dispatch(|| unsafe { put(count, world()?.count("nvmlDeviceGetCount_v2")?) })
+    // SAFETY: the caller passes null or a valid pointer to an unsigned int.
+    dispatch(|| unsafe { put(count, world()?.gpu_count("nvmlDeviceGetCount_v2")?) })
 }

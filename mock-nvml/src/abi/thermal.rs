@@ -5,11 +5,11 @@ use std::ffi::{c_int, c_uint};
 use nvml_wrapper_sys::bindings::nvmlTemperature_v1_t;
 
 use crate::{
-    code::{Answer, Code},
-    world::Board,
+    return_code::{NvmlResult, ReturnCode},
+    world::board::Board,
 };
 
-chosen! {
+indexed! {
     nvmlDeviceGetTemperature = temperature;
     nvmlDeviceGetTemperatureThreshold = Board::threshold;
     nvmlDeviceGetFanSpeed_v2 = Board::fan;
@@ -26,16 +26,16 @@ pairs! {
 }
 
 versioned! {
-    nvmlDeviceGetTemperatureV: nvmlTemperature_v1_t, 1 = |board, asked| {
-        let celsius = temperature(board, asked.sensorType)?;
-        let temperature = c_int::try_from(celsius).map_err(|_| Code::UNKNOWN)?;
-        Ok(nvmlTemperature_v1_t { temperature, ..asked })
+    nvmlDeviceGetTemperatureV: nvmlTemperature_v1_t, 1 = |board, request| {
+        let celsius = temperature(board, request.sensorType)?;
+        let temperature = c_int::try_from(celsius).map_err(|_| ReturnCode::UNKNOWN)?;
+        Ok(nvmlTemperature_v1_t { temperature, ..request })
     };
 }
 
-fn temperature(board: &Board, sensor: c_uint) -> Answer<c_uint> {
+fn temperature(board: &Board, sensor: c_uint) -> NvmlResult<c_uint> {
     match sensor {
         0 => Ok(board.temperature()),
-        _ => Err(Code::INVALID_ARGUMENT),
+        _ => Err(ReturnCode::INVALID_ARGUMENT),
     }
 }

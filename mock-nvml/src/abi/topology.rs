@@ -1,13 +1,16 @@
-//! How two GPUs reach each other.
+//! Topology and peer-to-peer status of two GPUs.
 
 use std::ffi::{c_int, c_uint};
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
 
-use super::{board, dispatch, put};
 use crate::{
-    code::{Answer, Code},
-    world::Board,
+    abi::{
+        call::{board, dispatch},
+        pointer::put,
+    },
+    return_code::{NvmlResult, ReturnCode},
+    world::board::Board,
 };
 
 /// `NVML_TOPOLOGY_INTERNAL`, `NVML_TOPOLOGY_NODE`, `NVML_TOPOLOGY_SYSTEM`
@@ -17,7 +20,7 @@ const OTHER_SOCKET: c_uint = 50;
 /// `NVML_P2P_CAPS_INDEX_NVLINK`
 const NVLINK: c_uint = 2;
 /// `NVML_P2P_STATUS_OK`, `NVML_P2P_STATUS_NOT_SUPPORTED`
-const P2P_WORKS: c_uint = 0;
+const P2P_OK: c_uint = 0;
 const P2P_NOT_SUPPORTED: c_uint = 5;
 
 #[unsafe(no_mangle)]
@@ -35,7 +38,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(
         } else {
             OTHER_SOCKET
         };
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, level) }
     })
 }
@@ -44,20 +47,20 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(
 pub(super) unsafe extern "C" fn nvmlDeviceGetP2PStatus(
     first: nvmlDevice_t,
     second: nvmlDevice_t,
-    which: c_uint,
+    capability: c_uint,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
     dispatch(|| {
         let (one, other) = both("nvmlDeviceGetP2PStatus", first, second)?;
-        if which > 4 || one.gpu().index == other.gpu().index {
-            return Err(Code::INVALID_ARGUMENT);
+        if capability > 4 || one.gpu().index == other.gpu().index {
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         let linked = [&one, &other].iter().all(|board| board.model().nvlinks.is_some());
-        // Over PCIe, boards for desktops do not.
+        // Desktop boards, on which ECC is off, do not support it over PCIe.
         let desktop = [&one, &other].iter().any(|board| board.model().ecc != Some(true));
-        let works = if which == NVLINK { linked } else { linked || !desktop };
-        let status = if works { P2P_WORKS } else { P2P_NOT_SUPPORTED };
-        // SAFETY: the caller gives a place for the value.
+        let supported = if capability == NVLINK { linked } else { linked || !desktop };
+        let status = if supported { P2P_OK } else { P2P_NOT_SUPPORTED };
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, status) }
     })
 }
@@ -70,18 +73,18 @@ pub(super) unsafe extern "C" fn nvmlDeviceOnSameBoard(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let (one, other) = both("nvmlDeviceOnSameBoard", first, second)?;
-        // SAFETY: the caller gives a place for the value.
+        // SAFETY: the caller passes null or a valid pointer to the value.
         unsafe { put(out, c_int::from(one.gpu().index == other.gpu().index)) }
     })
 }
 
-fn both(function: &str, first: nvmlDevice_t, second: nvmlDevice_t) -> Answer<(Board, Board)> {
-    let ask = |device| board(function, device, |board| Ok(board.clone()));
-    Ok((ask(first)?, ask(second)?))
+fn both(function: &str, first: nvmlDevice_t, second: nvmlDevice_t) -> NvmlResult<(Board, Board)> {
+    let read = |device| board(function, device, |board| Ok(board.clone()));
+    Ok((read(first)?, read(second)?))
 }
 
-/// The processor whose bus it sits on.
+/// The CPU socket of the board: its PCI domain, and the lower or upper half of the bus numbers.
 fn socket(board: &Board) -> (u32, bool) {
-    let place = board.gpu().pci;
-    (place.domain, place.bus >= 0x80)
+    let address = board.gpu().pci;
+    (address.domain, address.bus >= 0x80)
 }

@@ -7,16 +7,18 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_t, nvmlUtilization_t,
 };
 
-use super::{board, dispatch, put, put_rows};
 use crate::{
-    code::{Answer, Code},
-    models::BLACKWELL,
-    ring::Row,
-    world::Board,
+    abi::{
+        call::{board, dispatch},
+        pointer::{put, put_rows},
+    },
+    models::table::BLACKWELL,
+    return_code::{NvmlResult, ReturnCode},
+    world::{board::Board, sample_ring::UtilizationRow},
 };
 
-/// Rows that a first call of `nvmlDeviceGetProcessUtilization` is told to make room for, whatever runs.
-const RING_ROWS: c_uint = 100;
+/// The count that `nvmlDeviceGetProcessUtilization` returns to a call without a buffer, in rows.
+const SIZE_HINT: c_uint = 100;
 /// `NVML_STRUCT_VERSION(Memory, 2)`.
 const MEMORY_V2: c_uint = (2 << 24) | 0x28;
 const _: () = assert!(size_of::<nvmlMemory_v2_t>() == 40);
@@ -28,9 +30,9 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryInfo(
 ) -> nvmlReturn_t {
     dispatch(|| {
         let memory = board("nvmlDeviceGetMemoryInfo", device, |board| Ok(board.memory()))?;
-        // This older view does not tell the reserved apart.
+        // Version 1 counts the reserved memory as used.
         let used = memory.used + memory.reserved;
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, nvmlMemory_t { total: memory.total, free: memory.free, used }) }
     })
 }
@@ -43,14 +45,14 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     dispatch(|| {
         let memory = board("nvmlDeviceGetMemoryInfo_v2", device, |board| Ok(board.memory()))?;
         if out.is_null() {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        // SAFETY: not null, so the caller's struct, which begins with the version that it has set.
+        // SAFETY: not null, so the caller's struct, which begins with its version.
         let version = unsafe { out.cast::<c_uint>().read() };
         if version != MEMORY_V2 {
-            return Err(Code::ARGUMENT_VERSION_MISMATCH);
+            return Err(ReturnCode::ARGUMENT_VERSION_MISMATCH);
         }
-        let crate::world::Memory { total, reserved, used, free } = memory;
+        let crate::world::board::usage::Memory { total, reserved, used, free } = memory;
         // SAFETY: as above.
         unsafe { put(out, nvmlMemory_v2_t { version, total, reserved, free, used }) }
     })
@@ -64,7 +66,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetBAR1MemoryInfo(
     dispatch(|| {
         let bar1 = board("nvmlDeviceGetBAR1MemoryInfo", device, |board| Ok(board.bar1()))?;
         let (bar1Total, bar1Free, bar1Used) = (bar1.total, bar1.free, bar1.used);
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, nvmlBAR1Memory_t { bar1Total, bar1Free, bar1Used }) }
     })
 }
@@ -77,12 +79,12 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
     dispatch(|| {
         let (gpu, memory) =
             board("nvmlDeviceGetUtilizationRates", device, |board| Ok(board.utilization()))?;
-        // SAFETY: the caller gives a place for the struct.
+        // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, nvmlUtilization_t { gpu, memory }) }
     })
 }
 
-/// Functions that give an engine's utilization and the period of its samples.
+/// Functions that return an engine's utilization in percent and its sampling period in µs.
 macro_rules! engines {
     ($($name:ident = $read:expr;)*) => {$(
         #[unsafe(no_mangle)]
@@ -92,16 +94,16 @@ macro_rules! engines {
             period: *mut c_uint,
         ) -> nvmlReturn_t {
             dispatch(|| {
-                let read: fn(&Board) -> Answer<c_uint> = $read;
+                let read: fn(&Board) -> NvmlResult<c_uint> = $read;
                 let (percent, micros) = board(stringify!($name), device, |board| {
                     Ok((read(board)?, board.sample_period_us()))
                 })?;
                 if period.is_null() {
-                    return Err(Code::INVALID_ARGUMENT);
+                    return Err(ReturnCode::INVALID_ARGUMENT);
                 }
-                // SAFETY: the caller gives a place for the percentage.
+                // SAFETY: the caller passes null or a valid pointer to the percentage.
                 unsafe { put(utilization, percent) }?;
-                // SAFETY: the caller gives a place for the period.
+                // SAFETY: the caller passes null or a valid pointer to the period.
                 unsafe { put(period, micros) }
             })
         }
@@ -124,32 +126,32 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
 ) -> nvmlReturn_t {
     dispatch(|| {
         if count.is_null() {
-            // Whose handle it is comes first, as for all other arguments.
+            // The handle is checked first, as in all other functions.
             return board("nvmlDeviceGetProcessUtilization", device, |_| Ok(()))
-                .and(Err(Code::INVALID_ARGUMENT));
+                .and(Err(ReturnCode::INVALID_ARGUMENT));
         }
         // SAFETY: not null, so the caller's count.
-        let room = unsafe { count.read() };
-        let sized = !samples.is_null() && room > 0;
+        let capacity = unsafe { count.read() };
+        let sized = !samples.is_null() && capacity > 0;
         let rows = board("nvmlDeviceGetProcessUtilization", device, |board| {
-            // From Blackwell on, only the newer call tells.
+            // From Blackwell on, only `nvmlDeviceGetProcessesUtilizationInfo` is supported.
             if board.model().architecture >= BLACKWELL {
-                return Err(Code::NOT_SUPPORTED);
+                return Err(ReturnCode::NOT_SUPPORTED);
             }
-            if sized { board.ring(last_seen) } else { Ok(vec![]) }
+            if sized { board.process_utilization(last_seen) } else { Ok(vec![]) }
         })?;
         if !sized {
             // SAFETY: as above.
-            unsafe { count.write(RING_ROWS) };
-            return Err(Code::INSUFFICIENT_SIZE);
+            unsafe { count.write(SIZE_HINT) };
+            return Err(ReturnCode::INSUFFICIENT_SIZE);
         }
         let rows: Vec<_> = rows.into_iter().map(sample).collect();
-        // SAFETY: the caller gives room for as many rows as the count says.
+        // SAFETY: the caller's array has room for as many rows as the count states.
         unsafe { put_rows(count, samples, &rows) }
     })
 }
 
-fn sample(row: Row) -> nvmlProcessUtilizationSample_t {
+fn sample(row: UtilizationRow) -> nvmlProcessUtilizationSample_t {
     nvmlProcessUtilizationSample_t {
         pid: row.pid,
         timeStamp: row.stamp,

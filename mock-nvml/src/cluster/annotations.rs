@@ -1,34 +1,36 @@
-//! How schedulers write on a pod which GPUs it has.
+//! Pod annotations in which GPU-sharing schedulers record an allocation.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::devices::units;
-use crate::scenario::{
-    Gpu,
-    cluster::{Container, ContainerKind, Holding, Pod, Share},
+use crate::{
+    cluster::resources::gib_units,
+    scenario::{
+        Gpu,
+        cluster::{Container, ContainerKind, GpuAllocation, GpuShare, Pod},
+    },
 };
 
-/// Annotations of a pod: those of its holdings, then those that the scenario gives it, which win.
-pub(crate) fn of(pod: &Pod, gpus: &[Gpu]) -> BTreeMap<String, String> {
-    let containers: Vec<_> = pod.of_kind(ContainerKind::App).collect();
+/// Annotations of a pod: those derived from its allocations, overridden by those of the scenario.
+pub(crate) fn pod_annotations(pod: &Pod, gpus: &[Gpu]) -> BTreeMap<String, String> {
+    let containers: Vec<_> = pod.containers_of_kind(ContainerKind::App).collect();
     let mut annotations = BTreeMap::new();
     ack(&containers, gpus, &mut annotations);
     ack_v1(&containers, gpus, &mut annotations);
-    let hami = |holding: &Holding| {
-        if let Holding::Hami(shares) = holding { shares.clone() } else { vec![] }
+    let hami = |allocation: &GpuAllocation| {
+        if let GpuAllocation::Hami(shares) = allocation { shares.clone() } else { vec![] }
     };
-    let volcano = |holding: &Holding| {
-        if let Holding::Volcano(shares) = holding { shares.clone() } else { vec![] }
+    let volcano = |allocation: &GpuAllocation| {
+        if let GpuAllocation::Volcano(shares) = allocation { shares.clone() } else { vec![] }
     };
-    if let Some(text) = listed(&containers, gpus, hami) {
+    if let Some(text) = share_list(&containers, gpus, hami) {
         for key in ["hami.io/vgpu-devices-allocated", "hami.io/vgpu-devices-to-allocate"] {
             annotations.insert(key.into(), text.clone());
         }
         annotations.insert("hami.io/bind-phase".into(), "success".into());
     }
-    if let Some(text) = listed(&containers, gpus, volcano) {
+    if let Some(text) = share_list(&containers, gpus, volcano) {
         annotations.insert("volcano.sh/vgpu-ids-new".into(), text);
     }
     koordinator(&containers, gpus, &mut annotations);
@@ -40,19 +42,19 @@ fn minor(gpus: &[Gpu], index: usize) -> u32 {
     gpus.get(index).map(|gpu| gpu.minor).unwrap_or_default()
 }
 
-/// `{"<container>":{"<minor>":amount}}`
+/// ACK GPU sharing, version 2: `{"<container index>":{"<GPU minor>":amount}}`.
 fn ack(containers: &[&Container], gpus: &[Gpu], annotations: &mut BTreeMap<String, String>) {
     let mut memory = BTreeMap::new();
     let mut percent = BTreeMap::new();
     for (at, container) in containers.iter().enumerate() {
-        let Holding::Ack(held, gib, cores) = &container.holding else { continue };
-        let each = |amount: u32| {
-            let of = |index: &usize| (minor(gpus, *index).to_string(), amount);
-            held.iter().map(of).collect::<BTreeMap<_, _>>()
+        let GpuAllocation::Ack(indexes, gib, cores) = &container.allocation else { continue };
+        let by_minor = |amount: u32| {
+            let entry = |index: &usize| (minor(gpus, *index).to_string(), amount);
+            indexes.iter().map(entry).collect::<BTreeMap<_, _>>()
         };
-        memory.insert(at.to_string(), each(*gib));
+        memory.insert(at.to_string(), by_minor(*gib));
         if let Some(cores) = cores {
-            percent.insert(at.to_string(), each(*cores));
+            percent.insert(at.to_string(), by_minor(*cores));
         }
     }
     if !memory.is_empty() {
@@ -65,20 +67,21 @@ fn ack(containers: &[&Container], gpus: &[Gpu], annotations: &mut BTreeMap<Strin
     }
 }
 
+/// ACK GPU sharing, version 1: one GPU for the whole pod, memory in GiB.
 fn ack_v1(containers: &[&Container], gpus: &[Gpu], annotations: &mut BTreeMap<String, String>) {
-    let held = || {
+    let allocated = || {
         containers.iter().filter_map(|container| {
-            let Holding::AckV1(gpu, gib) = container.holding else { return None };
+            let GpuAllocation::AckV1(gpu, gib) = container.allocation else { return None };
             Some((gpu, gib))
         })
     };
-    let Some((gpu, _)) = held().next() else { return };
-    let sum: u32 = held().map(|(_, gib)| gib).sum();
-    let card = gpus.get(gpu).map(units).unwrap_or_default();
+    let Some((gpu, _)) = allocated().next() else { return };
+    let sum: u32 = allocated().map(|(_, gib)| gib).sum();
+    let card_gib = gpus.get(gpu).map(gib_units).unwrap_or_default();
     for (key, value) in [
         ("IDX", minor(gpus, gpu).to_string()),
         ("POD", sum.to_string()),
-        ("DEV", card.to_string()),
+        ("DEV", card_gib.to_string()),
         ("ASSIGNED", "true".into()),
         ("ASSUME_TIME", "1700000000000000000".into()),
     ] {
@@ -86,39 +89,39 @@ fn ack_v1(containers: &[&Container], gpus: &[Gpu], annotations: &mut BTreeMap<St
     }
 }
 
-/// `UUID,NVIDIA,<MiB>,<percent>:` for each device; a `;` ends each container, also one with none.
-fn listed(
+/// `UUID,NVIDIA,<MiB>,<percent>:` per device, `;` after each container, including one without devices.
+fn share_list(
     containers: &[&Container],
     gpus: &[Gpu],
-    shares: impl Fn(&Holding) -> Vec<Share>,
+    shares: impl Fn(&GpuAllocation) -> Vec<GpuShare>,
 ) -> Option<String> {
-    let of = |share: &Share| {
+    let entry = |share: &GpuShare| {
         let uuid = gpus.get(share.gpu).map(|gpu| gpu.uuid.as_str()).unwrap_or_default();
         format!("{uuid},NVIDIA,{},{}:", share.mib, share.cores)
     };
     let texts: Vec<String> = containers
         .iter()
-        .map(|container| shares(&container.holding).iter().map(of).collect())
+        .map(|container| shares(&container.allocation).iter().map(entry).collect())
         .collect();
     texts.iter().any(|text| !text.is_empty()).then(|| texts.join(";") + ";")
 }
 
-/// For the pod as a whole.
+/// One annotation for the whole pod; shares of the same GPU are summed.
 fn koordinator(
     containers: &[&Container],
     gpus: &[Gpu],
     annotations: &mut BTreeMap<String, String>,
 ) {
-    let mut held = BTreeMap::<usize, (u32, u32)>::new();
+    let mut totals = BTreeMap::<usize, (u32, u32)>::new();
     for container in containers {
-        let Holding::Koordinator(shares) = &container.holding else { continue };
+        let GpuAllocation::Koordinator(shares) = &container.allocation else { continue };
         for share in shares {
-            let (mib, cores) = held.entry(share.gpu).or_default();
+            let (mib, cores) = totals.entry(share.gpu).or_default();
             *mib = mib.saturating_add(share.mib);
             *cores = cores.saturating_add(share.cores);
         }
     }
-    let devices: Vec<_> = held
+    let devices: Vec<_> = totals
         .iter()
         .filter_map(|(index, (mib, cores))| {
             let gpu = gpus.get(*index)?;
@@ -142,16 +145,19 @@ fn koordinator(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{cluster, scenario};
     use super::*;
+    use crate::cluster::tests::{cluster, scenario};
 
     fn annotations(containers: &str) -> (BTreeMap<String, String>, String) {
         let scenario = scenario(&format!("[[pod]]\nname = \"p\"\ncontainers = [{containers}]\n"));
-        (of(&cluster(&scenario).pods[0], &scenario.gpus), scenario.gpus[0].uuid.clone())
+        (
+            pod_annotations(&cluster(&scenario).pods[0], &scenario.gpus),
+            scenario.gpus[0].uuid.clone(),
+        )
     }
 
     #[test]
-    fn ack_counts_containers_and_names_minors() {
+    fn ack_keys_are_container_indexes_and_gpu_minors() {
         let (found, _) = annotations(
             "{ name = \"a\" }, { name = \"b\", ack = { gpu = [0, 1], gib = 4, cores = 30 } }, \
              { name = \"c\", ack = { gpu = 1, gib = 2 } }",
@@ -170,13 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_keep_the_index_of_containers_that_hold_nothing() {
+    fn container_without_devices_keeps_its_position_in_the_list() {
         let share = "[{ gpu = 0, mib = 3000, cores = 30 }]";
-        for (way, key) in
+        for (scheduler, key) in
             [("hami", "hami.io/vgpu-devices-allocated"), ("volcano", "volcano.sh/vgpu-ids-new")]
         {
-            let (found, uuid) =
-                annotations(&format!("{{ name = \"a\" }}, {{ name = \"b\", {way} = {share} }}"));
+            let (found, uuid) = annotations(&format!(
+                "{{ name = \"a\" }}, {{ name = \"b\", {scheduler} = {share} }}"
+            ));
             assert_eq!(found[key], format!(";{uuid},NVIDIA,3000,30:;"));
         }
         let (found, uuid) = annotations(&format!("{{ name = \"a\", koordinator = {share} }}"));

@@ -1,4 +1,5 @@
-//! The API server's memory: objects of one kind, their versions, and what has happened to them.
+//! The API server's watch cache: current objects of one kind, their resource versions, and the most
+//! recent events.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -7,23 +8,23 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// The version before the first event.
-const FIRST: u64 = 1_000;
-/// How many events are remembered.
-const MOST: usize = 1_024;
+/// Resource version of an empty cache; the first event has the next one.
+const FIRST_VERSION: u64 = 1_000;
+/// Events kept for watches; older ones are dropped.
+const MAX_EVENTS: usize = 1_024;
 
-/// What the API server has objects of.
+/// Kind of an API object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum ObjectKind {
     /// `/api/v1/pods`
     Pod,
     /// `/api/v1/nodes`
     Node,
 }
 
-impl Kind {
-    /// As the API writes it.
-    pub(super) fn name(self) -> &'static str {
+impl ObjectKind {
+    /// Value of the object's `kind` field.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pod => "Pod",
             Self::Node => "Node",
@@ -31,85 +32,84 @@ impl Kind {
     }
 }
 
-/// The objects of one kind, now and for a while back.
+/// The current objects of one kind, and their last [`MAX_EVENTS`] events.
 #[derive(Debug)]
-pub(super) struct History {
-    kind: Kind,
+pub(crate) struct WatchCache {
+    kind: ObjectKind,
     version: u64,
-    /// The version before the oldest event.
+    /// The version before the oldest event that is kept.
     oldest: u64,
-    objects: BTreeMap<String, Kept>,
-    events: VecDeque<Event>,
+    /// By UID.
+    objects: BTreeMap<String, StoredObject>,
+    events: VecDeque<WatchEvent>,
 }
 
 #[derive(Debug)]
-struct Kept {
-    /// As it was told, without its version.
-    told: Value,
+struct StoredObject {
+    /// Without its resource version.
+    object: Value,
     version: u64,
 }
 
-/// A line of a watch.
+/// An event of a watch.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
-    /// The version that it makes.
-    pub(super) version: u64,
-    /// The line, with its end.
-    pub(super) line: Arc<str>,
+pub(crate) struct WatchEvent {
+    /// Resource version of the object after the event.
+    pub(crate) version: u64,
+    /// The JSON line, with its line end.
+    pub(crate) line: Arc<str>,
 }
 
-/// A version that the history does not know.
+/// A requested resource version that is not in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unknown {
-    /// It has been forgotten; this is the oldest one known.
+pub(crate) enum VersionError {
+    /// Already dropped; the oldest version available.
     Gone(u64),
-    /// It is still to come; this is the newest one.
+    /// Not reached yet; the newest version.
     Future(u64),
 }
 
-impl History {
-    /// Of an API server that has no objects of this kind yet.
-    pub(super) fn new(kind: Kind) -> Self {
+impl WatchCache {
+    pub(crate) fn new(kind: ObjectKind) -> Self {
         let (objects, events) = (BTreeMap::new(), VecDeque::new());
-        Self { kind, version: FIRST, oldest: FIRST, objects, events }
+        Self { kind, version: FIRST_VERSION, oldest: FIRST_VERSION, objects, events }
     }
 
-    /// The newest version.
-    pub(super) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Takes notice of the objects as they are now.
-    pub(super) fn update(&mut self, objects: Vec<Value>) {
-        let mut fresh: HashMap<String, Value> = HashMap::new();
+    /// Compares the current objects with the cached ones and records an event for each difference.
+    pub(crate) fn update(&mut self, objects: Vec<Value>) {
+        let mut current: HashMap<String, Value> = HashMap::new();
         for object in objects {
-            fresh.insert(metadata(&object, "uid"), object);
+            current.insert(metadata(&object, "uid"), object);
         }
-        let gone: Vec<_> =
-            self.objects.keys().filter(|uid| !fresh.contains_key(*uid)).cloned().collect();
-        for uid in gone {
-            if let Some(kept) = self.objects.remove(&uid) {
-                self.record("DELETED", &kept.told);
+        let deleted: Vec<_> =
+            self.objects.keys().filter(|uid| !current.contains_key(*uid)).cloned().collect();
+        for uid in deleted {
+            if let Some(stored) = self.objects.remove(&uid) {
+                self.record("DELETED", &stored.object);
             }
         }
-        let mut fresh: Vec<_> = fresh.into_iter().collect();
-        fresh.sort_by_key(|(_, object)| name(object));
-        for (uid, object) in fresh {
+        let mut current: Vec<_> = current.into_iter().collect();
+        current.sort_by_key(|(_, object)| name(object));
+        for (uid, object) in current {
             let kind = match self.objects.get(&uid) {
                 None => "ADDED",
-                Some(kept) if kept.told != object => "MODIFIED",
+                Some(stored) if stored.object != object => "MODIFIED",
                 Some(_) => continue,
             };
             let version = self.record(kind, &object);
-            self.objects.insert(uid, Kept { told: object, version });
+            self.objects.insert(uid, StoredObject { object, version });
         }
     }
 
     fn record(&mut self, kind: &str, object: &Value) -> u64 {
         self.version += 1;
-        let line = line(kind, &versioned(object, self.version));
-        self.events.push_back(Event { version: self.version, line });
-        if self.events.len() > MOST
+        let line = watch_line(kind, &versioned(object, self.version));
+        self.events.push_back(WatchEvent { version: self.version, line });
+        if self.events.len() > MAX_EVENTS
             && let Some(event) = self.events.pop_front()
         {
             self.oldest = event.version;
@@ -117,11 +117,11 @@ impl History {
         self.version
     }
 
-    /// The answer to a list.
-    pub(super) fn list(&self, chosen: bool) -> Value {
-        let mut items: Vec<_> = self.present().filter(|_| chosen).collect();
+    /// The response to a list request; without items unless the field selector matches this node.
+    pub(crate) fn list(&self, matches: bool) -> Value {
+        let mut items: Vec<_> = self.present().filter(|_| matches).collect();
         for item in &mut items {
-            // Elements of a list do not say what they are.
+            // Items of a list have neither kind nor apiVersion.
             if let Some(item) = item.as_object_mut() {
                 item.remove("kind");
                 item.remove("apiVersion");
@@ -135,41 +135,46 @@ impl History {
         })
     }
 
-    /// Lines that tell all objects there are.
-    pub(super) fn initial(&self) -> Vec<Arc<str>> {
-        self.present().map(|object| line("ADDED", &object)).collect()
+    /// `ADDED` lines for all current objects.
+    pub(crate) fn initial(&self) -> Vec<Arc<str>> {
+        self.present().map(|object| watch_line("ADDED", &object)).collect()
     }
 
     fn present(&self) -> impl Iterator<Item = Value> {
-        let mut kept: Vec<_> = self.objects.values().collect();
-        kept.sort_by_key(|kept| name(&kept.told));
-        kept.into_iter().map(|kept| versioned(&kept.told, kept.version))
+        let mut stored: Vec<_> = self.objects.values().collect();
+        stored.sort_by_key(|stored| name(&stored.object));
+        stored.into_iter().map(|stored| versioned(&stored.object, stored.version))
     }
 
-    /// What has happened after a version.
+    /// The events after a version.
     ///
     /// # Errors
-    /// The version is not known.
-    pub(super) fn since(&self, version: u64) -> Result<Vec<Event>, Unknown> {
+    /// The version is older than the kept events, or newer than the newest one.
+    pub(crate) fn since(&self, version: u64) -> Result<Vec<WatchEvent>, VersionError> {
         if version < self.oldest {
-            return Err(Unknown::Gone(self.oldest));
+            return Err(VersionError::Gone(self.oldest));
         }
         if version > self.version {
-            return Err(Unknown::Future(self.version));
+            return Err(VersionError::Future(self.version));
         }
         Ok(self.events.iter().filter(|event| event.version > version).cloned().collect())
     }
 
-    /// A line that tells the newest version, and perhaps that all objects have been told.
-    pub(super) fn bookmark(&self, ends_initial: bool) -> Arc<str> {
+    /// A `BOOKMARK` line with the newest version; `ends_initial` marks the end of the initial events.
+    pub(crate) fn bookmark(&self, ends_initial: bool) -> Arc<str> {
         let mut metadata = json!({
             "resourceVersion": self.version.to_string(),
             "creationTimestamp": null,
         });
         if ends_initial {
-            put(&mut metadata, "annotations", json!({ "k8s.io/initial-events-end": "true" }));
+            insert_key(
+                &mut metadata,
+                "annotations",
+                json!({ "k8s.io/initial-events-end": "true" }),
+            );
         }
-        let spec = if self.kind == Kind::Pod { json!({ "containers": null }) } else { json!({}) };
+        let spec =
+            if self.kind == ObjectKind::Pod { json!({ "containers": null }) } else { json!({}) };
         let object = json!({
             "kind": self.kind.name(),
             "apiVersion": "v1",
@@ -177,24 +182,24 @@ impl History {
             "spec": spec,
             "status": {},
         });
-        line("BOOKMARK", &object)
+        watch_line("BOOKMARK", &object)
     }
 }
 
-/// A line of a watch.
-pub(super) fn line(kind: &str, object: &Value) -> Arc<str> {
+/// A line of a watch response.
+pub(crate) fn watch_line(kind: &str, object: &Value) -> Arc<str> {
     format!("{}\n", json!({ "type": kind, "object": object })).into()
 }
 
 /// Sets a key of an object.
-pub(super) fn put(object: &mut Value, key: &str, value: impl Into<Value>) {
+pub(crate) fn insert_key(object: &mut Value, key: &str, value: impl Into<Value>) {
     if let Some(object) = object.as_object_mut() {
         object.insert(key.to_owned(), value.into());
     }
 }
 
-/// How the API server says no.
-pub(super) fn refusal(code: u16, reason: &str, message: &str) -> Value {
+/// A `Status` object of a failed request.
+pub(crate) fn status_object(code: u16, reason: &str, message: &str) -> Value {
     json!({
         "kind": "Status",
         "apiVersion": "v1",
@@ -218,7 +223,7 @@ fn name(object: &Value) -> (String, String) {
 fn versioned(object: &Value, version: u64) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object.get_mut("metadata") {
-        put(metadata, "resourceVersion", version.to_string());
+        insert_key(metadata, "resourceVersion", version.to_string());
     }
     object
 }
@@ -231,7 +236,7 @@ mod tests {
         json!({ "kind": "Pod", "metadata": { "uid": uid, "name": uid }, "status": { "phase": phase } })
     }
 
-    fn kinds(events: &[Event]) -> Vec<String> {
+    fn kinds(events: &[WatchEvent]) -> Vec<String> {
         let parsed = events.iter().map(|event| serde_json::from_str::<Value>(&event.line).unwrap());
         parsed
             .map(|event| {
@@ -248,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_told_once() {
-        let mut history = History::new(Kind::Pod);
+    fn each_change_makes_one_event() {
+        let mut history = WatchCache::new(ObjectKind::Pod);
         history.update(vec![pod("b", "Pending"), pod("a", "Running")]);
         history.update(vec![pod("b", "Pending"), pod("a", "Running")]);
         history.update(vec![pod("b", "Running")]);
         assert_eq!(
-            kinds(&history.since(FIRST).unwrap()),
+            kinds(&history.since(FIRST_VERSION).unwrap()),
             ["ADDED a 1001", "ADDED b 1002", "DELETED a 1003", "MODIFIED b 1004"]
         );
         assert_eq!(kinds(&history.since(1_003).unwrap()), ["MODIFIED b 1004"]);
@@ -264,16 +269,22 @@ mod tests {
     }
 
     #[test]
-    fn a_version_before_its_memory_is_gone() {
-        let mut history = History::new(Kind::Pod);
-        assert!(history.since(FIRST).is_ok());
-        assert_eq!(history.since(1).unwrap_err(), Unknown::Gone(FIRST));
-        assert_eq!(history.since(FIRST + 1).unwrap_err(), Unknown::Future(FIRST));
-        for round in 0..MOST {
+    fn version_older_than_the_kept_events_is_gone() {
+        let mut history = WatchCache::new(ObjectKind::Pod);
+        assert!(history.since(FIRST_VERSION).is_ok());
+        assert_eq!(history.since(1).unwrap_err(), VersionError::Gone(FIRST_VERSION));
+        assert_eq!(
+            history.since(FIRST_VERSION + 1).unwrap_err(),
+            VersionError::Future(FIRST_VERSION)
+        );
+        for round in 0..MAX_EVENTS {
             history.update(vec![pod("a", &round.to_string())]);
         }
-        assert!(history.since(FIRST).is_ok());
+        assert!(history.since(FIRST_VERSION).is_ok());
         history.update(vec![]);
-        assert_eq!(history.since(FIRST).unwrap_err(), Unknown::Gone(FIRST + 1));
+        assert_eq!(
+            history.since(FIRST_VERSION).unwrap_err(),
+            VersionError::Gone(FIRST_VERSION + 1)
+        );
     }
 }

@@ -1,13 +1,14 @@
-//! What the kernel calls the cgroup of a container.
+//! Cgroup paths of containers, as `/proc/<pid>/cgroup` shows them.
 
-use crate::scenario::cluster::{Cgroups, Pod, Qos, Runtime};
+use crate::scenario::cluster::{CgroupFormat, Pod, Qos, Runtime};
 
-/// The controllers of version 1, by hierarchy, as a node lists them.
+/// Controllers of cgroup v1, one hierarchy each, from the highest hierarchy id to the lowest.
 const CONTROLLERS: [&str; 9] =
     ["name=systemd", "pids", "blkio", "freezer", "devices", "memory", "cpuset", "cpuacct", "cpu"];
 
-/// `/proc/<pid>/cgroup` of a process in the container `id` of a pod, without the last newline.
-pub(crate) fn text(cgroups: Cgroups, runtime: Runtime, pod: &Pod, id: &str) -> String {
+/// Content of `/proc/<pid>/cgroup` for a process in the container `id` of a pod, without the final
+/// newline.
+pub(crate) fn text(cgroups: CgroupFormat, runtime: Runtime, pod: &Pod, id: &str) -> String {
     let path = path(cgroups.systemd, runtime, pod, id);
     if !cgroups.v1 {
         return format!("0::{path}");
@@ -35,19 +36,19 @@ fn path(systemd: bool, runtime: Runtime, pod: &Pod, id: &str) -> String {
         Runtime::Docker => "docker",
     };
     let uid = uid.replace('-', "_");
-    let (slice, above) = match level {
+    let (slice, parent) = match level {
         None => ("kubepods".to_owned(), String::new()),
         Some(level) => (format!("kubepods-{level}"), format!("/kubepods-{level}.slice")),
     };
-    format!("/kubepods.slice{above}/{slice}-pod{uid}.slice/{prefix}-{id}.scope")
+    format!("/kubepods.slice{parent}/{slice}-pod{uid}.slice/{prefix}-{id}.scope")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{cluster, scenario};
     use super::*;
+    use crate::cluster::tests::{cluster, scenario};
 
-    fn of(keys: &str, pod: &str) -> String {
+    fn cgroup_of(keys: &str, pod: &str) -> String {
         let scenario = scenario(&format!(
             "[cluster]\n{keys}\n[[pod]]\nname = \"p\"\n{pod}\n\
              uid = \"11111111-2222-4333-8444-555555555555\"\ncontainers = [{{ name = \"c\" }}]\n"
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn each_driver_and_runtime_has_its_form() {
+    fn path_depends_on_cgroup_driver_and_runtime() {
         for (keys, pod, expected) in [
             (
                 "",
@@ -82,9 +83,9 @@ mod tests {
                 "0::/kubepods/pod11111111-2222-4333-8444-555555555555/ID",
             ),
         ] {
-            assert_eq!(of(keys, pod), expected);
+            assert_eq!(cgroup_of(keys, pod), expected);
         }
-        let text = of("cgroups = \"cgroupfs-v1\"", "");
+        let text = cgroup_of("cgroups = \"cgroupfs-v1\"", "");
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 10);
         let path = "/kubepods/besteffort/pod11111111-2222-4333-8444-555555555555/ID";

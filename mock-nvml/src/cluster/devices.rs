@@ -1,43 +1,23 @@
-//! Devices as plugins offer them and the kubelet gives them, and what is asked for to get them.
+//! The device plugins of the node: the devices they offer, and which of them the kubelet allocates to
+//! each container.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use crate::scenario::{
-    Gpu, Window,
-    cluster::{Device, Holding, Offer},
+use crate::{
+    cluster::resources::{ACK_MEMORY, GPU_RESOURCE, MigStrategy, VOLCANO, gib_units},
+    scenario::{
+        Gpu,
+        cluster::{GpuAllocation, OfferedDevice, PluginDevice},
+    },
+    window::Window,
 };
 
-/// What the plugins of NVIDIA, GKE and `HAMi` offer.
-pub(crate) const GPU: &str = "nvidia.com/gpu";
-/// What ACK's plugin for shared GPUs offers: units of 1 GiB.
-pub(crate) const ACK_MEMORY: &str = "aliyun.com/gpu-mem";
-const ACK_CORES: &str = "aliyun.com/gpu-core.percentage";
-const VOLCANO: &str = "volcano.sh/vgpu-number";
-/// How many containers can share a GPU under `HAMi` and Volcano, unless told otherwise.
-const SPLIT: u32 = 10;
+/// Devices per GPU that `HAMi` and Volcano offer (their default).
+const DEVICES_PER_GPU: u32 = 10;
 
-/// How the plugin offers MIG devices.
+/// How a GPU is offered as [`GPU_RESOURCE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Strategy {
-    /// As [`GPU`].
-    Single,
-    /// Each profile as a resource of its own.
-    Mixed,
-}
-
-impl Strategy {
-    /// The resource of a MIG device.
-    pub(crate) fn resource(self, profile: &str) -> String {
-        match self {
-            Self::Single => GPU.to_owned(),
-            Self::Mixed => format!("nvidia.com/mig-{}", profile.replace('+', ".")),
-        }
-    }
-}
-
-/// How a GPU is offered as [`GPU`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum SharingMode {
     Whole,
     Slices(u32),
     Gke,
@@ -45,293 +25,333 @@ enum Mode {
     Claimed,
 }
 
-impl Mode {
+impl SharingMode {
     fn text(self) -> String {
         match self {
-            Self::Whole => "whole".into(),
+            Self::Whole => "as a whole GPU".into(),
             Self::Slices(replicas) => format!("in {replicas} slices"),
-            Self::Gke => "by GKE's plugin".into(),
+            Self::Gke => "by the GKE plugin".into(),
             Self::Hami => "by HAMi".into(),
-            Self::Claimed => "by a claim".into(),
+            Self::Claimed => "by a resource claim".into(),
         }
     }
 }
 
-/// A device, and when it is held.
+/// A device and its allocations.
 #[derive(Debug)]
-struct Slot {
-    device: Device,
+struct DeviceState {
+    device: PluginDevice,
+    /// Index of its GPU; `None` if only its id selects it.
     gpu: Option<usize>,
-    held: Vec<Window>,
-    there: Vec<Window>,
+    allocated: Vec<Window>,
+    offered: Vec<Window>,
 }
 
 const ALWAYS: Window = Window { from: f64::NEG_INFINITY, to: f64::INFINITY };
 
-/// The plugins of a node: what they offer and have given.
+/// The device plugins of a node, their devices and allocations.
 #[derive(Debug)]
-pub(crate) struct Plugins {
-    modes: Vec<Option<Mode>>,
-    strategy: Strategy,
-    slots: Vec<Slot>,
+pub(crate) struct DevicePlugins {
+    modes: Vec<Option<SharingMode>>,
+    strategy: MigStrategy,
+    devices: Vec<DeviceState>,
 }
 
-impl Plugins {
-    /// Those of a node of `gpus` GPUs, of which nothing is known yet.
-    pub(crate) fn new(gpus: usize, strategy: Strategy) -> Self {
-        Self { modes: vec![None; gpus], strategy, slots: vec![] }
+impl DevicePlugins {
+    /// The plugins of a node with `gpus` GPUs, before any allocation is registered.
+    pub(crate) fn new(gpus: usize, strategy: MigStrategy) -> Self {
+        Self { modes: vec![None; gpus], strategy, devices: vec![] }
     }
 
-    /// Takes notice of a holding.
+    /// Registers the allocation of a container, which decides the sharing mode of its GPUs.
     ///
     /// # Errors
-    /// No node can have that beside what it has already.
-    pub(crate) fn notice(&mut self, holding: &Holding) -> Result<(), String> {
+    /// The GPU already has another sharing mode.
+    pub(crate) fn register(&mut self, allocation: &GpuAllocation) -> Result<(), String> {
         let all = 0..self.modes.len();
-        match holding {
-            Holding::Whole(gpus) => self.offer(gpus.iter().copied(), Mode::Whole),
-            Holding::Slices(gpus, replicas) => {
-                self.offer(gpus.iter().copied(), Mode::Slices(*replicas))
+        match allocation {
+            GpuAllocation::Whole(gpus) => self.set_mode(gpus.iter().copied(), SharingMode::Whole),
+            GpuAllocation::Slices(gpus, replicas) => {
+                self.set_mode(gpus.iter().copied(), SharingMode::Slices(*replicas))
             }
-            Holding::Gke(_) => self.offer(all, Mode::Gke),
-            Holding::Hami(_) => self.offer(all, Mode::Hami),
-            Holding::Claimed(_, devices) => {
-                self.offer(devices.iter().filter_map(|device| device.whole), Mode::Claimed)
+            GpuAllocation::Gke(_) => self.set_mode(all, SharingMode::Gke),
+            GpuAllocation::Hami(_) => self.set_mode(all, SharingMode::Hami),
+            GpuAllocation::Claim(_, devices) => {
+                self.set_mode(devices.iter().filter_map(|device| device.gpu), SharingMode::Claimed)
             }
-            Holding::Nothing
-            | Holding::Mig(_)
-            | Holding::Ack(..)
-            | Holding::AckV1(..)
-            | Holding::Koordinator(_)
-            | Holding::Volcano(_) => Ok(()),
+            GpuAllocation::Nothing
+            | GpuAllocation::Mig(_)
+            | GpuAllocation::Ack(..)
+            | GpuAllocation::AckV1(..)
+            | GpuAllocation::Koordinator(_)
+            | GpuAllocation::Volcano(_) => Ok(()),
         }
     }
 
-    fn offer(&mut self, gpus: impl Iterator<Item = usize>, mode: Mode) -> Result<(), String> {
+    fn set_mode(
+        &mut self,
+        gpus: impl Iterator<Item = usize>,
+        mode: SharingMode,
+    ) -> Result<(), String> {
         for gpu in gpus {
-            let Some(slot) = self.modes.get_mut(gpu) else { continue };
-            if let Some(other) = slot.filter(|other| *other != mode) {
+            let Some(current) = self.modes.get_mut(gpu) else { continue };
+            if let Some(other) = current.filter(|other| *other != mode) {
                 let (mode, other) = (mode.text(), other.text());
                 return Err(format!(
-                    "GPU {gpu} is given {mode} here and {other} elsewhere: \
-                                    a plugin gives a GPU in one way"
+                    "GPU {gpu} is allocated {mode} here and {other} elsewhere, but a device plugin \
+                     offers a GPU in one way: allocate it the same way everywhere"
                 ));
             }
-            *slot = Some(mode);
+            *current = Some(mode);
         }
         Ok(())
     }
 
-    /// Offers everything, once all holdings and all other devices are known.
-    pub(crate) fn open<'a>(
+    /// Offers all devices. Call it after all allocations have been registered; `others` are further
+    /// devices as resource and id.
+    pub(crate) fn offer_devices<'a>(
         &mut self,
         gpus: &[Gpu],
-        holdings: impl Iterator<Item = &'a Holding> + Clone,
+        allocations: impl Iterator<Item = &'a GpuAllocation> + Clone,
         others: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
-        let any = |is: fn(&Holding) -> bool| holdings.clone().any(is);
-        let shared = any(|holding| matches!(holding, Holding::Ack(..) | Holding::AckV1(..)));
-        let volcano = any(|holding| matches!(holding, Holding::Volcano(_)));
-        let koordinator = any(|holding| matches!(holding, Holding::Koordinator(_)));
-        let partitioned = any(|holding| matches!(holding, Holding::Mig(_)));
+        let any = |is: fn(&GpuAllocation) -> bool| allocations.clone().any(is);
+        let ack = any(|allocation| {
+            matches!(allocation, GpuAllocation::Ack(..) | GpuAllocation::AckV1(..))
+        });
+        let volcano = any(|allocation| matches!(allocation, GpuAllocation::Volcano(_)));
+        let koordinator = any(|allocation| matches!(allocation, GpuAllocation::Koordinator(_)));
+        let partitioned = any(|allocation| matches!(allocation, GpuAllocation::Mig(_)));
         let plain = self.modes.iter().any(Option::is_some);
-        if plain || partitioned || !(shared || volcano || koordinator) {
-            self.open_gpus(gpus, holdings);
+        if plain || partitioned || !(ack || volcano || koordinator) {
+            self.offer_gpus(gpus, allocations);
         }
-        for (resource, wanted) in [(ACK_MEMORY, shared), (VOLCANO, volcano)] {
+        for (resource, used) in [(ACK_MEMORY, ack), (VOLCANO, volcano)] {
             let resource: Arc<str> = resource.into();
-            for gpu in gpus.iter().filter(|_| wanted) {
+            for gpu in gpus.iter().filter(|_| used) {
                 let unit = |n: u64| match &*resource {
                     ACK_MEMORY => format!("{}-_-{n}", gpu.uuid),
                     _ => format!("{}-{n}", gpu.uuid),
                 };
-                let count = if &*resource == ACK_MEMORY { units(gpu) } else { u64::from(SPLIT) };
-                (0..count).for_each(|n| self.slot(&resource, unit(n), Some(gpu.index), None));
+                let count = if &*resource == ACK_MEMORY {
+                    gib_units(gpu)
+                } else {
+                    u64::from(DEVICES_PER_GPU)
+                };
+                (0..count).for_each(|n| self.add_device(&resource, unit(n), Some(gpu.index), None));
             }
         }
         for (resource, id) in others {
-            let known = |slot: &Slot| &*slot.device.resource == resource && slot.device.id == id;
-            if !self.slots.iter().any(known) {
-                self.slot(&resource.into(), id.to_owned(), None, None);
+            let known =
+                |state: &DeviceState| &*state.device.resource == resource && state.device.id == id;
+            if !self.devices.iter().any(known) {
+                self.add_device(&resource.into(), id.to_owned(), None, None);
             }
         }
     }
 
-    fn open_gpus<'a>(&mut self, gpus: &[Gpu], holdings: impl Iterator<Item = &'a Holding>) {
-        let resource: Arc<str> = GPU.into();
-        let gke: Vec<&str> = holdings
-            .filter_map(|holding| {
-                let Holding::Gke(ids) = holding else { return None };
+    fn offer_gpus<'a>(
+        &mut self,
+        gpus: &[Gpu],
+        allocations: impl Iterator<Item = &'a GpuAllocation>,
+    ) {
+        let resource: Arc<str> = GPU_RESOURCE.into();
+        let gke: Vec<&str> = allocations
+            .filter_map(|allocation| {
+                let GpuAllocation::Gke(ids) = allocation else { return None };
                 Some(ids.iter().map(String::as_str))
             })
             .flatten()
             .collect();
-        let virtual_of = |id: &str| Some(id.rsplit_once("/vgpu")?.1.parse::<u32>().ok()? + 1);
-        let virtuals = gke.iter().copied().filter_map(virtual_of).max().unwrap_or_default();
+        let replica_count = |id: &str| Some(id.rsplit_once("/vgpu")?.1.parse::<u32>().ok()? + 1);
+        let gke_replicas = gke.iter().copied().filter_map(replica_count).max().unwrap_or_default();
         for gpu in gpus {
             let numa = Some(i64::from(2 * gpu.index >= gpus.len().max(2)));
-            let mode = self.modes.get(gpu.index).copied().flatten().unwrap_or(Mode::Whole);
+            let mode = self.modes.get(gpu.index).copied().flatten().unwrap_or(SharingMode::Whole);
             let name = format!("nvidia{}", gpu.minor);
-            let parts: Vec<_> =
+            let ids_of_gpu: Vec<_> =
                 gke.iter().filter(|id| id.starts_with(&format!("{name}/"))).collect();
             let ids: Vec<String> = match mode {
-                Mode::Whole => vec![gpu.uuid.clone()],
-                Mode::Slices(replicas) => {
+                SharingMode::Whole => vec![gpu.uuid.clone()],
+                SharingMode::Slices(replicas) => {
                     (0..replicas).map(|n| format!("{}::{n}", gpu.uuid)).collect()
                 }
-                Mode::Claimed => vec![],
-                Mode::Hami => (0..SPLIT).map(|n| format!("{}-{n}", gpu.uuid)).collect(),
-                Mode::Gke if parts.is_empty() => vec![name],
-                Mode::Gke
-                    if parts.iter().all(|id| virtual_of(id).is_some() && !id.contains("/gi")) =>
-                {
-                    (0..virtuals).map(|n| format!("{name}/vgpu{n}")).collect()
+                SharingMode::Claimed => vec![],
+                SharingMode::Hami => {
+                    (0..DEVICES_PER_GPU).map(|n| format!("{}-{n}", gpu.uuid)).collect()
                 }
-                Mode::Gke => parts.into_iter().map(|id| (*id).to_owned()).collect(),
+                SharingMode::Gke if ids_of_gpu.is_empty() => vec![name],
+                SharingMode::Gke
+                    if ids_of_gpu
+                        .iter()
+                        .all(|id| replica_count(id).is_some() && !id.contains("/gi")) =>
+                {
+                    (0..gke_replicas).map(|n| format!("{name}/vgpu{n}")).collect()
+                }
+                SharingMode::Gke => ids_of_gpu.into_iter().map(|id| (*id).to_owned()).collect(),
             };
-            let first = self.slots.len();
+            let first = self.devices.len();
             for id in ids {
-                self.slot(&resource, id, Some(gpu.index), numa);
+                self.add_device(&resource, id, Some(gpu.index), numa);
             }
-            for slot in self.slots.iter_mut().skip(first) {
-                slot.there = whole(gpu);
+            for state in self.devices.iter_mut().skip(first) {
+                state.offered = unpartitioned_windows(gpu);
             }
-            self.open_instances(gpu, numa);
+            self.offer_mig_devices(gpu, numa);
         }
     }
 
-    /// Offers the MIG devices of a GPU, each in the time of its layouts.
-    fn open_instances(&mut self, gpu: &Gpu, numa: Option<i64>) {
+    /// Offers the MIG devices of a GPU, each while one of its layouts is in force.
+    fn offer_mig_devices(&mut self, gpu: &Gpu, numa: Option<i64>) {
         for layout in &*gpu.mig {
             for (gi, ci) in layout.devices() {
-                let known = self.slots.iter_mut().find(|slot| slot.device.id == ci.uuid);
-                if let Some(slot) = known {
-                    slot.there.push(layout.during);
+                let known = self.devices.iter_mut().find(|state| state.device.id == ci.uuid);
+                if let Some(state) = known {
+                    state.offered.push(layout.during);
                     continue;
                 }
                 let resource = self.strategy.resource(&gi.device_profile(ci)).into();
-                let device = Device { resource, id: ci.uuid.clone(), numa };
-                let there = vec![layout.during];
-                self.slots.push(Slot { device, gpu: None, held: vec![], there });
+                let device = PluginDevice { resource, id: ci.uuid.clone(), numa };
+                let offered = vec![layout.during];
+                self.devices.push(DeviceState { device, gpu: None, allocated: vec![], offered });
             }
         }
     }
 
-    fn slot(&mut self, resource: &Arc<str>, id: String, gpu: Option<usize>, numa: Option<i64>) {
-        let device = Device { resource: Arc::clone(resource), id, numa };
-        let known = self.slots.iter().any(|slot| slot.device == device);
+    fn add_device(
+        &mut self,
+        resource: &Arc<str>,
+        id: String,
+        gpu: Option<usize>,
+        numa: Option<i64>,
+    ) {
+        let device = PluginDevice { resource: Arc::clone(resource), id, numa };
+        let known = self.devices.iter().any(|state| state.device == device);
         if !known {
-            self.slots.push(Slot { device, gpu, held: vec![], there: vec![ALWAYS] });
+            let offered = vec![ALWAYS];
+            self.devices.push(DeviceState { device, gpu, allocated: vec![], offered });
         }
     }
 
-    /// Gives a container what its holding says, for `life`.
+    /// Allocates the devices of a container for the time window `life`.
     ///
     /// # Errors
-    /// There is not so much, or somebody has it.
-    pub(crate) fn give(&mut self, holding: &Holding, life: Window) -> Result<Vec<Device>, String> {
+    /// The node has too few devices, or another pod has them at some time of the window.
+    pub(crate) fn allocate(
+        &mut self,
+        allocation: &GpuAllocation,
+        life: Window,
+    ) -> Result<Vec<PluginDevice>, String> {
         let mut devices = vec![];
-        let mut gpu = |resource, gpu| self.take(resource, life, |slot| slot.gpu == Some(gpu));
-        match holding {
-            Holding::Nothing | Holding::Koordinator(_) | Holding::Claimed(..) => {}
-            Holding::Whole(gpus) | Holding::Slices(gpus, _) => {
+        let mut of_gpu =
+            |gpu| self.allocate_first(GPU_RESOURCE, life, |state| state.gpu == Some(gpu));
+        match allocation {
+            GpuAllocation::Nothing | GpuAllocation::Koordinator(_) | GpuAllocation::Claim(..) => {}
+            GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, _) => {
                 for index in gpus {
-                    devices.push(gpu(GPU, *index).ok_or_else(|| {
+                    devices.push(of_gpu(*index).ok_or_else(|| {
                         format!(
-                            "GPU {index} has nothing left for this pod at some time of its life: \
-                                 end another pod earlier or hold another GPU"
+                            "GPU {index} has no free device for the whole lifetime of this pod: end \
+                             another pod earlier or allocate another GPU"
                         )
                     })?);
                 }
             }
-            Holding::Mig(ids) => {
+            GpuAllocation::Mig(ids) => {
                 for (resource, id) in ids {
-                    devices.push(self.named(resource, id, life)?);
+                    devices.push(self.allocate_by_id(resource, id, life)?);
                 }
             }
-            Holding::Gke(ids) => {
+            GpuAllocation::Gke(ids) => {
                 for id in ids {
-                    devices.push(self.named(GPU, id, life)?);
+                    devices.push(self.allocate_by_id(GPU_RESOURCE, id, life)?);
                 }
             }
-            Holding::Ack(gpus, gib, _) => {
+            GpuAllocation::Ack(gpus, gib, _) => {
                 for _ in 0..gpus.len() as u64 * u64::from(*gib) {
-                    devices.push(self.last(ACK_MEMORY, life)?);
+                    devices.push(self.allocate_any(ACK_MEMORY, life)?);
                 }
             }
-            Holding::AckV1(_, gib) => {
+            GpuAllocation::AckV1(_, gib) => {
                 for _ in 0..*gib {
-                    devices.push(self.last(ACK_MEMORY, life)?);
+                    devices.push(self.allocate_any(ACK_MEMORY, life)?);
                 }
             }
-            Holding::Hami(shares) => {
+            GpuAllocation::Hami(shares) => {
                 for _ in shares {
-                    devices.push(self.last(GPU, life)?);
+                    devices.push(self.allocate_any(GPU_RESOURCE, life)?);
                 }
             }
-            Holding::Volcano(shares) => {
+            GpuAllocation::Volcano(shares) => {
                 for _ in shares {
-                    devices.push(self.last(VOLCANO, life)?);
+                    devices.push(self.allocate_any(VOLCANO, life)?);
                 }
             }
         }
         Ok(devices)
     }
 
-    /// Gives a device by its id.
+    /// Allocates a device by its id.
     ///
     /// # Errors
-    /// Somebody has it.
-    pub(crate) fn named(
+    /// The device is not offered, or another pod has it at some time of the window.
+    pub(crate) fn allocate_by_id(
         &mut self,
         resource: &str,
         id: &str,
         life: Window,
-    ) -> Result<Device, String> {
-        self.take(resource, life, |slot| slot.device.id == id).ok_or_else(|| {
+    ) -> Result<PluginDevice, String> {
+        self.allocate_first(resource, life, |state| state.device.id == id).ok_or_else(|| {
             format!(
-                "{id} is held by another pod at some time of this one's life, or is not \
-                     offered: end one earlier or hold another"
+                "{id} is allocated to another pod at some time in the lifetime of this one, or is \
+                 not offered: end one pod earlier or allocate another device"
             )
         })
     }
 
-    /// Gives a unit that is as good as any other: plugins of shares do not care which GPU's it is, so
-    /// here they come from the last one.
-    fn last(&mut self, resource: &str, life: Window) -> Result<Device, String> {
-        let gpu = self.slots.iter().rev().find(|slot| {
-            &*slot.device.resource == resource && !slot.held.iter().any(|held| held.overlaps(life))
+    /// Allocates the last free unit. The plugins of GPU sharing schedulers allocate units regardless of
+    /// the GPU that the scheduler chose; taking the last GPU makes that visible.
+    fn allocate_any(&mut self, resource: &str, life: Window) -> Result<PluginDevice, String> {
+        let free = self.devices.iter().rev().find(|state| {
+            &*state.device.resource == resource
+                && !state.allocated.iter().any(|allocated| allocated.overlaps(life))
         });
-        let id = gpu.map(|slot| slot.device.id.clone());
-        let given = id.and_then(|id| self.take(resource, life, |slot| slot.device.id == id));
-        given.ok_or_else(|| {
+        let id = free.map(|state| state.device.id.clone());
+        let device =
+            id.and_then(|id| self.allocate_first(resource, life, |state| state.device.id == id));
+        device.ok_or_else(|| {
             format!(
-                "the node has no {resource} left for this pod at some time of its life: \
-                     hold less"
+                "the node has too little {resource} for the whole lifetime of this pod: allocate less"
             )
         })
     }
 
-    fn take(&mut self, resource: &str, life: Window, is: impl Fn(&Slot) -> bool) -> Option<Device> {
-        let free = |slot: &&mut Slot| {
-            &*slot.device.resource == resource
-                && is(slot)
-                && !slot.held.iter().any(|held| held.overlaps(life))
+    fn allocate_first(
+        &mut self,
+        resource: &str,
+        life: Window,
+        matches: impl Fn(&DeviceState) -> bool,
+    ) -> Option<PluginDevice> {
+        let free = |state: &&mut DeviceState| {
+            &*state.device.resource == resource
+                && matches(state)
+                && !state.allocated.iter().any(|allocated| allocated.overlaps(life))
         };
-        let slot = self.slots.iter_mut().find(free)?;
-        slot.held.push(life);
-        Some(slot.device.clone())
+        let state = self.devices.iter_mut().find(free)?;
+        state.allocated.push(life);
+        Some(state.device.clone())
     }
 
-    /// All that is offered.
-    pub(crate) fn allocatable(self) -> Vec<Offer> {
-        let offer = |slot: Slot| Offer { device: slot.device, there: slot.there };
-        self.slots.into_iter().map(offer).collect()
+    /// All offered devices, as `GetAllocatableResources` returns them.
+    pub(crate) fn allocatable(self) -> Vec<OfferedDevice> {
+        let offer =
+            |state: DeviceState| OfferedDevice { device: state.device, offered: state.offered };
+        self.devices.into_iter().map(offer).collect()
     }
 }
 
-/// When a GPU is not partitioned.
-fn whole(gpu: &Gpu) -> Vec<Window> {
+/// The times at which MIG mode of a GPU is off.
+fn unpartitioned_windows(gpu: &Gpu) -> Vec<Window> {
     let mut from = f64::NEG_INFINITY;
     let mut gaps = vec![];
     for layout in &*gpu.mig {
@@ -343,76 +363,27 @@ fn whole(gpu: &Gpu) -> Vec<Window> {
     gaps
 }
 
-/// Units of [`ACK_MEMORY`] that a GPU has.
-pub(crate) fn units(gpu: &Gpu) -> u64 {
-    gpu.model.total_mib / 1_024
-}
-
-/// What a container must ask for to hold this.
-pub(crate) fn limits(holding: &Holding) -> BTreeMap<String, String> {
-    let whole = |count: usize| vec![(GPU, count.to_string())];
-    let sum = |of: &mut dyn Iterator<Item = u32>| of.map(u64::from).sum::<u64>().to_string();
-    let limits = match holding {
-        Holding::Nothing | Holding::Claimed(..) => vec![],
-        Holding::Whole(gpus) | Holding::Slices(gpus, _) => whole(gpus.len()),
-        Holding::Gke(ids) => whole(ids.len()),
-        Holding::Mig(ids) => return of_profiles(ids),
-        Holding::Ack(gpus, gib, cores) => {
-            let memory = sum(&mut gpus.iter().map(|_| *gib));
-            let cores = cores.map(|cores| (ACK_CORES, sum(&mut gpus.iter().map(|_| cores))));
-            [(ACK_MEMORY, memory)].into_iter().chain(cores).collect()
-        }
-        Holding::AckV1(_, gib) => vec![(ACK_MEMORY, gib.to_string())],
-        Holding::Hami(shares) => {
-            let first = shares.first();
-            let each = |of: fn(&crate::scenario::cluster::Share) -> u32| {
-                first.map(of).unwrap_or_default().to_string()
-            };
-            vec![
-                (GPU, shares.len().to_string()),
-                ("nvidia.com/gpumem", each(|share| share.mib)),
-                ("nvidia.com/gpucores", each(|share| share.cores)),
-            ]
-        }
-        Holding::Koordinator(shares) => vec![
-            ("koordinator.sh/gpu-core", sum(&mut shares.iter().map(|share| share.cores))),
-            ("koordinator.sh/gpu-memory", sum(&mut shares.iter().map(|share| share.mib)) + "Mi"),
-        ],
-        Holding::Volcano(shares) => vec![
-            (VOLCANO, shares.len().to_string()),
-            ("volcano.sh/vgpu-memory", sum(&mut shares.iter().map(|share| share.mib))),
-            ("volcano.sh/vgpu-cores", sum(&mut shares.iter().map(|share| share.cores))),
-        ],
-    };
-    limits.into_iter().map(|(resource, amount)| (resource.to_owned(), amount)).collect()
-}
-
-/// How many MIG devices of each resource.
-fn of_profiles(devices: &[(String, String)]) -> BTreeMap<String, String> {
-    let count = |resource: &String| devices.iter().filter(|(other, _)| other == resource).count();
-    devices.iter().map(|(resource, _)| (resource.clone(), count(resource).to_string())).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::tests::{cluster, scenario},
-        Offer,
+    use crate::cluster::{
+        devices::OfferedDevice,
+        tests::{cluster, scenario},
     };
     use crate::scenario::{Scenario, cluster::Cluster};
 
-    fn ids(devices: &[super::Device]) -> Vec<&str> {
+    fn ids(devices: &[super::PluginDevice]) -> Vec<&str> {
         devices.iter().map(|device| device.id.as_str()).collect()
     }
 
     fn offered_ids(cluster: &Cluster, time: f64) -> Vec<&str> {
-        let there = |offer: &&Offer| offer.there.iter().any(|there| there.contains(time));
-        let offers = cluster.allocatable.iter().filter(there);
+        let offered =
+            |offer: &&OfferedDevice| offer.offered.iter().any(|window| window.contains(time));
+        let offers = cluster.allocatable.iter().filter(offered);
         offers.map(|offer| offer.device.id.as_str()).collect()
     }
 
     #[test]
-    fn mig_devices_are_offered_in_the_time_of_their_layout() {
+    fn mig_devices_are_offered_while_their_layout_is_in_force() {
         let text = |strategy: &str| {
             format!(
                 "[[gpu]]\nmodel = \"A100\"\n\
@@ -433,19 +404,20 @@ mod tests {
             let migs: Vec<_> = gpu.mig[0].devices().map(|(_, ci)| ci.uuid.as_str()).collect();
             assert_eq!(offered_ids(cluster, 49.0), migs);
             assert_eq!(offered_ids(cluster, 50.0), [gpu.uuid.as_str()]);
-            let held = &cluster.pods[0].containers[0];
-            assert_eq!(ids(&held.devices), [migs[0], migs[2]]);
-            let asked: Vec<_> = held.devices.iter().map(|device| &*device.resource).collect();
-            assert_eq!(asked, resources);
+            let container = &cluster.pods[0].containers[0];
+            assert_eq!(ids(&container.devices), [migs[0], migs[2]]);
+            let allocated: Vec<_> =
+                container.devices.iter().map(|device| &*device.resource).collect();
+            assert_eq!(allocated, resources);
             assert_eq!(
-                super::limits(&held.holding)[resources[0]].parse(),
+                crate::cluster::resources::limits(&container.allocation)[resources[0]].parse(),
                 Ok(if strategy == "single" { 2 } else { 1 })
             );
         }
     }
 
     #[test]
-    fn whole_gpus_and_slices_stand_beside_each_other() {
+    fn node_offers_whole_gpus_and_time_slices_of_different_gpus() {
         let scenario = scenario(
             "[[pod]]\nname = \"a\"\ncontainers = [{ name = \"c\", gpus = [1] }]\n\
              [[pod]]\nname = \"b\"\ncount = 2\n\
@@ -459,13 +431,13 @@ mod tests {
         assert_eq!(offered_ids(cluster, 0.0), offered);
         assert_eq!(cluster.allocatable[0].device.numa, Some(0));
         assert_eq!(cluster.allocatable[3].device.numa, Some(1));
-        let held = |pod: usize| ids(&cluster.pods[pod].containers[0].devices)[0].to_owned();
-        assert_eq!(held(0), second);
-        assert_eq!([held(1), held(2)], [format!("{first}::0"), format!("{first}::1")]);
+        let allocated = |pod: usize| ids(&cluster.pods[pod].containers[0].devices)[0].to_owned();
+        assert_eq!(allocated(0), second);
+        assert_eq!([allocated(1), allocated(2)], [format!("{first}::0"), format!("{first}::1")]);
     }
 
     #[test]
-    fn units_of_a_share_name_the_wrong_gpu_and_are_given_once() {
+    fn ack_units_come_from_the_last_gpu_and_are_allocated_once() {
         let scenario = scenario(
             "[[pod]]\nname = \"a\"\n\
              containers = [{ name = \"c\", ack = { gpu = 0, gib = 2, cores = 30 } }]\n\
@@ -474,13 +446,13 @@ mod tests {
         let cluster = cluster(&scenario);
         let last = &scenario.gpus[1].uuid;
         assert_eq!(cluster.allocatable.len(), 30, "15 GiB on each of two GPUs");
-        let held = |pod: usize| ids(&cluster.pods[pod].containers[0].devices).join(" ");
-        assert_eq!(held(0), format!("{last}-_-14 {last}-_-13"));
-        assert_eq!(held(1), format!("{last}-_-12"));
+        let allocated = |pod: usize| ids(&cluster.pods[pod].containers[0].devices).join(" ");
+        assert_eq!(allocated(0), format!("{last}-_-14 {last}-_-13"));
+        assert_eq!(allocated(1), format!("{last}-_-12"));
     }
 
     #[test]
-    fn what_has_been_given_back_can_be_given_again() {
+    fn device_of_an_ended_pod_is_allocated_again() {
         let scenario = scenario(
             "[[pod]]\nname = \"a\"\nend = 10\ncontainers = [{ name = \"c\", gpus = [0] }]\n\
              [[pod]]\nname = \"b\"\nstart = 10\ncontainers = [{ name = \"c\", gpus = [0] }]\n",
@@ -490,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_named_as_gke_and_hami_name_them() {
+    fn device_ids_have_the_formats_of_gke_and_hami() {
         let gke = scenario(
             "[[pod]]\nname = \"a\"\ncontainers = [{ name = \"c\", gke = [\"nvidia0/vgpu1\"] }]\n",
         );
@@ -501,7 +473,7 @@ mod tests {
         );
         let cluster = cluster(&hami);
         assert_eq!(cluster.allocatable.len(), 20);
-        let wrong = format!("{}-9", hami.gpus[1].uuid);
-        assert_eq!(ids(&cluster.pods[0].containers[0].devices), [wrong.as_str()]);
+        let last = format!("{}-9", hami.gpus[1].uuid);
+        assert_eq!(ids(&cluster.pods[0].containers[0].devices), [last.as_str()]);
     }
 }

@@ -1,13 +1,17 @@
-//! What the kubelet's `PodResources` service (v1) answers.
+//! Messages and methods of the kubelet's `PodResources` service (v1).
 
 use prost::Message;
 
-use super::slices;
-use crate::scenario::cluster::{Claimed, Cluster, Container, ContainerKind, Device, Offer, Pod};
+use crate::{
+    cluster::resource_slices,
+    scenario::cluster::{
+        ClaimedDevice, Cluster, Container, ContainerKind, OfferedDevice, PluginDevice, Pod,
+    },
+};
 
 /// `PodResources`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct PodResources {
+pub(crate) struct PodResources {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -104,23 +108,23 @@ struct GetResponse {
     pod_resources: Option<PodResources>,
 }
 
-/// A gRPC status that is not OK: its code and what it says.
-pub(super) type Status = (u8, String);
+/// A gRPC status other than OK: its code and message.
+pub(crate) type GrpcStatus = (u8, String);
 
 const UNKNOWN: u8 = 2;
 const UNIMPLEMENTED: u8 = 12;
 const INVALID_ARGUMENT: u8 = 3;
 
-/// Answers a call of `path` with a message, at world time `time`.
+/// Calls the method `path` at world time `time`; returns the encoded response message.
 ///
 /// # Errors
-/// As the kubelet would refuse it.
-pub(super) fn answer(
+/// The status that the kubelet returns for an unknown method, an invalid request or an unknown pod.
+pub(crate) fn call(
     cluster: &Cluster,
     time: f64,
     path: &str,
     request: &[u8],
-) -> Result<Vec<u8>, Status> {
+) -> Result<Vec<u8>, GrpcStatus> {
     match path {
         "/v1.PodResourcesLister/List" => {
             let listed = cluster.pods.iter().filter(|pod| cluster.lists(pod, time));
@@ -128,23 +132,24 @@ pub(super) fn answer(
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
         "/v1.PodResourcesLister/GetAllocatableResources" => {
-            let there = |offer: &&Offer| offer.there.iter().any(|there| there.contains(time));
-            let offers = cluster.allocatable.iter().filter(there);
+            let offered =
+                |offer: &&OfferedDevice| offer.offered.iter().any(|window| window.contains(time));
+            let offers = cluster.allocatable.iter().filter(offered);
             let devices = offers.map(|offer| entry(&offer.device)).collect();
             Ok(AllocatableResponse { devices }.encode_to_vec())
         }
         "/v1.PodResourcesLister/Get" => {
-            let asked = GetRequest::decode(request)
+            let wanted = GetRequest::decode(request)
                 .map_err(|error| (INVALID_ARGUMENT, error.to_string()))?;
             let is = |pod: &&Pod| {
-                pod.name == asked.pod_name
-                    && pod.namespace == asked.pod_namespace
+                pod.name == wanted.pod_name
+                    && pod.namespace == wanted.pod_namespace
                     && cluster.lists(pod, time)
             };
             let pod = cluster.pods.iter().find(is).ok_or_else(|| {
                 let text = format!(
                     "pod {} in namespace {} not found",
-                    asked.pod_name, asked.pod_namespace
+                    wanted.pod_name, wanted.pod_namespace
                 );
                 (UNKNOWN, text)
             })?;
@@ -154,35 +159,35 @@ pub(super) fn answer(
     }
 }
 
-/// Sidecars, then containers. Init containers, running or not, and ephemeral ones are left out.
+/// Sidecars, then containers. The kubelet lists neither init nor ephemeral containers.
 fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
-    let sidecars = pod.of_kind(ContainerKind::Sidecar);
-    let listed = sidecars.chain(pod.of_kind(ContainerKind::App));
+    let sidecars = pod.containers_of_kind(ContainerKind::Sidecar);
+    let listed = sidecars.chain(pod.containers_of_kind(ContainerKind::App));
     let containers = listed.map(|one| container(cluster, pod, one)).collect();
     PodResources { name: pod.name.clone(), namespace: pod.namespace.clone(), containers }
 }
 
-/// One entry for each device, as the kubelet lists what plugins give.
+/// One entry per device, as the kubelet lists the devices of plugins.
 fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerResources {
     let devices = container.devices.iter().map(entry).collect();
-    let claim = |(claim, devices): (&str, &[Claimed])| DynamicResource {
+    let claim = |(claim, devices): (&str, &[ClaimedDevice])| DynamicResource {
         name: claim.to_owned(),
         namespace: pod.namespace.clone(),
         devices: devices.iter().map(|device| claimed(&cluster.node, device)).collect(),
     };
-    let dynamic_resources = container.holding.claim().map(claim).into_iter().collect();
+    let dynamic_resources = container.allocation.claim().map(claim).into_iter().collect();
     ContainerResources { name: container.name.clone(), devices, dynamic_resources }
 }
 
-fn claimed(node: &str, device: &Claimed) -> ClaimResource {
+fn claimed(node: &str, device: &ClaimedDevice) -> ClaimResource {
     ClaimResource {
-        driver: slices::DRIVER.to_owned(),
+        driver: resource_slices::DRIVER.to_owned(),
         pool: node.to_owned(),
         device: device.name.clone(),
     }
 }
 
-fn entry(device: &Device) -> ContainerDevices {
+fn entry(device: &PluginDevice) -> ContainerDevices {
     ContainerDevices {
         resource_name: device.resource.to_string(),
         device_ids: vec![device.id.clone()],
@@ -192,13 +197,13 @@ fn entry(device: &Device) -> ContainerDevices {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{cluster, scenario};
     use super::*;
+    use crate::cluster::tests::{cluster, scenario};
 
     const LIST: &str = "/v1.PodResourcesLister/List";
 
     #[test]
-    fn active_pods_are_listed_with_the_containers_that_the_kubelet_lists() {
+    fn active_pods_are_listed_with_their_containers_and_sidecars() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\nstart = 5\ncompleted = 9\nend = 20\ncontainers = [\n\
              { name = \"init\", kind = \"init\", gpus = [0], end = 6 },\n\
@@ -207,7 +212,7 @@ mod tests {
         );
         let cluster = cluster(&scenario);
         let at = |time| {
-            ListResponse::decode(&*answer(cluster, time, LIST, &[]).unwrap()).unwrap().pod_resources
+            ListResponse::decode(&*call(cluster, time, LIST, &[]).unwrap()).unwrap().pod_resources
         };
         assert!(at(4.9).is_empty() && at(9.0).is_empty());
         let [pod] = &at(5.0)[..] else { panic!("one pod") };
@@ -215,14 +220,14 @@ mod tests {
         assert_eq!(names, ["side", "main"]);
         assert_eq!(pod.containers[1].devices[0].device_ids, [scenario.gpus[1].uuid.clone()]);
         assert_eq!(pod.containers[1].devices[0].topology.as_ref().unwrap().nodes[0].id, 1);
-        let offered = answer(cluster, 5.0, "/v1.PodResourcesLister/GetAllocatableResources", &[]);
+        let offered = call(cluster, 5.0, "/v1.PodResourcesLister/GetAllocatableResources", &[]);
         let offered = AllocatableResponse::decode(&*offered.unwrap()).unwrap().devices;
         assert_eq!(offered.len(), 2);
         assert!(offered.iter().all(|one| one.resource_name == "nvidia.com/gpu"));
     }
 
     #[test]
-    fn a_kubelet_that_restarts_lists_static_pods_before_the_others() {
+    fn restarted_kubelet_lists_static_pods_before_the_others() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\ncontainers = [{ name = \"c\" }]\n\
              [[pod]]\nname = \"s\"\nstatic = true\ncontainers = [{ name = \"c\" }]\n\
@@ -232,7 +237,7 @@ mod tests {
         for (time, expected) in
             [(4.0, &["p", "s"][..]), (5.0, &[]), (6.0, &["s"]), (7.0, &["p", "s"])]
         {
-            let listed = answer(cluster(&scenario), time, LIST, &[]).unwrap();
+            let listed = call(cluster(&scenario), time, LIST, &[]).unwrap();
             let listed = ListResponse::decode(&*listed).unwrap().pod_resources;
             let names: Vec<_> = listed.iter().map(|pod| pod.name.as_str()).collect();
             assert_eq!(names, expected, "at {time} s");
@@ -240,12 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_listed_beside_devices_and_with_its_pods_namespace() {
+    fn claim_is_listed_with_the_namespace_of_its_pod() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\nnamespace = \"n\"\n\
              containers = [{ name = \"c\", claim = { name = \"two\", gpus = [1, 0] } }]\n",
         );
-        let listed = answer(cluster(&scenario), 0.0, LIST, &[]).unwrap();
+        let listed = call(cluster(&scenario), 0.0, LIST, &[]).unwrap();
         let listed = ListResponse::decode(&*listed).unwrap().pod_resources;
         let container = &listed[0].containers[0];
         assert!(container.devices.is_empty());
@@ -259,19 +264,19 @@ mod tests {
     }
 
     #[test]
-    fn one_pod_is_got_by_its_name_and_namespace() {
+    fn get_finds_a_pod_by_name_and_namespace() {
         let scenario =
             scenario("[[pod]]\nname = \"p\"\nnamespace = \"n\"\ncontainers = [{ name = \"c\" }]\n");
         let cluster = cluster(&scenario);
         let get = |namespace: &str| {
-            let asked = GetRequest { pod_name: "p".into(), pod_namespace: namespace.into() };
-            answer(cluster, 0.0, "/v1.PodResourcesLister/Get", &asked.encode_to_vec())
+            let request = GetRequest { pod_name: "p".into(), pod_namespace: namespace.into() };
+            call(cluster, 0.0, "/v1.PodResourcesLister/Get", &request.encode_to_vec())
         };
         let found = GetResponse::decode(&*get("n").unwrap()).unwrap();
         assert_eq!(found.pod_resources.unwrap().containers.len(), 1);
         assert_eq!(get("m").unwrap_err(), (2, "pod p in namespace m not found".to_owned()));
-        assert_eq!(answer(cluster, 0.0, "/v1.PodResourcesLister/X", &[]).unwrap_err().0, 12);
-        let garbage = answer(cluster, 0.0, "/v1.PodResourcesLister/Get", &[0xff]);
-        assert_eq!(garbage.unwrap_err().0, 3);
+        assert_eq!(call(cluster, 0.0, "/v1.PodResourcesLister/X", &[]).unwrap_err().0, 12);
+        let invalid = call(cluster, 0.0, "/v1.PodResourcesLister/Get", &[0xff]);
+        assert_eq!(invalid.unwrap_err().0, 3);
     }
 }

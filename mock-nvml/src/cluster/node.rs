@@ -1,4 +1,4 @@
-//! The node as the API server says it.
+//! The Node object of the API server.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 use crate::scenario::cluster::Cluster;
 
 impl Cluster {
-    /// The node's object at `time`.
-    pub(super) fn node_object(&self, time: f64) -> Value {
-        let own = [("kubernetes.io/hostname", &*self.node), ("kubernetes.io/os", "linux")];
-        let said = self.labels.iter().filter(|label| label.during.contains(time));
-        let said = said.map(|label| (&*label.key, &*label.value));
-        let labels: BTreeMap<_, _> = own.into_iter().chain(said).collect();
+    pub(crate) fn node_object(&self, time: f64) -> Value {
+        let standard = [("kubernetes.io/hostname", &*self.node), ("kubernetes.io/os", "linux")];
+        let extra = self.labels.iter().filter(|label| label.during.contains(time));
+        let extra = extra.map(|label| (&*label.key, &*label.value));
+        let labels: BTreeMap<_, _> = standard.into_iter().chain(extra).collect();
         json!({
             "kind": "Node",
             "apiVersion": "v1",

@@ -1,45 +1,43 @@
-//! Pods as the API server tells them.
+//! Pod objects of the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{annotations, api::put, devices};
 use crate::{
-    number::floor_i64,
+    cluster::{annotations, api::insert_key, resources},
+    numeric::floor_i64,
     scenario::{
         Gpu,
-        cluster::{Cluster, Container, ContainerKind, Pod, Run, Runtime},
+        cluster::{Cluster, Container, ContainerKind, ContainerRun, Pod, Runtime},
     },
 };
 
-/// How long before the world those pods were created that were there already, in seconds.
-const BEFORE: f64 = 600.0;
+/// Age in seconds at world time 0 of pods without a start time.
+const INITIAL_AGE: f64 = 600.0;
 
-/// What pods are told about.
+/// Serializes the pods of a cluster at one world time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Teller<'a> {
-    /// The cluster.
-    pub(super) cluster: &'a Cluster,
-    /// The node's GPUs.
-    pub(super) gpus: &'a [Gpu],
-    /// When the world began, in seconds since the epoch.
-    pub(super) epoch: f64,
-    /// The present.
-    pub(super) time: f64,
+pub(crate) struct PodSerializer<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) gpus: &'a [Gpu],
+    /// World time 0 in seconds since the Unix epoch.
+    pub(crate) epoch: f64,
+    /// World time in seconds.
+    pub(crate) time: f64,
 }
 
-impl Teller<'_> {
-    /// The pods that the API server has, without their versions.
-    pub(super) fn pods(&self) -> Vec<Value> {
-        let pods = self.cluster.pods.iter().filter(|pod| self.knows(pod));
+impl PodSerializer<'_> {
+    /// The objects of all pods that the API server has, without resource versions.
+    pub(crate) fn pods(&self) -> Vec<Value> {
+        let pods = self.cluster.pods.iter().filter(|pod| self.has(pod));
         pods.map(|pod| self.pod(pod)).collect()
     }
 
-    /// A static pod is there before the API server has heard of it.
-    fn knows(&self, pod: &Pod) -> bool {
+    /// A static pod runs before its mirror pod exists.
+    fn has(&self, pod: &Pod) -> bool {
         let lag = if pod.config_hash.is_some() { lag(pod) } else { 0.0 };
-        pod.life.contains(self.time) && pod.life.from + lag <= self.time
+        pod.lifetime.contains(self.time) && pod.lifetime.from + lag <= self.time
     }
 
     fn pod(&self, pod: &Pod) -> Value {
@@ -53,22 +51,26 @@ impl Teller<'_> {
     }
 
     fn metadata(&self, pod: &Pod) -> Value {
-        let mut annotations = annotations::of(pod, self.gpus);
+        let mut annotations = annotations::pod_annotations(pod, self.gpus);
         let mut metadata = json!({
             "name": pod.name,
             "namespace": pod.namespace,
             "uid": pod.uid,
-            "creationTimestamp": self.stamp(pod.life.from),
+            "creationTimestamp": self.stamp(pod.lifetime.from),
         });
         if let Some(hash) = &pod.config_hash {
-            let seen = self.stamp(pod.life.from);
+            let seen = self.stamp(pod.lifetime.from);
             for (key, value) in
                 [("hash", hash), ("mirror", hash), ("seen", &seen), ("source", &"file".to_owned())]
             {
                 annotations.insert(format!("kubernetes.io/config.{key}"), value.clone());
             }
-            put(&mut metadata, "creationTimestamp", self.stamp(pod.life.from + lag(pod)));
-            put(
+            insert_key(
+                &mut metadata,
+                "creationTimestamp",
+                self.stamp(pod.lifetime.from + lag(pod)),
+            );
+            insert_key(
                 &mut metadata,
                 "ownerReferences",
                 json!([{
@@ -81,14 +83,14 @@ impl Teller<'_> {
             );
         }
         if !annotations.is_empty() {
-            put(&mut metadata, "annotations", json!(annotations));
+            insert_key(&mut metadata, "annotations", json!(annotations));
         }
         if !pod.labels.is_empty() {
-            put(&mut metadata, "labels", json!(pod.labels));
+            insert_key(&mut metadata, "labels", json!(pod.labels));
         }
-        if let Some(deleting) = pod.deleting.filter(|deleting| *deleting <= self.time) {
-            put(&mut metadata, "deletionTimestamp", self.stamp(deleting + 30.0));
-            put(&mut metadata, "deletionGracePeriodSeconds", 30);
+        if let Some(deleting) = pod.deletion_time.filter(|deleting| *deleting <= self.time) {
+            insert_key(&mut metadata, "deletionTimestamp", self.stamp(deleting + 30.0));
+            insert_key(&mut metadata, "deletionGracePeriodSeconds", 30);
         }
         metadata
     }
@@ -101,7 +103,7 @@ impl Teller<'_> {
         let mut spec = json!({
             "nodeName": self.cluster.node,
             "containers": containers(&[ContainerKind::App]),
-            "restartPolicy": if pod.completed.is_some() { "Never" } else { "Always" },
+            "restartPolicy": if pod.completion_time.is_some() { "Never" } else { "Always" },
             "dnsPolicy": "ClusterFirst",
             "schedulerName": "default-scheduler",
             "serviceAccountName": "default",
@@ -114,24 +116,24 @@ impl Teller<'_> {
         ] {
             let containers = containers(kinds);
             if !containers.is_empty() {
-                put(&mut spec, key, containers);
+                insert_key(&mut spec, key, containers);
             }
         }
         let claims: BTreeSet<&str> = pod.containers.iter().filter_map(claim).collect();
         if !claims.is_empty() {
             let claim = |name: &&str| json!({ "name": name, "resourceClaimName": name });
-            put(&mut spec, "resourceClaims", claims.iter().map(claim).collect::<Vec<_>>());
+            insert_key(&mut spec, "resourceClaims", claims.iter().map(claim).collect::<Vec<_>>());
         }
         spec
     }
 
     fn status(&self, pod: &Pod) -> Value {
         let phase = self.phase(pod);
-        let conditions = conditions(&self.stamp(pod.life.from), phase, self.is_ready(pod));
+        let conditions = conditions(&self.stamp(pod.lifetime.from), phase, self.is_ready(pod));
         let mut status = json!({
             "phase": phase,
             "qosClass": pod.qos.name(),
-            "startTime": self.stamp(pod.life.from),
+            "startTime": self.stamp(pod.lifetime.from),
             "hostIP": "127.0.0.1",
             "hostIPs": [{ "ip": "127.0.0.1" }],
             "conditions": conditions,
@@ -144,36 +146,36 @@ impl Teller<'_> {
             let of = pod.containers.iter().filter(|container| kinds.contains(&container.kind));
             let statuses: Vec<_> = of.map(|container| self.container(pod, container)).collect();
             if !statuses.is_empty() {
-                put(&mut status, key, statuses);
+                insert_key(&mut status, key, statuses);
             }
         }
         status
     }
 
     fn phase(&self, pod: &Pod) -> &'static str {
-        if pod.completed.is_some_and(|end| end + lag(pod) <= self.time) {
+        if pod.completion_time.is_some_and(|end| end + lag(pod) <= self.time) {
             return if pod.failed { "Failed" } else { "Succeeded" };
         }
         let started = |container: &Container| self.seen(container).is_some();
-        if pod.of_kind(ContainerKind::App).any(started) { "Running" } else { "Pending" }
+        if pod.containers_of_kind(ContainerKind::App).any(started) { "Running" } else { "Pending" }
     }
 
     fn is_ready(&self, pod: &Pod) -> bool {
         let runs = |container: &Container| {
             self.seen(container)
-                .is_some_and(|(_, run)| run.during.contains(self.time - container.lag))
+                .is_some_and(|(_, run)| run.during.contains(self.time - container.status_lag))
         };
-        pod.of_kind(ContainerKind::App).all(runs)
+        pod.containers_of_kind(ContainerKind::App).all(runs)
     }
 
-    /// The latest run that the container's status knows of, and which one it is.
-    fn seen<'c>(&self, container: &'c Container) -> Option<(usize, &'c Run)> {
-        let seen = self.time - container.lag;
+    /// The latest run in the status of the container, and its index: the status lags behind.
+    fn seen<'c>(&self, container: &'c Container) -> Option<(usize, &'c ContainerRun)> {
+        let seen = self.time - container.status_lag;
         container.runs.iter().enumerate().rfind(|(_, run)| run.during.from <= seen)
     }
 
     fn container(&self, pod: &Pod, container: &Container) -> Value {
-        let seen = self.time - container.lag;
+        let seen = self.time - container.status_lag;
         let found = self.seen(container);
         let runs = found.is_some_and(|(_, run)| run.during.contains(seen));
         let image = image(container);
@@ -188,20 +190,21 @@ impl Teller<'_> {
         });
         let Some((at, run)) = found else {
             let waits = |init: &Container| {
-                self.seen(init).is_none_or(|(_, run)| run.during.contains(self.time - init.lag))
+                self.seen(init)
+                    .is_none_or(|(_, run)| run.during.contains(self.time - init.status_lag))
             };
-            let initializing =
-                container.kind == ContainerKind::App && pod.of_kind(ContainerKind::Init).any(waits);
+            let initializing = container.kind == ContainerKind::App
+                && pod.containers_of_kind(ContainerKind::Init).any(waits);
             let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
-            put(&mut status, "state", json!({ "waiting": { "reason": reason } }));
+            insert_key(&mut status, "state", json!({ "waiting": { "reason": reason } }));
             return status;
         };
         let restarts = at.checked_sub(1).and_then(|before| container.runs.get(before));
-        put(&mut status, "containerID", self.id(run));
+        insert_key(&mut status, "containerID", self.id(run));
         if let Some(before) = restarts {
-            put(&mut status, "lastState", self.terminated(before, true));
+            insert_key(&mut status, "lastState", self.terminated(before, true));
         }
-        put(
+        insert_key(
             &mut status,
             "state",
             if runs {
@@ -213,7 +216,7 @@ impl Teller<'_> {
         status
     }
 
-    fn terminated(&self, run: &Run, failed: bool) -> Value {
+    fn terminated(&self, run: &ContainerRun, failed: bool) -> Value {
         json!({ "terminated": {
             "containerID": self.id(run),
             "exitCode": i32::from(failed),
@@ -223,7 +226,7 @@ impl Teller<'_> {
         } })
     }
 
-    fn id(&self, run: &Run) -> String {
+    fn id(&self, run: &ContainerRun) -> String {
         let runtime = match self.cluster.runtime {
             Runtime::Containerd => "containerd",
             Runtime::Crio => "cri-o",
@@ -232,21 +235,21 @@ impl Teller<'_> {
         format!("{runtime}://{}", run.id)
     }
 
-    /// A world time as the API writes times.
+    /// A world time as RFC 3339 timestamp.
     fn stamp(&self, time: f64) -> String {
-        let seconds = floor_i64(self.epoch + time.max(-BEFORE));
+        let seconds = floor_i64(self.epoch + time.max(-INITIAL_AGE));
         jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
     }
 }
 
-/// How late the slowest of its containers' statuses is.
+/// The longest status lag of its containers, in seconds.
 fn lag(pod: &Pod) -> f64 {
-    pod.containers.iter().map(|container| container.lag).fold(0.0, f64::max)
+    pod.containers.iter().map(|container| container.status_lag).fold(0.0, f64::max)
 }
 
-/// All limits of a container: those of its holding and those that the scenario gives it, which win.
-pub(super) fn limits(container: &Container) -> BTreeMap<String, String> {
-    let mut limits = devices::limits(&container.holding);
+/// Limits of a container: those of its allocation, overridden by those of the scenario.
+pub(crate) fn limits(container: &Container) -> BTreeMap<String, String> {
+    let mut limits = resources::limits(&container.allocation);
     limits.extend(container.limits.clone());
     limits
 }
@@ -255,21 +258,21 @@ fn image(container: &Container) -> String {
     format!("registry.example/{}:1", container.name)
 }
 
-/// The claim that a container has its devices by.
+/// Name of the resource claim of a container.
 fn claim(container: &Container) -> Option<&str> {
-    container.holding.claim().map(|(claim, _)| claim)
+    container.allocation.claim().map(|(claim, _)| claim)
 }
 
 fn container(container: &Container) -> Value {
     let limits = limits(container);
-    // Ephemeral containers may not ask for anything.
+    // Ephemeral containers cannot have resource requests.
     let mut resources = if limits.is_empty() || container.kind == ContainerKind::Ephemeral {
         json!({})
     } else {
         json!({ "limits": limits, "requests": limits })
     };
     if let Some(claim) = claim(container) {
-        put(&mut resources, "claims", json!([{ "name": claim }]));
+        insert_key(&mut resources, "claims", json!([{ "name": claim }]));
     }
     let mut value = json!({
         "name": container.name,
@@ -280,7 +283,7 @@ fn container(container: &Container) -> Value {
         "terminationMessagePolicy": "File",
     });
     if container.kind == ContainerKind::Sidecar {
-        put(&mut value, "restartPolicy", "Always");
+        insert_key(&mut value, "restartPolicy", "Always");
     }
     value
 }
@@ -306,13 +309,13 @@ fn conditions(since: &str, phase: &str, ready: bool) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{cluster, scenario};
     use super::*;
+    use crate::cluster::tests::{cluster, scenario};
     use crate::scenario::Scenario;
 
     fn at(scenario: &Scenario, time: f64) -> Vec<Value> {
         let cluster = cluster(scenario);
-        Teller { cluster, gpus: &scenario.gpus, epoch: 1_700_000_000.0, time }.pods()
+        PodSerializer { cluster, gpus: &scenario.gpus, epoch: 1_700_000_000.0, time }.pods()
     }
 
     fn state(pod: &Value) -> String {
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_lags_behind_the_container() {
+    fn status_lags_behind_the_container() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\nstart = 10\ncompleted = 20\nend = 30\nphase = \"Failed\"\n\
              containers = [{ name = \"c\", start = 12, status_lag = 2 }]\n",
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_makes_another_container_and_remembers_the_last() {
+    fn restart_changes_the_container_id_and_sets_last_state() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\n\
              containers = [{ name = \"c\", restarts = [50.0], status_lag = 0 }]\n",
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_static_pod_has_a_mirror_with_another_uid() {
+    fn static_pod_has_a_mirror_pod_with_another_uid() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\nnamespace = \"kube-system\"\nstart = 5\nstatic = true\n\
              containers = [{ name = \"c\", status_lag = 3 }]\n",
@@ -370,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_container_has_its_place() {
+    fn each_container_kind_has_its_own_list() {
         let scenario = scenario(
             "[[pod]]\nname = \"p\"\ncontainers = [\n\
              { name = \"prepare\", kind = \"init\", gpus = [0], status_lag = 0 },\n\
@@ -388,7 +391,7 @@ mod tests {
         assert_eq!(names(&pod["spec"]["containers"]), ["main"]);
         assert_eq!(names(&pod["status"]["ephemeralContainerStatuses"]), ["debug"]);
         assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1");
-        // Nothing ends the init container, so the others' time has not come.
+        // The init container never ends, so the app container waits.
         let main = &pod["status"]["containerStatuses"][0];
         assert_eq!(main["state"]["waiting"]["reason"], "PodInitializing");
         assert_eq!(state(pod), "Pending waiting");

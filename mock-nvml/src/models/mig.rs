@@ -1,55 +1,55 @@
 //! MIG profiles as data, by model.
 //!
-//! Names, slices, instance counts, placements and ids are those of the real boards. Sizes and counts of
-//! engines are near them, not measured: no test of a client may lean on them as facts.
+//! Names, slices, instance counts, placements and ids are those of the real boards. Sizes and
+//! engine counts are approximate, not measured: tests of clients must not rely on them.
 
-use super::Model;
+use crate::models::Model;
 
-/// Compute slices of a board that can be partitioned.
+/// Compute slices of a MIG-capable board.
 pub(crate) const SLICES: u32 = 7;
-/// Memory slices of such a board; placements count in these.
+/// Memory slices of a MIG-capable board, the unit of placements.
 pub(crate) const MEMORY_SLICES: u32 = 8;
 
-/// A way to cut a GPU instance from a board.
+/// A GPU instance profile.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Profile {
-    /// How drivers and scenarios call it: `3g.40gb`.
+    /// Its name in drivers and scenarios, such as `3g.40gb`.
     pub(crate) name: &'static str,
-    /// `NVML_GPU_INSTANCE_PROFILE_…`, by which it is asked for.
+    /// `NVML_GPU_INSTANCE_PROFILE_…`, the argument of queries.
     pub(crate) index: u32,
-    /// The id that the driver gives it.
+    /// The profile id that the driver assigns.
     pub(crate) id: u32,
     /// Compute slices.
     pub(crate) slices: u32,
     /// Memory slices.
     pub(crate) memory_slices: u32,
-    /// Where it can begin, in memory slices.
+    /// Possible placement starts, in memory slices.
     pub(crate) starts: &'static [u32],
-    /// How many of them a board can have.
-    pub(crate) most: u32,
+    /// Maximum number of instances on a board.
+    pub(crate) max_instances: u32,
     /// Framebuffer in MiB.
     pub(crate) mib: u64,
     /// Multiprocessors.
     pub(crate) multiprocessors: u32,
     /// Copy engines.
-    pub(crate) copies: u32,
+    pub(crate) copy_engines: u32,
     /// Decoders.
     pub(crate) decoders: u32,
-    /// Whether it has the JPEG decoder and the optical flow accelerator.
-    pub(crate) media: bool,
+    /// Whether it has the JPEG decoder and the optical flow engine.
+    pub(crate) media_engines: bool,
 }
 
-/// How wide a compute instance is, its `NVML_COMPUTE_INSTANCE_PROFILE_…` and the driver's id of it,
-/// which are the same number.
+/// Slices of each compute instance profile, and its `NVML_COMPUTE_INSTANCE_PROFILE_…`, which is
+/// also the driver's id of it.
 const COMPUTE: [(u32, u32); 5] = [(1, 0), (2, 1), (3, 2), (4, 3), (7, 4)];
 
-/// The id of a compute instance's profile of so many slices.
+/// The id of the compute instance profile with this number of slices.
 pub(crate) fn compute_id(slices: u32) -> Option<u32> {
     COMPUTE.iter().find(|row| row.0 == slices).map(|row| row.1)
 }
 
 impl Model {
-    /// The ways to partition it; none if it cannot be.
+    /// Its GPU instance profiles; empty if it is not MIG-capable.
     pub(crate) fn mig(&self) -> &'static [Profile] {
         match self.key {
             "A100" => A100,
@@ -61,13 +61,13 @@ impl Model {
     }
 }
 
-const ONES: &[u32] = &[0, 1, 2, 3, 4, 5, 6];
-const WIDE_ONES: &[u32] = &[0, 2, 4, 6];
-const TWOS: &[u32] = &[0, 2, 4];
-const THREES: &[u32] = &[0, 4];
+const ONE_SLICE: &[u32] = &[0, 1, 2, 3, 4, 5, 6];
+const ONE_SLICE_WIDE: &[u32] = &[0, 2, 4, 6];
+const TWO_SLICES: &[u32] = &[0, 2, 4];
+const THREE_SLICES: &[u32] = &[0, 4];
 const FIRST: &[u32] = &[0];
 
-/// The seven profiles that these boards have in common: names, MiB, multiprocessors, decoders.
+/// The seven profiles of all these boards: name, MiB, multiprocessors, decoders.
 macro_rules! profiles {
     ($($table:ident: [$($name:literal $mib:literal $sms:literal $decoders:literal),*];)*) => {
         $(static $table: &[Profile] = &build([$(($name, $mib, $sms, $decoders)),*]);)*
@@ -77,11 +77,11 @@ macro_rules! profiles {
 const fn build(rows: [(&'static str, u64, u32, u32); 7]) -> [Profile; 7] {
     let [one, media, wide, two, three, four, seven] = rows;
     [
-        profile(one, [0, 19, 1, 1, 7], ONES, false),
-        profile(media, [7, 20, 1, 1, 1], ONES, true),
-        profile(wide, [9, 15, 1, 2, 4], WIDE_ONES, false),
-        profile(two, [1, 14, 2, 2, 3], TWOS, false),
-        profile(three, [2, 9, 3, 4, 2], THREES, false),
+        profile(one, [0, 19, 1, 1, 7], ONE_SLICE, false),
+        profile(media, [7, 20, 1, 1, 1], ONE_SLICE, true),
+        profile(wide, [9, 15, 1, 2, 4], ONE_SLICE_WIDE, false),
+        profile(two, [1, 14, 2, 2, 3], TWO_SLICES, false),
+        profile(three, [2, 9, 3, 4, 2], THREE_SLICES, false),
         profile(four, [3, 5, 4, 4, 1], FIRST, false),
         profile(seven, [4, 0, 7, 8, 1], FIRST, true),
     ]
@@ -100,12 +100,12 @@ const fn profile(
         slices,
         memory_slices,
         starts,
-        most,
+        max_instances: most,
         mib,
         multiprocessors,
-        copies: slices,
+        copy_engines: slices,
         decoders,
-        media,
+        media_engines: media,
     }
 }
 
@@ -123,7 +123,7 @@ profiles! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::MODELS;
+    use crate::models::table::MODELS;
 
     #[test]
     fn profiles_fit_their_boards() {
@@ -137,11 +137,14 @@ mod tests {
                 );
                 let end = profile.starts.iter().max().unwrap() + profile.memory_slices;
                 assert!(end <= MEMORY_SLICES, "{name}");
-                assert!(usize::try_from(profile.most).unwrap() <= profile.starts.len(), "{name}");
+                assert!(
+                    usize::try_from(profile.max_instances).unwrap() <= profile.starts.len(),
+                    "{name}"
+                );
                 assert!(profile.name.starts_with(&format!("{}g.", profile.slices)), "{name}");
                 assert!(compute_id(profile.slices).is_some(), "{name}");
-                // As many as the board can have still fit its framebuffer.
-                let all = profile.mib * u64::from(profile.most);
+                // The maximum number of instances fits the framebuffer.
+                let all = profile.mib * u64::from(profile.max_instances);
                 assert!(all <= model.total_mib - model.reserved_mib - model.base_mib, "{name}");
                 let same = model.mig().iter().filter(|other| {
                     other.name == profile.name

@@ -1,11 +1,11 @@
-//! The models. A new one is one more entry.
+//! The table of models. A new model is one more entry.
 //!
-//! Names, framebuffer, power limits, PCI device ids, CUDA capability, top clocks, cores, bus widths and
-//! links are meant to be those of the real boards. Reserved and base memory, subsystem ids, idle and base
-//! clocks, idle power, the thermal figures, banks, firmware versions and the sample period are plausible,
-//! not measured: no test of a client may lean on them as facts.
+//! Names, framebuffer, power limits, PCI device ids, CUDA capability, maximum clocks, cores, bus
+//! widths and links are those of the real boards as far as known. Reserved and base memory,
+//! subsystem ids, idle and base clocks, idle power, temperatures, banks, firmware versions and the
+//! sample period are plausible, not measured: tests of clients must not rely on them.
 
-use super::{Clocks, MemoryThermals, Model, NvLinks, Repair, Slot, Thermals};
+use crate::models::{Clocks, MemoryThermals, Model, NvLinks, PcieLink, Repair, Thermals};
 
 const BRAND_GEFORCE: u32 = 5;
 const BRAND_NVIDIA: u32 = 14;
@@ -39,7 +39,7 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 8,
         idle_watts: 9.5,
         limit_watts: 70.0,
-        limits_watts: (60.0, 70.0),
+        limit_range_watts: (60.0, 70.0),
         thermals: Thermals {
             idle: 33.0,
             full: 78.0,
@@ -47,11 +47,11 @@ pub(crate) static MODELS: &[Model] = &[
             shutdown: 96.0,
             core_max: 85.0,
             memory: None,
-            lag: 40.0,
+            time_constant: 40.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 3, width: 16 },
+        pcie: PcieLink { generation: 3, width: 16 },
         nvlinks: None,
         cores: 2_560,
         bus_width: 256,
@@ -86,7 +86,7 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 8,
         idle_watts: 33.0,
         limit_watts: 275.0,
-        limits_watts: (100.0, 275.0),
+        limit_range_watts: (100.0, 275.0),
         thermals: Thermals {
             idle: 31.0,
             full: 71.0,
@@ -94,11 +94,11 @@ pub(crate) static MODELS: &[Model] = &[
             shutdown: 97.0,
             core_max: 88.0,
             memory: None,
-            lag: 35.0,
+            time_constant: 35.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 4, width: 16 },
+        pcie: PcieLink { generation: 4, width: 16 },
         nvlinks: None,
         cores: 11_776,
         bus_width: 384,
@@ -133,7 +133,7 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 8,
         idle_watts: 35.0,
         limit_watts: 350.0,
-        limits_watts: (100.0, 350.0),
+        limit_range_watts: (100.0, 350.0),
         thermals: Thermals {
             idle: 30.0,
             full: 74.0,
@@ -141,11 +141,11 @@ pub(crate) static MODELS: &[Model] = &[
             shutdown: 97.0,
             core_max: 88.0,
             memory: None,
-            lag: 32.0,
+            time_constant: 32.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 4, width: 16 },
+        pcie: PcieLink { generation: 4, width: 16 },
         nvlinks: None,
         cores: 18_176,
         bus_width: 384,
@@ -180,19 +180,19 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 0,
         idle_watts: 58.0,
         limit_watts: 400.0,
-        limits_watts: (100.0, 400.0),
+        limit_range_watts: (100.0, 400.0),
         thermals: Thermals {
             idle: 30.0,
             full: 64.0,
             slowdown: 89.0,
             shutdown: 92.0,
             core_max: 85.0,
-            memory: Some(MemoryThermals { above: 8.0, max: 95.0 }),
-            lag: 25.0,
+            memory: Some(MemoryThermals { above_core: 8.0, max: 95.0 }),
+            time_constant: 25.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 4, width: 16 },
+        pcie: PcieLink { generation: 4, width: 16 },
         nvlinks: Some(NvLinks { count: 12, version: 4, speed: 25_000 }),
         cores: 6_912,
         bus_width: 5_120,
@@ -227,19 +227,19 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 0,
         idle_watts: 70.0,
         limit_watts: 700.0,
-        limits_watts: (200.0, 700.0),
+        limit_range_watts: (200.0, 700.0),
         thermals: Thermals {
             idle: 29.0,
             full: 66.0,
             slowdown: 87.0,
             shutdown: 92.0,
             core_max: 85.0,
-            memory: Some(MemoryThermals { above: 9.0, max: 95.0 }),
-            lag: 25.0,
+            memory: Some(MemoryThermals { above_core: 9.0, max: 95.0 }),
+            time_constant: 25.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 5, width: 16 },
+        pcie: PcieLink { generation: 5, width: 16 },
         nvlinks: Some(NvLinks { count: 18, version: 6, speed: 26_562 }),
         cores: 16_896,
         bus_width: 5_120,
@@ -274,19 +274,19 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 0,
         idle_watts: 75.0,
         limit_watts: 700.0,
-        limits_watts: (200.0, 700.0),
+        limit_range_watts: (200.0, 700.0),
         thermals: Thermals {
             idle: 29.0,
             full: 67.0,
             slowdown: 87.0,
             shutdown: 92.0,
             core_max: 85.0,
-            memory: Some(MemoryThermals { above: 9.0, max: 95.0 }),
-            lag: 25.0,
+            memory: Some(MemoryThermals { above_core: 9.0, max: 95.0 }),
+            time_constant: 25.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 5, width: 16 },
+        pcie: PcieLink { generation: 5, width: 16 },
         nvlinks: Some(NvLinks { count: 18, version: 6, speed: 26_562 }),
         cores: 16_896,
         bus_width: 6_144,
@@ -321,19 +321,19 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 0,
         idle_watts: 140.0,
         limit_watts: 1_000.0,
-        limits_watts: (200.0, 1_000.0),
+        limit_range_watts: (200.0, 1_000.0),
         thermals: Thermals {
             idle: 28.0,
             full: 65.0,
             slowdown: 86.0,
             shutdown: 92.0,
             core_max: 84.0,
-            memory: Some(MemoryThermals { above: 8.0, max: 95.0 }),
-            lag: 25.0,
+            memory: Some(MemoryThermals { above_core: 8.0, max: 95.0 }),
+            time_constant: 25.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 0,
-        pcie: Slot { generation: 5, width: 16 },
+        pcie: PcieLink { generation: 5, width: 16 },
         nvlinks: Some(NvLinks { count: 18, version: 7, speed: 53_125 }),
         cores: 18_944,
         bus_width: 8_192,
@@ -368,7 +368,7 @@ pub(crate) static MODELS: &[Model] = &[
         idle_pstate: 8,
         idle_watts: 18.0,
         limit_watts: 450.0,
-        limits_watts: (150.0, 600.0),
+        limit_range_watts: (150.0, 600.0),
         thermals: Thermals {
             idle: 34.0,
             full: 68.0,
@@ -376,17 +376,17 @@ pub(crate) static MODELS: &[Model] = &[
             shutdown: 95.0,
             core_max: 84.0,
             memory: None,
-            lag: 30.0,
+            time_constant: 30.0,
         },
         sample_period: 1.0 / 6.0,
         fans: 2,
-        pcie: Slot { generation: 4, width: 16 },
+        pcie: PcieLink { generation: 4, width: 16 },
         nvlinks: None,
         cores: 16_384,
         bus_width: 384,
         jpg_ofa: true,
         violations: false,
-        repair: Repair::Nothing,
+        repair: Repair::Unsupported,
         gsp: true,
         part: None,
         vbios: "95.02.3C.00.8C",
@@ -396,3 +396,39 @@ pub(crate) static MODELS: &[Model] = &[
         serial: false,
     },
 ];
+
+impl Model {
+    /// The model with this name in scenarios.
+    pub(crate) fn find(key: &str) -> Option<&'static Self> {
+        MODELS.iter().find(|model| model.key == key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_consistent() {
+        for model in MODELS {
+            let key = model.key;
+            assert!(model.reserved_mib + model.base_mib < model.total_mib, "{key}");
+            assert!(model.idle_watts < model.limit_watts, "{key}");
+            assert!(model.idle.sm < model.boost.sm && model.boost.sm <= model.max.sm, "{key}");
+            assert!(
+                model.boost.mem <= model.max.mem && model.boost.video <= model.max.video,
+                "{key}"
+            );
+            assert!(model.thermals.idle < model.thermals.full, "{key}");
+            assert!(model.thermals.full < model.thermals.slowdown, "{key}");
+            assert!(model.thermals.slowdown < model.thermals.shutdown, "{key}");
+            assert!(model.limit_range_watts.0 < model.limit_watts, "{key}");
+            assert!(model.limit_watts <= model.limit_range_watts.1, "{key}");
+            assert!(model.base_sm < model.boost.sm, "{key}");
+            assert!(model.repair == Repair::Unsupported || model.counts_errors(), "{key}");
+            assert!(model.applications.is_none_or(|clocks| clocks.sm <= model.max.sm), "{key}");
+            assert!(model.sample_period > 0.0, "{key}");
+            assert_eq!(MODELS.iter().filter(|other| other.key == key).count(), 1, "{key}");
+        }
+    }
+}

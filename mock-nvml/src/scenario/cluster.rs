@@ -1,80 +1,75 @@
-//! What a scenario says of the Kubernetes node around the GPUs: its pods, and what they hold.
+//! The Kubernetes node of a scenario: its pods, and the devices that they are allocated.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::Window;
+use crate::window::Window;
 
-/// The node as the cluster knows it.
+/// The node and the cluster around it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
-    /// Its name.
+    /// Name of the node.
     pub(crate) node: String,
-    /// How the kubelet names cgroups.
-    pub(crate) cgroups: Cgroups,
-    /// What runs its containers.
+    pub(crate) cgroups: CgroupFormat,
     pub(crate) runtime: Runtime,
     /// Whether the API server has streaming lists.
     pub(crate) streaming_lists: bool,
-    /// Labels that the scenario gives the node.
+    /// Labels of the node, besides the standard ones.
     pub(crate) labels: Vec<NodeLabel>,
-    /// What its users may not do.
-    pub(crate) denied: Vec<Right>,
-    /// The pods, clones written out.
+    /// Permissions that the API server denies.
+    pub(crate) denied: Vec<Permission>,
+    /// One entry per pod; `count` is expanded.
     pub(crate) pods: Vec<Pod>,
-    /// What device plugins offer to pods.
-    pub(crate) allocatable: Vec<Offer>,
-    /// What goes wrong with its servers.
+    /// The devices that the device plugins offer.
+    pub(crate) allocatable: Vec<OfferedDevice>,
+    /// Faults of the kubelet and the API server; the first one in force applies.
     pub(crate) faults: Vec<ClusterFault>,
 }
 
-/// A label that the node has for a time.
+/// A label of the node.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeLabel {
-    /// Its key.
     pub(crate) key: String,
-    /// Its value.
     pub(crate) value: String,
-    /// When the node has it; of several with one key the last counts.
+    /// Of several labels in force with the same key, the last applies.
     pub(crate) during: Window,
 }
 
-/// Something that the API server lets its users do, or not.
+/// A permission at the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Right {
-    /// Such as `list`.
+pub(crate) struct Permission {
+    /// For example `list`.
     pub(crate) verb: &'static str,
-    /// Such as `pods`.
+    /// For example `pods`.
     pub(crate) resource: &'static str,
 }
 
-impl Right {
-    /// Everything that can be denied.
+impl Permission {
+    /// All permissions that a scenario can deny.
     pub(crate) const ALL: [Self; 7] = [
-        Self::of("list", "pods"),
-        Self::of("watch", "pods"),
-        Self::of("list", "nodes"),
-        Self::of("watch", "nodes"),
-        Self::of("list", "resourceslices"),
-        Self::of("get", "configmaps"),
-        Self::of("create", "selfsubjectaccessreviews"),
+        Self::new("list", "pods"),
+        Self::new("watch", "pods"),
+        Self::new("list", "nodes"),
+        Self::new("watch", "nodes"),
+        Self::new("list", "resourceslices"),
+        Self::new("get", "configmaps"),
+        Self::new("create", "selfsubjectaccessreviews"),
     ];
 
-    /// A right by its words.
-    pub(crate) const fn of(verb: &'static str, resource: &'static str) -> Self {
+    pub(crate) const fn new(verb: &'static str, resource: &'static str) -> Self {
         Self { verb, resource }
     }
 }
 
-/// How the kubelet names cgroups.
+/// Cgroup driver and version of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cgroups {
-    /// The driver is systemd, not cgroupfs.
+pub(crate) struct CgroupFormat {
+    /// The cgroup driver is systemd, not cgroupfs.
     pub(crate) systemd: bool,
-    /// Each controller of version 1 has a hierarchy of its own.
+    /// Cgroup v1: one hierarchy per controller.
     pub(crate) v1: bool,
 }
 
-/// What runs containers.
+/// Container runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Runtime {
     /// containerd
@@ -85,19 +80,19 @@ pub(crate) enum Runtime {
     Docker,
 }
 
-/// Quality of service of a pod.
+/// Quality-of-service class of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Qos {
     /// All containers have equal requests and limits of CPU and memory.
     Guaranteed,
-    /// Some have some.
+    /// Some containers have requests or limits.
     Burstable,
-    /// None has any.
+    /// No container has requests or limits.
     BestEffort,
 }
 
 impl Qos {
-    /// As the API writes it.
+    /// Value of `status.qosClass`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Guaranteed => "Guaranteed",
@@ -107,55 +102,53 @@ impl Qos {
     }
 }
 
-/// One pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Pod {
-    /// Its name.
     pub(crate) name: String,
-    /// The name that the scenario gives it: of all clones alike.
-    pub(crate) family: String,
-    /// Its namespace.
+    /// Name in the scenario, without the number that `count` appends.
+    pub(crate) base_name: String,
     pub(crate) namespace: String,
-    /// Its UID, as the API server says it.
+    /// UID at the API server.
     pub(crate) uid: String,
-    /// Hash of its manifest if it is a static pod: its UID as the kubelet says it.
+    /// Hash of the manifest of a static pod, which the kubelet uses as its UID.
     pub(crate) config_hash: Option<String>,
-    /// Annotations that the scenario gives it.
+    /// Annotations in the scenario.
     pub(crate) annotations: BTreeMap<String, String>,
-    /// Labels that the scenario gives it.
+    /// Labels in the scenario.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Quality of service.
     pub(crate) qos: Qos,
-    /// From its creation to its removal.
-    pub(crate) life: Window,
-    /// When it is told to go.
-    pub(crate) deleting: Option<f64>,
-    /// When its containers have all done their work.
-    pub(crate) completed: Option<f64>,
-    /// Whether that was a failure.
+    /// From creation to removal.
+    pub(crate) lifetime: Window,
+    /// World time of the deletion timestamp.
+    pub(crate) deletion_time: Option<f64>,
+    /// World time at which all containers have terminated.
+    pub(crate) completion_time: Option<f64>,
+    /// Whether the pod ends in phase `Failed`.
     pub(crate) failed: bool,
-    /// Its containers of all kinds, in the scenario's order.
+    /// Containers of all kinds, in the order of the scenario.
     pub(crate) containers: Vec<Container>,
 }
 
 impl Pod {
-    /// The UID in its cgroup and in the names of its logs.
+    /// The UID in its cgroup path and log file names.
     pub(crate) fn kubelet_uid(&self) -> &str {
         self.config_hash.as_deref().unwrap_or(&self.uid)
     }
 
-    /// The containers of one kind.
-    pub(crate) fn of_kind(&self, kind: ContainerKind) -> impl Iterator<Item = &Container> {
+    pub(crate) fn containers_of_kind(
+        &self,
+        kind: ContainerKind,
+    ) -> impl Iterator<Item = &Container> {
         self.containers.iter().filter(move |container| container.kind == kind)
     }
 
-    /// Whether the kubelet takes it for active: there, and not at its end.
+    /// Whether the kubelet lists it as active: it exists and has not completed.
     pub(crate) fn is_active(&self, time: f64) -> bool {
-        self.life.contains(time) && self.completed.is_none_or(|end| time < end)
+        self.lifetime.contains(time) && self.completion_time.is_none_or(|end| time < end)
     }
 }
 
-/// Where in a pod a container stands.
+/// The list of a pod that contains a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ContainerKind {
     /// `spec.containers`
@@ -168,110 +161,104 @@ pub(crate) enum ContainerKind {
     Ephemeral,
 }
 
-/// One container.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
-    /// Its name.
     pub(crate) name: String,
-    /// Its kind.
     pub(crate) kind: ContainerKind,
-    /// Its runs, each with an id of its own.
-    pub(crate) runs: Vec<Run>,
-    /// How many seconds after the fact its status says so.
-    pub(crate) lag: f64,
-    /// What it holds of GPUs.
-    pub(crate) holding: Holding,
-    /// Limits that the scenario gives it.
+    /// Its runs, each with its own container id.
+    pub(crate) runs: Vec<ContainerRun>,
+    /// Seconds after which a change appears in the status of the container.
+    pub(crate) status_lag: f64,
+    /// GPUs that it is allocated.
+    pub(crate) allocation: GpuAllocation,
+    /// Limits in the scenario.
     pub(crate) limits: BTreeMap<String, String>,
-    /// Devices as the kubelet has given them to it.
-    pub(crate) devices: Vec<Device>,
+    /// Devices that the kubelet has allocated to it.
+    pub(crate) devices: Vec<PluginDevice>,
 }
 
-/// One run of a container: a restart makes another.
+/// One run of a container, from start to exit; a restart begins another one.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
+pub(crate) struct ContainerRun {
     /// Container id: 64 hexadecimal digits.
     pub(crate) id: String,
-    /// When it runs.
     pub(crate) during: Window,
 }
 
-/// What a container holds, and how that was given.
+/// The GPU allocation of a container, by mechanism.
 #[derive(Clone, Debug)]
-pub(crate) enum Holding {
-    /// Nothing.
+pub(crate) enum GpuAllocation {
+    /// No GPU.
     Nothing,
     /// Whole GPUs.
     Whole(Vec<usize>),
-    /// One of so many replicas of each of these GPUs.
+    /// One replica of each of these GPUs, and the number of replicas: time-slicing or MPS.
     Slices(Vec<usize>, u32),
-    /// MIG devices: resources and UUIDs.
+    /// MIG devices: resource and UUID.
     Mig(Vec<(String, String)>),
-    /// Devices as GKE names them.
+    /// Device ids of the GKE plugin.
     Gke(Vec<String>),
-    /// ACK share, version 2: GiB and percent of each of these GPUs.
+    /// ACK GPU sharing, version 2: GiB and percent of each of these GPUs.
     Ack(Vec<usize>, u32, Option<u32>),
-    /// ACK share, version 1: GiB of one GPU.
+    /// ACK GPU sharing, version 1: GiB of one GPU.
     AckV1(usize, u32),
     /// `HAMi`
-    Hami(Vec<Share>),
+    Hami(Vec<GpuShare>),
     /// koordinator
-    Koordinator(Vec<Share>),
+    Koordinator(Vec<GpuShare>),
     /// Volcano
-    Volcano(Vec<Share>),
-    /// Devices by a claim of this name in the pod's namespace: dynamic allocation.
-    Claimed(String, Vec<Claimed>),
+    Volcano(Vec<GpuShare>),
+    /// DRA: the name of a resource claim in the namespace of the pod, and its devices.
+    Claim(String, Vec<ClaimedDevice>),
 }
 
-impl Holding {
-    /// The claim that it is given by, and the devices of that.
-    pub(crate) fn claim(&self) -> Option<(&str, &[Claimed])> {
-        let Self::Claimed(claim, devices) = self else { return None };
+impl GpuAllocation {
+    /// Name and devices of its resource claim, if it has one.
+    pub(crate) fn claim(&self) -> Option<(&str, &[ClaimedDevice])> {
+        let Self::Claim(claim, devices) = self else { return None };
         Some((claim, devices))
     }
 }
 
-/// A device of a claim.
+/// A device of a resource claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claimed {
-    /// The GPU, where it is a whole one.
-    pub(crate) whole: Option<usize>,
-    /// As the driver names it in the node's pool.
+pub(crate) struct ClaimedDevice {
+    /// Index of the GPU; `None` for a MIG device.
+    pub(crate) gpu: Option<usize>,
+    /// Device name in the pool of the DRA driver.
     pub(crate) name: String,
 }
 
-/// A part of a GPU.
+/// A share of a GPU.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Share {
-    /// The GPU's index.
+pub(crate) struct GpuShare {
+    /// Index of the GPU.
     pub(crate) gpu: usize,
-    /// Framebuffer.
+    /// Framebuffer in MiB.
     pub(crate) mib: u32,
-    /// Percent of its SM; 0 is no limit.
+    /// Percent of its compute capacity; 0 is no limit.
     pub(crate) cores: u32,
 }
 
-/// A device of a plugin.
+/// A device of a device plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device {
-    /// The resource, such as `nvidia.com/gpu`.
+pub(crate) struct PluginDevice {
+    /// Resource name, for example `nvidia.com/gpu`.
     pub(crate) resource: Arc<str>,
-    /// Its id.
+    /// Device id.
     pub(crate) id: String,
-    /// The NUMA node, where the plugin tells.
+    /// NUMA node, if the plugin reports one.
     pub(crate) numa: Option<i64>,
 }
 
-/// A device that a plugin offers while it is there.
+/// A device and the times at which its plugin offers it.
 #[derive(Clone, Debug)]
-pub(crate) struct Offer {
-    /// The device.
-    pub(crate) device: Device,
-    /// When.
-    pub(crate) there: Vec<Window>,
+pub(crate) struct OfferedDevice {
+    pub(crate) device: PluginDevice,
+    pub(crate) offered: Vec<Window>,
 }
 
-/// One of the cluster's servers.
+/// A server of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     /// The kubelet's `PodResources` socket.
@@ -280,22 +267,22 @@ pub(crate) enum Server {
     Api,
 }
 
-/// What goes wrong with a server.
+/// The effect of a fault on a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Trouble {
-    /// It is not there: no socket, no kubeconfig.
+pub(crate) enum ServerFault {
+    /// It does not exist: no socket, no kubeconfig.
     Absent,
-    /// Nobody listens.
+    /// It does not listen.
     Refuse,
-    /// It takes requests and does not answer.
+    /// It accepts requests and does not respond.
     Hang,
-    /// What it answers makes no sense.
-    Garbage,
-    /// It forbids.
+    /// Its responses are malformed.
+    Malformed,
+    /// 403 or `PERMISSION_DENIED`.
     Denied,
-    /// It wants to be asked less often.
+    /// 429 or `RESOURCE_EXHAUSTED`.
     Throttled,
-    /// The history of its objects is gone.
+    /// The requested resource version has expired (410).
     Expired,
     /// The kubelet lists no pods, as right after it was restarted.
     NoPods,
@@ -303,51 +290,48 @@ pub(crate) enum Trouble {
     StaticPods,
     /// It closes connections.
     Close,
-    /// It answers so many seconds late.
+    /// It responds after this delay in seconds.
     Slow(f64),
 }
 
-/// A time in which something is wrong with a server.
+/// A fault of a server during a time window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClusterFault {
-    /// Which.
     pub(crate) server: Server,
-    /// What.
-    pub(crate) trouble: Trouble,
-    /// When.
+    pub(crate) fault: ServerFault,
     pub(crate) during: Window,
 }
 
 impl Cluster {
-    /// Whether its users may do this.
+    /// Whether the API server permits this verb on this resource.
     pub(crate) fn allows(&self, verb: &str, resource: &str) -> bool {
         !self.denied.iter().any(|right| right.verb == verb && right.resource == resource)
     }
 
-    /// What is wrong with a server at `time`; the scenario's first fault counts.
-    pub(crate) fn trouble(&self, server: Server, time: f64) -> Option<Trouble> {
+    /// The fault of a server at `time`; the first one in the scenario applies.
+    pub(crate) fn fault_at(&self, server: Server, time: f64) -> Option<ServerFault> {
         let at = |fault: &&ClusterFault| fault.server == server && fault.during.contains(time);
-        self.faults.iter().find(at).map(|fault| fault.trouble)
+        self.faults.iter().find(at).map(|fault| fault.fault)
     }
 
     /// Whether the kubelet lists a pod.
     pub(crate) fn lists(&self, pod: &Pod, time: f64) -> bool {
-        let by_restart = match self.trouble(Server::Kubelet, time) {
-            Some(Trouble::NoPods) => false,
-            Some(Trouble::StaticPods) => pod.config_hash.is_some(),
+        let by_restart = match self.fault_at(Server::Kubelet, time) {
+            Some(ServerFault::NoPods) => false,
+            Some(ServerFault::StaticPods) => pod.config_hash.is_some(),
             _ => true,
         };
         by_restart && pod.is_active(time)
     }
 
-    /// The pods that are meant by `namespace/name`: one by its own name, or all clones.
-    pub(crate) fn meant(&self, said: &str) -> Vec<&Pod> {
-        let (namespace, name) = said.split_once('/').unwrap_or(("default", said));
+    /// The pods with the name `namespace/name`: one pod, or all pods of a `count`.
+    pub(crate) fn pods_named(&self, name: &str) -> Vec<&Pod> {
+        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
         let named = |own: fn(&Pod) -> &str| {
             let is = move |pod: &&Pod| pod.namespace == namespace && own(pod) == name;
             self.pods.iter().filter(is).collect::<Vec<_>>()
         };
         let one = named(|pod| &pod.name);
-        if one.is_empty() { named(|pod| &pod.family) } else { one }
+        if one.is_empty() { named(|pod| &pod.base_name) } else { one }
     }
 }

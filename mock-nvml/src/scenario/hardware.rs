@@ -1,126 +1,121 @@
-//! What is wrong with a GPU's hardware, and the XIDs that it reports.
+//! Hardware faults of a GPU, and its XIDs.
 
-use super::Window;
+use crate::window::Window;
 
-/// What is wrong with one GPU; nothing by default.
+/// Hardware faults of one GPU; none by default.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hardware {
-    /// Memory errors.
-    pub(crate) ecc: Ecc,
-    /// Pages that the driver has retired.
-    pub(crate) retired: Retired,
-    /// Rows that the board has remapped.
-    pub(crate) remapped: Remapped,
-    /// NVLinks that are down or err.
-    pub(crate) nvlink: LinkFaults,
-    /// When something else than load and heat holds the clocks down.
-    pub(crate) slowed: Vec<Slowed>,
+pub(crate) struct HardwareFaults {
+    /// ECC errors.
+    pub(crate) ecc: EccErrors,
+    pub(crate) retired: RetiredPages,
+    pub(crate) remapped: RemappedRows,
+    /// NVLinks that are down or have errors.
+    pub(crate) nvlink: NvLinkFaults,
+    /// Performance policies that limit the clocks, besides power and temperature.
+    pub(crate) throttles: Vec<ThrottleWindow>,
 }
 
-/// Memory errors that ECC has counted, all of them in the device memory.
+/// ECC error counters, all of the device memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ecc {
-    /// Corrected.
-    pub(crate) corrected: Errors,
-    /// Uncorrected.
-    pub(crate) uncorrected: Errors,
-    /// When those of this driver's life happened; minus infinity before the world began.
-    pub(crate) from: Moment,
+pub(crate) struct EccErrors {
+    /// Corrected errors (`sbe_…` keys).
+    pub(crate) corrected: ErrorCounts,
+    /// Uncorrected errors (`dbe_…` keys).
+    pub(crate) uncorrected: ErrorCounts,
+    /// World time of the volatile errors.
+    pub(crate) from: EventTime,
 }
 
-/// A world time that is minus infinity unless it is said.
+/// A world time in seconds; minus infinity by default.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Moment(pub(crate) f64);
+pub(crate) struct EventTime(pub(crate) f64);
 
-impl Default for Moment {
+impl Default for EventTime {
     fn default() -> Self {
         Self(f64::NEG_INFINITY)
     }
 }
 
-/// One kind of memory error.
+/// Counters of one kind of ECC error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Errors {
+pub(crate) struct ErrorCounts {
     /// Since the driver was loaded.
     pub(crate) volatile: u32,
-    /// In the life of the board, those included.
+    /// In the lifetime of the board, including the volatile ones.
     pub(crate) aggregate: u32,
 }
 
-/// Retired pages.
+/// Numbers of retired pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Retired {
-    /// For several corrected errors.
+pub(crate) struct RetiredPages {
+    /// Because of several single-bit errors.
     pub(crate) sbe: u32,
-    /// For an uncorrected one.
+    /// Because of a double-bit error.
     pub(crate) dbe: u32,
-    /// Whether one more will be at the next reset.
+    /// Whether another page is retired at the next reset.
     pub(crate) pending: bool,
 }
 
-/// Remapped rows.
+/// Numbers of remapped rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Remapped {
-    /// For corrected errors.
+pub(crate) struct RemappedRows {
+    /// Because of correctable errors.
     pub(crate) correctable: u32,
-    /// For uncorrected ones.
+    /// Because of uncorrectable errors.
     pub(crate) uncorrectable: u32,
-    /// Whether one more will be at the next reset.
+    /// Whether another row is remapped at the next reset.
     pub(crate) pending: bool,
     /// Whether a remapping has failed.
     pub(crate) failure: bool,
 }
 
-/// NVLinks that do not do what they should.
+/// Faults of NVLinks.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LinkFaults {
-    /// Those that are down.
+pub(crate) struct NvLinkFaults {
+    /// Indexes of links that are down.
     pub(crate) down: Vec<u32>,
-    /// The one that errs.
+    /// Index of the link with errors.
     pub(crate) link: u32,
-    /// Its flits with a bad checksum.
+    /// Flit CRC errors.
     pub(crate) crc_flit: u32,
-    /// Its data with a bad checksum.
+    /// Data CRC errors.
     pub(crate) crc_data: u32,
-    /// Its replays.
+    /// Replay errors.
     pub(crate) replay: u32,
-    /// Its recoveries.
+    /// Recovery errors.
     pub(crate) recovery: u32,
-    /// When all that happened.
-    pub(crate) from: Moment,
+    /// World time of the errors.
+    pub(crate) from: EventTime,
 }
 
-/// What holds the clocks down.
+/// A performance policy that limits the clocks (`nvmlPerfPolicyType_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Policy {
-    /// Another GPU of a group that is to run at one speed.
+pub(crate) enum PerfPolicy {
+    /// Sync boost: the slowest GPU of a group limits all of them.
     SyncBoost,
-    /// The power supply's limit for the board.
+    /// Board limit: the power supply.
     BoardLimit,
-    /// What the board's voltage bears.
+    /// Reliability: the voltage.
     Reliability,
 }
 
-/// A time for which something holds the clocks down.
+/// A time window in which a policy limits the clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Slowed {
-    /// What.
-    pub(crate) by: Policy,
-    /// When.
+pub(crate) struct ThrottleWindow {
+    pub(crate) policy: PerfPolicy,
     pub(crate) during: Window,
 }
 
 /// An XID that the driver reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Xid {
-    /// The GPU's index.
+    /// Index of the GPU.
     pub(crate) gpu: usize,
-    /// When.
+    /// World time in seconds.
     pub(crate) at: f64,
-    /// Which.
     pub(crate) code: u32,
-    /// GPU instance, if it is about one.
+    /// GPU instance, if the XID concerns one.
     pub(crate) gpu_instance: Option<u32>,
-    /// Compute instance, if it is about one.
+    /// Compute instance, if the XID concerns one.
     pub(crate) compute_instance: Option<u32>,
 }

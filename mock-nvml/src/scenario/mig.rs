@@ -1,125 +1,110 @@
-//! How a GPU is partitioned.
+//! MIG layouts of a GPU.
 
-use super::{Gpu, Process, Window};
-use crate::models::{
-    MIB,
-    mig::{MEMORY_SLICES, Profile, SLICES},
+use crate::{
+    models::{
+        MIB,
+        mig::{MEMORY_SLICES, Profile, SLICES},
+    },
+    window::Window,
 };
 
-/// How a GPU is partitioned for a time. Outside of its layouts, MIG mode is off.
+/// The MIG instances of a GPU during a time window. Outside of its layouts, MIG mode is off.
 #[derive(Clone, Debug)]
-pub(crate) struct Layout {
-    /// When.
+pub(crate) struct MigLayout {
     pub(crate) during: Window,
-    /// Its GPU instances; there may be none.
+    /// May be empty: MIG mode is on without instances.
     pub(crate) instances: Vec<GpuInstance>,
 }
 
-/// A GPU instance.
 #[derive(Clone, Debug)]
 pub(crate) struct GpuInstance {
-    /// Its id, which another one has after it.
+    /// GPU instance id; later instances may reuse it.
     pub(crate) id: u32,
-    /// What tells it from all others that ever have its id.
-    pub(crate) life: u64,
-    /// How it is cut.
+    /// Distinguishes it from other instances with the same id.
+    pub(crate) generation: u64,
     pub(crate) profile: &'static Profile,
-    /// Its first memory slice.
+    /// First memory slice.
     pub(crate) start: u32,
-    /// Its compute instances, each of which makes a MIG device.
+    /// Each compute instance is one MIG device.
     pub(crate) compute: Vec<ComputeInstance>,
 }
 
-/// A compute instance, and the MIG device that it makes.
+/// A compute instance, which is also a MIG device.
 #[derive(Clone, Debug)]
 pub(crate) struct ComputeInstance {
-    /// Its id within the GPU instance.
+    /// Id within the GPU instance.
     pub(crate) id: u32,
-    /// What tells it from all others that ever have its id.
-    pub(crate) life: u64,
-    /// Compute slices.
+    /// Distinguishes it from other instances with the same id.
+    pub(crate) generation: u64,
+    /// Number of compute slices.
     pub(crate) slices: u32,
-    /// Its first compute slice within the GPU instance.
+    /// First compute slice within the GPU instance.
     pub(crate) start: u32,
     /// Index of the MIG device.
     pub(crate) slot: u32,
-    /// `MIG-…`, of the MIG device.
+    /// `MIG-<UUID>` of the MIG device.
     pub(crate) uuid: String,
 }
 
-/// Where in a partitioned GPU a process runs.
+/// The MIG instance in which a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Id of the GPU instance.
+pub(crate) struct InstanceIds {
     pub(crate) gpu_instance: u32,
-    /// Id of the compute instance.
     pub(crate) compute_instance: u32,
 }
 
-/// What part of a GPU's engines an instance has: of the SM and the video engines, and of the memory.
+/// Fractions of the GPU resources that an instance has, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Fraction {
-    /// Of the SM and the video engines.
+pub(crate) struct EngineFraction {
+    /// SMs and video engines.
     pub(crate) compute: f64,
-    /// Of the memory.
+    /// Memory slices.
     pub(crate) memory: f64,
 }
 
-impl Gpu {
-    /// How it is partitioned at `time`; `None` when MIG mode is off.
-    pub(crate) fn layout(&self, time: f64) -> Option<&Layout> {
-        self.mig.iter().find(|layout| layout.during.contains(time))
-    }
-}
-
-impl Layout {
-    /// The GPU instance of this id.
+impl MigLayout {
+    /// The GPU instance with this id.
     pub(crate) fn instance(&self, id: u32) -> Option<&GpuInstance> {
         self.instances.iter().find(|instance| instance.id == id)
     }
 
-    /// All MIG devices.
+    /// All MIG devices: GPU instance and compute instance.
     pub(crate) fn devices(&self) -> impl Iterator<Item = (&GpuInstance, &ComputeInstance)> {
         self.instances.iter().flat_map(|gi| gi.compute.iter().map(move |ci| (gi, ci)))
     }
 }
 
-/// Framebuffer of a GPU instance counted as used with no process there, in MiB.
+/// Framebuffer of a GPU instance that is used without any process, in MiB.
 const BASE_MIB: u64 = 13;
 
 impl GpuInstance {
-    /// Framebuffer counted as used with no process there, in bytes.
-    pub(crate) fn base() -> u64 {
+    /// Framebuffer used without any process, in bytes.
+    pub(crate) fn reserved_bytes() -> u64 {
         BASE_MIB * MIB
     }
 
-    /// Framebuffer that processes can have, in bytes.
-    pub(crate) fn room(&self) -> u64 {
-        self.profile.mib * MIB - Self::base()
+    /// Framebuffer available to processes, in bytes.
+    pub(crate) fn available_bytes(&self) -> u64 {
+        self.profile.mib * MIB - Self::reserved_bytes()
     }
 
-    /// What part of its GPU it has.
-    pub(crate) fn fraction(&self) -> Fraction {
+    /// The fractions of its GPU that it has.
+    pub(crate) fn fraction(&self) -> EngineFraction {
         let part = |of: u32, all: u32| f64::from(of) / f64::from(all);
-        Fraction {
+        EngineFraction {
             compute: part(self.profile.slices, SLICES),
             memory: part(self.profile.memory_slices, MEMORY_SLICES),
         }
     }
 
-    /// Whether a process of its GPU runs in it.
-    pub(crate) fn holds(&self, process: &Process) -> bool {
-        process.place.is_some_and(|place| place.gpu_instance == self.id)
-    }
-
-    /// What a MIG device is called: `3g.40gb`, or `1c.3g.40gb` if it has a part of the instance only.
+    /// Profile of a MIG device: `3g.40gb`, or `1c.3g.40gb` if it is only a part of the GPU instance.
     pub(crate) fn device_profile(&self, ci: &ComputeInstance) -> String {
         let whole = ci.slices == self.profile.slices;
         let part = if whole { String::new() } else { format!("{}c.", ci.slices) };
         part + self.profile.name
     }
 
-    /// Multiprocessors of one of its compute instances.
+    /// Multiprocessor count of one of its compute instances.
     pub(crate) fn multiprocessors(&self, ci: &ComputeInstance) -> u32 {
         self.profile.multiprocessors * ci.slices / self.profile.slices
     }

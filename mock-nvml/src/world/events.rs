@@ -1,10 +1,10 @@
-//! Sets of events, and what each of them has heard.
+//! Event sets, and the events delivered to each.
 
 use std::collections::HashMap;
 
 use crate::{
-    code::{Answer, Code},
     models::Model,
+    return_code::{NvmlResult, ReturnCode},
     scenario::{Gpu, Scenario, hardware::Xid},
 };
 
@@ -14,120 +14,118 @@ const CORRECTED: u64 = 0x1;
 const UNCORRECTED: u64 = 0x2;
 /// `nvmlEventTypeXidCriticalError`
 const XID: u64 = 0x8;
-/// The XID of a GPU that has fallen off the bus.
+/// The XID "GPU has fallen off the bus".
 const OFF_THE_BUS: u32 = 79;
 
-/// The types of events that a board tells of.
-pub(crate) fn supported(model: &Model) -> u64 {
+/// The event types that a model supports (`nvmlEventType…`).
+pub(crate) fn supported_event_types(model: &Model) -> u64 {
     if model.counts_errors() { XID | CORRECTED | UNCORRECTED } else { XID }
 }
 
-/// An event as a client hears of it.
+/// An event as it is delivered to a client (`nvmlEventData_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// The handle with which the client registered.
+pub(crate) struct DeliveredEvent {
+    /// The device handle with which the client registered.
     pub(crate) handle: usize,
-    /// Its type.
+    /// `nvmlEventType…`.
     pub(crate) kind: u64,
-    /// The XID of an XID, else 0.
+    /// The number of an XID event, else 0.
     pub(crate) data: u64,
-    /// GPU instance, if it is about one.
+    /// The GPU instance concerned, if any.
     pub(crate) gpu_instance: Option<u32>,
-    /// Compute instance, if it is about one.
+    /// The compute instance concerned, if any.
     pub(crate) compute_instance: Option<u32>,
 }
 
-/// What a set hears of.
+/// The registration of an event set for events of one GPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
     /// The GPU's index.
     pub(crate) gpu: usize,
-    /// The handle with which the client registered.
+    /// The device handle with which the client registered.
     pub(crate) handle: usize,
-    /// The types of events.
+    /// The event types, as a mask.
     pub(crate) types: u64,
-    /// World time of the registration: what was before is not told.
+    /// World time of the registration: earlier events are not delivered.
     pub(crate) since: f64,
 }
 
-/// Something that happens to a GPU.
+/// An event of a GPU, independent of event sets.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Happening {
+struct GpuEvent {
     kind: u64,
     xid: Xid,
 }
 
-/// All sets. Their numbers are never given twice.
+/// All event sets by number. Numbers are never reused.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
-    sets: HashMap<usize, Set>,
-    given: usize,
+pub(crate) struct EventSets {
+    sets: HashMap<usize, EventSet>,
+    created: usize,
 }
 
 #[derive(Debug)]
-struct Set {
+struct EventSet {
     /// The session in which it was created.
     serial: u32,
     registered: Vec<Registration>,
-    /// What has been told.
-    told: Vec<Happening>,
+    /// The events delivered so far.
+    delivered: Vec<GpuEvent>,
 }
 
-impl Events {
-    /// The number of a new set. It is used as an address, so it looks like one.
+impl EventSets {
+    /// Creates a set and returns its number, which is used as the address of an `nvmlEventSet_t`.
     pub(crate) fn create(&mut self, serial: u32) -> usize {
-        // A set dies with its session.
+        // Sets of earlier sessions are dropped.
         self.sets.retain(|_, set| set.serial == serial);
-        self.given += 1;
-        let number = 0x1000 + self.given * 0x10;
-        self.sets.insert(number, Set { serial, registered: vec![], told: vec![] });
+        self.created += 1;
+        let number = 0x1000 + self.created * 0x10;
+        self.sets.insert(number, EventSet { serial, registered: vec![], delivered: vec![] });
         number
     }
 
-    /// Forgets a set.
-    pub(crate) fn free(&mut self, number: usize, serial: u32) -> Answer<()> {
+    pub(crate) fn free(&mut self, number: usize, serial: u32) -> NvmlResult<()> {
         self.set(number, serial)?;
         self.sets.remove(&number);
         Ok(())
     }
 
-    /// Has a set hear of something more.
     pub(crate) fn register(
         &mut self,
         number: usize,
         serial: u32,
-        what: Registration,
-    ) -> Answer<()> {
-        self.set(number, serial)?.registered.push(what);
+        registration: Registration,
+    ) -> NvmlResult<()> {
+        self.set(number, serial)?.registered.push(registration);
         Ok(())
     }
 
-    /// The earliest event up to world time `now` that the set has not heard of.
+    /// The earliest event up to world time `now` that has not been delivered to the set.
     pub(crate) fn next(
         &mut self,
         number: usize,
         serial: u32,
         scenario: &Scenario,
         now: f64,
-    ) -> Answer<Option<Event>> {
+    ) -> NvmlResult<Option<DeliveredEvent>> {
         let set = self.set(number, serial)?;
-        let mut open = set.told.clone();
-        let mut heard = None;
-        for happening in happenings(scenario, now) {
-            let for_it = |one: &&Registration| one.hears(happening);
-            let Some(registration) = set.registered.iter().find(for_it) else { continue };
-            // As often as a scenario says the same, so often it is told.
-            if let Some(at) = open.iter().position(|told| *told == happening) {
-                open.swap_remove(at);
+        let mut delivered = set.delivered.clone();
+        let mut next = None;
+        for event in events_until(scenario, now) {
+            let matching = |one: &&Registration| one.matches(event);
+            let Some(registration) = set.registered.iter().find(matching) else { continue };
+            // Equal events are delivered as often as the scenario lists them.
+            if let Some(at) = delivered.iter().position(|other| *other == event) {
+                delivered.swap_remove(at);
                 continue;
             }
-            heard = Some((happening, registration.handle));
+            next = Some((event, registration.handle));
             break;
         }
-        Ok(heard.map(|(happening, handle)| {
-            set.told.push(happening);
-            let Happening { kind, xid } = happening;
-            Event {
+        Ok(next.map(|(event, handle)| {
+            set.delivered.push(event);
+            let GpuEvent { kind, xid } = event;
+            DeliveredEvent {
                 handle,
                 kind,
                 data: u64::from(xid.code),
@@ -137,39 +135,39 @@ impl Events {
         }))
     }
 
-    fn set(&mut self, number: usize, serial: u32) -> Answer<&mut Set> {
+    fn set(&mut self, number: usize, serial: u32) -> NvmlResult<&mut EventSet> {
         let set = self.sets.get_mut(&number).filter(|set| set.serial == serial);
-        set.ok_or(Code::INVALID_ARGUMENT)
+        set.ok_or(ReturnCode::INVALID_ARGUMENT)
     }
 }
 
 impl Registration {
-    fn hears(&self, happening: Happening) -> bool {
-        let Happening { kind, xid } = happening;
+    fn matches(&self, event: GpuEvent) -> bool {
+        let GpuEvent { kind, xid } = event;
         self.gpu == xid.gpu && self.types & kind != 0 && self.since < xid.at
     }
 }
 
-/// What has happened up to world time `now`, earliest first.
-fn happenings(scenario: &Scenario, now: f64) -> Vec<Happening> {
-    let told = scenario.xids.iter().map(|xid| Happening { kind: XID, xid: *xid });
-    let mut all: Vec<_> = told.chain(scenario.gpus.iter().flat_map(by_itself)).collect();
-    all.retain(|happening| happening.xid.at <= now);
+/// All events up to world time `now`, earliest first.
+fn events_until(scenario: &Scenario, now: f64) -> Vec<GpuEvent> {
+    let xids = scenario.xids.iter().map(|xid| GpuEvent { kind: XID, xid: *xid });
+    let mut all: Vec<_> = xids.chain(scenario.gpus.iter().flat_map(implied_events)).collect();
+    all.retain(|event| event.xid.at <= now);
     all.sort_by(|a, b| a.xid.at.total_cmp(&b.xid.at));
     all
 }
 
-/// What a GPU reports without a word in the scenario: that it is lost, and memory errors.
-fn by_itself(gpu: &Gpu) -> impl Iterator<Item = Happening> {
-    let happening = |kind, at, code| {
+/// The events that follow from the state of a GPU: XID 79 when it is lost, and ECC errors.
+fn implied_events(gpu: &Gpu) -> impl Iterator<Item = GpuEvent> {
+    let event = |kind, at, code| {
         let xid = Xid { gpu: gpu.index, at, code, gpu_instance: None, compute_instance: None };
-        Happening { kind, xid }
+        GpuEvent { kind, xid }
     };
-    let lost = gpu.lost.iter().map(move |lost| happening(XID, lost.from, OFF_THE_BUS));
+    let lost = gpu.lost.iter().map(move |lost| event(XID, lost.from, OFF_THE_BUS));
     let ecc = gpu.hardware.ecc;
     let errors = [(CORRECTED, ecc.corrected), (UNCORRECTED, ecc.uncorrected)];
     let errors = errors.into_iter().filter(|(_, errors)| errors.volatile > 0);
-    lost.chain(errors.map(move |(kind, _)| happening(kind, ecc.from.0, 0)))
+    lost.chain(errors.map(move |(kind, _)| event(kind, ecc.from.0, 0)))
 }
 
 #[cfg(test)]
@@ -184,7 +182,7 @@ mod tests {
         format!("[[xid]]\ngpu = {gpu}\nat = {at}\ncode = {code}\n")
     }
 
-    fn heard(events: &mut Events, set: usize, scenario: &Scenario, now: f64) -> Vec<u64> {
+    fn delivered(events: &mut EventSets, set: usize, scenario: &Scenario, now: f64) -> Vec<u64> {
         let mut all = vec![];
         while let Some(event) = events.next(set, 1, scenario, now).unwrap() {
             all.push(event.data);
@@ -192,40 +190,40 @@ mod tests {
         all
     }
 
-    fn registered(events: &mut Events, gpu: usize, since: f64) -> usize {
+    fn registered(events: &mut EventSets, gpu: usize, since: f64) -> usize {
         let set = events.create(1);
         events.register(set, 1, Registration { gpu, handle: 7, types: XID, since }).unwrap();
         set
     }
 
     #[test]
-    fn each_event_is_told_once_to_each_set_that_waits_for_it() {
+    fn each_event_is_delivered_once_to_each_registered_set() {
         let text = xid(0, 5.0, 31) + &xid(0, 5.0, 31) + &xid(0, 3.0, 13) + &xid(1, 4.0, 48);
         let scenario = scenario(&text);
-        let mut events = Events::default();
+        let mut events = EventSets::default();
         let early = registered(&mut events, 0, 0.0);
         let late = registered(&mut events, 0, 3.0);
-        assert_eq!(heard(&mut events, early, &scenario, 4.9), [13]);
-        assert_eq!(heard(&mut events, early, &scenario, 5.0), [31, 31]);
-        assert_eq!(heard(&mut events, early, &scenario, 9.0), [0_u64; 0]);
-        assert_eq!(heard(&mut events, late, &scenario, 9.0), [31, 31]);
+        assert_eq!(delivered(&mut events, early, &scenario, 4.9), [13]);
+        assert_eq!(delivered(&mut events, early, &scenario, 5.0), [31, 31]);
+        assert_eq!(delivered(&mut events, early, &scenario, 9.0), [0_u64; 0]);
+        assert_eq!(delivered(&mut events, late, &scenario, 9.0), [31, 31]);
     }
 
     #[test]
-    fn a_rewritten_scenario_adds_what_was_not_told() {
-        let mut events = Events::default();
+    fn changed_scenario_delivers_only_new_events() {
+        let mut events = EventSets::default();
         let set = registered(&mut events, 1, 2.0);
         let first = scenario(&xid(1, 4.0, 48));
-        assert_eq!(heard(&mut events, set, &first, 10.0), [48]);
+        assert_eq!(delivered(&mut events, set, &first, 10.0), [48]);
         let second = scenario(&(xid(1, 4.0, 48) + &xid(1, 3.0, 63) + &xid(1, 2.0, 64)));
-        assert_eq!(heard(&mut events, set, &second, 10.0), [63]);
+        assert_eq!(delivered(&mut events, set, &second, 10.0), [63]);
     }
 
     #[test]
-    fn a_lost_gpu_and_memory_errors_report_themselves() {
+    fn lost_gpu_and_ecc_errors_cause_events() {
         let text = "[[gpu]]\nmodel = \"H100\"\nlost = [{ from = 5 }]\necc = { dbe_volatile = 1, from = 4 }";
         let scenario = Scenario::parse("test", text).unwrap();
-        let mut events = Events::default();
+        let mut events = EventSets::default();
         let set = events.create(1);
         let types = XID | UNCORRECTED | CORRECTED;
         events.register(set, 1, Registration { gpu: 0, handle: 9, types, since: 0.0 }).unwrap();
@@ -235,15 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn a_set_dies_with_its_session_and_is_freed_once() {
+    fn set_is_invalid_after_its_session_and_is_freed_once() {
         let scenario = scenario("");
-        let mut events = Events::default();
+        let mut events = EventSets::default();
         let set = events.create(1);
-        assert_eq!(events.next(set, 2, &scenario, 0.0), Err(Code::INVALID_ARGUMENT));
-        assert_eq!(events.free(set, 2), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(events.next(set, 2, &scenario, 0.0), Err(ReturnCode::INVALID_ARGUMENT));
+        assert_eq!(events.free(set, 2), Err(ReturnCode::INVALID_ARGUMENT));
         assert_eq!(
             (events.free(set, 1), events.free(set, 1)),
-            (Ok(()), Err(Code::INVALID_ARGUMENT))
+            (Ok(()), Err(ReturnCode::INVALID_ARGUMENT))
         );
         let other = events.create(1);
         assert_ne!(other, set);

@@ -1,158 +1,114 @@
-//! GPU performance monitoring: samples, and what was between two of them.
+//! Samples of GPU performance monitoring (GPM).
 
-mod metric;
+pub(crate) mod metric;
 
 use std::{collections::HashMap, sync::Arc};
 
-use self::metric::mean;
-pub(crate) use self::metric::{Metric, text};
-use super::{World, handles::Held, handles::Part, state::State};
 use crate::{
     clock::Now,
-    code::{Answer, Code},
-    models::HOPPER,
+    return_code::{NvmlResult, ReturnCode},
     scenario::Scenario,
+    world::handles::HandleEntry,
 };
 
-/// More samples than any client keeps.
-const MOST: usize = 65_536;
+/// Maximum number of allocated samples, more than any client needs.
+const MAX_SAMPLES: usize = 65_536;
 
-/// The samples that clients have.
+/// The samples allocated by clients, by handle.
 #[derive(Debug, Default)]
-pub(crate) struct Samples {
-    given: HashMap<usize, Sample>,
-    /// How many there have been: none gets the handle of another.
+pub(crate) struct GpmSamples {
+    allocated: HashMap<usize, Sample>,
+    /// Number of samples allocated so far; handles are never reused.
     count: usize,
 }
 
-/// A sample, taken or not.
+/// An allocated sample.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
-    /// The session it belongs to.
+    /// The serial number of its session.
     session: u32,
-    taken: Option<Taken>,
+    /// `None` until it is taken.
+    capture: Option<Capture>,
 }
 
-/// What was sampled, and when.
+/// The device and the time of a sample.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+struct Capture {
     /// A whole GPU or a GPU instance.
-    held: Held,
+    entry: HandleEntry,
     now: Now,
 }
 
-/// What two samples have between them.
+/// The interval between two samples of one device.
 #[derive(Clone, Debug)]
-struct Span {
-    scenario: Arc<Scenario>,
-    held: Held,
-    from: Now,
-    to: Now,
+pub(crate) struct SampleInterval {
+    pub(crate) scenario: Arc<Scenario>,
+    pub(crate) entry: HandleEntry,
+    pub(crate) from: Now,
+    pub(crate) to: Now,
 }
 
-impl Samples {
-    fn alloc(&mut self, session: u32) -> Answer<usize> {
-        self.given.retain(|_, sample| sample.session == session);
-        if self.given.len() >= MOST {
-            return Err(Code::MEMORY);
+impl GpmSamples {
+    /// Allocates a sample.
+    ///
+    /// # Errors
+    /// `MEMORY` if too many samples are allocated.
+    pub(crate) fn alloc(&mut self, session: u32) -> NvmlResult<usize> {
+        self.allocated.retain(|_, sample| sample.session == session);
+        if self.allocated.len() >= MAX_SAMPLES {
+            return Err(ReturnCode::MEMORY);
         }
         self.count += 1;
-        // Aligned as a pointer to a struct is.
+        // Aligned like a pointer to a struct.
         let handle = self.count * 16;
-        self.given.insert(handle, Sample { session, taken: None });
+        self.allocated.insert(handle, Sample { session, capture: None });
         Ok(handle)
     }
 
-    fn of(&mut self, handle: usize, session: u32) -> Answer<&mut Sample> {
-        let sample = self.given.get_mut(&handle).filter(|sample| sample.session == session);
-        sample.ok_or(Code::INVALID_ARGUMENT)
-    }
-}
-
-impl World {
-    /// Whether a GPU has such monitoring.
-    pub(crate) fn gpm_support(&self, function: &str, handle: usize) -> Answer<bool> {
-        self.board(function, handle, |board| Ok(board.model().architecture >= HOPPER))
+    /// Frees a sample.
+    pub(crate) fn free(&mut self, handle: usize, session: u32) -> NvmlResult<()> {
+        self.of(handle, session)?;
+        self.allocated.remove(&handle);
+        Ok(())
     }
 
-    /// A new sample, not taken yet.
-    pub(crate) fn gpm_alloc(&self, function: &str) -> Answer<usize> {
-        self.enter(function, in_session, |state, _| state.samples.alloc(state.session.serial()))
-    }
-
-    /// The end of a sample.
-    pub(crate) fn gpm_free(&self, function: &str, sample: usize) -> Answer<()> {
-        self.enter(function, in_session, |state, _| {
-            state.samples.of(sample, state.session.serial())?;
-            state.samples.given.remove(&sample);
-            Ok(())
-        })
-    }
-
-    /// Takes a sample of a GPU, or of one of its GPU instances.
-    pub(crate) fn gpm_take(
-        &self,
-        function: &str,
+    /// Takes a sample of a device.
+    pub(crate) fn take(
+        &mut self,
         handle: usize,
-        instance: Option<u32>,
-        sample: usize,
-    ) -> Answer<()> {
-        let target = |state: &State| state.held(handle).map(|held| Some(held.gpu));
-        self.enter(function, target, |state, now| {
-            let gpu = state.held_by(handle)?;
-            let gpu = state.scenario.gpus.get(gpu).ok_or(Code::GPU_IS_LOST)?;
-            if gpu.model.architecture < HOPPER {
-                return Err(Code::NOT_SUPPORTED);
-            }
-            let part = match instance {
-                None => Part::Board,
-                Some(id) => {
-                    let layout = gpu.layout(now.world).ok_or(Code::NOT_SUPPORTED)?;
-                    let found = layout.instance(id).ok_or(Code::INVALID_ARGUMENT)?;
-                    Part::GpuInstance(found.life)
-                }
-            };
-            let held = Held { part, ..state.held(handle)? };
-            let session = state.session.serial();
-            state.samples.of(sample, session)?.taken = Some(Taken { held, now });
-            Ok(())
-        })
+        session: u32,
+        entry: HandleEntry,
+        now: Now,
+    ) -> NvmlResult<()> {
+        self.of(handle, session)?.capture = Some(Capture { entry, now });
+        Ok(())
     }
 
-    /// What was between two samples, metric by metric.
+    /// The interval between two samples.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` unless both are of one thing that is still there, and in order.
-    pub(crate) fn gpm_metrics(
-        &self,
-        function: &str,
+    /// `INVALID_ARGUMENT` unless both samples are of the same device and in order.
+    pub(crate) fn interval(
+        &mut self,
         (first, second): (usize, usize),
-        ids: &[u32],
-    ) -> Answer<Vec<Answer<Metric>>> {
-        let span = self.enter(function, in_session, |state, _| state.span(first, second))?;
-        let activity = mean(&span)?;
-        Ok(ids.iter().map(|id| activity.metric(*id)).collect())
-    }
-}
-
-impl State {
-    fn span(&mut self, first: usize, second: usize) -> Answer<Span> {
-        let session = self.session.serial();
-        let mut taken = |sample: usize| {
-            let sample = *self.samples.of(sample, session)?;
-            sample.taken.ok_or(Code::INVALID_ARGUMENT)
+        session: u32,
+        scenario: &Arc<Scenario>,
+    ) -> NvmlResult<SampleInterval> {
+        let mut capture = |sample: usize| {
+            let sample = *self.of(sample, session)?;
+            sample.capture.ok_or(ReturnCode::INVALID_ARGUMENT)
         };
-        let (first, second) = (taken(first)?, taken(second)?);
-        let backwards = second.now.real < first.now.real || second.now.world < first.now.world;
-        if first.held != second.held || backwards {
-            return Err(Code::INVALID_ARGUMENT);
+        let (first, second) = (capture(first)?, capture(second)?);
+        let reversed = second.now.real < first.now.real || second.now.world < first.now.world;
+        if first.entry != second.entry || reversed {
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        self.there(first.held)?;
-        let scenario = Arc::clone(&self.scenario);
-        Ok(Span { scenario, held: first.held, from: first.now, to: second.now })
+        let scenario = Arc::clone(scenario);
+        Ok(SampleInterval { scenario, entry: first.entry, from: first.now, to: second.now })
     }
-}
 
-fn in_session(state: &State) -> Answer<Option<usize>> {
-    state.session.check().map(|()| None)
+    fn of(&mut self, handle: usize, session: u32) -> NvmlResult<&mut Sample> {
+        let sample = self.allocated.get_mut(&handle).filter(|sample| sample.session == session);
+        sample.ok_or(ReturnCode::INVALID_ARGUMENT)
+    }
 }

@@ -1,27 +1,28 @@
-//! Handles: pointers that mean one GPU in one of its lives, or a part of it in one of that part's,
-//! and nothing else.
+//! Device handles. Each refers to one incarnation of a GPU, MIG device or MIG instance and is never
+//! reused.
 
 use std::{collections::HashMap, ptr};
 
-use crate::code::{Answer, Code};
+use crate::return_code::{NvmlResult, ReturnCode};
 
-/// What a handle means.
+/// The device that a handle refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Held {
-    /// Which life of the driver gave it.
+pub(crate) struct HandleEntry {
+    /// The driver generation that created it: number of reloads.
     pub(super) generation: u32,
     /// The GPU's index.
     pub(crate) gpu: usize,
-    /// Which life of the GPU it was given in.
+    /// The incarnation of the GPU: how often it had been lost.
     pub(crate) incarnation: u32,
-    /// What of it.
-    pub(crate) part: Part,
+    /// The whole GPU, a MIG device or an instance.
+    pub(crate) target: HandleTarget,
 }
 
-/// What of a GPU a handle means. The numbers tell the lives of what has the same ids.
+/// What a handle refers to within a GPU. The numbers distinguish successive instances with the same
+/// ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Part {
-    /// All of it.
+pub(crate) enum HandleTarget {
+    /// The whole GPU.
     Board,
     /// A MIG device.
     MigDevice(u64),
@@ -31,30 +32,30 @@ pub(crate) enum Part {
     ComputeInstance(u64),
 }
 
-/// All handles ever given. They are leaked, so that no address comes to mean something else.
+/// All handles ever created. Their memory is leaked, so that no address is reused.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    given: HashMap<Held, usize>,
-    meant: HashMap<usize, Held>,
+    by_entry: HashMap<HandleEntry, usize>,
+    by_address: HashMap<usize, HandleEntry>,
 }
 
 impl Handles {
-    /// The handle that means this: the same for the same.
-    pub(crate) fn get(&mut self, held: Held) -> usize {
-        *self.given.entry(held).or_insert_with(|| {
-            let address = ptr::from_ref(Box::leak(Box::new(held))).addr();
-            self.meant.insert(address, held);
+    /// The handle of an entry; equal entries have the same handle.
+    pub(crate) fn get(&mut self, entry: HandleEntry) -> usize {
+        *self.by_entry.entry(entry).or_insert_with(|| {
+            let address = ptr::from_ref(Box::leak(Box::new(entry))).addr();
+            self.by_address.insert(address, entry);
             address
         })
     }
 
-    /// What a handle means to the present driver.
+    /// The entry of a handle.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` if no handle, or one of a driver that is gone.
-    pub(crate) fn held(&self, handle: usize, generation: u32) -> Answer<Held> {
-        let held = self.meant.get(&handle).filter(|held| held.generation == generation);
-        held.copied().ok_or(Code::INVALID_ARGUMENT)
+    /// `INVALID_ARGUMENT` for an unknown handle or one of another driver generation.
+    pub(crate) fn entry(&self, handle: usize, generation: u32) -> NvmlResult<HandleEntry> {
+        let entry = self.by_address.get(&handle).filter(|entry| entry.generation == generation);
+        entry.copied().ok_or(ReturnCode::INVALID_ARGUMENT)
     }
 }
 
@@ -63,16 +64,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_is_the_same_for_the_same_and_dies_with_its_driver() {
+    fn handle_is_stable_and_invalid_after_a_driver_reload() {
         let mut handles = Handles::default();
-        let held = Held { generation: 0, gpu: 3, incarnation: 0, part: Part::Board };
-        let first = handles.get(held);
-        assert_eq!(handles.get(held), first);
-        assert_ne!(handles.get(Held { incarnation: 1, ..held }), first);
-        assert_ne!(handles.get(Held { part: Part::MigDevice(0), ..held }), first);
-        assert_eq!(handles.held(first, 0).unwrap().gpu, 3);
-        assert_eq!(handles.held(first, 1), Err(Code::INVALID_ARGUMENT));
-        assert_eq!(handles.held(first + 1, 0), Err(Code::INVALID_ARGUMENT));
-        assert_eq!(handles.held(0, 0), Err(Code::INVALID_ARGUMENT));
+        let entry =
+            HandleEntry { generation: 0, gpu: 3, incarnation: 0, target: HandleTarget::Board };
+        let first = handles.get(entry);
+        assert_eq!(handles.get(entry), first);
+        assert_ne!(handles.get(HandleEntry { incarnation: 1, ..entry }), first);
+        assert_ne!(handles.get(HandleEntry { target: HandleTarget::MigDevice(0), ..entry }), first);
+        assert_eq!(handles.entry(first, 0).unwrap().gpu, 3);
+        assert_eq!(handles.entry(first, 1), Err(ReturnCode::INVALID_ARGUMENT));
+        assert_eq!(handles.entry(first + 1, 0), Err(ReturnCode::INVALID_ARGUMENT));
+        assert_eq!(handles.entry(0, 0), Err(ReturnCode::INVALID_ARGUMENT));
     }
 }

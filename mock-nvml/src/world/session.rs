@@ -1,22 +1,22 @@
-//! Whether NVML is initialised, and which life of the driver it is.
+//! NVML initialisation and driver reloads.
 
 use crate::{
-    code::{Answer, Code},
-    scenario::Window,
+    return_code::{NvmlResult, ReturnCode},
+    window::Window,
 };
 
-/// The clients' session with the driver.
+/// The session of the client process with the driver.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// How many `nvmlInit` lack their `nvmlShutdown`.
+    /// Number of `nvmlInit` without `nvmlShutdown`.
     opened: u32,
-    /// How often the first of them was called.
+    /// Number of sessions opened so far.
     serial: u32,
-    /// Whether the driver was reloaded under the open session.
+    /// Whether the driver was reloaded during the open session.
     stale: bool,
-    /// How often the driver has been reloaded.
+    /// Number of driver reloads.
     generation: u32,
-    /// Whether no driver is loaded now.
+    /// Whether the driver is currently unloaded.
     unloaded: bool,
     /// World time at which the driver was loaded.
     up_since: f64,
@@ -36,9 +36,9 @@ impl Default for Session {
 }
 
 impl Session {
-    pub(crate) fn init(&mut self) -> Answer<()> {
+    pub(crate) fn init(&mut self) -> NvmlResult<()> {
         if self.unloaded {
-            return Err(Code::DRIVER_NOT_LOADED);
+            return Err(ReturnCode::DRIVER_NOT_LOADED);
         }
         if self.stale {
             self.opened = 0;
@@ -56,25 +56,28 @@ impl Session {
         self.stale &= self.opened > 0;
     }
 
-    /// Refuses a call when there is no session or no driver.
-    pub(crate) fn check(&self) -> Answer<()> {
+    /// Checks that there is a session and a driver.
+    ///
+    /// # Errors
+    /// `UNINITIALIZED` without a session, `DRIVER_NOT_LOADED` without a driver.
+    pub(crate) fn check(&self) -> NvmlResult<()> {
         if self.opened == 0 {
-            Err(Code::UNINITIALIZED)
+            Err(ReturnCode::UNINITIALIZED)
         } else if self.unloaded {
-            Err(Code::DRIVER_NOT_LOADED)
+            Err(ReturnCode::DRIVER_NOT_LOADED)
         } else if self.stale {
-            Err(Code::UNINITIALIZED)
+            Err(ReturnCode::UNINITIALIZED)
         } else {
             Ok(())
         }
     }
 
-    /// Which session it is: each begins when NVML is initialised anew.
+    /// The number of the session; it increases with each initialisation.
     pub(crate) fn serial(&self) -> u32 {
         self.serial
     }
 
-    /// How often the driver has been reloaded.
+    /// Number of driver reloads.
     pub(crate) fn generation(&self) -> u32 {
         self.generation
     }
@@ -84,22 +87,22 @@ impl Session {
         self.up_since
     }
 
-    /// Goes from world time `from` to `to`. If the driver went away on the way or is still away,
-    /// tells the time from which everything begins anew.
+    /// Advances from world time `from` to `to`. If the driver was reloaded in between or is
+    /// unloaded, returns the time from which counters start again.
     pub(crate) fn advance(&mut self, reloads: &[Window], from: f64, to: f64) -> Option<f64> {
-        let away = reloads.iter().any(|window| window.contains(to));
-        let passed = reloads.iter().filter(|window| from < window.from && window.from <= to);
-        let latest = passed.map(|window| window.to.min(to)).reduce(f64::max);
-        if latest.is_some() || (away && !self.unloaded) {
+        let unloaded = reloads.iter().any(|window| window.contains(to));
+        let started = reloads.iter().filter(|window| from < window.from && window.from <= to);
+        let latest = started.map(|window| window.to.min(to)).reduce(f64::max);
+        if latest.is_some() || (unloaded && !self.unloaded) {
             self.generation = self.generation.saturating_add(1);
             self.stale = self.opened > 0;
         }
-        let back = (self.unloaded && !away).then_some(to);
-        self.unloaded = away;
-        let since = if away {
+        let loaded = (self.unloaded && !unloaded).then_some(to);
+        self.unloaded = unloaded;
+        let since = if unloaded {
             Some(to)
         } else {
-            latest.or(back.map(|back| came_back(reloads, from, back)))
+            latest.or(loaded.map(|to| load_time(reloads, from, to)))
         };
         if let Some(since) = since {
             self.up_since = since;
@@ -108,8 +111,8 @@ impl Session {
     }
 }
 
-/// When the driver came back between two moments: at the end of the reload it was in.
-fn came_back(reloads: &[Window], from: f64, to: f64) -> f64 {
+/// When the driver was loaded between two times: at the end of the last reload.
+fn load_time(reloads: &[Window], from: f64, to: f64) -> f64 {
     let ends = reloads.iter().map(|window| window.to);
     ends.filter(|&end| from < end && end <= to).reduce(f64::max).unwrap_or(to)
 }
@@ -120,43 +123,43 @@ mod tests {
 
     const RELOADS: &[Window] = &[Window { from: 10.0, to: 20.0 }];
 
-    fn at(session: &mut Session, from: f64, to: f64) -> Option<f64> {
+    fn advance(session: &mut Session, from: f64, to: f64) -> Option<f64> {
         session.advance(RELOADS, from, to)
     }
 
     #[test]
-    fn shutdowns_are_counted_and_one_too_many_is_no_error() {
+    fn inits_are_counted_and_an_extra_shutdown_is_no_error() {
         let mut session = Session::default();
-        assert_eq!(session.check(), Err(Code::UNINITIALIZED));
+        assert_eq!(session.check(), Err(ReturnCode::UNINITIALIZED));
         session.shutdown();
         assert_eq!((session.init(), session.init()), (Ok(()), Ok(())));
         session.shutdown();
         assert_eq!(session.check(), Ok(()));
         session.shutdown();
-        assert_eq!(session.check(), Err(Code::UNINITIALIZED));
+        assert_eq!(session.check(), Err(ReturnCode::UNINITIALIZED));
     }
 
     #[test]
-    fn a_reload_ends_the_session() {
+    fn reload_ends_the_session() {
         let mut session = Session::default();
         session.init().unwrap();
-        assert_eq!(at(&mut session, 0.0, 9.0), None);
-        assert_eq!(at(&mut session, 9.0, 12.0), Some(12.0));
-        assert_eq!(session.check(), Err(Code::DRIVER_NOT_LOADED));
-        assert_eq!(session.init(), Err(Code::DRIVER_NOT_LOADED));
-        assert_eq!(at(&mut session, 12.0, 25.0), Some(20.0));
-        assert_eq!((session.check(), session.generation()), (Err(Code::UNINITIALIZED), 1));
+        assert_eq!(advance(&mut session, 0.0, 9.0), None);
+        assert_eq!(advance(&mut session, 9.0, 12.0), Some(12.0));
+        assert_eq!(session.check(), Err(ReturnCode::DRIVER_NOT_LOADED));
+        assert_eq!(session.init(), Err(ReturnCode::DRIVER_NOT_LOADED));
+        assert_eq!(advance(&mut session, 12.0, 25.0), Some(20.0));
+        assert_eq!((session.check(), session.generation()), (Err(ReturnCode::UNINITIALIZED), 1));
         assert_eq!((session.init(), session.check()), (Ok(()), Ok(())));
         session.shutdown();
-        assert_eq!(session.check(), Err(Code::UNINITIALIZED));
+        assert_eq!(session.check(), Err(ReturnCode::UNINITIALIZED));
     }
 
     #[test]
-    fn a_reload_between_two_calls_is_noticed() {
+    fn reload_between_two_calls_is_detected() {
         let mut session = Session::default();
         session.init().unwrap();
-        assert_eq!(at(&mut session, 5.0, 50.0), Some(20.0));
-        assert_eq!((session.check(), session.generation()), (Err(Code::UNINITIALIZED), 1));
-        assert_eq!(at(&mut session, 50.0, 60.0), None);
+        assert_eq!(advance(&mut session, 5.0, 50.0), Some(20.0));
+        assert_eq!((session.check(), session.generation()), (Err(ReturnCode::UNINITIALIZED), 1));
+        assert_eq!(advance(&mut session, 50.0, 60.0), None);
     }
 }

@@ -1,154 +1,164 @@
-//! What is remembered between two calls.
+//! The state kept between calls.
 
 use std::sync::Arc;
 
-use super::{
-    Board, Seat,
-    events::Events,
-    gpm::Samples,
-    handles::{Handles, Held, Part},
-    session::Session,
-    tracks::Tracks,
-};
 use crate::{
     clock::{self, Now},
-    code::{Answer, Code},
+    return_code::{NvmlResult, ReturnCode},
     scenario::{Pci, Scenario},
+    world::{
+        board::{Board, view::BoardView},
+        events::EventSets,
+        gpm::GpmSamples,
+        gpu_states::GpuStates,
+        handles::{HandleEntry, HandleTarget, Handles},
+        session::Session,
+    },
 };
 
-/// How a client names a GPU.
+/// How a client identifies a device.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Named<'a> {
+pub(crate) enum DeviceLookup<'a> {
     /// By NVML's index.
     Index(u32),
     /// By UUID.
     Uuid(&'a str),
-    /// By PCI bus id in any of its forms.
+    /// By PCI bus id in any format.
     PciBusId(&'a str),
     /// By board serial.
     Serial(&'a str),
 }
 
-/// The scenario in force, and what calls and time have made of it.
+/// The current scenario, the session, and the state of GPUs, handles, events and samples.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) scenario: Arc<Scenario>,
     pub(super) session: Session,
     pub(super) handles: Handles,
-    pub(super) tracks: Tracks,
-    pub(super) events: Events,
-    pub(super) samples: Samples,
-    /// World time up to which the state has been brought.
-    reached: f64,
+    pub(super) gpu_states: GpuStates,
+    pub(super) events: EventSets,
+    pub(super) samples: GpmSamples,
+    /// World time to which the state has been advanced.
+    advanced_to: f64,
 }
 
 impl State {
     pub(super) fn new(scenario: Scenario) -> Self {
-        // Before zero, so that what begins at zero begins now.
-        let reached = -1.0;
-        let tracks = Tracks::new(&scenario);
+        // Before 0, so that windows that start at 0 are detected.
+        let advanced_to = -1.0;
+        let tracks = GpuStates::new(&scenario);
         let (session, handles) = (Session::default(), Handles::default());
-        let (scenario, events) = (Arc::new(scenario), Events::default());
-        let samples = Samples::default();
-        Self { scenario, session, handles, tracks, events, samples, reached }
+        let (scenario, events) = (Arc::new(scenario), EventSets::default());
+        let samples = GpmSamples::default();
+        Self { scenario, session, handles, gpu_states: tracks, events, samples, advanced_to }
     }
 
     pub(super) fn advance(&mut self, time: f64) {
-        let Self { scenario, session, tracks, reached, .. } = self;
-        if let Some(since) = session.advance(&scenario.driver.reloads, *reached, time) {
-            tracks.restart(since);
+        let Self { scenario, session, gpu_states: tracks, advanced_to, .. } = self;
+        if let Some(since) = session.advance(&scenario.driver.reloads, *advanced_to, time) {
+            tracks.reset_counters(since);
         }
-        tracks.advance(scenario, *reached, time);
-        *reached = time;
+        tracks.advance(scenario, *advanced_to, time);
+        *advanced_to = time;
     }
 
-    /// Goes on with another scenario; what has accumulated stays with each UUID.
-    pub(super) fn adopt(&mut self, scenario: Scenario) {
-        let now = clock::now(scenario.hold);
-        self.tracks.adopt(&scenario, now.world);
+    /// Replaces the scenario; accumulated counters are kept by UUID.
+    pub(super) fn replace_scenario(&mut self, scenario: Scenario) {
+        let now = clock::now(scenario.held_at);
+        self.gpu_states.replace_scenario(&scenario, now.world);
         self.scenario = Arc::new(scenario);
     }
 
-    /// What is so named, if it is there.
-    pub(super) fn find(&self, named: Named) -> Answer<Held> {
-        let (gpu, part) = self.named(named)?;
-        let incarnation = self.tracks.present(gpu)?;
-        Ok(Held { generation: self.session.generation(), gpu, incarnation, part })
+    /// The handle entry of a device that is present.
+    pub(super) fn find(&self, named: DeviceLookup) -> NvmlResult<HandleEntry> {
+        let (gpu, part) = self.resolve(named)?;
+        let incarnation = self.gpu_states.incarnation(gpu)?;
+        Ok(HandleEntry { generation: self.session.generation(), gpu, incarnation, target: part })
     }
 
-    /// The GPU that is so named or has the MIG device that is, lost or not.
-    pub(super) fn named(&self, named: Named) -> Answer<(usize, Part)> {
+    /// The GPU and the target of an identifier, also if the GPU is lost.
+    pub(super) fn resolve(&self, named: DeviceLookup) -> NvmlResult<(usize, HandleTarget)> {
         let gpus = &self.scenario.gpus;
         let found = match named {
-            Named::Index(index) => {
+            DeviceLookup::Index(index) => {
                 let index = usize::try_from(index).ok().filter(|&index| index < gpus.len());
-                return index.map(|index| (index, Part::Board)).ok_or(Code::INVALID_ARGUMENT);
+                return index
+                    .map(|index| (index, HandleTarget::Board))
+                    .ok_or(ReturnCode::INVALID_ARGUMENT);
             }
-            Named::Uuid(uuid) if uuid.starts_with("MIG-") => {
+            DeviceLookup::Uuid(uuid) if uuid.starts_with("MIG-") => {
                 return gpus
                     .iter()
                     .find_map(|gpu| {
-                        let mut devices = gpu.layout(self.reached)?.devices();
+                        let mut devices = gpu.layout(self.advanced_to)?.devices();
                         let (_, ci) = devices.find(|(_, ci)| ci.uuid == uuid)?;
-                        Some((gpu.index, Part::MigDevice(ci.life)))
+                        Some((gpu.index, HandleTarget::MigDevice(ci.generation)))
                     })
-                    .ok_or(Code::NOT_FOUND);
+                    .ok_or(ReturnCode::NOT_FOUND);
             }
-            Named::Uuid(uuid) => gpus.iter().position(|gpu| gpu.uuid == uuid),
-            Named::PciBusId(id) => {
-                let place = Pci::parse(id).ok_or(Code::INVALID_ARGUMENT)?;
-                gpus.iter().position(|gpu| gpu.pci == place)
+            DeviceLookup::Uuid(uuid) => gpus.iter().position(|gpu| gpu.uuid == uuid),
+            DeviceLookup::PciBusId(id) => {
+                let address = Pci::parse(id).ok_or(ReturnCode::INVALID_ARGUMENT)?;
+                gpus.iter().position(|gpu| gpu.pci == address)
             }
-            Named::Serial(serial) => {
+            DeviceLookup::Serial(serial) => {
                 gpus.iter().position(|gpu| gpu.model.serial && gpu.serial == serial)
             }
         };
-        found.map(|gpu| (gpu, Part::Board)).ok_or(Code::NOT_FOUND)
+        found.map(|gpu| (gpu, HandleTarget::Board)).ok_or(ReturnCode::NOT_FOUND)
     }
 
-    /// What a handle means, if it is there.
+    /// The entry of a handle.
     ///
     /// # Errors
-    /// `GPU_IS_LOST`, or `INVALID_ARGUMENT` if its part of the GPU is no more.
-    pub(super) fn held(&self, handle: usize) -> Answer<Held> {
+    /// `GPU_IS_LOST`, or `INVALID_ARGUMENT` if the MIG device or instance no longer exists.
+    pub(super) fn handle_entry(&self, handle: usize) -> NvmlResult<HandleEntry> {
         self.session.check()?;
-        let held = self.handles.held(handle, self.session.generation())?;
-        self.there(held).map(|()| held)
+        let entry = self.handles.entry(handle, self.session.generation())?;
+        self.check_exists(entry).map(|()| entry)
     }
 
-    /// Refuses what is not there now.
-    pub(super) fn there(&self, held: Held) -> Answer<()> {
-        if held.generation != self.session.generation() {
-            return Err(Code::INVALID_ARGUMENT);
+    /// Checks that the device or instance exists.
+    ///
+    /// # Errors
+    /// As for [`Self::handle_entry`].
+    pub(super) fn check_exists(&self, entry: HandleEntry) -> NvmlResult<()> {
+        if entry.generation != self.session.generation() {
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
-        if self.tracks.present(held.gpu)? != held.incarnation {
-            return Err(Code::GPU_IS_LOST);
+        if self.gpu_states.incarnation(entry.gpu)? != entry.incarnation {
+            return Err(ReturnCode::GPU_IS_LOST);
         }
-        self.seat(held).map(|_| ())
+        self.view(entry).map(|_| ())
     }
 
-    /// The GPU of a handle of a whole one.
-    pub(super) fn held_by(&self, handle: usize) -> Answer<usize> {
-        let held = self.held(handle)?;
-        match held.part {
-            Part::Board => Ok(held.gpu),
-            Part::MigDevice(_) => Err(Code::NOT_SUPPORTED),
-            Part::GpuInstance(_) | Part::ComputeInstance(_) => Err(Code::INVALID_ARGUMENT),
+    /// The index of the GPU of a whole GPU's handle.
+    ///
+    /// # Errors
+    /// `NOT_SUPPORTED` for a MIG device, `INVALID_ARGUMENT` for an instance.
+    pub(super) fn gpu_of_handle(&self, handle: usize) -> NvmlResult<usize> {
+        let entry = self.handle_entry(handle)?;
+        match entry.target {
+            HandleTarget::Board => Ok(entry.gpu),
+            HandleTarget::MigDevice(_) => Err(ReturnCode::NOT_SUPPORTED),
+            HandleTarget::GpuInstance(_) | HandleTarget::ComputeInstance(_) => {
+                Err(ReturnCode::INVALID_ARGUMENT)
+            }
         }
     }
 
-    /// The GPU of a handle, or what of it, as it is now.
-    pub(super) fn board(&self, handle: usize, now: Now) -> Answer<Board> {
-        let held = self.held(handle)?;
-        let heat = self.tracks.heat(held.gpu)?;
+    /// The device or instance of a handle, at the current time.
+    pub(super) fn board(&self, handle: usize, now: Now) -> NvmlResult<Board> {
+        let entry = self.handle_entry(handle)?;
+        let heat = self.gpu_states.thermal(entry.gpu)?;
         let (scenario, since) = (Arc::clone(&self.scenario), self.session.up_since());
-        let board = Board::new(scenario, held.gpu, heat, now, since)?;
-        Ok(board.seated(self.seat(held)?))
+        let board = Board::new(scenario, entry.gpu, heat, now, since)?;
+        Ok(board.with_view(self.view(entry)?))
     }
 
-    /// What a part of a GPU is now.
-    fn seat(&self, held: Held) -> Answer<Seat> {
-        let gpu = self.scenario.gpus.get(held.gpu).ok_or(Code::GPU_IS_LOST)?;
-        Seat::of(gpu, held.part, self.reached).ok_or(Code::INVALID_ARGUMENT)
+    /// The MIG instances of an entry, at the current time.
+    fn view(&self, entry: HandleEntry) -> NvmlResult<BoardView> {
+        let gpu = self.scenario.gpus.get(entry.gpu).ok_or(ReturnCode::GPU_IS_LOST)?;
+        BoardView::of(gpu, entry.target, self.advanced_to).ok_or(ReturnCode::INVALID_ARGUMENT)
     }
 }

@@ -1,21 +1,21 @@
-//! What older drivers lack.
+//! Symbols and fields of older driver branches.
 
 use nvml_wrapper::error::NvmlError;
 
-use crate::{MIB, Stage, hardware::field};
+use crate::{MIB, MockEnv, hardware::field};
 
-/// Whether the library of a stage with a driver of this version has a symbol.
+/// Whether the library exports a symbol with a driver of this version.
 fn has(version: &str, symbol: &[u8]) -> bool {
     let gpu = "[[gpu]]\nmodel = \"T4\"\n";
-    let stage = Stage::playing(&format!("[driver]\nversion = \"{version}\"\n{gpu}"));
-    let library = stage.raw();
-    // SAFETY: the symbol is looked for and not called.
+    let env = MockEnv::with_scenario(&format!("[driver]\nversion = \"{version}\"\n{gpu}"));
+    let library = env.raw();
+    // SAFETY: the symbol is looked up and not called.
     unsafe { library.get::<unsafe extern "C" fn()>(symbol) }.is_ok()
 }
 
 #[test]
-fn symbols_come_with_their_branch() {
-    let (old, middle, new) = ("470.256.02", "525.147.05", "550.54.15");
+fn symbols_are_exported_from_their_branch_on() {
+    let (old, medium, new) = ("470.256.02", "525.147.05", "550.54.15");
     for (symbol, expected) in [
         (&b"nvmlDeviceGetMemoryInfo_v2"[..], [false, true, true]),
         (b"nvmlDeviceGetComputeRunningProcesses_v3", [false, true, true]),
@@ -25,15 +25,15 @@ fn symbols_come_with_their_branch() {
         (b"nvmlDeviceGetProcessesUtilizationInfo", [false, false, true]),
         (b"nvmlDeviceGetTemperatureV", [false, false, false]),
     ] {
-        let found = [old, middle, new].map(|version| has(version, symbol));
+        let found = [old, medium, new].map(|version| has(version, symbol));
         assert_eq!(found, expected, "{}", String::from_utf8_lossy(symbol));
     }
 }
 
 #[test]
-fn an_old_driver_has_what_it_had() {
-    let stage = Stage::of("old-driver");
-    let nvml = stage.nvml();
+fn old_driver_has_its_functions_and_fields() {
+    let env = MockEnv::built_in("old-driver");
+    let nvml = env.nvml();
     assert_eq!(nvml.sys_driver_version().unwrap(), "470.256.02");
     assert_eq!(nvml.sys_nvml_version().unwrap(), "11.470.256.02");
     assert_eq!(nvml.sys_cuda_driver_version().unwrap(), 11_040);
@@ -44,5 +44,5 @@ fn an_old_driver_has_what_it_had() {
     let list = device.running_compute_processes_v2().unwrap();
     assert_eq!(list.iter().map(|one| one.pid).collect::<Vec<_>>(), [1_377]);
     assert_eq!(device.bar1_memory_info().unwrap().total, 131_072 * MIB);
-    assert_eq!(field(&stage, &device, 186, 0), Err(2));
+    assert_eq!(field(&env, &device, 186, 0), Err(2));
 }

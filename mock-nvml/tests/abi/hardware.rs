@@ -1,4 +1,4 @@
-//! Boards, their limits, their links and what is wrong with them.
+//! Limits, links, throttle times and memory errors of boards.
 
 use nvml_wrapper::{
     Device,
@@ -14,37 +14,37 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlFieldValue_t};
 use std::ffi::{c_int, c_uint};
 
-use crate::{Stage, error, process};
+use crate::{MockEnv, error, process};
 
-/// Value type and value of a field with a scope, or its return code.
+/// Value type and value of a field with a scope, or the field's return code.
 pub(crate) fn field(
-    stage: &Stage,
+    env: &MockEnv,
     device: &Device,
     field: u32,
     scope: u32,
 ) -> Result<(u32, u64), u32> {
     // SAFETY: the handle is used while NVML is initialised.
     let handle = unsafe { device.handle() };
-    // SAFETY: the struct is made of numbers, for which 0 is a value.
+    // SAFETY: the struct consists of numbers, for which 0 is a value.
     let mut value: nvmlFieldValue_t = unsafe { std::mem::zeroed() };
     value.fieldId = field;
     value.scopeId = scope;
-    let lib = stage.raw();
-    let answer = raw!(lib, b"nvmlDeviceGetFieldValues"(
+    let lib = env.raw();
+    let code = raw!(lib, b"nvmlDeviceGetFieldValues"(
         nvmlDevice_t = handle, c_int = 1, *mut nvmlFieldValue_t = &raw mut value
     ));
-    assert_eq!(answer, 0);
+    assert_eq!(code, 0);
     // SAFETY: the mock writes all of the union.
     let number = unsafe { value.value.ullVal };
     if value.nvmlReturn == 0 { Ok((value.valueType, number)) } else { Err(value.nvmlReturn) }
 }
 
 #[test]
-fn limits_and_thresholds_are_the_boards_own() {
+fn limits_and_thresholds_are_those_of_the_model() {
     let text =
         "[[gpu]]\nmodel = \"L40S\"\n[[gpu]]\nmodel = \"RTX 4090\"\n[[gpu]]\nmodel = \"H200\"\n";
-    let stage = Stage::playing(text);
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(text);
+    let nvml = env.nvml();
     let [l40s, desktop, h200] = [0, 1, 2].map(|index| nvml.device_by_index(index).unwrap());
     assert_eq!(l40s.power_management_limit().unwrap(), 350_000);
     assert_eq!(l40s.power_management_limit_default().unwrap(), 350_000);
@@ -63,28 +63,28 @@ fn limits_and_thresholds_are_the_boards_own() {
     assert_eq!((l40s.num_fans().unwrap(), desktop.num_fans().unwrap()), (0, 2));
     assert_eq!(error(desktop.board_part_number()), "NotSupported");
     assert!(h200.vbios_version().unwrap().starts_with("96.00"));
-    let far = l40s.topology_common_ancestor(nvml.device_by_index(1).unwrap());
-    assert_eq!(far.unwrap(), TopologyLevel::Node);
+    let level = l40s.topology_common_ancestor(nvml.device_by_index(1).unwrap());
+    assert_eq!(level.unwrap(), TopologyLevel::Node);
 }
 
 #[test]
-fn violations_are_the_time_for_which_their_reason_holds() {
+fn violations_are_the_time_for_which_their_policy_applies() {
     let text = "now = 100.0\n[[gpu]]\nmodel = \"H100\"\n\
                 slowed = [{ by = \"sync_boost\", from = 50, to = 200 }]\n[[gpu]]\nmodel = \"RTX 4090\"\n"
         .to_owned()
         + &process(7, 0, "sm = 100\nmem = 100\nstart = 40");
-    let stage = Stage::playing(&text);
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(&text);
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     let seconds = |policy| device.violation_status(policy).unwrap().violation_time / 100_000_000;
-    // What is slowed stays below the power limit.
-    let near = |policy| (seconds(policy) + 5) / 10;
-    assert_eq!(near(PerformancePolicy::LowUtilization), 40);
-    assert_eq!(near(PerformancePolicy::Power), 10);
-    assert_eq!(near(PerformancePolicy::SyncBoost), 50);
-    assert_eq!(near(PerformancePolicy::Thermal), 0);
+    // A slowed board stays below the power limit.
+    let rounded = |policy| (seconds(policy) + 5) / 10;
+    assert_eq!(rounded(PerformancePolicy::LowUtilization), 40);
+    assert_eq!(rounded(PerformancePolicy::Power), 10);
+    assert_eq!(rounded(PerformancePolicy::SyncBoost), 50);
+    assert_eq!(rounded(PerformancePolicy::Thermal), 0);
     let nanoseconds = device.violation_status(PerformancePolicy::SyncBoost).unwrap();
-    assert_eq!(field(&stage, &device, 76, 0), Ok((3, nanoseconds.violation_time)));
+    assert_eq!(field(&env, &device, 76, 0), Ok((3, nanoseconds.violation_time)));
     assert!(device.current_throttle_reasons().unwrap().contains(ThrottleReasons::SYNC_BOOST));
     let desktop = nvml.device_by_index(1).unwrap();
     assert_eq!(error(desktop.violation_status(PerformancePolicy::Power)), "NotSupported");
@@ -96,37 +96,37 @@ fn traffic_is_counted_on_each_link_and_pcie() {
                 nvlink = { down = [2], link = 5, replay = 4, crc_flit = 6 }\n[[gpu]]\nmodel = \"T4\"\n"
         .to_owned()
         + &process(7, 0, "sm = 60\nnvlink = 1700\npcie_tx = 20\npcie_rx = 30");
-    let stage = Stage::playing(&text);
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(&text);
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
-    let kib = |scope| field(&stage, &device, 138, scope);
+    let kib = |scope| field(&env, &device, 138, scope);
     assert_eq!(kib(0), Ok((3, 1_000 * 1_024)));
     assert_eq!(kib(2), Ok((3, 0)));
     assert_eq!(kib(u32::MAX), Ok((3, 17_000 * 1_024)));
-    assert_eq!(field(&stage, &device, 197, 0), Ok((3, 200 << 20)));
-    assert_eq!(field(&stage, &device, 198, 0), Ok((3, 300 << 20)));
+    assert_eq!(field(&env, &device, 197, 0), Ok((3, 200 << 20)));
+    assert_eq!(field(&env, &device, 198, 0), Ok((3, 300 << 20)));
     assert_eq!(device.pcie_throughput(PcieUtilCounter::Receive).unwrap(), 31_457);
     let link = device.link_wrapper_for(5);
     assert_eq!(link.error_counter(ErrorCounter::DlReplay).unwrap(), 4);
-    assert_eq!(field(&stage, &device, 38, 0), Ok((3, 6)));
+    assert_eq!(field(&env, &device, 38, 0), Ok((3, 6)));
     assert!(!device.link_wrapper_for(2).is_active().unwrap() && link.is_active().unwrap());
     assert_eq!(link.remote_pci_info().unwrap().bus_id, "00000000:06:00.0");
     assert_eq!(error(device.link_wrapper_for(18).version()), "InvalidArg");
     let t4 = nvml.device_by_index(1).unwrap();
     assert_eq!(error(t4.link_wrapper_for(0).is_active()), "NotSupported");
-    assert_eq!(field(&stage, &t4, 138, u32::MAX), Err(3));
+    assert_eq!(field(&env, &t4, 138, u32::MAX), Err(3));
 }
 
 #[test]
-fn memory_that_errs_is_told_of_as_each_board_does() {
-    let stage = Stage::of("old-driver");
-    let nvml = stage.nvml();
+fn memory_errors_are_reported_by_repair_method() {
+    let env = MockEnv::built_in("old-driver");
+    let nvml = env.nvml();
     let t4 = nvml.device_by_index(0).unwrap();
     let single = t4.retired_pages(RetirementCause::MultipleSingleBitEccErrors).unwrap();
     let double = t4.retired_pages(RetirementCause::DoubleBitEccError).unwrap();
     assert_eq!((single.len(), double.len()), (2, 1));
     assert!(t4.are_pages_pending_retired().unwrap());
-    assert_eq!([29, 30, 31].map(|id| field(&stage, &t4, id, 0)), [2, 1, 1].map(|n| Ok((1, n))));
+    assert_eq!([29, 30, 31].map(|id| field(&env, &t4, id, 0)), [2, 1, 1].map(|n| Ok((1, n))));
     let total = |kind, counter| t4.total_ecc_errors(kind, counter).unwrap();
     assert_eq!(total(MemoryError::Corrected, EccCounter::Aggregate), 41);
     assert_eq!(total(MemoryError::Uncorrected, EccCounter::Volatile), 0);
@@ -137,20 +137,20 @@ fn memory_that_errs_is_told_of_as_each_board_does() {
     );
     assert_eq!(at.unwrap(), 3);
     let a100 = nvml.device_by_index(2).unwrap();
-    assert_eq!(field(&stage, &a100, 142, 0), Ok((1, 1)));
-    assert_eq!(field(&stage, &a100, 29, 0), Err(3));
+    assert_eq!(field(&env, &a100, 142, 0), Ok((1, 1)));
+    assert_eq!(field(&env, &a100, 29, 0), Err(3));
     // SAFETY: the handle is used while NVML is initialised.
     let handle = unsafe { a100.handle() };
-    let (lib, mut rows, mut banks) = (stage.raw(), [9_u32; 4], [0_u32; 5]);
+    let (lib, mut rows, mut banks) = (env.raw(), [9_u32; 4], [0_u32; 5]);
     let [correctable, uncorrectable, pending, failure] =
         [0, 1, 2, 3].map(|at| rows.as_mut_ptr().wrapping_add(at));
-    let answer = raw!(lib, b"nvmlDeviceGetRemappedRows"(
+    let code = raw!(lib, b"nvmlDeviceGetRemappedRows"(
         nvmlDevice_t = handle, *mut c_uint = correctable, *mut c_uint = uncorrectable,
         *mut c_uint = pending, *mut c_uint = failure
     ));
-    assert_eq!((answer, rows), (0, [1, 0, 0, 0]));
-    let answer = raw!(lib, b"nvmlDeviceGetRowRemapperHistogram"(
+    assert_eq!((code, rows), (0, [1, 0, 0, 0]));
+    let code = raw!(lib, b"nvmlDeviceGetRowRemapperHistogram"(
         nvmlDevice_t = handle, *mut c_uint = banks.as_mut_ptr()
     ));
-    assert_eq!((answer, banks), (0, [639, 1, 0, 0, 0]));
+    assert_eq!((code, banks), (0, [639, 1, 0, 0, 0]));
 }

@@ -1,4 +1,4 @@
-//! Process lists in all their versions.
+//! Process lists, all versions.
 
 use std::{collections::BTreeSet, ffi::c_uint, ptr};
 
@@ -7,7 +7,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlProcessDetail_v1_t, nvmlProcessDetailList_t, nvmlProcessInfo_v1_t,
 };
 
-use crate::{MIB, Stage, process};
+use crate::{MIB, MockEnv, process};
 
 const DETAIL: nvmlProcessDetail_v1_t = nvmlProcessDetail_v1_t {
     pid: 0,
@@ -18,28 +18,28 @@ const DETAIL: nvmlProcessDetail_v1_t = nvmlProcessDetail_v1_t {
 };
 
 #[test]
-fn the_first_version_tells_pids_and_memory_only() {
+fn first_version_has_pids_and_memory_only() {
     let text = "[[gpu]]\nmodel = \"T4\"\n".to_owned() + &process(7, 0, "") + &process(8, 0, "");
-    let stage = Stage::playing(&text);
-    let nvml = stage.nvml();
-    let lib = stage.raw();
+    let env = MockEnv::with_scenario(&text);
+    let nvml = env.nvml();
+    let lib = env.raw();
     // SAFETY: the handle is used while NVML is initialised.
     let device = unsafe { nvml.device_by_index(0).unwrap().handle() };
     let mut rows = [nvmlProcessInfo_v1_t { pid: 0, usedGpuMemory: 0 }; 3];
     let mut count: c_uint = 3;
-    let answer = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses"(
+    let code = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses"(
         nvmlDevice_t = device, *mut c_uint = &raw mut count,
         *mut nvmlProcessInfo_v1_t = rows.as_mut_ptr()
     ));
-    assert_eq!((answer, count), (0, 2));
-    let told = rows.map(|row| (row.pid, row.usedGpuMemory));
-    assert_eq!(told, [(7, 1_024 * MIB), (8, 1_024 * MIB), (0, 0)]);
+    assert_eq!((code, count), (0, 2));
+    let found = rows.map(|row| (row.pid, row.usedGpuMemory));
+    assert_eq!(found, [(7, 1_024 * MIB), (8, 1_024 * MIB), (0, 0)]);
 }
 
 #[test]
-fn some_drivers_wrote_rows_that_their_callers_could_not_read() {
-    let stage = Stage::of("abi-535");
-    let nvml = stage.nvml();
+fn affected_drivers_write_rows_wider_than_callers_expect() {
+    let env = MockEnv::built_in("abi-535");
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     let right: Vec<_> =
         device.running_compute_processes_v2().unwrap().iter().map(|row| row.pid).collect();
@@ -48,68 +48,68 @@ fn some_drivers_wrote_rows_that_their_callers_could_not_read() {
     assert_eq!(wrong.len(), right.len());
     assert_eq!(wrong.first().unwrap().pid, 5_101);
     assert_eq!(wrong.first().unwrap().used_gpu_memory, UsedGpuMemory::Used(3_072 * MIB));
-    // The pids read after that are what was written 8, 16 and 24 bytes before: protected memory, an
-    // instance that is none, and a size.
+    // The other pids are read from the 8, 16 and 24 bytes written before: protected memory, a
+    // missing instance id, and a memory size.
     let size = 3_072 * 1_024 * 1_024;
     let pids: Vec<_> = wrong.iter().map(|row| row.pid).collect();
     assert_eq!(pids, [5_101, 0, u32::MAX, size]);
 
-    // A caller that knows the wider rows reads them, and its memory beyond is its own.
-    let lib = stage.raw();
+    // A caller with the wider struct reads the rows; nothing is written beyond them.
+    let lib = env.raw();
     // SAFETY: the handle is used while NVML is initialised.
     let handle = unsafe { device.handle() };
     let mut rows = [DETAIL; 6];
     let mut count: c_uint = 6;
-    let answer = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses_v3"(
+    let code = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses_v3"(
         nvmlDevice_t = handle, *mut c_uint = &raw mut count,
         *mut nvmlProcessDetail_v1_t = rows.as_mut_ptr()
     ));
-    assert_eq!((answer, count), (0, 4));
+    assert_eq!((code, count), (0, 4));
     assert_eq!(rows.map(|row| row.pid), [5_101, 5_103, 5_105, 5_107, 0, 0]);
     assert_eq!(rows.map(|row| row.usedGpuCcProtectedMemory), [0, 0, 0, 0, 9, 9]);
     let mut full = [[7_u64; 3]; 5];
     let mut count: c_uint = 4;
-    let answer = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses_v3"(
+    let code = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses_v3"(
         nvmlDevice_t = handle, *mut c_uint = &raw mut count, *mut [u64; 3] = full.as_mut_ptr()
     ));
-    assert_eq!((answer, count, full[4]), (0, 4, [7; 3]));
+    assert_eq!((code, count, full[4]), (0, 4, [7; 3]));
 }
 
 #[test]
-fn the_list_of_details_is_asked_for_by_mode() {
+fn detail_list_is_selected_by_mode() {
     let text = "[[gpu]]\nmodel = \"T4\"\n".to_owned()
         + &process(7, 0, "")
         + &process(8, 0, "type = \"G\"")
         + &process(9, 0, "type = \"M\"");
-    let stage = Stage::playing(&text);
-    let nvml = stage.nvml();
-    let lib = stage.raw();
+    let env = MockEnv::with_scenario(&text);
+    let nvml = env.nvml();
+    let lib = env.raw();
     // SAFETY: the handle is used while NVML is initialised.
     let device = unsafe { nvml.device_by_index(0).unwrap().handle() };
-    let ask = |version: c_uint, mode: c_uint, room: c_uint| {
+    let read_list = |version: c_uint, mode: c_uint, capacity: c_uint| {
         let mut rows = [DETAIL; 4];
         let mut list = nvmlProcessDetailList_t {
             version,
             mode,
-            numProcArrayEntries: room,
-            procArray: if room == 0 { ptr::null_mut() } else { rows.as_mut_ptr() },
+            numProcArrayEntries: capacity,
+            procArray: if capacity == 0 { ptr::null_mut() } else { rows.as_mut_ptr() },
         };
-        let answer = raw!(lib, b"nvmlDeviceGetRunningProcessDetailList"(
+        let code = raw!(lib, b"nvmlDeviceGetRunningProcessDetailList"(
             nvmlDevice_t = device, *mut nvmlProcessDetailList_t = &raw mut list
         ));
-        (answer, list.numProcArrayEntries, rows[0].pid)
+        (code, list.numProcArrayEntries, rows[0].pid)
     };
     let version = (1 << 24) | 0x18;
-    let modes = [0, 1, 2].map(|mode| ask(version, mode, 4));
+    let modes = [0, 1, 2].map(|mode| read_list(version, mode, 4));
     assert_eq!(modes, [(0, 1, 7), (0, 1, 8), (0, 1, 9)]);
-    assert_eq!(ask(version, 0, 0), (7, 1, 0));
-    assert_eq!((ask(version, 7, 4).0, ask(version + 1, 0, 4).0), (2, 25));
+    assert_eq!(read_list(version, 0, 0), (7, 1, 0));
+    assert_eq!((read_list(version, 7, 4).0, read_list(version + 1, 0, 4).0), (2, 25));
 }
 
 #[test]
-fn a_thousand_processes_are_all_told_once() {
-    let stage = Stage::of("huge");
-    let nvml = stage.nvml();
+fn each_of_a_thousand_processes_is_listed_once() {
+    let env = MockEnv::built_in("huge");
+    let nvml = env.nvml();
     let mut pids = BTreeSet::new();
     for gpu in 0..16 {
         let parent = nvml.device_by_index(gpu).unwrap();

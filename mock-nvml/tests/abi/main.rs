@@ -1,13 +1,14 @@
-//! The library as clients meet it: loaded from a stage, through nvml-wrapper and through raw symbols.
+//! The library as clients use it: loaded from a mock environment, called through nvml-wrapper and
+//! raw symbols.
 #![expect(unsafe_code, reason = "clients of a C ABI call it")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::unwrap_used, reason = "test helpers panic like tests")]
 
 /// Calls a raw symbol with this signature.
 macro_rules! raw {
     ($library:expr, $name:literal ($($type:ty = $value:expr),*)) => {{
         // SAFETY: the signature is that of NVML's header.
         let symbol = unsafe { $library.get::<unsafe extern "C" fn($($type),*) -> c_uint>($name) };
-        // SAFETY: the arguments are live for the call.
+        // SAFETY: the arguments are valid for the call.
         unsafe { symbol.unwrap()($($value),*) }
     }};
 }
@@ -60,9 +61,9 @@ const BUILT_IN: [&str; 14] = [
 ];
 const MIB: u64 = 1 << 20;
 
-type StageFn = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_char, c_uint) -> c_int;
+type SetUpFn = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_char, c_uint) -> c_int;
 
-/// The library that cargo has built. Cargo builds no cdylib for a test of its own accord.
+/// The library built by cargo, which does not build a cdylib for tests by itself.
 fn library() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("libmock_nvml.so");
@@ -70,49 +71,52 @@ fn library() -> PathBuf {
     path
 }
 
-/// Sets up a stage, or tells why not.
-fn try_stage(scenario: &str, dir: &Path) -> Result<(), String> {
+/// Sets up a mock environment.
+///
+/// # Errors
+/// The message of the library.
+fn try_set_up(scenario: &str, dir: &Path) -> Result<(), String> {
     // SAFETY: loading the mock runs no code of its own.
     let library = unsafe { Library::new(library()) }.unwrap();
-    // SAFETY: that is its signature.
-    let stage = unsafe { library.get::<StageFn>(b"mockNvmlStage\0") }.unwrap();
+    // SAFETY: this is its signature.
+    let set_up = unsafe { library.get::<SetUpFn>(b"mockNvmlEnvironment\0") }.unwrap();
     let scenario = CString::new(scenario).unwrap();
     let dir = CString::new(dir.to_str().unwrap()).unwrap();
     let mut error = vec![0_u8; 1_024];
-    // SAFETY: two strings, and a buffer of the length that is said.
-    let code = unsafe { stage(scenario.as_ptr(), dir.as_ptr(), error.as_mut_ptr().cast(), 1_024) };
+    // SAFETY: two strings, and a buffer of the length passed.
+    let code = unsafe { set_up(scenario.as_ptr(), dir.as_ptr(), error.as_mut_ptr().cast(), 1_024) };
     let text = error.split(|byte| *byte == 0).next().unwrap_or_default();
     if code == 0 { Ok(()) } else { Err(String::from_utf8(text.to_vec()).unwrap()) }
 }
 
-/// A stage in a directory of its own.
-struct Stage {
+/// A mock environment in a temporary directory.
+struct MockEnv {
     dir: TempDir,
 }
 
-impl Stage {
-    fn of(scenario: &str) -> Self {
+impl MockEnv {
+    fn built_in(scenario: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        try_stage(scenario, dir.path()).unwrap();
+        try_set_up(scenario, dir.path()).unwrap();
         Self { dir }
     }
 
-    /// A stage for a text, which [`Stage::play`] can replace.
-    fn playing(text: &str) -> Self {
-        let stage = Self { dir: TempDir::new().unwrap() };
-        stage.play(text);
-        try_stage(stage.script().to_str().unwrap(), stage.dir.path()).unwrap();
-        stage
+    /// A mock environment for the text of a scenario, which [`MockEnv::play`] can replace.
+    fn with_scenario(text: &str) -> Self {
+        let env = Self { dir: TempDir::new().unwrap() };
+        env.write_scenario(text);
+        try_set_up(env.scenario_path().to_str().unwrap(), env.dir.path()).unwrap();
+        env
     }
 
-    fn script(&self) -> PathBuf {
+    fn scenario_path(&self) -> PathBuf {
         self.dir.path().join("test.toml")
     }
 
-    fn play(&self, text: &str) {
-        let fresh = self.dir.path().join("fresh");
-        fs::write(&fresh, text).unwrap();
-        fs::rename(fresh, self.script()).unwrap();
+    fn write_scenario(&self, text: &str) {
+        let draft = self.dir.path().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, self.scenario_path()).unwrap();
     }
 
     fn path(&self) -> PathBuf {
@@ -133,21 +137,21 @@ impl Stage {
     }
 }
 
-/// The name of the error that an answer is, or nothing.
-fn error<T>(answer: Result<T, NvmlError>) -> String {
-    answer.err().map(|error| format!("{error:?}")).unwrap_or_default()
+/// The name of the error, or an empty string on success.
+fn error<T>(result: Result<T, NvmlError>) -> String {
+    result.err().map(|error| format!("{error:?}")).unwrap_or_default()
 }
 
-/// Tries again and again, until it is so.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits up to 5 s until a condition holds.
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let (_open, never) = mpsc::channel::<()>();
     for _ in 0..1_000 {
-        if is_so() {
+        if condition() {
             return;
         }
         let _ = never.recv_timeout(Duration::from_millis(5));
     }
-    assert!(is_so(), "in 5 s it did not come true that {what}");
+    assert!(condition(), "not within 5 s: {what}");
 }
 
 fn process(pid: u32, gpu: u32, rest: &str) -> String {
@@ -157,7 +161,7 @@ fn process(pid: u32, gpu: u32, rest: &str) -> String {
 }
 
 #[test]
-fn every_built_in_has_its_gpus() {
+fn built_in_scenarios_have_their_gpus() {
     let expected = [
         ("NVIDIA H100 80GB HBM3", 8, 81_559),
         ("Tesla T4", 1, 15_360),
@@ -173,12 +177,12 @@ fn every_built_in_has_its_gpus() {
         ("NVIDIA L40S", 2, 46_068),
         ("NVIDIA H100 80GB HBM3", 5, 81_559),
     ];
-    // One driver is too old for some of what follows: see the tests of drivers.
-    let young = BUILT_IN.iter().filter(|scenario| **scenario != "old-driver");
-    assert_eq!(young.clone().count(), expected.len());
-    for (scenario, (name, count, mib)) in young.zip(expected) {
-        let stage = Stage::of(scenario);
-        let nvml = stage.nvml();
+    // One driver is too old for some of these calls: see drivers.rs.
+    let recent = BUILT_IN.iter().filter(|scenario| **scenario != "old-driver");
+    assert_eq!(recent.clone().count(), expected.len());
+    for (scenario, (name, count, mib)) in recent.zip(expected) {
+        let env = MockEnv::built_in(scenario);
+        let nvml = env.nvml();
         assert_eq!(nvml.device_count().unwrap(), count, "{scenario}");
         let device = nvml.device_by_index(0).unwrap();
         assert_eq!(device.name().unwrap(), name);
@@ -196,9 +200,9 @@ fn every_built_in_has_its_gpus() {
 }
 
 #[test]
-fn an_idle_gpu_tells_that_it_is_idle() {
-    let stage = Stage::of("idle-t4");
-    let nvml = stage.nvml();
+fn idle_gpu_reports_that_it_is_idle() {
+    let env = MockEnv::built_in("idle-t4");
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     let utilization = device.utilization_rates().unwrap();
     assert_eq!((utilization.gpu, utilization.memory), (0, 0));
@@ -213,9 +217,9 @@ fn an_idle_gpu_tells_that_it_is_idle() {
 }
 
 #[test]
-fn a_desktop_has_graphics_and_compute_lists() {
-    let stage = Stage::of("consumer-4090");
-    let nvml = stage.nvml();
+fn desktop_has_graphics_and_compute_lists() {
+    let env = MockEnv::built_in("consumer-4090");
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     let pids = |list: Vec<nvml_wrapper::struct_wrappers::device::ProcessInfo>| {
         list.into_iter().map(|process| process.pid).collect::<Vec<_>>()
@@ -233,11 +237,11 @@ fn a_desktop_has_graphics_and_compute_lists() {
 }
 
 #[test]
-fn a_held_clock_gives_the_same_figures_each_time() {
+fn fixed_world_time_gives_constant_values() {
     let text = "now = 60.0\n[[gpu]]\nmodel = \"H100\"\npcie_replays_per_hour = 3600.0\n".to_owned()
         + &process(7, 0, "sm = 100\nmem = 80\nenc = 30\ndec = 20");
-    let stage = Stage::playing(&text);
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(&text);
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     assert_eq!(device.power_usage().unwrap(), 700_000);
     assert_eq!(device.total_energy_consumption().unwrap(), 42_000_000);
@@ -260,11 +264,11 @@ fn a_held_clock_gives_the_same_figures_each_time() {
 }
 
 #[test]
-fn fields_answer_one_by_one() {
+fn each_field_has_its_own_return_code() {
     let text = "[[gpu]]\nmodel = \"H100\"\n[[gpu]]\nmodel = \"T4\"\n\
                 [[fault]]\nfunction = \"nvmlDeviceGetFieldValues\"\ngpu = 0\nfield = 94\ncode = \"UNKNOWN\"";
-    let stage = Stage::playing(text);
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(text);
+    let nvml = env.nvml();
     let ids = [82, 83, 94, 60].map(nvml_wrapper::structs::device::FieldId);
     let codes = |gpu: u32| {
         let values = nvml.device_by_index(gpu).unwrap().field_values_for(&ids).unwrap();
@@ -276,137 +280,138 @@ fn fields_answer_one_by_one() {
 }
 
 #[test]
-fn a_hung_gpu_keeps_no_other_waiting_and_a_new_scenario_frees_it() {
+fn hung_gpu_does_not_block_others_and_a_new_scenario_ends_the_hang() {
     let gpus = "now = 1.0\n[[gpu]]\nmodel = \"T4\"\ncount = 2\n";
-    let stage =
-        Stage::playing(&format!("{gpus}[[fault]]\nfunction = \"*\"\ngpu = 1\nhang = true\n"));
-    let nvml = stage.nvml();
-    let (tell, told) = mpsc::channel();
+    let env = MockEnv::with_scenario(&format!(
+        "{gpus}[[fault]]\nfunction = \"*\"\ngpu = 1\nhang = true\n"
+    ));
+    let nvml = env.nvml();
+    let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
         let stuck = nvml.device_by_index(1).unwrap();
-        scope.spawn(move || tell.send(stuck.temperature(TemperatureSensor::Gpu)));
-        let well = nvml.device_by_index(0).unwrap();
+        scope.spawn(move || sender.send(stuck.temperature(TemperatureSensor::Gpu)));
+        let healthy = nvml.device_by_index(0).unwrap();
         for _ in 0..50 {
-            assert_eq!(well.temperature(TemperatureSensor::Gpu).unwrap(), 33);
+            assert_eq!(healthy.temperature(TemperatureSensor::Gpu).unwrap(), 33);
         }
-        let waiting = told.recv_timeout(Duration::from_millis(100));
+        let waiting = receiver.recv_timeout(Duration::from_millis(100));
         assert_eq!(waiting.err(), Some(mpsc::RecvTimeoutError::Timeout));
-        stage.play(gpus);
-        assert_eq!(told.recv_timeout(Duration::from_secs(10)).unwrap().unwrap(), 33);
+        env.write_scenario(gpus);
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(10)).unwrap().unwrap(), 33);
     });
 }
 
 #[test]
-fn faults_answer_for_their_gpu_only() {
-    let stage = Stage::of("faulty");
-    let nvml = stage.nvml();
+fn faults_affect_only_their_gpu() {
+    let env = MockEnv::built_in("faulty");
+    let nvml = env.nvml();
     assert_eq!(nvml.device_count().unwrap(), 4);
     assert_eq!(error(nvml.device_by_index(1)), "GpuLost");
-    let (well, ill) = (nvml.device_by_index(0).unwrap(), nvml.device_by_index(3).unwrap());
-    assert!(well.temperature(TemperatureSensor::Gpu).is_ok() && well.power_usage().is_ok());
-    assert_eq!(error(ill.temperature(TemperatureSensor::Gpu)), "Unknown");
-    assert_eq!(error(ill.power_usage()), "NoPermission");
-    let rows = ill.process_utilization_stats(None).unwrap();
+    let (healthy, faulty) = (nvml.device_by_index(0).unwrap(), nvml.device_by_index(3).unwrap());
+    assert!(healthy.temperature(TemperatureSensor::Gpu).is_ok() && healthy.power_usage().is_ok());
+    assert_eq!(error(faulty.temperature(TemperatureSensor::Gpu)), "Unknown");
+    assert_eq!(error(faulty.power_usage()), "NoPermission");
+    let rows = faulty.process_utilization_stats(None).unwrap();
     assert!(rows.iter().any(|row| row.pid == 3_004 && row.sm_util == 75));
     assert!(rows.iter().any(|row| row.pid == 0) && rows.iter().any(|row| row.sm_util > 100));
 }
 
 #[test]
-fn a_missing_symbol_is_not_found() {
-    let stage = Stage::of("faulty");
-    let nvml = stage.nvml();
+fn missing_symbol_is_not_found() {
+    let env = MockEnv::built_in("faulty");
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     assert!(matches!(device.bar1_memory_info(), Err(NvmlError::FailedToLoadSymbol(_))));
     assert!(device.memory_info().is_ok());
-    let whole = Stage::of("idle-t4");
-    let nvml = whole.nvml();
+    let complete = MockEnv::built_in("idle-t4");
+    let nvml = complete.nvml();
     assert_eq!(nvml.device_by_index(0).unwrap().bar1_memory_info().unwrap().total, 256 * MIB);
 }
 
 #[test]
-fn a_reloaded_driver_wants_a_new_session_and_new_handles() {
+fn reloaded_driver_requires_a_new_session_and_new_handles() {
     let at = |time: u32| {
         format!(
             "now = {time}\n[driver]\nreload = [{{ from = 10, to = 20 }}]\n[[gpu]]\nmodel = \"T4\"\n"
         )
     };
-    let stage = Stage::playing(&at(9));
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(&at(9));
+    let nvml = env.nvml();
     let old = nvml.device_by_index(0).unwrap();
     assert_eq!(old.total_energy_consumption().unwrap(), 85_500);
-    stage.play(&at(15));
+    env.write_scenario(&at(15));
     eventually("the driver is gone", || error(old.name()) == "DriverNotLoaded");
-    assert_eq!(error(stage.try_nvml()), "DriverNotLoaded");
-    stage.play(&at(22));
+    assert_eq!(error(env.try_nvml()), "DriverNotLoaded");
+    env.write_scenario(&at(22));
     eventually("the driver is back", || error(old.name()) == "Uninitialized");
-    let again = stage.nvml();
+    let reopened = env.nvml();
     assert_eq!(error(old.name()), "InvalidArg");
-    let device = again.device_by_index(0).unwrap();
+    let device = reopened.device_by_index(0).unwrap();
     assert_eq!(device.total_energy_consumption().unwrap(), 19_000);
 }
 
 #[test]
-fn a_gpu_that_comes_back_wants_a_new_handle() {
+fn returned_gpu_requires_a_new_handle() {
     let at = |time: u32| {
         format!("now = {time}\n[[gpu]]\nmodel = \"T4\"\nlost = [{{ from = 10, to = 20 }}]\n")
     };
-    let stage = Stage::playing(&at(5));
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(&at(5));
+    let nvml = env.nvml();
     let old = nvml.device_by_index(0).unwrap();
     assert!(old.name().is_ok());
-    stage.play(&at(15));
+    env.write_scenario(&at(15));
     eventually("the GPU is lost", || error(old.name()) == "GpuLost");
     assert_eq!(error(nvml.device_by_index(0)), "GpuLost");
     assert_eq!(nvml.device_count().unwrap(), 1);
-    stage.play(&at(25));
+    env.write_scenario(&at(25));
     eventually("the GPU is back", || nvml.device_by_index(0).is_ok());
     assert_eq!(error(old.name()), "GpuLost");
     assert!(nvml.device_by_index(0).unwrap().name().is_ok());
 }
 
 #[test]
-fn a_changed_file_is_read_and_a_broken_one_is_not_believed() {
+fn changed_scenario_is_read_and_an_invalid_one_ignored() {
     let gpu = "now = 3.0\n[[gpu]]\nmodel = \"T4\"\n";
-    let stage = Stage::playing(gpu);
-    let nvml = stage.nvml();
+    let env = MockEnv::with_scenario(gpu);
+    let nvml = env.nvml();
     let device = nvml.device_by_index(0).unwrap();
     let load = || device.utilization_rates().unwrap().gpu;
     assert_eq!(load(), 0);
-    stage.play(&(gpu.to_owned() + &process(7, 0, "sm = 85")));
+    env.write_scenario(&(gpu.to_owned() + &process(7, 0, "sm = 85")));
     eventually("the process runs", || load() == 85);
-    assert!(stage.dir.path().join("proc/7/stat").is_file());
-    stage.play("nonsense");
-    let looks = 20;
+    assert!(env.dir.path().join("proc/7/stat").is_file());
+    env.write_scenario("invalid");
+    let reads = 20;
     let mut seen = 0;
-    eventually("it stays so for a while", || {
+    eventually("the load is unchanged in 20 reads", || {
         seen += 1;
         assert_eq!(load(), 85);
-        seen > looks
+        seen > reads
     });
-    stage.play(gpu);
+    env.write_scenario(gpu);
     eventually("the process is gone", || load() == 0);
-    eventually("it leaves the tree", || {
+    eventually("the process is removed from the proc tree", || {
         load();
-        !stage.dir.path().join("proc/7").exists()
+        !env.dir.path().join("proc/7").exists()
     });
 }
 
 #[test]
-fn the_world_outlives_a_closed_library() {
-    let stage = Stage::playing("[[gpu]]\nmodel = \"T4\"\n");
+fn state_is_kept_when_the_library_is_closed() {
+    let env = MockEnv::with_scenario("[[gpu]]\nmodel = \"T4\"\n");
     let mut before = 0;
-    let first = stage.nvml();
+    let first = env.nvml();
     eventually("energy has been used", || {
         before = first.device_by_index(0).unwrap().total_energy_consumption().unwrap();
         before >= 3_000
     });
     drop(first);
-    let after = stage.nvml().device_by_index(0).unwrap().total_energy_consumption().unwrap();
+    let after = env.nvml().device_by_index(0).unwrap().total_energy_consumption().unwrap();
     assert!(after >= before, "{after} is less than {before}");
 }
 
 #[test]
-fn the_proc_tree_is_what_procfs_reads() {
+fn proc_tree_is_readable_by_procfs() {
     let at = |time: u32| {
         format!("now = {time}\n[[gpu]]\nmodel = \"T4\"\n")
             + &process(
@@ -416,8 +421,8 @@ fn the_proc_tree_is_what_procfs_reads() {
             )
             + &process(8, 0, "proc = false")
     };
-    let stage = Stage::playing(&at(10));
-    let root = stage.dir.path().join("proc");
+    let env = MockEnv::with_scenario(&at(10));
+    let root = env.dir.path().join("proc");
     let read = || procfs::process::Process::new_with_root(root.join("7")).unwrap();
     let stat = read().stat().unwrap();
     assert_eq!(
@@ -433,42 +438,42 @@ fn the_proc_tree_is_what_procfs_reads() {
     let boot = fs::read_to_string(root.join("stat")).unwrap();
     assert!(boot.lines().any(|line| line.starts_with("btime 1")));
 
-    let nvml = stage.nvml();
-    stage.play(&at(25));
-    eventually("it is a zombie", || {
+    let nvml = env.nvml();
+    env.write_scenario(&at(25));
+    eventually("the process is a zombie", || {
         nvml.device_count().unwrap();
         read().stat().is_ok_and(|stat| stat.state == 'Z')
     });
     assert_eq!(nvml.device_by_index(0).unwrap().running_compute_processes().unwrap().len(), 2);
-    stage.play(&at(31));
-    eventually("it is gone", || {
+    env.write_scenario(&at(31));
+    eventually("the process is removed", || {
         nvml.device_count().unwrap();
         !root.join("7").exists()
     });
 }
 
 #[test]
-fn a_bad_scenario_is_explained() {
+fn invalid_scenario_is_explained() {
     let dir = TempDir::new().unwrap();
-    let near = try_stage("dmeo", dir.path()).unwrap_err();
+    let near = try_set_up("dmeo", dir.path()).unwrap_err();
     assert!(near.starts_with("no scenario \"dmeo\", did you mean \"demo\""), "{near}");
     let path = dir.path().join("x.toml");
     fs::write(&path, "[[gpu]]\nmodel = \"T4\"\n[[process]]\nsn = 5\n").unwrap();
-    let wrong = try_stage(path.to_str().unwrap(), dir.path()).unwrap_err();
+    let wrong = try_set_up(path.to_str().unwrap(), dir.path()).unwrap_err();
     let place = fs::canonicalize(&path).unwrap();
     let expected =
         format!("scenario {}:4: unknown key \"sn\", did you mean \"sm\"?", place.display());
     assert!(wrong.starts_with(&expected), "{wrong}");
-    let nowhere = try_stage("demo", &dir.path().join("absent")).unwrap_err();
-    assert!(nowhere.starts_with("no directory ") && nowhere.contains("absent"), "{nowhere}");
+    let nowhere = try_set_up("demo", &dir.path().join("absent")).unwrap_err();
+    assert!(nowhere.starts_with("the directory ") && nowhere.contains("absent"), "{nowhere}");
 }
 
 #[test]
-fn the_scenarios_are_listed() {
-    let stage = Stage::of("idle-t4");
-    let library = stage.raw();
+fn built_in_scenarios_are_listed() {
+    let env = MockEnv::built_in("idle-t4");
+    let library = env.raw();
     let mut names = [0_u8; 256];
-    // SAFETY: that is the signature of the mock's own function.
+    // SAFETY: this is the signature of the function.
     let list = unsafe {
         library.get::<unsafe extern "C" fn(*mut c_char, c_uint) -> c_uint>(b"mockNvmlScenarios\0")
     };
@@ -479,9 +484,9 @@ fn the_scenarios_are_listed() {
 }
 
 #[test]
-fn calls_before_init_are_refused_and_a_shutdown_too_many_is_not() {
-    let stage = Stage::of("idle-t4");
-    let lib = stage.raw();
+fn calls_before_init_fail_and_an_extra_shutdown_succeeds() {
+    let env = MockEnv::built_in("idle-t4");
+    let lib = env.raw();
     let mut number: c_uint = 0;
     assert_eq!(raw!(lib, b"nvmlShutdown"()), 0);
     assert_eq!(raw!(lib, b"nvmlDeviceGetCount_v2"(*mut c_uint = &raw mut number)), 1);
@@ -505,13 +510,13 @@ fn calls_before_init_are_refused_and_a_shutdown_too_many_is_not() {
 }
 
 #[test]
-fn counts_and_buffers_follow_nvml() {
+fn counts_and_buffer_sizes_follow_nvml() {
     let text = "now = 5.0\n[[gpu]]\nmodel = \"T4\"\n".to_owned()
         + &process(7, 0, "sm = 20")
         + &process(8, 0, "sm = 30");
-    let stage = Stage::playing(&text);
-    let nvml = stage.nvml();
-    let lib = stage.raw();
+    let env = MockEnv::with_scenario(&text);
+    let nvml = env.nvml();
+    let lib = env.raw();
     // SAFETY: the handle is used while NVML is initialised.
     let device = unsafe { nvml.device_by_index(0).unwrap().handle() };
 
@@ -521,23 +526,23 @@ fn counts_and_buffers_follow_nvml() {
             nvmlDevice_t = device, *mut c_void = out.cast(), *mut c_uint = count, u64 = 0
         ))
     };
-    for (out, room, answer, count) in [
+    for (out, capacity, code, count) in [
         (ptr::null_mut(), 0, 7, 100),
         (ptr::null_mut(), 50, 7, 100),
         (rows.as_mut_ptr(), 0, 7, 100),
         (rows.as_mut_ptr(), 1, 7, 2),
         (rows.as_mut_ptr(), 4, 0, 2),
     ] {
-        let mut said = room;
-        assert_eq!((ring(out, &mut said), said), (answer, count), "room for {room}");
+        let mut size = capacity;
+        assert_eq!((ring(out, &mut size), size), (code, count), "capacity {capacity}");
     }
-    let mut list = |room: c_uint| {
-        let mut said = room;
-        let out = if room == 0 { ptr::null_mut() } else { rows.as_mut_ptr() };
-        let answer = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses_v3"(
-            nvmlDevice_t = device, *mut c_uint = &raw mut said, *mut c_void = out.cast()
+    let mut list = |capacity: c_uint| {
+        let mut size = capacity;
+        let out = if capacity == 0 { ptr::null_mut() } else { rows.as_mut_ptr() };
+        let code = raw!(lib, b"nvmlDeviceGetComputeRunningProcesses_v3"(
+            nvmlDevice_t = device, *mut c_uint = &raw mut size, *mut c_void = out.cast()
         ));
-        (answer, said)
+        (code, size)
     };
     assert_eq!([list(0), list(1), list(4)], [(7, 2), (7, 2), (0, 2)]);
     let mut none: c_uint = 0;
@@ -548,10 +553,10 @@ fn counts_and_buffers_follow_nvml() {
 }
 
 #[test]
-fn structs_keep_to_the_version_that_their_caller_has() {
-    let stage = Stage::of("idle-t4");
-    let nvml = stage.nvml();
-    let lib = stage.raw();
+fn structs_are_written_in_the_callers_version() {
+    let env = MockEnv::built_in("idle-t4");
+    let nvml = env.nvml();
+    let lib = env.raw();
     // SAFETY: the handle is used while NVML is initialised.
     let device = unsafe { nvml.device_by_index(0).unwrap().handle() };
     let mut old = [0_u64; 3];

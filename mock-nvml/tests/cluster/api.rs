@@ -1,8 +1,8 @@
-//! The API server's port.
+//! The simulated API server.
 
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::mock_env::MockEnv;
 
 const STREAM: &str = "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&watch=true&\
                       allowWatchBookmarks=true&sendInitialEvents=true&\
@@ -16,25 +16,28 @@ fn pod(name: &str, rest: &str) -> String {
     )
 }
 
-fn scene(now: u32) -> String {
+fn scenario_at(now: u32) -> String {
     format!("now = {now}\n[GPUS]\n{}{}", pod("old", "end = 50"), pod("new", "start = 50"))
 }
 
 #[test]
-fn a_streaming_watch_tells_everything_and_then_what_happens() {
-    let stage = Stage::playing(&scene(10));
-    let mut watch = stage.get(STREAM);
+fn streaming_watch_sends_the_initial_state_and_then_changes() {
+    let env = MockEnv::with_tables(&scenario_at(10));
+    let mut watch = env.get(STREAM);
     assert_eq!(watch.status, 200);
-    assert_eq!(watch.news(), "ADDED old");
+    assert_eq!(watch.event_summary(), "ADDED old");
     let (kind, bookmark) = watch.event().unwrap();
     assert_eq!(kind, "BOOKMARK");
     assert_eq!(bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
-    stage.play(&scene(50));
-    assert_eq!(watch.news(), "DELETED old");
+    env.write_tables(&scenario_at(50));
+    assert_eq!(watch.event_summary(), "DELETED old");
     let (kind, added) = watch.event().unwrap();
     assert_eq!((kind.as_str(), &added["metadata"]["name"]), ("ADDED", &json!("new")));
-    assert!(added["status"]["containerStatuses"][0]["containerID"].is_null(), "it has just begun");
-    stage.play(&scene(51));
+    assert!(
+        added["status"]["containerStatuses"][0]["containerID"].is_null(),
+        "the container has just started"
+    );
+    env.write_tables(&scenario_at(51));
     let (kind, modified) = watch.event().unwrap();
     assert_eq!((kind.as_str(), &modified["status"]["phase"]), ("MODIFIED", &json!("Running")));
     let id = modified["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
@@ -42,12 +45,12 @@ fn a_streaming_watch_tells_everything_and_then_what_happens() {
 }
 
 #[test]
-fn slices_tell_what_can_be_claimed_where_there_are_claims() {
+fn resource_slices_list_devices_if_there_are_claims() {
     let path = "/apis/resource.k8s.io/v1/resourceslices?fieldSelector=spec.nodeName%3Dnode-1";
-    assert_eq!(Stage::playing(&scene(10)).get(path).json()["items"], json!([]));
-    let claims = scene(10).replace("gpus = [0]", "claim = { name = \"one\", gpu = 0 }");
-    let stage = Stage::playing(&claims);
-    let list = stage.get(path).json();
+    assert_eq!(MockEnv::with_tables(&scenario_at(10)).get(path).json()["items"], json!([]));
+    let claims = scenario_at(10).replace("gpus = [0]", "claim = { name = \"one\", gpu = 0 }");
+    let env = MockEnv::with_tables(&claims);
+    let list = env.get(path).json();
     let slice = &list["items"][0]["spec"];
     assert_eq!(
         (&slice["driver"], &slice["nodeName"]),
@@ -59,129 +62,129 @@ fn slices_tell_what_can_be_claimed_where_there_are_claims() {
         (&json!("gpu-0"), &2)
     );
     assert!(device["attributes"]["uuid"]["string"].as_str().unwrap().starts_with("GPU-"));
-    let pod = &stage.pods()[0]["spec"];
+    let pod = &env.pods()[0]["spec"];
     assert_eq!(pod["resourceClaims"], json!([{ "name": "one", "resourceClaimName": "one" }]));
     assert_eq!(pod["containers"][0]["resources"], json!({ "claims": [{ "name": "one" }] }));
 }
 
 #[test]
-fn a_list_and_a_watch_from_its_version_make_the_same_of_it() {
-    let older = |now| format!("{}[cluster]\nstreaming_lists = false\n", scene(now));
-    let stage = Stage::playing(&older(10));
-    let refused = stage.get(STREAM);
+fn list_and_watch_from_its_version_match_a_watch_from_0() {
+    let older = |now| format!("{}[cluster]\nstreaming_lists = false\n", scenario_at(now));
+    let env = MockEnv::with_tables(&older(10));
+    let refused = env.get(STREAM);
     assert_eq!((refused.status, refused.json()["reason"].as_str().unwrap()), (422, "Invalid"));
-    let list = stage.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&resourceVersion=0");
+    let list = env.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&resourceVersion=0");
     let list = list.json();
     assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("PodList"), &json!("v1")));
     let item = &list["items"][0];
     assert_eq!(item["metadata"]["name"], "old");
     assert_eq!(item["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1");
     let version = list["metadata"]["resourceVersion"].as_str().unwrap();
-    let mut watch = stage.get(&format!("/api/v1/pods?watch=true&resourceVersion={version}"));
-    let mut legacy = stage.get("/api/v1/pods?watch=true&resourceVersion=0");
-    assert_eq!(legacy.news(), "ADDED old");
-    stage.play(&older(50));
+    let mut watch = env.get(&format!("/api/v1/pods?watch=true&resourceVersion={version}"));
+    let mut legacy = env.get("/api/v1/pods?watch=true&resourceVersion=0");
+    assert_eq!(legacy.event_summary(), "ADDED old");
+    env.write_tables(&older(50));
     for watch in [&mut watch, &mut legacy] {
-        assert_eq!([watch.news(), watch.news()], ["DELETED old", "ADDED new"]);
+        assert_eq!([watch.event_summary(), watch.event_summary()], ["DELETED old", "ADDED new"]);
     }
 }
 
 #[test]
-fn a_version_that_is_not_known_is_refused() {
-    let stage = Stage::playing(&scene(10));
-    let mut old = stage.get("/api/v1/pods?watch=true&resourceVersion=1");
+fn unknown_resource_version_is_refused() {
+    let env = MockEnv::with_tables(&scenario_at(10));
+    let mut old = env.get("/api/v1/pods?watch=true&resourceVersion=1");
     assert_eq!(old.status, 200);
     let (kind, status) = old.event().unwrap();
     assert_eq!((kind.as_str(), &status["code"]), ("ERROR", &json!(410)));
     assert_eq!(status["reason"], "Expired");
     assert_eq!(old.event(), None);
-    assert_eq!(stage.get("/api/v1/pods?watch=true&resourceVersion=999999").status, 504);
+    assert_eq!(env.get("/api/v1/pods?watch=true&resourceVersion=999999").status, 504);
 }
 
 #[test]
-fn a_watch_ends_when_it_was_told_to() {
-    let stage = Stage::playing(&scene(10));
-    let mut watch = stage.get("/api/v1/pods?watch=true&timeoutSeconds=0");
-    assert_eq!(watch.news(), "ADDED old");
+fn watch_ends_after_timeout_seconds() {
+    let env = MockEnv::with_tables(&scenario_at(10));
+    let mut watch = env.get("/api/v1/pods?watch=true&timeoutSeconds=0");
+    assert_eq!(watch.event_summary(), "ADDED old");
     assert_eq!(watch.event(), None);
 }
 
 #[test]
-fn the_node_is_told_with_the_labels_that_it_has() {
+fn node_watch_sends_the_current_labels() {
     let at = |now: u32| {
         let label = "labels = [{ key = \"state\", value = \"pending\", from = 20, to = 30 }]";
         format!("now = {now}\n[GPUS]\n[cluster]\nnode = \"gpu-7\"\n{label}\n")
     };
-    let stage = Stage::playing(&at(10));
+    let env = MockEnv::with_tables(&at(10));
     let query = "fieldSelector=metadata.name%3Dgpu-7&watch=true";
-    let mut watch = stage.get(&format!("/api/v1/nodes?{query}"));
-    let told = |expected: &str, event: Option<(String, serde_json::Value)>| {
+    let mut watch = env.get(&format!("/api/v1/nodes?{query}"));
+    let label = |expected: &str, event: Option<(String, serde_json::Value)>| {
         let (kind, node) = event.unwrap();
         assert_eq!((&*kind, &node["metadata"]["name"]), (expected, &json!("gpu-7")));
         node["metadata"]["labels"]["state"].clone()
     };
-    assert_eq!(told("ADDED", watch.event()), json!(null));
-    stage.play(&at(20));
-    assert_eq!(told("MODIFIED", watch.event()), json!("pending"));
-    stage.play(&at(30));
-    assert_eq!(told("MODIFIED", watch.event()), json!(null));
-    let list = stage.get("/api/v1/nodes").json();
+    assert_eq!(label("ADDED", watch.event()), json!(null));
+    env.write_tables(&at(20));
+    assert_eq!(label("MODIFIED", watch.event()), json!("pending"));
+    env.write_tables(&at(30));
+    assert_eq!(label("MODIFIED", watch.event()), json!(null));
+    let list = env.get("/api/v1/nodes").json();
     assert_eq!((&list["kind"], list["items"].as_array().unwrap().len()), (&json!("NodeList"), 1));
 }
 
 #[test]
-fn what_it_does_not_serve_it_refuses_as_an_api_server_does() {
-    let stage = Stage::playing(&scene(10));
+fn unsupported_paths_are_refused_like_an_api_server() {
+    let env = MockEnv::with_tables(&scenario_at(10));
     for path in ["/", "/api/v1/secrets", "/api/v1/pods/old"] {
-        let answer = stage.get(path);
-        assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.json()["kind"], "Status", "{path}");
+        let response = env.get(path);
+        assert_eq!(response.status, 404, "{path}");
+        assert_eq!(response.json()["kind"], "Status", "{path}");
     }
-    let elsewhere = stage.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-2");
-    assert_eq!(elsewhere.json()["items"], json!([]));
-    let slices = stage.get("/apis/resource.k8s.io/v1/resourceslices");
+    let other_node = env.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-2");
+    assert_eq!(other_node.json()["items"], json!([]));
+    let slices = env.get("/apis/resource.k8s.io/v1/resourceslices");
     assert_eq!(slices.json()["items"], json!([]));
-    assert_eq!(stage.get("/version").json()["gitVersion"], "v1.34.0");
+    assert_eq!(env.get("/version").json()["gitVersion"], "v1.34.0");
 }
 
 #[test]
-fn what_is_denied_is_refused_and_the_review_says_so() {
-    let stage = Stage::playing("[GPUS]\n[cluster]\ndenied = [\"watch nodes\"]\n");
-    assert_eq!(stage.get("/api/v1/nodes?watch=true").status, 403);
-    assert_eq!(stage.get("/api/v1/nodes").status, 200);
+fn denied_requests_are_refused_and_reviewed_as_denied() {
+    let env = MockEnv::with_tables("[GPUS]\n[cluster]\ndenied = [\"watch nodes\"]\n");
+    assert_eq!(env.get("/api/v1/nodes?watch=true").status, 403);
+    assert_eq!(env.get("/api/v1/nodes").status, 200);
     let review = |verb: &str| {
-        let right = json!({ "verb": verb, "resource": "nodes" });
-        let question = json!({ "spec": { "resourceAttributes": right } }).to_string();
-        let answer = stage.post(REVIEWS, &question);
-        assert_eq!(answer.status, 201);
-        answer.json()["status"]["allowed"].clone()
+        let attributes = json!({ "verb": verb, "resource": "nodes" });
+        let request = json!({ "spec": { "resourceAttributes": attributes } }).to_string();
+        let response = env.post(REVIEWS, &request);
+        assert_eq!(response.status, 201);
+        response.json()["status"]["allowed"].clone()
     };
     assert_eq!([review("watch"), review("list")], [json!(false), json!(true)]);
-    assert_eq!(stage.post(REVIEWS, "{}").status, 400);
-    assert_eq!(stage.post("/api/v1/pods", "{}").status, 405);
-    let stage =
-        Stage::playing("[GPUS]\n[cluster]\ndenied = [\"create selfsubjectaccessreviews\"]\n");
-    assert_eq!(stage.post(REVIEWS, "{}").status, 403);
+    assert_eq!(env.post(REVIEWS, "{}").status, 400);
+    assert_eq!(env.post("/api/v1/pods", "{}").status, 405);
+    let env =
+        MockEnv::with_tables("[GPUS]\n[cluster]\ndenied = [\"create selfsubjectaccessreviews\"]\n");
+    assert_eq!(env.post(REVIEWS, "{}").status, 403);
 }
 
 #[test]
-fn time_passes_though_nobody_calls_nvml() {
+fn time_advances_without_nvml_calls() {
     let text = format!("[GPUS]\n{}", pod("late", "start = 0.4\nend = 0.8"));
-    let stage = Stage::playing(&text);
-    let mut watch = stage.get("/api/v1/pods?watch=true");
-    assert_eq!([watch.news(), watch.news()], ["ADDED late", "DELETED late"]);
+    let env = MockEnv::with_tables(&text);
+    let mut watch = env.get("/api/v1/pods?watch=true");
+    assert_eq!([watch.event_summary(), watch.event_summary()], ["ADDED late", "DELETED late"]);
 }
 
 #[test]
-fn a_pod_is_told_as_schedulers_and_kubelets_write_it() {
-    let stage = Stage::playing(
+fn pod_has_the_fields_set_by_schedulers_and_kubelets() {
+    let env = MockEnv::with_tables(
         "[GPUS]\n[cluster]\nnode = \"gpu-7\"\nruntime = \"crio\"\n\
          [[pod]]\nname = \"share\"\nlabels = { app = \"x\" }\nannotations = { note = \"y\" }\n\
          containers = [{ name = \"c\", ack = { gpu = 1, gib = 8, cores = 30 } }]\n\
          [[pod]]\nname = \"static\"\nnamespace = \"kube-system\"\nstatic = true\n\
          containers = [{ name = \"c\" }]\n",
     );
-    let pods = stage.pods();
+    let pods = env.pods();
     let [share, mirror] = &pods[..] else { panic!("{pods:?}") };
     let annotations = &share["metadata"]["annotations"];
     assert_eq!(annotations["scheduler.framework.gpushare.allocation"], r#"{"0":{"1":8}}"#);

@@ -1,15 +1,15 @@
-//! The kubelet's socket.
+//! The kubelet's `PodResourcesLister` socket.
 
 use prost::Message;
 use tonic::Code;
 
-use crate::stage::Stage;
+use crate::mock_env::MockEnv;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Listed {
+pub(crate) struct ListResponse {
     #[prost(message, repeated, tag = "1")]
     pub(crate) pods: Vec<PodResources>,
 }
@@ -47,7 +47,7 @@ struct Allocatable {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Get {
+struct GetRequest {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -55,14 +55,14 @@ struct Get {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Got {
+struct GetResponse {
     #[prost(message, optional, tag = "1")]
     pod: Option<PodResources>,
 }
 
-/// What the kubelet lists, a line for each container: `namespace/pod/container ids`.
-fn listed(stage: &Stage) -> Vec<String> {
-    let listed: Listed = stage.call("List", Empty {}).unwrap();
+/// The response to List, one line per container: `namespace/pod/container ids`.
+fn listed(env: &MockEnv) -> Vec<String> {
+    let listed: ListResponse = env.call("List", Empty {}).unwrap();
     let lines = listed.pods.iter().flat_map(|pod| {
         pod.containers.iter().map(move |container| {
             let ids: Vec<_> = container.devices.iter().flat_map(|each| each.ids.clone()).collect();
@@ -87,50 +87,50 @@ containers = [{ name = \"main\", slices = { gpus = [1], replicas = 3 } }]
 ";
 
 #[test]
-fn it_lists_what_containers_hold_at_the_present_time() {
-    let stage = Stage::playing(&format!("now = 10\n{PODS}"));
-    let (first, second) = (stage.uuid(0), stage.uuid(1));
+fn list_contains_the_current_allocations() {
+    let env = MockEnv::with_tables(&format!("now = 10\n{PODS}"));
+    let (first, second) = (env.uuid(0), env.uuid(1));
     let shared =
         [format!("default/share-0/main {second}::0"), format!("default/share-1/main {second}::1")];
     let before = [format!("ml/train/main {first}"), "ml/train/log ".to_owned()];
-    assert_eq!(listed(&stage), [&before[..], &shared[..]].concat());
-    stage.play(&format!("now = 60\n{PODS}"));
-    crate::stage::eventually("the pod is gone", || listed(&stage) == shared);
+    assert_eq!(listed(&env), [&before[..], &shared[..]].concat());
+    env.write_tables(&format!("now = 60\n{PODS}"));
+    crate::mock_env::eventually("the pod is gone", || listed(&env) == shared);
 }
 
 #[test]
-fn it_tells_what_there_is_to_hold() {
-    let stage = Stage::playing(PODS);
-    let allocatable: Allocatable = stage.call("GetAllocatableResources", Empty {}).unwrap();
+fn allocatable_devices_are_listed() {
+    let env = MockEnv::with_tables(PODS);
+    let allocatable: Allocatable = env.call("GetAllocatableResources", Empty {}).unwrap();
     let ids: Vec<_> = allocatable.devices.iter().flat_map(|each| each.ids.clone()).collect();
-    let (first, second) = (stage.uuid(0), stage.uuid(1));
+    let (first, second) = (env.uuid(0), env.uuid(1));
     let replicas = (0..3).map(|n| format!("{second}::{n}"));
     assert_eq!(ids, [first].into_iter().chain(replicas).collect::<Vec<_>>());
     assert!(allocatable.devices.iter().all(|each| each.resource == "nvidia.com/gpu"));
 }
 
 #[test]
-fn it_gets_one_pod_and_refuses_what_it_does_not_know() {
-    let stage = Stage::playing(PODS);
+fn get_returns_one_pod_and_unknown_requests_are_refused() {
+    let env = MockEnv::with_tables(PODS);
     let get = |name: &str, namespace: &str| {
-        let asked = Get { name: name.into(), namespace: namespace.into() };
-        stage.call::<_, Got>("Get", asked)
+        let request = GetRequest { name: name.into(), namespace: namespace.into() };
+        env.call::<_, GetResponse>("Get", request)
     };
     let names = |pod: PodResources| -> Vec<String> {
         pod.containers.into_iter().map(|container| container.name).collect()
     };
     assert_eq!(names(get("train", "ml").unwrap().pod.unwrap()), ["main", "log"]);
     assert_eq!(get("train", "default").unwrap_err().code(), Code::Unknown);
-    let unknown = stage.call::<_, Listed>("Watch", Empty {});
+    let unknown = env.call::<_, ListResponse>("Watch", Empty {});
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
 }
 
 #[test]
-fn a_list_may_be_larger_than_a_window() {
+fn list_may_exceed_the_flow_control_window() {
     let pods = "[[gpu]]\nmodel = \"H100\"\ncount = 16\n[[pod]]\nname = \"p\"\ncount = 300\n\
                 containers = [{ name = \"c\", ack = { gpu = \"spread\", gib = 4 } }]\n";
-    let stage = Stage::playing(pods);
-    let listed: Listed = stage.call("List", Empty {}).unwrap();
+    let env = MockEnv::with_tables(pods);
+    let listed: ListResponse = env.call("List", Empty {}).unwrap();
     assert!(listed.encoded_len() > 1 << 16);
     assert_eq!(listed.pods.len(), 300);
     assert!(listed.pods.iter().all(|pod| pod.containers[0].devices.len() == 4));

@@ -1,44 +1,45 @@
-//! The node's devices by everything that names them.
+//! Index of the node's devices by UUID, minor number and MIG instance.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{DeviceFacts, MigFacts, memory};
-use crate::kube::device_id::Named;
+use super::{AllocatableGpu, AllocatableMig, positive_mib};
+use crate::kube::device_id::DeviceName;
 
-/// A GPU or a MIG device of it.
+/// A GPU or MIG device.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct IndexedDevice<'a> {
     pub(super) uuid: &'a Arc<str>,
+    /// MiB.
     pub(super) framebuffer: Option<f64>,
 }
 
-/// What a name leads to.
+/// Result of a lookup.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Lookup<'a> {
-    Found(Target<'a>),
-    /// A part of this GPU that we do not see.
-    PartOf(&'a Arc<str>),
+pub(super) enum DeviceMatch<'a> {
+    Found(IndexedDevice<'a>),
+    /// An unknown or ambiguous MIG device of this GPU.
+    PartitionOf(&'a Arc<str>),
     Unknown,
 }
 
 #[derive(Debug)]
-pub(super) struct Index<'a> {
-    targets: HashMap<&'a str, Target<'a>>,
-    gpus: HashMap<&'a str, &'a DeviceFacts>,
-    /// None where two GPUs say the same.
-    minors: HashMap<u32, Option<&'a DeviceFacts>>,
+pub(super) struct DeviceIndex<'a> {
+    devices: HashMap<&'a str, IndexedDevice<'a>>,
+    gpus: HashMap<&'a str, &'a AllocatableGpu>,
+    /// None if several GPUs have this minor number.
+    minors: HashMap<u32, Option<&'a AllocatableGpu>>,
 }
 
-impl<'a> Index<'a> {
-    pub(super) fn new(devices: &'a [DeviceFacts]) -> Self {
+impl<'a> DeviceIndex<'a> {
+    pub(super) fn new(devices: &'a [AllocatableGpu]) -> Self {
         let mut index =
-            Self { targets: HashMap::new(), gpus: HashMap::new(), minors: HashMap::new() };
+            Self { devices: HashMap::new(), gpus: HashMap::new(), minors: HashMap::new() };
         for gpu in devices {
-            index.targets.insert(&gpu.uuid, whole(gpu));
+            index.devices.insert(&gpu.uuid, gpu_device(gpu));
             index.gpus.insert(&gpu.uuid, gpu);
             for mig in &gpu.migs {
-                index.targets.insert(&mig.uuid, part(mig));
+                index.devices.insert(&mig.uuid, mig_device(mig));
             }
             if let Some(minor) = gpu.minor {
                 index.minors.entry(minor).and_modify(|gpu| *gpu = None).or_insert(Some(gpu));
@@ -48,52 +49,52 @@ impl<'a> Index<'a> {
     }
 
     pub(super) fn framebuffer(&self, device: &str) -> Option<f64> {
-        self.targets.get(device)?.framebuffer
+        self.devices.get(device)?.framebuffer
     }
 
-    pub(super) fn uuid(&self, uuid: &str) -> Lookup<'a> {
-        self.targets.get(uuid).map_or(Lookup::Unknown, |target| Lookup::Found(*target))
+    pub(super) fn by_uuid(&self, uuid: &str) -> DeviceMatch<'a> {
+        self.devices.get(uuid).map_or(DeviceMatch::Unknown, |device| DeviceMatch::Found(*device))
     }
 
-    pub(super) fn minor(&self, minor: u32) -> Lookup<'a> {
+    pub(super) fn by_minor(&self, minor: u32) -> DeviceMatch<'a> {
         match self.minors.get(&minor) {
-            Some(Some(gpu)) => Lookup::Found(whole(gpu)),
-            Some(None) | None => Lookup::Unknown,
+            Some(Some(gpu)) => DeviceMatch::Found(gpu_device(gpu)),
+            Some(None) | None => DeviceMatch::Unknown,
         }
     }
 
-    pub(super) fn named(&self, named: Named<'_>) -> Lookup<'a> {
-        match named {
-            Named::Gpu(uuid) | Named::Mig(uuid) => self.uuid(uuid),
-            Named::LegacyMig { gpu, gpu_instance, compute_instance } => {
-                let same = |mig: &&MigFacts| {
+    pub(super) fn by_name(&self, name: DeviceName<'_>) -> DeviceMatch<'a> {
+        match name {
+            DeviceName::Gpu(uuid) | DeviceName::Mig(uuid) => self.by_uuid(uuid),
+            DeviceName::LegacyMig { gpu, gpu_instance, compute_instance } => {
+                let matches = |mig: &&AllocatableMig| {
                     (mig.gpu_instance, mig.compute_instance) == (gpu_instance, compute_instance)
                 };
-                self.gpus.get(gpu).map_or(Lookup::Unknown, |gpu| the_one(gpu, same))
+                self.gpus.get(gpu).map_or(DeviceMatch::Unknown, |gpu| unique_mig(gpu, matches))
             }
-            Named::Minor(minor) => self.minor(minor),
-            Named::MinorMig { minor, gpu_instance } => {
-                let same = |mig: &&MigFacts| mig.gpu_instance == gpu_instance;
+            DeviceName::Minor(minor) => self.by_minor(minor),
+            DeviceName::MinorMig { minor, gpu_instance } => {
+                let matches = |mig: &&AllocatableMig| mig.gpu_instance == gpu_instance;
                 let gpu = self.minors.get(&minor).copied().flatten();
-                gpu.map_or(Lookup::Unknown, |gpu| the_one(gpu, same))
+                gpu.map_or(DeviceMatch::Unknown, |gpu| unique_mig(gpu, matches))
             }
         }
     }
 }
 
-/// The one MIG device that is meant; if none or several are, only the GPU is known.
-fn the_one(gpu: &DeviceFacts, same: impl Fn(&&MigFacts) -> bool) -> Lookup<'_> {
-    let mut meant = gpu.migs.iter().filter(same);
-    match (meant.next(), meant.next()) {
-        (Some(mig), None) => Lookup::Found(part(mig)),
-        _ => Lookup::PartOf(&gpu.uuid),
+/// The only MIG device that matches; if none or several match, only the GPU is known.
+fn unique_mig(gpu: &AllocatableGpu, matches: impl Fn(&&AllocatableMig) -> bool) -> DeviceMatch<'_> {
+    let mut matching = gpu.migs.iter().filter(matches);
+    match (matching.next(), matching.next()) {
+        (Some(mig), None) => DeviceMatch::Found(mig_device(mig)),
+        _ => DeviceMatch::PartitionOf(&gpu.uuid),
     }
 }
 
-fn whole(gpu: &DeviceFacts) -> Target<'_> {
-    Target { uuid: &gpu.uuid, framebuffer: memory(gpu.framebuffer_mib) }
+fn gpu_device(gpu: &AllocatableGpu) -> IndexedDevice<'_> {
+    IndexedDevice { uuid: &gpu.uuid, framebuffer: positive_mib(gpu.framebuffer_mib) }
 }
 
-fn part(mig: &MigFacts) -> Target<'_> {
-    Target { uuid: &mig.uuid, framebuffer: memory(mig.framebuffer_mib) }
+fn mig_device(mig: &AllocatableMig) -> IndexedDevice<'_> {
+    IndexedDevice { uuid: &mig.uuid, framebuffer: positive_mib(mig.framebuffer_mib) }
 }

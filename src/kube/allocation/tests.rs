@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kube::annotations::fixtures::pod;
-use crate::kube::assignments::{Assigned, ClaimedDevice, SliceDevice, SliceKey};
+use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
 use crate::kube::pod::{self, Pod};
-use crate::kube::pods::PodMap;
+use crate::kube::pods::PodStore;
 
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
 const B: &str = "GPU-bbbbbbbb-0000-0000-0000-000000000000";
@@ -16,16 +16,16 @@ const ACK: &str = "scheduler.framework.gpushare.allocation";
 const HAMI: &str = "hami.io/vgpu-devices-allocated";
 const KOORDINATOR: &str = "scheduling.koordinator.sh/device-allocated";
 
-/// Two GPUs whose minor numbers do not follow their order; the second has a MIG device.
-fn devices() -> Vec<DeviceFacts> {
-    let mig = MigFacts {
+/// Two GPUs with minor numbers in another order; the second has a MIG device.
+fn devices() -> Vec<AllocatableGpu> {
+    let mig = AllocatableMig {
         uuid: MIG.into(),
         gpu_instance: 3,
         compute_instance: 0,
         framebuffer_mib: Some(9728.0),
         compute: Some(0.25),
     };
-    let gpu = |uuid: &str, minor, migs| DeviceFacts {
+    let gpu = |uuid: &str, minor, migs| AllocatableGpu {
         uuid: uuid.into(),
         minor: Some(minor),
         framebuffer_mib: Some(23028.0),
@@ -34,19 +34,19 @@ fn devices() -> Vec<DeviceFacts> {
     vec![gpu(A, 1, vec![]), gpu(B, 0, vec![mig])]
 }
 
-fn pods(pods: impl IntoIterator<Item = Pod>) -> Pods {
-    let mut map = PodMap::new("test", "n1");
-    map.begin();
+fn pods(pods: impl IntoIterator<Item = Pod>) -> PodSnapshot {
+    let mut store = PodStore::new("test", "n1");
+    store.begin_list();
     for pod in pods {
-        map.apply(pod, Duration::ZERO);
+        store.apply(pod, Duration::ZERO);
     }
-    map.complete(Duration::ZERO);
-    map.picture(Duration::ZERO)
+    store.end_list(Duration::ZERO);
+    store.snapshot(Duration::ZERO)
 }
 
-fn given(pod: &str, container: &str, resource: &str, ids: &[&str]) -> Assigned {
+fn assigned(pod: &str, container: &str, resource: &str, ids: &[&str]) -> ContainerAssignment {
     let ids = ids.iter().map(|id| Box::from(*id)).collect();
-    Assigned {
+    ContainerAssignment {
         namespace: "demo".into(),
         pod: pod.into(),
         container: container.into(),
@@ -55,35 +55,35 @@ fn given(pod: &str, container: &str, resource: &str, ids: &[&str]) -> Assigned {
     }
 }
 
-fn says(containers: Vec<Assigned>) -> Assignments {
-    // A kubelet names all of its pods.
+fn assignments(containers: Vec<ContainerAssignment>) -> Assignments {
+    // The List of a kubelet contains all of its pods.
     let names = ["a", "b", "x", "web-0"].map(str::to_owned);
     let pods = names.into_iter().chain((0..8).map(|n| format!("p{n}")));
     let pods = pods.map(|name| ("demo".into(), name.as_str().into())).collect();
-    Assignments { pods, containers, taken: T, ..Assignments::default() }
+    Assignments { pods, containers, requested_at: T, ..Assignments::default() }
 }
 
-fn join(assignments: &Assignments, pods: &Pods) -> Allocations {
-    allocate(&devices(), assignments, Some(pods), None, MemoryUnit::Auto)
+fn join(assignments: &Assignments, pods: &PodSnapshot) -> AllocationResult {
+    resolve_allocations(&devices(), assignments, Some(pods), None, MemoryUnit::Auto)
 }
 
-/// Pod, container, device, mode, memory, compute, enforced.
-type Row<'a> = (&'a str, &'a str, &'a str, AllocateMode, Option<f64>, f64, bool);
+/// Pod, container, device, mode, memory, compute, reserved.
+type AllocationRow<'a> = (&'a str, &'a str, &'a str, AllocateMode, Option<f64>, f64, bool);
 
-fn rows(out: &Allocations) -> Vec<Row<'_>> {
-    out.shares.iter().map(row).collect()
+fn rows(out: &AllocationResult) -> Vec<AllocationRow<'_>> {
+    out.allocations.iter().map(row).collect()
 }
 
-fn row(s: &Share) -> Row<'_> {
-    (&s.pod.name, &s.container, &s.device, s.mode, s.memory, s.compute, s.enforced)
+fn row(s: &ResolvedAllocation) -> AllocationRow<'_> {
+    (&s.pod.name, &s.container, &s.device, s.mode, s.memory, s.compute, s.reserved)
 }
 
-fn doubts(out: &Allocations) -> (Vec<&str>, bool, Vec<(&str, u64)>) {
-    let devices = out.doubtful.iter().map(|device| &**device).collect();
-    (devices, out.doubtful_node, out.problems.iter().map(|(k, v)| (*k, *v)).collect())
+fn uncertainty(out: &AllocationResult) -> (Vec<&str>, bool, Vec<(&str, u64)>) {
+    let devices = out.uncertain_devices.iter().map(|device| &**device).collect();
+    (devices, out.node_uncertain, out.problems.iter().map(|(k, v)| (*k, *v)).collect())
 }
 
-fn plain(name: &str) -> Pod {
+fn plain_pod(name: &str) -> Pod {
     pod(name, &[], &[("c", "nvidia.com/gpu=1"), ("d", "")], &[])
 }
 
@@ -91,12 +91,12 @@ fn plain(name: &str) -> Pod {
 fn whole_gpus_and_mig_devices_are_exclusive() {
     let legacy = format!("MIG-{B}/3/0");
     for mig in [MIG, &legacy, "nvidia0/gi3"] {
-        let says = says(vec![
-            given("a", "c", "nvidia.com/gpu", &[A]),
-            given("b", "c", "nvidia.com/mig-1g.10gb", &[mig]),
-            given("b", "d", "rdma/hca", &["x"]),
+        let assignments = assignments(vec![
+            assigned("a", "c", "nvidia.com/gpu", &[A]),
+            assigned("b", "c", "nvidia.com/mig-1g.10gb", &[mig]),
+            assigned("b", "d", "rdma/hca", &["x"]),
         ]);
-        let out = join(&says, &pods([plain("a"), plain("b")]));
+        let out = join(&assignments, &pods([plain_pod("a"), plain_pod("b")]));
         assert_eq!(
             rows(&out),
             [
@@ -104,36 +104,36 @@ fn whole_gpus_and_mig_devices_are_exclusive() {
                 ("b", "c", MIG, AllocateMode::Exclusive, Some(9728.0), 0.0, true),
             ]
         );
-        assert_eq!(doubts(&out), (vec![], false, vec![]));
+        assert_eq!(uncertainty(&out), (vec![], false, vec![]));
     }
 }
 
 #[test]
-fn replicas_of_one_gpu_are_one_share_that_nothing_limits() {
+fn replicas_of_one_gpu_are_one_allocation_without_limits() {
     let two = [format!("{A}::0"), format!("{A}::1")];
-    let says = says(vec![
-        given("a", "c", "nvidia.com/gpu", &[&two[0], &two[1]]),
-        given("b", "c", "nvidia.com/gpu.shared", &["nvidia1/vgpu7"]),
+    let assignments = assignments(vec![
+        assigned("a", "c", "nvidia.com/gpu", &[&two[0], &two[1]]),
+        assigned("b", "c", "nvidia.com/gpu.shared", &["nvidia1/vgpu7"]),
     ]);
-    let out = join(&says, &pods([plain("a"), plain("b")]));
-    let share = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
-    assert_eq!(rows(&out), [share("a"), share("b")]);
-    assert_eq!(doubts(&out), (vec![], false, vec![]));
+    let out = join(&assignments, &pods([plain_pod("a"), plain_pod("b")]));
+    let allocation = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
+    assert_eq!(rows(&out), [allocation("a"), allocation("b")]);
+    assert_eq!(uncertainty(&out), (vec![], false, vec![]));
 }
 
 #[test]
-fn ack_units_are_parts_of_the_gpu_that_the_annotation_names() {
+fn ack_units_are_fractions_of_the_gpu_in_the_annotation() {
     let annotations = [
         (ACK, r#"{"0":{"1":8},"1":{"1":3,"0":11}}"#),
         ("gpushare.alibabacloud.com/core-percentage", r#"{"1":{"1":30}}"#),
     ];
-    let asks = [("c", "aliyun.com/gpu-mem=8"), ("d", "aliyun.com/gpu-mem=14")];
+    let requests = [("c", "aliyun.com/gpu-mem=8"), ("d", "aliyun.com/gpu-mem=14")];
     let fake = format!("{B}-_-5");
-    let held = |n| given("a", n, "aliyun.com/gpu-mem", &[&fake]);
-    let mut says = says(vec![held("c"), held("d")]);
-    let pods = pods([pod("a", &annotations, &asks, &[])]);
-    let expected = |of: f64| {
-        let memory = move |units: f64| Some(units / of * 23028.0);
+    let units = |n| assigned("a", n, "aliyun.com/gpu-mem", &[&fake]);
+    let mut assignments = assignments(vec![units("c"), units("d")]);
+    let pods = pods([pod("a", &annotations, &requests, &[])]);
+    let expected = |total: f64| {
+        let memory = move |units: f64| Some(units / total * 23028.0);
         let share = AllocateMode::Share;
         [
             ("a", "c", A, share, memory(8.0), 0.0, true),
@@ -141,39 +141,39 @@ fn ack_units_are_parts_of_the_gpu_that_the_annotation_names() {
             ("a", "d", B, share, Some(0.5 * 23028.0), 0.0, true),
         ]
     };
-    let out = join(&says, &pods);
-    assert_eq!(rows(&out), expected(22.0), "floor(23028 MiB in GiB)");
-    assert_eq!(doubts(&out), (vec![], false, vec![]));
+    let out = join(&assignments, &pods);
+    assert_eq!(rows(&out), expected(22.0), "23028 MiB, rounded down to GiB");
+    assert_eq!(uncertainty(&out), (vec![], false, vec![]));
 
     let ids = |gpu: &str, n| (0..n).map(|n| format!("{gpu}-_-{n}").into()).collect::<Vec<_>>();
     let ids = [ids(A, 20), ids(B, 22)].concat();
-    says.allocatable.insert("aliyun.com/gpu-mem".into(), ids);
-    assert_eq!(rows(&join(&says, &pods)), expected(20.0), "as many as the plugin offers");
+    assignments.allocatable.insert("aliyun.com/gpu-mem".into(), ids);
+    assert_eq!(rows(&join(&assignments, &pods)), expected(20.0), "number of allocatable units");
 }
 
 #[test]
 fn ack_units_may_be_mib() {
     let out = |unit, text| {
         let pod = pod("a", &[(ACK, text)], &[("c", "aliyun.com/gpu-mem=1")], &[]);
-        allocate(&devices(), &says(vec![]), Some(&pods([pod])), None, unit)
+        resolve_allocations(&devices(), &assignments(vec![]), Some(&pods([pod])), None, unit)
     };
     let mib = out(MemoryUnit::Auto, r#"{"0":{"1":4096}}"#);
-    assert_eq!(mib.shares[0].memory, Some(4096.0));
+    assert_eq!(mib.allocations[0].memory, Some(4096.0));
     let mib = out(MemoryUnit::Mib, r#"{"0":{"1":8}}"#);
-    assert_eq!(mib.shares[0].memory, Some(8.0));
+    assert_eq!(mib.allocations[0].memory, Some(8.0));
     let too_many = out(MemoryUnit::Gib, r#"{"0":{"1":4096}}"#);
-    assert_eq!(doubts(&too_many), (vec![A], false, vec![("absurd_amount", 1)]));
+    assert_eq!(uncertainty(&too_many), (vec![A], false, vec![("invalid_amount", 1)]));
 }
 
 #[test]
-fn hami_gives_by_uuid_whatever_the_kubelet_picked() {
+fn hami_allocation_uses_the_annotated_uuid_not_the_kubelets_id() {
     let text = format!("{B},NVIDIA,3000,30:;{A},NVIDIA,1000,0:{A},NVIDIA,500,0:;");
-    let asks = [("c", "nvidia.com/gpu=1"), ("d", "nvidia.com/gpu=2")];
-    let says = says(vec![
-        given("a", "c", "nvidia.com/gpu", &[&format!("{A}-0")]),
-        given("a", "d", "nvidia.com/gpu", &[&format!("{B}-1"), &format!("{B}-2")]),
+    let requests = [("c", "nvidia.com/gpu=1"), ("d", "nvidia.com/gpu=2")];
+    let assignments = assignments(vec![
+        assigned("a", "c", "nvidia.com/gpu", &[&format!("{A}-0")]),
+        assigned("a", "d", "nvidia.com/gpu", &[&format!("{B}-1"), &format!("{B}-2")]),
     ]);
-    let out = join(&says, &pods([pod("a", &[(HAMI, &text)], &asks, &[])]));
+    let out = join(&assignments, &pods([pod("a", &[(HAMI, &text)], &requests, &[])]));
     assert_eq!(
         rows(&out),
         [
@@ -181,190 +181,209 @@ fn hami_gives_by_uuid_whatever_the_kubelet_picked() {
             ("a", "d", A, AllocateMode::Share, Some(1500.0), 0.0, true),
         ]
     );
-    assert_eq!(doubts(&out), (vec![], false, vec![]));
+    assert_eq!(uncertainty(&out), (vec![], false, vec![]));
 }
 
 #[test]
-fn koordinator_gives_to_the_container_that_asks() {
+fn koordinator_allocation_is_for_the_only_requesting_container() {
     let text = r#"{"gpu":[{"minor":1,"resources":{"koordinator.sh/gpu-core":"50","koordinator.sh/gpu-memory-ratio":"50"}}]}"#;
     let one = pod("a", &[(KOORDINATOR, text)], &[("log", ""), ("c", "koordinator.sh/gpu=50")], &[]);
-    let out = join(&says(vec![]), &pods([one]));
+    let out = join(&assignments(vec![]), &pods([one]));
     assert_eq!(rows(&out), [("a", "c", A, AllocateMode::Share, Some(11514.0), 0.5, true)]);
 
-    let asks = [("c", "koordinator.sh/gpu=50"), ("d", "koordinator.sh/gpu=50")];
-    let two = pod("a", &[(KOORDINATOR, text)], &asks, &[]);
-    let out = join(&says(vec![]), &pods([two]));
+    let requests = [("c", "koordinator.sh/gpu=50"), ("d", "koordinator.sh/gpu=50")];
+    let two = pod("a", &[(KOORDINATOR, text)], &requests, &[]);
+    let out = join(&assignments(vec![]), &pods([two]));
     assert_eq!(rows(&out), []);
-    assert_eq!(doubts(&out), (vec![A], false, vec![("no_container", 1)]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("no_container", 1)]));
 }
 
 #[test]
-fn units_without_an_annotation_put_the_node_in_doubt() {
+fn units_without_an_annotation_make_the_node_uncertain() {
     let fake = [format!("{A}-0"), format!("{A}-_-0")];
     for (resource, id) in [("nvidia.com/gpu", &*fake[0]), ("aliyun.com/gpu-mem", &fake[1])] {
-        let says = says(vec![given("a", "c", resource, &[id])]);
-        for pods in [Some(pods([plain("a")])), None] {
-            let out = allocate(&devices(), &says, pods.as_ref(), None, MemoryUnit::Auto);
+        let assignments = assignments(vec![assigned("a", "c", resource, &[id])]);
+        for pods in [Some(pods([plain_pod("a")])), None] {
+            let out = resolve_allocations(
+                &devices(),
+                &assignments,
+                pods.as_ref(),
+                None,
+                MemoryUnit::Auto,
+            );
             assert_eq!(rows(&out), []);
-            assert_eq!(doubts(&out), (vec![], true, vec![("no_annotation", 1)]));
+            assert_eq!(uncertainty(&out), (vec![], true, vec![("no_annotation", 1)]));
         }
     }
 }
 
 #[test]
-fn the_kubelets_word_is_above_annotations() {
+fn kubelet_takes_precedence_over_annotations() {
     let forged = format!("{A},NVIDIA,20000,0:;");
-    let thief = pod("b", &[(HAMI, &forged)], &[("c", "nvidia.com/gpu=1")], &[]);
+    let forged_pod = pod("b", &[(HAMI, &forged)], &[("c", "nvidia.com/gpu=1")], &[]);
     let idle = pod("x", &[(HAMI, &forged)], &[("c", "")], &[]);
-    let says = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
-    let out = join(&says, &pods([plain("a"), thief, idle]));
+    let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let out = join(&assignments, &pods([plain_pod("a"), forged_pod, idle]));
     assert_eq!(rows(&out), [("a", "c", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true)]);
-    let problems = vec![("contradicted_annotation", 1), ("unasked_annotation", 1)];
-    assert_eq!(doubts(&out), (vec![], false, problems));
+    let problems = vec![("contradicted_annotation", 1), ("unrequested_annotation", 1)];
+    assert_eq!(uncertainty(&out), (vec![], false, problems));
 
     let own = pod("a", &[(HAMI, &forged)], &[("c", "nvidia.com/gpu=1")], &[]);
     let other = format!(";{B},NVIDIA,20000,0:;");
-    let asks = [("c", "nvidia.com/gpu=1"), ("d", "")];
-    for annotation in [&*other, "rubbish"] {
-        let own = pod("a", &[(HAMI, annotation)], &asks, &[]);
-        let out = join(&says, &pods([own]));
-        assert_eq!((out.shares.len(), doubts(&out)), (1, (vec![], false, vec![])), "{annotation}");
+    let requests = [("c", "nvidia.com/gpu=1"), ("d", "")];
+    for annotation in [&*other, "invalid"] {
+        let own = pod("a", &[(HAMI, annotation)], &requests, &[]);
+        let out = join(&assignments, &pods([own]));
+        assert_eq!(
+            (out.allocations.len(), uncertainty(&out)),
+            (1, (vec![], false, vec![])),
+            "{annotation}"
+        );
     }
-    let waiting = pod("b", &[(HAMI, &other)], &asks, &[]);
-    let out = join(&says, &pods([plain("a"), waiting]));
-    assert_eq!(doubts(&out), (vec![B], false, vec![("unasked_annotation", 1)]));
-    let out = join(&says, &pods([own]));
-    assert_eq!(out.shares.len(), 1, "ids that name their device are right of themselves");
-    assert_eq!(doubts(&out), (vec![], false, vec![]));
+    let waiting = pod("b", &[(HAMI, &other)], &requests, &[]);
+    let out = join(&assignments, &pods([plain_pod("a"), waiting]));
+    assert_eq!(uncertainty(&out), (vec![B], false, vec![("unrequested_annotation", 1)]));
+    let out = join(&assignments, &pods([own]));
+    assert_eq!(out.allocations.len(), 1, "ids of devices need no annotation");
+    assert_eq!(uncertainty(&out), (vec![], false, vec![]));
 }
 
 #[test]
-fn without_pods_names_are_taken_from_the_kubelet() {
-    let says = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
-    let out = allocate(&devices(), &says, None, None, MemoryUnit::Auto);
-    assert_eq!((out.shares.len(), &*out.shares[0].pod.uid), (1, ""));
-    assert!(!out.doubtful_node);
+fn without_pods_allocations_have_the_kubelets_names() {
+    let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let out = resolve_allocations(&devices(), &assignments, None, None, MemoryUnit::Auto);
+    assert_eq!((out.allocations.len(), &*out.allocations[0].pod.uid), (1, ""));
+    assert!(!out.node_uncertain);
 }
 
 #[test]
-fn who_is_not_known_is_not_guessed() {
-    let says = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
-    let out = join(&says, &pods([]));
-    assert_eq!(doubts(&out), (vec![A], false, vec![("unknown_pod", 1)]));
+fn allocations_of_unknown_pods_make_their_devices_uncertain() {
+    let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let out = join(&assignments, &pods([]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("unknown_pod", 1)]));
 
-    let mut twin = plain("a");
-    twin.id.uid = "other".into();
-    let out = join(&says, &pods([plain("a"), twin]));
+    let mut duplicate = plain_pod("a");
+    duplicate.id.uid = "other".into();
+    let out = join(&assignments, &pods([plain_pod("a"), duplicate]));
     assert_eq!(rows(&out), []);
-    assert_eq!(doubts(&out), (vec![A], false, vec![("ambiguous_pod", 1)]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("ambiguous_pod", 1)]));
 
-    let mut bare = plain("a");
+    let mut bare = plain_pod("a");
     bare.containers.clear();
-    let out = join(&says, &pods([bare]));
-    assert_eq!(doubts(&out), (vec![A], false, vec![("no_container", 1)]));
+    let out = join(&assignments, &pods([bare]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("no_container", 1)]));
 
-    let mut unsynced = PodMap::new("test", "n1");
-    unsynced.apply(plain("a"), T);
-    let out = join(&says, &unsynced.picture(T));
-    assert_eq!((out.shares.len(), out.doubtful_node), (1, true));
+    let mut unsynced = PodStore::new("test", "n1");
+    unsynced.apply(plain_pod("a"), T);
+    let out = join(&assignments, &unsynced.snapshot(T));
+    assert_eq!((out.allocations.len(), out.node_uncertain), (1, true));
 }
 
 #[test]
-fn a_name_that_was_freed_after_the_question_may_mean_either() {
-    let says = says(vec![given("web-0", "c", "nvidia.com/gpu", &[A])]);
+fn name_reused_after_the_request_is_ambiguous() {
+    let assignments = assignments(vec![assigned("web-0", "c", "nvidia.com/gpu", &[A])]);
     let second = Duration::from_secs(1);
-    let mut next = plain("web-0");
+    let mut next = plain_pod("web-0");
     next.id.uid = "next".into();
-    for (freed, sure) in [(Duration::from_secs(99), true), (T + second, false)] {
-        let mut map = PodMap::new("test", "n1");
-        map.begin();
-        map.complete(Duration::ZERO);
-        map.apply(plain("web-0"), second);
-        map.delete("uid-web-0", freed);
-        let gone = join(&says, &map.picture(freed));
-        // Asked after it was gone: it must be one that we have not heard of yet.
-        assert_eq!((gone.shares.len(), gone.doubtful.len()), (0, usize::from(sure)));
-        map.apply(next.clone(), freed);
-        let out = join(&says, &map.picture(freed));
-        assert_eq!((out.shares.len() == 1, out.doubtful.len() == 1), (sure, !sure));
+    for (deleted_at, certain) in [(Duration::from_secs(99), true), (T + second, false)] {
+        let mut store = PodStore::new("test", "n1");
+        store.begin_list();
+        store.end_list(Duration::ZERO);
+        store.apply(plain_pod("web-0"), second);
+        store.delete("uid-web-0", deleted_at);
+        let gone = join(&assignments, &store.snapshot(deleted_at));
+        // Requested after the deletion: it must be a new pod that is not listed yet.
+        assert_eq!(
+            (gone.allocations.len(), gone.uncertain_devices.len()),
+            (0, usize::from(certain))
+        );
+        store.apply(next.clone(), deleted_at);
+        let out = join(&assignments, &store.snapshot(deleted_at));
+        assert_eq!(
+            (out.allocations.len() == 1, out.uncertain_devices.len() == 1),
+            (certain, !certain)
+        );
     }
 }
 
 #[test]
-fn a_pod_keeps_what_it_was_allocated_until_it_has_ended() {
-    let says = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
+fn pod_keeps_its_allocations_until_it_has_ended() {
+    let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     let text = format!("{B},NVIDIA,3000,30:;;");
     let annotated = pod("a", &[(HAMI, &text)], &[("c", "nvidia.com/gpu=1"), ("d", "")], &[]);
     let end = |mut pod: Pod| {
         pod.containers.iter_mut().for_each(|container| container.terminated = true);
         Pod { deleting: true, ..pod }
     };
-    let ended = Pod { terminal: true, ..plain("a") };
+    let ended = Pod { terminal: true, ..plain_pod("a") };
     let ended_annotated = Pod { terminal: true, ..annotated };
-    for gone in [ended, end(plain("a")), ended_annotated] {
-        let out = join(&says, &pods([gone]));
-        assert_eq!(out, Allocations::default());
+    for gone in [ended, end(plain_pod("a")), ended_annotated] {
+        let out = join(&assignments, &pods([gone]));
+        assert_eq!(out, AllocationResult::default());
     }
-    let deleting = Pod { deleting: true, ..plain("a") };
-    let out = join(&says, &pods([deleting]));
+    let deleting = Pod { deleting: true, ..plain_pod("a") };
+    let out = join(&assignments, &pods([deleting]));
     assert_eq!(rows(&out), [("a", "c", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true)]);
-    assert_eq!(doubts(&out), (vec![], false, vec![]));
+    assert_eq!(uncertainty(&out), (vec![], false, vec![]));
 }
 
 #[test]
-fn a_scheduler_may_give_away_already_what_a_pod_holds_that_is_being_deleted() {
+fn memory_of_a_pod_being_deleted_may_be_allocated_again() {
     let share =
         |name| pod(name, &[(ACK, r#"{"0":{"1":12}}"#)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
     let deleting = Pod { deleting: true, ..share("a") };
-    let out = join(&says(vec![]), &pods([deleting, share("b")]));
-    assert_eq!((out.shares.len(), doubts(&out)), (2, (vec![], false, vec![])));
+    let out = join(&assignments(vec![]), &pods([deleting, share("b")]));
+    assert_eq!((out.allocations.len(), uncertainty(&out)), (2, (vec![], false, vec![])));
 }
 
 #[test]
-fn pods_that_request_gpus_and_that_the_list_does_not_name_are_not_covered() {
-    let empty = Assignments { taken: T, ..Assignments::default() };
-    let out = join(&empty, &pods([plain("a"), pod("x", &[], &[("c", "")], &[])]));
+fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
+    let empty = Assignments { requested_at: T, ..Assignments::default() };
+    let out = join(&empty, &pods([plain_pod("a"), pod("x", &[], &[("c", "")], &[])]));
     let unlisted = ["uid-a".into()].into();
-    assert_eq!(out.coverage, Coverage::AllBut { unlisted, holders: true });
-    assert_eq!(doubts(&out), (vec![], false, vec![("unlisted_pod", 1)]));
-    let retained =
-        Assignments { containers: says(vec![given("a", "c", "r", &["x"])]).containers, ..empty };
-    let out = join(&retained, &pods([plain("a")]));
+    assert_eq!(out.coverage, Coverage::AllBut { unlisted, unknown_holders: true });
+    assert_eq!(uncertainty(&out), (vec![], false, vec![("unlisted_pod", 1)]));
+    let retained = Assignments {
+        containers: assignments(vec![assigned("a", "c", "r", &["x"])]).containers,
+        ..empty
+    };
+    let out = join(&retained, &pods([plain_pod("a")]));
     let unlisted = ["uid-a".into()].into();
-    assert_eq!(out.coverage, Coverage::AllBut { unlisted, holders: false });
-    assert_eq!(doubts(&out), (vec![], false, vec![]));
-    let without_pods = allocate(&devices(), &says(vec![]), None, None, MemoryUnit::Auto);
-    assert_eq!(without_pods.coverage, Coverage::Listed(says(vec![]).pods));
+    assert_eq!(out.coverage, Coverage::AllBut { unlisted, unknown_holders: false });
+    assert_eq!(uncertainty(&out), (vec![], false, vec![]));
+    let without_pods =
+        resolve_allocations(&devices(), &assignments(vec![]), None, None, MemoryUnit::Auto);
+    assert_eq!(without_pods.coverage, Coverage::Listed(assignments(vec![]).pods));
 }
 
 #[test]
-fn what_is_kept_without_confirmation_puts_its_device_in_doubt() {
-    let mut kept = says(vec![given("a", "c", "nvidia.com/gpu", &[A])]);
+fn unconfirmed_allocation_makes_its_device_uncertain() {
+    let mut kept = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     kept.pods.clear();
     kept.unconfirmed.insert(("demo".into(), "a".into()));
-    let out = allocate(&devices(), &kept, None, None, MemoryUnit::Auto);
-    assert_eq!((out.shares.len(), out.shares[0].confirmed), (1, false));
-    assert_eq!(doubts(&out), (vec![A], false, vec![("unlisted_pod", 1)]));
+    let out = resolve_allocations(&devices(), &kept, None, None, MemoryUnit::Auto);
+    assert_eq!((out.allocations.len(), out.allocations[0].confirmed), (1, false));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("unlisted_pod", 1)]));
 }
 
 #[test]
-fn one_device_cannot_be_given_twice() {
-    let twice = says(vec![
-        given("a", "c", "nvidia.com/gpu", &[A]),
-        given("b", "c", "nvidia.com/gpu", &[A]),
+fn device_allocated_twice_is_contested() {
+    let twice = assignments(vec![
+        assigned("a", "c", "nvidia.com/gpu", &[A]),
+        assigned("b", "c", "nvidia.com/gpu", &[A]),
     ]);
-    let out = join(&twice, &pods([plain("a"), plain("b")]));
+    let out = join(&twice, &pods([plain_pod("a"), plain_pod("b")]));
     assert_eq!(rows(&out), []);
-    assert_eq!(doubts(&out), (vec![A], false, vec![("contested_device", 1)]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("contested_device", 1)]));
 
     let more =
         |name| pod(name, &[(ACK, r#"{"0":{"1":12}}"#)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
-    let out = join(&says(vec![]), &pods([more("a"), more("b")]));
-    assert_eq!(doubts(&out), (vec![A], false, vec![("overcommitted", 1)]));
+    let out = join(&assignments(vec![]), &pods([more("a"), more("b")]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("overcommitted", 1)]));
 }
 
 #[test]
-fn devices_that_are_not_here_are_doubts() {
+fn unknown_devices_are_uncertain() {
     let gone = A.replace('a', "f");
     for (id, node) in [
         (gone.as_str(), true),
@@ -373,16 +392,17 @@ fn devices_that_are_not_here_are_doubts() {
         (&format!("MIG-{B}/9/0"), false),
         ("nvidia0/gi9", false),
     ] {
-        let says = says(vec![given("a", "c", "nvidia.com/gpu", &[id])]);
-        let out = join(&says, &pods([plain("a")]));
+        let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[id])]);
+        let out = join(&assignments, &pods([plain_pod("a")]));
         let device = if node { vec![] } else { vec![B] };
-        assert_eq!(doubts(&out), (device, node, vec![("unknown_device", 1)]), "{id}");
+        assert_eq!(uncertainty(&out), (device, node, vec![("unknown_device", 1)]), "{id}");
     }
-    let says = says(vec![given("a", "c", "nvidia.com/GA102GL_A10", &["0000:1b:00.0"])]);
-    assert_eq!(join(&says, &pods([plain("a")])), Allocations::default());
+    let assignments =
+        assignments(vec![assigned("a", "c", "nvidia.com/GA102GL_A10", &["0000:1b:00.0"])]);
+    assert_eq!(join(&assignments, &pods([plain_pod("a")])), AllocationResult::default());
 }
 
-fn claim(pod: &str, claim: &str, device: &str) -> Assigned {
+fn claim(pod: &str, claim: &str, device: &str) -> ContainerAssignment {
     let claimed = ClaimedDevice {
         claim_namespace: "demo".into(),
         claim_name: claim.into(),
@@ -391,11 +411,11 @@ fn claim(pod: &str, claim: &str, device: &str) -> Assigned {
         device: device.into(),
         share: None,
     };
-    Assigned { claims: vec![claimed], devices: vec![], ..given(pod, "c", "", &[]) }
+    ContainerAssignment { claims: vec![claimed], devices: vec![], ..assigned(pod, "c", "", &[]) }
 }
 
 #[test]
-fn claims_are_told_by_slices() {
+fn claims_are_resolved_by_slices() {
     let key = |device: &str| SliceKey {
         driver: "gpu.nvidia.com".into(),
         pool: "n1".into(),
@@ -406,7 +426,7 @@ fn claims_are_told_by_slices() {
         parent: parent.map(Box::from),
         ..SliceDevice::default()
     };
-    let slices = Slices {
+    let slices = SliceTable {
         devices: [
             (key("gpu-1"), device(Some(A), None)),
             (
@@ -422,8 +442,14 @@ fn claims_are_told_by_slices() {
         .into(),
     };
     let run = |containers| {
-        let pods = pods([plain("a"), plain("b")]);
-        allocate(&devices(), &says(containers), Some(&pods), Some(&slices), MemoryUnit::Auto)
+        let pods = pods([plain_pod("a"), plain_pod("b")]);
+        resolve_allocations(
+            &devices(),
+            &assignments(containers),
+            Some(&pods),
+            Some(&slices),
+            MemoryUnit::Auto,
+        )
     };
     let out = run(vec![claim("a", "x", "gpu-1"), claim("b", "y", "mig")]);
     assert_eq!(
@@ -433,7 +459,8 @@ fn claims_are_told_by_slices() {
             ("b", "c", MIG, AllocateMode::Exclusive, Some(9728.0), 0.0, true),
         ]
     );
-    let told: Vec<_> = out.shares.iter().map(|share| share.claim.as_deref().unwrap()).collect();
+    let found_claims: Vec<_> =
+        out.allocations.iter().map(|allocation| allocation.claim.as_deref().unwrap()).collect();
     let whole = Claim {
         name: "x".into(),
         namespace: "demo".into(),
@@ -449,19 +476,19 @@ fn claims_are_told_by_slices() {
         mig_uuid: MIG.into(),
         ..whole.clone()
     };
-    assert_eq!(told, [&whole, &mig]);
+    assert_eq!(found_claims, [&whole, &mig]);
     let shared = run(vec![claim("a", "x", "gpu-1"), claim("b", "x", "gpu-1")]);
     let share = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
     assert_eq!(rows(&shared), [share("a"), share("b")]);
 
     let contested = run(vec![claim("a", "x", "gpu-1"), claim("b", "admin", "gpu-1")]);
     assert_eq!(rows(&contested), []);
-    assert_eq!(doubts(&contested), (vec![A], false, vec![("contested_device", 2)]));
+    assert_eq!(uncertainty(&contested), (vec![A], false, vec![("contested_device", 2)]));
 
     let on_demand = run(vec![claim("a", "x", "on-demand")]);
-    assert_eq!(doubts(&on_demand), (vec![B], false, vec![("unknown_device", 1)]));
+    assert_eq!(uncertainty(&on_demand), (vec![B], false, vec![("unknown_device", 1)]));
     let unknown = run(vec![claim("a", "x", "gpu-7")]);
-    assert_eq!(doubts(&unknown), (vec![], true, vec![("no_slice", 1)]));
+    assert_eq!(uncertainty(&unknown), (vec![], true, vec![("no_slice", 1)]));
 }
 
 fn any_id() -> impl Strategy<Value = String> {
@@ -483,91 +510,92 @@ fn any_pod() -> impl Strategy<Value = Pod> {
             (KOORDINATOR, format!(r#"{{"gpu":[{{"minor":{minor},"resources":{resources}}}]}}"#))
         }),
     ];
-    let asks = prop::sample::select(vec!["", "nvidia.com/gpu=1", "aliyun.com/gpu-mem=4"]);
-    (0..4, prop::option::of(annotation), asks, any::<(bool, bool)>()).prop_map(
-        |(n, annotation, asks, (terminal, deleting))| {
+    let requests = prop::sample::select(vec!["", "nvidia.com/gpu=1", "aliyun.com/gpu-mem=4"]);
+    (0..4, prop::option::of(annotation), requests, any::<(bool, bool)>()).prop_map(
+        |(n, annotation, requests, (terminal, deleting))| {
             let annotations: Vec<_> = annotation.iter().map(|(k, v)| (*k, v.as_str())).collect();
-            let pod = pod(&format!("p{n}"), &annotations, &[("c", asks), ("d", "")], &[]);
+            let pod = pod(&format!("p{n}"), &annotations, &[("c", requests), ("d", "")], &[]);
             Pod { terminal: terminal && deleting, deleting: deleting && !terminal, ..pod }
         },
     )
 }
 
 proptest! {
-    /// Whatever is told: holders exist and count, numbers are numbers, nothing stands twice,
-    /// and an exclusive device has one holder.
+    /// For any input: pods and containers exist and have not ended, numbers are in range, no entry
+    /// is duplicated, and an exclusive device is allocated to one container.
     #[test]
-    fn the_join_never_invents(
-        told in prop::collection::vec(any_pod(), 0..6),
-        given_ids in prop::collection::vec(
+    fn resolved_allocations_are_consistent(
+        any_pods in prop::collection::vec(any_pod(), 0..6),
+        assigned_ids in prop::collection::vec(
             (0..5, prop::sample::select(vec!["c", "d", "z"]),
              prop::sample::select(vec!["nvidia.com/gpu", "aliyun.com/gpu-mem"]),
              prop::collection::vec(any_id(), 0..3)),
             0..6,
         ),
     ) {
-        let pods = pods(told);
-        let containers = given_ids.iter().map(|(n, container, resource, ids)| {
+        let pods = pods(any_pods);
+        let containers = assigned_ids.iter().map(|(n, container, resource, ids)| {
             let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-            given(&format!("p{n}"), container, resource, &ids)
+            assigned(&format!("p{n}"), container, resource, &ids)
         });
-        let out = join(&says(containers.collect()), &pods);
+        let out = join(&assignments(containers.collect()), &pods);
         let mut seen = BTreeSet::new();
-        let mut holders = BTreeMap::<_, Vec<_>>::new();
-        for share in &out.shares {
-            let known = pods.iter().find(|known| known.pod.id == share.pod);
-            let known = known.expect("a holder is a pod that there is");
-            prop_assert!(!known.pod.has_ended() && known.container(&share.container).is_some());
-            prop_assert!(share.memory.is_none_or(|mib| mib.is_finite() && mib > 0.0));
-            prop_assert!((0.0..=1.0).contains(&share.compute));
-            prop_assert!(seen.insert((&share.pod, &share.container, &share.device)));
-            holders.entry(&share.device).or_default().push(share);
+        let mut by_device = BTreeMap::<_, Vec<_>>::new();
+        for allocation in &out.allocations {
+            let tracked = pods.iter().find(|tracked| tracked.pod.id == allocation.pod);
+            let tracked = tracked.expect("the pod of an allocation exists");
+            prop_assert!(!tracked.pod.has_ended());
+            prop_assert!(tracked.container(&allocation.container).is_some());
+            prop_assert!(allocation.memory.is_none_or(|mib| mib.is_finite() && mib > 0.0));
+            prop_assert!((0.0..=1.0).contains(&allocation.compute));
+            prop_assert!(seen.insert((&allocation.pod, &allocation.container, &allocation.device)));
+            by_device.entry(&allocation.device).or_default().push(allocation);
         }
-        for (device, shares) in holders {
-            let exclusive = shares.iter().any(|share| share.mode == AllocateMode::Exclusive);
-            prop_assert!(!exclusive || shares.len() == 1);
-            let hami = shares.iter().any(|share| {
-                let known = pods.iter().find(|known| known.pod.id == share.pod);
-                known.is_some_and(|known| known.pod.annotation(HAMI).is_some())
+        for (device, allocations) in by_device {
+            let exclusive = allocations.iter().any(|s| s.mode == AllocateMode::Exclusive);
+            prop_assert!(!exclusive || allocations.len() == 1);
+            let hami = allocations.iter().any(|allocation| {
+                let tracked = pods.iter().find(|tracked| tracked.pod.id == allocation.pod);
+                tracked.is_some_and(|tracked| tracked.pod.annotation(HAMI).is_some())
             });
-            let stays = |s: &&&Share| {
-                let known = pods.iter().find(|known| known.pod.id == s.pod);
-                s.enforced && known.is_some_and(|known| !known.pod.deleting)
+            let counts = |s: &&&ResolvedAllocation| {
+                let tracked = pods.iter().find(|tracked| tracked.pod.id == s.pod);
+                s.reserved && tracked.is_some_and(|tracked| !tracked.pod.deleting)
             };
-            let sum: f64 = shares.iter().filter(stays).filter_map(|s| s.memory).sum();
+            let sum: f64 = allocations.iter().filter(counts).filter_map(|s| s.memory).sum();
             let fits = sum <= 23028.0 * (1.0 + 1e-6);
-            prop_assert!(fits || hami || out.doubtful.contains(device));
+            prop_assert!(fits || hami || out.uncertain_devices.contains(device));
         }
         let counted: u64 = out.problems.values().sum();
-        prop_assert!(out.doubtful.is_empty() && !out.doubtful_node || counted > 0);
+        prop_assert!(out.uncertain_devices.is_empty() && !out.node_uncertain || counted > 0);
     }
 
-    /// Parts that a scheduler gave within a GPU add up to no more than the GPU.
+    /// Shares that fit in a GPU add up to at most its memory.
     #[test]
-    fn consistent_parts_fit(units in prop::collection::vec(1_u32..8, 0..8)) {
-        let mut left = 22;
+    fn consistent_shares_fit_in_the_gpu(units in prop::collection::vec(1_u32..8, 0..8)) {
+        let mut remaining = 22;
         let units: Vec<_> = units.into_iter().take_while(|n| {
-            let fits = *n <= left;
-            left = left.saturating_sub(*n);
+            let fits = *n <= remaining;
+            remaining = remaining.saturating_sub(*n);
             fits
         }).collect();
-        let told = units.iter().enumerate().map(|(n, units)| {
+        let pods_with_shares = units.iter().enumerate().map(|(n, units)| {
             let text = format!(r#"{{"0":{{"1":{units}}}}}"#);
-            let asks = format!("aliyun.com/gpu-mem={units}");
-            pod(&format!("p{n}"), &[(ACK, &text)], &[("c", &asks)], &[])
+            let requests = format!("aliyun.com/gpu-mem={units}");
+            pod(&format!("p{n}"), &[(ACK, &text)], &[("c", &requests)], &[])
         });
-        let out = join(&says(vec![]), &pods(told));
-        let sum: f64 = out.shares.iter().filter_map(|share| share.memory).sum();
+        let out = join(&assignments(vec![]), &pods(pods_with_shares));
+        let sum: f64 = out.allocations.iter().filter_map(|allocation| allocation.memory).sum();
         prop_assert!(sum <= 23028.0 * (1.0 + 1e-6));
-        prop_assert_eq!(out.shares.len(), units.len());
-        prop_assert_eq!(doubts(&out), (vec![], false, vec![]));
+        prop_assert_eq!(out.allocations.len(), units.len());
+        prop_assert_eq!(uncertainty(&out), (vec![], false, vec![]));
     }
 }
 
-/// The recorded answers of a real kubelet and API server, in a folder that is not ours to keep.
+/// Uses recorded responses of a real kubelet and API server, which are not in the repository.
 #[test]
-#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, a folder of recorded answers"]
-fn recorded_answers_are_joined() {
+#[ignore = "needs NVML_EXPORTER_KUBELET_DATA, a folder of recorded responses"]
+fn recorded_responses_are_resolved() {
     let root = std::env::var("NVML_EXPORTER_KUBELET_DATA").expect("NVML_EXPORTER_KUBELET_DATA");
     let mut folders = 0;
     for entry in std::fs::read_dir(&root).unwrap() {
@@ -577,45 +605,48 @@ fn recorded_answers_are_joined() {
             continue;
         }
         folders += 1;
-        recorded(&std::fs::read_to_string(list).unwrap(), &std::fs::read_to_string(pods).unwrap());
+        check_recorded(
+            &std::fs::read_to_string(list).unwrap(),
+            &std::fs::read_to_string(pods).unwrap(),
+        );
     }
-    assert!(folders > 0, "no recorded answers in {root}");
+    assert!(folders > 0, "no recorded responses in {root}");
 }
 
-fn recorded(list: &str, api: &str) {
+fn check_recorded(list: &str, api: &str) {
     use serde_json::Value;
     let (list, api): (Value, Value) =
         (serde_json::from_str(list).unwrap(), serde_json::from_str(api).unwrap());
-    let each = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let mut map = PodMap::new("test", &text(&api["items"][0]["spec"]["nodeName"]));
-    map.begin();
-    for item in each(&api["items"]) {
-        map.apply(pod::parse(item.to_string().as_bytes()).unwrap(), Duration::ZERO);
+    let mut store = PodStore::new("test", &text(&api["items"][0]["spec"]["nodeName"]));
+    store.begin_list();
+    for item in items(&api["items"]) {
+        store.apply(pod::parse(item.to_string().as_bytes()).unwrap(), Duration::ZERO);
     }
-    map.complete(Duration::ZERO);
+    store.end_list(Duration::ZERO);
     let (mut containers, mut expected) = (Vec::new(), BTreeSet::new());
     let mut units = false;
-    for pod in each(&list["pod_resources"]) {
-        for container in each(&pod["containers"]) {
-            let (name, of) = (text(&container["name"]), text(&pod["name"]));
+    for pod in items(&list["pod_resources"]) {
+        for container in items(&pod["containers"]) {
+            let (name, pod_name) = (text(&container["name"]), text(&pod["name"]));
             let mut devices = Vec::new();
-            for entry in each(&container["devices"]) {
-                let ids: Vec<_> = each(&entry["device_ids"]).iter().map(text).collect();
+            for entry in items(&container["devices"]) {
+                let ids: Vec<_> = items(&entry["device_ids"]).iter().map(text).collect();
                 for id in &ids {
                     units |= id.contains("-_-");
                     let gpu = id.split("::").next().unwrap_or_default().to_owned();
                     let share = id.contains("::");
                     if !id.contains("-_-") {
-                        expected.insert((of.clone(), name.clone(), gpu, share));
+                        expected.insert((pod_name.clone(), name.clone(), gpu, share));
                     }
                 }
                 let ids = ids.into_iter().map(String::into_boxed_str).collect();
                 devices.push((text(&entry["resource_name"]).into(), ids));
             }
-            containers.push(Assigned {
+            containers.push(ContainerAssignment {
                 namespace: text(&pod["namespace"]).into(),
-                pod: of.into(),
+                pod: pod_name.into(),
                 container: name.into(),
                 devices,
                 claims: vec![],
@@ -623,23 +654,29 @@ fn recorded(list: &str, api: &str) {
         }
     }
     let gpus: BTreeSet<_> = expected.iter().map(|(_, _, gpu, _)| gpu.as_str()).collect();
-    let facts = |gpu: &str| DeviceFacts {
+    let allocatable = |gpu: &str| AllocatableGpu {
         uuid: gpu.into(),
         minor: None,
         framebuffer_mib: Some(23028.0),
         migs: vec![],
     };
-    let facts: Vec<_> = gpus.into_iter().map(facts).collect();
-    let pods = map.picture(Duration::ZERO);
-    let out = allocate(&facts, &says(containers), Some(&pods), None, MemoryUnit::Auto);
-    let row = |s: &Share| {
+    let devices: Vec<_> = gpus.into_iter().map(allocatable).collect();
+    let pods = store.snapshot(Duration::ZERO);
+    let out = resolve_allocations(
+        &devices,
+        &assignments(containers),
+        Some(&pods),
+        None,
+        MemoryUnit::Auto,
+    );
+    let row = |s: &ResolvedAllocation| {
         let share = s.mode == AllocateMode::Share;
         (s.pod.name.to_string(), s.container.to_string(), s.device.to_string(), share)
     };
-    let found: BTreeSet<_> = out.shares.iter().map(row).collect();
+    let found: BTreeSet<_> = out.allocations.iter().map(row).collect();
     assert!(!expected.is_empty());
     assert_eq!(found, expected);
-    assert!(out.doubtful.is_empty(), "{out:?}");
-    assert_eq!(out.doubtful_node, out.problems.contains_key("no_annotation"), "{out:?}");
-    assert!(units || !out.doubtful_node);
+    assert!(out.uncertain_devices.is_empty(), "{out:?}");
+    assert_eq!(out.node_uncertain, out.problems.contains_key("no_annotation"), "{out:?}");
+    assert!(units || !out.node_uncertain);
 }

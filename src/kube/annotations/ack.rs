@@ -1,10 +1,13 @@
-//! ACK GPU sharing, by its scheduler framework (v2) and by the older extender (v1).
+//! Annotations of ACK GPU sharing: the scheduler framework (v2) and the older extender (v1).
 
 use std::collections::BTreeMap;
 
-use super::{Amount, Given, GpuName, Place, Pod, Problem, Told, app_position, asked, percent};
+use super::{
+    AllocationProblem, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
+    Pod, app_container, percent_to_fraction, requested,
+};
 
-/// `{"<container>":{"<minor>":units}}`; the later generation writes the same under another name.
+/// `{"<container>":{"<minor>":units}}`; newer releases use the second key.
 const ALLOCATION: [&str; 2] =
     ["scheduler.framework.gpushare.allocation", "gpushare.alibabacloud.com/gpumemory"];
 const ASSIGNED: [&str; 2] =
@@ -20,87 +23,91 @@ const RESOURCE: &str = "aliyun.com/gpu-mem";
 /// Container → minor number → amount.
 type Matrix = BTreeMap<usize, BTreeMap<u32, f64>>;
 
-/// What ACK's annotations tell.
+/// Parses the annotations of ACK GPU sharing.
 ///
 /// # Errors
-/// One is broken, or speaks of a container that is not.
-pub fn told(pod: &Pod) -> Result<Told, Problem> {
-    let unconfirmed = |name: &&'static str| pod.annotation(name).is_some_and(|told| told != "true");
+/// An annotation is malformed or refers to a container that the pod does not have.
+pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
+    let unconfirmed = |name: &&'static str| pod.annotation(name).is_some_and(|text| text != "true");
     if let Some(text) = ALLOCATION.iter().find_map(|name| pod.annotation(name)) {
         if ASSIGNED.iter().any(&unconfirmed) {
-            return Ok(Told::Pending);
+            return Ok(AnnotationAllocation::Pending);
         }
-        return Ok(Told::Given { parts: v2(pod, text)?, oversubscribes: false });
+        return Ok(AnnotationAllocation::Allocated {
+            shares: v2(pod, text)?,
+            oversubscribes: false,
+        });
     }
-    let Some(gpu) = pod.annotation(V1_GPU) else { return Ok(Told::Nothing) };
+    let Some(gpu) = pod.annotation(V1_GPU) else { return Ok(AnnotationAllocation::Absent) };
     if unconfirmed(&V1_ASSIGNED) {
-        return Ok(Told::Pending);
+        return Ok(AnnotationAllocation::Pending);
     }
-    Ok(Told::Given { parts: v1(pod, gpu)?, oversubscribes: false })
+    Ok(AnnotationAllocation::Allocated { shares: v1(pod, gpu)?, oversubscribes: false })
 }
 
-fn v2(pod: &Pod, text: &str) -> Result<Vec<Given>, Problem> {
+fn v2(pod: &Pod, text: &str) -> Result<Vec<GpuShare>, AllocationProblem> {
     let compute = pod.annotation(COMPUTE).map(matrix).transpose()?.unwrap_or_default();
-    let of = whole(pod)?;
+    let total = gpu_units(pod)?;
     let mut parts = Vec::new();
     for (container, gpus) in matrix(text)? {
-        let place = app_position(pod, container)?;
+        let place = app_container(pod, container)?;
         for (minor, units) in gpus.into_iter().filter(|(_, units)| *units > 0.0) {
-            let percents = compute.get(&container).and_then(|gpus| gpus.get(&minor));
-            parts.push(Given {
-                place,
+            let percentage = compute.get(&container).and_then(|gpus| gpus.get(&minor));
+            parts.push(GpuShare {
+                container: place,
                 gpu: GpuName::Minor(minor),
-                memory: amount(units, of)?,
-                compute: percent(percents.copied().unwrap_or_default())?,
+                memory: amount(units, total)?,
+                compute: percent_to_fraction(percentage.copied().unwrap_or_default())?,
             });
         }
     }
     Ok(parts)
 }
 
-/// One GPU for the whole pod, and each container has of it what it asked for.
-fn v1(pod: &Pod, gpu: &str) -> Result<Vec<Given>, Problem> {
-    let minor: u32 = gpu.parse().map_err(|_| Problem::AbsurdIndex)?;
-    let asked = asked(pod, RESOURCE)?;
-    if let Some(told) = pod.annotation(V1_POD) {
-        let told: u32 = told.parse().map_err(|_| Problem::BrokenAnnotation)?;
-        let sum: f64 = asked.iter().map(|(_, units)| units).sum();
-        if (sum - f64::from(told)).abs() > 1e-6 {
-            return Err(Problem::BrokenAnnotation);
+/// One GPU for the whole pod; each container is allocated the units that it requests.
+fn v1(pod: &Pod, gpu: &str) -> Result<Vec<GpuShare>, AllocationProblem> {
+    let minor: u32 = gpu.parse().map_err(|_| AllocationProblem::InvalidIndex)?;
+    let requests = requested(pod, RESOURCE)?;
+    if let Some(text) = pod.annotation(V1_POD) {
+        let pod_units: u32 = text.parse().map_err(|_| AllocationProblem::InvalidAnnotation)?;
+        let sum: f64 = requests.iter().map(|(_, units)| units).sum();
+        if (sum - f64::from(pod_units)).abs() > 1e-6 {
+            return Err(AllocationProblem::InvalidAnnotation);
         }
     }
-    let of = whole(pod)?;
-    let part = |(place, units): (Place, f64)| {
-        let memory = amount(units, of)?;
-        Ok(Given { place, gpu: GpuName::Minor(minor), memory, compute: 0.0 })
+    let total = gpu_units(pod)?;
+    let share = |(place, units): (ContainerPosition, f64)| {
+        let memory = amount(units, total)?;
+        Ok(GpuShare { container: place, gpu: GpuName::Minor(minor), memory, compute: 0.0 })
     };
-    asked.into_iter().map(part).collect()
+    requests.into_iter().map(share).collect()
 }
 
-fn whole(pod: &Pod) -> Result<Option<f64>, Problem> {
+fn gpu_units(pod: &Pod) -> Result<Option<f64>, AllocationProblem> {
     let Some(text) = pod.annotation(DEVICE) else { return Ok(None) };
-    let units: u32 = text.parse().map_err(|_| Problem::BrokenAnnotation)?;
+    let units: u32 = text.parse().map_err(|_| AllocationProblem::InvalidAnnotation)?;
     Ok(Some(f64::from(units)))
 }
 
-fn amount(units: f64, of: Option<f64>) -> Result<Amount, Problem> {
-    match of {
-        Some(whole) if units > whole => Err(Problem::AbsurdAmount),
-        _ => Ok(Amount::Units { units, of }),
+fn amount(units: f64, total: Option<f64>) -> Result<MemoryAmount, AllocationProblem> {
+    match total {
+        Some(total) if units > total => Err(AllocationProblem::InvalidAmount),
+        _ => Ok(MemoryAmount::Units { units, total }),
     }
 }
 
-fn matrix(text: &str) -> Result<Matrix, Problem> {
-    type Wire = BTreeMap<String, BTreeMap<String, f64>>;
-    let wire: Wire = serde_json::from_str(text).map_err(|_| Problem::BrokenAnnotation)?;
+fn matrix(text: &str) -> Result<Matrix, AllocationProblem> {
+    type RawMatrix = BTreeMap<String, BTreeMap<String, f64>>;
+    let raw: RawMatrix =
+        serde_json::from_str(text).map_err(|_| AllocationProblem::InvalidAnnotation)?;
     let mut matrix = Matrix::new();
-    for (container, gpus) in wire {
-        let container = container.parse().map_err(|_| Problem::AbsurdIndex)?;
+    for (container, gpus) in raw {
+        let container = container.parse().map_err(|_| AllocationProblem::InvalidIndex)?;
         let row = matrix.entry(container).or_default();
         for (gpu, amount) in gpus {
-            let gpu = gpu.parse().map_err(|_| Problem::AbsurdIndex)?;
+            let gpu = gpu.parse().map_err(|_| AllocationProblem::InvalidIndex)?;
             if !amount.is_finite() || amount < 0.0 {
-                return Err(Problem::AbsurdAmount);
+                return Err(AllocationProblem::InvalidAmount);
             }
             row.insert(gpu, amount);
         }
@@ -115,17 +122,19 @@ mod tests {
 
     const V2: &str = ALLOCATION[0];
 
-    fn parts(pod: &Pod) -> Vec<(Place, GpuName, Amount, f64)> {
-        let Ok(Told::Given { parts, .. }) = told(pod) else { panic!("{:?}", told(pod)) };
-        parts.into_iter().map(|p| (p.place, p.gpu, p.memory, p.compute)).collect()
+    fn parts(pod: &Pod) -> Vec<(ContainerPosition, GpuName, MemoryAmount, f64)> {
+        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse(pod) else {
+            panic!("{:?}", parse(pod))
+        };
+        parts.into_iter().map(|p| (p.container, p.gpu, p.memory, p.compute)).collect()
     }
 
-    fn units(units: f64, of: Option<f64>) -> Amount {
-        Amount::Units { units, of }
+    fn units(units: f64, total: Option<f64>) -> MemoryAmount {
+        MemoryAmount::Units { units, total }
     }
 
     #[test]
-    fn the_framework_gives_by_container_and_minor_number() {
+    fn framework_allocates_by_container_and_minor_number() {
         let annotations = [
             (V2, r#"{"0":{"1":1},"1":{"1":7,"2":3}}"#),
             (COMPUTE, r#"{"1":{"1":50}}"#),
@@ -136,58 +145,61 @@ mod tests {
         assert_eq!(
             parts(&pod),
             [
-                (Place::Position(0), minor(1), units(1.0, None), 0.0),
-                (Place::Position(1), minor(1), units(7.0, None), 0.5),
-                (Place::Position(1), minor(2), units(3.0, None), 0.0),
+                (ContainerPosition::Index(0), minor(1), units(1.0, None), 0.0),
+                (ContainerPosition::Index(1), minor(1), units(7.0, None), 0.5),
+                (ContainerPosition::Index(1), minor(2), units(3.0, None), 0.0),
             ]
         );
     }
 
     #[test]
-    fn the_extender_gives_one_gpu_and_containers_what_they_asked_for() {
+    fn extender_allocates_one_gpu_by_container_requests() {
         let annotations = [(V1_GPU, "3"), (V1_POD, "6"), (DEVICE, "15"), (V1_ASSIGNED, "true")];
         let containers =
             [("x", "aliyun.com/gpu-mem=2"), ("log", ""), ("y", "aliyun.com/gpu-mem=4")];
-        let of = Some(15.0);
+        let total = Some(15.0);
         assert_eq!(
             parts(&pod("a", &annotations, &containers, &[])),
             [
-                (Place::Position(0), GpuName::Minor(3), units(2.0, of), 0.0),
-                (Place::Position(2), GpuName::Minor(3), units(4.0, of), 0.0),
+                (ContainerPosition::Index(0), GpuName::Minor(3), units(2.0, total), 0.0),
+                (ContainerPosition::Index(2), GpuName::Minor(3), units(4.0, total), 0.0),
             ]
         );
     }
 
     #[test]
-    fn what_is_not_confirmed_is_pending() {
+    fn unconfirmed_allocation_is_pending() {
         for annotations in [
             [(V2, r#"{"0":{"1":1}}"#), (ASSIGNED[0], "false")],
             [(V1_GPU, "-1"), (V1_ASSIGNED, "false")],
         ] {
-            assert_eq!(told(&pod("a", &annotations, &[("x", "")], &[])), Ok(Told::Pending));
+            assert_eq!(
+                parse(&pod("a", &annotations, &[("x", "")], &[])),
+                Ok(AnnotationAllocation::Pending)
+            );
         }
     }
 
     #[test]
-    fn broken_annotations_have_their_reason() {
+    fn malformed_annotations_are_rejected_with_a_reason() {
         for (annotation, problem) in [
-            ((V2, "{"), Problem::BrokenAnnotation),
-            ((V2, "[]"), Problem::BrokenAnnotation),
-            ((V2, r#"{"0":{"0":"4"}}"#), Problem::BrokenAnnotation),
-            ((V2, r#"{"0":{"0":1e999}}"#), Problem::BrokenAnnotation),
-            ((V2, r#"{"0":{"0":-4}}"#), Problem::AbsurdAmount),
-            ((V2, r#"{"7":{"0":4}}"#), Problem::AbsurdIndex),
-            ((V2, r#"{"0":{"99999999999":4}}"#), Problem::AbsurdIndex),
-            ((V1_GPU, "-1"), Problem::AbsurdIndex),
+            ((V2, "{"), AllocationProblem::InvalidAnnotation),
+            ((V2, "[]"), AllocationProblem::InvalidAnnotation),
+            ((V2, r#"{"0":{"0":"4"}}"#), AllocationProblem::InvalidAnnotation),
+            ((V2, r#"{"0":{"0":1e999}}"#), AllocationProblem::InvalidAnnotation),
+            ((V2, r#"{"0":{"0":-4}}"#), AllocationProblem::InvalidAmount),
+            ((V2, r#"{"7":{"0":4}}"#), AllocationProblem::InvalidIndex),
+            ((V2, r#"{"0":{"99999999999":4}}"#), AllocationProblem::InvalidIndex),
+            ((V1_GPU, "-1"), AllocationProblem::InvalidIndex),
         ] {
             let pod = pod("a", &[annotation], &[("x", "aliyun.com/gpu-mem=4")], &[]);
-            assert_eq!(told(&pod), Err(problem), "{annotation:?}");
+            assert_eq!(parse(&pod), Err(problem), "{annotation:?}");
         }
-        let more = [(V1_GPU, "0"), (DEVICE, "3")];
-        let of = pod("a", &more, &[("x", "aliyun.com/gpu-mem=4")], &[]);
-        assert_eq!(told(&of), Err(Problem::AbsurdAmount));
-        let other = [(V1_GPU, "0"), (V1_POD, "5")];
-        let sum = pod("a", &other, &[("x", "aliyun.com/gpu-mem=4")], &[]);
-        assert_eq!(told(&sum), Err(Problem::BrokenAnnotation));
+        let annotations = [(V1_GPU, "0"), (DEVICE, "3")];
+        let above_total = pod("a", &annotations, &[("x", "aliyun.com/gpu-mem=4")], &[]);
+        assert_eq!(parse(&above_total), Err(AllocationProblem::InvalidAmount));
+        let annotations = [(V1_GPU, "0"), (V1_POD, "5")];
+        let wrong_sum = pod("a", &annotations, &[("x", "aliyun.com/gpu-mem=4")], &[]);
+        assert_eq!(parse(&wrong_sum), Err(AllocationProblem::InvalidAnnotation));
     }
 }

@@ -1,28 +1,31 @@
-//! koordinator, which gives to pods and not to containers.
+//! Annotation of koordinator, which allocates to pods and not to containers.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Amount, Given, GpuName, Place, Pod, Problem, Told, percent};
+use super::{
+    AllocationProblem, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
+    Pod, percent_to_fraction,
+};
 use crate::kube::quantity;
 
 const ALLOCATED: &str = "scheduling.koordinator.sh/device-allocated";
 
 #[derive(Deserialize)]
-struct Wire {
+struct RawAllocation {
     #[serde(default)]
-    gpu: Option<Vec<Device>>,
+    gpu: Option<Vec<KoordinatorDevice>>,
 }
 
 #[derive(Deserialize)]
-struct Device {
+struct KoordinatorDevice {
     minor: i64,
     #[serde(default)]
     resources: BTreeMap<String, Quantity>,
 }
 
-/// A quantity may be written as a string or as a number.
+/// A quantity is a JSON string or a JSON number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Quantity {
@@ -30,40 +33,48 @@ enum Quantity {
     Number(serde_json::Number),
 }
 
-/// What koordinator's annotation tells.
+/// Parses the annotation of koordinator.
 ///
 /// # Errors
-/// It is broken.
-pub fn told(pod: &Pod) -> Result<Told, Problem> {
-    let Some(text) = pod.annotation(ALLOCATED) else { return Ok(Told::Nothing) };
-    let wire: Wire = serde_json::from_str(text).map_err(|_| Problem::BrokenAnnotation)?;
-    // It gives network cards the same way.
-    let Some(devices) = wire.gpu.filter(|gpus| !gpus.is_empty()) else { return Ok(Told::Nothing) };
-    let parts = devices.iter().map(given).collect::<Result<_, _>>()?;
-    Ok(Told::Given { parts, oversubscribes: false })
-}
-
-fn given(device: &Device) -> Result<Given, Problem> {
-    let minor = u32::try_from(device.minor).map_err(|_| Problem::AbsurdIndex)?;
-    let memory = match (number(device, "gpu-memory")?, number(device, "gpu-memory-ratio")?) {
-        (Some(bytes), _) if bytes > 0.0 => Amount::Mib(bytes / 1_048_576.0),
-        (_, Some(ratio)) if ratio > 0.0 => Amount::Ratio(percent(ratio)?),
-        _ => Amount::Unknown,
+/// The annotation is malformed.
+pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
+    let Some(text) = pod.annotation(ALLOCATED) else { return Ok(AnnotationAllocation::Absent) };
+    let raw: RawAllocation =
+        serde_json::from_str(text).map_err(|_| AllocationProblem::InvalidAnnotation)?;
+    // The same annotation also allocates network cards.
+    let Some(devices) = raw.gpu.filter(|gpus| !gpus.is_empty()) else {
+        return Ok(AnnotationAllocation::Absent);
     };
-    let compute = percent(number(device, "gpu-core")?.unwrap_or_default())?;
-    Ok(Given { place: Place::Pod, gpu: GpuName::Minor(minor), memory, compute })
+    let parts = devices.iter().map(share).collect::<Result<_, _>>()?;
+    Ok(AnnotationAllocation::Allocated { shares: parts, oversubscribes: false })
 }
 
-fn number(device: &Device, name: &str) -> Result<Option<f64>, Problem> {
-    let named = |key: &str| key.strip_prefix("koordinator.sh/") == Some(name);
-    let Some((_, quantity)) = device.resources.iter().find(|(key, _)| named(key)) else {
+fn share(device: &KoordinatorDevice) -> Result<GpuShare, AllocationProblem> {
+    let minor = u32::try_from(device.minor).map_err(|_| AllocationProblem::InvalidIndex)?;
+    let memory = match (number(device, "gpu-memory")?, number(device, "gpu-memory-ratio")?) {
+        (Some(bytes), _) if bytes > 0.0 => MemoryAmount::Mib(bytes / 1_048_576.0),
+        (_, Some(ratio)) if ratio > 0.0 => MemoryAmount::Ratio(percent_to_fraction(ratio)?),
+        _ => MemoryAmount::Unknown,
+    };
+    let compute = percent_to_fraction(number(device, "gpu-core")?.unwrap_or_default())?;
+    Ok(GpuShare {
+        container: ContainerPosition::WholePod,
+        gpu: GpuName::Minor(minor),
+        memory,
+        compute,
+    })
+}
+
+fn number(device: &KoordinatorDevice, name: &str) -> Result<Option<f64>, AllocationProblem> {
+    let matches = |key: &str| key.strip_prefix("koordinator.sh/") == Some(name);
+    let Some((_, quantity)) = device.resources.iter().find(|(key, _)| matches(key)) else {
         return Ok(None);
     };
     let number = match quantity {
         Quantity::Text(text) => quantity::parse(text),
         Quantity::Number(number) => quantity::parse(&number.to_string()),
     };
-    number.map(Some).ok_or(Problem::BrokenAnnotation)
+    number.map(Some).ok_or(AllocationProblem::InvalidAnnotation)
 }
 
 #[cfg(test)]
@@ -71,8 +82,8 @@ mod tests {
     use super::super::fixtures::pod;
     use super::*;
 
-    fn read(text: &str) -> Result<Told, Problem> {
-        told(&pod("a", &[(ALLOCATED, text)], &[("x", "")], &[]))
+    fn read(text: &str) -> Result<AnnotationAllocation, AllocationProblem> {
+        parse(&pod("a", &[(ALLOCATED, text)], &[("x", "")], &[]))
     }
 
     #[test]
@@ -82,34 +93,36 @@ mod tests {
             {"minor":2,"resources":{"koordinator.sh/gpu-memory-ratio":25}},
             {"minor":3,"id":"x","resources":{}}
         ],"rdma":[{"minor":0}]}"#;
-        let Ok(Told::Given { parts, .. }) = read(text) else { panic!("nothing given") };
+        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = read(text) else {
+            panic!("nothing allocated")
+        };
         let parts: Vec<_> = parts.iter().map(|p| (&p.gpu, p.memory, p.compute)).collect();
         assert_eq!(
             parts,
             [
-                (&GpuName::Minor(1), Amount::Mib(16384.0), 0.5),
-                (&GpuName::Minor(2), Amount::Ratio(0.25), 0.0),
-                (&GpuName::Minor(3), Amount::Unknown, 0.0),
+                (&GpuName::Minor(1), MemoryAmount::Mib(16384.0), 0.5),
+                (&GpuName::Minor(2), MemoryAmount::Ratio(0.25), 0.0),
+                (&GpuName::Minor(3), MemoryAmount::Unknown, 0.0),
             ]
         );
-        assert_eq!(read(r#"{"rdma":[{"minor":0}]}"#), Ok(Told::Nothing));
+        assert_eq!(read(r#"{"rdma":[{"minor":0}]}"#), Ok(AnnotationAllocation::Absent));
     }
 
     #[test]
-    fn broken_annotations_have_their_reason() {
+    fn malformed_annotations_are_rejected_with_a_reason() {
         let core = |core: &str| {
             format!(
                 r#"{{"gpu":[{{"minor":0,"resources":{{"koordinator.sh/gpu-core":"{core}"}}}}]}}"#
             )
         };
         for (text, problem) in [
-            ("{".into(), Problem::BrokenAnnotation),
-            (r#"{"gpu":{}}"#.into(), Problem::BrokenAnnotation),
-            (r#"{"gpu":[{"minor":-1}]}"#.into(), Problem::AbsurdIndex),
-            (r#"{"gpu":[{"minor":5000000000}]}"#.into(), Problem::AbsurdIndex),
-            (core("x"), Problem::BrokenAnnotation),
-            (core("-5"), Problem::BrokenAnnotation),
-            (core("1000"), Problem::AbsurdAmount),
+            ("{".into(), AllocationProblem::InvalidAnnotation),
+            (r#"{"gpu":{}}"#.into(), AllocationProblem::InvalidAnnotation),
+            (r#"{"gpu":[{"minor":-1}]}"#.into(), AllocationProblem::InvalidIndex),
+            (r#"{"gpu":[{"minor":5000000000}]}"#.into(), AllocationProblem::InvalidIndex),
+            (core("x"), AllocationProblem::InvalidAnnotation),
+            (core("-5"), AllocationProblem::InvalidAnnotation),
+            (core("1000"), AllocationProblem::InvalidAmount),
         ] {
             assert_eq!(read(&text), Err(problem), "{text}");
         }

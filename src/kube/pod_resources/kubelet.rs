@@ -1,4 +1,4 @@
-//! A connection to the kubelet's socket, and what its refusals mean.
+//! gRPC client of the kubelet's `PodResources` socket.
 
 use std::error::Error;
 use std::io;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -18,18 +18,18 @@ use tonic_prost::ProstCodec;
 use super::messages::{
     Allocatable, AllocatableResourcesResponse, Empty, ListPodResourcesResponse, PodResourcesList,
 };
-use crate::kube::api::Fault;
-use crate::kube::source::Failure;
+use crate::kube::api::RequestError;
+use crate::kube::source::FailureReason;
 use crate::policy;
 
-/// A connection to one kubelet: after a restart there is another.
+/// A connection to one kubelet process. A restarted kubelet needs a new connection.
 #[derive(Debug)]
-pub struct Kubelet {
+pub struct KubeletClient {
     grpc: Grpc<Channel>,
     socket: SocketId,
 }
 
-/// Which file the socket is: a kubelet that starts puts a new one in the old one's place.
+/// Identity of the socket file. A kubelet that starts replaces the file.
 #[derive(Debug, PartialEq, Eq)]
 struct SocketId {
     device: u64,
@@ -48,14 +48,18 @@ impl SocketId {
     }
 }
 
-impl Kubelet {
-    /// Connects.
+impl KubeletClient {
+    /// Connects to the socket at `path`.
     ///
     /// # Errors
-    /// There is no socket, nobody listens to it, or we may not.
-    pub async fn connect(path: &Path, patience: Duration) -> Result<Self, Fault> {
+    /// The socket is absent, no process accepts connections, access is denied, or the timeout is over.
+    pub async fn connect(path: &Path, timeout: Duration) -> Result<Self, RequestError> {
         let failed = |failure, error: &dyn Error| {
-            Fault::new(failure, format!("{}: {}", path.display(), chain(error)))
+            let cause = chain(error);
+            RequestError::new(
+                failure,
+                format!("{}: the kubelet is not reached: {cause}", path.display()),
+            )
         };
         let socket = SocketId::of(path).map_err(|e| failed(of_io(&e), &e))?;
         let target = path.to_owned();
@@ -63,104 +67,126 @@ impl Kubelet {
             let target = target.clone();
             async move { UnixStream::connect(target).await.map(TokioIo::new) }
         });
-        // gRPC wants an authority; a unix socket has none.
+        // gRPC requires an authority, which a Unix socket does not have.
         let endpoint = Endpoint::from_static("http://localhost");
         let connecting = endpoint.connect_with_connector(connector);
-        let channel = match timeout(patience, connecting).await {
+        let channel = match time::timeout(timeout, connecting).await {
             Err(_) => {
-                return Err(Fault::new(Failure::Timeout, "the kubelet does not take a connection"));
+                let seconds = timeout.as_secs_f64();
+                let text = format!("{}: no connection within {seconds} s", path.display());
+                return Err(RequestError::new(FailureReason::Timeout, text));
             }
-            Ok(Err(e)) => return Err(failed(find_io(&e).map_or(Failure::Connection, of_io), &e)),
+            Ok(Err(e)) => {
+                return Err(match find_io(&e) {
+                    Some(cause) => failed(of_io(cause), cause),
+                    None => failed(FailureReason::Connection, &e),
+                });
+            }
             Ok(Ok(channel)) => channel,
         };
         let grpc = Grpc::new(channel).max_decoding_message_size(policy::POD_RESOURCES_MAX);
         Ok(Self { grpc, socket })
     }
 
-    /// Whether the socket at `path` is still the one that this connection was made to.
+    /// Whether `path` is still the socket file of this connection.
     #[must_use]
     pub fn is_current(&self, path: &Path) -> bool {
         SocketId::of(path).is_ok_and(|socket| socket == self.socket)
     }
 
-    /// The pods, and the containers that were allocated something.
+    /// Calls `List`: the pods, and the containers with allocated devices.
     ///
     /// # Errors
-    /// No answer, a refusal, or an answer that cannot be decoded.
-    pub async fn list(&mut self, patience: Duration) -> Result<PodResourcesList, Fault> {
+    /// No response, an error status, or a response that cannot be decoded.
+    pub async fn list(&mut self, timeout: Duration) -> Result<PodResourcesList, RequestError> {
         let path = PathAndQuery::from_static("/v1.PodResourcesLister/List");
-        let list: ListPodResourcesResponse = self.ask(path, patience).await?;
-        list.into_list().map_err(|e| Fault::new(Failure::Garbage, format!("List: {e}")))
+        let list: ListPodResourcesResponse = self.call(path, timeout).await?;
+        list.into_list().map_err(|e| {
+            RequestError::new(
+                FailureReason::Garbage,
+                format!("List: the response cannot be decoded: {e}"),
+            )
+        })
     }
 
-    /// The devices that could be given.
+    /// Calls `GetAllocatableResources`: the devices that can be allocated.
     ///
     /// # Errors
-    /// No answer, a refusal, or an answer that cannot be decoded.
-    pub async fn allocatable(&mut self, patience: Duration) -> Result<Allocatable, Fault> {
+    /// No response, an error status, or a response that cannot be decoded.
+    pub async fn allocatable(&mut self, timeout: Duration) -> Result<Allocatable, RequestError> {
         let path = PathAndQuery::from_static("/v1.PodResourcesLister/GetAllocatableResources");
-        let answer: AllocatableResourcesResponse = self.ask(path, patience).await?;
-        Ok(answer.allocatable())
+        let response: AllocatableResourcesResponse = self.call(path, timeout).await?;
+        Ok(response.allocatable())
     }
 
-    async fn ask<M>(&mut self, path: PathAndQuery, patience: Duration) -> Result<M, Fault>
+    async fn call<M>(&mut self, path: PathAndQuery, timeout: Duration) -> Result<M, RequestError>
     where
         M: prost::Message + Default + 'static,
     {
         let method = path.to_string();
         let codec = ProstCodec::<Empty, M>::default();
-        let asking = async {
+        let call = async {
             self.grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
             self.grpc.unary(Request::new(Empty {}), path, codec).await
         };
-        match timeout(patience, asking).await {
-            Err(_) => Err(Fault::new(Failure::Timeout, format!("{method}: no answer in time"))),
-            Ok(Err(status)) => Err(refusal(&method, &status)),
+        match time::timeout(timeout, call).await {
+            Err(_) => {
+                let seconds = timeout.as_secs_f64();
+                let text = format!("{method}: no response within {seconds} s");
+                Err(RequestError::new(FailureReason::Timeout, text))
+            }
+            Ok(Err(status)) => Err(status_error(&method, &status)),
             Ok(Ok(response)) => Ok(response.into_inner()),
         }
     }
 }
 
-fn refusal(method: &str, status: &Status) -> Fault {
-    let detail: String = chain(status).chars().take(400).collect();
-    Fault::new(meaning(status, &detail), format!("{method}: {detail}"))
+fn status_error(method: &str, status: &Status) -> RequestError {
+    let details: String = chain(status).chars().take(400).collect();
+    let text = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    let text = with_causes(text, status.source());
+    let text: String = text.chars().take(400).collect();
+    RequestError::new(reason(status, &details), format!("{method}: {text}"))
 }
 
-/// The same code stands for different things, which only its text tells apart.
-fn meaning(status: &Status, detail: &str) -> Failure {
-    let says = |words: &[&str]| words.iter().any(|words| detail.contains(words));
+/// One code has several meanings, which only the text distinguishes.
+fn reason(status: &Status, details: &str) -> FailureReason {
+    let contains = |texts: &[&str]| texts.iter().any(|text| details.contains(text));
     let code = status.code();
-    // Our own limit says so with one code, the kubelet's with the other.
+    // The size limit of this client and that of the kubelet have different codes.
     let limit = matches!(code, Code::OutOfRange | Code::ResourceExhausted);
-    if limit && says(&["larger than", "too large"]) {
-        Failure::TooLarge
+    if limit && contains(&["larger than", "too large"]) {
+        FailureReason::TooLarge
     } else if code == Code::ResourceExhausted {
-        Failure::Throttled
+        FailureReason::Throttled
     } else if matches!(code, Code::PermissionDenied | Code::Unauthenticated) {
-        Failure::Denied
+        FailureReason::Denied
     } else if code == Code::Unimplemented {
-        Failure::Unsupported
+        FailureReason::Unsupported
     } else if code == Code::DeadlineExceeded {
-        Failure::Timeout
+        FailureReason::Timeout
     } else if find_io(status).is_some() {
-        Failure::Connection
-    } else if says(&["failed to decode", "protocol error", "compression flag"]) {
-        Failure::Garbage
+        FailureReason::Connection
+    } else if contains(&["failed to decode", "protocol error", "compression flag"]) {
+        FailureReason::Garbage
     } else if matches!(code, Code::Unavailable | Code::Cancelled) {
-        Failure::Connection
+        FailureReason::Connection
     } else {
-        Failure::Refused
+        FailureReason::Refused
     }
 }
 
-fn of_io(error: &io::Error) -> Failure {
+fn of_io(error: &io::Error) -> FailureReason {
     let kind = error.kind();
     if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
-        Failure::Absent
+        FailureReason::Absent
     } else if kind == io::ErrorKind::PermissionDenied {
-        Failure::Denied
+        FailureReason::Denied
     } else {
-        Failure::Connection
+        FailureReason::Connection
     }
 }
 
@@ -169,10 +195,13 @@ fn find_io<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
         .find_map(|error| error.downcast_ref::<io::Error>())
 }
 
-/// What happened, and everything that it comes from.
+/// The texts of an error and of its causes.
 fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+    with_causes(&error.to_string(), error.source())
+}
+
+fn with_causes(text: &str, mut cause: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = text.to_owned();
     while let Some(error) = cause {
         let more = error.to_string();
         if !text.contains(&more) {
@@ -188,35 +217,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_apart() {
-        let said = |code, text: &str| refusal("List", &Status::new(code, text)).failure;
+    fn statuses_map_to_failure_reasons() {
+        let failure = |code, text: &str| status_error("List", &Status::new(code, text)).reason;
         for (code, text, expected) in [
-            (Code::ResourceExhausted, "rejected by rate limit", Failure::Throttled),
+            (Code::ResourceExhausted, "rejected by rate limit", FailureReason::Throttled),
             (
                 Code::ResourceExhausted,
                 "grpc: trying to send message larger than max (5000000 vs. 4194304)",
-                Failure::TooLarge,
+                FailureReason::TooLarge,
             ),
             (
                 Code::OutOfRange,
                 "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
-                Failure::TooLarge,
+                FailureReason::TooLarge,
             ),
-            (Code::PermissionDenied, "no", Failure::Denied),
-            (Code::Unauthenticated, "no", Failure::Denied),
-            (Code::Unimplemented, "unknown method", Failure::Unsupported),
-            (Code::DeadlineExceeded, "late", Failure::Timeout),
-            (Code::Internal, "failed to decode Protobuf message: x", Failure::Garbage),
-            (Code::Internal, "device manager is not ready", Failure::Refused),
-            (Code::Unavailable, "gone", Failure::Connection),
+            (Code::PermissionDenied, "no", FailureReason::Denied),
+            (Code::Unauthenticated, "no", FailureReason::Denied),
+            (Code::Unimplemented, "unknown method", FailureReason::Unsupported),
+            (Code::DeadlineExceeded, "late", FailureReason::Timeout),
+            (Code::Internal, "failed to decode Protobuf message: x", FailureReason::Garbage),
+            (Code::Internal, "device manager is not ready", FailureReason::Refused),
+            (Code::Unavailable, "gone", FailureReason::Connection),
         ] {
-            assert_eq!(said(code, text), expected, "{code:?} {text}");
+            assert_eq!(failure(code, text), expected, "{code:?} {text}");
         }
     }
 
     #[test]
-    fn a_refusal_that_goes_on_for_ever_is_cut() {
-        let fault = refusal("List", &Status::internal("x".repeat(100_000)));
+    fn long_status_message_is_truncated() {
+        let fault = status_error("List", &Status::internal("x".repeat(100_000)));
         assert!(fault.detail.len() < 500);
     }
 }

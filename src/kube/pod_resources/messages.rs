@@ -1,8 +1,8 @@
-//! The messages of `PodResources` v1, as far as they concern us, and what they say.
+//! The protobuf messages of `PodResources` v1, with the fields that are read.
 //!
-//! Fields that are not named here (topology, CPUs, memory, what later versions add) are skipped
-//! when a message is decoded. The pods of an answer are left encoded until their turn, so that
-//! only one of them is unpacked at a time: most were given nothing, and are dropped at once.
+//! Other fields (topology, CPUs, memory, additions of later versions) are skipped when a message is
+//! decoded. The pods of a response stay encoded and are decoded one at a time: most have no devices
+//! and are dropped at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::{DecodeError, Message};
 
-use crate::kube::assignments::{Assigned, ClaimedDevice, PodName};
+use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, PodName};
 use crate::policy::PODS_MAX;
 
-/// All ids of each resource that device plugins offer on this node.
+/// The device ids that device plugins advertise on this node, by resource.
 pub type Allocatable = BTreeMap<Box<str>, Vec<Box<str>>>;
 
 /// What a List names.
@@ -22,78 +22,78 @@ pub struct PodResourcesList {
     /// Every pod, with devices or without; the first [`PODS_MAX`].
     pub pods: BTreeSet<PodName>,
     /// The containers that were allocated something, in the order of the response.
-    pub containers: Vec<Assigned>,
+    pub containers: Vec<ContainerAssignment>,
 }
 
-/// The request of both questions, which have no parameters.
+/// The request of both methods, without parameters.
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}
 
-/// The answer to `List`.
+/// The response of `List`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ListPodResourcesResponse {
-    /// Messages of type [`PodResources`]; on the wire a message is its bytes.
+    /// Encoded messages of type [`PodResources`].
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub pod_resources: Vec<Bytes>,
 }
 
-/// The answer to `GetAllocatableResources`.
+/// The response of `GetAllocatableResources`.
 #[derive(Clone, PartialEq, Message)]
 pub struct AllocatableResourcesResponse {
-    /// One entry or several of each resource.
+    /// One or more entries for each resource.
     #[prost(message, repeated, tag = "1")]
     pub devices: Vec<ContainerDevices>,
 }
 
-/// A pod.
+/// The resources of a pod.
 #[derive(Clone, PartialEq, Message)]
 pub struct PodResources {
-    /// Its name.
+    /// Name of the pod.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Its namespace.
+    /// Namespace of the pod.
     #[prost(string, tag = "2")]
     pub namespace: String,
-    /// Its containers, but those that only initialize it.
+    /// Its containers, without init containers other than sidecars.
     #[prost(message, repeated, tag = "3")]
     pub containers: Vec<ContainerResources>,
 }
 
-/// A container.
+/// The resources of a container.
 #[derive(Clone, PartialEq, Message)]
 pub struct ContainerResources {
-    /// Its name.
+    /// Name of the container.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// One entry or several of each resource.
+    /// One or more entries for each resource.
     #[prost(message, repeated, tag = "2")]
     pub devices: Vec<ContainerDevices>,
-    /// Its claims (since 1.27; on by default since 1.34).
+    /// Its resource claims (since Kubernetes 1.27, enabled by default since 1.34).
     #[prost(message, repeated, tag = "5")]
     pub dynamic_resources: Vec<DynamicResource>,
 }
 
-/// Devices of one resource, and usually of one NUMA node.
+/// Devices of one resource, usually of one NUMA node.
 #[derive(Clone, PartialEq, Message)]
 pub struct ContainerDevices {
-    /// Such as `nvidia.com/gpu`.
+    /// Resource name, such as `nvidia.com/gpu`.
     #[prost(string, tag = "1")]
     pub resource_name: String,
-    /// As the device plugin names them.
+    /// Ids of the device plugin.
     #[prost(string, repeated, tag = "2")]
     pub device_ids: Vec<String>,
 }
 
-/// A claim.
+/// A resource claim.
 #[derive(Clone, PartialEq, Message)]
 pub struct DynamicResource {
-    /// Its name.
+    /// Name of the claim.
     #[prost(string, tag = "2")]
     pub claim_name: String,
-    /// Its namespace.
+    /// Namespace of the claim.
     #[prost(string, tag = "3")]
     pub claim_namespace: String,
-    /// Its devices.
+    /// Allocated devices.
     #[prost(message, repeated, tag = "4")]
     pub claim_resources: Vec<ClaimResource>,
 }
@@ -101,25 +101,25 @@ pub struct DynamicResource {
 /// A device of a claim.
 #[derive(Clone, PartialEq, Message)]
 pub struct ClaimResource {
-    /// Its driver (since 1.31, as the two that follow).
+    /// DRA driver (this and the next two fields since Kubernetes 1.31).
     #[prost(string, tag = "2")]
     pub driver_name: String,
-    /// Its pool.
+    /// Pool of the driver.
     #[prost(string, tag = "3")]
     pub pool_name: String,
-    /// Its name in the pool.
+    /// Name of the device in the pool.
     #[prost(string, tag = "4")]
     pub device_name: String,
-    /// Which share of it (since 1.35).
+    /// Id of the share, if the device is shared by several claims (since 1.35).
     #[prost(string, optional, tag = "5")]
     pub share_id: Option<String>,
 }
 
 impl ListPodResourcesResponse {
-    /// The pods, and those of their containers that were allocated something.
+    /// The pods, and the containers with allocated devices.
     ///
     /// # Errors
-    /// A pod cannot be decoded. The rest could be, but a list with a hole is no list.
+    /// A pod cannot be decoded. The whole list is rejected then, because it would be incomplete.
     pub fn into_list(self) -> Result<PodResourcesList, DecodeError> {
         let mut list = PodResourcesList::default();
         for bytes in self.pod_resources {
@@ -136,7 +136,7 @@ impl ListPodResourcesResponse {
 }
 
 impl AllocatableResourcesResponse {
-    /// The devices by resource.
+    /// The device ids by resource.
     #[must_use]
     pub fn allocatable(self) -> Allocatable {
         let mut all = Allocatable::new();
@@ -149,12 +149,16 @@ impl AllocatableResourcesResponse {
 }
 
 impl PodResources {
-    fn assigned(self, namespace: &Arc<str>, pod: &Arc<str>) -> impl Iterator<Item = Assigned> {
+    fn assigned(
+        self,
+        namespace: &Arc<str>,
+        pod: &Arc<str>,
+    ) -> impl Iterator<Item = ContainerAssignment> {
         self.containers.into_iter().filter_map(move |container| {
             let devices = merged(container.devices);
             let claims: Vec<_> =
                 container.dynamic_resources.into_iter().flat_map(claimed).collect();
-            (!devices.is_empty() || !claims.is_empty()).then(|| Assigned {
+            (!devices.is_empty() || !claims.is_empty()).then(|| ContainerAssignment {
                 namespace: Arc::clone(namespace),
                 pod: Arc::clone(pod),
                 container: container.name.into(),
@@ -165,17 +169,17 @@ impl PodResources {
     }
 }
 
-/// The ids of each resource, in the order of the answer.
+/// The ids by resource, in the order of the response.
 fn merged(entries: Vec<ContainerDevices>) -> Vec<(Box<str>, Vec<Box<str>>)> {
     let mut merged: Vec<(Box<str>, Vec<Box<str>>)> = Vec::new();
-    // Hundreds of entries of two or three resources: the one before is usually the right one.
+    // There are hundreds of entries of two or three resources: the previous one usually matches.
     for entry in entries {
         if entry.device_ids.is_empty() {
             continue;
         }
         let ids = entry.device_ids.into_iter().map(String::into_boxed_str);
         match merged.iter_mut().rfind(|(resource, _)| **resource == *entry.resource_name) {
-            Some((_, known)) => known.extend(ids),
+            Some((_, merged_ids)) => merged_ids.extend(ids),
             None => merged.push((entry.resource_name.into(), ids.collect())),
         }
     }
@@ -183,7 +187,8 @@ fn merged(entries: Vec<ContainerDevices>) -> Vec<(Box<str>, Vec<Box<str>>)> {
 }
 
 fn claimed(claim: DynamicResource) -> impl Iterator<Item = ClaimedDevice> {
-    // Once in memory, however many devices: a long name of thousands of them would be gigabytes.
+    // Shared by all devices of the claim: copies of a long name for thousands of devices would need
+    // gigabytes.
     let namespace: Arc<str> = claim.claim_namespace.into();
     let name: Arc<str> = claim.claim_name.into();
     claim.claim_resources.into_iter().map(move |device| ClaimedDevice {
@@ -215,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_one_resource_are_one_and_empty_containers_none() {
+    fn entries_of_a_resource_are_merged_and_empty_containers_dropped() {
         let container = ContainerResources {
             name: "main".into(),
             devices: vec![
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_gives_each_of_its_devices() {
+    fn claim_is_expanded_to_its_devices() {
         let device = |name: &str, share: Option<&str>| ClaimResource {
             driver_name: "gpu.nvidia.com".into(),
             pool_name: "n1".into(),
@@ -266,7 +271,7 @@ mod tests {
             Arc::ptr_eq(&claim.claim_name, &first.claim_name)
                 && Arc::ptr_eq(&claim.claim_namespace, &first.claim_namespace)
         });
-        assert!(shared, "names are in memory once");
+        assert!(shared, "the names are stored once");
         let claims: Vec<_> = assigned[0]
             .claims
             .iter()
@@ -279,25 +284,25 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_a_broken_pod_is_no_list() {
-        let mut answer = list(Vec::new());
-        answer.pod_resources.push(Bytes::from_static(b"\x0a\xff"));
-        assert!(answer.into_list().is_err());
+    fn list_with_a_malformed_pod_is_rejected() {
+        let mut response = list(Vec::new());
+        response.pod_resources.push(Bytes::from_static(b"\x0a\xff"));
+        assert!(response.into_list().is_err());
     }
 
     #[test]
-    fn allocatable_ids_are_gathered_by_resource() {
-        let answer = AllocatableResourcesResponse {
+    fn allocatable_ids_are_grouped_by_resource() {
+        let response = AllocatableResourcesResponse {
             devices: vec![devices("b", &["1"]), devices("a", &["2"]), devices("b", &["3"])],
         };
         let expected: Allocatable =
             [("a".into(), vec!["2".into()]), ("b".into(), vec!["1".into(), "3".into()])].into();
-        assert_eq!(answer.allocatable(), expected);
+        assert_eq!(response.allocatable(), expected);
     }
 
     proptest! {
         #[test]
-        fn foreign_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_decode_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(list) = ListPodResourcesResponse::decode(bytes.as_slice()) {
                 let _list = list.into_list();
             }

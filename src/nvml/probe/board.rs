@@ -1,4 +1,4 @@
-//! The board: limits, modes, links to its host, licences.
+//! Reads of a board: clock, temperature and power limits, fan, PCIe link, modes, licences, fabric.
 
 use nvml_wrapper::enum_wrappers::device::{
     Clock, ComputeMode, GpuVirtualizationMode, TemperatureThreshold,
@@ -8,44 +8,44 @@ use super::{Probe, celsius};
 use crate::model::{Missing, Reading};
 use crate::nvml::raw::{self, health::Fabric};
 
-/// No fan turns faster, in percent of its nominal speed.
+/// Maximum plausible fan speed, percent of the nominal speed.
 const FAN_MAX: u32 = 255;
 
 impl Probe<'_> {
-    /// The highest clock of a kind, MHz (`nvmlDeviceGetMaxClockInfo`).
+    /// Maximum clock of a clock domain, MHz (`nvmlDeviceGetMaxClockInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn max_clock(&self, clock: Clock) -> Reading {
         Ok(f64::from(self.device.max_clock_info(clock)?))
     }
 
-    /// A temperature at which something happens, °C (`nvmlDeviceGetTemperatureThreshold`).
+    /// A temperature threshold (slowdown, shutdown, …), °C (`nvmlDeviceGetTemperatureThreshold`).
     ///
     /// # Errors
-    /// What the driver answered; the board has no such threshold.
+    /// Returns the NVML error; unsupported if the board does not have the threshold.
     pub fn temperature_threshold(&self, threshold: TemperatureThreshold) -> Reading {
         celsius(f64::from(self.device.temperature_threshold(threshold)?))
     }
 
-    /// The power limit that was asked for, W (`nvmlDeviceGetPowerManagementLimit`).
+    /// Configured power limit, W (`nvmlDeviceGetPowerManagementLimit`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn power_limit(&self) -> Reading {
         Ok(watts(self.device.power_management_limit()?))
     }
 
-    /// The lowest power limit that can be asked for, W
+    /// Minimum configurable power limit, W
     /// (`nvmlDeviceGetPowerManagementLimitConstraints`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn power_limit_min(&self) -> Reading {
         Ok(watts(self.device.power_management_limit_constraints()?.min_limit))
     }
 
-    /// The highest power limit that can be asked for, W.
+    /// Maximum configurable power limit, W.
     ///
     /// # Errors
     /// As [`Probe::power_limit_min`].
@@ -53,68 +53,68 @@ impl Probe<'_> {
         Ok(watts(self.device.power_management_limit_constraints()?.max_limit))
     }
 
-    /// The power limit that the board starts with, W (`nvmlDeviceGetPowerManagementDefaultLimit`).
+    /// Default power limit, W (`nvmlDeviceGetPowerManagementDefaultLimit`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn power_limit_default(&self) -> Reading {
         Ok(watts(self.device.power_management_limit_default()?))
     }
 
-    /// The lowest of all power limits in force, W (`nvmlDeviceGetEnforcedPowerLimit`).
+    /// Effective power limit (minimum of all limiters), W (`nvmlDeviceGetEnforcedPowerLimit`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn power_limit_enforced(&self) -> Reading {
         Ok(watts(self.device.enforced_power_limit()?))
     }
 
-    /// Fan speed, percent of the nominal one (`nvmlDeviceGetFanSpeed_v2`); may be above 100.
+    /// Fan speed, percent of the nominal speed (`nvmlDeviceGetFanSpeed_v2`); may exceed 100.
     ///
     /// # Errors
-    /// What the driver answered; boards that are cooled by their server have no fan.
+    /// Returns the NVML error; unsupported on passively cooled boards.
     pub fn fan_speed(&self) -> Reading {
         let speed = self.device.fan_speed(0)?;
         if speed <= FAN_MAX { Ok(f64::from(speed)) } else { Err(Missing::Invalid) }
     }
 
-    /// Generation of the PCIe link as it runs (`nvmlDeviceGetCurrPcieLinkGeneration`).
+    /// Current PCIe link generation (`nvmlDeviceGetCurrPcieLinkGeneration`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn pcie_generation(&self) -> Reading {
         Ok(f64::from(self.device.current_pcie_link_gen()?))
     }
 
-    /// Lanes of the PCIe link as it runs (`nvmlDeviceGetCurrPcieLinkWidth`).
+    /// Current PCIe link width, lanes (`nvmlDeviceGetCurrPcieLinkWidth`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn pcie_width(&self) -> Reading {
         Ok(f64::from(self.device.current_pcie_link_width()?))
     }
 
-    /// The highest PCIe generation in this system (`nvmlDeviceGetMaxPcieLinkGeneration`).
+    /// Maximum PCIe link generation of board and system (`nvmlDeviceGetMaxPcieLinkGeneration`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn pcie_generation_max(&self) -> Reading {
         Ok(f64::from(self.device.max_pcie_link_gen()?))
     }
 
-    /// The most PCIe lanes in this system (`nvmlDeviceGetMaxPcieLinkWidth`).
+    /// Maximum PCIe link width of board and system, lanes (`nvmlDeviceGetMaxPcieLinkWidth`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn pcie_width_max(&self) -> Reading {
         Ok(f64::from(self.device.max_pcie_link_width()?))
     }
 
-    /// Who may use the GPU: 0 everybody, 1 nobody, 2 one process (`nvmlDeviceGetComputeMode`, by
-    /// DCGM's numbers).
+    /// Compute mode in DCGM's encoding: 0 default, 1 prohibited, 2 exclusive process
+    /// (`nvmlDeviceGetComputeMode`).
     ///
     /// # Errors
-    /// What the driver answered; invalid where it is a mode that no driver has any more.
+    /// Returns the NVML error; invalid for the obsolete exclusive-thread mode.
     pub fn compute_mode(&self) -> Reading {
         match self.device.compute_mode()? {
             ComputeMode::Default => Ok(0.0),
@@ -124,47 +124,47 @@ impl Probe<'_> {
         }
     }
 
-    /// Whether the driver stays loaded while nobody uses the GPU (`nvmlDeviceGetPersistenceMode`).
+    /// Whether persistence mode is enabled (`nvmlDeviceGetPersistenceMode`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn persistence_mode(&self) -> Reading {
         Ok(flag(self.device.is_in_persistent_mode()?))
     }
 
-    /// Whether MIG is on (`nvmlDeviceGetMigMode`).
+    /// Whether MIG is enabled (`nvmlDeviceGetMigMode`, current mode).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn mig_mode(&self) -> Reading {
         Ok(flag(self.device.mig_mode()?.current != 0))
     }
 
-    /// The most slices that a GPU instance can have; 0 while MIG is off
+    /// Maximum number of slices of a GPU instance; 0 while MIG is disabled
     /// (`nvmlDeviceGetGpuInstanceProfileInfo`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn mig_slices(&self) -> Reading {
         if self.device.mig_mode()?.current == 0 {
             return Ok(0.0);
         }
-        Ok(f64::from(raw::health::most_slices(self.session.nvml(), self.handle)?))
+        Ok(f64::from(raw::health::max_slices(self.session.nvml(), self.handle)?))
     }
 
     /// Compute capability: major × 65536 + minor (`nvmlDeviceGetCudaComputeCapability`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn compute_capability(&self) -> Reading {
         let capability = self.device.cuda_compute_capability()?;
         Ok(f64::from(capability.major) * 65_536.0 + f64::from(capability.minor))
     }
 
-    /// NVML's index (`nvmlDeviceGetIndex`).
+    /// NVML index (`nvmlDeviceGetIndex`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn index(&self) -> Reading {
         Ok(f64::from(self.device.index()?))
     }
@@ -172,16 +172,16 @@ impl Probe<'_> {
     /// Minor number of the device file (`nvmlDeviceGetMinorNumber`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn minor_number(&self) -> Reading {
         Ok(f64::from(self.device.minor_number()?))
     }
 
-    /// How the GPU is virtualised: 0 not, 1 passed through, 2 a virtual GPU, 3 and 4 host of virtual
-    /// GPUs (`nvmlDeviceGetVirtualizationMode`).
+    /// Virtualization mode: 0 none, 1 passthrough, 2 vGPU, 3 vGPU host, 4 vSGA host
+    /// (`nvmlDeviceGetVirtualizationMode`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn virtualization_mode(&self) -> Reading {
         Ok(match self.device.virtualization_mode()? {
             GpuVirtualizationMode::Bare => 0.0,
@@ -195,28 +195,29 @@ impl Probe<'_> {
     /// CUDA version of the driver: 12040 is 12.4 (`nvmlSystemGetCudaDriverVersion_v2`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn cuda_version(&self) -> Reading {
         Ok(f64::from(self.session.nvml().sys_cuda_driver_version()?))
     }
 
-    /// Whether a licence for virtual GPUs is in force (`nvmlDeviceGetGridLicensableFeatures_v4`).
+    /// Whether a vGPU licence is active (`nvmlDeviceGetGridLicensableFeatures_v4`).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn vgpu_licensed(&self) -> Reading {
         Ok(flag(raw::health::vgpu_licensed(self.session.nvml(), self.handle)?))
     }
 
-    /// How far the GPU has been taken into its fabric (`nvmlDeviceGetGpuFabricInfoV`).
+    /// Registration state of the GPU in its `NVLink` fabric, `nvmlGpuFabricState_t`
+    /// (`nvmlDeviceGetGpuFabricInfoV`).
     ///
     /// # Errors
-    /// What the driver answered; boards without switches are in no fabric.
+    /// Returns the NVML error; unsupported on boards without `NVSwitch`.
     pub fn fabric_state(&self) -> Reading {
         Ok(f64::from(self.fabric()?.state))
     }
 
-    /// What is wrong with the fabric, a bitmask.
+    /// Health mask of the fabric, `NVML_GPU_FABRIC_HEALTH_MASK_*`.
     ///
     /// # Errors
     /// As [`Probe::fabric_state`].
@@ -224,10 +225,10 @@ impl Probe<'_> {
         Ok(f64::from(self.fabric()?.health_mask))
     }
 
-    /// How the fabric is on the whole.
+    /// Health summary of the fabric, `NVML_GPU_FABRIC_HEALTH_SUMMARY_*`.
     ///
     /// # Errors
-    /// As [`Probe::fabric_state`].
+    /// As [`Probe::fabric_state`]; unsupported before driver 570.
     pub fn fabric_health_summary(&self) -> Reading {
         Ok(f64::from(self.fabric()?.health_summary.ok_or(Missing::Unsupported)?))
     }
@@ -238,11 +239,11 @@ impl Probe<'_> {
     }
 }
 
-/// Whole watts of milliwatts, as users of the DCGM series of limits expect.
+/// Converts milliwatts to whole watts, truncated as in DCGM series of power limits.
 fn watts(milliwatts: u32) -> f64 {
     f64::from(milliwatts / 1000)
 }
 
-pub(super) fn flag(is: bool) -> f64 {
-    f64::from(u8::from(is))
+pub(super) fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
 }

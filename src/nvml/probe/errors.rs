@@ -1,4 +1,4 @@
-//! What broke and was counted: memory errors, spare rows, links.
+//! Reads of error counters: ECC, row remapping, `NVLink`.
 
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, MemoryLocation};
 use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
@@ -10,15 +10,15 @@ use crate::nvml::raw;
 use crate::nvml::raw::health::SpareRows;
 
 impl Probe<'_> {
-    /// Whether ECC is on (`nvmlDeviceGetEccMode`, the current mode).
+    /// Whether ECC is enabled (`nvmlDeviceGetEccMode`, current mode).
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn ecc_mode(&self) -> Reading {
         Ok(flag(self.device.is_ecc_enabled()?.currently_enabled))
     }
 
-    /// Whether ECC will be on after the next reboot.
+    /// Whether ECC is enabled after the next reboot (`nvmlDeviceGetEccMode`, pending mode).
     ///
     /// # Errors
     /// As [`Probe::ecc_mode`].
@@ -26,19 +26,19 @@ impl Probe<'_> {
         Ok(flag(self.device.is_ecc_enabled()?.pending_enabled))
     }
 
-    /// Memory errors of the whole board (`nvmlDeviceGetTotalEccErrors`).
+    /// ECC errors of the whole board (`nvmlDeviceGetTotalEccErrors`).
     ///
     /// # Errors
-    /// What the driver answered; unsupported while ECC is off.
+    /// Returns the NVML error; unsupported while ECC is disabled.
     pub fn ecc_errors(&self, kind: MemoryError, counter: EccCounter) -> Reading {
         Ok(count(self.device.total_ecc_errors(kind, counter)?))
     }
 
-    /// Memory errors in one kind of memory (`nvmlDeviceGetMemoryErrorCounter`).
+    /// ECC errors of one memory location (`nvmlDeviceGetMemoryErrorCounter`).
     ///
     /// # Errors
-    /// What the driver answered; most boards count some kinds only.
-    pub fn ecc_errors_at(
+    /// Returns the NVML error; most boards support some locations only.
+    pub fn ecc_errors_by_location(
         &self,
         kind: MemoryError,
         counter: EccCounter,
@@ -47,28 +47,29 @@ impl Probe<'_> {
         Ok(count(self.device.memory_error_counter(kind, counter, location)?))
     }
 
-    /// Whether the errors in SRAM are above the threshold (`nvmlDeviceGetSramEccErrorStatus`).
+    /// Whether the SRAM error threshold is exceeded (`nvmlDeviceGetSramEccErrorStatus`).
     ///
     /// # Errors
-    /// What the driver answered.
-    pub fn sram_exceeded(&self) -> Reading {
-        Ok(flag(raw::health::sram_exceeded(self.session.nvml(), self.handle)?))
+    /// Returns the NVML error.
+    pub fn sram_threshold_exceeded(&self) -> Reading {
+        Ok(flag(raw::health::sram_threshold_exceeded(self.session.nvml(), self.handle)?))
     }
 
-    /// Banks by the spare rows that they have left (`nvmlDeviceGetRowRemapperHistogram`).
+    /// Number of banks in one class of remaining spare rows (`nvmlDeviceGetRowRemapperHistogram`).
     ///
     /// # Errors
-    /// What the driver answered.
-    pub fn spare_rows(&self, of: fn(SpareRows) -> u32) -> Reading {
+    /// Returns the NVML error.
+    pub fn spare_rows(&self, class: fn(SpareRows) -> u32) -> Reading {
         let read = || raw::health::spare_rows(self.session.nvml(), self.handle);
         let rows: Result<SpareRows, Missing> = *self.spare_rows.get_or_init(read);
-        Ok(f64::from(of(rows?)))
+        Ok(f64::from(class(rows?)))
     }
 
     /// Errors of one `NVLink` (`nvmlDeviceGetNvLinkErrorCounter`).
     ///
     /// # Errors
-    /// What the driver answered; unsupported by links that the board has not, and since Hopper.
+    /// Returns the NVML error; unsupported for links that the board does not have, and since
+    /// Hopper.
     pub fn link_errors(&self, link: u32, counter: ErrorCounter) -> Reading {
         Ok(count(self.device.link_wrapper_for(link).error_counter(counter)?))
     }

@@ -1,14 +1,15 @@
-//! Why the clocks are lower than they could be.
+//! Clock event (throttle) reasons.
 
 use nvml_wrapper::Nvml;
 
 use super::{Handle, check, symbol};
 use crate::model::Missing;
 
-/// `nvmlDeviceGetCurrentClocksEventReasons`, or its older name: every bit, known to us or not.
+/// `nvmlDeviceGetCurrentClocksEventReasons`, or its older name `…ThrottleReasons`: all bits,
+/// unknown ones included.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn clock_event_reasons(nvml: &Nvml, handle: Handle) -> Result<u64, Missing> {
     let lib = nvml.lib();
     let call = symbol(&lib.nvmlDeviceGetCurrentClocksEventReasons)

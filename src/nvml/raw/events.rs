@@ -1,4 +1,4 @@
-//! Event sets: how the driver tells of XIDs.
+//! NVML event sets, used to receive XID errors.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{nvmlEventData_t, nvmlEventSet_t};
@@ -9,21 +9,21 @@ use crate::model::Missing;
 /// `nvmlEventTypeXidCriticalError`.
 const XID: u64 = 8;
 
-/// An event set, to be used with the session it came from and freed before that ends.
+/// An event set, to be used only with the session that created it and freed before that ends.
 pub struct EventSet(nvmlEventSet_t);
 
 // SAFETY: NVML is documented as thread-safe and the set is an opaque token that is never
-// dereferenced on this side.
+// dereferenced here.
 unsafe impl Send for EventSet {}
 // SAFETY: as above; one thread waits while others register devices.
 unsafe impl Sync for EventSet {}
 
-/// An XID that the driver told of.
+/// An XID error event.
 #[derive(Clone, Copy, Debug)]
 pub struct XidEvent {
-    /// The device that it befell.
+    /// The device that it was reported for.
     pub device: Handle,
-    /// The XID; codes are small numbers.
+    /// XID code.
     pub xid: u32,
 }
 
@@ -31,7 +31,7 @@ impl EventSet {
     /// `nvmlEventSetCreate`.
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error.
     pub fn create(nvml: &Nvml) -> Result<Self, Missing> {
         let call = symbol(&nvml.lib().nvmlEventSetCreate)?;
         let mut set = std::ptr::null_mut();
@@ -40,10 +40,11 @@ impl EventSet {
         Ok(Self(set))
     }
 
-    /// `nvmlDeviceRegisterEvents` for XIDs, if the device tells of them at all.
+    /// `nvmlDeviceRegisterEvents` for XID events.
     ///
     /// # Errors
-    /// What the driver answered.
+    /// Returns the NVML error; unsupported if the device does not report XID events
+    /// (`nvmlDeviceGetSupportedEventTypes`).
     pub fn register(&self, nvml: &Nvml, device: Handle) -> Result<(), Missing> {
         let supported = symbol(&nvml.lib().nvmlDeviceGetSupportedEventTypes)?;
         let register = symbol(&nvml.lib().nvmlDeviceRegisterEvents)?;
@@ -57,11 +58,11 @@ impl EventSet {
         check(unsafe { register(device.0, XID, self.0) })
     }
 
-    /// `nvmlEventSetWait_v2`, or its first version: the next XID, none when the time is up.
+    /// `nvmlEventSetWait_v2`, or version 1: the next XID event, `None` on timeout.
     ///
     /// # Errors
-    /// What the driver answered. It may do so at once, and again and again.
-    pub fn wait(&self, nvml: &Nvml, patience_ms: u32) -> Result<Option<XidEvent>, Missing> {
+    /// Returns the NVML error. A failing call may return at once, and repeatedly.
+    pub fn wait(&self, nvml: &Nvml, timeout_ms: u32) -> Result<Option<XidEvent>, Missing> {
         let lib = nvml.lib();
         let call = symbol(&lib.nvmlEventSetWait_v2).or_else(|_| symbol(&lib.nvmlEventSetWait))?;
         let mut event = nvmlEventData_t {
@@ -71,8 +72,8 @@ impl EventSet {
             gpuInstanceId: u32::MAX,
             computeInstanceId: u32::MAX,
         };
-        // SAFETY: `event` is a live struct; the first version of the call writes a part of it.
-        match check(unsafe { call(self.0, &raw mut event, patience_ms) }) {
+        // SAFETY: `event` is a live struct; version 1 of the call writes a part of it.
+        match check(unsafe { call(self.0, &raw mut event, timeout_ms) }) {
             Ok(()) if event.eventType & XID != 0 => {
                 let xid = u32::try_from(event.eventData).unwrap_or(u32::MAX);
                 Ok(Some(XidEvent { device: Handle(event.device), xid }))
@@ -85,7 +86,7 @@ impl EventSet {
     /// `nvmlEventSetFree`.
     pub fn free(self, nvml: &Nvml) {
         if let Ok(call) = symbol(&nvml.lib().nvmlEventSetFree) {
-            // SAFETY: the set is given up with this call, and nobody waits on it any more.
+            // SAFETY: the set is consumed by this call, and no thread waits on it.
             unsafe { call(self.0) };
         }
     }

@@ -1,4 +1,4 @@
-//! Field values: one call for many of a device's numbers.
+//! NVML field values: many values of a device in one call.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
@@ -14,39 +14,39 @@ use nvml_wrapper_sys::bindings::{
 use super::{Handle, check, symbol};
 use crate::model::{Missing, Reading};
 
-/// Which field of a device.
+/// A field id and its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Field {
-    /// `NVML_FI_…`.
+    /// `NVML_FI_*`.
     pub id: u32,
-    /// Which part of the device, where the field has parts: an NVLink, or all of them.
+    /// `scopeId`: an `NVLink`, all links (`u32::MAX`), or 0 for fields without a scope.
     pub scope: u32,
 }
 
 impl Field {
-    /// A field without parts.
+    /// A field without a scope.
     #[must_use]
     pub const fn of(id: u32) -> Self {
         Self { id, scope: 0 }
     }
 
-    /// One link of a device (`NVLink`).
+    /// A field of one `NVLink`.
     #[must_use]
     pub const fn of_link(id: u32, link: u32) -> Self {
         Self { id, scope: link }
     }
 
-    /// The sum over all of a device's links (`NVLink`).
+    /// A field summed over all `NVLink`s of a device.
     #[must_use]
     pub const fn of_all_links(id: u32) -> Self {
         Self { id, scope: u32::MAX }
     }
 }
 
-/// `nvmlDeviceGetFieldValues`: one call for all of `fields`, answered in their order.
+/// `nvmlDeviceGetFieldValues`: readings of `fields` in the same order, in one call.
 ///
 /// # Errors
-/// What the driver answered to the call as a whole; each field carries its own answer inside.
+/// Returns the NVML error of the call. Errors of single fields are in their readings.
 pub fn field_values(
     nvml: &Nvml,
     handle: Handle,
@@ -80,11 +80,12 @@ fn field_reading(field: &nvmlFieldValue_t) -> Reading {
     check(field.nvmlReturn)?;
     let value = field.value;
     match field.valueType {
-        // SAFETY: the driver says which member it wrote, and every bit pattern is valid for each.
+        // SAFETY: `valueType` is the member that the driver wrote; every bit pattern is valid for
+        // each.
         DOUBLE => Ok(unsafe { value.dVal }),
         // SAFETY: as above.
         UNSIGNED_INT => match unsafe { value.uiVal } {
-            // All bits set say that nothing is known.
+            // All bits set means unknown.
             u32::MAX => Err(Missing::Invalid),
             number => Ok(f64::from(number)),
         },
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_read_by_the_type_it_says_it_has() {
+    fn field_is_decoded_by_its_value_type() {
         let field =
             |kind, value| nvmlFieldValue_t { valueType: kind, value, ..blank_field(Field::of(0)) };
         let read = |kind, value| field_reading(&field(kind, value));
@@ -123,8 +124,8 @@ mod tests {
         assert_eq!(read(UNSIGNED_INT, ones), Err(Missing::Invalid));
         assert_eq!(read(UNSIGNED_LONG_LONG, ones), Err(Missing::Invalid));
         assert_eq!(read(99, nvmlValue_t { ullVal: 1 }), Err(Missing::Invalid));
-        let refused =
+        let failed =
             nvmlFieldValue_t { nvmlReturn: 3, ..field(UNSIGNED_INT, nvmlValue_t { ullVal: 0 }) };
-        assert_eq!(field_reading(&refused), Err(Missing::Unsupported));
+        assert_eq!(field_reading(&failed), Err(Missing::Unsupported));
     }
 }

@@ -1,4 +1,4 @@
-//! GPU performance monitoring (GPM): samples of a device's counters, and what happened between two.
+//! GPU performance monitoring (GPM): samples of counters, and metrics computed between two samples.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
@@ -9,35 +9,35 @@ use nvml_wrapper_sys::bindings::{
 use super::{Handle, check, symbol};
 use crate::model::{Missing, Reading};
 
-/// Metrics that one call has room for.
-const ROOM: usize = 210;
-/// `NVML_ERROR_INVALID_ARGUMENT`: what a driver answers of a metric that it does not know.
+/// Maximum number of metrics of one call (length of `nvmlGpmMetricsGet_t::metrics`).
+const METRICS_MAX: usize = 210;
+/// `NVML_ERROR_INVALID_ARGUMENT`: returned for a metric that is unknown to the driver.
 const INVALID_ARGUMENT: u32 = 2;
 
-/// Room for one sample, which the driver owns until [`free`].
+/// A sample buffer allocated by the driver, to be released with [`free`].
 #[derive(Debug)]
 pub struct GpmSample(nvmlGpmSample_t);
 
 // SAFETY: NVML is documented as thread-safe and the sample is an opaque token that is never
-// dereferenced on this side.
+// dereferenced here.
 unsafe impl Send for GpmSample {}
 
-/// Whether a GPU has GPM (`nvmlGpmQueryDeviceSupport`): Hopper and later.
+/// Whether a GPU supports GPM (`nvmlGpmQueryDeviceSupport`): Hopper and later.
 ///
 /// # Errors
-/// What the driver answered; unsupported before branch 525.
+/// Returns the NVML error; unsupported before driver branch 525.
 pub fn is_supported(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
     let call = symbol(&nvml.lib().nvmlGpmQueryDeviceSupport)?;
     let mut support = nvmlGpmSupport_t { version: NVML_GPM_SUPPORT_VERSION, isSupportedDevice: 0 };
-    // SAFETY: `support` is a live struct of the version that it says.
+    // SAFETY: `support` is a live struct of the version in its version field.
     check(unsafe { call(gpu.0, &raw mut support) })?;
     Ok(support.isSupportedDevice != 0)
 }
 
-/// Room for a sample (`nvmlGpmSampleAlloc`).
+/// Allocates a sample buffer (`nvmlGpmSampleAlloc`).
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn alloc(nvml: &Nvml) -> Result<GpmSample, Missing> {
     let call = symbol(&nvml.lib().nvmlGpmSampleAlloc)?;
     let mut sample = std::ptr::null_mut();
@@ -46,22 +46,23 @@ pub fn alloc(nvml: &Nvml) -> Result<GpmSample, Missing> {
     Ok(GpmSample(sample))
 }
 
-/// Gives a sample back (`nvmlGpmSampleFree`). Only a driver that is gone already refuses.
-#[expect(clippy::needless_pass_by_value, reason = "what is freed is not to be used again")]
+/// Frees a sample buffer (`nvmlGpmSampleFree`). Errors are ignored: it fails only if the driver is
+/// gone.
+#[expect(clippy::needless_pass_by_value, reason = "a freed sample must not be used again")]
 pub fn free(nvml: &Nvml, sample: GpmSample) {
     if let Ok(call) = symbol(&nvml.lib().nvmlGpmSampleFree) {
-        // SAFETY: the sample came from this library, and taking it by value keeps it from being used
+        // SAFETY: the sample is from this library and is passed by value, so it cannot be used
         // again.
         let _ = unsafe { call(sample.0) };
     }
 }
 
-/// Takes a sample of a GPU, or of one of its GPU instances (`nvmlGpmSampleGet`,
-/// `nvmlGpmMigSampleGet`).
+/// Takes a sample of a GPU (`nvmlGpmSampleGet`) or of one of its GPU instances
+/// (`nvmlGpmMigSampleGet`).
 ///
 /// # Errors
-/// What the driver answered.
-pub fn take(
+/// Returns the NVML error.
+pub fn take_sample(
     nvml: &Nvml,
     gpu: Handle,
     instance: Option<u32>,
@@ -70,7 +71,7 @@ pub fn take(
     match instance {
         None => {
             let call = symbol(&nvml.lib().nvmlGpmSampleGet)?;
-            // SAFETY: the sample came from this library and has not been freed.
+            // SAFETY: the sample is from this library and has not been freed.
             check(unsafe { call(gpu.0, sample.0) })
         }
         Some(instance) => {
@@ -81,11 +82,11 @@ pub fn take(
     }
 }
 
-/// What the metrics `ids` (`nvmlGpmMetricId_t`) were between two samples, in their order
+/// Readings of the metrics `ids` (`nvmlGpmMetricId_t`) between two samples, in the same order
 /// (`nvmlGpmMetricsGet`).
 ///
 /// # Errors
-/// What the driver answered to a call as a whole; each metric carries its own answer inside.
+/// Returns the NVML error of the call. Errors of single metrics are in their readings.
 pub fn metrics(
     nvml: &Nvml,
     before: &GpmSample,
@@ -94,21 +95,21 @@ pub fn metrics(
 ) -> Result<Vec<Reading>, Missing> {
     let call = symbol(&nvml.lib().nvmlGpmMetricsGet)?;
     let mut readings = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(ROOM) {
-        let mut asked = Box::new(nvmlGpmMetricsGet_t {
+    for ids in ids.chunks(METRICS_MAX) {
+        let mut request = Box::new(nvmlGpmMetricsGet_t {
             version: NVML_GPM_METRICS_GET_VERSION,
             numMetrics: u32::try_from(ids.len()).unwrap_or_default(),
             sample1: before.0,
             sample2: after.0,
-            metrics: [blank(0); ROOM],
+            metrics: [blank(0); METRICS_MAX],
         });
-        for (metric, id) in asked.metrics.iter_mut().zip(ids) {
+        for (metric, id) in request.metrics.iter_mut().zip(ids) {
             *metric = blank(*id);
         }
-        // SAFETY: `asked` is a live struct with room for as many metrics as it says, and both samples
-        // came from this library.
-        check(unsafe { call(&raw mut *asked) })?;
-        readings.extend(asked.metrics.iter().take(ids.len()).map(reading));
+        // SAFETY: `request` is a live struct, its array has at least `numMetrics` entries, and both
+        // samples are from this library.
+        check(unsafe { call(&raw mut *request) })?;
+        readings.extend(request.metrics.iter().take(ids.len()).map(reading));
     }
     Ok(readings)
 }
@@ -118,7 +119,7 @@ fn reading(metric: &nvmlGpmMetric_t) -> Reading {
         return Err(Missing::Unsupported);
     }
     check(metric.nvmlReturn)?;
-    // Between two samples of one instant, and on engines that were switched off, it is no number.
+    // NaN between two samples of the same instant, and for engines that are powered off.
     if metric.value.is_finite() && metric.value >= 0.0 {
         Ok(metric.value)
     } else {
@@ -137,14 +138,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_number_is_absent() {
+    fn metrics_that_are_not_finite_are_invalid() {
         let of = |code, value| reading(&nvmlGpmMetric_t { nvmlReturn: code, value, ..blank(1) });
         assert_eq!(of(0, 12.5), Ok(12.5));
-        for junk in [f64::NAN, f64::INFINITY, -1.0] {
-            assert_eq!(of(0, junk), Err(Missing::Invalid));
+        for invalid in [f64::NAN, f64::INFINITY, -1.0] {
+            assert_eq!(of(0, invalid), Err(Missing::Invalid));
         }
         assert_eq!(of(3, 1.0), Err(Missing::Unsupported));
-        assert_eq!(of(INVALID_ARGUMENT, 1.0), Err(Missing::Unsupported), "a metric of the future");
+        assert_eq!(
+            of(INVALID_ARGUMENT, 1.0),
+            Err(Missing::Unsupported),
+            "a metric unknown to the driver"
+        );
         assert_eq!(of(15, 1.0), Err(Missing::Lost));
     }
 }

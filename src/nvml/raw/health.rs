@@ -1,4 +1,5 @@
-//! What boards tell of their own health and surroundings: spare rows, SRAM, the fabric, licences.
+//! Health and environment of a board: spare rows, SRAM errors, InfoROM, fabric, licences, MIG
+//! profiles.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
@@ -15,54 +16,54 @@ const VGPU: u32 = 1;
 const VERSION_MISMATCH: u32 = 25;
 /// `NVML_ERROR_CORRUPTED_INFOROM`.
 const CORRUPTED_INFOROM: u32 = 14;
-/// Profiles of GPU instances that any driver numbers.
+/// Upper bound of GPU instance profile ids.
 const PROFILES: u32 = 16;
 
-/// Banks by the rows that they have left to replace broken ones with.
+/// Number of memory banks by remaining spare rows for row remapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpareRows {
-    /// All.
+    /// Banks with all spare rows available.
     pub max: u32,
-    /// Most.
+    /// Banks with most spare rows available.
     pub high: u32,
-    /// Some.
+    /// Banks with some spare rows available.
     pub partial: u32,
-    /// Few.
+    /// Banks with few spare rows available.
     pub low: u32,
-    /// None.
+    /// Banks without spare rows.
     pub none: u32,
 }
 
-/// What a GPU knows of the `NVLink` fabric that it is in.
+/// State of a GPU in its `NVLink` fabric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fabric {
     /// `nvmlGpuFabricState_t`: 1 not started, 2 in progress, 3 completed.
     pub state: u32,
     /// `NVML_GPU_FABRIC_HEALTH_MASK_*`.
     pub health_mask: u32,
-    /// `NVML_GPU_FABRIC_HEALTH_SUMMARY_*`; drivers before 570 do not tell.
+    /// `NVML_GPU_FABRIC_HEALTH_SUMMARY_*`; `None` before driver 570.
     pub health_summary: Option<u32>,
 }
 
 /// `nvmlDeviceGetRowRemapperHistogram`: Ampere and later.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn spare_rows(nvml: &Nvml, gpu: Handle) -> Result<SpareRows, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetRowRemapperHistogram)?;
     let mut rows =
         nvmlRowRemapperHistogramValues_t { max: 0, high: 0, partial: 0, low: 0, none: 0 };
-    // SAFETY: `rows` is a live struct of the type that the symbol's signature names.
+    // SAFETY: `rows` is a live struct of the type in the signature of the symbol.
     check(unsafe { call(gpu.0, &raw mut rows) })?;
     let nvmlRowRemapperHistogramValues_t { max, high, partial, low, none } = rows;
     Ok(SpareRows { max, high, partial, low, none })
 }
 
-/// Whether the errors in a GPU's SRAM are above the threshold (`nvmlDeviceGetSramEccErrorStatus`).
+/// Whether the SRAM error threshold of a GPU is exceeded (`nvmlDeviceGetSramEccErrorStatus`).
 ///
 /// # Errors
-/// What the driver answered.
-pub fn sram_exceeded(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
+/// Returns the NVML error.
+pub fn sram_threshold_exceeded(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetSramEccErrorStatus)?;
     let mut status = nvmlEccSramErrorStatus_v1_t {
         version: version::<nvmlEccSramErrorStatus_v1_t>(1),
@@ -79,16 +80,16 @@ pub fn sram_exceeded(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
         aggregateUncBucketOther: 0,
         bThresholdExceeded: 0,
     };
-    // SAFETY: `status` is a live struct whose version field tells its size.
+    // SAFETY: `status` is a live struct and its version field contains the size.
     check(unsafe { call(gpu.0, &raw mut status) })?;
     Ok(status.bThresholdExceeded != 0)
 }
 
-/// Whether the board's own record of itself is sound (`nvmlDeviceValidateInforom`). It is read from the
-/// board, which takes its time.
+/// Whether the InfoROM checksum is valid (`nvmlDeviceValidateInforom`). Slow: reads the flash of
+/// the board.
 ///
 /// # Errors
-/// What the driver answered; boards without such a record are unsupported.
+/// Returns the NVML error; unsupported on boards without an InfoROM.
 pub fn inforom_valid(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceValidateInforom)?;
     // SAFETY: the call writes nothing.
@@ -99,14 +100,14 @@ pub fn inforom_valid(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
     }
 }
 
-/// What a GPU knows of its fabric (`nvmlDeviceGetGpuFabricInfoV`): boards behind switches.
+/// Fabric state of a GPU with `NVSwitch` (`nvmlDeviceGetGpuFabricInfoV`, version 3 or 2).
 ///
 /// # Errors
-/// What the driver answered; unsupported where the board is in no fabric.
+/// Returns the NVML error; unsupported if the board is not in a fabric.
 pub fn fabric(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Missing> {
     let fabric = match fabric_v3(nvml, gpu) {
         Err(Missing::Failed(VERSION_MISMATCH)) => fabric_v2(nvml, gpu)?,
-        answer => answer?,
+        result => result?,
     };
     if fabric.state == 0 { Err(Missing::Unsupported) } else { Ok(fabric) }
 }
@@ -122,7 +123,7 @@ fn fabric_v3(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Missing> {
         healthMask: 0,
         healthSummary: 0,
     };
-    // SAFETY: `info` is a live struct whose version field tells its size.
+    // SAFETY: `info` is a live struct and its version field contains the size.
     check(unsafe { call(gpu.0, &raw mut info) })?;
     let health_summary = Some(u32::from(info.healthSummary));
     Ok(Fabric { state: u32::from(info.state), health_mask: info.healthMask, health_summary })
@@ -138,42 +139,42 @@ fn fabric_v2(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Missing> {
         state: 0,
         healthMask: 0,
     };
-    // SAFETY: `info` is a live struct whose version field tells its size, and which the call knows by
-    // it whatever its signature says.
+    // SAFETY: `info` is a live struct and its version field contains the size; the call writes that
+    // version, whatever its signature is.
     check(unsafe { call(gpu.0, (&raw mut info).cast()) })?;
     let state = u32::from(info.state);
     Ok(Fabric { state, health_mask: info.healthMask, health_summary: None })
 }
 
-/// Whether a licence for virtual GPUs is in force (`nvmlDeviceGetGridLicensableFeatures_v4`); not
-/// so where none is needed.
+/// Whether a vGPU licence is active (`nvmlDeviceGetGridLicensableFeatures_v4`); false if none is
+/// required.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn vgpu_licensed(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetGridLicensableFeatures_v4)?;
-    let mut told = std::mem::MaybeUninit::<nvmlGridLicensableFeatures_t>::zeroed();
-    // SAFETY: `told` has room for the struct that the symbol's signature names.
-    check(unsafe { call(gpu.0, told.as_mut_ptr()) })?;
-    // SAFETY: the struct is made of integers, for which zeroes are values, and possibly written to.
-    let told = unsafe { told.assume_init() };
-    let count = usize::try_from(told.licensableFeaturesCount).unwrap_or_default();
-    let features = told.gridLicensableFeatures.iter().take(count);
+    let mut licences = std::mem::MaybeUninit::<nvmlGridLicensableFeatures_t>::zeroed();
+    // SAFETY: `licences` has the size of the struct in the signature of the symbol.
+    check(unsafe { call(gpu.0, licences.as_mut_ptr()) })?;
+    // SAFETY: the struct consists of integers, for which zeroes are valid.
+    let licences = unsafe { licences.assume_init() };
+    let count = usize::try_from(licences.licensableFeaturesCount).unwrap_or_default();
+    let features = licences.gridLicensableFeatures.iter().take(count);
     let vgpu = features.filter(|feature| feature.featureCode == VGPU);
-    Ok(told.isGridLicenseSupported != 0 && vgpu.into_iter().any(|f| f.featureState > 0))
+    Ok(licences.isGridLicenseSupported != 0 && vgpu.into_iter().any(|f| f.featureState > 0))
 }
 
-/// The most slices that a GPU instance can have (`nvmlDeviceGetGpuInstanceProfileInfo`).
+/// Maximum number of slices of a GPU instance (`nvmlDeviceGetGpuInstanceProfileInfo`).
 ///
 /// # Errors
-/// Unsupported where the GPU has no profile.
-pub fn most_slices(nvml: &Nvml, gpu: Handle) -> Result<u32, Missing> {
+/// Unsupported if the GPU has no GPU instance profiles.
+pub fn max_slices(nvml: &Nvml, gpu: Handle) -> Result<u32, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetGpuInstanceProfileInfo)?;
     let slices = |profile| {
         let mut info = std::mem::MaybeUninit::<nvmlGpuInstanceProfileInfo_t>::zeroed();
-        // SAFETY: `info` has room for the struct that the symbol's signature names.
+        // SAFETY: `info` has the size of the struct in the signature of the symbol.
         check(unsafe { call(gpu.0, profile, info.as_mut_ptr()) }).ok()?;
-        // SAFETY: the struct is made of integers, for which zeroes are values.
+        // SAFETY: the struct consists of integers, for which zeroes are valid.
         Some(unsafe { info.assume_init() }.sliceCount)
     };
     (0..PROFILES).filter_map(slices).max().ok_or(Missing::Unsupported)

@@ -1,4 +1,4 @@
-//! MIG: which instances a device handle stands for.
+//! GPU instance id and compute instance id of a MIG device.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
@@ -9,7 +9,7 @@ use crate::model::Missing;
 /// `nvmlDeviceGetGpuInstanceId` of a MIG device.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn gpu_instance_id(nvml: &Nvml, mig: Handle) -> Result<u32, Missing> {
     id(symbol(&nvml.lib().nvmlDeviceGetGpuInstanceId)?, mig)
 }
@@ -17,7 +17,7 @@ pub fn gpu_instance_id(nvml: &Nvml, mig: Handle) -> Result<u32, Missing> {
 /// `nvmlDeviceGetComputeInstanceId` of a MIG device.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn compute_instance_id(nvml: &Nvml, mig: Handle) -> Result<u32, Missing> {
     id(symbol(&nvml.lib().nvmlDeviceGetComputeInstanceId)?, mig)
 }

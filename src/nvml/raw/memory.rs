@@ -1,4 +1,4 @@
-//! Framebuffer, by the newest call that the driver has.
+//! Framebuffer usage, from the newest call that the driver supports.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{NvmlLib, nvmlMemory_t, nvmlMemory_v2_t};
@@ -9,21 +9,21 @@ use crate::model::Missing;
 /// Framebuffer of a device, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it.
+    /// Total.
     pub total: u64,
-    /// In use; what `nvidia-smi` shows where the driver has the v2 call (510 and later), the
-    /// reserved part included where it only has v1.
+    /// Used: as `nvidia-smi` shows it with the v2 call (driver 510 and later); includes the
+    /// reserved part with the v1 call.
     pub used: u64,
-    /// Free for allocations.
+    /// Free.
     pub free: u64,
-    /// Kept by the driver for itself; only the v2 call tells.
+    /// Reserved by the driver; only from the v2 call.
     pub reserved: Option<u64>,
 }
 
-/// `nvmlDeviceGetMemoryInfo_v2`, or `nvmlDeviceGetMemoryInfo` where the driver has no v2.
+/// `nvmlDeviceGetMemoryInfo_v2`, or `nvmlDeviceGetMemoryInfo` if the driver does not support v2.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn memory(nvml: &Nvml, handle: Handle) -> Result<Memory, Missing> {
     match memory_v2(nvml.lib(), handle) {
         Err(Missing::Unsupported) => memory_v1(nvml.lib(), handle),
@@ -36,7 +36,7 @@ fn memory_v2(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
     let size = u32::try_from(size_of::<nvmlMemory_v2_t>()).unwrap_or_default();
     let mut info =
         nvmlMemory_v2_t { version: size | (2 << 24), total: 0, reserved: 0, free: 0, used: 0 };
-    // SAFETY: `info` is a live struct whose version field tells its size.
+    // SAFETY: `info` is a live struct and its version field contains the size.
     check(unsafe { call(handle.0, &raw mut info) })?;
     let nvmlMemory_v2_t { total, used, free, reserved, .. } = info;
     Ok(Memory { total, used, free, reserved: Some(reserved) })
@@ -45,7 +45,7 @@ fn memory_v2(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
 fn memory_v1(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
     let call = symbol(&lib.nvmlDeviceGetMemoryInfo)?;
     let mut info = nvmlMemory_t { total: 0, free: 0, used: 0 };
-    // SAFETY: `info` is a live struct of the type that the symbol's signature names.
+    // SAFETY: `info` is a live struct of the type in the signature of the symbol.
     check(unsafe { call(handle.0, &raw mut info) })?;
     Ok(Memory { total: info.total, used: info.used, free: info.free, reserved: None })
 }

@@ -1,4 +1,5 @@
-//! The three lists of running processes, by the newest call that the driver has and gets right.
+//! The three lists of running processes, from the newest call version that the driver supports
+//! correctly.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
@@ -9,7 +10,7 @@ use super::{Handle, fill, symbol};
 use crate::model::Missing;
 use crate::policy::PID_MAX;
 
-/// Entries that a list starts with; the kernel lists at most 950.
+/// Initial capacity of a list; the kernel module lists at most 950 processes.
 const ENTRIES: usize = 1024;
 
 /// One of NVML's three lists of running processes.
@@ -23,16 +24,16 @@ pub enum ProcessList {
     Mps,
 }
 
-/// One entry of such a list.
+/// One entry of a [`ProcessList`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunningProcess {
-    /// Process id in our pid namespace.
+    /// Process id in the PID namespace of the exporter.
     pub pid: u32,
-    /// Framebuffer in bytes; none where the driver says it is not available.
+    /// Used framebuffer in bytes; `None` if the driver reports it as not available.
     pub memory: Option<u64>,
 }
 
-/// Buffers of one device, kept so that each list costs one call, and which version to ask.
+/// Reused buffers of one device, so that each list costs one call, and the call version in use.
 #[derive(Default)]
 pub struct ProcessBuffers {
     entries: Vec<nvmlProcessInfo_t>,
@@ -44,7 +45,7 @@ pub struct ProcessBuffers {
 enum ListVersion {
     #[default]
     V3,
-    /// Drivers before 510, and those that write version 3 wrongly.
+    /// Drivers before 510, and those with an incorrect version 3.
     V2,
     /// Drivers before 460.
     V1,
@@ -54,11 +55,11 @@ type Call = unsafe extern "C" fn(nvmlDevice_t, *mut u32, *mut nvmlProcessInfo_t)
 type OldCall =
     unsafe extern "C" fn(nvmlDevice_t, *mut u32, *mut nvmlProcessInfo_v1_t) -> nvmlReturn_t;
 
-/// One list of running processes, in one call for as long as the kept buffer is large enough.
-/// `total` is the device's framebuffer in bytes, where known.
+/// Reads one list of running processes, in one call unless the buffer is too small. `total` is the
+/// framebuffer of the device in bytes, if known.
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn running_processes(
     nvml: &Nvml,
     handle: Handle,
@@ -75,8 +76,8 @@ pub fn running_processes(
                 if found.iter().all(|process| plausible(process, total)) {
                     return Ok(found);
                 }
-                // Some drivers (535.43 to 535.98) write longer entries than this version has, so
-                // that every second one is read from the middle.
+                // Drivers 535.43 to 535.98 write longer entries than version 3 defines, so that
+                // entries are decoded at wrong offsets.
                 buffers.version = ListVersion::V2;
             }
         }
@@ -91,8 +92,8 @@ pub fn running_processes(
 }
 
 fn plausible(process: &RunningProcess, total: Option<u64>) -> bool {
-    let held = process.memory.unwrap_or_default();
-    process.pid != 0 && process.pid <= PID_MAX && total.is_none_or(|total| held <= total)
+    let used = process.memory.unwrap_or_default();
+    process.pid != 0 && process.pid <= PID_MAX && total.is_none_or(|total| used <= total)
 }
 
 fn version_3(lib: &NvmlLib, list: ProcessList) -> Result<Call, Missing> {
@@ -131,9 +132,10 @@ fn entries(
         computeInstanceId: u32::MAX,
     };
     let filled = fill(buffer, blank, ENTRIES, |entries, count| {
-        // A quarter is kept back for drivers whose entries have 32 bytes instead of 24.
+        // A quarter is reserved for drivers that write entries of 32 bytes instead of 24.
         *count = *count / 4 * 3;
-        // SAFETY: `entries` has room for `*count` structs of this version, and for longer ones.
+        // SAFETY: `entries` has capacity for `*count` structs of this version, also for longer
+        // ones.
         unsafe { call(handle.0, count, entries.as_mut_ptr()) }
     })?;
     Ok(filled.iter().map(|entry| running(entry.pid, entry.usedGpuMemory)).collect())
@@ -146,7 +148,7 @@ fn old_entries(
 ) -> Result<Vec<RunningProcess>, Missing> {
     let blank = nvmlProcessInfo_v1_t { pid: 0, usedGpuMemory: 0 };
     let filled = fill(buffer, blank, ENTRIES, |entries, count| {
-        // SAFETY: `entries` has room for `*count` structs of this version.
+        // SAFETY: `entries` has capacity for `*count` structs of this version.
         unsafe { call(handle.0, count, entries.as_mut_ptr()) }
     })?;
     Ok(filled.iter().map(|entry| running(entry.pid, entry.usedGpuMemory)).collect())

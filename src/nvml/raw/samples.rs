@@ -1,4 +1,4 @@
-//! The driver's ring of samples of a GPU as a whole.
+//! The sample ring buffer of the driver for the utilization of a whole GPU.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{nvmlSample_t, nvmlValue_t};
@@ -10,27 +10,27 @@ use crate::model::Missing;
 const GPU_UTILIZATION: u32 = 1;
 /// `NVML_VALUE_TYPE_UNSIGNED_INT`.
 const UNSIGNED_INT: u32 = 1;
-/// Samples that a buffer starts with; known rings hold 72 or 100.
+/// Initial capacity; known ring buffers have 72 or 100 samples.
 const ROWS: usize = 128;
 
-/// Room for the samples of one GPU.
+/// Reused buffer for the samples of one GPU.
 #[derive(Default)]
 pub struct SampleBuffer(Vec<nvmlSample_t>);
 
 /// One sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UtilizationSample {
-    /// Microseconds since the epoch.
+    /// Time of the sample, microseconds since the Unix epoch.
     pub stamp_us: u64,
-    /// Percent.
+    /// GPU utilization, percent.
     pub percent: u32,
 }
 
-/// Samples of a GPU's utilization since `last_seen_us` (`nvmlDeviceGetSamples`). "Not found" means that
-/// there is none yet.
+/// GPU utilization samples after `last_seen_us` (`nvmlDeviceGetSamples`, microseconds since the
+/// Unix epoch). Empty if there is no new sample (`NVML_ERROR_NOT_FOUND`).
 ///
 /// # Errors
-/// What the driver answered; unsupported while MIG is on.
+/// Returns the NVML error; unsupported while MIG is enabled.
 pub fn gpu_utilization(
     nvml: &Nvml,
     gpu: Handle,
@@ -41,7 +41,7 @@ pub fn gpu_utilization(
     let blank = nvmlSample_t { timeStamp: 0, sampleValue: nvmlValue_t { ullVal: 0 } };
     let mut kind = 0;
     let filled = fill(&mut buffer.0, blank, ROWS, |rows, count| {
-        // SAFETY: `rows` has room for `count` samples, and the rest are live.
+        // SAFETY: `rows` has capacity for `count` samples, and the other pointers are live.
         unsafe {
             call(gpu.0, GPU_UTILIZATION, last_seen_us, &raw mut kind, count, rows.as_mut_ptr())
         }
@@ -55,7 +55,7 @@ pub fn gpu_utilization(
     }
     let read = |row: &nvmlSample_t| UtilizationSample {
         stamp_us: row.timeStamp,
-        // SAFETY: the driver says that it wrote this member, and every bit pattern is valid for it.
+        // SAFETY: `kind` is the member that the driver wrote; every bit pattern is valid for it.
         percent: unsafe { row.sampleValue.uiVal },
     };
     Ok(rows.iter().map(read).collect())

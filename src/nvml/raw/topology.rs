@@ -1,4 +1,4 @@
-//! How two GPUs reach each other, and by which links.
+//! `NVLink` connections between GPUs.
 
 use nvml_wrapper::Nvml;
 
@@ -8,11 +8,11 @@ use crate::model::Missing;
 /// `NVML_P2P_CAPS_INDEX_NVLINK`.
 const NVLINK: u32 = 2;
 
-/// Whether one GPU reaches another over `NVLink` (`nvmlDeviceGetP2PStatus`): 0 it does, else why not
-/// (`nvmlGpuP2PStatus_t`).
+/// `NVLink` peer-to-peer status between two GPUs (`nvmlDeviceGetP2PStatus`): 0 if available, else
+/// the reason (`nvmlGpuP2PStatus_t`).
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn nvlink_status(nvml: &Nvml, from: Handle, to: Handle) -> Result<u32, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetP2PStatus)?;
     let mut status = 0;
@@ -21,14 +21,14 @@ pub fn nvlink_status(nvml: &Nvml, from: Handle, to: Handle) -> Result<u32, Missi
     Ok(status)
 }
 
-/// Whether a link (`NVLink`) is active, 0 or 1 (`nvmlDeviceGetNvLinkState`).
+/// State of an `NVLink`: 0 inactive, 1 active (`nvmlDeviceGetNvLinkState`).
 ///
 /// # Errors
-/// What the driver answered.
+/// Returns the NVML error.
 pub fn link_state(nvml: &Nvml, gpu: Handle, link: u32) -> Result<u32, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetNvLinkState)?;
     let mut state = 0;
-    // SAFETY: `state` is a live place for the enum, which the call writes.
+    // SAFETY: `state` is a live variable of the enum type, which the call writes.
     check(unsafe { call(gpu.0, link, &raw mut state) })?;
     Ok(state)
 }

@@ -1,4 +1,5 @@
-//! Per-process utilization: the driver's ring, by the newest call that works on the device.
+//! Per-process utilization from the ring buffer of the driver, by the newest call that works on the
+//! device.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
@@ -8,62 +9,63 @@ use nvml_wrapper_sys::bindings::{
 use super::{Handle, NOT_FOUND, fill, symbol};
 use crate::model::Missing;
 
-/// Rows that a buffer starts with.
+/// Initial capacity of a buffer.
 const ROWS: usize = 256;
 /// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`.
 const VERSION_MISMATCH: u32 = 25;
 
-/// One row, as the driver gave it.
+/// One unvalidated row of the driver: the mean utilization of a process since the requested time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UtilizationRow {
     /// Process id.
     pub pid: u32,
-    /// Microseconds since the epoch: the process's own last busy sample.
+    /// Time of the last busy sample of the process, microseconds since the Unix epoch.
     pub stamp_us: u64,
-    /// Percent of SM, memory interface, encoder, decoder.
+    /// Utilization of SM, memory interface, encoder, decoder, percent.
     pub percent: [u32; 4],
 }
 
-/// Buffers of one device, and which call works on it.
+/// Reused buffers of one device, and the call that works on it.
 #[derive(Default)]
 pub struct UtilizationBuffers {
     rows: Vec<nvmlProcessUtilizationInfo_v1_t>,
     old_rows: Vec<nvmlProcessUtilizationSample_t>,
-    works: Option<Works>,
+    working_call: Option<WorkingCall>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Works {
-    /// `nvmlDeviceGetProcessesUtilizationInfo`: drivers from 550 on, the only one on Blackwell.
+enum WorkingCall {
+    /// `nvmlDeviceGetProcessesUtilizationInfo`: driver 550 and later; the only one on Blackwell.
     New,
     /// `nvmlDeviceGetProcessUtilization`.
     Old,
 }
 
-/// The ring's rows since `last_seen_us`. "Not found" means that nothing ran: no rows.
+/// Rows of the processes that were busy after `last_seen_us` (microseconds since the Unix epoch).
+/// Empty if none was (`NVML_ERROR_NOT_FOUND`).
 ///
 /// # Errors
-/// What the driver answered; unsupported where neither call works, as while MIG is on.
+/// Returns the NVML error; unsupported if neither call works, for example while MIG is enabled.
 pub fn process_utilization(
     nvml: &Nvml,
     handle: Handle,
     last_seen_us: u64,
     buffers: &mut UtilizationBuffers,
 ) -> Result<Vec<UtilizationRow>, Missing> {
-    if buffers.works != Some(Works::Old) {
+    if buffers.working_call != Some(WorkingCall::Old) {
         match new_call(nvml, handle, last_seen_us, &mut buffers.rows) {
             Err(Missing::Unsupported | Missing::Failed(VERSION_MISMATCH)) => {}
-            answer => {
-                buffers.works = Some(Works::New);
-                return answer;
+            result => {
+                buffers.working_call = Some(WorkingCall::New);
+                return result;
             }
         }
     }
-    let answer = old_call(nvml, handle, last_seen_us, &mut buffers.old_rows);
-    if answer != Err(Missing::Unsupported) {
-        buffers.works = Some(Works::Old);
+    let result = old_call(nvml, handle, last_seen_us, &mut buffers.old_rows);
+    if result != Err(Missing::Unsupported) {
+        buffers.working_call = Some(WorkingCall::Old);
     }
-    answer
+    result
 }
 
 fn new_call(
@@ -85,18 +87,18 @@ fn new_call(
         ofaUtil: 0,
     };
     let filled = fill(buffer, blank, ROWS, |rows, count| {
-        let mut question = nvmlProcessesUtilizationInfo_t {
+        let mut request = nvmlProcessesUtilizationInfo_t {
             version: size | (1 << 24),
             processSamplesCount: *count,
             lastSeenTimeStamp: last_seen_us,
             procUtilArray: rows.as_mut_ptr(),
         };
-        // SAFETY: the question's array has room for as many structs as it says.
-        let code = unsafe { call(handle.0, &raw mut question) };
-        *count = question.processSamplesCount;
+        // SAFETY: the array of the request has capacity for `processSamplesCount` structs.
+        let code = unsafe { call(handle.0, &raw mut request) };
+        *count = request.processSamplesCount;
         code
     });
-    nothing_ran(filled.map(|rows| {
+    not_found_as_empty(filled.map(|rows| {
         rows.iter()
             .map(|row| UtilizationRow {
                 pid: row.pid,
@@ -123,10 +125,10 @@ fn old_call(
         decUtil: 0,
     };
     let filled = fill(buffer, blank, ROWS, |rows, count| {
-        // SAFETY: `rows` has room for `*count` structs of the type that the signature names.
+        // SAFETY: `rows` has capacity for `*count` structs of the type in the signature.
         unsafe { call(handle.0, rows.as_mut_ptr(), count, last_seen_us) }
     });
-    nothing_ran(filled.map(|rows| {
+    not_found_as_empty(filled.map(|rows| {
         rows.iter()
             .map(|row| UtilizationRow {
                 pid: row.pid,
@@ -137,10 +139,10 @@ fn old_call(
     }))
 }
 
-fn nothing_ran(
-    answer: Result<Vec<UtilizationRow>, Missing>,
+fn not_found_as_empty(
+    result: Result<Vec<UtilizationRow>, Missing>,
 ) -> Result<Vec<UtilizationRow>, Missing> {
-    match answer {
+    match result {
         Err(Missing::Failed(NOT_FOUND)) => Ok(Vec::new()),
         other => other,
     }

@@ -1,4 +1,4 @@
-//! A running exporter, asked for its node.
+//! Polls the node view (`/api/v1/node`) of a running exporter.
 
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
@@ -8,20 +8,20 @@ use clap::builder::BoolishValueParser;
 
 use serde::Deserialize;
 
-use super::News;
+use super::NodeUpdate;
 use crate::kube::api::{self, Address, Password};
 use crate::policy;
 use crate::view::VERSION;
 
-/// Which exporter to ask instead of reading the node.
+/// Flags that select a running exporter instead of this node.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Another node")]
-pub struct Remote {
-    /// Ask the exporter at this URL, as `http://node:9400`, instead of reading this node
+pub struct RemoteArgs {
+    /// Show the node of the exporter at this URL (for example `http://node:9400`) instead of this node
     #[arg(long, env = "NVML_EXPORTER_URL", value_name = "URL")]
     url: Option<String>,
 
-    /// User and password to ask with
+    /// User and password for the exporter's basic authentication
     #[arg(
         long,
         env = "NVML_EXPORTER_USER",
@@ -31,11 +31,11 @@ pub struct Remote {
     )]
     user: Option<String>,
 
-    /// Certificates to check the exporter's against [default: those of the system]
+    /// CA certificates to verify the exporter's certificate with [default: those of the system]
     #[arg(long, env = "NVML_EXPORTER_CA", value_name = "FILE", requires = "url")]
     ca: Option<PathBuf>,
 
-    /// Do not check the exporter's certificate
+    /// Do not verify the exporter's certificate
     #[arg(
         long,
         env = "NVML_EXPORTER_INSECURE_TLS",
@@ -45,11 +45,11 @@ pub struct Remote {
     insecure_tls: bool,
 }
 
-impl Remote {
-    /// Where to ask; none, if this node is to be read.
+impl RemoteArgs {
+    /// The exporter to poll; `None` to read this node.
     ///
     /// # Errors
-    /// A user without a password.
+    /// `--user` has no password.
     pub(super) fn address(self) -> anyhow::Result<Option<Address>> {
         let Some(url) = self.url else { return Ok(None) };
         let user = self.user.as_deref().map(credentials).transpose()?;
@@ -58,20 +58,21 @@ impl Remote {
 }
 
 fn credentials(user: &str) -> anyhow::Result<(String, Password)> {
-    let (name, password) = user.split_once(':').context("--user: give USER:PASSWORD")?;
+    let (name, password) =
+        user.split_once(':').context("--user: the password is missing; give USER:PASSWORD")?;
     Ok((name.to_owned(), Password(password.to_owned())))
 }
 
-/// Asks an exporter every so often, until nobody listens.
-pub(super) fn ask(exporter: &Address, tell: &Sender<News>) {
+/// Polls an exporter every [`policy::TOP_EVERY`] until the receiver is dropped.
+pub(super) fn poll(exporter: &Address, updates: &Sender<NodeUpdate>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return drop(tell.send(Err(error.to_string()))),
+        Err(error) => return drop(updates.send(Err(error.to_string()))),
     };
     runtime.block_on(async {
         loop {
-            let answer = answer(exporter).await;
-            if tell.send(answer).is_err() {
+            let update = fetch(exporter).await;
+            if updates.send(update).is_err() {
                 return;
             }
             tokio::time::sleep(policy::TOP_EVERY).await;
@@ -79,31 +80,34 @@ pub(super) fn ask(exporter: &Address, tell: &Sender<News>) {
     });
 }
 
-async fn answer(exporter: &Address) -> News {
+async fn fetch(exporter: &Address) -> NodeUpdate {
     let path = "/api/v1/node";
-    let patience = policy::TOP_ANSWER;
-    let asked = async {
-        let client = exporter.connect().await?;
-        let body = api::get(&client, path, patience).await?;
-        api::whole(body, policy::TOP_ANSWER_MAX, patience).await
+    let timeout = policy::TOP_TIMEOUT;
+    let response = async {
+        let client = exporter.client().await?;
+        let body = api::get(&client, path, timeout).await?;
+        api::read_body(body, policy::TOP_RESPONSE_MAX, timeout).await
     };
-    let bytes = asked.await.map_err(|fault| fault.to_string())?;
-    read(&bytes).map_err(|why| format!("{path}: {why}"))
+    let bytes = response.await.map_err(|error| error.to_string())?;
+    parse(&bytes).map_err(|error| format!("{path}: {error}"))
 }
 
-/// What every version of an answer has.
+/// The part of the JSON object that all versions have in common.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-fn read(answer: &[u8]) -> News {
-    let none_of_ours = |error| format!("not an answer of nvml-exporter: {error}");
-    let Versioned { version } = serde_json::from_slice(answer).map_err(none_of_ours)?;
+fn parse(body: &[u8]) -> NodeUpdate {
+    let invalid = |error| {
+        format!("the response is not one of nvml-exporter ({error}); check the URL of --url")
+    };
+    let Versioned { version } = serde_json::from_slice(body).map_err(invalid)?;
     if version != VERSION {
         return Err(format!(
-            "version {version}, and this program reads {VERSION}; use the exporter's own"
+            "the response has version {version}, and this program reads {VERSION}; use the nvml-exporter \
+             of the same release"
         ));
     }
-    serde_json::from_slice(answer).map_err(none_of_ours)
+    serde_json::from_slice(body).map_err(invalid)
 }

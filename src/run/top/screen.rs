@@ -1,4 +1,4 @@
-//! The screen: what is on it, and what keys do.
+//! The interactive screen of `top`: drawing and keys.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -10,27 +10,28 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::Paragraph;
 use ratatui::{DefaultTerminal, Frame};
 
-use super::News;
+use super::NodeUpdate;
 use crate::policy;
 use crate::top;
 use crate::view::NodeView;
 
-/// Draws what is told until a key ends it, and gives the terminal back.
+/// Draws updates until a key ends the screen, then restores the terminal.
 ///
 /// # Errors
-/// There is no terminal, or nobody tells anything any more.
-pub(super) fn show(news: &Receiver<News>) -> anyhow::Result<()> {
-    let mut terminal = ratatui::try_init().context("the terminal")?;
-    let shown = Screen::default().run(&mut terminal, news);
+/// The terminal cannot be used, or the thread that sends updates has ended.
+pub(super) fn show(updates: &Receiver<NodeUpdate>) -> anyhow::Result<()> {
+    let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
+    let shown = Screen::default().run(&mut terminal, updates);
     ratatui::restore();
     shown
 }
 
-/// What is on the screen.
 struct Screen {
     node: Option<NodeView>,
-    trouble: Option<String>,
+    error: Option<String>,
+    /// Index of the first visible line.
     top: usize,
+    /// Whether processes are shown.
     processes: bool,
     colour: bool,
 }
@@ -38,15 +39,19 @@ struct Screen {
 impl Default for Screen {
     fn default() -> Self {
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { node: None, trouble: None, top: 0, processes: true, colour }
+        Self { node: None, error: None, top: 0, processes: true, colour }
     }
 }
 
 impl Screen {
-    fn run(mut self, terminal: &mut DefaultTerminal, news: &Receiver<News>) -> anyhow::Result<()> {
+    fn run(
+        mut self,
+        terminal: &mut DefaultTerminal,
+        updates: &Receiver<NodeUpdate>,
+    ) -> anyhow::Result<()> {
         loop {
             terminal.draw(|frame| self.draw(frame))?;
-            if event::poll(policy::TOP_KEYS)?
+            if event::poll(policy::TOP_KEY_TIMEOUT)?
                 && let Event::Key(key) = event::read()?
                 && key.kind == KeyEventKind::Press
             {
@@ -57,17 +62,19 @@ impl Screen {
                     return Ok(());
                 }
             }
-            match news.recv_timeout(Duration::ZERO) {
-                Ok(Ok(node)) => (self.node, self.trouble) = (Some(node), None),
-                Ok(Err(trouble)) => (self.node, self.trouble) = (None, Some(trouble)),
+            match updates.recv_timeout(Duration::ZERO) {
+                Ok(Ok(node)) => (self.node, self.error) = (Some(node), None),
+                Ok(Err(error)) => (self.node, self.error) = (None, Some(error)),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => bail!("nobody reads the node any more"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("the thread that reads the node ended unexpectedly")
+                }
             }
         }
     }
 
-    /// Does what a key asks for; whether to go on.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "there are keys without number")]
+    /// Handles a key. Returns whether to continue.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other keys are ignored")]
     fn press(&mut self, key: KeyCode, page: usize) -> bool {
         match key {
             KeyCode::Char('q') | KeyCode::Esc => return false,
@@ -85,10 +92,10 @@ impl Screen {
 
     fn draw(&mut self, frame: &mut Frame<'_>) {
         let area = frame.area();
-        let lines = match (&self.node, &self.trouble) {
+        let lines = match (&self.node, &self.error) {
             (Some(node), _) => top::lines(node, area.width.into(), self.processes),
-            (None, Some(trouble)) => vec![Line::from(trouble.clone())],
-            (None, None) => vec![Line::from("asking; the driver may take some seconds")],
+            (None, Some(error)) => vec![Line::from(error.clone())],
+            (None, None) => vec![Line::from("reading; the driver may take some seconds")],
         };
         let room = usize::from(area.height.saturating_sub(1));
         self.top = self.top.min(lines.len().saturating_sub(room));

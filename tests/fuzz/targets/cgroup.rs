@@ -1,25 +1,26 @@
-//! `/proc/<pid>/cgroup`.
+//! `/proc/PID/cgroup`.
 
 use std::fmt::Write as _;
 
 use nvml_exporter::host::cgroup::parse;
-use nvml_exporter::model::Placement;
+use nvml_exporter::model::CgroupLocation;
 
-/// An answer names only what is there, and printed as a cgroup it is read as before.
+/// Parsed IDs occur in the input, a printed placement parses to the same value, and the order of lines is irrelevant.
 pub(crate) fn check(text: &[u8]) {
     let placement = parse(text);
     let dashes: Vec<u8> = text.iter().map(|b| if *b == b'_' { b'-' } else { *b }).collect();
-    let is_there = |name: &str| dashes.windows(name.len()).any(|window| window == name.as_bytes());
+    let is_in_input =
+        |name: &str| dashes.windows(name.len()).any(|window| window == name.as_bytes());
     match &placement {
-        Placement::Pod(pods) => {
+        CgroupLocation::Pod(pods) => {
             assert!(!pods.is_empty());
             for pod in pods {
-                assert!(is_there(pod.uid.as_str()));
-                assert!(pod.container.as_ref().is_none_or(|id| is_there(id.as_str())));
+                assert!(is_in_input(pod.uid.as_str()));
+                assert!(pod.container.as_ref().is_none_or(|id| is_in_input(id.as_str())));
             }
         }
-        Placement::Container(id) => assert!(is_there(id.as_str())),
-        Placement::Host | Placement::Conflict => {}
+        CgroupLocation::Container(id) => assert!(is_in_input(id.as_str())),
+        CgroupLocation::Host | CgroupLocation::Conflict => {}
     }
     if let Some(printed) = print(&placement) {
         assert_eq!(parse(printed.as_bytes()), placement, "{printed}");
@@ -29,10 +30,10 @@ pub(crate) fn check(text: &[u8]) {
     assert_eq!(parse(&lines.join(&b'\n')), placement, "the order of lines");
 }
 
-fn print(placement: &Placement) -> Option<String> {
+fn print(placement: &CgroupLocation) -> Option<String> {
     let mut path = "0::/".to_owned();
     match placement {
-        Placement::Pod(pods) => {
+        CgroupLocation::Pod(pods) => {
             for pod in pods.iter().rev() {
                 write!(path, "/kubepods/pod{}", pod.uid).unwrap();
                 if let Some(id) = &pod.container {
@@ -40,9 +41,9 @@ fn print(placement: &Placement) -> Option<String> {
                 }
             }
         }
-        Placement::Container(id) => write!(path, "system.slice/docker-{id}.scope").unwrap(),
-        Placement::Host => {}
-        Placement::Conflict => return None,
+        CgroupLocation::Container(id) => write!(path, "system.slice/docker-{id}.scope").unwrap(),
+        CgroupLocation::Host => {}
+        CgroupLocation::Conflict => return None,
     }
     Some(path)
 }

@@ -3,9 +3,10 @@
 use nvml_exporter::catalog::find;
 use nvml_exporter::counters::parse;
 
-use crate::is_sentence;
+use crate::is_log_line;
 
-/// A file is read with names that there are and helps that fit into a page, or refused with the line.
+/// A file is parsed into known families with HELP texts that are valid in an exposition, or rejected with a line
+/// number.
 pub(crate) fn check(bytes: &[u8]) {
     let lines = bytes.split(|byte| *byte == b'\n').count();
     match parse(bytes) {
@@ -16,17 +17,18 @@ pub(crate) fn check(bytes: &[u8]) {
                 assert!(!request.help.is_empty());
                 assert!(!request.help.contains(|c: char| c.is_control() || c == '\\'));
             }
-            for remark in &counters.remarks {
-                assert!(is_sentence(remark), "{remark:?}");
+            for remark in &counters.warnings {
+                assert!(is_log_line(remark), "{remark:?}");
                 assert!(line_of(remark).is_some_and(|n| (1..=lines).contains(&n)), "{remark}");
             }
         }
         Err(error) => {
             let error = error.to_string();
-            assert!(is_sentence(&error), "{error:?}");
-            let whole = ["it asks for no family", "the file ends within a record"];
+            assert!(is_log_line(&error), "{error:?}");
+            let of_file =
+                ["the file selects no known metric family", "the file ends within a record"];
             let of_line = line_of(&error).is_some_and(|n| (1..=lines).contains(&n));
-            assert!(of_line || whole.iter().any(|whole| error.starts_with(whole)), "{error}");
+            assert!(of_line || of_file.iter().any(|message| error.starts_with(message)), "{error}");
         }
     }
 }

@@ -3,30 +3,30 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-use nvml_exporter::args::idle::sift;
-use nvml_exporter::command::Command;
+use nvml_exporter::args::ignored_flags::strip_ignored;
+use nvml_exporter::cli::Cli;
 
-/// An argument a line. What is refused is named with its flag.
+/// Input: one argument per line. Rejected arguments are reported with the name of the flag.
 pub(crate) fn check(bytes: &[u8]) {
-    // Clap's own messages show what was given, with its control characters made visible by the terminal.
-    let given = bytes.split(|byte| *byte == b'\n').map(|arg| OsString::from_vec(arg.to_vec()));
-    // Names of hosts are looked up; the last address counts, and nobody is asked for this one.
-    let args = std::iter::once("nvml-exporter".into()).chain(given).chain(["--address=:0".into()]);
+    // Messages of clap may contain control characters of the input; they are not checked.
+    let input = bytes.split(|byte| *byte == b'\n').map(|arg| OsString::from_vec(arg.to_vec()));
+    // The last address is used, and this one needs no DNS lookup.
+    let args = std::iter::once("nvml-exporter".into()).chain(input).chain(["--address=:0".into()]);
     let args: Vec<OsString> = args.collect();
-    let (kept, remarks) = sift::<Command>(args.iter().cloned(), |_| None);
+    let (kept, remarks) = strip_ignored::<Cli>(args.iter().cloned(), |_| None);
     assert!(kept.len() + remarks.len() <= args.len());
-    match Command::of(kept).map(Command::serving) {
+    match Cli::from_args(kept).map(Cli::into_args) {
         Ok(None) => {}
-        Ok(Some(args)) => match args.config() {
+        Ok(Some(args)) => match args.into_config() {
             Ok(config) => {
                 assert!(!config.serve.addresses.is_empty());
                 assert!(config.read.max_age >= config.read.interval);
             }
             Err(error) => {
-                let told = format!("{error:#}");
+                let message = format!("{error:#}");
                 assert!(
-                    ["--", "node name", "NODE_NAME"].iter().any(|flag| told.contains(flag)),
-                    "{told}"
+                    ["--", "node name", "NODE_NAME"].iter().any(|flag| message.contains(flag)),
+                    "{message}"
                 );
             }
         },

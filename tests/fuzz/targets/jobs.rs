@@ -1,14 +1,14 @@
-//! A file that says which jobs run on a GPU.
+//! HPC job mapping files, which list the jobs of a GPU.
 
 use std::fs;
 
 use nvml_exporter::host::hpc_jobs::read;
 use tempfile::TempDir;
 
-/// Jobs are few, each is told once, and they stand in the file as far as it is text.
+/// At most 64 jobs, without duplicates, each trimmed and contained in the file.
 pub(crate) fn check(bytes: &[u8]) {
     thread_local! {
-        // In memory, where there is a file system that is: a disk would be what takes the time.
+        // In memory where possible: disk writes would dominate the run time.
         static DIRECTORY: TempDir =
             tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     }
@@ -21,7 +21,7 @@ pub(crate) fn check(bytes: &[u8]) {
         for (n, job) in jobs.iter().enumerate() {
             assert!(!job.is_empty() && **job == *job.trim());
             assert!(text.contains(&**job));
-            assert!(!jobs.iter().take(n).any(|other| other == job), "{job:?} twice");
+            assert!(!jobs.iter().take(n).any(|other| other == job), "{job:?} is duplicated");
         }
     });
 }

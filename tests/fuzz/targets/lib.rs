@@ -1,9 +1,9 @@
-//! What reads foreign bytes, each reader with what has to hold whatever the bytes are.
+//! Fuzz targets: the parsers of external input, each with invariants that hold for any input.
 //!
-//! A target takes bytes and panics where a promise is broken: that something is refused without saying
-//! where, that it says something else once it is printed, that little becomes much. Seeds, words and the
-//! inputs that once broke something stand in the folders `seeds`, `words` and `regressions`, under the
-//! target's name.
+//! A target takes bytes and panics if an invariant is violated, for example if an error does not name its location, if
+//! a printed value does not parse to the same value, or if the output is not bounded by the input. Valid inputs,
+//! dictionaries and inputs that once failed are in the directories `seeds`, `words` and `regressions`, one
+//! subdirectory or file per target.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a target fails by panicking")]
 
@@ -24,12 +24,12 @@ mod stat;
 mod watch;
 mod web_config;
 
-/// A reader of foreign bytes.
+/// A parser of external input.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, and that of its folders.
+    /// The name of the target and of its directories.
     pub name: &'static str,
-    /// Panics where these bytes break a promise.
+    /// Parses the input; panics if an invariant is violated.
     pub check: fn(&[u8]),
 }
 
@@ -37,7 +37,7 @@ const fn target(name: &'static str, check: fn(&[u8])) -> Target {
     Target { name, check }
 }
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: &[Target] = &[
     target("annotations", annotations::check),
     target("cgroup", cgroup::check),
@@ -46,28 +46,28 @@ pub const TARGETS: &[Target] = &[
     target("flags", flags::check),
     target("http", http::check),
     target("jobs", jobs::check),
-    target("pod_list", lists::pods),
+    target("pod_list", lists::check_pods),
     target("pod_resources", pod_resources::check),
     target("quantity", quantity::check),
     target("scenario", scenario::check),
-    target("slice_list", lists::slices),
+    target("slice_list", lists::check_slices),
     target("stat", stat::check),
     target("watch", watch::check),
     target("web_config", web_config::check),
 ];
 
 impl Target {
-    /// The target of this name.
+    /// Returns the target with this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn by_name(name: &str) -> Option<Self> {
         TARGETS.iter().find(|target| target.name == name).copied()
     }
 }
 
-/// The longest sentence that a person is shown, in bytes: what was given is quoted in part only.
-const SENTENCE_MAX: usize = 4096;
+/// Maximum length of a message in bytes: input is quoted truncated.
+const MESSAGE_MAX: usize = 4096;
 
-/// Whether a complaint can stand in one line of a log.
-fn is_sentence(text: &str) -> bool {
-    !text.is_empty() && text.len() <= SENTENCE_MAX && !text.contains(char::is_control)
+/// Whether a message fits on one log line.
+fn is_log_line(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains(char::is_control)
 }

@@ -1,53 +1,53 @@
-//! Lists of an API server or a kubelet: of pods, and of resource slices.
+//! List responses of the API server or kubelet: pods and resource slices.
 
 use std::time::Duration;
 
-use nvml_exporter::kube::event::Follower;
-use nvml_exporter::kube::framing::{Frame, Items};
-use nvml_exporter::kube::pods::{ByUid, PodMap};
-use nvml_exporter::kube::resource_slices::object::{Gathering, check_list};
+use nvml_exporter::kube::json_stream::{JsonFrame, ListReader};
+use nvml_exporter::kube::pods::{PodStore, UidLookup};
+use nvml_exporter::kube::resource_slices::slice::{SliceCollector, check_list};
+use nvml_exporter::kube::watch_event::PodWatchState;
 
-use crate::is_sentence;
+use crate::is_log_line;
 
 const NOW: Duration = Duration::from_secs(1);
 const OBJECT_MAX: usize = 2048;
 
-/// Pods that are told are found, and a list that is refused leaves those of before.
-pub(crate) fn pods(bytes: &[u8]) {
+/// Listed pods are found by UID, and a rejected list leaves the previous pods in place.
+pub(crate) fn check_pods(bytes: &[u8]) {
     let (frames, rest) = frames(bytes);
-    let mut follower = Follower::new(PodMap::new("fuzz", "n1"));
+    let mut follower = PodWatchState::new(PodStore::new("fuzz", "n1"));
     let before = br#"{"metadata":{"uid":"before","namespace":"d","name":"before"}}"#;
     follower.begin_list();
-    follower.element(&Frame::Value(before.to_vec()), NOW);
+    follower.apply_list_item(&JsonFrame::Value(before.to_vec()), NOW);
     follower.end_list(br#"{"kind":"PodList","metadata":{"resourceVersion":"5"}}"#, NOW).unwrap();
     follower.begin_list();
     for frame in &frames {
-        follower.element(frame, NOW);
+        follower.apply_list_item(frame, NOW);
     }
     let ended = follower.end_list(&rest, NOW);
-    let pods = follower.map.picture(NOW);
+    let pods = follower.store.snapshot(NOW);
     assert!(pods.len() <= frames.len() + 1);
     for known in pods.iter() {
-        assert!(matches!(pods.by_uid(&known.pod.id.uid), ByUid::Live(_)));
+        assert!(matches!(pods.by_uid(&known.pod.id.uid), UidLookup::Live(_)));
     }
     if let Err(fault) = ended {
-        assert!(is_sentence(&fault.detail), "{:?}", fault.detail);
-        assert!(matches!(pods.by_uid("before"), ByUid::Live(_)));
+        assert!(is_log_line(&fault.detail), "{:?}", fault.detail);
+        assert!(matches!(pods.by_uid("before"), UidLookup::Live(_)));
     }
 }
 
-/// Devices stand in the text, and whatever is refused says so in a sentence.
-pub(crate) fn slices(bytes: &[u8]) {
+/// The text of the parsed devices is bounded by the input, and a rejected list has a one-line error message.
+pub(crate) fn check_slices(bytes: &[u8]) {
     let (frames, rest) = frames(bytes);
-    let mut gathering = Gathering::new("n1");
+    let mut gathering = SliceCollector::new("n1");
     for frame in &frames {
-        if let Frame::Value(json) = frame {
-            // The error's own text is cut where it is told.
+        if let JsonFrame::Value(json) = frame {
+            // This error text is truncated where it is reported.
             let _refused = gathering.add(json);
         }
     }
     if let Err(detail) = check_list(&rest) {
-        assert!(is_sentence(&detail), "{detail:?}");
+        assert!(is_log_line(&detail), "{detail:?}");
     }
     let devices = gathering.finish().devices;
     assert!(devices.len() <= frames.len() * 128);
@@ -60,23 +60,23 @@ pub(crate) fn slices(bytes: &[u8]) {
     assert!(texts <= bytes.len());
 }
 
-/// The elements and the rest: the same, however the bytes arrive.
-fn frames(bytes: &[u8]) -> (Vec<Frame>, Vec<u8>) {
-    let mut whole = Items::new(OBJECT_MAX);
+/// The items and the rest of the object; checked to be independent of how the bytes are split.
+fn frames(bytes: &[u8]) -> (Vec<JsonFrame>, Vec<u8>) {
+    let mut whole = ListReader::new(OBJECT_MAX);
     let frames = whole.feed(bytes);
     let rest = whole.rest();
-    let mut torn = Items::new(OBJECT_MAX);
-    let pieces: Vec<Frame> = bytes.chunks(7).flat_map(|chunk| torn.feed(chunk)).collect();
-    assert_eq!((&frames, &rest), (&pieces, &torn.rest()));
+    let mut chunked = ListReader::new(OBJECT_MAX);
+    let pieces: Vec<JsonFrame> = bytes.chunks(7).flat_map(|chunk| chunked.feed(chunk)).collect();
+    assert_eq!((&frames, &rest), (&pieces, &chunked.rest()));
     let kept: usize = frames.iter().map(length).sum();
     assert!(kept + rest.len() <= bytes.len());
     assert!(rest.len() <= OBJECT_MAX && frames.iter().all(|frame| length(frame) <= OBJECT_MAX));
     (frames, rest)
 }
 
-fn length(frame: &Frame) -> usize {
+fn length(frame: &JsonFrame) -> usize {
     match frame {
-        Frame::Value(value) => value.len(),
-        Frame::TooLarge => 0,
+        JsonFrame::Value(value) => value.len(),
+        JsonFrame::TooLarge => 0,
     }
 }

@@ -1,12 +1,12 @@
-//! Inputs that come close to valid ones: seeds, spliced and bent, with words of the format.
+//! Generates nearly valid inputs: mutated and spliced seeds, with tokens of the format.
 
 use std::ops::Range;
 
 use fastrand::Rng;
 
-/// Longer inputs tell nothing that shorter ones do not.
+/// Maximum input length in bytes; longer inputs find nothing more.
 const LENGTH_MAX: usize = 8192;
-/// Numbers at which readers break.
+/// Boundary values of number parsers.
 const NUMBERS: [&str; 11] = [
     "0",
     "-1",
@@ -21,33 +21,33 @@ const NUMBERS: [&str; 11] = [
     "1e999",
 ];
 
-/// What inputs are made of.
+/// Material for generated inputs.
 #[derive(Debug)]
-pub struct Stock {
-    /// Valid inputs, and those that once broke something. Not empty.
-    pub seeds: Vec<Vec<u8>>,
-    /// Words that mean something in the format.
-    pub words: Vec<Vec<u8>>,
+pub struct Mutator {
+    /// Valid inputs and regressions. Not empty.
+    pub corpus: Vec<Vec<u8>>,
+    /// Tokens of the input format (libFuzzer dictionary).
+    pub dictionary: Vec<Vec<u8>>,
 }
 
-impl Stock {
-    /// One more input.
-    pub fn input(&self, random: &mut Rng) -> Vec<u8> {
+impl Mutator {
+    /// Generates an input: a random seed with one to eight mutations, at most 8192 bytes.
+    pub fn generate(&self, random: &mut Rng) -> Vec<u8> {
         let mut input = self.seed(random).to_vec();
         for _ in 0..=random.usize(0..8) {
-            self.bend(&mut input, random);
+            self.mutate(&mut input, random);
         }
         input.truncate(LENGTH_MAX);
         input
     }
 
     fn seed<'a>(&'a self, random: &mut Rng) -> &'a [u8] {
-        random.choice(&self.seeds).map_or(&[], Vec::as_slice)
+        random.choice(&self.corpus).map_or(&[], Vec::as_slice)
     }
 
-    fn bend(&self, input: &mut Vec<u8>, random: &mut Rng) {
+    fn mutate(&self, input: &mut Vec<u8>, random: &mut Rng) {
         let (at, range) = (random.usize(0..=input.len()), range(input.len(), random));
-        let word: &[u8] = random.choice(&self.words).map_or(b"\0", Vec::as_slice);
+        let word: &[u8] = random.choice(&self.dictionary).map_or(b"\0", Vec::as_slice);
         match random.u8(0..10) {
             0 => insert(input, at, word),
             1 => replace(input, range, word),
@@ -89,14 +89,14 @@ impl Stock {
     }
 }
 
-/// A stretch, short more often than long.
+/// A random range; half of the time at most 8 bytes long.
 fn range(length: usize, random: &mut Rng) -> Range<usize> {
     let from = random.usize(0..=length);
-    let most = if random.bool() { 8 } else { length };
-    from..(from + random.usize(0..=most)).min(length)
+    let length_max = if random.bool() { 8 } else { length };
+    from..(from + random.usize(0..=length_max)).min(length)
 }
 
-/// The first number at or after a place.
+/// The range of the first number at or after `at`.
 fn digits(input: &[u8], at: usize) -> Option<Range<usize>> {
     let from = at + input.get(at..)?.iter().position(u8::is_ascii_digit)?;
     let length = input.get(from..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -2,7 +2,7 @@
 
 use nvml_exporter::kube::quantity::{mib, parse};
 
-/// A quantity is a number that can be reckoned with, and as a plain number it is the same.
+/// A parsed quantity is finite and at most 2^63, and its decimal notation parses to the same value.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Some(value) = parse(text) else { return assert_eq!(mib(text), None) };

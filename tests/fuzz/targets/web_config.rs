@@ -1,17 +1,17 @@
-//! The file of `--web-config-file`.
+//! Files of `--web-config-file`.
 
 use std::path::Path;
 
 use nvml_exporter::web_config::WebConfig;
 
-use crate::is_sentence;
+use crate::is_log_line;
 
-/// A secret that seeds write where passwords stand: no complaint shows it.
+/// The password in seeds; error messages must not contain it.
 const SECRET: &str = "hunter2";
 
-/// A file is read, or refused in a sentence that names the key or the place and shows no password.
+/// A file is parsed, or rejected with a one-line message that contains no password.
 pub(crate) fn check(bytes: &[u8]) {
-    // Whatever stands there would be read as a certificate.
+    // Skips paths to existing files, which would be read as certificates.
     if bytes.windows(2).any(|two| two == b"/d" || two == b"/p" || two == b"..") {
         return;
     }
@@ -21,17 +21,17 @@ pub(crate) fn check(bytes: &[u8]) {
                 assert!(!name.as_str().is_empty() && !value.is_empty());
             }
             assert!(config.rate.is_none_or(|rate| !rate.interval.is_zero() && rate.burst > 0));
-            assert!(config.remarks.iter().all(|remark| is_sentence(remark)));
+            assert!(config.warnings.iter().all(|remark| is_log_line(remark)));
         }
         Err(problem) => {
-            let told = problem.to_string();
-            assert!(is_sentence(&told), "{told:?}");
-            assert!(!has_secret(bytes) || !told.contains(SECRET), "{told}");
+            let message = problem.to_string();
+            assert!(is_log_line(&message), "{message:?}");
+            assert!(!has_secret(bytes) || !message.contains(SECRET), "{message}");
         }
     }
 }
 
-/// Whether the secret is the first user's password, and nothing else besides.
+/// Whether the secret occurs only once, as the password of the first user.
 fn has_secret(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let first = text.strip_prefix("basic_auth_users:\n  ").and_then(|users| users.lines().next());

@@ -1,10 +1,13 @@
 //! The fields of `nvmlDeviceGetFieldValues`.
 
-use super::{Board, Direction, LinkError, links::ALL_LINKS};
 use crate::{
-    code::{Answer, Code},
     fault::{self, Effect},
-    number::{floor_u32, round_u32},
+    numeric::{floor_u32, round_u32},
+    return_code::{NvmlResult, ReturnCode},
+    world::board::{
+        Board,
+        links::{ALL_LINKS, Direction, LinkError},
+    },
 };
 
 /// The value of a field.
@@ -19,8 +22,8 @@ pub(crate) enum FieldValue {
 }
 
 impl FieldValue {
-    /// All bits set, but where that is a number like others.
-    fn ones(self) -> Self {
+    /// The value with all bits set; unchanged if signed, where -1 is a valid value.
+    fn all_bits_set(self) -> Self {
         match self {
             Self::U32(_) => Self::U32(u32::MAX),
             Self::U64(_) => Self::U64(u64::MAX),
@@ -29,14 +32,14 @@ impl FieldValue {
     }
 }
 
-/// `NVML_FI_MAX`: no field has this number or a higher one.
-const END: u32 = 274;
-/// The version of the fifth generation of links, which counts more than those before.
-const FIFTH: u32 = 7;
-/// Fields that came after the 470 branch: the first of each group, and the driver branch that has it.
+/// `NVML_FI_MAX`: one more than the highest field id.
+const FIELD_END: u32 = 274;
+/// `nvmlNvlinkVersion_t` of NVLink 5, which has more counters.
+const NVLINK_5: u32 = 7;
+/// Fields newer than the 470 branch: the first id of each group, and its driver branch.
 const SINCE: [(u32, u32); 5] = [(161, 510), (185, 530), (193, 535), (197, 545), (201, 565)];
-/// `NVML_FI_DEV_ECC_SBE_VOL_L1` and those after it: type, counter and place.
-const ECC_PLACES: [(u32, u32, u32); 22] = [
+/// `NVML_FI_DEV_ECC_SBE_VOL_L1` and following: error type, counter type and memory location.
+const ECC_LOCATIONS: [(u32, u32, u32); 22] = [
     (0, 0, 0),
     (1, 0, 0),
     (0, 0, 1),
@@ -62,27 +65,30 @@ const ECC_PLACES: [(u32, u32, u32); 22] = [
 ];
 
 impl Board {
-    /// One field, with the scope that some fields have: a link, or all of them.
+    /// The value of a field. `scope` selects an NVLink, or all of them, for fields that have a
+    /// scope.
     ///
     /// # Errors
-    /// What the field's own return code is to be.
-    pub(crate) fn field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
+    /// The return code of this field.
+    pub(crate) fn field(&self, field: u32, scope: u32) -> NvmlResult<FieldValue> {
         let faults = &self.scenario.faults;
-        match fault::on_field(faults, field, self.gpu.index, self.now.world) {
+        match fault::field_fault(faults, field, self.gpu.index, self.now.world) {
             Some(Effect::Code(code)) => return Err(code),
-            Some(Effect::Ones) => return self.true_field(field, scope).map(FieldValue::ones),
+            Some(Effect::AllBitsSet) => {
+                return self.true_field(field, scope).map(FieldValue::all_bits_set);
+            }
             Some(Effect::Delay(_) | Effect::Hang | Effect::Missing) | None => {}
         }
         self.true_field(field, scope)
     }
 
-    fn true_field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
+    fn true_field(&self, field: u32, scope: u32) -> NvmlResult<FieldValue> {
         let branch = self.scenario.driver.branch();
-        if field == 0 || field >= END {
-            return Err(Code::INVALID_ARGUMENT);
+        if field == 0 || field >= FIELD_END {
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         if SINCE.iter().any(|(first, since)| field >= *first && branch < *since) {
-            return Err(Code::INVALID_ARGUMENT);
+            return Err(ReturnCode::INVALID_ARGUMENT);
         }
         match field {
             1..=31 | 92 | 93 | 142..=145 => self.memory_field(field),
@@ -90,25 +96,25 @@ impl Board {
             74..=81 => self.violation_field(field),
             83 | 82 | 185..=196 => self.power_field(field),
             94 => Ok(FieldValue::U32(self.replays())),
-            // No replay counter has rolled over, and no board has a link to its processor.
+            // No replay counter rolls over, and no board has a C2C link.
             95 | 170 => Ok(FieldValue::U32(0)),
-            197 => Ok(FieldValue::U64(self.pcie_carried(Direction::Tx))),
-            198 => Ok(FieldValue::U64(self.pcie_carried(Direction::Rx))),
+            197 => Ok(FieldValue::U64(self.pcie_traffic(Direction::Tx))),
+            198 => Ok(FieldValue::U64(self.pcie_traffic(Direction::Rx))),
             251 => self.violation_field(75),
-            _ => Err(Code::NOT_SUPPORTED),
+            _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 
-    fn memory_field(&self, field: u32) -> Answer<FieldValue> {
-        let u32 = |value: Answer<u32>| value.map(FieldValue::U32);
-        let u64 = |value: Answer<u64>| value.map(FieldValue::U64);
+    fn memory_field(&self, field: u32) -> NvmlResult<FieldValue> {
+        let u32 = |value: NvmlResult<u32>| value.map(FieldValue::U32);
+        let u64 = |value: NvmlResult<u64>| value.map(FieldValue::U64);
         match field {
             1 | 2 => u32(self.ecc().map(u32::from)),
             3..=6 => u64(self.ecc_errors((field - 3) % 2, (field - 3) / 2)),
             7..=28 => {
-                let at = usize::try_from(field - 7).ok().and_then(|at| ECC_PLACES.get(at));
-                let (kind, counter, place) = at.copied().ok_or(Code::NOT_SUPPORTED)?;
-                u64(self.ecc_errors_at(kind, counter, place))
+                let at = usize::try_from(field - 7).ok().and_then(|at| ECC_LOCATIONS.get(at));
+                let (kind, counter, location) = at.copied().ok_or(ReturnCode::NOT_SUPPORTED)?;
+                u64(self.ecc_errors_at(kind, counter, location))
             }
             29 => u32(self.retired().map(|retired| retired.sbe)),
             30 => u32(self.retired().map(|retired| retired.dbe)),
@@ -118,30 +124,30 @@ impl Board {
             143 => u32(self.remapped().map(|rows| rows.uncorrectable)),
             144 => u32(self.remapped().map(|rows| u32::from(rows.pending))),
             145 => u32(self.remapped().map(|rows| u32::from(rows.failure))),
-            _ => Err(Code::NOT_SUPPORTED),
+            _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 
-    fn nvlink_field(&self, field: u32, scope: u32) -> Answer<FieldValue> {
+    fn nvlink_field(&self, field: u32, scope: u32) -> NvmlResult<FieldValue> {
         let links = self.nvlinks()?;
         if let Some((error, link)) = error_of_link(field) {
             if link != ALL_LINKS && link >= links.count {
-                return Err(Code::NOT_SUPPORTED);
+                return Err(ReturnCode::NOT_SUPPORTED);
             }
             return self.nvlink_errors(link, error).map(FieldValue::U64);
         }
         let active = |link| self.nvlink_active(link);
         match field {
-            _ if field > 200 && links.version < FIFTH => Err(Code::NOT_SUPPORTED),
-            // What each link carries in one direction, of a link that is up.
+            _ if field > 200 && links.version < NVLINK_5 => Err(ReturnCode::NOT_SUPPORTED),
+            // Bandwidth of a link in one direction, 0 if it is down.
             84..=89 if active(field - 84)? => Ok(FieldValue::U32(links.speed)),
             132..=137 if active(field - 126)? => Ok(FieldValue::U32(links.speed)),
             84..=89 | 132..=137 => Ok(FieldValue::U32(0)),
             90 => Ok(FieldValue::U32(links.speed)),
             91 | 147 => Ok(FieldValue::U32(links.count)),
-            138 | 139 => self.nvlink_carried(scope).map(FieldValue::U64),
-            // With what the protocol adds: one eighth.
-            140 | 141 => self.nvlink_carried(scope).map(|kib| FieldValue::U64(kib + kib / 8)),
+            138 | 139 => self.nvlink_traffic(scope).map(FieldValue::U64),
+            // Raw throughput: one eighth of protocol overhead is added.
+            140 | 141 => self.nvlink_traffic(scope).map(|kib| FieldValue::U64(kib + kib / 8)),
             161 => self.nvlink_errors(scope, LinkError::Replay).map(FieldValue::U64),
             162 | 213 | 215 => self.nvlink_errors(scope, LinkError::Recovery).map(FieldValue::U64),
             163 => {
@@ -152,49 +158,49 @@ impl Board {
             164 => active(scope).map(|up| FieldValue::U32(if up { links.speed } else { 0 })),
             165 => active(scope).map(|up| FieldValue::U32(u32::from(up))),
             166 => self.nvlink(scope).map(|links| FieldValue::U32(links.version)),
-            202 | 204 => self.nvlink_carried(scope).map(|kib| FieldValue::U64(kib * 1_024)),
+            202 | 204 => self.nvlink_traffic(scope).map(|kib| FieldValue::U64(kib * 1_024)),
             205..=212 | 214 | 219 | 221 => {
                 self.nvlink_errors(scope, LinkError::Ecc).map(FieldValue::U64)
             }
-            _ => Err(Code::NOT_SUPPORTED),
+            _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 
-    fn violation_field(&self, field: u32) -> Answer<FieldValue> {
+    fn violation_field(&self, field: u32) -> NvmlResult<FieldValue> {
         let policy = if field < 80 { field - 74 } else { field - 70 };
         self.violation(policy).map(FieldValue::U64)
     }
 
-    fn power_field(&self, field: u32) -> Answer<FieldValue> {
+    fn power_field(&self, field: u32) -> NvmlResult<FieldValue> {
         let thermals = self.model().thermals;
         let milliwatts = |watts: f64| Ok(FieldValue::U32(round_u32(watts * 1_000.0)));
-        // How far a threshold is from where slowing begins, in °C.
+        // Distance of a threshold to the slowdown threshold, in °C.
         let margin = |to: f64| {
             let degrees = i32::try_from(round_u32((to - thermals.slowdown).abs())).unwrap_or(0);
             Ok(FieldValue::I32(if to > thermals.slowdown { -degrees } else { degrees }))
         };
         match field {
             82 => {
-                let memory = thermals.memory.ok_or(Code::NOT_SUPPORTED)?;
-                Ok(FieldValue::U32(floor_u32(self.heat.celsius + memory.above)))
+                let memory = thermals.memory.ok_or(ReturnCode::NOT_SUPPORTED)?;
+                Ok(FieldValue::U32(floor_u32(self.thermal.celsius + memory.above_core)))
             }
             83 | 191 => Ok(FieldValue::U64(self.energy())),
             185 | 186 => Ok(FieldValue::U32(self.power())),
-            187 => milliwatts(self.model().limits_watts.0),
-            188 => milliwatts(self.model().limits_watts.1),
+            187 => milliwatts(self.model().limit_range_watts.0),
+            188 => milliwatts(self.model().limit_range_watts.1),
             189 | 190 | 192 => Ok(FieldValue::U32(self.power_limit())),
             193 => margin(thermals.shutdown),
             194 => margin(thermals.slowdown),
             196 => margin(thermals.core_max),
-            _ => Err(Code::NOT_SUPPORTED),
+            _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 }
 
-/// The error and the link of the fields that have one number for each link.
+/// The error counter and the link of a field, for fields with one id per link.
 fn error_of_link(field: u32) -> Option<(LinkError, u32)> {
     let errors = [LinkError::Flit, LinkError::Data, LinkError::Replay, LinkError::Recovery];
-    let at = |place: u32| usize::try_from(place).ok().and_then(|at| errors.get(at)).copied();
+    let at = |index: u32| usize::try_from(index).ok().and_then(|at| errors.get(at)).copied();
     match field {
         32..=59 => {
             let (error, link) = (at((field - 32) / 7)?, (field - 32) % 7);
@@ -213,18 +219,26 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{
-        super::tests::{board, board_after, process},
-        *,
-    };
+    use super::*;
+    use crate::world::board::tests::{board, board_after, process};
     use crate::{
         clock::Now,
-        scenario::{BUILT_IN, Scenario},
-        world::{load, physics::Heat},
+        scenario::Scenario,
+        scenario_file::source::BUILT_IN,
+        world::{load, thermal_state::ThermalState},
     };
 
     #[test]
-    fn numbers_of_fields_are_those_of_the_header() {
+    fn t4_has_no_memory_temperature() {
+        let [t4, h100] =
+            ["T4", "H100"].map(|model| board(&format!("[[gpu]]\nmodel = \"{model}\"\n"), 0.0));
+        assert_eq!(h100.field(82, 0), Ok(FieldValue::U32(38)));
+        assert_eq!(t4.field(82, 0), Err(ReturnCode::NOT_SUPPORTED));
+        assert_eq!(t4.field(83, 0), Ok(FieldValue::U64(0)));
+    }
+
+    #[test]
+    fn field_ids_are_those_of_the_header() {
         for (field, error, link) in [
             (32, LinkError::Flit, 0),
             (38, LinkError::Flit, ALL_LINKS),
@@ -246,20 +260,24 @@ mod tests {
         assert_eq!([7, 17, 28].map(count), [0, 0, 0].map(|n| Ok(FieldValue::U64(n))));
         assert_eq!(
             (count(15), count(0), count(274)),
-            (Err(Code::NOT_SUPPORTED), Err(Code::INVALID_ARGUMENT), Err(Code::INVALID_ARGUMENT),)
+            (
+                Err(ReturnCode::NOT_SUPPORTED),
+                Err(ReturnCode::INVALID_ARGUMENT),
+                Err(ReturnCode::INVALID_ARGUMENT),
+            )
         );
     }
 
     #[test]
-    fn the_scope_of_a_throughput_is_a_link_or_all() {
+    fn scope_of_a_throughput_is_a_link_or_all() {
         let text = "[driver]\nversion = \"570.86.15\"\n[[gpu]]\nmodel = \"A100\"\n".to_owned()
             + &process(1, "memory = \"1 GiB\"\nsm = 50\nnvlink = 1200");
         let board = board_after(&text, 10.0);
         assert_eq!(board.field(138, 0), Ok(FieldValue::U64(1_000 * 1_024)));
         assert_eq!(board.field(139, 11), Ok(FieldValue::U64(1_000 * 1_024)));
-        assert_eq!(board.field(138, 12), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(board.field(138, 12), Err(ReturnCode::INVALID_ARGUMENT));
         assert_eq!(board.field(138, ALL_LINKS), Ok(FieldValue::U64(12_000 * 1_024)));
-        assert_eq!(board.field(202, 0), Err(Code::NOT_SUPPORTED));
+        assert_eq!(board.field(202, 0), Err(ReturnCode::NOT_SUPPORTED));
         assert_eq!(board.field(137, 0), Ok(FieldValue::U32(25_000)));
     }
 
@@ -267,14 +285,14 @@ mod tests {
     fn built_in(name: &str, text: &str, index: usize) -> Option<Board> {
         let scenario = Scenario::parse(name, text).unwrap();
         let gpu = scenario.gpus.get(index)?;
-        let mut heat = Heat::settled(gpu, load::total(&scenario, gpu, 0.0), 0.0);
+        let mut heat = ThermalState::steady(gpu, load::total(&scenario, gpu, 0.0), 0.0);
         heat.advance(gpu, 60.0, |time| load::total(&scenario, gpu, time));
-        let now = Now { real: 0.0, wall: 0, world: 60.0, held: true };
+        let now = Now { real: 0.0, wall: 0, world: 60.0, fixed: true };
         Some(Board::new(Arc::new(scenario), index, heat, now, f64::NEG_INFINITY).unwrap())
     }
 
     #[test]
-    fn the_built_in_scenarios_have_something_to_tell_in_every_field_that_counts() {
+    fn built_in_scenarios_have_a_nonzero_value_of_every_counter_field() {
         let boards: Vec<_> = BUILT_IN
             .iter()
             .flat_map(|(name, text)| (0..8).filter_map(move |index| built_in(name, text, index)))
@@ -282,8 +300,8 @@ mod tests {
         let counts = [3, 4, 5, 6, 29, 30, 31, 38, 45, 52, 59, 83, 94, 138, 139, 140, 141, 142, 143];
         let more = [144, 145, 161, 162, 163, 185, 186, 197, 198, 202, 204];
         for id in counts.into_iter().chain(more).chain(74..=82) {
-            let told = boards.iter().filter_map(|board| board.field(id, ALL_LINKS).ok());
-            assert!(told.map(number).any(|count| count > 0), "no board tells of field {id}");
+            let values = boards.iter().filter_map(|board| board.field(id, ALL_LINKS).ok());
+            assert!(values.map(number).any(|count| count > 0), "field {id} is 0 on all boards");
         }
     }
 
@@ -297,7 +315,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_counter_goes_back(mut times in proptest::collection::vec(0.0..120.0_f64, 2..6)) {
+        fn counters_never_decrease(mut times in proptest::collection::vec(0.0..120.0_f64, 2..6)) {
             times.sort_by(f64::total_cmp);
             let text = "[driver]\nversion = \"570.86.15\"\n[[gpu]]\nmodel = \"B200\"\n\
                         pcie_replays_per_hour = 900.0\n\
@@ -311,22 +329,22 @@ mod tests {
             let boards: Vec<_> = times.iter().map(|time| board_after(&text, *time)).collect();
             for id in counters {
                 for scope in [0, 5, ALL_LINKS] {
-                    let told: Vec<_> = boards.iter().map(|board| board.field(id, scope).map(number)).collect();
+                    let values: Vec<_> = boards.iter().map(|board| board.field(id, scope).map(number)).collect();
                     prop_assert!(
-                        told.windows(2).all(|pair| pair[0].is_err() == pair[1].is_err()),
-                        "field {} comes and goes: {:?}", id, told
+                        values.windows(2).all(|pair| pair[0].is_err() == pair[1].is_err()),
+                        "field {} is not always supported: {:?}", id, values
                     );
-                    let counts: Vec<_> = told.into_iter().flatten().collect();
-                    prop_assert!(counts.is_sorted(), "field {} of {} goes back: {:?}", id, scope, counts);
+                    let counts: Vec<_> = values.into_iter().flatten().collect();
+                    prop_assert!(counts.is_sorted(), "field {} of {} decreases: {:?}", id, scope, counts);
                 }
             }
         }
     }
 
     #[test]
-    fn an_old_driver_does_not_know_the_newer_fields() {
+    fn old_driver_lacks_newer_fields() {
         let old = board("[driver]\nversion = \"470.256.02\"\n[[gpu]]\nmodel = \"A100\"\n", 0.0);
-        assert_eq!(old.field(186, 0), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(old.field(186, 0), Err(ReturnCode::INVALID_ARGUMENT));
         assert_eq!(old.field(82, 0), Ok(FieldValue::U32(38)));
         let new = board("[[gpu]]\nmodel = \"A100\"\n", 0.0);
         assert_eq!(new.field(186, 0), Ok(FieldValue::U32(58_000)));

@@ -1,10 +1,10 @@
-//! What a board tells of memory that errs.
+//! ECC errors, retired pages and remapped rows.
 
-use super::Board;
 use crate::{
-    code::{Answer, Code},
     models::Repair,
-    scenario::hardware::{Errors, Remapped, Retired},
+    return_code::{NvmlResult, ReturnCode},
+    scenario::hardware::{ErrorCounts, RemappedRows, RetiredPages},
+    world::board::Board,
 };
 
 /// `NVML_MEMORY_LOCATION_DEVICE_MEMORY`
@@ -14,112 +14,114 @@ const CBU: u32 = 6;
 /// `NVML_MEMORY_LOCATION_SRAM`
 const SRAM: u32 = 7;
 
-/// How many banks have how many spare rows left.
+/// Number of banks by remaining spare rows (`nvmlRowRemapperHistogramValues_t`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SpareRows {
-    /// All.
+    /// Banks with all spare rows.
     pub(crate) max: u32,
-    /// Most.
+    /// Banks with most of them.
     pub(crate) high: u32,
-    /// Some.
+    /// Banks with some.
     pub(crate) partial: u32,
-    /// Few.
+    /// Banks with few.
     pub(crate) low: u32,
-    /// None.
+    /// Banks with none.
     pub(crate) none: u32,
 }
 
 impl Board {
     /// Whether ECC is on.
-    pub(crate) fn ecc(&self) -> Answer<bool> {
-        self.model().ecc.ok_or(Code::NOT_SUPPORTED)
+    pub(crate) fn ecc(&self) -> NvmlResult<bool> {
+        self.model().ecc.ok_or(ReturnCode::NOT_SUPPORTED)
     }
 
     /// Errors of a type (`nvmlMemoryErrorType_t`) in a counter (`nvmlEccCounterType_t`).
-    pub(crate) fn ecc_errors(&self, kind: u32, counter: u32) -> Answer<u64> {
+    pub(crate) fn ecc_errors(&self, kind: u32, counter: u32) -> NvmlResult<u64> {
         if !self.model().counts_errors() {
-            return Err(Code::NOT_SUPPORTED);
+            return Err(ReturnCode::NOT_SUPPORTED);
         }
         let ecc = self.gpu.hardware.ecc;
-        let Errors { volatile, aggregate } = match kind {
+        let ErrorCounts { volatile, aggregate } = match kind {
             0 => ecc.corrected,
             1 => ecc.uncorrected,
-            _ => return Err(Code::INVALID_ARGUMENT),
+            _ => return Err(ReturnCode::INVALID_ARGUMENT),
         };
-        let happened = ecc.from.0 <= self.now.world;
+        let occurred = ecc.from.0 <= self.now.world;
         let count = match counter {
-            // A driver that was loaded afterwards has not seen them.
-            0 if happened && ecc.from.0 >= self.up_since => volatile,
+            // Volatile counters start at 0 when the driver is loaded.
+            0 if occurred && ecc.from.0 >= self.up_since => volatile,
             0 => 0,
-            1 if happened => aggregate,
+            1 if occurred => aggregate,
             1 => aggregate - volatile,
-            _ => return Err(Code::INVALID_ARGUMENT),
+            _ => return Err(ReturnCode::INVALID_ARGUMENT),
         };
         Ok(u64::from(count))
     }
 
-    /// The same at a place (`nvmlMemoryLocation_t`). All errors of a scenario are in the device memory.
-    pub(crate) fn ecc_errors_at(&self, kind: u32, counter: u32, place: u32) -> Answer<u64> {
+    /// As [`Self::ecc_errors`], of one `nvmlMemoryLocation_t`. All errors of a scenario are in
+    /// device memory.
+    pub(crate) fn ecc_errors_at(&self, kind: u32, counter: u32, location: u32) -> NvmlResult<u64> {
         let all = self.ecc_errors(kind, counter)?;
-        // Boards that remap rows tell device memory and SRAM apart, and nothing further.
+        // Boards that remap rows report only device memory and SRAM.
         let remaps = matches!(self.model().repair, Repair::Rows { .. });
-        match (place, remaps) {
+        match (location, remaps) {
             (DEVICE_MEMORY, _) => Ok(all),
             (0..=3, false) | (SRAM, true) => Ok(0),
             (CBU, false) if kind == 1 => Ok(0),
-            (0..=SRAM, _) => Err(Code::NOT_SUPPORTED),
-            _ => Err(Code::INVALID_ARGUMENT),
+            (0..=SRAM, _) => Err(ReturnCode::NOT_SUPPORTED),
+            _ => Err(ReturnCode::INVALID_ARGUMENT),
         }
     }
 
     /// Retired pages.
-    pub(crate) fn retired(&self) -> Answer<Retired> {
+    pub(crate) fn retired(&self) -> NvmlResult<RetiredPages> {
         match self.model().repair {
             Repair::Pages => Ok(self.gpu.hardware.retired),
-            Repair::Nothing | Repair::Rows { .. } => Err(Code::NOT_SUPPORTED),
+            Repair::Unsupported | Repair::Rows { .. } => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 
     /// The addresses of the pages retired for a cause (`nvmlPageRetirementCause_t`).
-    pub(crate) fn retired_pages(&self, cause: u32) -> Answer<Vec<u64>> {
-        let Retired { sbe, dbe, .. } = self.retired()?;
+    pub(crate) fn retired_pages(&self, cause: u32) -> NvmlResult<Vec<u64>> {
+        let RetiredPages { sbe, dbe, .. } = self.retired()?;
         let (first, count) = match cause {
             0 => (0, sbe),
             1 => (sbe, dbe),
-            _ => return Err(Code::INVALID_ARGUMENT),
+            _ => return Err(ReturnCode::INVALID_ARGUMENT),
         };
-        // Pages of 64 KiB here and there.
+        // Distinct addresses of 64 KiB pages.
         Ok((first..first + count).map(|page| u64::from(page + 1) * 0x1_3370_0000).collect())
     }
 
     /// Remapped rows.
-    pub(crate) fn remapped(&self) -> Answer<Remapped> {
+    pub(crate) fn remapped(&self) -> NvmlResult<RemappedRows> {
         self.banks().map(|_| self.gpu.hardware.remapped)
     }
 
-    /// Spare rows: each remapped row has taken one from a bank of its own.
-    pub(crate) fn spare_rows(&self) -> Answer<SpareRows> {
+    /// Spare rows, if each remapped row is in another bank.
+    pub(crate) fn spare_rows(&self) -> NvmlResult<SpareRows> {
         let banks = self.banks()?;
-        let Remapped { correctable, uncorrectable, failure, .. } = self.gpu.hardware.remapped;
+        let RemappedRows { correctable, uncorrectable, failure, .. } = self.gpu.hardware.remapped;
         let none = u32::from(failure);
         let high = (correctable + uncorrectable).min(banks - none);
         Ok(SpareRows { max: banks - none - high, high, partial: 0, low: 0, none })
     }
 
-    fn banks(&self) -> Answer<u32> {
+    fn banks(&self) -> NvmlResult<u32> {
         match self.model().repair {
             Repair::Rows { banks } => Ok(banks),
-            Repair::Nothing | Repair::Pages => Err(Code::NOT_SUPPORTED),
+            Repair::Unsupported | Repair::Pages => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::board, *};
+    use super::*;
+    use crate::world::board::tests::board;
 
     #[test]
-    fn volatile_errors_begin_at_their_time_and_aggregates_hold_them() {
+    fn errors_start_at_their_time_and_aggregates_include_volatile_ones() {
         let text = "[[gpu]]\nmodel = \"H100\"\necc = { sbe_volatile = 3, sbe_aggregate = 10, \
                     dbe_volatile = 1, from = 5 }\n";
         let at = |time| {
@@ -130,26 +132,26 @@ mod tests {
         let board = board(text, 9.0);
         assert_eq!(board.ecc_errors_at(0, 1, DEVICE_MEMORY), Ok(10));
         assert_eq!(board.ecc_errors_at(0, 1, SRAM), Ok(0));
-        assert_eq!(board.ecc_errors_at(0, 1, 0), Err(Code::NOT_SUPPORTED));
-        assert_eq!(board.ecc_errors_at(0, 1, 8), Err(Code::INVALID_ARGUMENT));
-        assert_eq!(board.ecc_errors(2, 0), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(board.ecc_errors_at(0, 1, 0), Err(ReturnCode::NOT_SUPPORTED));
+        assert_eq!(board.ecc_errors_at(0, 1, 8), Err(ReturnCode::INVALID_ARGUMENT));
+        assert_eq!(board.ecc_errors(2, 0), Err(ReturnCode::INVALID_ARGUMENT));
     }
 
     #[test]
-    fn a_board_retires_pages_or_remaps_rows_or_neither() {
+    fn board_retires_pages_or_remaps_rows_or_neither() {
         let t4 = board("[[gpu]]\nmodel = \"T4\"\nretired = { sbe = 2, dbe = 1 }\n", 0.0);
         let (sbe, dbe) = (t4.retired_pages(0).unwrap(), t4.retired_pages(1).unwrap());
         assert_eq!((sbe.len(), dbe.len()), (2, 1));
         assert!(!sbe.contains(dbe.first().unwrap()));
-        assert_eq!(t4.remapped(), Err(Code::NOT_SUPPORTED));
+        assert_eq!(t4.remapped(), Err(ReturnCode::NOT_SUPPORTED));
         let rows = "[[gpu]]\nmodel = \"A100\"\nremapped = { correctable = 2, failure = true }\n";
         let a100 = board(rows, 0.0);
         let spare = a100.spare_rows().unwrap();
         assert_eq!((spare.max, spare.high, spare.none), (637, 2, 1));
-        assert_eq!(a100.retired_pages(0), Err(Code::NOT_SUPPORTED));
+        assert_eq!(a100.retired_pages(0), Err(ReturnCode::NOT_SUPPORTED));
         let desktop = board("[[gpu]]\nmodel = \"RTX 4090\"\n", 0.0);
         assert_eq!(desktop.ecc(), Ok(false));
-        assert_eq!(desktop.ecc_errors(0, 0), Err(Code::NOT_SUPPORTED));
-        assert_eq!(desktop.spare_rows(), Err(Code::NOT_SUPPORTED));
+        assert_eq!(desktop.ecc_errors(0, 0), Err(ReturnCode::NOT_SUPPORTED));
+        assert_eq!(desktop.spare_rows(), Err(ReturnCode::NOT_SUPPORTED));
     }
 }

@@ -1,22 +1,21 @@
-//! Samples of one figure over time.
+//! `nvmlDeviceGetSamples`: the recent samples of one value.
 
-use super::Board;
 use crate::{
-    code::{Answer, Code},
-    number::{floor_u32, round_u32},
-    ring::Ring,
-    world::{load, physics},
+    numeric::{floor_u32, round_u32},
+    return_code::{NvmlResult, ReturnCode},
+    world::{board::Board, load, physics, sample_ring::SampleRing},
 };
 
 impl Board {
-    /// Stamp and value of each sample of a kind (`nvmlSamplingType_t`) newer than `last_seen` (wall µs).
+    /// Time stamp (wall clock, µs) and value of each sample of an `nvmlSamplingType_t` newer than
+    /// `last_seen`.
     ///
     /// # Errors
-    /// `NOT_FOUND` when there is none, `NOT_SUPPORTED` where the board does not sample that.
-    pub(crate) fn samples(&self, kind: u32, last_seen: u64) -> Answer<Vec<(u64, u32)>> {
-        let value = |time: f64| -> Answer<u32> {
+    /// `NOT_FOUND` if there is none, `NOT_SUPPORTED` if the board has no such samples.
+    pub(crate) fn samples(&self, kind: u32, last_seen: u64) -> NvmlResult<Vec<(u64, u32)>> {
+        let value = |time: f64| -> NvmlResult<u32> {
             let load = load::total(&self.scenario, &self.gpu, time);
-            let slow = physics::slowed(&self.gpu, self.heat.hot, time);
+            let slow = physics::slowed(&self.gpu, self.thermal.thermal_slowdown, time);
             let clocks = physics::clocks(self.model(), load, slow);
             match kind {
                 0 => Ok(round_u32(physics::watts(self.model(), load, slow) * 1_000.0)),
@@ -28,32 +27,30 @@ impl Board {
                 6 => Ok(clocks.mem),
                 8 if self.model().jpg_ofa => Ok(floor_u32(load.jpg)),
                 9 if self.model().jpg_ofa => Ok(floor_u32(load.ofa)),
-                7..=9 => Err(Code::NOT_SUPPORTED),
-                _ => Err(Code::INVALID_ARGUMENT),
+                7..=9 => Err(ReturnCode::NOT_SUPPORTED),
+                _ => Err(ReturnCode::INVALID_ARGUMENT),
             }
         };
         value(self.now.world)?;
         if self.layout().is_some() && !matches!(kind, 0 | 5 | 6) {
-            return Err(Code::NOT_SUPPORTED);
+            return Err(ReturnCode::NOT_SUPPORTED);
         }
-        let ring = Ring { period: self.model().sample_period, since: self.up_since };
+        let ring = SampleRing { period: self.model().sample_period, since: self.up_since };
         let newer = ring.samples(self.now).filter(|(stamp, _)| *stamp > last_seen);
         let samples = newer
             .map(|(stamp, time)| value(time).map(|value| (stamp, value)))
-            .collect::<Answer<Vec<_>>>()?;
-        if samples.is_empty() { Err(Code::NOT_FOUND) } else { Ok(samples) }
+            .collect::<NvmlResult<Vec<_>>>()?;
+        if samples.is_empty() { Err(ReturnCode::NOT_FOUND) } else { Ok(samples) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::tests::{WALL, board, process},
-        *,
-    };
+    use super::*;
+    use crate::world::board::tests::{WALL, board, process};
 
     #[test]
-    fn samples_are_those_since_the_last_seen() {
+    fn samples_newer_than_last_seen_are_returned() {
         let text = "[[gpu]]\nmodel = \"T4\"\n".to_owned()
             + &process(1, "memory = \"1 GiB\"\nsm = 40\nmem = 20");
         let board = board(&text, 1.0);
@@ -61,9 +58,9 @@ mod tests {
         assert_eq!(all.len(), 72);
         assert!(all.iter().all(|sample| sample.1 == 40));
         assert_eq!(board.samples(1, WALL - 1_000_000).unwrap().len(), 6);
-        assert_eq!(board.samples(1, WALL), Err(Code::NOT_FOUND));
+        assert_eq!(board.samples(1, WALL), Err(ReturnCode::NOT_FOUND));
         assert_eq!(board.samples(0, 0).unwrap().first().unwrap().1, board.power());
-        assert_eq!(board.samples(8, 0), Err(Code::NOT_SUPPORTED));
-        assert_eq!(board.samples(10, 0), Err(Code::INVALID_ARGUMENT));
+        assert_eq!(board.samples(8, 0), Err(ReturnCode::NOT_SUPPORTED));
+        assert_eq!(board.samples(10, 0), Err(ReturnCode::INVALID_ARGUMENT));
     }
 }

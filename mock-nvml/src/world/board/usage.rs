@@ -1,120 +1,125 @@
-//! A board's memory, its processes and what they have done.
+//! Memory, processes and their utilization.
 
-use super::Board;
 use crate::{
-    code::{Answer, Code},
     models::{MIB, mig::MEMORY_SLICES},
-    ring::{Ring, Row, stamp_of_age},
+    return_code::{NvmlResult, ReturnCode},
     scenario::{
-        Kind, Process,
-        mig::{GpuInstance, Place},
+        Process, ProcessType,
+        mig::{GpuInstance, InstanceIds},
     },
-    world::load::{self, Load},
+    world::{
+        board::Board,
+        load::{self, Load},
+        sample_ring::{SampleRing, UtilizationRow, stamp_of_age},
+    },
 };
 
-/// Framebuffer or BAR1 in bytes; the parts sum to the total.
+/// Framebuffer or BAR1 in bytes; reserved, used and free sum to the total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// All of it.
     pub(crate) total: u64,
-    /// What the driver keeps to itself.
+    /// Reserved by the driver.
     pub(crate) reserved: u64,
-    /// What is used, the reserved not counted.
+    /// Used, without the reserved memory.
     pub(crate) used: u64,
-    /// The rest.
     pub(crate) free: u64,
 }
 
 /// One of NVML's process lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum List {
-    /// Compute processes.
+pub(crate) enum ProcessListKind {
     Compute,
-    /// Graphics processes.
     Graphics,
     /// Clients of the MPS server.
     Mps,
 }
 
-/// A process in such a list.
+/// A row of a process list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessRow {
-    /// Process id.
     pub(crate) pid: u32,
-    /// Framebuffer in bytes, all ones if the driver does not tell.
+    /// Framebuffer in bytes; `NVML_VALUE_NOT_AVAILABLE` (`u64::MAX`) if the driver does not report
+    /// it.
     pub(crate) memory: u64,
-    /// Where on a partitioned GPU it runs.
-    pub(crate) place: Option<Place>,
+    /// Instance ids on a partitioned GPU.
+    pub(crate) place: Option<InstanceIds>,
 }
 
 impl Board {
-    /// Framebuffer.
+    /// Framebuffer memory.
     pub(crate) fn memory(&self) -> Memory {
-        let held: u64 = self.alive().filter_map(|process| process.memory).sum();
-        if let Some(instance) = self.seat().gpu_instance() {
-            return split(instance.profile.mib * MIB, 0, GpuInstance::base() + held);
+        let used: u64 = self.running_processes().filter_map(|process| process.memory).sum();
+        if let Some(instance) = self.view().gpu_instance() {
+            return split(instance.profile.mib * MIB, 0, GpuInstance::reserved_bytes() + used);
         }
         let model = self.model();
-        let instances: u64 =
-            self.layout().iter().flat_map(|one| &one.instances).map(|_| GpuInstance::base()).sum();
+        let instances: u64 = self
+            .layout()
+            .iter()
+            .flat_map(|one| &one.instances)
+            .map(|_| GpuInstance::reserved_bytes())
+            .sum();
         let base = model.base_mib * MIB + instances;
-        split(model.total_mib * MIB, model.reserved_mib * MIB, base + held)
+        split(model.total_mib * MIB, model.reserved_mib * MIB, base + used)
     }
 
-    /// BAR1: a little, and 2 MiB for each process.
+    /// BAR1 memory: 1 MiB, and 2 MiB for each process.
     pub(crate) fn bar1(&self) -> Memory {
-        let processes: u64 = self.alive().map(|_| 2 * MIB).sum();
+        let processes: u64 = self.running_processes().map(|_| 2 * MIB).sum();
         let slices =
-            self.seat().gpu_instance().map_or(MEMORY_SLICES, |one| one.profile.memory_slices);
+            self.view().gpu_instance().map_or(MEMORY_SLICES, |one| one.profile.memory_slices);
         let total = self.model().bar1_mib * MIB * u64::from(slices) / u64::from(MEMORY_SLICES);
         split(total, 0, MIB + processes)
     }
 
     /// The processes of a list.
-    pub(crate) fn processes(&self, list: List) -> Vec<ProcessRow> {
-        let own = |process: &&Process| {
-            let here = self.seat().place();
-            here.is_none_or(|here| process.place == Some(here))
+    pub(crate) fn processes(&self, list: ProcessListKind) -> Vec<ProcessRow> {
+        let in_instance = |process: &&Process| {
+            let place = self.view().place();
+            place.is_none_or(|place| process.instance == Some(place))
         };
-        self.alive()
-            .filter(own)
+        self.running_processes()
+            .filter(in_instance)
             .filter(|process| match process.kind {
-                Kind::Compute => list == List::Compute,
-                Kind::Graphics => list == List::Graphics,
-                Kind::Both => matches!(list, List::Compute | List::Graphics),
-                Kind::Mps => list == List::Mps,
+                ProcessType::Compute => list == ProcessListKind::Compute,
+                ProcessType::Graphics => list == ProcessListKind::Graphics,
+                ProcessType::Both => {
+                    matches!(list, ProcessListKind::Compute | ProcessListKind::Graphics)
+                }
+                ProcessType::Mps => list == ProcessListKind::Mps,
             })
             .map(|process| ProcessRow {
                 pid: process.pid,
                 memory: process.memory.unwrap_or(u64::MAX),
-                place: process.place,
+                place: process.instance,
             })
             .collect()
     }
 
-    /// The rows of the utilization ring since `last_seen` (wall µs), with the nonsense in force.
-    pub(crate) fn ring(&self, last_seen: u64) -> Answer<Vec<Row>> {
-        let ring = Ring { period: self.model().sample_period, since: self.up_since };
-        let loads = |time, tell: &mut dyn FnMut(u32, Load)| {
-            load::shares(&self.scenario, &self.gpu, time, tell);
+    /// Utilization by process since `last_seen` (wall clock, µs), with the invalid rows that the
+    /// scenario injects.
+    pub(crate) fn process_utilization(&self, last_seen: u64) -> NvmlResult<Vec<UtilizationRow>> {
+        let ring = SampleRing { period: self.model().sample_period, since: self.up_since };
+        let loads = |time, emit: &mut dyn FnMut(u32, Load)| {
+            load::for_each_share(&self.scenario, &self.gpu, time, emit);
         };
-        let mut nonsense = self.nonsense().peekable();
+        let mut injected = self.injected_rows().peekable();
         let mut rows = match ring.rows(self.now, last_seen, loads) {
-            Err(Code::NOT_FOUND) if nonsense.peek().is_some() => vec![],
-            answer => answer?,
+            Err(ReturnCode::NOT_FOUND) if injected.peek().is_some() => vec![],
+            result => result?,
         };
-        rows.extend(nonsense);
+        rows.extend(injected);
         Ok(rows)
     }
 
-    fn nonsense(&self) -> impl Iterator<Item = Row> {
+    fn injected_rows(&self) -> impl Iterator<Item = UtilizationRow> {
         let now = self.now;
-        let in_force = self
+        let active = self
             .scenario
-            .garbage
+            .injected_samples
             .iter()
             .filter(move |one| one.gpu == self.gpu.index && one.during.contains(now.world));
-        in_force.flat_map(|garbage| &garbage.rows).map(move |row| Row {
+        active.flat_map(|garbage| &garbage.rows).map(move |row| UtilizationRow {
             pid: row.pid,
             stamp: stamp_of_age(now, row.age),
             sm: row.sm,
@@ -126,12 +131,12 @@ impl Board {
         })
     }
 
-    fn alive(&self) -> impl Iterator<Item = &Process> {
+    fn running_processes(&self) -> impl Iterator<Item = &Process> {
         let processes = self.scenario.processes_of(&self.gpu);
-        let instance = self.seat().gpu_instance();
+        let instance = self.view().gpu_instance();
         processes
-            .filter(|process| process.life.contains(self.now.world))
-            .filter(move |process| instance.is_none_or(|instance| instance.holds(process)))
+            .filter(|process| process.lifetime.contains(self.now.world))
+            .filter(move |process| instance.is_none_or(|instance| process.runs_in(instance)))
     }
 }
 
@@ -144,13 +149,11 @@ fn split(total: u64, reserved: u64, used: u64) -> Memory {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{
-        super::tests::{WALL, board, process},
-        *,
-    };
+    use super::*;
+    use crate::world::board::tests::{WALL, board, process};
 
     #[test]
-    fn a_process_of_both_kinds_is_in_both_lists_and_counted_once() {
+    fn compute_and_graphics_process_is_in_both_lists_and_counted_once() {
         let text = "[[gpu]]\nmodel = \"RTX 4090\"\n".to_owned()
             + &process(1, "memory = \"100 MiB\"\ntype = \"C+G\"")
             + &process(2, "memory = \"10 MiB\"\ntype = \"G\"")
@@ -158,9 +161,12 @@ mod tests {
             + &process(4, "memory = \"1 MiB\"\nend = 5");
         let board = board(&text, 5.0);
         let pids = |list| board.processes(list).iter().map(|row| row.pid).collect::<Vec<_>>();
-        assert_eq!((pids(List::Compute), pids(List::Graphics)), (vec![1], vec![1, 2]));
         assert_eq!(
-            board.processes(List::Mps),
+            (pids(ProcessListKind::Compute), pids(ProcessListKind::Graphics)),
+            (vec![1], vec![1, 2])
+        );
+        assert_eq!(
+            board.processes(ProcessListKind::Mps),
             [ProcessRow { pid: 3, memory: u64::MAX, place: None }]
         );
         assert_eq!(board.memory().used, (2 + 110) * MIB);
@@ -168,15 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_makes_the_call_succeed() {
+    fn injected_rows_are_returned_when_no_process_is_busy() {
         let text = "[[gpu]]\nmodel = \"T4\"\n[[garbage]]\ngpu = 0\nto = 9\nrows = [{ sm = 2147483632, age = 1 }]";
-        let rows = board(text, 5.0).ring(WALL).unwrap();
+        let rows = board(text, 5.0).process_utilization(WALL).unwrap();
         let row = rows.first().unwrap();
         assert_eq!(
             (rows.len(), row.pid, row.sm, row.stamp),
             (1, 0, 2_147_483_632, WALL - 1_000_000)
         );
-        assert_eq!(board(text, 9.0).ring(0), Err(Code::NOT_FOUND));
+        assert_eq!(board(text, 9.0).process_utilization(0), Err(ReturnCode::NOT_FOUND));
     }
 
     proptest! {
@@ -188,11 +194,11 @@ mod tests {
             let board = board(&format!("[[gpu]]\nmodel = \"T4\"\n{text}"), 1.0);
             let memory = board.memory();
             prop_assert_eq!(memory.reserved + memory.used + memory.free, memory.total);
-            let held: u64 = sizes.iter().map(|(mib, _)| u64::from(*mib) * MIB).sum();
-            prop_assert_eq!(memory.used, held + 2 * MIB);
+            let used: u64 = sizes.iter().map(|(mib, _)| u64::from(*mib) * MIB).sum();
+            prop_assert_eq!(memory.used, used + 2 * MIB);
             let (sm, mem) = board.utilization();
             prop_assert!(sm <= 100 && mem <= 100);
-            let rows: u32 = board.ring(0).unwrap_or_default().iter().map(|row| row.sm).sum();
+            let rows: u32 = board.process_utilization(0).unwrap_or_default().iter().map(|row| row.sm).sum();
             prop_assert!(rows <= sm, "{} rows of {}", rows, sm);
             prop_assert!(board.power() <= board.power_limit());
         }

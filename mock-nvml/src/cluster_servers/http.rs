@@ -1,0 +1,239 @@
+//! The API server: HTTP/1.1, lists and watches of pods and nodes, resource slices, access reviews.
+
+mod access_review;
+mod api_request;
+
+use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    cluster::{
+        api::{self, VersionError},
+        resource_slices,
+    },
+    cluster_servers::{
+        byte_stream::ByteStream,
+        http::api_request::{ApiError, ApiRequest, WatchRequest, WatchStart},
+        reply::Reply,
+        served_state::ServedState,
+    },
+    scenario::cluster::{Server, ServerFault},
+};
+
+/// Bookmark interval of a watch with `allowWatchBookmarks`.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Lines of a watch that are buffered for a slow client.
+const MAX_BUFFERED: usize = 16;
+
+/// Serves one connection until it closes.
+pub(super) async fn serve_connection(stream: Pin<Box<dyn ByteStream>>, state: Rc<ServedState>) {
+    let service = service_fn(move |request| handle(Rc::clone(&state), request));
+    let mut builder = http1::Builder::new();
+    // A protocol error or a disconnect of the client only ends this connection.
+    let _ = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn handle(
+    state: Rc<ServedState>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    Ok(match state.apply_delay(Server::Api).await {
+        Some(ServerFault::Denied) => {
+            let text = "this is forbidden: this user cannot list the resource in API group \
+                        \"\" at the cluster scope";
+            error_response(&ApiError { code: 403, reason: "Forbidden", message: text.into() })
+        }
+        Some(ServerFault::Throttled) => {
+            let text = "too many requests: try again later";
+            error_response(&ApiError { code: 429, reason: "TooManyRequests", message: text.into() })
+        }
+        Some(ServerFault::Malformed) => json(
+            StatusCode::OK,
+            "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
+        ),
+        fault => {
+            let (scenario, now) = state.refresh();
+            let cluster = scenario.cluster.as_deref();
+            let streaming = cluster.is_none_or(|cluster| cluster.streaming_lists);
+            let node = cluster.map(|cluster| cluster.node.as_str()).unwrap_or_default();
+            let parsed = if request.method() == Method::GET {
+                let uri = request.uri();
+                ApiRequest::parse(uri.path(), uri.query().unwrap_or_default(), node, streaming)
+            } else if request.method() == Method::POST
+                && request.uri().path() == access_review::PATH
+            {
+                Ok(ApiRequest::Review)
+            } else {
+                let text = "the server does not allow this method on the requested resource";
+                Err(ApiError { code: 405, reason: "MethodNotAllowed", message: text.into() })
+            };
+            let permitted = parsed.and_then(|request| access_review::authorize(request, cluster));
+            match permitted {
+                Err(error) => error_response(&error),
+                Ok(ApiRequest::Review) => {
+                    match access_review::evaluate(request.into_body(), cluster).await {
+                        Ok(review) => json(StatusCode::CREATED, review.to_string()),
+                        Err(error) => error_response(&error),
+                    }
+                }
+                Ok(ApiRequest::Version) => json(StatusCode::OK, version().to_string()),
+                Ok(ApiRequest::Slices) => {
+                    let list = resource_slices::list(cluster, &scenario.gpus, now.world);
+                    json(StatusCode::OK, list.to_string())
+                }
+                Ok(ApiRequest::List { kind, chosen }) => {
+                    let list = state.read_cache(kind, |cache| cache.list(chosen));
+                    json(StatusCode::OK, list.to_string())
+                }
+                Ok(ApiRequest::Watch(watch)) => start_watch(state, watch, fault),
+            }
+        }
+    })
+}
+
+fn version() -> Value {
+    json!({ "major": "1", "minor": "34", "gitVersion": "v1.34.0", "platform": "linux/amd64" })
+}
+
+fn json(status: StatusCode, text: String) -> Response<Reply> {
+    let mut response = Response::new(Reply::full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn error_response(error: &ApiError) -> Response<Reply> {
+    let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let object = api::status_object(error.code, error.reason, &error.message);
+    let mut response = json(status, object.to_string());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn start_watch(
+    state: Rc<ServedState>,
+    watch: WatchRequest,
+    fault: Option<ServerFault>,
+) -> Response<Reply> {
+    let first = state.read_cache(watch.kind, |cache| first_lines(cache, &watch));
+    let (lines, version) = match first {
+        Ok(first) => first,
+        Err(VersionError::Future(newest)) => {
+            let text = format!("Too large resource version, current: {newest}");
+            return error_response(&ApiError { code: 504, reason: "Timeout", message: text });
+        }
+        // An API server has already sent status 200 when it finds the version expired.
+        Err(VersionError::Gone(oldest)) => (vec![expired(&watch, oldest)], None),
+    };
+    let version = version.filter(|_| fault != Some(ServerFault::Expired));
+    let (sender, more) = mpsc::channel(MAX_BUFFERED);
+    tokio::task::spawn_local(async move {
+        // The error only means that the client has disconnected.
+        let _ = send_watch(&state, &watch, lines, version, &sender).await;
+    });
+    let mut response = Response::new(Reply::stream(more));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+type FirstLines = (Vec<Arc<str>>, Option<u64>);
+
+/// The first lines of a watch, and the resource version that they reach.
+fn first_lines(cache: &api::WatchCache, watch: &WatchRequest) -> Result<FirstLines, VersionError> {
+    let lines = match watch.start {
+        WatchStart::Initial { ends } => {
+            let mut lines = if watch.selected { cache.initial() } else { vec![] };
+            if ends {
+                lines.push(cache.bookmark(true));
+            }
+            lines
+        }
+        WatchStart::After(version) => {
+            let events = cache.since(version)?;
+            events.into_iter().filter(|_| watch.selected).map(|event| event.line).collect()
+        }
+    };
+    Ok((lines, Some(cache.version())))
+}
+
+fn expired(watch: &WatchRequest, oldest: u64) -> Arc<str> {
+    let text = match watch.start {
+        WatchStart::After(version) => format!("too old resource version: {version} ({oldest})"),
+        WatchStart::Initial { .. } => "the events of this watch have expired".to_owned(),
+    };
+    api::watch_line("ERROR", &api::status_object(410, "Expired", &text))
+}
+
+/// The client has disconnected.
+struct ClientGone;
+
+async fn send_watch(
+    state: &ServedState,
+    watch: &WatchRequest,
+    lines: Vec<Arc<str>>,
+    version: Option<u64>,
+    sender: &mpsc::Sender<Bytes>,
+) -> Result<(), ClientGone> {
+    let send = |line: Arc<str>| async move {
+        sender.send(Bytes::copy_from_slice(line.as_bytes())).await.map_err(|_| ClientGone)
+    };
+    let end = tokio::time::sleep(watch.timeout);
+    tokio::pin!(end);
+    let mut bookmarks = tokio::time::interval(BOOKMARK_INTERVAL);
+    bookmarks.reset();
+    let mut changes = state.subscribe();
+    for line in lines {
+        send(line).await?;
+    }
+    let Some(mut version) = version else {
+        let fault = state.fault(Server::Api);
+        return if fault == Some(ServerFault::Expired) {
+            send(expired(watch, 0)).await
+        } else {
+            Ok(())
+        };
+    };
+    loop {
+        match state.fault(Server::Api) {
+            Some(ServerFault::Hang) => {}
+            Some(ServerFault::Expired) => return send(expired(watch, version)).await,
+            Some(ServerFault::Malformed) => {
+                return send("{\"type\":\"ADDED\",\"object\":\n".into()).await;
+            }
+            _ => {
+                let events = match state.read_cache(watch.kind, |cache| cache.since(version)) {
+                    Ok(events) => events,
+                    Err(VersionError::Gone(oldest) | VersionError::Future(oldest)) => {
+                        return send(expired(watch, oldest)).await;
+                    }
+                };
+                for event in events {
+                    version = event.version;
+                    if watch.selected {
+                        send(event.line).await?;
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = &mut end => return Ok(()),
+            () = sender.closed() => return Err(ClientGone),
+            _ = changes.changed() => {}
+            _ = bookmarks.tick(), if watch.bookmarks => {
+                send(state.read_cache(watch.kind, |cache| cache.bookmark(false))).await?;
+            }
+        }
+    }
+}

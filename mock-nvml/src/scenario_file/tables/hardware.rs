@@ -1,0 +1,63 @@
+//! The TOML tables of hardware faults and XIDs.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario_file) struct EccTable {
+    #[serde(default)]
+    pub(in crate::scenario_file) sbe_volatile: u32,
+    #[serde(default)]
+    pub(in crate::scenario_file) dbe_volatile: u32,
+    pub(in crate::scenario_file) sbe_aggregate: Option<u32>,
+    pub(in crate::scenario_file) dbe_aggregate: Option<u32>,
+    pub(in crate::scenario_file) from: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::scenario_file) struct RetiredTable {
+    pub(in crate::scenario_file) sbe: u32,
+    pub(in crate::scenario_file) dbe: u32,
+    pub(in crate::scenario_file) pending: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::scenario_file) struct RemappedTable {
+    pub(in crate::scenario_file) correctable: u32,
+    pub(in crate::scenario_file) uncorrectable: u32,
+    pub(in crate::scenario_file) pending: bool,
+    pub(in crate::scenario_file) failure: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::scenario_file) struct NvLinkTable {
+    pub(in crate::scenario_file) down: Vec<u32>,
+    pub(in crate::scenario_file) link: u32,
+    pub(in crate::scenario_file) crc_flit: u32,
+    pub(in crate::scenario_file) crc_data: u32,
+    pub(in crate::scenario_file) replay: u32,
+    pub(in crate::scenario_file) recovery: u32,
+    pub(in crate::scenario_file) from: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario_file) struct ThrottleTable {
+    pub(in crate::scenario_file) by: Spanned<String>,
+    pub(in crate::scenario_file) from: Option<Spanned<f64>>,
+    pub(in crate::scenario_file) to: Option<Spanned<f64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario_file) struct XidTable {
+    pub(in crate::scenario_file) gpu: Spanned<usize>,
+    pub(in crate::scenario_file) at: Spanned<f64>,
+    pub(in crate::scenario_file) code: Spanned<u32>,
+    pub(in crate::scenario_file) gi: Option<u32>,
+    pub(in crate::scenario_file) ci: Option<u32>,
+}

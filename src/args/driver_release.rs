@@ -1,0 +1,54 @@
+//! Flags for releasing NVML on request.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::kube::node_label::LabelRequirement;
+
+/// Flags for releasing NVML on request.
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Release NVML while this file exists, so that GPUs can be reset or the driver replaced
+    #[arg(long, env = "NVML_EXPORTER_RELEASE_FILE", value_name = "PATH")]
+    release_file: Option<PathBuf>,
+
+    /// Release NVML while the node has this label; empty to ignore node labels
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_RELEASE_LABEL",
+        value_name = "K=V",
+        default_value = "nvidia.com/mig.config.state=pending"
+    )]
+    release_label: String,
+}
+
+/// Conditions on which NVML is released, in addition to signals.
+#[derive(Debug)]
+pub struct ReleaseTriggers {
+    /// A file; NVML is released while it exists.
+    pub file: Option<PathBuf>,
+    /// A node label; NVML is released while the node has it.
+    pub label: Option<LabelRequirement>,
+}
+
+impl ReleaseArgs {
+    /// Validates the flags.
+    ///
+    /// # Errors
+    /// `--release-label` is not `KEY=VALUE`.
+    pub fn into_triggers(self) -> anyhow::Result<ReleaseTriggers> {
+        let label = match self.release_label.as_str() {
+            "" => None,
+            text => match LabelRequirement::parse(text) {
+                None => bail!(
+                    "--release-label {text}: not a label; give KEY=VALUE, for example \
+                     nvidia.com/mig.config.state=pending"
+                ),
+                label => label,
+            },
+        };
+        Ok(ReleaseTriggers { file: self.release_file, label })
+    }
+}

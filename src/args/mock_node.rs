@@ -1,0 +1,56 @@
+//! Replaces the data sources by those of a simulated node (`--mock`).
+
+use std::path::PathBuf;
+
+use super::ReadConfig;
+use crate::cluster::Sources;
+use crate::counters::watcher::CountersSource;
+use crate::kube::api::Address;
+use crate::nvml::mock::MockEnv;
+
+impl ReadConfig {
+    /// With a mock scenario, returns the configuration of the simulated node, and the mock environment
+    /// that the node's files belong to: they are removed when it is dropped.
+    ///
+    /// # Errors
+    /// The scenario cannot be loaded, or the mock library is missing.
+    pub fn with_mock_env(self) -> anyhow::Result<(Self, Option<MockEnv>)> {
+        let mock_env = self.mock.as_deref().map(MockEnv::set_up).transpose()?;
+        let Some(mock_env) = mock_env else { return Ok((self, None)) };
+        let cluster =
+            Sources::from_mock_env(mock_env.directory(), self.release_triggers.label.clone())?;
+        let schema = match &cluster {
+            // The scenario names the node.
+            Some(Sources { pods: Some((_, node)), .. }) if self.schema.node_name.is_empty() => {
+                self.schema.with_node_name(node.as_str())
+            }
+            _ => self.schema,
+        };
+        let simulated = Self {
+            library: vec![mock_env.library()],
+            procfs: self.procfs.or_else(|| Some(mock_env.procfs())),
+            counters: self.counters.map(|source| mock_source(source, &mock_env)),
+            cluster,
+            schema,
+            ..self
+        };
+        Ok((simulated, Some(mock_env)))
+    }
+
+    /// The directory to read as `/proc`.
+    #[must_use]
+    pub fn proc_root(&self) -> PathBuf {
+        self.procfs.clone().unwrap_or_else(|| PathBuf::from("/proc"))
+    }
+}
+
+/// A `ConfigMap` is read from the simulated API server.
+fn mock_source(source: CountersSource, mock_env: &MockEnv) -> CountersSource {
+    match source {
+        CountersSource::ConfigMap { namespace, name, .. } => {
+            let address = Address::Kubeconfig(mock_env.directory().join("kubeconfig"));
+            CountersSource::ConfigMap { address, namespace, name }
+        }
+        source @ CountersSource::File(_) => source,
+    }
+}

@@ -1,0 +1,175 @@
+//! The command line: serving, and the subcommands.
+
+use std::env;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use crate::args::Args;
+#[cfg(feature = "top")]
+use crate::args::Config;
+use crate::args::ignored_flags::strip_ignored;
+#[cfg(feature = "manual")]
+use crate::cli_docs;
+use crate::metrics_list;
+use crate::run;
+use crate::stdout::print;
+
+/// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series with the
+/// names of dcgm-exporter and of the GPU exporter of Alibaba Cloud ACK.
+///
+/// On a machine without a GPU, `nvml-exporter --mock` simulates a node.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nvml-exporter",
+    version,
+    max_term_width = 100,
+    // The last occurrence of a repeated flag counts, as in dcgm-exporter.
+    args_override_self = true,
+    // The flags of a subcommand follow it.
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    subcommand: Option<Subcommand>,
+
+    /// List all series families, mark the selected ones, and exit
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "table"
+    )]
+    print_metrics: Option<metrics_list::OutputFormat>,
+
+    #[command(flatten)]
+    args: Args,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    /// Show GPUs and their processes in the terminal
+    ///
+    /// Reads the node with the flags and environment variables of the exporter. A running exporter is
+    /// not affected. With --once, or without a terminal, prints one frame as text.
+    #[cfg(feature = "top")]
+    #[command(args_override_self = true)]
+    Top {
+        #[command(flatten)]
+        remote: run::top::RemoteArgs,
+
+        #[command(flatten)]
+        args: Box<Args>,
+    },
+    /// Check everything that the exporter depends on, and print problems with their remedies
+    ///
+    /// Uses the flags and environment variables of the exporter. The exit code is 1 if a check fails.
+    #[command(args_override_self = true)]
+    Check {
+        #[command(flatten)]
+        args: Box<Args>,
+
+        /// Format of the report
+        #[arg(long, value_enum, default_value_t = ReportFormat::Text, help_heading = "Check")]
+        output: ReportFormat,
+    },
+    /// Print a completion script for a shell
+    #[cfg(feature = "manual")]
+    Completions {
+        /// Shell that reads the script
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page in the format of `man -l`
+    #[cfg(feature = "manual")]
+    Man,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ReportFormat {
+    /// One line per check
+    Text,
+    /// One versioned JSON object
+    Json,
+}
+
+impl Cli {
+    /// Parses the command line and the environment. Prints an error and exits if they are invalid.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let (kept, remarks) = strip_ignored::<Self>(env::args_os(), |name| env::var_os(name));
+        Self::parse_from(kept).with_remarks(remarks)
+    }
+
+    /// Parses arguments; the first one is the program name.
+    ///
+    /// # Errors
+    /// Returns the error of clap if an argument is invalid.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(args)
+    }
+
+    /// The flags for serving; `None` with a subcommand.
+    #[must_use]
+    pub fn into_args(self) -> Option<Args> {
+        self.subcommand.is_none().then_some(self.args)
+    }
+
+    /// Runs the subcommand, or serves until a signal stops the process.
+    ///
+    /// # Errors
+    /// Returns the error that ended the command, such as an invalid flag or an address in use.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.subcommand {
+            None => match self.print_metrics {
+                Some(form) => run::list(self.args.into_config()?.read, form)?,
+                None => run::serve(self.args.into_config()?)?,
+            },
+            #[cfg(feature = "top")]
+            Some(Subcommand::Top { remote, args }) => {
+                let Config { read, once, .. } = args.into_config()?;
+                run::top::top(read, once, remote)?;
+            }
+            Some(Subcommand::Check { args, output }) => {
+                let report = run::check(*args);
+                let text = match output {
+                    ReportFormat::Text => report.to_string(),
+                    ReportFormat::Json => report.json()?,
+                };
+                print(text.as_bytes())?;
+                if report.has_failures() {
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+            #[cfg(feature = "manual")]
+            Some(Subcommand::Completions { shell }) => cli_docs::print_completions::<Self>(shell)?,
+            #[cfg(feature = "manual")]
+            Some(Subcommand::Man) => cli_docs::print_man_page::<Self>()?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn with_remarks(self, remarks: Vec<String>) -> Self {
+        match self.subcommand {
+            Some(Subcommand::Check { args, output }) => {
+                let args = Box::new(args.with_warnings(remarks));
+                Self { subcommand: Some(Subcommand::Check { args, output }), ..self }
+            }
+            _ => Self { args: self.args.with_warnings(remarks), ..self },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_definition_is_valid() {
+        Cli::command().debug_assert();
+    }
+}

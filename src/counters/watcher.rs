@@ -1,0 +1,261 @@
+//! Watches a counters file or a `ConfigMap` on a dedicated thread: no cycle waits for a file system
+//! or an API server.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::runtime;
+
+use super::{Counters, CountersError, FILE_MAX, parse};
+use crate::kube::api::{Address, RequestError, get, read_body};
+use crate::kube::source::FailureReason;
+use crate::policy;
+use crate::selection::{Selection, SelectionScope};
+
+/// Where counters are configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CountersSource {
+    /// `-f`.
+    File(PathBuf),
+    /// `--configmap-data`: the key `metrics` of a `ConfigMap`.
+    ConfigMap {
+        /// Address of the API server.
+        address: Address,
+        /// `metadata.namespace`.
+        namespace: String,
+        /// `metadata.name`.
+        name: String,
+    },
+}
+
+/// Why counters cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CountersSourceError {
+    /// The file cannot be read.
+    #[error("-f {path}: {error}", path = path.display())]
+    File {
+        /// Path of the file.
+        path: PathBuf,
+        /// Cause.
+        error: io::Error,
+    },
+    /// The file is larger than [`FILE_MAX`].
+    #[error("-f {path}: larger than {FILE_MAX} bytes; is this a counters file?", path = path.display())]
+    TooLarge {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// The API server does not return the `ConfigMap`.
+    #[error("--configmap-data {name}: {fault}")]
+    ConfigMap {
+        /// `NAMESPACE:NAME`.
+        name: String,
+        /// Cause.
+        fault: RequestError,
+    },
+    /// The `ConfigMap` has no key `metrics`.
+    #[error("--configmap-data {name}: the key \"metrics\" is missing; add it with the counters")]
+    MissingKey {
+        /// `NAMESPACE:NAME`.
+        name: String,
+    },
+    /// The text is not a valid counters file.
+    #[error("{location}: {error}")]
+    Invalid {
+        /// Flag and location of the source.
+        location: String,
+        /// Errors by line.
+        error: CountersError,
+    },
+}
+
+/// Result of one reading of the source.
+#[derive(Debug)]
+pub enum CountersUpdate {
+    /// The counters changed.
+    Changed(Arc<Selection>),
+    /// The counters are unchanged.
+    Unchanged,
+    /// The source cannot be read or parsed; the previous counters stay in effect.
+    Failed,
+}
+
+/// Handle of the thread that watches a source.
+pub struct CountersHandle {
+    updates: Receiver<CountersUpdate>,
+    reload: Sender<()>,
+}
+
+/// The fields of a `ConfigMap` that are read.
+#[derive(Deserialize)]
+struct ConfigMap {
+    #[serde(default)]
+    data: Data,
+}
+
+#[derive(Default, Deserialize)]
+struct Data {
+    metrics: Option<String>,
+}
+
+impl CountersSource {
+    /// Reads and parses the source once.
+    ///
+    /// # Errors
+    /// The source cannot be read or is not a valid counters file.
+    pub fn read(&self) -> Result<Counters, CountersSourceError> {
+        let text = self.text()?;
+        parse(&text)
+            .map_err(|error| CountersSourceError::Invalid { location: self.location(), error })
+    }
+
+    fn text(&self) -> Result<Vec<u8>, CountersSourceError> {
+        match self {
+            Self::File(path) => read_file(path),
+            Self::ConfigMap { address, namespace, name } => {
+                let full = format!("{namespace}:{name}");
+                let failed = |fault| CountersSourceError::ConfigMap { name: full.clone(), fault };
+                let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+                let bytes = fetch_object(address, &path).map_err(failed)?;
+                let map: Result<ConfigMap, _> = serde_json::from_slice(&bytes);
+                let metrics = map.ok().and_then(|map| map.data.metrics);
+                let metrics = metrics.ok_or(CountersSourceError::MissingKey { name: full })?;
+                Ok(metrics.into_bytes())
+            }
+        }
+    }
+
+    fn location(&self) -> String {
+        match self {
+            Self::File(path) => format!("-f {}", path.display()),
+            Self::ConfigMap { namespace, name, .. } => {
+                format!("--configmap-data {namespace}:{name}")
+            }
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        match self {
+            Self::File(_) => policy::COUNTERS_FILE_EVERY,
+            Self::ConfigMap { .. } => policy::COUNTERS_CONFIG_MAP_EVERY,
+        }
+    }
+
+    /// Logs the records that were skipped.
+    pub fn log_warnings(&self, counters: &Counters) {
+        for warning in &counters.warnings {
+            tracing::warn!("{}: {warning}", self.location());
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, CountersSourceError> {
+    let failed = |error| CountersSourceError::File { path: path.to_owned(), error };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_MAX) {
+        return Err(CountersSourceError::TooLarge { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn fetch_object(address: &Address, path: &str) -> Result<Vec<u8>, RequestError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| RequestError::new(FailureReason::Connection, error.to_string()))?;
+    runtime.block_on(async {
+        let client = address.client().await?;
+        let body = get(&client, path, policy::KUBE_TIMEOUT).await?;
+        read_body(body, policy::KUBE_OBJECT_MAX, policy::KUBE_TIMEOUT).await
+    })
+}
+
+impl CountersHandle {
+    /// Starts a thread that reads `source` periodically and on request; `known` is its last
+    /// content.
+    ///
+    /// # Errors
+    /// The thread cannot be created.
+    pub fn start(
+        source: CountersSource,
+        known: Counters,
+        frame: SelectionScope,
+    ) -> io::Result<Self> {
+        let (reload, reloads) = mpsc::channel();
+        let (sender, updates) = mpsc::channel();
+        thread::Builder::new().name("counters".to_owned()).spawn(move || {
+            CountersWatcher { source, known, frame, failing: false }.run(&reloads, &sender);
+        })?;
+        Ok(Self { updates, reload })
+    }
+
+    /// The results since the last call.
+    pub fn updates(&self) -> impl Iterator<Item = CountersUpdate> + '_ {
+        self.updates.try_iter()
+    }
+
+    /// Sender of reload requests: each message makes the thread read the source at once.
+    #[must_use]
+    pub fn reload(&self) -> Sender<()> {
+        self.reload.clone()
+    }
+}
+
+struct CountersWatcher {
+    source: CountersSource,
+    known: Counters,
+    frame: SelectionScope,
+    /// The last reading failed, so the failure is logged already.
+    failing: bool,
+}
+
+impl CountersWatcher {
+    fn run(mut self, reloads: &Receiver<()>, updates: &Sender<CountersUpdate>) {
+        loop {
+            match reloads.recv_timeout(self.source.poll_interval()) {
+                Ok(()) => tracing::info!("{}: reloading", self.source.location()),
+                Err(RecvTimeoutError::Timeout) => {}
+                // The handle was dropped.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if updates.send(self.poll()).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn poll(&mut self) -> CountersUpdate {
+        match self.source.read() {
+            Ok(counters) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("{}: readable again", self.source.location());
+                }
+                if counters == self.known {
+                    return CountersUpdate::Unchanged;
+                }
+                self.source.log_warnings(&counters);
+                tracing::info!(
+                    families = counters.requests.len(),
+                    "{}: changed; the new counters are in effect",
+                    self.source.location()
+                );
+                let selection = Selection::of(&counters.requests, self.frame.clone());
+                self.known = counters;
+                CountersUpdate::Changed(Arc::new(selection))
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!("{error}; the previous counters stay in effect");
+                }
+                CountersUpdate::Failed
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Allocations of the kubelet: ids of devices, units of shared GPUs, and resource claims.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::index::DeviceMatch;
+use super::{AllocationEvidence, AllocationJoin, AllocationProblem, ResolvedAllocation};
+use crate::kube::assignments::{Assignments, ClaimedDevice, ContainerAssignment, SliceDevice};
+use crate::kube::device_id::{self, DeviceId};
+use crate::kube::pods::{NameLookup, UidLookup};
+use crate::model::{AllocateMode, Claim, PodRef};
+
+/// Pod and container name.
+pub(super) type ContainerKey = (PodRef, Arc<str>);
+
+/// Containers with allocations of the kubelet.
+#[derive(Debug, Default)]
+pub(super) struct AssignedContainers {
+    /// Containers with ids or claims that identify their devices.
+    pub(super) with_devices: BTreeSet<ContainerKey>,
+    /// Containers with units of shared GPUs.
+    pub(super) with_units: BTreeSet<ContainerKey>,
+}
+
+/// One device of one container; fields as in [`ResolvedAllocation`].
+struct AssignedDevice {
+    evidence: AllocationEvidence,
+    device: Arc<str>,
+    mode: AllocateMode,
+    memory: Option<f64>,
+    reserved: bool,
+    replica: Option<u32>,
+    claim: Option<Arc<Claim>>,
+}
+
+/// The devices of one container.
+#[derive(Default)]
+struct ResolvedContainer {
+    devices: BTreeMap<Arc<str>, AssignedDevice>,
+    has_units: bool,
+    /// Allocations that cannot be resolved, with their device if it is known.
+    unresolved: Vec<(Option<Arc<str>>, AllocationProblem)>,
+}
+
+type DeviceKey<'a> = (&'a str, &'a str, &'a str);
+type ClaimantsByDevice<'a> = BTreeMap<DeviceKey<'a>, Claimants<'a>>;
+
+/// The claims and containers of a claimed device.
+#[derive(Default)]
+struct Claimants<'a> {
+    /// Namespace and name of the claims without a share id. If there are several, all but one have
+    /// administrative access, which allocates nothing; which of them have it is unknown here.
+    claims: BTreeSet<(&'a str, &'a str)>,
+    /// Namespace, pod and name of the containers that use it. All containers of a claim may.
+    containers: BTreeSet<(&'a str, &'a str, &'a str)>,
+}
+
+impl AllocationJoin<'_> {
+    pub(super) fn join_assignments(&mut self) -> AssignedContainers {
+        let mut assigned_containers = AssignedContainers::default();
+        let assignments = self.assignments;
+        let mut entry_counts = BTreeMap::<_, u32>::new();
+        for assigned in &assignments.containers {
+            *entry_counts
+                .entry((&assigned.namespace, &assigned.pod, &assigned.container))
+                .or_default() += 1;
+        }
+        let claimants = claimants_by_device(assignments);
+        for assigned in &assignments.containers {
+            let resolved = self.resolve(assigned, &claimants);
+            if resolved.devices.is_empty() && !resolved.has_units && resolved.unresolved.is_empty()
+            {
+                continue;
+            }
+            let entry = (&assigned.namespace, &assigned.pod, &assigned.container);
+            let pod = match entry_counts.get(&entry) {
+                // An ended pod and a newer one with the same name.
+                Some(2..) => Err(AllocationProblem::AmbiguousPod),
+                _ => self.find_pod(assigned),
+            };
+            match pod {
+                Ok(Some(pod)) => self.add_candidates(
+                    &pod,
+                    &assigned.container,
+                    resolved,
+                    &mut assigned_containers,
+                ),
+                Ok(None) => {}
+                Err(problem) => self.mark_all_uncertain(&resolved, problem),
+            }
+        }
+        assigned_containers
+    }
+
+    /// The pod of an assignment; None if it has ended and has no devices any more.
+    fn find_pod(
+        &self,
+        assigned: &ContainerAssignment,
+    ) -> Result<Option<PodRef>, AllocationProblem> {
+        let ContainerAssignment { namespace, pod: name, .. } = assigned;
+        let Some(pods) = self.pods else {
+            let (namespace, name) = (Arc::clone(namespace), Arc::clone(name));
+            return Ok(Some(PodRef { uid: "".into(), namespace, name }));
+        };
+        let requested_at = self.assignments.requested_at;
+        let deleted_at = pods.name_deleted_at(namespace, name);
+        match pods.by_name(namespace, name) {
+            // The List may be about the deleted pod with this name.
+            NameLookup::One(_)
+                if deleted_at.is_some_and(|deleted_at| deleted_at >= requested_at) =>
+            {
+                Err(AllocationProblem::AmbiguousPod)
+            }
+            NameLookup::One(tracked) if tracked.pod.has_ended() => Ok(None),
+            NameLookup::One(tracked) if tracked.container(&assigned.container).is_none() => {
+                Err(AllocationProblem::NoContainer)
+            }
+            NameLookup::One(tracked) => Ok(Some(tracked.pod.id.clone())),
+            NameLookup::Ambiguous => Err(AllocationProblem::AmbiguousPod),
+            // Requested after the deletion: it may be a new pod that is not listed yet.
+            NameLookup::Deleted(_)
+                if deleted_at.is_some_and(|deleted_at| deleted_at < requested_at) =>
+            {
+                Err(AllocationProblem::UnknownPod)
+            }
+            NameLookup::Deleted(_) => Ok(None),
+            NameLookup::Unknown => Err(AllocationProblem::UnknownPod),
+        }
+    }
+
+    fn add_candidates(
+        &mut self,
+        pod: &PodRef,
+        container: &Arc<str>,
+        resolved: ResolvedContainer,
+        assigned_containers: &mut AssignedContainers,
+    ) {
+        for (device, problem) in &resolved.unresolved {
+            self.mark_uncertain(device.as_ref(), *problem);
+        }
+        if resolved.has_units {
+            assigned_containers.with_units.insert((pod.clone(), Arc::clone(container)));
+        }
+        if !resolved.devices.is_empty() {
+            assigned_containers.with_devices.insert((pod.clone(), Arc::clone(container)));
+        }
+        let name = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        let confirmed = !self.assignments.unconfirmed.contains(&name);
+        let lookup = self.pods.map(|pods| pods.by_uid(&pod.uid));
+        let running =
+            matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.pod.runs(container));
+        for assigned_device in resolved.devices.into_values() {
+            let AssignedDevice { evidence, device, mode, memory, reserved, replica, claim } =
+                assigned_device;
+            let allocation = ResolvedAllocation {
+                pod: pod.clone(),
+                container: Arc::clone(container),
+                device,
+                mode,
+                memory,
+                compute: 0.0,
+                reserved,
+                replica,
+                claim,
+                confirmed,
+                running,
+            };
+            self.candidates.push((evidence, allocation));
+        }
+    }
+
+    /// Marks all devices of an assignment as uncertain because its pod is unknown.
+    fn mark_all_uncertain(&mut self, resolved: &ResolvedContainer, problem: AllocationProblem) {
+        self.count_problem(problem);
+        self.result.uncertain_devices.extend(resolved.devices.keys().cloned());
+        self.result
+            .uncertain_devices
+            .extend(resolved.unresolved.iter().filter_map(|(device, _)| device.clone()));
+        self.result.node_uncertain |=
+            resolved.has_units || resolved.unresolved.iter().any(|(d, _)| d.is_none());
+    }
+
+    fn resolve(
+        &self,
+        assigned: &ContainerAssignment,
+        claimants: &ClaimantsByDevice<'_>,
+    ) -> ResolvedContainer {
+        let mut resolved = ResolvedContainer::default();
+        for (resource, ids) in &assigned.devices {
+            for id in ids {
+                self.resolve_id(resource, id, &mut resolved);
+            }
+        }
+        for claimed in &assigned.claims {
+            self.resolve_claimed(claimed, claimants.get(&device_key(claimed)), &mut resolved);
+        }
+        resolved
+    }
+
+    fn resolve_id(&self, resource: &str, id: &str, resolved: &mut ResolvedContainer) {
+        match device_id::parse(id) {
+            _ if is_shared_by_scheduler(resource) => resolved.has_units = true,
+            DeviceId::SharedUnit { .. } => resolved.has_units = true,
+            DeviceId::Device { name, replica } => match self.index.by_name(name) {
+                DeviceMatch::Found(device) => {
+                    let earlier_replica =
+                        resolved.devices.get(device.uuid).and_then(|earlier| earlier.replica);
+                    let shared = replica.is_some();
+                    let assigned_device = AssignedDevice {
+                        evidence: AllocationEvidence::Id,
+                        device: Arc::clone(device.uuid),
+                        mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
+                        memory: device.framebuffer,
+                        reserved: !shared,
+                        replica: earlier_replica.into_iter().chain(replica).min(),
+                        claim: None,
+                    };
+                    resolved.devices.insert(Arc::clone(device.uuid), assigned_device);
+                }
+                DeviceMatch::PartitionOf(gpu) => {
+                    resolved
+                        .unresolved
+                        .push((Some(Arc::clone(gpu)), AllocationProblem::UnknownDevice));
+                }
+                DeviceMatch::Unknown => {
+                    resolved.unresolved.push((None, AllocationProblem::UnknownDevice));
+                }
+            },
+            DeviceId::Unknown if is_nvidia_resource(resource) => {
+                resolved.unresolved.push((None, AllocationProblem::UnknownDevice));
+            }
+            // A device of another vendor, or one that is passed through and invisible in NVML.
+            DeviceId::Unknown | DeviceId::Pci => {}
+        }
+    }
+
+    fn resolve_claimed(
+        &self,
+        claimed: &ClaimedDevice,
+        claimants: Option<&Claimants<'_>>,
+        resolved: &mut ResolvedContainer,
+    ) {
+        let contested = claimants.is_some_and(|all| all.claims.len() > 1);
+        let multiple = claimants.is_some_and(|all| all.containers.len() > 1);
+        let is_nvidia = &*claimed.driver == "gpu.nvidia.com";
+        let slice = self.slices.and_then(|slices| slices.get(claimed));
+        let Some(slice) = slice else {
+            if is_nvidia {
+                resolved.unresolved.push((None, AllocationProblem::NoSlice));
+            }
+            return;
+        };
+        let SliceDevice { uuid, kind, parent, .. } = slice;
+        if kind.as_deref() == Some("vfio") {
+            return;
+        }
+        let lookup = |uuid: &Option<Box<str>>| {
+            uuid.as_deref().map_or(DeviceMatch::Unknown, |uuid| self.index.by_uuid(uuid))
+        };
+        match (lookup(uuid), lookup(parent)) {
+            (DeviceMatch::Found(device), _) if contested => {
+                resolved
+                    .unresolved
+                    .push((Some(Arc::clone(device.uuid)), AllocationProblem::ContestedDevice));
+            }
+            (DeviceMatch::Found(device), _) => {
+                let shared = claimed.share.is_some() || multiple;
+                let assigned_device = AssignedDevice {
+                    evidence: AllocationEvidence::Claim,
+                    device: Arc::clone(device.uuid),
+                    mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
+                    // The memory of a share is only in the claim.
+                    memory: device.framebuffer.filter(|_| claimed.share.is_none()),
+                    reserved: !shared,
+                    replica: None,
+                    claim: Some(Arc::new(claim(claimed, slice))),
+                };
+                resolved.devices.insert(Arc::clone(device.uuid), assigned_device);
+            }
+            (_, DeviceMatch::Found(parent)) => {
+                resolved
+                    .unresolved
+                    .push((Some(Arc::clone(parent.uuid)), AllocationProblem::UnknownDevice));
+            }
+            _ if is_nvidia => resolved.unresolved.push((None, AllocationProblem::UnknownDevice)),
+            _ => {}
+        }
+    }
+}
+
+fn claim(claimed: &ClaimedDevice, slice: &SliceDevice) -> Claim {
+    let is_mig = slice.kind.as_deref() == Some("mig");
+    let of_mig = |text: &Option<Box<str>>| match text {
+        Some(text) if is_mig => text.to_string(),
+        _ => String::new(),
+    };
+    Claim {
+        name: claimed.claim_name.to_string(),
+        namespace: claimed.claim_namespace.to_string(),
+        driver: claimed.driver.to_string(),
+        pool: claimed.pool.to_string(),
+        device: claimed.device.to_string(),
+        mig_profile: of_mig(&slice.profile),
+        mig_uuid: of_mig(&slice.uuid),
+    }
+}
+
+fn claimants_by_device(assignments: &Assignments) -> ClaimantsByDevice<'_> {
+    let mut by_device = ClaimantsByDevice::new();
+    for assigned in &assignments.containers {
+        for claimed in &assigned.claims {
+            let claimants = by_device.entry(device_key(claimed)).or_default();
+            let ContainerAssignment { namespace, pod, container, .. } = assigned;
+            claimants.containers.insert((namespace, pod, container));
+            if claimed.share.is_none() {
+                claimants.claims.insert((&claimed.claim_namespace, &claimed.claim_name));
+            }
+        }
+    }
+    by_device
+}
+
+fn device_key(claimed: &ClaimedDevice) -> DeviceKey<'_> {
+    (&claimed.driver, &claimed.pool, &claimed.device)
+}
+
+/// Whether a scheduler, not the kubelet, selects the GPUs of this resource. Its ids then have no
+/// meaning.
+fn is_shared_by_scheduler(resource: &str) -> bool {
+    let (domain, name) = resource.split_once('/').unwrap_or_default();
+    matches!(domain, "aliyun.com" | "volcano.sh" | "koordinator.sh") && name.contains("gpu")
+}
+
+/// Whether this is a GPU resource of NVIDIA's device plugin. Network devices have the same domain.
+fn is_nvidia_resource(resource: &str) -> bool {
+    let name = resource.strip_prefix("nvidia.com/").unwrap_or_default();
+    name.contains("gpu") || name.starts_with("mig-")
+}

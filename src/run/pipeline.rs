@@ -1,0 +1,344 @@
+//! The pipeline: in each cycle, reads the driver, attributes the sample and publishes a snapshot.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::sync::watch;
+
+use super::slow_notice::SlowNotice;
+use crate::accumulators::UsageAccumulators;
+use crate::args::ReadConfig;
+use crate::attribute::family::AllocationState;
+use crate::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
+use crate::clock::Clock;
+use crate::cluster::{Cluster, ClusterState, allocatable_devices};
+use crate::counters::watcher::{CountersHandle, CountersSource, CountersUpdate};
+use crate::driver_release::{ReleaseCommand, ReleaseRequests};
+use crate::host::ProcRoot;
+use crate::host::hpc_jobs::JobDirectory;
+use crate::kube::source::FailureReason;
+use crate::kube::{kubelet_pods, watch as pod_watch};
+use crate::labels::{Dialect, LabelSchema};
+use crate::model::Missing;
+use crate::nvml::mock::MockEnv;
+use crate::policy;
+use crate::publish::Published;
+use crate::render::{self, PageScope};
+use crate::reserved_labels::ReservedLabels;
+use crate::sample::{DriverState, Sample, Sampler};
+use crate::selection::{Selection, SelectionScope, preset};
+use crate::serve::reject_counters::RejectCounters;
+use crate::snapshot::{Snapshot, SourceHealth};
+use crate::stdout::print;
+use crate::telemetry;
+
+/// The stages of the pipeline and the state that is kept between cycles.
+pub(super) struct Pipeline {
+    sampler: Sampler,
+    cluster: Option<Cluster>,
+    proc_root: ProcRoot,
+    selection: Arc<Selection>,
+    counters: Option<CountersHandle>,
+    counters_up: bool,
+    reject_counters: Arc<RejectCounters>,
+    device_pods: Option<DevicePodLabels>,
+    jobs: Option<JobDirectory>,
+    accumulators: UsageAccumulators,
+    requests: ReleaseRequests,
+    schema: LabelSchema,
+    reserved: ReservedLabels,
+    process_series: ProcessSeries,
+    clock: Clock,
+    interval: Duration,
+    max_age: Duration,
+    last: Option<Arc<Published>>,
+    /// The simulated node; its files are removed when this is dropped.
+    _mock_env: Option<MockEnv>,
+}
+
+impl Pipeline {
+    /// Reads the counters file and starts the threads that read the driver and the cluster.
+    ///
+    /// # Errors
+    /// The counters file cannot be used, or the system cannot start a thread.
+    pub(super) fn start(
+        config: ReadConfig,
+        mock_env: Option<MockEnv>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let proc_root = ProcRoot::new(&config.proc_root());
+        let ReadConfig {
+            interval,
+            max_age,
+            schema,
+            counters,
+            selection_scope: scope,
+            device_pods,
+            job_directory,
+            process_series: grain,
+            cluster,
+            mock: _,
+            library,
+            release_triggers: triggers,
+            procfs: _,
+        } = config;
+        let (selection, counters) = selection(counters, scope, &schema.dialect)?;
+        Ok(Self {
+            sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
+            cluster: cluster.map(|sources| Cluster::start(sources, clock)).transpose()?,
+            proc_root,
+            selection,
+            counters,
+            counters_up: true,
+            reject_counters: Arc::default(),
+            device_pods,
+            jobs: job_directory.map(JobDirectory::new),
+            accumulators: UsageAccumulators::default(),
+            requests: ReleaseRequests::new(triggers.file),
+            reserved: ReservedLabels::of(&schema.dialect).with(&schema.extra),
+            schema,
+            process_series: grain,
+            clock,
+            interval,
+            max_age,
+            last: None,
+            _mock_env: mock_env,
+        })
+    }
+
+    /// A message on this channel reloads the counters file; `None` if there is none.
+    pub(super) fn reload_sender(&self) -> Option<mpsc::Sender<()>> {
+        self.counters.as_ref().map(CountersHandle::reload)
+    }
+
+    /// The counters of refused connections and requests.
+    pub(super) fn reject_counters(&self) -> Arc<RejectCounters> {
+        Arc::clone(&self.reject_counters)
+    }
+
+    fn cycle(&mut self) -> Arc<Published> {
+        let sample = self.sample();
+        self.publish(sample)
+    }
+
+    fn publish(&mut self, sample: Sample) -> Arc<Published> {
+        let snapshot = self.attribute(sample);
+        telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
+        let published = Arc::new(Published::new(snapshot));
+        self.last = Some(Arc::clone(&published));
+        published
+    }
+
+    /// Releases or reacquires NVML according to the current requests. Returns whether the change has to
+    /// be published before the next regular cycle.
+    fn apply_release_requests(&mut self) -> bool {
+        let now = self.clock.now().mono;
+        let label = self.cluster.as_ref().and_then(|cluster| cluster.release_label(now));
+        self.sampler.set_release_request(self.requests.active(label, now))
+    }
+
+    /// Applies a changed counters file.
+    fn apply_counters(&mut self) {
+        for update in self.counters.iter().flat_map(CountersHandle::updates) {
+            self.counters_up = !matches!(update, CountersUpdate::Failed);
+            if let CountersUpdate::Changed(selection) = update {
+                self.selection = selection;
+            }
+        }
+    }
+
+    /// Reads the driver.
+    fn sample(&mut self) -> Sample {
+        self.apply_counters();
+        self.sampler.cycle(&self.selection)
+    }
+
+    /// Joins a sample with jobs and cluster state, and adds accumulators and HTTP counters.
+    fn attribute(&mut self, sample: Sample) -> Snapshot {
+        let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
+        let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
+        let needs_containers = self.selection.has_container_families();
+        let view = self.cluster.as_mut().map(|cluster| {
+            cluster.state(allocatable_devices(&sample), sample.at.mono, needs_containers)
+        });
+        let now = sample.at.mono;
+        let problems = BTreeMap::new();
+        let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();
+        if self.counters.is_some() {
+            sources.push(SourceHealth::with_state("counters", self.counters_up));
+        }
+        if let Some(up) = jobs_up {
+            sources.push(SourceHealth::with_state("hpc_jobs", up));
+        }
+        let context = AttributionContext {
+            selection: &self.selection,
+            schema: &self.schema,
+            device_pods: self.device_pods.as_ref(),
+            reserved: &self.reserved,
+            jobs: &jobs,
+            max_age: self.max_age,
+            process_series: self.process_series,
+            owner_resolver: view.as_ref().map(|view| view.owner_resolver(now)).unwrap_or_default(),
+            allocation: view
+                .as_ref()
+                .map_or(AllocationState::NoSource { in_cluster: false }, ClusterState::allocation),
+            host_pids: self.sees_host_pids(),
+            sources: &sources,
+            problems: view.as_ref().map_or(&problems, |view| &view.problems),
+        };
+        let (mut snapshot, activity) = attribute(sample, &context);
+        snapshot.tables.accumulated = self.accumulators.accumulate(&self.selection, &activity, now);
+        snapshot.health.rejections = self.reject_counters.counts();
+        if let Some(cluster) = &self.cluster {
+            cluster.request_refresh(!snapshot.health.attribution.unresolved.is_empty());
+        }
+        snapshot
+    }
+
+    /// Whether NVML lists the processes of all PID namespaces; `None` if no process series are selected.
+    fn sees_host_pids(&self) -> Option<bool> {
+        if self.selection.needs_processes() { self.proc_root.in_init_pid_namespace() } else { None }
+    }
+
+    /// Runs cycles, and executes release commands, until the command is `None`.
+    pub(super) fn run(
+        mut self,
+        commands: &Receiver<Option<ReleaseCommand>>,
+        publish: &watch::Sender<Option<Arc<Published>>>,
+    ) {
+        // Reads of the driver's utilization samples per cycle: their ring buffer covers a few seconds.
+        let reads = policy::ring_reads(self.interval);
+        let mut next = self.clock.now().mono;
+        for read in (0..reads).cycle() {
+            if self.apply_release_requests() || read == 0 {
+                publish.send_replace(Some(self.cycle()));
+            } else {
+                self.sampler.read_utilization();
+            }
+            // After a read that overran, the next one starts at once and the schedule shifts.
+            next = (next + self.interval / reads).max(self.clock.now().mono);
+            match commands.recv_timeout(self.clock.until(next)) {
+                Ok(Some(command)) => {
+                    next = self.clock.now().mono;
+                    self.requests.apply(command, next);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
+    }
+
+    /// Runs cycles until driver and cluster are ready, or will not be soon, and returns the snapshot of
+    /// one more cycle: utilization needs a window between two cycles.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
+    pub(super) fn sample_until_ready(&mut self) -> io::Result<Arc<Published>> {
+        let notice = SlowNotice::start("the driver and the cluster", policy::ONCE_STARTUP_TIMEOUT)?;
+        self.run_until(|_, snapshot| is_ready(snapshot, |source| source.up));
+        drop(notice);
+        wait_for_window();
+        Ok(self.cycle())
+    }
+
+    /// Like [`Pipeline::sample_until_ready`], for `check`: also returns the sample, does not wait for sources that
+    /// have failed, and respects release requests. `ready` is called when the wait is over.
+    pub(super) fn sample_for_check(&mut self, ready: impl FnOnce()) -> (Sample, Snapshot) {
+        self.apply_release_requests();
+        self.run_until(|pipeline, snapshot| {
+            // A release request applies to every process that uses NVML, also to `check`.
+            pipeline.apply_release_requests();
+            is_ready(snapshot, has_responded) && has_pods(snapshot)
+        });
+        ready();
+        wait_for_window();
+        let sample = self.sample();
+        let snapshot = self.attribute(sample.clone());
+        (sample, snapshot)
+    }
+
+    /// Runs cycles until `is_done` and the number of GPUs is known, for at most [`policy::ONCE_STARTUP_TIMEOUT`].
+    fn run_until(&mut self, mut is_done: impl FnMut(&mut Self, &Snapshot) -> bool) {
+        let deadline = self.clock.now().mono + policy::ONCE_STARTUP_TIMEOUT;
+        let (_never, pause) = mpsc::channel::<()>();
+        loop {
+            let sample = self.sample();
+            let is_counted =
+                sample.gpu_count.is_some() || !matches!(sample.driver, DriverState::Up(_));
+            let published = self.publish(sample);
+            let is_over = is_done(self, published.snapshot()) && is_counted;
+            if is_over || self.clock.now().mono >= deadline {
+                break;
+            }
+            let _ = pause.recv_timeout(policy::ONCE_WINDOW / 4);
+        }
+    }
+
+    /// Prints the exposition of one snapshot.
+    pub(super) fn print_once(mut self) -> anyhow::Result<()> {
+        let published = self.sample_until_ready()?;
+        let snapshot = published.snapshot();
+        if let Err(reason) = snapshot.ready() {
+            bail!("nothing to read: {reason}");
+        }
+        if snapshot.tables.devices.is_empty() {
+            bail!("nothing to read: the driver is up and lists no GPU");
+        }
+        let exposition = render::exposition(&Arc::new(snapshot.clone()), PageScope::All)?;
+        print(exposition.as_bytes())
+    }
+}
+
+/// Whether a source is up, or has failed in a way that the next request will not resolve.
+fn has_responded(source: &SourceHealth) -> bool {
+    // These two are followed by another kind of request at once.
+    let transient = [FailureReason::Unsupported, FailureReason::Expired].map(FailureReason::label);
+    source.up || source.failures.iter().any(|(reason, n)| *n > 0 && !transient.contains(reason))
+}
+
+/// Whether the pods are known, or their source is down.
+fn has_pods(snapshot: &Snapshot) -> bool {
+    let lists_pods =
+        |source: &SourceHealth| [pod_watch::SOURCE, kubelet_pods::SOURCE].contains(&source.name);
+    let is_up = snapshot.health.sources.iter().any(|source| source.up && lists_pods(source));
+    snapshot.health.pod_count.is_some() || !is_up
+}
+
+/// Waits for one utilization window.
+fn wait_for_window() {
+    let (_never, pause) = mpsc::channel::<()>();
+    let _ = pause.recv_timeout(policy::ONCE_WINDOW);
+}
+
+/// Whether another cycle would not add anything: the driver is down, or all GPUs are identified and
+/// all sources are `source_done`.
+fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) -> bool {
+    use DriverState::{Down, Up};
+    match &snapshot.health.driver {
+        Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
+        Up(_) => {
+            snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
+                && snapshot.health.sources.iter().all(source_done)
+        }
+    }
+}
+
+/// The selected families, and the follower of the counters file if one selects them.
+fn selection(
+    source: Option<CountersSource>,
+    scope: SelectionScope,
+    dialect: &Dialect,
+) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
+    let Some(source) = source else {
+        return Ok((Arc::new(Selection::of(&preset(dialect), scope)), None));
+    };
+    let counters = source.read()?;
+    source.log_warnings(&counters);
+    let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
+    Ok((selection, Some(CountersHandle::start(source, counters, scope)?)))
+}

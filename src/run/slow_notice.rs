@@ -1,0 +1,32 @@
+//! A notice on standard error about waits that take long.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use super::eprint_line;
+use crate::policy;
+
+/// Prints a notice if it is not dropped within [`policy::SLOW_NOTICE_AFTER`].
+pub(super) struct SlowNotice {
+    _done: mpsc::Sender<Infallible>,
+}
+
+impl SlowNotice {
+    /// Starts the timer; the notice names `what` is waited for, and the `timeout` of that wait.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
+    pub(super) fn start(what: &'static str, timeout: Duration) -> io::Result<Self> {
+        let (done, is_done) = mpsc::channel();
+        thread::Builder::new().name("notice".to_owned()).spawn(move || {
+            let waited: Result<Infallible, _> = is_done.recv_timeout(policy::SLOW_NOTICE_AFTER);
+            if waited == Err(RecvTimeoutError::Timeout) {
+                eprint_line(&format!("waiting for {what}: up to {} s", timeout.as_secs()));
+            }
+        })?;
+        Ok(Self { _done: done })
+    }
+}

@@ -1,0 +1,194 @@
+//! Reads the health sample of a GPU and the states of its `NVLink`s.
+
+use std::time::Duration;
+
+use crate::model::{HealthCounters, HealthSample, LinkStates, Missing, Reading};
+use crate::nvml::Session;
+use crate::nvml::probe::Probe;
+use crate::nvml::raw::Handle;
+use crate::nvml::raw::fields::Field;
+use crate::nvml::raw::health::inforom_valid;
+use crate::policy::{INFOROM_EVERY, Tier};
+use crate::selection::Selection;
+
+/// Error for a field id that is unknown to the driver (`NVML_ERROR_INVALID_ARGUMENT`).
+const UNKNOWN_FIELD: Missing = Missing::Failed(2);
+
+const UNCORRECTED: Field = Field::of(4);
+const RETIRED_SINGLE: Field = Field::of(29);
+const RETIRED_DOUBLE: Field = Field::of(30);
+const RETIREMENT_PENDING: Field = Field::of(31);
+const FLIT_ERRORS: Field = Field::of(38);
+const DATA_ERRORS: Field = Field::of(45);
+const REPLAYS: Field = Field::of(52);
+const RECOVERIES: Field = Field::of(59);
+const THERMAL_VIOLATION: Field = Field::of(75);
+const PCIE_REPLAYS: Field = Field::of(94);
+const REMAP_PENDING: Field = Field::of(144);
+const REMAP_FAILURE: Field = Field::of(145);
+/// Replacements of the `NVLink` counters since Hopper.
+const HOPPER_REPLAYS: Field = Field::of_all_links(161);
+const HOPPER_RECOVERIES: Field = Field::of_all_links(162);
+const HOPPER_CHECKSUMS: Field = Field::of_all_links(163);
+
+/// All field ids of a health sample, for one batch.
+pub const FIELDS: [Field; 15] = [
+    UNCORRECTED,
+    RETIRED_SINGLE,
+    RETIRED_DOUBLE,
+    RETIREMENT_PENDING,
+    FLIT_ERRORS,
+    DATA_ERRORS,
+    REPLAYS,
+    RECOVERIES,
+    THERMAL_VIOLATION,
+    PCIE_REPLAYS,
+    REMAP_PENDING,
+    REMAP_FAILURE,
+    HOPPER_REPLAYS,
+    HOPPER_RECOVERIES,
+    HOPPER_CHECKSUMS,
+];
+
+/// Cache of the readings that are not read in each cycle.
+#[derive(Default)]
+pub struct HealthReader {
+    links: Cached<Result<LinkStates, Missing>>,
+    pcie: Cached<(Reading, Reading)>,
+    inforom: Cached<Result<bool, Missing>>,
+}
+
+/// A cached value and when it was read (monotonic).
+struct Cached<T>(Option<(Duration, T)>);
+
+impl<T> Default for Cached<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone> Cached<T> {
+    /// Returns the cached value, or reads it if `is_fresh` (given the value and its age) is false.
+    fn get_or_read(
+        &mut self,
+        now: Duration,
+        is_fresh: impl Fn(&T, Duration) -> bool,
+        read: impl FnOnce() -> T,
+    ) -> T {
+        let cached = self.0.take().filter(|(at, value)| is_fresh(value, now.saturating_sub(*at)));
+        self.0.insert(cached.unwrap_or_else(|| (now, read()))).1.clone()
+    }
+}
+
+/// Whether a value of this age is fresh in the slow tier.
+fn is_fresh_slow<T>(_: &T, age: Duration) -> bool {
+    !Tier::Slow.due(Some(Duration::ZERO), age)
+}
+
+impl HealthReader {
+    /// `NVLink` states of the GPU, if a link or health family is selected.
+    pub fn link_states(
+        &mut self,
+        selection: &Selection,
+        session: &Session,
+        gpu: Handle,
+        now: Duration,
+    ) -> Option<Result<LinkStates, Missing>> {
+        let needed = selection.needs_link_states() || selection.needs_health();
+        if !needed {
+            self.links = Cached::default();
+        }
+        needed.then(|| self.links.get_or_read(now, is_fresh_slow, || session.link_states(gpu)))
+    }
+
+    /// Reads the health sample of the GPU. `probe` must have been created with [`FIELDS`].
+    pub fn read_health(
+        &mut self,
+        session: &Session,
+        gpu: Handle,
+        probe: &Probe<'_>,
+        links: Result<LinkStates, Missing>,
+        clock_events: Result<u64, Missing>,
+        now: Duration,
+    ) -> HealthSample {
+        let field = |field| unknown_as_unsupported(probe.field(field));
+        let sum = |one, other| Ok(field(one)? + field(other)?);
+        let pcie = || (probe.pcie_generation(), probe.pcie_width());
+        let (pcie_generation, pcie_lanes) = self.pcie.get_or_read(now, is_fresh_slow, pcie);
+        let is_fresh = |valid: &Result<bool, Missing>, age| match valid {
+            Ok(_) | Err(Missing::Unsupported) => age < INFOROM_EVERY,
+            Err(_) => is_fresh_slow(&(), age),
+        };
+        let validate = || inforom_valid(session.nvml(), gpu);
+        HealthSample {
+            counters: HealthCounters {
+                pcie_replays: field(PCIE_REPLAYS),
+                link_crc_errors: first_supported(
+                    sum(FLIT_ERRORS, DATA_ERRORS),
+                    field(HOPPER_CHECKSUMS),
+                ),
+                link_retries: first_supported(
+                    sum(REPLAYS, RECOVERIES),
+                    sum(HOPPER_REPLAYS, HOPPER_RECOVERIES),
+                ),
+                thermal_violation: field(THERMAL_VIOLATION),
+            },
+            pcie_generation,
+            pcie_lanes,
+            links,
+            uncorrected_ecc_errors: field(UNCORRECTED),
+            retired_pages: sum(RETIRED_SINGLE, RETIRED_DOUBLE),
+            retirement_pending: field(RETIREMENT_PENDING),
+            remap_pending: field(REMAP_PENDING),
+            remap_failure: field(REMAP_FAILURE),
+            inforom_valid: self.inforom.get_or_read(now, is_fresh, validate),
+            clock_events,
+        }
+    }
+}
+
+fn unknown_as_unsupported(reading: Reading) -> Reading {
+    if reading == Err(UNKNOWN_FIELD) { Err(Missing::Unsupported) } else { reading }
+}
+
+/// The first supported of two alternative counters; if both fail, an error other than unsupported
+/// takes precedence.
+fn first_supported(one: Reading, other: Reading) -> Reading {
+    match one {
+        Ok(count) => Ok(count),
+        Err(Missing::Unsupported) => other,
+        Err(missing) => other.map_err(|_| missing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::SLOW_TIER;
+
+    #[test]
+    fn alternative_counters_are_tried_in_order() {
+        let (none, failed) = (Err(Missing::Unsupported), Err(Missing::Failed(999)));
+        assert_eq!(first_supported(Ok(1.0), none), Ok(1.0));
+        assert_eq!(first_supported(none, Ok(2.0)), Ok(2.0));
+        assert_eq!(first_supported(none, none), none);
+        assert_eq!(
+            (first_supported(none, failed), first_supported(failed, none)),
+            (failed, failed)
+        );
+        assert_eq!(
+            unknown_as_unsupported(Err(Missing::Failed(2))),
+            none,
+            "a field unknown to the driver"
+        );
+    }
+
+    #[test]
+    fn cached_value_is_reused_while_fresh() {
+        let mut cached = Cached::default();
+        let start = Duration::from_secs(100);
+        assert_eq!(cached.get_or_read(start, is_fresh_slow, || 1), 1);
+        assert_eq!(cached.get_or_read(start + SLOW_TIER / 2, is_fresh_slow, || 2), 1);
+        assert_eq!(cached.get_or_read(start + SLOW_TIER, is_fresh_slow, || 3), 3);
+    }
+}

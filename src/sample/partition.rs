@@ -1,0 +1,224 @@
+//! Reads the partitions of a GPU: the whole GPU, or its MIG devices while MIG is enabled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gpm::GpmReader;
+use super::process_utilization::{UtilizationWindow, WindowSummary};
+use super::processes::{ProcessLookup, ProcessTable, RunningLists};
+use super::reading_cache::{CachedReading, ReadingCache};
+use crate::host::cgroup_cache::CgroupCache;
+use crate::host::{ProcRoot, ProcessIdentity};
+use crate::model::{
+    CgroupLocation, DeviceProcesses, Discard, Discards, Gpu, MigDevice, Missing, Moment, ProcessId,
+    Reading,
+};
+use crate::nvml::Session;
+use crate::nvml::probe::{GpmReadings, Probe};
+use crate::nvml::raw::Handle;
+use crate::nvml::raw::memory::Memory;
+use crate::nvml::raw::processes::{ProcessBuffers, ProcessList, running_processes};
+use crate::policy::Tier;
+use crate::selection::Selection;
+
+/// Readings and processes of one partition in one cycle.
+#[derive(Clone, Debug)]
+pub struct PartitionSample {
+    /// The MIG device; `None` for the whole GPU.
+    pub mig: Option<Arc<MigDevice>>,
+    /// One cached reading per row of the instance slice of the catalog, in its order; `None` for
+    /// rows that are not selected.
+    pub readings: Vec<Option<CachedReading>>,
+    /// Whether it has the readings of its GPU instance; false if another MIG device of the same GPU
+    /// instance has them.
+    pub reports_instance: bool,
+    /// Framebuffer, bytes.
+    pub framebuffer: Result<Memory, Missing>,
+    /// Processes on it; an error if one of the lists cannot be read.
+    pub listing: Result<DeviceProcesses, Missing>,
+    /// Utilization window of its processes; an error if their utilization is unknown. A process
+    /// without a row was idle in the window.
+    pub utilization: Result<WindowSummary, Missing>,
+}
+
+impl PartitionSample {
+    /// UUID by which the partition of `gpu` is allocated to containers.
+    #[must_use]
+    pub fn device_uuid<'a>(&'a self, gpu: &'a Gpu) -> &'a str {
+        self.mig.as_deref().map_or(&gpu.uuid, |mig| &mig.uuid)
+    }
+}
+
+/// Reads one partition and keeps its state between cycles.
+pub struct PartitionReader {
+    mig: Option<Arc<MigDevice>>,
+    handle: Handle,
+    reports_instance: bool,
+    readings: ReadingCache,
+    gpm: Option<GpmReader>,
+    processes: ProcessTable,
+    /// When the list of MPS clients was last read (monotonic), if it was empty.
+    no_mps_clients_since: Option<Duration>,
+    buffers: ProcessBuffers,
+}
+
+/// Context for reading all partitions of a GPU.
+pub struct ReadContext<'a> {
+    /// The NVML session of the handles.
+    pub session: &'a Arc<Session>,
+    /// Handle of the GPU.
+    pub gpu: Handle,
+    /// GPM readings of the whole GPU.
+    pub gpm: GpmReadings<'a>,
+    /// Looks up processes in `/proc`.
+    pub process_lookup: ProcfsLookup<'a>,
+    /// Counts of discarded rows.
+    pub discards: &'a mut Discards,
+}
+
+/// Looks up processes in `/proc`, with a cache of their cgroups.
+pub struct ProcfsLookup<'a> {
+    /// The `/proc` directory of the host.
+    pub root: &'a ProcRoot,
+    /// Cached cgroups of processes.
+    pub cgroup_cache: &'a mut CgroupCache,
+}
+
+impl ProcessLookup for ProcfsLookup<'_> {
+    fn identify(&mut self, pid: u32) -> Result<ProcessIdentity, Discard> {
+        self.root.identify(pid)
+    }
+
+    fn locate(&mut self, id: ProcessId) -> Result<Arc<CgroupLocation>, Discard> {
+        self.cgroup_cache.get_or_read(id, |id| self.root.cgroup_location(id))
+    }
+
+    fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>> {
+        Some(self.cgroup_cache.recently_exited(pid)?.1)
+    }
+}
+
+impl PartitionReader {
+    /// A reader of the whole GPU, or of one of its MIG devices.
+    #[must_use]
+    pub fn new(mig: Option<Arc<MigDevice>>, handle: Handle) -> Self {
+        Self {
+            mig,
+            handle,
+            reports_instance: true,
+            readings: ReadingCache::default(),
+            gpm: None,
+            processes: ProcessTable::default(),
+            no_mps_clients_since: None,
+            buffers: ProcessBuffers::default(),
+        }
+    }
+
+    /// Whether it reads `mig`, with unchanged attributes.
+    #[must_use]
+    pub fn is_for(&self, mig: Option<&MigDevice>) -> bool {
+        self.mig.as_deref() == mig
+    }
+
+    /// Its MIG device, if that has this UUID.
+    #[must_use]
+    pub fn mig_device(&self, uuid: &str) -> Option<MigDevice> {
+        self.mig.as_deref().filter(|mig| &*mig.uuid == uuid).cloned()
+    }
+
+    /// Sets a new handle of the same partition, and whether this partition has the readings of its
+    /// GPU instance.
+    pub fn set_handle(&mut self, handle: Handle, reports_instance: bool) {
+        self.handle = handle;
+        self.reports_instance = reports_instance;
+    }
+
+    /// Reads all families that are due. `window` is the utilization window of the GPU; MIG devices
+    /// have no per-process utilization.
+    pub fn sample(
+        &mut self,
+        now: Moment,
+        selection: &Selection,
+        window: Result<&UtilizationWindow, Missing>,
+        context: &mut ReadContext<'_>,
+    ) -> PartitionSample {
+        let fields = self.readings.due_fields(&selection.instance, now.mono);
+        let ids = selection.instance.gpm_metrics();
+        let readings = self.read_gpm(context, &ids, now.mono);
+        let gpm = match &readings {
+            Some(readings) => {
+                GpmReadings { ids: &ids, readings: readings.as_deref().map_err(|m| *m) }
+            }
+            None => context.gpm,
+        };
+        let probe = Probe::new(context.session, self.handle, &fields).with_gpm(gpm);
+        if self.reports_instance {
+            self.readings.refresh(&selection.instance, &probe, now.mono);
+        } else {
+            self.readings.clear();
+        }
+        let framebuffer = probe.memory();
+        let total = framebuffer.ok().map(|memory| memory.total);
+        let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
+        let listing = if selection.needs_processes() {
+            let lists = self.read_lists(context.session, total, now.mono);
+            self.processes.merge(lists, window, total, now.mono, &mut context.process_lookup)
+        } else {
+            Err(Missing::Pending)
+        };
+        for entry in listing.iter().flat_map(|listing| &listing.stale_entries) {
+            context.discards.count(entry.reason);
+        }
+        let listed = |pid| {
+            let mut processes = listing.iter().flat_map(|listing| &listing.processes);
+            processes.any(|process| process.id.pid == pid)
+        };
+        let utilization = window.and_then(|window| window.summary(listed));
+        PartitionSample {
+            mig: self.mig.clone(),
+            readings: self.readings.to_vec(),
+            reports_instance: self.reports_instance,
+            framebuffer,
+            listing,
+            utilization,
+        }
+    }
+
+    /// GPM readings of the GPU instance; `None` for the whole GPU; its readings are in `context`.
+    fn read_gpm(
+        &mut self,
+        context: &ReadContext<'_>,
+        ids: &[u32],
+        now: Duration,
+    ) -> Option<Result<Vec<Reading>, Missing>> {
+        let instance = self.mig.as_deref()?.gpu_instance;
+        if !self.reports_instance {
+            self.gpm = None;
+            return Some(Err(Missing::Pending));
+        }
+        let new = || GpmReader::new(Arc::clone(context.session), Some(instance));
+        let reader = self.gpm.get_or_insert_with(new);
+        Some(reader.read(context.gpu, ids, now).map(<[_]>::to_vec))
+    }
+
+    fn read_lists(&mut self, session: &Session, total: Option<u64>, now: Duration) -> RunningLists {
+        let mut list =
+            |which| running_processes(session.nvml(), self.handle, which, total, &mut self.buffers);
+        let (compute, graphics) = (list(ProcessList::Compute), list(ProcessList::Graphics));
+        let no_server = compute.as_ref().is_ok_and(|running| {
+            running.iter().all(|process| self.processes.is_listed_non_mps_server(process.pid))
+        });
+        let mps = if no_server
+            && self.no_mps_clients_since.is_some_and(|at| !Tier::Slow.due(Some(at), now))
+        {
+            Ok(Vec::new())
+        } else {
+            let clients = list(ProcessList::Mps);
+            let none = matches!(&clients, Ok(clients) if clients.is_empty())
+                || matches!(clients, Err(Missing::Unsupported));
+            self.no_mps_clients_since = none.then_some(now);
+            clients
+        };
+        RunningLists { compute, graphics, mps }
+    }
+}

@@ -1,0 +1,321 @@
+//! Conversion of a [`Snapshot`] to a [`NodeView`].
+
+use super::{
+    ContainerView, DriverView, FailureView, GpuView, MigView, NOT_COLLECTED, NodeView, Number,
+    PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
+};
+use crate::catalog::{DeviceSource, headline, xid};
+use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Reading, Usage};
+use crate::nvml::probe::mebibytes;
+use crate::sample::DriverState;
+use crate::selection::{SelectedFamilies, Selection};
+use crate::snapshot::device_usage::{
+    ContainerUsage, DeviceUsage, PartitionUsage, ProcessOwner, ProcessUsage,
+};
+use crate::snapshot::{GpuHealth, Snapshot, SourceHealth};
+
+/// Reasons for reduced clocks that do not slow down work: no higher clocks are requested.
+const HARMLESS: [&str; 2] = ["gpu_idle", "clocks_setting"];
+
+impl NodeView {
+    /// Converts a snapshot. GPUs are omitted if it is `stale`.
+    #[must_use]
+    pub fn from_snapshot(snapshot: &Snapshot, stale: bool) -> Self {
+        let health = &snapshot.health;
+        let ready = if stale { Err(STALE.to_owned()) } else { snapshot.ready() };
+        let fresh = health.gpus.iter().zip(&snapshot.device_usages).filter(|_| !stale);
+        let unidentified = |(index, why): (&u32, &crate::model::Missing)| UnidentifiedView {
+            index: *index,
+            reason: why.to_string(),
+        };
+        Self {
+            version: VERSION,
+            exporter: env!("CARGO_PKG_VERSION").to_owned(),
+            node: snapshot.identity.node_name.clone(),
+            hostname: snapshot.identity.hostname.clone(),
+            timestamp_seconds: snapshot.at.unix_seconds(),
+            stale,
+            ready: ready.is_ok(),
+            not_ready_reason: ready.err(),
+            warnings: snapshot.warnings(),
+            driver: (&health.driver).into(),
+            gpus: fresh.map(|(health, usage)| gpu(&snapshot.selection, health, usage)).collect(),
+            unidentified: health.unidentified.iter().map(unidentified).collect(),
+            sources: health.sources.iter().map(SourceView::from).collect(),
+            abandoned_threads: health.abandoned_threads,
+        }
+    }
+}
+
+const STALE: &str = "the newest sample is too old: the sampling thread is stuck or has stopped";
+
+impl From<&DriverState> for DriverView {
+    fn from(state: &DriverState) -> Self {
+        match state {
+            DriverState::Up(driver) => Self {
+                up: true,
+                version: Some(driver.version.clone()),
+                nvml_version: Some(driver.nvml_version.clone()),
+                library: Some(driver.library.clone()),
+                ..Self::default()
+            },
+            DriverState::Down { reason, detail } => Self {
+                reason: Some((*reason).to_owned()),
+                detail: Some(detail.clone()),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuView {
+    let reading = |row| find(&selection.device, &health.readings, row);
+    let limit = |reading: Reading| Number::from(health.state.and(reading));
+    let utilization = reading(headline::UTILIZATION);
+    let xid = |(code, count): (&u32, &u64)| XidView {
+        xid: *code,
+        name: xid::name(*code).to_owned(),
+        count: *count,
+    };
+    GpuView {
+        index: health.gpu.index,
+        uuid: health.gpu.uuid.to_string(),
+        model: health.gpu.name.to_string(),
+        pci_bus_id: health.gpu.pci_bus_id.to_string(),
+        state: health.state.err().map_or("ok".to_owned(), |missing| missing.to_string()),
+        throttled_by: throttled_by(&reading(headline::CLOCK_EVENTS)),
+        power_watts: reading(headline::POWER),
+        power_limit_watts: limit(usage.limits.power),
+        temperature_celsius: reading(headline::TEMPERATURE),
+        temperature_limit_celsius: limit(usage.limits.temperature),
+        xids: health.xids.iter().map(xid).collect(),
+        mig: usage.partitions.iter().any(|part| part.mig.is_some()),
+        mig_error: usage.partitions_complete.err().map(|missing| missing.to_string()),
+        parts: usage
+            .partitions
+            .iter()
+            .map(|part| partition(selection, &utilization, part))
+            .collect(),
+        utilization_percent: utilization,
+    }
+}
+
+/// The reading of a row of the catalog, or absent if its family is not selected.
+fn find(chosen: &SelectedFamilies<DeviceSource>, readings: &[Reading], row: &str) -> Number {
+    let families = chosen.families().iter();
+    let mut found = families.zip(readings).filter(|(family, _)| family.metric.name == row);
+    found.next().map_or_else(|| Number::absent(NOT_COLLECTED), |(_, reading)| (*reading).into())
+}
+
+fn throttled_by(bits: &Number) -> Option<Vec<String>> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mask of bits")]
+    let bits = bits.known()? as u64;
+    let active = CLOCK_EVENTS.iter().filter(|(_, bit)| bits & bit != 0);
+    let reasons = active.map(|(reason, _)| *reason).filter(|reason| !HARMLESS.contains(reason));
+    Some(reasons.map(str::to_owned).collect())
+}
+
+fn partition(
+    selection: &Selection,
+    gpu_utilization: &Number,
+    part: &PartitionUsage,
+) -> PartitionView {
+    let processes = part.processes.as_deref();
+    let process_list_error = if selection.needs_processes() {
+        processes.err().map(ToString::to_string)
+    } else {
+        Some(NOT_COLLECTED.to_owned())
+    };
+    let processes = processes.unwrap_or_default();
+    let other = processes.iter().filter(|process| process.owner.container().is_none());
+    let active = || find(&selection.instance, &part.readings, headline::INSTANCE_ACTIVE);
+    PartitionView {
+        utilization_percent: if part.mig.is_some() {
+            active().map(|ratio| ratio * 100.0)
+        } else {
+            gpu_utilization.clone()
+        },
+        mig: part.mig.as_deref().map(MigView::from),
+        memory_used_mib: part.framebuffer.map(|memory| mebibytes(memory.used)).into(),
+        memory_total_mib: part.framebuffer.map(|memory| mebibytes(memory.total)).into(),
+        containers: part.containers.iter().map(|entry| container(entry, processes)).collect(),
+        other_processes: other.map(ProcessView::from).collect(),
+        process_list_error,
+    }
+}
+
+fn container(entry: &ContainerUsage, processes: &[ProcessUsage]) -> ContainerView {
+    let own = |process: &&ProcessUsage| process.owner.container() == Some(&entry.container);
+    // 0 means that compute is not limited.
+    let limited = |allocation: &ContainerAllocation| allocation.compute != Ok(0.0);
+    let pod = &entry.container.pod;
+    ContainerView {
+        namespace: pod.namespace.to_string(),
+        pod: pod.name.to_string(),
+        container: entry.container.name.to_string(),
+        mode: entry.mode.label().to_owned(),
+        memory_granted_mib: entry.allocation.map(|allocation| allocation.memory.into()),
+        compute_granted_ratio: entry
+            .allocation
+            .filter(limited)
+            .map(|allocation| allocation.compute.into()),
+        sm_percent: entry.usage.sm().into(),
+        memory_used_mib: memory(&entry.usage),
+        processes: processes.iter().filter(own).map(ProcessView::from).collect(),
+    }
+}
+
+fn memory(usage: &Usage) -> Number {
+    usage.memory.map(mebibytes).into()
+}
+
+impl From<&MigDevice> for MigView {
+    fn from(mig: &MigDevice) -> Self {
+        Self {
+            uuid: mig.uuid.to_string(),
+            profile: mig.profile.to_string(),
+            gpu_instance: mig.gpu_instance,
+            compute_instance: mig.compute_instance,
+        }
+    }
+}
+
+impl From<&ProcessUsage> for ProcessView {
+    fn from(entry: &ProcessUsage) -> Self {
+        let (owner, reason) = match &entry.owner {
+            ProcessOwner::Container(_) => ("container", None),
+            ProcessOwner::Host => ("host", None),
+            ProcessOwner::NonPodContainer => ("container_without_pod", None),
+            ProcessOwner::Unknown(reason) => ("unknown", Some((*reason).to_owned())),
+        };
+        let process = entry.process.as_ref();
+        Self {
+            owner: owner.to_owned(),
+            reason,
+            pid: process.map(|process| process.pid),
+            name: process.map_or_else(String::new, |process| process.name.to_string()),
+            kind: process.map_or("", |process| process.kind.label()).to_owned(),
+            sm_percent: entry.usage.sm().into(),
+            memory_used_mib: memory(&entry.usage),
+        }
+    }
+}
+
+impl From<&SourceHealth> for SourceView {
+    fn from(source: &SourceHealth) -> Self {
+        let failures = source.failures.iter().filter(|(_, count)| *count > 0);
+        let failure = |(reason, count): &(&str, u64)| FailureView {
+            reason: (*reason).to_owned(),
+            count: *count,
+        };
+        Self {
+            name: source.name.to_owned(),
+            up: source.up,
+            age_seconds: source.age.map(|age| age.as_secs_f64()),
+            failures: failures.map(failure).collect(),
+        }
+    }
+}
+
+impl From<Reading> for Number {
+    fn from(reading: Reading) -> Self {
+        reading.map_or_else(|missing| Self::absent(missing.reason()), Self::Known)
+    }
+}
+
+impl Number {
+    fn absent(reason: &str) -> Self {
+        Self::Absent { absent: reason.to_owned() }
+    }
+
+    fn map(self, change: impl FnOnce(f64) -> f64) -> Self {
+        match self {
+            Self::Known(value) => Self::Known(change(value)),
+            absent @ Self::Absent { .. } => absent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::labels::Dialect;
+    use crate::model::{Discards, Gpu, Limits, Missing, Moment};
+    use crate::nvml::inventory::DriverInfo;
+    use crate::selection::{SelectionScope, preset};
+    use crate::snapshot::{ExporterHealth, NodeIdentity, Tables};
+
+    /// A snapshot of one GPU with `reading` for every family.
+    fn snapshot(reading: Reading) -> Snapshot {
+        let selection = Selection::of(&preset(&Dialect::Ack), SelectionScope::default());
+        let at = Moment { mono: Duration::from_secs(9), wall_us: 1_700_000_000_500_000 };
+        let gpu = Gpu {
+            index: 0,
+            minor: None,
+            uuid: "GPU-0".into(),
+            name: "T4".into(),
+            pci_bus_id: "00000000:1B:00.0".into(),
+        };
+        let health = GpuHealth {
+            gpu: Arc::new(gpu),
+            state: Ok(()),
+            responded: true,
+            sampled_at: at,
+            request_duration: None,
+            missing: [0; Missing::REASONS.len()],
+            discards: Discards::default(),
+            xids: BTreeMap::new(),
+            readings: vec![reading; selection.device.len()],
+        };
+        let occupancy = DeviceUsage {
+            limits: Limits { power: Ok(70.0), temperature: Err(Missing::Unsupported) },
+            partitions_complete: Ok(()),
+            partitions: Vec::new(),
+        };
+        Snapshot {
+            at,
+            identity: NodeIdentity::default(),
+            selection: Arc::new(selection),
+            nodes: Vec::new(),
+            tables: Tables::default(),
+            device_usages: vec![occupancy],
+            health: ExporterHealth {
+                driver: DriverState::Up(DriverInfo::default()),
+                gpus: vec![health],
+                ..ExporterHealth::default()
+            },
+        }
+    }
+
+    #[test]
+    fn reading_is_a_number_or_an_absence_with_its_reason() {
+        let view = |reading| NodeView::from_snapshot(&snapshot(reading), false).gpus.remove(0);
+        let known = view(Ok(0.0));
+        assert_eq!(known.utilization_percent, Number::Known(0.0));
+        assert_eq!(known.throttled_by, Some(Vec::new()));
+        assert_eq!(known.power_limit_watts, Number::Known(70.0));
+        assert_eq!(known.temperature_limit_celsius, Number::absent("unsupported"));
+        assert_eq!(view(Err(Missing::Hung)).power_watts, Number::absent("hung"));
+    }
+
+    #[test]
+    fn throttling_reasons_exclude_harmless_ones() {
+        // gpu_idle, power_cap and hw_thermal.
+        let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
+        assert_eq!(throttled.unwrap(), ["power_cap", "hw_thermal"]);
+        assert_eq!(throttled_by(&Number::absent("denied")), None, "unknown is not healthy");
+    }
+
+    #[test]
+    fn stale_view_omits_gpus() {
+        let snapshot = snapshot(Ok(50.0));
+        assert!(NodeView::from_snapshot(&snapshot, false).ready);
+        let stale = NodeView::from_snapshot(&snapshot, true);
+        assert!(stale.stale && !stale.ready && stale.gpus.is_empty());
+        assert!(stale.not_ready_reason.is_some());
+    }
+}

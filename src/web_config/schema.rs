@@ -1,0 +1,135 @@
+//! The YAML schema of the file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_saphyr::{Error, MessageFormatter as _, UserMessageFormatter};
+
+use super::{RequestRate, WebConfigProblem};
+use crate::sanitize::truncate_for_log;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WebConfigFile {
+    pub(super) tls_server_config: Option<TlsServerConfig>,
+    pub(super) http_server_config: HttpServerConfig,
+    pub(super) basic_auth_users: BTreeMap<String, String>,
+    pub(super) rate_limit: Option<RateLimitConfig>,
+}
+
+/// `tls_server_config`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TlsServerConfig {
+    pub(super) cert: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) client_ca: Option<String>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) client_ca_file: Option<PathBuf>,
+    pub(super) client_auth_type: Option<String>,
+    pub(super) client_allowed_sans: Vec<String>,
+    pub(super) cipher_suites: Vec<String>,
+    pub(super) curve_preferences: Vec<String>,
+    pub(super) min_version: Option<String>,
+    pub(super) max_version: Option<String>,
+    pub(super) prefer_server_cipher_suites: Option<bool>,
+}
+
+/// `http_server_config`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct HttpServerConfig {
+    /// Ignored: the server has HTTP/1.1 only, which every client supports.
+    #[serde(rename = "http2")]
+    _http2: Option<bool>,
+    pub(super) headers: BTreeMap<String, String>,
+}
+
+/// `rate_limit`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RateLimitConfig {
+    interval: Option<String>,
+    burst: Option<u32>,
+}
+
+impl WebConfigFile {
+    /// Parses the file. Unknown keys are an error, because a misspelled key could disable
+    /// authentication.
+    pub(super) fn parse(text: &[u8]) -> Result<Self, WebConfigProblem> {
+        let text = std::str::from_utf8(text).map_err(|_| {
+            WebConfigProblem::Yaml("the file is not UTF-8 text; check its path".to_owned())
+        })?;
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text)
+            .map_err(|error| WebConfigProblem::Yaml(truncate_for_log(&yaml_error(&error), 800)))
+    }
+}
+
+/// Position, reason and remedy. Never contains the line itself, which may hold a password.
+fn yaml_error(error: &Error) -> String {
+    let error = error.without_snippet();
+    let position = error.location().map_or_else(String::new, |location| {
+        format!("line {}, column {}: ", location.line(), location.column())
+    });
+    if let Error::SerdeUnknownField { field, expected, .. } = error {
+        return format!("{position}unknown key {field}; use only {}", expected.join(", "));
+    }
+    if let Error::NullIntoString { .. } = error {
+        return format!("{position}the value is missing; give a text");
+    }
+    let message = UserMessageFormatter.format_message(error);
+    format!("{position}{}", message.lines().next().unwrap_or_default())
+}
+
+impl RateLimitConfig {
+    /// The validated limit; `None` if there is no limit.
+    pub(super) fn validate(self) -> Result<Option<RequestRate>, WebConfigProblem> {
+        let Some(text) = self.interval else { return Ok(None) };
+        let interval = parse_duration(&text).ok_or_else(|| {
+            let detail = format!("{text:?} is not a duration; give for example 100ms or 1s");
+            WebConfigProblem::value("rate_limit.interval", detail)
+        })?;
+        if interval.is_zero() {
+            return Ok(None);
+        }
+        match self.burst {
+            Some(0) => Err(WebConfigProblem::value(
+                "rate_limit.burst",
+                "0 allows no request; give at least 1",
+            )),
+            burst => Ok(Some(RequestRate { interval, burst: burst.unwrap_or(1) })),
+        }
+    }
+}
+
+/// Parses a duration in the notation of Go, such as `1m30s`, `100ms` or `0`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let (mut rest, mut sum) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let number: u32 = number.parse().ok()?;
+        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit);
+        let unit = match unit {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return None,
+        };
+        sum = sum.checked_add(unit.checked_mul(number)?)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(sum)
+}
