@@ -1,5 +1,7 @@
 //! Snapshot tests: the whole exposition of each scenario. Changes are reviewed in the diff of the snapshots.
 
+use std::collections::BTreeMap;
+
 use nvml_exporter::catalog::{ACCUMULATED, Kind};
 
 use crate::exporter::{Scenario, run_once};
@@ -66,6 +68,44 @@ pcie_tx = 300
 pcie_rx = 200
 "#;
 
+/// The exposition with the labels that all series of a GPU have in common named once, above it: a change of
+/// such a label is a change of one line per GPU.
+fn with_common_labels(metrics: &str) -> String {
+    let mut common = BTreeMap::<&str, &str>::new();
+    for labels in metrics.lines().filter_map(gpu_labels) {
+        let gpu = labels.split(',').next().unwrap();
+        common
+            .entry(gpu)
+            .and_modify(|shared| *shared = common_prefix(shared, labels))
+            .or_insert(labels);
+    }
+    let named = common.iter().map(|(gpu, labels)| format!("<{gpu}> {labels}\n"));
+    let lines = metrics.lines().map(|line| {
+        let gpu = gpu_labels(line).and_then(|labels| labels.split(',').next());
+        match gpu.and_then(|gpu| Some((gpu, *common.get(gpu)?))) {
+            Some((gpu, shared)) => line.replacen(shared, &format!("<{gpu}>"), 1) + "\n",
+            None => format!("{line}\n"),
+        }
+    });
+    named.chain(lines).collect()
+}
+
+/// The labels of a series of a GPU.
+fn gpu_labels(line: &str) -> Option<&str> {
+    let (_, labels) = line.split_once('{')?;
+    let (labels, _) = labels.rsplit_once('}')?;
+    (labels.starts_with("gpu=") && !line.starts_with('#')).then_some(labels)
+}
+
+/// The whole labels that both begin with.
+fn common_prefix<'a>(one: &'a str, other: &str) -> &'a str {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    if same == one.len() && (same == other.len() || other[same..].starts_with(',')) {
+        return one;
+    }
+    one[..same].rfind("\",").map_or("", |end| &one[..=end])
+}
+
 /// A counters file that selects every catalog row.
 #[test]
 fn all_families() {
@@ -84,7 +124,10 @@ fn all_families() {
     std::fs::write(&counters, all).unwrap();
     let (mock, file) = (scenario.flag(), format!("-f={}", counters.display()));
     let dialect = ["--dialect", "dcgm-exporter", "--hostname", "host-1", "--max-age", "5000"];
-    check("everything", &run_once(&[&[mock.as_str(), &file], dialect.as_slice()].concat()));
+    check(
+        "everything",
+        &with_common_labels(&run_once(&[&[mock.as_str(), &file], dialect.as_slice()].concat())),
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ type Variant = (&'static [&'static str], &'static str);
 const VARIANTS: [Variant; 3] = [
     (&["--dialect=ack"], "PodName"),
     (&["--dialect=ack", "--process-series=container"], "PodName"),
+    (&["--dialect=dcgm-exporter", "-k"], "pod"),
     (&["--dialect=dcgm-exporter", "-k", "--process-series=container"], "pod"),
 ];
 
