@@ -28,13 +28,14 @@ mod profiling;
 use std::time::Duration;
 
 pub use accumulated::ACCUMULATED;
+use nvml_wrapper_sys::bindings::field_id;
 
 use crate::model::{
     AllocatedFraction, ClockEventCounts, ContainerAllocation, Gpu, HealthState, LinkStates,
     Missing, NodeSample, Reading, Usage, Windows, XidHistory,
 };
 use crate::nvml::inventory::DriverInfo;
-use crate::nvml::probe::{Probe, celsius, mebibytes};
+use crate::nvml::probe::{MinMeanMax, Probe, celsius, mebibytes};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::fields::Field;
 use crate::nvml::{Session, device_info};
@@ -96,6 +97,11 @@ pub enum DeviceSource {
     GpmOrRate(u32, fn(f64) -> f64, &'static [Field], fn(f64) -> f64),
     /// A separate NVML call, which several rows may share.
     Read(fn(&Probe<'_>) -> Reading),
+    /// As `Read`. While the series of a shared GPU are repeated for each container, the value is
+    /// that of the container, from its usage.
+    ReadOrUsage(fn(&Probe<'_>) -> Reading, ProcessSource),
+    /// From minimum, mean and maximum of the GPU utilization samples since the last cycle.
+    Sampled(fn(MinMeanMax) -> f64),
 }
 
 /// Value of a process, or of all processes of a container, from its usage.
@@ -112,8 +118,26 @@ pub type AllocatedFractionSource = fn(&AllocatedFraction) -> Reading;
 pub struct EventSource {
     /// Names of the labels that the samples have besides those of the GPU.
     pub labels: &'static [&'static str],
+    /// What the samples are computed from.
+    pub needs: EventInput,
     /// Returns the samples; empty if the family has no series.
     pub read: fn(&GpuEventInputs<'_>) -> Vec<EventSample>,
+}
+
+/// Data of a GPU that event rows are computed from. All but XIDs are read only while a selected row
+/// needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventInput {
+    /// XID errors.
+    Xids,
+    /// Clock event reasons, read every cycle.
+    ClockEvents,
+    /// Peer-to-peer status of GPU pairs.
+    Peers,
+    /// States of `NVLink` links.
+    Links,
+    /// Health readings, taken every cycle, with the clock event reasons and link states.
+    Health,
 }
 
 /// Inputs of a GPU's event families.
@@ -151,20 +175,6 @@ pub struct EventSample {
 impl From<Reading> for EventSample {
     fn from(reading: Reading) -> Self {
         Self { labels: Vec::new(), reading }
-    }
-}
-
-/// The per-container value that replaces a device metric when the series of a shared GPU are
-/// repeated per container, in the unit of the row; `None` if there is none.
-#[must_use]
-pub fn per_container_value(row: &str) -> Option<ProcessSource> {
-    match row {
-        "DCGM_FI_DEV_GPU_UTIL" => Some(|usage| Ok(usage.utilization?.sm)),
-        "DCGM_FI_DEV_MEM_COPY_UTIL" => Some(|usage| Ok(usage.utilization?.memory)),
-        "DCGM_FI_DEV_ENC_UTIL" => Some(|usage| Ok(usage.utilization?.encoder)),
-        "DCGM_FI_DEV_DEC_UTIL" => Some(|usage| Ok(usage.utilization?.decoder)),
-        "DCGM_FI_DEV_FB_USED" => Some(|usage| usage.memory.map(mebibytes)),
-        _ => None,
     }
 }
 
@@ -218,44 +228,45 @@ pub enum InfoLabelSource {
 /// Value of the node from its readings.
 pub type NodeSource = fn(&NodeSample) -> Reading;
 
-use DeviceSource::{Rate, Read};
+use DeviceSource::{Rate, Read, ReadOrUsage};
 use Kind::{Counter, Gauge};
 use Tier::{Cycle, Slow};
 
 /// Rows with one series per GPU.
-pub const DEVICE: &[Metric<DeviceSource>] = &concat::<{ DEVICES }>(&[
-    &GPU,
-    &board::ROWS,
-    &board::BASE_UNITS,
-    &accumulated::MIN_MEAN_MAX,
-    &errors::ROWS,
-    &errors::CORRECTED_VOLATILE,
-    &errors::CORRECTED_AGGREGATE,
-    &errors::UNCORRECTED_VOLATILE,
-    &errors::UNCORRECTED_AGGREGATE,
-    &links::ROWS,
-    &links::BANDWIDTHS,
-    &links::FLIT_ERRORS,
-    &links::DATA_ERRORS,
-    &links::REPLAYS,
-    &links::RECOVERIES,
-    &profiling::BY_GPU,
-    &profiling::DECODERS,
-    &profiling::JPEG,
-    &profiling::OPTICAL_FLOW,
-    &profiling::SENT,
-    &profiling::RECEIVED,
-]);
-const DEVICES: usize = GPU.len() + 35 + 5 + 3 + 16 + 4 * 8 + 12 + 5 * 18 + 8 + 8 + 8 + 2 + 2 * 18;
+pub const DEVICE: &[Metric<DeviceSource>] = &concat::<{ row_count(DEVICE_SLICES) }>(DEVICE_SLICES);
+const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
+    GPU,
+    board::ROWS,
+    board::BASE_UNITS,
+    accumulated::MIN_MEAN_MAX,
+    errors::ROWS,
+    errors::CORRECTED_VOLATILE,
+    errors::CORRECTED_AGGREGATE,
+    errors::UNCORRECTED_VOLATILE,
+    errors::UNCORRECTED_AGGREGATE,
+    links::ROWS,
+    links::BANDWIDTHS,
+    links::FLIT_ERRORS,
+    links::DATA_ERRORS,
+    links::REPLAYS,
+    links::RECOVERIES,
+    profiling::BY_GPU,
+    profiling::DECODERS,
+    profiling::JPEG,
+    profiling::OPTICAL_FLOW,
+    profiling::SENT,
+    profiling::RECEIVED,
+];
 
 /// Rows with one series per GPU or, while MIG is enabled, one per GPU instance. The GPU itself then
 /// has no series: sums would count its instances twice.
 pub const INSTANCE: &[Metric<DeviceSource>] =
-    &concat::<{ INSTANCES }>(&[&MEMORY, &MORE_MEMORY, &profiling::BY_INSTANCE, &profiling::TOTALS]);
-const INSTANCES: usize = MEMORY.len() + MORE_MEMORY.len() + 12 + 13;
+    &concat::<{ row_count(INSTANCE_SLICES) }>(INSTANCE_SLICES);
+const INSTANCE_SLICES: &[&[Metric<DeviceSource>]] =
+    &[MEMORY, MORE_MEMORY, profiling::BY_INSTANCE, profiling::TOTALS];
 
 /// The most used rows of a GPU.
-const GPU: [Metric<DeviceSource>; 26] = [
+const GPU: &[Metric<DeviceSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_SM_CLOCK",
         kind: Gauge,
@@ -312,7 +323,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "C",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(82), celsius),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_MEMORY_TEMP), celsius),
         help: "Memory temperature (in C).",
         absent: "boards without a memory sensor: most with GDDR memory",
     },
@@ -342,7 +353,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "mJ",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(83), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION), Ok),
         help: "Energy consumption since the driver was loaded (in mJ).",
         absent: "before Volta",
     },
@@ -352,7 +363,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "count",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(94), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_PCIE_REPLAY_COUNTER), Ok),
         help: "PCIe replays since the driver was loaded.",
         absent: "",
     },
@@ -362,7 +373,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "%",
         symbol: "nvmlDeviceGetUtilizationRates",
         tier: Cycle,
-        source: Read(|p| p.gpu_utilization()),
+        source: ReadOrUsage(|p| p.gpu_utilization(), |usage| Ok(usage.utilization?.sm)),
         help: "GPU utilization: fraction of the last sample period in which a kernel was running (in %).",
         absent: "while MIG is enabled",
     },
@@ -372,7 +383,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "%",
         symbol: "nvmlDeviceGetUtilizationRates",
         tier: Cycle,
-        source: Read(|p| p.memory_utilization()),
+        source: ReadOrUsage(|p| p.memory_utilization(), |usage| Ok(usage.utilization?.memory)),
         help: "Memory utilization: fraction of the last sample period in which memory was read or written (in %).",
         absent: "while MIG is enabled",
     },
@@ -382,7 +393,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "%",
         symbol: "nvmlDeviceGetEncoderUtilization",
         tier: Tier::Video,
-        source: Read(|p| p.encoder_utilization()),
+        source: ReadOrUsage(|p| p.encoder_utilization(), |usage| Ok(usage.utilization?.encoder)),
         help: "Video encoder utilization (in %).",
         absent: "while MIG is enabled",
     },
@@ -392,7 +403,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "%",
         symbol: "nvmlDeviceGetDecoderUtilization",
         tier: Tier::Video,
-        source: Read(|p| p.decoder_utilization()),
+        source: ReadOrUsage(|p| p.decoder_utilization(), |usage| Ok(usage.utilization?.decoder)),
         help: "Video decoder utilization (in %).",
         absent: "while MIG is enabled",
     },
@@ -422,7 +433,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "ns",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(74), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_PERF_POLICY_POWER), Ok),
         help: "Throttling duration due to power limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
@@ -432,7 +443,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "ns",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(75), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_PERF_POLICY_THERMAL), Ok),
         help: "Throttling duration due to thermal limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
@@ -442,7 +453,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "ns",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(76), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_PERF_POLICY_SYNC_BOOST), Ok),
         help: "Throttling duration due to sync boost since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
@@ -452,7 +463,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "ns",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(77), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT), Ok),
         help: "Throttling duration due to board limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
@@ -462,7 +473,10 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "ns",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(78), Ok),
+        source: DeviceSource::Field(
+            Field::of(field_id::NVML_FI_DEV_PERF_POLICY_LOW_UTILIZATION),
+            Ok,
+        ),
         help: "Throttling duration due to low utilization since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
@@ -472,7 +486,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "ns",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(79), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_PERF_POLICY_RELIABILITY), Ok),
         help: "Throttling duration due to reliability limits since the driver was loaded (in ns; some vendor documentation states us).",
         absent: "consumer boards",
     },
@@ -492,7 +506,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "pages",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(30), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_RETIRED_DBE), Ok),
         help: "Framebuffer pages retired because of double-bit ECC errors.",
         absent: "without ECC; Ampere and later, which remap rows instead",
     },
@@ -502,7 +516,7 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "bool",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: DeviceSource::Field(Field::of(31), Ok),
+        source: DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_RETIRED_PENDING), Ok),
         help: "1 while page retirements are pending until the next reboot.",
         absent: "without ECC; Ampere and later, which remap rows instead",
     },
@@ -512,14 +526,20 @@ const GPU: [Metric<DeviceSource>; 26] = [
         unit: "MB/s",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
-        source: Rate(&[Field::of_all_links(138), Field::of_all_links(139)], kib_to_mb),
+        source: Rate(
+            &[
+                Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX),
+                Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX),
+            ],
+            kib_to_mb,
+        ),
         help: "Throughput of all NVLinks in both directions (in MB/s): a rate, although dcgm-exporter types it as a counter.",
         absent: "boards without NVLink; in a GPU's first cycle",
     },
 ];
 
 /// The most used memory rows of a GPU or GPU instance.
-const MEMORY: [Metric<DeviceSource>; 6] = [
+const MEMORY: &[Metric<DeviceSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_FB_FREE",
         kind: Gauge,
@@ -536,7 +556,7 @@ const MEMORY: [Metric<DeviceSource>; 6] = [
         unit: "MiB",
         symbol: "nvmlDeviceGetMemoryInfo_v2",
         tier: Cycle,
-        source: Read(|p| p.memory_used()),
+        source: ReadOrUsage(|p| p.memory_used(), |usage| usage.memory.map(mebibytes)),
         help: "Framebuffer memory used (in MiB), excluding memory that the driver reserves (included by drivers before 510).",
         absent: "",
     },
@@ -583,7 +603,7 @@ const MEMORY: [Metric<DeviceSource>; 6] = [
 ];
 
 /// More memory rows, and the same in bytes.
-const MORE_MEMORY: [Metric<DeviceSource>; 7] = [
+const MORE_MEMORY: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_FI_DEV_FB_TOTAL",
         Gauge,
@@ -675,7 +695,17 @@ const fn slow(
     Metric { name, kind, unit, symbol, tier: Slow, source, help, absent }
 }
 
-/// Concatenates slices; `N` must be the sum of their lengths, otherwise it does not compile.
+#[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
+const fn row_count(slices: &[&[Metric<DeviceSource>]]) -> usize {
+    let (mut count, mut slice) = (0, 0);
+    while slice < slices.len() {
+        count += slices[slice].len();
+        slice += 1;
+    }
+    count
+}
+
+/// Concatenates slices; `N` is their [`row_count`].
 #[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
 const fn concat<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<DeviceSource>; N] {
     let mut rows = [slices[0][0]; N];
@@ -688,7 +718,6 @@ const fn concat<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<D
         }
         slice += 1;
     }
-    assert!(at == N, "wrong number of rows");
     rows
 }
 
@@ -700,7 +729,11 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "XID",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: EventSource { labels: &["err_code", "err_msg"], read: events::last_xid },
+        source: EventSource {
+            labels: &["err_code", "err_msg"],
+            needs: EventInput::Xids,
+            read: events::last_xid,
+        },
         help: "The last XID error reported for the GPU since the exporter started, 0 before the first.",
         absent: NO_XIDS,
     },
@@ -710,7 +743,11 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "count",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: EventSource { labels: &["window_size_in_ms", "xid"], read: events::xids_in_window },
+        source: EventSource {
+            labels: &["window_size_in_ms", "xid"],
+            needs: EventInput::Xids,
+            read: events::xids_in_window,
+        },
         help: "XID errors reported for the GPU within the window.",
         absent: NO_XIDS,
     },
@@ -720,7 +757,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "count",
         symbol: "nvmlEventSetWait_v2",
         tier: Cycle,
-        source: EventSource { labels: &["xid"], read: events::xids_total },
+        source: EventSource { labels: &["xid"], needs: EventInput::Xids, read: events::xids_total },
         help: "XID errors reported for the GPU since the exporter started.",
         absent: "before the first XID error",
     },
@@ -728,10 +765,11 @@ pub const EVENT: &[Metric<EventSource>] = &[
         name: "DCGM_EXP_CLOCK_EVENTS_COUNT",
         kind: Counter,
         unit: "samples",
-        symbol: CLOCK_EVENT_SYMBOL,
+        symbol: CLOCK_EVENT_REASONS,
         tier: Cycle,
         source: EventSource {
             labels: &["clock_event", "window_size_in_ms"],
+            needs: EventInput::ClockEvents,
             read: events::clock_events_in_window,
         },
         help: "Samples within the window in which the clock event reason was active.",
@@ -741,9 +779,13 @@ pub const EVENT: &[Metric<EventSource>] = &[
         name: "DCGM_EXP_CLOCK_EVENTS_TOTAL",
         kind: Counter,
         unit: "events",
-        symbol: CLOCK_EVENT_SYMBOL,
+        symbol: CLOCK_EVENT_REASONS,
         tier: Cycle,
-        source: EventSource { labels: &["clock_event"], read: events::clock_events_total },
+        source: EventSource {
+            labels: &["clock_event"],
+            needs: EventInput::ClockEvents,
+            read: events::clock_events_total,
+        },
         help: "Number of times the clock event reason became active since the exporter started.",
         absent: "",
     },
@@ -751,9 +793,13 @@ pub const EVENT: &[Metric<EventSource>] = &[
         name: "DCGM_EXP_P2P_STATUS",
         kind: Counter,
         unit: "enum",
-        symbol: PEER_SYMBOL,
+        symbol: "nvmlDeviceGetP2PStatus",
         tier: Slow,
-        source: EventSource { labels: &["link_status", "peer_gpu"], read: events::peers },
+        source: EventSource {
+            labels: &["link_status", "peer_gpu"],
+            needs: EventInput::Peers,
+            read: events::peers,
+        },
         help: "NVLink peer-to-peer status of a pair of GPUs: 0 OK, otherwise the reason (nvmlGpuP2PStatus).",
         absent: "on a node with one GPU",
     },
@@ -761,20 +807,21 @@ pub const EVENT: &[Metric<EventSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_GET_STATE",
         kind: Gauge,
         unit: "enum",
-        symbol: LINK_SYMBOL,
+        symbol: "nvmlDeviceGetNvLinkState",
         tier: Slow,
-        source: EventSource { labels: &["nvlink"], read: events::links },
+        source: EventSource { labels: &["nvlink"], needs: EventInput::Links, read: events::links },
         help: "State of the NVLink: 0 inactive, 1 active, 2 sleep.",
         absent: "boards without NVLink",
     },
     Metric {
-        name: HEALTH,
+        name: "DCGM_EXP_GPU_HEALTH_STATUS",
         kind: Counter,
         unit: "0/10/20",
         symbol: "nvmlDeviceGetFieldValues",
         tier: Cycle,
         source: EventSource {
             labels: &["health_error_code", "health_watch"],
+            needs: EventInput::Health,
             read: health::watches,
         },
         help: "Health of the GPU as far as NVML reports it: 0 pass, 10 warn, 20 fail.",
@@ -782,18 +829,8 @@ pub const EVENT: &[Metric<EventSource>] = &[
     },
 ];
 
-/// The health family; its inputs have to be read every cycle.
-pub const HEALTH: &str = "DCGM_EXP_GPU_HEALTH_STATUS";
-
 const NO_XIDS: &str = "where the driver reports no XID events (WSL, some vGPU guests)";
-/// NVML call that returns the samples of the GPU utilization.
-pub const SAMPLES_SYMBOL: &str = "nvmlDeviceGetSamples";
-/// NVML call that returns the clock event reasons.
-pub const CLOCK_EVENT_SYMBOL: &str = "nvmlDeviceGetCurrentClocksEventReasons";
-/// NVML call that returns the peer-to-peer status of a pair of GPUs.
-pub const PEER_SYMBOL: &str = "nvmlDeviceGetP2PStatus";
-/// NVML call that returns the state of an `NVLink`.
-pub const LINK_SYMBOL: &str = "nvmlDeviceGetNvLinkState";
+const CLOCK_EVENT_REASONS: &str = "nvmlDeviceGetCurrentClocksEventReasons";
 
 /// Rows with one series per process and device.
 pub const PROCESS: &[Metric<ProcessSource>] = &[
@@ -1097,7 +1134,7 @@ impl DeviceSource {
         match self {
             Self::Field(field, _) => std::slice::from_ref(field),
             Rate(fields, _) | Self::GpmOrRate(_, _, fields, _) => fields,
-            Read(_) | Self::Gpm(..) => &[],
+            Read(_) | ReadOrUsage(..) | Self::Gpm(..) | Self::Sampled(_) => &[],
         }
     }
 
@@ -1106,7 +1143,21 @@ impl DeviceSource {
     pub fn gpm(&self) -> Option<u32> {
         match self {
             Self::Gpm(id, _) | Self::GpmOrRate(id, ..) => Some(*id),
-            Self::Field(..) | Rate(..) | Read(_) => None,
+            Self::Field(..) | Rate(..) | Read(_) | ReadOrUsage(..) | Self::Sampled(_) => None,
+        }
+    }
+
+    /// The value of a container that replaces the one of a shared GPU, if the row has one.
+    #[must_use]
+    pub fn usage(&self) -> Option<ProcessSource> {
+        match self {
+            ReadOrUsage(_, usage) => Some(*usage),
+            Self::Field(..)
+            | Rate(..)
+            | Read(_)
+            | Self::Gpm(..)
+            | Self::GpmOrRate(..)
+            | Self::Sampled(_) => None,
         }
     }
 }
@@ -1171,4 +1222,29 @@ pub fn rows() -> impl Iterator<Item = CatalogRow> {
 /// Thousands of KiB, truncated, as in dcgm-exporter.
 fn kib_to_mb(kib_per_second: f64) -> f64 {
     (kib_per_second / 1000.0).trunc()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing but the row itself is written for a new row: no length, and no list of names.
+    #[test]
+    fn row_of_a_slice_is_a_row_of_the_catalogue() {
+        const ADDED: &[Metric<DeviceSource>] = &[slow(
+            "DCGM_FI_DEV_ADDED",
+            Gauge,
+            "C",
+            "nvmlDeviceGetTemperature",
+            Read(|p| p.temperature()),
+            "A row.",
+            "",
+        )];
+        const SLICES: &[&[Metric<DeviceSource>]] = &[GPU, ADDED, board::ROWS];
+        const ROWS: &[Metric<DeviceSource>] = &concat::<{ row_count(SLICES) }>(SLICES);
+        let names: Vec<&str> = ROWS.iter().map(|metric| metric.name).collect();
+        let expected = SLICES.iter().copied().flatten().map(|metric| metric.name);
+        assert_eq!(names, expected.collect::<Vec<_>>());
+        assert!(names.contains(&"DCGM_FI_DEV_ADDED"));
+    }
 }

@@ -13,6 +13,18 @@ pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
 pub use event_history::{CLOCK_EVENTS, ClockEventCounts, ClockEventHistory, Windows, XidHistory};
 pub use health::{HealthCounters, HealthHistory, HealthSample, HealthState, LinkStates};
+use nvml_wrapper_sys::bindings::{
+    nvmlReturn_enum_NVML_ERROR_DEPRECATED as DEPRECATED,
+    nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED as DRIVER_NOT_LOADED,
+    nvmlReturn_enum_NVML_ERROR_FUNCTION_NOT_FOUND as FUNCTION_NOT_FOUND,
+    nvmlReturn_enum_NVML_ERROR_GPU_IS_LOST as GPU_IS_LOST,
+    nvmlReturn_enum_NVML_ERROR_GPU_NOT_FOUND as GPU_NOT_FOUND,
+    nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH as LIB_RM_VERSION_MISMATCH,
+    nvmlReturn_enum_NVML_ERROR_NO_PERMISSION as NO_PERMISSION,
+    nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED as NOT_SUPPORTED,
+    nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED as RESET_REQUIRED,
+    nvmlReturn_enum_NVML_ERROR_UNINITIALIZED as UNINITIALIZED,
+};
 
 /// Why a reading has no value. Absent is not zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +58,10 @@ impl Missing {
     #[must_use]
     pub fn from_code(code: u32) -> Self {
         match code {
-            3 | 13 | 26 => Self::Unsupported,
-            4 => Self::Denied,
-            15 | 16 | 28 => Self::Lost,
-            1 | 9 | 18 => Self::DriverGone,
+            NOT_SUPPORTED | FUNCTION_NOT_FOUND | DEPRECATED => Self::Unsupported,
+            NO_PERMISSION => Self::Denied,
+            GPU_IS_LOST | RESET_REQUIRED | GPU_NOT_FOUND => Self::Lost,
+            UNINITIALIZED | DRIVER_NOT_LOADED | LIB_RM_VERSION_MISMATCH => Self::DriverGone,
             other => Self::Failed(other),
         }
     }

@@ -18,6 +18,11 @@ use std::time::Duration;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper_sys::bindings::{
+    nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED as DRIVER_NOT_LOADED,
+    nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH as LIB_RM_VERSION_MISMATCH,
+    nvmlReturn_enum_NVML_ERROR_NO_PERMISSION as NO_PERMISSION,
+};
 
 use crate::model::Missing;
 
@@ -154,14 +159,16 @@ fn init_error(path: &Path, error: NvmlError) -> LibraryError {
         NvmlErrorKind::NoSymbol => {
             ("not_nvml", "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1")
         }
-        NvmlErrorKind::Code(9) => {
+        NvmlErrorKind::Code(DRIVER_NOT_LOADED) => {
             ("driver_not_loaded", "load the nvidia kernel module; the exporter retries by itself")
         }
-        NvmlErrorKind::Code(18) => (
+        NvmlErrorKind::Code(LIB_RM_VERSION_MISMATCH) => (
             "version_mismatch",
             "library and kernel module have different versions: reload the module or reboot",
         ),
-        NvmlErrorKind::Code(4) => ("denied", "give the exporter access to /dev/nvidiactl"),
+        NvmlErrorKind::Code(NO_PERMISSION) => {
+            ("denied", "give the exporter access to /dev/nvidiactl")
+        }
         NvmlErrorKind::Code(_) => ("failed", "check the kernel log for NVRM lines"),
     };
     LibraryError::Init { library, error: text, reason, remedy }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
-    ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource,
-    CLOCK_EVENT_SYMBOL, CONTAINER, ContainerSource, DEVICE, DeviceSource, EVENT, EventSource,
-    HEALTH, ILLEGAL, INFO_LABELS, INSTANCE, InfoLabelSource, Kind, LINK_SYMBOL, Metric, NODE,
-    NodeSource, PEER_SYMBOL, PROCESS, ProcessSource, SAMPLES_SYMBOL, find,
+    ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource, CONTAINER,
+    ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL, INFO_LABELS,
+    INSTANCE, InfoLabelSource, Kind, Metric, NODE, NodeSource, PROCESS, ProcessSource, find,
 };
 use crate::device_selector::DeviceSelector;
 use crate::labels::{Compat, Dialect};
@@ -155,31 +154,36 @@ impl Selection {
     /// Whether clock event reasons are counted, so that they have to be read every cycle.
     #[must_use]
     pub fn needs_clock_events(&self) -> bool {
-        self.event.families().iter().any(|family| family.metric.symbol == CLOCK_EVENT_SYMBOL)
+        self.needs(EventInput::ClockEvents)
     }
 
     /// Whether the peer-to-peer status of GPU pairs is selected.
     #[must_use]
     pub fn needs_peer_status(&self) -> bool {
-        self.event.families().iter().any(|family| family.metric.symbol == PEER_SYMBOL)
+        self.needs(EventInput::Peers)
     }
 
     /// Whether the states of `NVLink` links are selected.
     #[must_use]
     pub fn needs_link_states(&self) -> bool {
-        self.event.families().iter().any(|family| family.metric.symbol == LINK_SYMBOL)
+        self.needs(EventInput::Links)
     }
 
     /// Whether GPU health is selected, so that its readings have to be taken every cycle.
     #[must_use]
     pub fn needs_health(&self) -> bool {
-        self.event.families().iter().any(|family| family.metric.name == HEALTH)
+        self.needs(EventInput::Health)
+    }
+
+    fn needs(&self, input: EventInput) -> bool {
+        self.event.families().iter().any(|family| family.metric.source.needs == input)
     }
 
     /// Whether minimum, mean or maximum of the GPU utilization within a cycle are selected.
     #[must_use]
     pub fn needs_utilization_samples(&self) -> bool {
-        self.device.families().iter().any(|family| family.metric.symbol == SAMPLES_SYMBOL)
+        let mut families = self.device.families().iter();
+        families.any(|family| matches!(family.metric.source, DeviceSource::Sampled(_)))
     }
 
     /// Whether energy by owner is selected, so that the energy counter has to be read every cycle.

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nvml_exporter::catalog::exporter_metrics::EXPORTER_METRICS;
 use nvml_exporter::catalog::{
-    ACCUMULATED, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS, INSTANCE,
-    Kind, Metric, NODE, PROCESS, alias, find, preset,
+    ACCUMULATED, ALLOCATED_FRACTION, CONTAINER, DEVICE, DeviceSource, EVENT, EventInput, ILLEGAL,
+    INFO_LABELS, INSTANCE, Kind, Metric, NODE, PROCESS, alias, find, preset,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -88,6 +88,55 @@ fn rows_of_fields_have_the_symbol_of_the_batched_call() {
         };
         assert_eq!(metric.symbol, expected, "{}", metric.name);
         assert!(of_fields || metric.symbol != "nvmlDeviceGetFieldValues", "{}", metric.name);
+    }
+}
+
+/// A row that needs data states so in its source, and has the symbol that returns them.
+#[test]
+fn rows_have_the_symbol_of_what_they_need() {
+    for metric in EVENT {
+        let expected = match metric.source.needs {
+            EventInput::Xids => "nvmlEventSetWait_v2",
+            EventInput::ClockEvents => "nvmlDeviceGetCurrentClocksEventReasons",
+            EventInput::Peers => "nvmlDeviceGetP2PStatus",
+            EventInput::Links => "nvmlDeviceGetNvLinkState",
+            EventInput::Health => "nvmlDeviceGetFieldValues",
+        };
+        assert_eq!(metric.symbol, expected, "{}", metric.name);
+    }
+    for metric in DEVICE.iter().chain(INSTANCE) {
+        let sampled = matches!(metric.source, DeviceSource::Sampled(_));
+        assert_eq!(metric.symbol == "nvmlDeviceGetSamples", sampled, "{}", metric.name);
+    }
+}
+
+#[test]
+fn every_row_of_every_slice_is_found_and_described() {
+    let info_labels = INFO_LABELS.iter().map(|m| (m.name, m.kind, m.symbol, m.help));
+    let mut found = Vec::new();
+    for (name, kind, symbol, help) in rows().into_iter().chain(info_labels) {
+        let row = find(name).unwrap();
+        assert_eq!((row.name, row.kind, row.symbol, row.help), (name, kind, symbol, help));
+        assert!(!row.unit.is_empty() && !row.symbol.is_empty() && !row.help.is_empty(), "{name}");
+        found.push(name);
+    }
+    found.sort_unstable();
+    let mut all: Vec<_> = nvml_exporter::catalog::rows().map(|row| row.name).collect();
+    all.sort_unstable();
+    assert_eq!(found, all);
+}
+
+/// A new row is one edit: the compiler counts the rows.
+#[test]
+fn slices_of_rows_have_no_written_length() {
+    let folder = Path::new(ROOT).join("src/catalog");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.chain([Path::new(ROOT).join("src/catalog.rs")]) {
+        let text = fs::read_to_string(&file).unwrap();
+        let counted = text.match_indices("Source>; ").map(|(at, found)| &text[at + found.len()..]);
+        for length in counted {
+            assert!(length.starts_with("N]"), "{}: {length:.40}", file.display());
+        }
     }
 }
 

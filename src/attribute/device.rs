@@ -13,7 +13,7 @@ use super::framebuffer_balance::InstanceBalances;
 use super::owner::ContainerIdentity;
 use super::processes::ProcessAttribution;
 use super::{AttributionContext, DevicePodLabels, node_readings};
-use crate::catalog::{DeviceSource, GpuEventInputs, InfoLabelSource, per_container_value};
+use crate::catalog::{DeviceSource, GpuEventInputs, InfoLabelSource};
 use crate::kube::pods::UidLookup;
 use crate::labels::{
     DeviceLabelInput, Dialect, HPC_JOB, Labels, OWNER, OwnerLabels, WorkloadLabels,
@@ -536,11 +536,11 @@ fn per_container_readings(
     readings: &[Reading],
     usage: &Usage,
 ) -> Vec<Reading> {
-    let rows = selected.families().iter().map(|family| family.metric.name);
-    let reading = |(row, reading): (&str, &Reading)| {
-        per_container_value(row).map_or(*reading, |of| of(usage))
+    let sources = selected.families().iter().map(|family| family.metric.source);
+    let reading = |(source, reading): (DeviceSource, &Reading)| {
+        source.usage().map_or(*reading, |of| of(usage))
     };
-    rows.zip(readings).map(reading).collect()
+    sources.zip(readings).map(reading).collect()
 }
 
 /// Allocations of a device in mode [`AllocateMode::Share`].

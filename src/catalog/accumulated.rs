@@ -1,10 +1,11 @@
 //! Rows of accumulated usage, and of minimum, mean and maximum of the GPU utilization. They cost
 //! nothing unless they are selected.
 
-use super::DeviceSource::{self, Read};
+use super::DeviceSource::{self, Sampled};
 use super::Kind::{Counter, Gauge};
-use super::{AccumulatedMetric, Kind, Metric, SAMPLES_SYMBOL, Tier, each_cycle};
+use super::{AccumulatedMetric, Kind, Metric, Tier, each_cycle};
 
+const SAMPLES: &str = "nvmlDeviceGetSamples";
 const UTILIZATION: &str = "nvmlDeviceGetProcessUtilization";
 const ENERGY: &str = "nvmlDeviceGetFieldValues";
 const NO_UTILIZATION: &str =
@@ -12,13 +13,13 @@ const NO_UTILIZATION: &str =
 const NO_ENERGY: &str = "before Volta; while MIG is enabled";
 const NO_SAMPLES: &str = "while MIG is enabled; in a GPU's first cycle";
 
-pub(super) const MIN_MEAN_MAX: [Metric<DeviceSource>; 3] = [
+pub(super) const MIN_MEAN_MAX: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_CUSTOM_DEV_GPU_UTIL_MIN",
         Gauge,
         "%",
-        SAMPLES_SYMBOL,
-        Read(|p| Ok(p.sampled_utilization()?.min)),
+        SAMPLES,
+        Sampled(|samples| samples.min),
         "Minimum of the GPU utilization samples since the last cycle (in %).",
         NO_SAMPLES,
     ),
@@ -26,8 +27,8 @@ pub(super) const MIN_MEAN_MAX: [Metric<DeviceSource>; 3] = [
         "DCGM_CUSTOM_DEV_GPU_UTIL_MEAN",
         Gauge,
         "%",
-        SAMPLES_SYMBOL,
-        Read(|p| Ok(p.sampled_utilization()?.mean)),
+        SAMPLES,
+        Sampled(|samples| samples.mean),
         "Mean of the GPU utilization samples since the last cycle (in %).",
         NO_SAMPLES,
     ),
@@ -35,8 +36,8 @@ pub(super) const MIN_MEAN_MAX: [Metric<DeviceSource>; 3] = [
         "DCGM_CUSTOM_DEV_GPU_UTIL_MAX",
         Gauge,
         "%",
-        SAMPLES_SYMBOL,
-        Read(|p| Ok(p.sampled_utilization()?.max)),
+        SAMPLES,
+        Sampled(|samples| samples.max),
         "Maximum of the GPU utilization samples since the last cycle (in %).",
         NO_SAMPLES,
     ),

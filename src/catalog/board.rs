@@ -1,6 +1,7 @@
 //! Rows of the board: clocks, limits, modes, PCIe link, and values in base units.
 
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureThreshold};
+use nvml_wrapper_sys::bindings::field_id;
 
 use super::DeviceSource::{self, Field, Rate, Read};
 use super::Kind::{Counter, Gauge};
@@ -15,7 +16,7 @@ const NO_FABRIC: &str = "boards without an NVLink fabric";
 const NO_BYTES: &str = "boards without PCIe byte counters; in a GPU's first cycle";
 const CONSUMER: &str = "consumer boards";
 
-pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
+pub(super) const ROWS: &[Metric<DeviceSource>] = &[
     slow(
         "DCGM_FI_DEV_MAX_SM_CLOCK",
         Gauge,
@@ -93,7 +94,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         Gauge,
         "W",
         BATCH,
-        Field(Id::of(186), |mw| Ok(mw / 1000.0)),
+        Field(Id::of(field_id::NVML_FI_DEV_POWER_INSTANT), |mw| Ok(mw / 1000.0)),
         "Instantaneous power draw of the board (in W).",
         "boards without a power sensor; drivers before 525",
     ),
@@ -147,7 +148,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         Gauge,
         "KB/s",
         BATCH,
-        Rate(&[Id::of(197)], kilobytes),
+        Rate(&[Id::of(field_id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES)], kilobytes),
         "PCIe transmit throughput (in KB/s).",
         NO_BYTES,
     ),
@@ -156,7 +157,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         Gauge,
         "KB/s",
         BATCH,
-        Rate(&[Id::of(198)], kilobytes),
+        Rate(&[Id::of(field_id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES)], kilobytes),
         "PCIe receive throughput (in KB/s).",
         NO_BYTES,
     ),
@@ -201,7 +202,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         Counter,
         "ns",
         BATCH,
-        Field(Id::of(80), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_PERF_POLICY_TOTAL_APP_CLOCKS), Ok),
         "Time for which the clocks were below the application clocks since the driver was loaded (in ns).",
         CONSUMER,
     ),
@@ -210,7 +211,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
         Counter,
         "ns",
         BATCH,
-        Field(Id::of(81), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_PERF_POLICY_TOTAL_BASE_CLOCKS), Ok),
         "Time for which the clocks were below the base clocks since the driver was loaded (in ns).",
         CONSUMER,
     ),
@@ -334,7 +335,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 35] = [
 ];
 
 /// Values in base units, with the names of newer versions of dcgm-exporter.
-pub(super) const BASE_UNITS: [Metric<DeviceSource>; 5] = [
+pub(super) const BASE_UNITS: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_FI_DEV_SM_CLOCK_HERTZ",
         Gauge,
@@ -358,7 +359,7 @@ pub(super) const BASE_UNITS: [Metric<DeviceSource>; 5] = [
         Counter,
         "J",
         BATCH,
-        Field(Id::of(83), |mj| Ok(mj / 1000.0)),
+        Field(Id::of(field_id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION), |mj| Ok(mj / 1000.0)),
         "Energy consumption since the driver was loaded (in J).",
         "before Volta",
     ),

@@ -1,6 +1,7 @@
 //! Rows of memory errors: ECC errors, remapped rows and spare rows.
 
 use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, MemoryLocation};
+use nvml_wrapper_sys::bindings::field_id;
 
 use super::DeviceSource::{self, Field, Read};
 use super::Kind::{Counter, Gauge};
@@ -13,7 +14,7 @@ const HISTOGRAM: &str = "nvmlDeviceGetRowRemapperHistogram";
 const NO_ECC: &str = "boards without ECC; while ECC is disabled";
 const NO_REMAPPING: &str = "before Ampere, and boards without ECC";
 
-pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
+pub(super) const ROWS: &[Metric<DeviceSource>] = &[
     slow(
         "DCGM_FI_DEV_ECC_CURRENT",
         Gauge,
@@ -82,7 +83,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         Counter,
         "rows",
         BATCH,
-        Field(Id::of(143), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_REMAPPED_UNC), Ok),
         "Rows remapped because of uncorrectable errors.",
         NO_REMAPPING,
     ),
@@ -91,7 +92,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         Counter,
         "rows",
         BATCH,
-        Field(Id::of(142), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_REMAPPED_COR), Ok),
         "Rows remapped because of correctable errors.",
         NO_REMAPPING,
     ),
@@ -100,7 +101,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         Gauge,
         "bool",
         BATCH,
-        Field(Id::of(144), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_REMAPPED_PENDING), Ok),
         "1 while row remappings are pending until the next reset.",
         NO_REMAPPING,
     ),
@@ -109,7 +110,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
         Gauge,
         "bool",
         BATCH,
-        Field(Id::of(145), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_REMAPPED_FAILURE), Ok),
         "1 if a row remapping failed.",
         NO_REMAPPING,
     ),
@@ -163,7 +164,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 16] = [
 /// Errors of one kind over one period, by location.
 macro_rules! by_location {
     ($name:literal, $kind:ident, $counter:ident, $errors:literal, $period:literal, $($end:literal $location:ident $memory:literal),*) => {
-        [$(slow(
+        &[$(slow(
             concat!("DCGM_FI_DEV_ECC_", $name, "_", $end),
             Counter,
             "count",
@@ -186,28 +187,28 @@ macro_rules! by_location {
     };
 }
 
-pub(super) const CORRECTED_VOLATILE: [Metric<DeviceSource>; 8] = by_location!(
+pub(super) const CORRECTED_VOLATILE: &[Metric<DeviceSource>] = by_location!(
     "SBE_VOL",
     Corrected,
     Volatile,
     "Corrected ECC errors",
     "since the driver was loaded"
 );
-pub(super) const CORRECTED_AGGREGATE: [Metric<DeviceSource>; 8] = by_location!(
+pub(super) const CORRECTED_AGGREGATE: &[Metric<DeviceSource>] = by_location!(
     "SBE_AGG",
     Corrected,
     Aggregate,
     "Corrected ECC errors",
     "over the lifetime of the board"
 );
-pub(super) const UNCORRECTED_VOLATILE: [Metric<DeviceSource>; 8] = by_location!(
+pub(super) const UNCORRECTED_VOLATILE: &[Metric<DeviceSource>] = by_location!(
     "DBE_VOL",
     Uncorrected,
     Volatile,
     "Uncorrected ECC errors",
     "since the driver was loaded"
 );
-pub(super) const UNCORRECTED_AGGREGATE: [Metric<DeviceSource>; 8] = by_location!(
+pub(super) const UNCORRECTED_AGGREGATE: &[Metric<DeviceSource>] = by_location!(
     "DBE_AGG",
     Uncorrected,
     Aggregate,

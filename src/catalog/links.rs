@@ -1,6 +1,7 @@
 //! Rows of `NVLink`.
 
 use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
+use nvml_wrapper_sys::bindings::field_id;
 
 use super::DeviceSource::{self, Field, Rate, Read};
 use super::Kind::{Counter, Gauge};
@@ -11,13 +12,13 @@ const BATCH: &str = "nvmlDeviceGetFieldValues";
 const NO_RATE: &str = "boards without NVLink; in a GPU's first cycle";
 const OLDER: &str = "boards without NVLink; since Hopper, which has other counters";
 
-pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
+pub(super) const ROWS: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
         Counter,
         "count",
         BATCH,
-        Field(Id::of(38), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL), Ok),
         "Flit CRC errors on all NVLinks.",
         OLDER,
     ),
@@ -26,7 +27,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of(45), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL), Ok),
         "Data CRC errors on all NVLinks.",
         OLDER,
     ),
@@ -35,7 +36,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of(52), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL), Ok),
         "Replays on all NVLinks.",
         OLDER,
     ),
@@ -44,7 +45,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of(59), Ok),
+        Field(Id::of(field_id::NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL), Ok),
         "Recoveries on all NVLinks.",
         OLDER,
     ),
@@ -53,7 +54,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of_all_links(161), Ok),
+        Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY), Ok),
         "Replays on all NVLinks (counter since Hopper).",
         "before Hopper, and boards without NVLink",
     ),
@@ -62,7 +63,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of_all_links(162), Ok),
+        Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY), Ok),
         "Recoveries on all NVLinks (counter since Hopper).",
         "before Hopper, and boards without NVLink",
     ),
@@ -71,7 +72,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of_all_links(163), Ok),
+        Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_CRC), Ok),
         "CRC errors on all NVLinks (counter since Hopper).",
         "before Hopper, and boards without NVLink",
     ),
@@ -80,7 +81,10 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of_all_links(213), Ok),
+        Field(
+            Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_SUCCESSFUL_EVENTS),
+            Ok,
+        ),
         "Successful recoveries on all NVLinks.",
         "before Blackwell, and boards without NVLink",
     ),
@@ -89,7 +93,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of_all_links(214), Ok),
+        Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_FAILED_EVENTS), Ok),
         "Failed recoveries on all NVLinks.",
         "before Blackwell, and boards without NVLink",
     ),
@@ -98,7 +102,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Counter,
         "count",
         BATCH,
-        Field(Id::of_all_links(215), Ok),
+        Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_EVENTS), Ok),
         "Recoveries on all NVLinks, successful or not.",
         "before Blackwell, and boards without NVLink",
     ),
@@ -107,7 +111,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Gauge,
         "MB/s",
         BATCH,
-        Rate(&[Id::of_all_links(138)], kib_to_mb),
+        Rate(&[Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX)], kib_to_mb),
         "Transmit throughput of all NVLinks (in MB/s).",
         NO_RATE,
     ),
@@ -116,7 +120,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
         Gauge,
         "MB/s",
         BATCH,
-        Rate(&[Id::of_all_links(139)], kib_to_mb),
+        Rate(&[Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX)], kib_to_mb),
         "Receive throughput of all NVLinks (in MB/s).",
         NO_RATE,
     ),
@@ -125,7 +129,7 @@ pub(super) const ROWS: [Metric<DeviceSource>; 12] = [
 /// Errors of one kind, by link.
 macro_rules! errors_by_link {
     ($name:literal, $counter:ident, $errors:literal, $($link:literal)*) => {
-        [$(slow(
+        &[$(slow(
             concat!("DCGM_FI_DEV_NVLINK_", $name, "_ERROR_COUNT_L", $link),
             Counter,
             "count",
@@ -143,25 +147,24 @@ macro_rules! errors_by_link {
 /// Throughput in both directions, by link.
 macro_rules! bandwidth_by_link {
     ($($link:literal)*) => {
-        [$(each_cycle(
+        &[$(each_cycle(
             concat!("DCGM_FI_DEV_NVLINK_BANDWIDTH_L", $link),
             Counter,
             "MB/s",
             BATCH,
-            Rate(&[Id::of_link(138, $link), Id::of_link(139, $link)], kib_to_mb),
+            Rate(&[Id::of_link(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, $link), Id::of_link(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, $link)], kib_to_mb),
             concat!("Throughput of NVLink ", $link, " in both directions (in MB/s): a rate, although dcgm-exporter types it as a counter."),
             NO_RATE,
         )),*]
     };
 }
 
-pub(super) const FLIT_ERRORS: [Metric<DeviceSource>; 18] =
+pub(super) const FLIT_ERRORS: &[Metric<DeviceSource>] =
     errors_by_link!("CRC_FLIT", DlCrcFlit, "Flit CRC errors");
-pub(super) const DATA_ERRORS: [Metric<DeviceSource>; 18] =
+pub(super) const DATA_ERRORS: &[Metric<DeviceSource>] =
     errors_by_link!("CRC_DATA", DlCrcData, "Data CRC errors");
-pub(super) const REPLAYS: [Metric<DeviceSource>; 18] =
-    errors_by_link!("REPLAY", DlReplay, "Replays");
-pub(super) const RECOVERIES: [Metric<DeviceSource>; 18] =
+pub(super) const REPLAYS: &[Metric<DeviceSource>] = errors_by_link!("REPLAY", DlReplay, "Replays");
+pub(super) const RECOVERIES: &[Metric<DeviceSource>] =
     errors_by_link!("RECOVERY", DlRecovery, "Recoveries");
-pub(super) const BANDWIDTHS: [Metric<DeviceSource>; 18] =
+pub(super) const BANDWIDTHS: &[Metric<DeviceSource>] =
     bandwidth_by_link!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);

@@ -1,5 +1,7 @@
 //! Rows of GPM metrics, which are measured between two samples.
 
+use nvml_wrapper_sys::bindings::{self as nvml, field_id};
+
 use super::DeviceSource::{self, Gpm, GpmOrRate};
 use super::Kind::{Counter, Gauge};
 use super::{Metric, each_cycle};
@@ -12,13 +14,13 @@ const NO_RATE: &str = "boards with neither GPM nor byte counters; in a device's 
 const MIB: f64 = 1_048_576.0;
 
 /// One series per GPU, or per GPU instance while MIG is enabled.
-pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
+pub(super) const BY_INSTANCE: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(1, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_GRAPHICS_UTIL, ratio),
         "Fraction of time in which the graphics or compute engines were active (0 to 1).",
         NO_GPM,
     ),
@@ -27,7 +29,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(2, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_SM_UTIL, ratio),
         "Fraction of cycles in which an SM had at least one warp assigned, mean over all SMs (0 to 1).",
         NO_GPM,
     ),
@@ -36,7 +38,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(3, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_SM_OCCUPANCY, ratio),
         "Resident warps as a fraction of the maximum, mean over all SMs (0 to 1).",
         NO_GPM,
     ),
@@ -45,7 +47,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(5, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_ANY_TENSOR_UTIL, ratio),
         "Fraction of cycles in which the tensor cores were active, with any data type (0 to 1).",
         NO_GPM,
     ),
@@ -54,7 +56,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(10, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_DRAM_BW_UTIL, ratio),
         "Fraction of the memory bandwidth that was used (0 to 1).",
         NO_GPM,
     ),
@@ -63,7 +65,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(11, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_FP64_UTIL, ratio),
         "Fraction of cycles in which the FP64 pipes were active (0 to 1).",
         NO_GPM,
     ),
@@ -72,7 +74,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(12, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_FP32_UTIL, ratio),
         "Fraction of cycles in which the FP32 pipes were active (0 to 1).",
         NO_GPM,
     ),
@@ -81,7 +83,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(13, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_FP16_UTIL, ratio),
         "Fraction of cycles in which the FP16 pipes were active (0 to 1).",
         NO_GPM,
     ),
@@ -90,7 +92,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(9, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_IMMA_TENSOR_UTIL, ratio),
         "Fraction of cycles in which the tensor cores were active with integers (0 to 1).",
         NO_GPM,
     ),
@@ -99,7 +101,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(7, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_HMMA_TENSOR_UTIL, ratio),
         "Fraction of cycles in which the tensor cores were active with 16-bit floating point (0 to 1).",
         NO_GPM,
     ),
@@ -108,7 +110,7 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(6, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_DFMA_TENSOR_UTIL, ratio),
         "Fraction of cycles in which the tensor cores were active with 64-bit floating point (0 to 1).",
         NO_GPM,
     ),
@@ -117,20 +119,25 @@ pub(super) const BY_INSTANCE: [Metric<DeviceSource>; 12] = [
         Gauge,
         "ratio 0..1",
         GPM,
-        Gpm(4, ratio),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_INTEGER_UTIL, ratio),
         "Fraction of cycles in which the integer pipes were active (0 to 1).",
         NO_GPM,
     ),
 ];
 
 /// One series per GPU only.
-pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
+pub(super) const BY_GPU: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_FI_PROF_PCIE_TX_BYTES",
         Gauge,
         "bytes/s",
         GPM,
-        GpmOrRate(20, bytes, &[Id::of(197)], whole),
+        GpmOrRate(
+            nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_PCIE_TX_PER_SEC,
+            bytes,
+            &[Id::of(field_id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES)],
+            whole,
+        ),
         "PCIe transmit throughput, including headers (in bytes per second).",
         NO_RATE,
     ),
@@ -139,7 +146,12 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        GpmOrRate(21, bytes, &[Id::of(198)], whole),
+        GpmOrRate(
+            nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_PCIE_RX_PER_SEC,
+            bytes,
+            &[Id::of(field_id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES)],
+            whole,
+        ),
         "PCIe receive throughput, including headers (in bytes per second).",
         NO_RATE,
     ),
@@ -148,7 +160,12 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        GpmOrRate(61, bytes, &[Id::of_all_links(140)], of_kib),
+        GpmOrRate(
+            nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_TOTAL_TX_PER_SEC,
+            bytes,
+            &[Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX)],
+            of_kib,
+        ),
         "Transmit throughput of all NVLinks, including headers (in bytes per second).",
         NO_RATE,
     ),
@@ -157,7 +174,12 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        GpmOrRate(60, bytes, &[Id::of_all_links(141)], of_kib),
+        GpmOrRate(
+            nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_TOTAL_RX_PER_SEC,
+            bytes,
+            &[Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX)],
+            of_kib,
+        ),
         "Receive throughput of all NVLinks, including headers (in bytes per second).",
         NO_RATE,
     ),
@@ -166,7 +188,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        Gpm(100, bytes),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_C2C_TOTAL_TX_PER_SEC, bytes),
         "Transmit throughput of the C2C link to the CPU, including headers (in bytes per second).",
         C2C,
     ),
@@ -175,7 +197,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        Gpm(101, bytes),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_C2C_TOTAL_RX_PER_SEC, bytes),
         "Receive throughput of the C2C link to the CPU, including headers (in bytes per second).",
         C2C,
     ),
@@ -184,7 +206,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        Gpm(102, bytes),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_C2C_DATA_TX_PER_SEC, bytes),
         "Transmit throughput of the C2C link to the CPU, without headers (in bytes per second).",
         C2C,
     ),
@@ -193,7 +215,7 @@ pub(super) const BY_GPU: [Metric<DeviceSource>; 8] = [
         Gauge,
         "bytes/s",
         GPM,
-        Gpm(103, bytes),
+        Gpm(nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_C2C_DATA_RX_PER_SEC, bytes),
         "Receive throughput of the C2C link to the CPU, without headers (in bytes per second).",
         C2C,
     ),
@@ -203,13 +225,13 @@ const C2C: &str = "boards without a C2C link to a CPU: all but Grace Hopper and 
 
 /// Engines of one kind, by number.
 macro_rules! engines {
-    ($name:literal, $first:literal, $engine:literal, $($number:literal)*) => {
-        [$(each_cycle(
+    ($name:literal, $first:ident, $engine:literal, $($number:literal)*) => {
+        &[$(each_cycle(
             concat!("DCGM_FI_PROF_", $name, $number, "_ACTIVE"),
             Gauge,
             "ratio 0..1",
             GPM,
-            Gpm($first + $number, ratio),
+            Gpm(nvml::$first + $number, ratio),
             concat!("Fraction of time in which ", $engine, " ", $number, " was active (0 to 1)."),
             "before Hopper; engines that the board does not have; in a device's first cycle",
         )),*]
@@ -218,38 +240,49 @@ macro_rules! engines {
 
 /// Throughput in one direction, by link.
 macro_rules! by_link {
-    ($end:literal, $first:literal, $direction:literal, $($link:literal)*) => {
-        [$(each_cycle(
+    ($end:literal, $first:ident, $direction:literal, $($link:literal)*) => {
+        &[$(each_cycle(
             concat!("DCGM_FI_PROF_NVLINK_L", $link, $end),
             Gauge,
             "bytes/s",
             GPM,
-            Gpm($first + 2 * $link, bytes),
+            Gpm(nvml::$first + 2 * $link, bytes),
             concat!($direction, " throughput of NVLink ", $link, " (in bytes per second)."),
             "before Hopper; links that the board does not have; in a device's first cycle",
         )),*]
     };
 }
 
-pub(super) const DECODERS: [Metric<DeviceSource>; 8] =
-    engines!("NVDEC", 30, "video decoder", 0 1 2 3 4 5 6 7);
-pub(super) const JPEG: [Metric<DeviceSource>; 8] =
-    engines!("NVJPG", 40, "JPEG decoder", 0 1 2 3 4 5 6 7);
-pub(super) const OPTICAL_FLOW: [Metric<DeviceSource>; 2] =
-    engines!("NVOFA", 50, "optical flow engine", 0 1);
-pub(super) const SENT: [Metric<DeviceSource>; 18] =
-    by_link!("_TX_BYTES", 63, "Transmit", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
-pub(super) const RECEIVED: [Metric<DeviceSource>; 18] =
-    by_link!("_RX_BYTES", 62, "Receive", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+pub(super) const DECODERS: &[Metric<DeviceSource>] = engines!("NVDEC", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVDEC_0_UTIL, "video decoder", 0 1 2 3 4 5 6 7);
+pub(super) const JPEG: &[Metric<DeviceSource>] = engines!("NVJPG", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVJPG_0_UTIL, "JPEG decoder", 0 1 2 3 4 5 6 7);
+pub(super) const OPTICAL_FLOW: &[Metric<DeviceSource>] =
+    engines!("NVOFA", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVOFA_0_UTIL, "optical flow engine", 0 1);
+pub(super) const SENT: &[Metric<DeviceSource>] = by_link!("_TX_BYTES", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_TX_PER_SEC, "Transmit", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+pub(super) const RECEIVED: &[Metric<DeviceSource>] = by_link!("_RX_BYTES", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_RX_PER_SEC, "Receive", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+
+/// `NVML_GPM_METRIC_*` of drivers since 580, which nvml-wrapper-sys does not have.
+const SM_CYCLES_ELAPSED: u32 = 248;
+const SM_CYCLES_ACTIVE: u32 = 249;
+const MMA_CYCLES_ACTIVE: u32 = 250;
+const DMMA_CYCLES_ACTIVE: u32 = 251;
+const HMMA_CYCLES_ACTIVE: u32 = 252;
+const IMMA_CYCLES_ACTIVE: u32 = 253;
+const DFMA_CYCLES_ACTIVE: u32 = 254;
+const PCIE_TX: u32 = 255;
+const PCIE_RX: u32 = 256;
+const INTEGER_CYCLES_ACTIVE: u32 = 257;
+const FP64_CYCLES_ACTIVE: u32 = 258;
+const FP32_CYCLES_ACTIVE: u32 = 259;
+const FP16_CYCLES_ACTIVE: u32 = 260;
 
 /// Counters since the driver was loaded.
-pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
+pub(super) const TOTALS: &[Metric<DeviceSource>] = &[
     each_cycle(
         "DCGM_FI_PROF_SM_CYCLES_ELAPSED_TOTAL",
         Counter,
         "cycles",
         GPM,
-        Gpm(248, whole),
+        Gpm(SM_CYCLES_ELAPSED, whole),
         "Elapsed SM cycles.",
         NO_TOTALS,
     ),
@@ -258,7 +291,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(249, whole),
+        Gpm(SM_CYCLES_ACTIVE, whole),
         "Active SM cycles.",
         NO_TOTALS,
     ),
@@ -267,7 +300,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(250, whole),
+        Gpm(MMA_CYCLES_ACTIVE, whole),
         "SM cycles in which the tensor cores were active.",
         NO_TOTALS,
     ),
@@ -276,7 +309,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(251, whole),
+        Gpm(DMMA_CYCLES_ACTIVE, whole),
         "SM cycles in which the tensor cores were active with 64-bit floating point.",
         NO_TOTALS,
     ),
@@ -285,7 +318,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(252, whole),
+        Gpm(HMMA_CYCLES_ACTIVE, whole),
         "SM cycles in which the tensor cores were active with 16-bit floating point.",
         NO_TOTALS,
     ),
@@ -294,7 +327,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(253, whole),
+        Gpm(IMMA_CYCLES_ACTIVE, whole),
         "SM cycles in which the tensor cores were active with integers.",
         NO_TOTALS,
     ),
@@ -303,7 +336,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(254, whole),
+        Gpm(DFMA_CYCLES_ACTIVE, whole),
         "SM cycles in which the tensor cores were active with fused 64-bit operations.",
         NO_TOTALS,
     ),
@@ -312,7 +345,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(257, whole),
+        Gpm(INTEGER_CYCLES_ACTIVE, whole),
         "SM cycles in which the integer pipes were active.",
         NO_TOTALS,
     ),
@@ -321,7 +354,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(258, whole),
+        Gpm(FP64_CYCLES_ACTIVE, whole),
         "SM cycles in which the FP64 pipes were active.",
         NO_TOTALS,
     ),
@@ -330,7 +363,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(259, whole),
+        Gpm(FP32_CYCLES_ACTIVE, whole),
         "SM cycles in which the FP32 pipes were active.",
         NO_TOTALS,
     ),
@@ -339,7 +372,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "cycles",
         GPM,
-        Gpm(260, whole),
+        Gpm(FP16_CYCLES_ACTIVE, whole),
         "SM cycles in which the FP16 pipes were active.",
         NO_TOTALS,
     ),
@@ -348,7 +381,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "bytes",
         GPM,
-        Gpm(255, whole),
+        Gpm(PCIE_TX, whole),
         "Data transmitted over PCIe (in bytes).",
         NO_TOTALS,
     ),
@@ -357,7 +390,7 @@ pub(super) const TOTALS: [Metric<DeviceSource>; 13] = [
         Counter,
         "bytes",
         GPM,
-        Gpm(256, whole),
+        Gpm(PCIE_RX, whole),
         "Data received over PCIe (in bytes).",
         NO_TOTALS,
     ),

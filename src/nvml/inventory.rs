@@ -1,14 +1,13 @@
 //! Driver versions, GPUs and MIG devices of a session.
 
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper_sys::bindings::nvmlReturn_enum_NVML_ERROR_NOT_FOUND as NOT_FOUND;
 
 use super::Session;
 use super::raw::{Handle, instances};
 use crate::model::{Gpu, MigDevice, Missing};
 use crate::policy::GPUS_MAX;
 
-/// `NVML_ERROR_NOT_FOUND`: a MIG slot without a device.
-const NOT_FOUND: u32 = 6;
 /// Upper bound of MIG devices per GPU; protects against an invalid count of the driver.
 const MIG_SLOTS: u32 = 64;
 /// Largest minor number of a device (`MINORMASK`).
@@ -100,6 +99,7 @@ impl Session {
         for slot in 0..slots {
             match self.mig_device(gpu, slot, &known) {
                 Ok(device) => found.push(device),
+                // A MIG slot without a device.
                 Err(Missing::Failed(NOT_FOUND)) => {}
                 Err(missing) => complete = Err(missing),
             }

@@ -1,14 +1,15 @@
 //! `NVLink` states of a GPU.
 
+use nvml_wrapper_sys::bindings::field_id;
+
 use super::Session;
 use super::raw::fields::{Field, field_values};
 use super::raw::{Handle, topology};
 use crate::model::{LinkStates, Missing, Reading};
 
-/// `NVML_FI_DEV_NVLINK_LINK_COUNT`.
-const COUNT: Field = Field::of(91);
-/// `NVML_FI_DEV_NVLINK_GET_STATE`, since driver 510.
-const STATE: u32 = 165;
+const COUNT: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_LINK_COUNT);
+/// Since driver 510.
+const STATE: u32 = field_id::NVML_FI_DEV_NVLINK_GET_STATE;
 /// Upper bound of links per GPU; protects against an invalid count.
 const LINKS_MAX: u32 = 64;
 

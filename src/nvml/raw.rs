@@ -24,14 +24,14 @@ pub mod topology;
 pub mod utilization;
 
 use nvml_wrapper::{Device, Nvml};
-use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
+use nvml_wrapper_sys::bindings::{
+    nvmlDevice_t, nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE as INSUFFICIENT_SIZE,
+    nvmlReturn_enum_NVML_ERROR_NOT_FOUND as NOT_FOUND,
+    nvmlReturn_enum_NVML_ERROR_TIMEOUT as TIMEOUT, nvmlReturn_enum_NVML_SUCCESS as SUCCESS,
+    nvmlReturn_t,
+};
 
 use crate::model::Missing;
-
-const SUCCESS: nvmlReturn_t = 0;
-const NOT_FOUND: nvmlReturn_t = 6;
-const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
-const TIMEOUT: nvmlReturn_t = 10;
 
 /// Maximum number of entries; a driver that requests more returned an invalid count.
 const MAX_ENTRIES: usize = 65_536;

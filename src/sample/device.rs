@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nvml_wrapper_sys::bindings::field_id;
+
 use super::gpm::GpmReader;
 use super::gpu_utilization::GpuUtilizationSampler;
 use super::health_reader::{self, HealthReader};
@@ -92,8 +94,8 @@ impl DeviceSample {
     }
 }
 
-/// `NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`, mJ.
-const ENERGY: Field = Field::of(83);
+/// Energy consumption since the driver was loaded, mJ.
+const ENERGY: Field = Field::of(field_id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION);
 
 /// A request to a GPU thread.
 #[derive(Clone, Debug)]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use nvml_wrapper_sys::bindings::field_id;
+use nvml_wrapper_sys::bindings::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT as INVALID_ARGUMENT;
+
 use crate::model::{HealthCounters, HealthSample, LinkStates, Missing, Reading};
 use crate::nvml::Session;
 use crate::nvml::probe::Probe;
@@ -11,25 +14,26 @@ use crate::nvml::raw::health::inforom_valid;
 use crate::policy::{INFOROM_EVERY, Tier};
 use crate::selection::Selection;
 
-/// Error for a field id that is unknown to the driver (`NVML_ERROR_INVALID_ARGUMENT`).
-const UNKNOWN_FIELD: Missing = Missing::Failed(2);
+/// Error for a field id that is unknown to the driver.
+const UNKNOWN_FIELD: Missing = Missing::Failed(INVALID_ARGUMENT);
 
-const UNCORRECTED: Field = Field::of(4);
-const RETIRED_SINGLE: Field = Field::of(29);
-const RETIRED_DOUBLE: Field = Field::of(30);
-const RETIREMENT_PENDING: Field = Field::of(31);
-const FLIT_ERRORS: Field = Field::of(38);
-const DATA_ERRORS: Field = Field::of(45);
-const REPLAYS: Field = Field::of(52);
-const RECOVERIES: Field = Field::of(59);
-const THERMAL_VIOLATION: Field = Field::of(75);
-const PCIE_REPLAYS: Field = Field::of(94);
-const REMAP_PENDING: Field = Field::of(144);
-const REMAP_FAILURE: Field = Field::of(145);
+const UNCORRECTED: Field = Field::of(field_id::NVML_FI_DEV_ECC_DBE_VOL_TOTAL);
+const RETIRED_SINGLE: Field = Field::of(field_id::NVML_FI_DEV_RETIRED_SBE);
+const RETIRED_DOUBLE: Field = Field::of(field_id::NVML_FI_DEV_RETIRED_DBE);
+const RETIREMENT_PENDING: Field = Field::of(field_id::NVML_FI_DEV_RETIRED_PENDING);
+const FLIT_ERRORS: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL);
+const DATA_ERRORS: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL);
+const REPLAYS: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL);
+const RECOVERIES: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL);
+const THERMAL_VIOLATION: Field = Field::of(field_id::NVML_FI_DEV_PERF_POLICY_THERMAL);
+const PCIE_REPLAYS: Field = Field::of(field_id::NVML_FI_DEV_PCIE_REPLAY_COUNTER);
+const REMAP_PENDING: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_PENDING);
+const REMAP_FAILURE: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_FAILURE);
 /// Replacements of the `NVLink` counters since Hopper.
-const HOPPER_REPLAYS: Field = Field::of_all_links(161);
-const HOPPER_RECOVERIES: Field = Field::of_all_links(162);
-const HOPPER_CHECKSUMS: Field = Field::of_all_links(163);
+const HOPPER_REPLAYS: Field = Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY);
+const HOPPER_RECOVERIES: Field =
+    Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY);
+const HOPPER_CHECKSUMS: Field = Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_CRC);
 
 /// All field ids of a health sample, for one batch.
 pub const FIELDS: [Field; 15] = [
@@ -177,7 +181,7 @@ mod tests {
             (failed, failed)
         );
         assert_eq!(
-            unknown_as_unsupported(Err(Missing::Failed(2))),
+            unknown_as_unsupported(Err(UNKNOWN_FIELD)),
             none,
             "a field unknown to the driver"
         );

@@ -128,7 +128,8 @@ fn read(
 ) -> Reading {
     match source {
         DeviceSource::Field(field, convert) => probe.field(*field).and_then(convert),
-        DeviceSource::Read(read) => read(probe),
+        DeviceSource::Read(read) | DeviceSource::ReadOrUsage(read, _) => read(probe),
+        DeviceSource::Sampled(of) => probe.sampled_utilization().map(of),
         DeviceSource::Rate(fields, convert) => rate(fields, probe, counter, now).map(convert),
         DeviceSource::Gpm(id, convert) => probe.gpm(*id).map(convert),
         DeviceSource::GpmOrRate(id, convert, fields, rate_convert) => match probe.gpm(*id) {

@@ -1,13 +1,12 @@
 //! NVML event sets, used to receive XID errors.
 
 use nvml_wrapper::Nvml;
-use nvml_wrapper_sys::bindings::{nvmlEventData_t, nvmlEventSet_t};
+use nvml_wrapper_sys::bindings::{nvmlEventData_t, nvmlEventSet_t, nvmlEventTypeXidCriticalError};
 
 use super::{Handle, TIMEOUT, check, symbol};
 use crate::model::Missing;
 
-/// `nvmlEventTypeXidCriticalError`.
-const XID: u64 = 8;
+const XID: u64 = nvmlEventTypeXidCriticalError as u64;
 
 /// An event set, to be used only with the session that created it and freed before that ends.
 pub struct EventSet(nvmlEventSet_t);

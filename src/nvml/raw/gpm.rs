@@ -4,6 +4,7 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
     NVML_GPM_METRICS_GET_VERSION, NVML_GPM_SUPPORT_VERSION, nvmlGpmMetric_t,
     nvmlGpmMetric_t__bindgen_ty_1, nvmlGpmMetricsGet_t, nvmlGpmSample_t, nvmlGpmSupport_t,
+    nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT as INVALID_ARGUMENT,
 };
 
 use super::{Handle, check, symbol};
@@ -11,8 +12,6 @@ use crate::model::{Missing, Reading};
 
 /// Maximum number of metrics of one call (length of `nvmlGpmMetricsGet_t::metrics`).
 const METRICS_MAX: usize = 210;
-/// `NVML_ERROR_INVALID_ARGUMENT`: returned for a metric that is unknown to the driver.
-const INVALID_ARGUMENT: u32 = 2;
 
 /// A sample buffer allocated by the driver, to be released with [`free`].
 #[derive(Debug)]
@@ -115,6 +114,7 @@ pub fn metrics(
 }
 
 fn reading(metric: &nvmlGpmMetric_t) -> Reading {
+    // A metric that is unknown to the driver.
     if metric.nvmlReturn == INVALID_ARGUMENT {
         return Err(Missing::Unsupported);
     }

@@ -4,18 +4,16 @@
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
     nvmlEccSramErrorStatus_v1_t, nvmlGpuFabricInfo_v2_t, nvmlGpuFabricInfo_v3_t,
-    nvmlGpuInstanceProfileInfo_t, nvmlGridLicensableFeatures_t, nvmlRowRemapperHistogramValues_t,
+    nvmlGpuInstanceProfileInfo_t, nvmlGridLicensableFeatures_t,
+    nvmlGridLicenseFeatureCode_t_NVML_GRID_LICENSE_FEATURE_CODE_VGPU as VGPU,
+    nvmlReturn_enum_NVML_ERROR_ARGUMENT_VERSION_MISMATCH as VERSION_MISMATCH,
+    nvmlReturn_enum_NVML_ERROR_CORRUPTED_INFOROM as CORRUPTED_INFOROM,
+    nvmlRowRemapperHistogramValues_t,
 };
 
 use super::{Handle, check, symbol};
 use crate::model::Missing;
 
-/// `NVML_GRID_LICENSE_FEATURE_CODE_VGPU`.
-const VGPU: u32 = 1;
-/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`.
-const VERSION_MISMATCH: u32 = 25;
-/// `NVML_ERROR_CORRUPTED_INFOROM`.
-const CORRUPTED_INFOROM: u32 = 14;
 /// Upper bound of GPU instance profile ids.
 const PROFILES: u32 = 16;
 

@@ -1,15 +1,14 @@
 //! The sample ring buffer of the driver for the utilization of a whole GPU.
 
 use nvml_wrapper::Nvml;
-use nvml_wrapper_sys::bindings::{nvmlSample_t, nvmlValue_t};
+use nvml_wrapper_sys::bindings::{
+    nvmlSample_t, nvmlSamplingType_enum_NVML_GPU_UTILIZATION_SAMPLES as GPU_UTILIZATION,
+    nvmlValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT as UNSIGNED_INT,
+};
 
 use super::{Handle, NOT_FOUND, fill, symbol};
 use crate::model::Missing;
 
-/// `NVML_GPU_UTILIZATION_SAMPLES`.
-const GPU_UTILIZATION: u32 = 1;
-/// `NVML_VALUE_TYPE_UNSIGNED_INT`.
-const UNSIGNED_INT: u32 = 1;
 /// Initial capacity; known ring buffers have 72 or 100 samples.
 const ROWS: usize = 128;
 

@@ -1,12 +1,10 @@
 //! `NVLink` connections between GPUs.
 
 use nvml_wrapper::Nvml;
+use nvml_wrapper_sys::bindings::nvmlGpuP2PCapsIndex_enum_NVML_P2P_CAPS_INDEX_NVLINK as NVLINK;
 
 use super::{Handle, check, symbol};
 use crate::model::Missing;
-
-/// `NVML_P2P_CAPS_INDEX_NVLINK`.
-const NVLINK: u32 = 2;
 
 /// `NVLink` peer-to-peer status between two GPUs (`nvmlDeviceGetP2PStatus`): 0 if available, else
 /// the reason (`nvmlGpuP2PStatus_t`).

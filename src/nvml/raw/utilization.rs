@@ -3,7 +3,9 @@
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
-    nvmlProcessUtilizationInfo_v1_t, nvmlProcessUtilizationSample_t, nvmlProcessesUtilizationInfo_t,
+    nvmlProcessUtilizationInfo_v1_t, nvmlProcessUtilizationSample_t,
+    nvmlProcessesUtilizationInfo_t,
+    nvmlReturn_enum_NVML_ERROR_ARGUMENT_VERSION_MISMATCH as VERSION_MISMATCH,
 };
 
 use super::{Handle, NOT_FOUND, fill, symbol};
@@ -11,8 +13,6 @@ use crate::model::Missing;
 
 /// Initial capacity of a buffer.
 const ROWS: usize = 256;
-/// `NVML_ERROR_ARGUMENT_VERSION_MISMATCH`.
-const VERSION_MISMATCH: u32 = 25;
 
 /// One unvalidated row of the driver: the mean utilization of a process since the requested time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
