@@ -25,13 +25,11 @@ mod health;
 mod links;
 mod profiling;
 
-use std::time::Duration;
-
 pub use accumulated::ACCUMULATED;
 
 use crate::model::{
     AllocatedFraction, ClockEventCounts, ContainerAllocation, Gpu, HealthState, LinkStates,
-    Missing, NodeSample, Reading, Usage, Windows, XidHistory,
+    Missing, NodeSample, Reading, Usage, Windows, XidState,
 };
 use crate::nvml::inventory::DriverInfo;
 use crate::nvml::probe::{Probe, celsius, mebibytes};
@@ -120,7 +118,7 @@ pub struct EventSource {
 #[derive(Clone, Copy, Debug)]
 pub struct GpuEventInputs<'a> {
     /// XID errors.
-    pub xids: &'a XidHistory,
+    pub xids: &'a XidState,
     /// Counts of clock event reasons.
     pub clock_events: Result<ClockEventCounts, Missing>,
     /// Peer-to-peer status (`nvmlGpuP2PStatus_t`) by index of the other GPU.
@@ -133,8 +131,6 @@ pub struct GpuEventInputs<'a> {
     pub state: Result<(), Missing>,
     /// Windows over which events are counted.
     pub windows: Windows,
-    /// Time of the cycle (monotonic).
-    pub now: Duration,
     /// Whether the dialect adds the last XID and its name as labels.
     pub label_last_xid: bool,
 }

@@ -2,7 +2,7 @@
 
 mod cgroup_location;
 mod claim;
-mod event_history;
+mod events;
 mod health;
 
 use std::fmt;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
-pub use event_history::{CLOCK_EVENTS, ClockEventCounts, ClockEventHistory, Windows, XidHistory};
-pub use health::{HealthCounters, HealthHistory, HealthSample, HealthState, LinkStates};
+pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
+pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
 
 /// Why a reading has no value. Absent is not zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod inventory;
 pub mod links;
 pub mod mapped_library;
 pub mod mock;
+pub mod open_failure;
 pub mod probe;
 pub mod raw;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
+use self::open_failure::OpenFailure;
 use crate::model::Missing;
 
 /// Paths of the library in the order in which they are tried: the search path of the loader, then
@@ -56,8 +58,8 @@ pub enum LibraryError {
         library: String,
         /// The NVML error.
         error: String,
-        /// Reason label.
-        reason: &'static str,
+        /// Kind of the error.
+        reason: OpenFailure,
         /// What the operator can do.
         remedy: &'static str,
     },
@@ -78,13 +80,13 @@ pub enum LibraryError {
 }
 
 impl LibraryError {
-    /// The reason label of this error.
+    /// Kind of this error.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> OpenFailure {
         match self {
-            Self::NotFound { .. } => "library_not_found",
-            Self::Init { reason, .. } => reason,
-            Self::NoMock { .. } | Self::Scenario(_) | Self::MockEnv(_) => "mock",
+            Self::NotFound { .. } => OpenFailure::LibraryNotFound,
+            Self::Init { reason, .. } => *reason,
+            Self::NoMock { .. } | Self::Scenario(_) | Self::MockEnv(_) => OpenFailure::Mock,
         }
     }
 }
@@ -151,18 +153,22 @@ impl Session {
 fn init_error(path: &Path, error: NvmlError) -> LibraryError {
     let (library, text) = (path.display().to_string(), error.to_string());
     let (reason, remedy) = match NvmlErrorKind::of(error) {
-        NvmlErrorKind::NoSymbol => {
-            ("not_nvml", "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1")
-        }
-        NvmlErrorKind::Code(9) => {
-            ("driver_not_loaded", "load the nvidia kernel module; the exporter retries by itself")
-        }
+        NvmlErrorKind::NoSymbol => (
+            OpenFailure::NotNvml,
+            "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1",
+        ),
+        NvmlErrorKind::Code(9) => (
+            OpenFailure::DriverNotLoaded,
+            "load the nvidia kernel module; the exporter retries by itself",
+        ),
         NvmlErrorKind::Code(18) => (
-            "version_mismatch",
+            OpenFailure::VersionMismatch,
             "library and kernel module have different versions: reload the module or reboot",
         ),
-        NvmlErrorKind::Code(4) => ("denied", "give the exporter access to /dev/nvidiactl"),
-        NvmlErrorKind::Code(_) => ("failed", "check the kernel log for NVRM lines"),
+        NvmlErrorKind::Code(4) => {
+            (OpenFailure::Denied, "give the exporter access to /dev/nvidiactl")
+        }
+        NvmlErrorKind::Code(_) => (OpenFailure::Failed, "check the kernel log for NVRM lines"),
     };
     LibraryError::Init { library, error: text, reason, remedy }
 }
@@ -226,7 +232,7 @@ mod tests {
     fn explicit_path_is_the_only_one_tried() {
         let paths = library_paths(Some(Path::new("/missing/libnvidia-ml.so.1")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason(), "library_not_found");
+        assert_eq!(error.reason(), OpenFailure::LibraryNotFound);
         assert!(error.to_string().contains("at /missing/libnvidia-ml.so.1 ("), "{error}");
     }
 
@@ -234,7 +240,7 @@ mod tests {
     fn library_without_nvml_symbols_is_reported_as_not_nvml() {
         let paths = library_paths(Some(Path::new("libc.so.6")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason(), "not_nvml");
+        assert_eq!(error.reason(), OpenFailure::NotNvml);
     }
 
     #[test]
