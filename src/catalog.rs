@@ -25,14 +25,12 @@ mod health;
 mod links;
 mod profiling;
 
-use std::time::Duration;
-
 pub use accumulated::ACCUMULATED;
 use nvml_wrapper_sys::bindings::field_id;
 
 use crate::model::{
     AllocatedFraction, ClockEventCounts, ContainerAllocation, Gpu, HealthState, LinkStates,
-    Missing, NodeSample, Reading, Usage, Windows, XidHistory,
+    Missing, NodeSample, Reading, Usage, Windows, XidState,
 };
 use crate::nvml::inventory::DriverInfo;
 use crate::nvml::probe::{MinMeanMax, Probe, celsius, mebibytes};
@@ -144,7 +142,7 @@ pub enum EventInput {
 #[derive(Clone, Copy, Debug)]
 pub struct GpuEventInputs<'a> {
     /// XID errors.
-    pub xids: &'a XidHistory,
+    pub xids: &'a XidState,
     /// Counts of clock event reasons.
     pub clock_events: Result<ClockEventCounts, Missing>,
     /// Peer-to-peer status (`nvmlGpuP2PStatus_t`) by index of the other GPU.
@@ -157,8 +155,6 @@ pub struct GpuEventInputs<'a> {
     pub state: Result<(), Missing>,
     /// Windows over which events are counted.
     pub windows: Windows,
-    /// Time of the cycle (monotonic).
-    pub now: Duration,
     /// Whether the dialect adds the last XID and its name as labels.
     pub label_last_xid: bool,
 }

@@ -2,7 +2,7 @@
 
 mod cgroup_location;
 mod claim;
-mod event_history;
+mod events;
 mod health;
 
 use std::fmt;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
-pub use event_history::{CLOCK_EVENTS, ClockEventCounts, ClockEventHistory, Windows, XidHistory};
-pub use health::{HealthCounters, HealthHistory, HealthSample, HealthState, LinkStates};
+pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
+pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
 use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_DEPRECATED as DEPRECATED,
     nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED as DRIVER_NOT_LOADED,

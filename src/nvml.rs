@@ -8,6 +8,7 @@ pub mod inventory;
 pub mod links;
 pub mod mapped_library;
 pub mod mock;
+pub mod open_failure;
 pub mod probe;
 pub mod raw;
 
@@ -24,6 +25,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_NO_PERMISSION as NO_PERMISSION,
 };
 
+use self::open_failure::OpenFailure;
 use crate::model::Missing;
 
 /// Paths of the library in the order in which they are tried: the search path of the loader, then
@@ -61,8 +63,8 @@ pub enum LibraryError {
         library: String,
         /// The NVML error.
         error: String,
-        /// Reason label.
-        reason: &'static str,
+        /// Kind of the error.
+        reason: OpenFailure,
         /// What the operator can do.
         remedy: &'static str,
     },
@@ -83,13 +85,13 @@ pub enum LibraryError {
 }
 
 impl LibraryError {
-    /// The reason label of this error.
+    /// Kind of this error.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> OpenFailure {
         match self {
-            Self::NotFound { .. } => "library_not_found",
-            Self::Init { reason, .. } => reason,
-            Self::NoMock { .. } | Self::Scenario(_) | Self::MockEnv(_) => "mock",
+            Self::NotFound { .. } => OpenFailure::LibraryNotFound,
+            Self::Init { reason, .. } => *reason,
+            Self::NoMock { .. } | Self::Scenario(_) | Self::MockEnv(_) => OpenFailure::Mock,
         }
     }
 }
@@ -156,20 +158,22 @@ impl Session {
 fn init_error(path: &Path, error: NvmlError) -> LibraryError {
     let (library, text) = (path.display().to_string(), error.to_string());
     let (reason, remedy) = match NvmlErrorKind::of(error) {
-        NvmlErrorKind::NoSymbol => {
-            ("not_nvml", "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1")
-        }
-        NvmlErrorKind::Code(DRIVER_NOT_LOADED) => {
-            ("driver_not_loaded", "load the nvidia kernel module; the exporter retries by itself")
-        }
+        NvmlErrorKind::NoSymbol => (
+            OpenFailure::NotNvml,
+            "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1",
+        ),
+        NvmlErrorKind::Code(DRIVER_NOT_LOADED) => (
+            OpenFailure::DriverNotLoaded,
+            "load the nvidia kernel module; the exporter retries by itself",
+        ),
         NvmlErrorKind::Code(LIB_RM_VERSION_MISMATCH) => (
-            "version_mismatch",
+            OpenFailure::VersionMismatch,
             "library and kernel module have different versions: reload the module or reboot",
         ),
         NvmlErrorKind::Code(NO_PERMISSION) => {
-            ("denied", "give the exporter access to /dev/nvidiactl")
+            (OpenFailure::Denied, "give the exporter access to /dev/nvidiactl")
         }
-        NvmlErrorKind::Code(_) => ("failed", "check the kernel log for NVRM lines"),
+        NvmlErrorKind::Code(_) => (OpenFailure::Failed, "check the kernel log for NVRM lines"),
     };
     LibraryError::Init { library, error: text, reason, remedy }
 }
@@ -233,7 +237,7 @@ mod tests {
     fn explicit_path_is_the_only_one_tried() {
         let paths = library_paths(Some(Path::new("/missing/libnvidia-ml.so.1")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason(), "library_not_found");
+        assert_eq!(error.reason(), OpenFailure::LibraryNotFound);
         assert!(error.to_string().contains("at /missing/libnvidia-ml.so.1 ("), "{error}");
     }
 
@@ -241,7 +245,7 @@ mod tests {
     fn library_without_nvml_symbols_is_reported_as_not_nvml() {
         let paths = library_paths(Some(Path::new("libc.so.6")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason(), "not_nvml");
+        assert_eq!(error.reason(), OpenFailure::NotNvml);
     }
 
     #[test]

@@ -2,46 +2,59 @@
 //! the deadline form the sample. The cycle never waits longer than the deadline and never joins a
 //! thread.
 
+mod clock_event_history;
 pub mod device;
+mod device_reader;
 pub mod driver_reader;
+mod driver_session;
+mod driver_state;
+mod driver_thread;
+mod event_listeners;
 pub mod events;
 pub mod gpm;
 pub mod gpu_retention;
 pub mod gpu_utilization;
 pub mod gpu_worker;
+mod gpu_workers;
+mod health_history;
 pub mod health_reader;
+mod histories;
+mod identified_gpu;
 pub mod info_labels;
 pub mod limits;
+mod mig_mode;
+mod open_backoff;
 pub mod partition;
+mod partitions;
+mod peer_links;
 pub mod process_utilization;
 pub mod processes;
 pub mod reading_cache;
+mod release_state;
+pub mod xid_history;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use self::device::DeviceReader;
-use self::driver_reader::DriverReader;
-use self::events::{DrainingListener, EventListener};
-use self::gpu_retention::GpuRetention;
-use self::gpu_worker::GpuWorker;
+use self::device_reader::GpuRequest;
+use self::driver_session::{DriverSession, SessionEvent};
+pub use self::driver_state::{DownReason, DriverState};
+use self::driver_thread::DriverThread;
+use self::event_listeners::EventListeners;
 pub use self::gpu_worker::SampledGpu;
+use self::gpu_workers::GpuWorkers;
+use self::histories::Histories;
+use self::release_state::ReleaseState;
 use crate::clock::Clock;
 use crate::driver_release::ReleaseRequest;
 use crate::host::ProcRoot;
-use crate::model::{
-    ClockEventCounts, ClockEventHistory, HealthHistory, HealthState, Missing, Moment, Reading,
-    XidHistory,
-};
-use crate::nvml::inventory::DriverInfo;
-use crate::nvml::{LibraryError, Session, SessionClosed};
+use crate::model::{ClockEventCounts, HealthState, Missing, Moment, Reading, XidState};
 use crate::policy;
 use crate::selection::Selection;
-use crate::worker::Worker;
 
 /// Everything that was read in one cycle; input of a snapshot.
 #[derive(Clone, Debug)]
@@ -59,7 +72,7 @@ pub struct Sample {
     /// GPUs in index order.
     pub gpus: Vec<SampledGpu>,
     /// XID errors of each GPU, by UUID.
-    pub xids: BTreeMap<Arc<str>, XidHistory>,
+    pub xids: BTreeMap<Arc<str>, XidState>,
     /// Clock event (throttle) counts of each GPU, by UUID.
     pub clock_events: BTreeMap<Arc<str>, Result<ClockEventCounts, Missing>>,
     /// Health state of each GPU, by UUID.
@@ -72,50 +85,17 @@ pub struct Sample {
     pub abandoned_threads: usize,
 }
 
-/// State of the NVML session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DriverState {
-    /// Open, with these versions.
-    Up(DriverInfo),
-    /// Not open.
-    Down {
-        /// Reason label.
-        reason: &'static str,
-        /// Human-readable message.
-        detail: String,
-    },
-}
-
-/// Sends requests to the driver thread and the GPU threads, and keeps their newest responses.
+/// Runs the collection cycle.
 pub struct Sampler {
     clock: Clock,
     deadline: Duration,
-    libraries: Vec<PathBuf>,
-    proc_root: ProcRoot,
+    /// Number of existing threads of this sampler.
     live: Arc<AtomicUsize>,
-    driver_thread: Worker<driver_reader::DriverRequest, driver_reader::DriverResponse>,
-    session: Option<Arc<Session>>,
-    previous_session: Weak<Session>,
-    /// Sessions that some thread may still hold.
-    held_sessions: Vec<SessionClosed>,
-    /// The active request to release NVML.
-    release_request: Option<ReleaseRequest>,
-    release_deadline: Duration,
-    listener: Option<EventListener>,
-    draining_listeners: Vec<DrainingListener>,
-    xids: BTreeMap<Arc<str>, XidHistory>,
-    clocks: BTreeMap<Arc<str>, ClockEventHistory>,
-    health: BTreeMap<Arc<str>, HealthHistory>,
-    gpu_retention: GpuRetention,
-    driver: DriverState,
-    next_open: Duration,
-    opened_at: Duration,
-    failures: u32,
-    open_failures: BTreeMap<&'static str, u64>,
-    gpu_count: Option<(Reading, Moment)>,
-    driver_requested_at: Moment,
-    driver_request_duration: Option<Duration>,
-    gpu_workers: Vec<GpuWorker>,
+    driver: DriverSession,
+    release: ReleaseState,
+    gpus: GpuWorkers,
+    listeners: EventListeners,
+    histories: Histories,
     cycles: u64,
 }
 
@@ -130,51 +110,29 @@ impl Sampler {
         libraries: Vec<PathBuf>,
         proc_root: ProcRoot,
     ) -> io::Result<Self> {
-        let live = Arc::default();
+        let live: Arc<AtomicUsize> = Arc::default();
+        let thread = DriverThread::start(clock, libraries, proc_root.clone(), Arc::clone(&live))?;
         Ok(Self {
-            deadline: policy::cycle_deadline(interval),
-            driver_thread: driver_thread(&libraries, &proc_root, &live)?,
-            libraries,
-            proc_root,
-            live,
-            session: None,
-            previous_session: Weak::new(),
-            held_sessions: Vec::new(),
-            release_request: None,
-            release_deadline: Duration::ZERO,
-            listener: None,
-            draining_listeners: Vec::new(),
-            xids: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            health: BTreeMap::new(),
-            gpu_retention: GpuRetention::default(),
-            driver: DriverState::default(),
-            next_open: Duration::ZERO,
-            opened_at: Duration::ZERO,
-            failures: 0,
-            open_failures: BTreeMap::new(),
-            gpu_count: None,
-            driver_requested_at: clock.now(),
-            driver_request_duration: None,
-            gpu_workers: Vec::new(),
-            cycles: 0,
             clock,
+            deadline: policy::cycle_deadline(interval),
+            driver: DriverSession::new(clock, thread),
+            release: ReleaseState::default(),
+            gpus: GpuWorkers::new(clock, proc_root, Arc::clone(&live)),
+            listeners: EventListeners::new(clock, Arc::clone(&live)),
+            histories: Histories::default(),
+            live,
+            cycles: 0,
         })
     }
 
     /// Sets or clears the request to release NVML, effective from the next cycle. Returns whether a
     /// snapshot is to be published before the next regular one.
     pub fn set_release_request(&mut self, request: Option<ReleaseRequest>) -> bool {
-        let changed = self.release_request.is_some() != request.is_some();
-        if changed && request.is_none() {
-            self.next_open = Duration::ZERO;
-            self.driver = DriverState::Down {
-                reason: "starting",
-                detail: "opening the driver again after a release".to_owned(),
-            };
+        let changed = self.release.set_request(request);
+        if changed && !self.release.is_requested() {
+            self.driver.end_release();
         }
-        self.release_request = request;
-        changed || matches!(self.driver, DriverState::Down { reason: RELEASING, .. })
+        changed || self.driver.state().is_down_by(DownReason::Releasing)
     }
 
     /// Reads the utilization ring buffers of all GPUs, without publishing: a ring buffer must be
@@ -182,9 +140,7 @@ impl Sampler {
     pub fn read_utilization(&mut self) {
         let now = self.clock.now();
         self.receive_late();
-        for gpu in &mut self.gpu_workers {
-            gpu.worker.send(device::GpuRequest::ReadUtilization(now), now.mono);
-        }
+        self.gpus.send(&GpuRequest::ReadUtilization(now), now);
         self.collect(now, now.mono + self.deadline);
     }
 
@@ -194,87 +150,46 @@ impl Sampler {
         let deadline = now.mono + self.deadline;
         self.cycles += 1;
         self.receive_late();
-        if self.release_request.is_some() {
+        if self.release.is_requested() {
             self.release_session(now, deadline);
-        } else if self.session.is_none() {
+        } else if self.driver.session().is_none() {
             self.open(now, deadline);
         }
-        if self.session.is_some() {
-            self.send_driver_request(driver_reader::DriverRequest::CountGpus, now);
-        }
-        let peers: Arc<[_]> = self.gpu_workers.iter().filter_map(GpuWorker::peer).collect();
-        for gpu in &mut self.gpu_workers {
-            let (selection, peers) = (Arc::clone(selection), Arc::clone(&peers));
-            gpu.worker.send(device::GpuRequest::Sample(now, selection, peers), now.mono);
-        }
+        self.driver.request_count(now);
+        let peers = self.gpus.peers();
+        self.gpus.send(&GpuRequest::Sample(now, Arc::clone(selection), peers), now);
         self.collect(now, deadline);
-        self.record_clock_events(selection);
-        self.record_health(selection);
-        self.drop_absent_gpus(now);
-        let sample = self.sample(now);
+        self.histories.record(self.gpus.identified(), selection, now.mono);
+        let sample = self.sample(now, selection);
         self.close_ended_session(now);
         sample
     }
 
     /// Waits until no thread is in an NVML call, or until `deadline`.
     pub fn quiesce(&mut self, deadline: Duration) {
-        for gpu in &mut self.gpu_workers {
-            gpu.recv_until(&self.clock, deadline);
-        }
+        self.gpus.receive(deadline);
         self.receive_driver_response(deadline);
     }
 
     /// Opens a session and counts its GPUs at once, so that the first snapshot is complete.
     fn open(&mut self, now: Moment, deadline: Duration) {
-        if now.mono < self.next_open
-            || (self.previous_session_is_held() && now.mono < self.release_deadline)
-        {
-            return;
-        }
-        if self.driver_thread.is_dead() {
-            match driver_thread(&self.libraries, &self.proc_root, &self.live) {
-                Ok(worker) => self.driver_thread = worker,
-                Err(error) => tracing::error!(%error, "cannot start the driver thread"),
-            }
-        }
-        self.send_driver_request(driver_reader::DriverRequest::Open, now);
-        self.receive_driver_response(deadline);
-        if self.session.is_some() {
-            self.send_driver_request(driver_reader::DriverRequest::CountGpus, now);
+        if self.driver.request_open(now) {
             self.receive_driver_response(deadline);
+            if self.driver.request_count(now) {
+                self.receive_driver_response(deadline);
+            }
         }
     }
 
     /// Makes all threads drop the session, and sets the driver state to releasing or released.
     fn release_session(&mut self, now: Moment, deadline: Duration) {
-        if self.session.is_some() {
-            self.close(now, RELEASING);
+        if self.driver.session().is_some() {
+            self.close(now, DownReason::Releasing);
         }
-        self.send_driver_request(driver_reader::DriverRequest::Release, now);
+        self.driver.request_release(now);
         self.receive_driver_response(deadline);
-        self.held_sessions.retain(|end| !end.wait(self.clock.until(deadline)));
-        let is_free = self.driver_thread.pending_since().is_none() && self.held_sessions.is_empty();
-        let request =
-            self.release_request.iter().map(ReleaseRequest::to_string).collect::<String>();
-        self.driver = if is_free {
-            DriverState::Down { reason: RELEASED, detail: format!("NVML is released, {request}") }
-        } else {
-            let detail =
-                format!("NVML is being released, {request}; waiting for driver calls to return");
-            DriverState::Down { reason: RELEASING, detail }
-        };
-    }
-
-    /// Whether a thread other than the driver thread still holds the previous session.
-    fn previous_session_is_held(&self) -> bool {
-        self.previous_session.strong_count() > 1
-    }
-
-    fn send_driver_request(&mut self, request: driver_reader::DriverRequest, now: Moment) {
-        if self.driver_thread.pending_since().is_none() {
-            self.driver_requested_at = now;
-            self.driver_thread.send(request, now.mono);
-        }
+        let is_in_call = self.driver.thread().pending_since().is_some();
+        self.driver.set_released(self.release.wait(&self.clock, deadline, is_in_call));
     }
 
     /// Receives responses to requests of earlier cycles that have arrived since, without waiting.
@@ -285,269 +200,89 @@ impl Sampler {
     /// Receives the responses to the requests sent at `now` that arrive before `deadline`. A thread
     /// with an older pending request is not waited for: a hang must not slow down every cycle.
     fn collect(&mut self, now: Moment, deadline: Duration) {
-        for gpu in &mut self.gpu_workers {
-            if gpu.worker.pending_since() == Some(now.mono) {
-                gpu.recv_until(&self.clock, deadline);
-            }
-        }
-        if self.driver_thread.pending_since() == Some(now.mono) {
+        self.gpus.receive_sent_at(now.mono, deadline);
+        if self.driver.thread().pending_since() == Some(now.mono) {
             self.receive_driver_response(deadline);
         }
-        self.record_events();
+        let (session, identified) = (self.driver.session(), self.gpus.identified());
+        let received_at = self.clock.now().mono;
+        self.listeners.record(&mut self.histories.xids, session, identified, received_at);
     }
 
     fn receive_driver_response(&mut self, deadline: Duration) {
-        let Some(response) = self.driver_thread.recv_timeout(self.clock.until(deadline)) else {
-            return;
-        };
-        let now = self.clock.now().mono;
-        self.driver_request_duration = Some(now.saturating_sub(self.driver_requested_at.mono));
-        match response {
-            driver_reader::DriverResponse::Opened { session, driver, closed: end } => {
-                self.held_sessions.retain(|end| !end.wait(Duration::ZERO));
-                self.held_sessions.push(end);
-                self.opened_at = now;
-                self.listener = self.start_listener(&session);
-                self.session = Some(session);
-                self.driver = DriverState::Up(driver);
+        match (self.driver.receive(deadline), self.driver.session()) {
+            (Some(SessionEvent::Opened(closed)), _) => self.release.add_session(closed),
+            (Some(SessionEvent::Counted(Ok(count))), Some(session)) => {
+                self.gpus.spawn_up_to(count, session);
             }
-            driver_reader::DriverResponse::OpenFailed(error) => self.open_failed(&error, now),
-            driver_reader::DriverResponse::GpuCount(count) => {
-                self.gpu_count = Some((count, self.driver_requested_at));
-                self.spawn_new_gpu_workers(count);
-            }
-            driver_reader::DriverResponse::Released => {}
+            (Some(SessionEvent::Counted(_)) | None, _) => {}
         }
     }
 
-    fn start_listener(&self, session: &Arc<Session>) -> Option<EventListener> {
-        EventListener::start(Arc::clone(session), self.clock, &self.live)
-            .inspect_err(|error| tracing::error!(%error, "cannot start the event thread"))
-            .ok()
-    }
-
-    /// Subscribes identified GPUs to XID events and records the events received since the last
-    /// cycle.
-    fn record_events(&mut self) {
-        let now = self.clock.now().mono;
-        let xids = &mut self.xids;
-        self.draining_listeners.retain_mut(|listener| listener.drain(xids, now));
-        if self.listener.as_ref().is_none_or(EventListener::has_ended) {
-            self.listener = self.session.as_ref().and_then(|session| self.start_listener(session));
-        }
-        let Some(listener) = &mut self.listener else { return };
-        for gpu in &self.gpu_workers {
-            if let Some(Ok(sample)) = &gpu.sampled.latest {
-                listener.subscribe(&sample.gpu, sample.handle);
-            }
-        }
-        listener.drain(&mut self.xids, now);
-    }
-
-    /// Records clock event reasons while a family that counts them is selected.
-    fn record_clock_events(&mut self, selection: &Selection) {
-        if !selection.needs_clock_events() {
-            self.clocks.clear();
-            return;
-        }
-        for gpu in &self.gpu_workers {
-            let Some(Ok(sample)) = &gpu.sampled.latest else { continue };
-            if let Some(bits) = sample.clock_event_reasons {
-                let record = self.clocks.entry(Arc::clone(&sample.gpu.uuid)).or_default();
-                record.record(bits, sample.at.mono, selection.scope.windows.clock_events);
-            }
-        }
-    }
-
-    /// Records health samples while a health family is selected, and which GPUs were reset.
-    fn record_health(&mut self, selection: &Selection) {
-        if !selection.needs_health() {
-            self.health.clear();
-        }
-        for gpu in &self.gpu_workers {
-            let Some(Ok(sample)) = &gpu.sampled.latest else { continue };
-            if let Some(xids) = self.xids.get_mut(&sample.gpu.uuid) {
-                xids.observe_state(sample.state());
-            }
-            if let (Some(health), true) = (&sample.health, selection.needs_health()) {
-                let record = self.health.entry(Arc::clone(&sample.gpu.uuid)).or_default();
-                record.record(health, sample.at.mono, policy::HEALTH_WINDOW);
-            }
-        }
-    }
-
-    /// Drops the records of GPUs that have been absent for longer than the retention time.
-    fn drop_absent_gpus(&mut self, now: Moment) {
-        let present =
-            self.gpu_workers.iter().filter_map(|gpu| gpu.sampled.latest.as_ref()?.as_ref().ok());
-        self.gpu_retention.mark_present(present.map(|sample| &sample.gpu.uuid), now.mono);
-        self.gpu_retention.retain(&mut self.xids);
-        self.gpu_retention.retain(&mut self.clocks);
-        self.gpu_retention.retain(&mut self.health);
-    }
-
-    fn open_failed(&mut self, error: &LibraryError, now: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        self.next_open = now + policy::open_backoff(self.failures);
-        *self.open_failures.entry(error.reason()).or_default() += 1;
-        self.driver = DriverState::Down { reason: error.reason(), detail: error.to_string() };
-    }
-
-    /// Starts a thread for each GPU index that has none. The thread also identifies its GPU, since
-    /// that call can hang as well.
-    fn spawn_new_gpu_workers(&mut self, count: Reading) {
-        let (Some(session), Ok(count)) = (self.session.clone(), count) else { return };
-        while f64::from(to_u32(self.gpu_workers.len())) < count {
-            let index = to_u32(self.gpu_workers.len());
-            let mut reader = DeviceReader::new(Arc::clone(&session), index, self.proc_root.clone());
-            let name = format!("gpu-{index}");
-            match Worker::spawn(name, &self.live, move |request| reader.handle(request)) {
-                Ok(worker) => {
-                    self.gpu_workers.push(GpuWorker { worker, sampled: SampledGpu::default() });
-                }
-                Err(error) => {
-                    tracing::error!(gpu = index, %error, "cannot start the thread of this GPU");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn sample(&self, at: Moment) -> Sample {
+    fn sample(&self, at: Moment, selection: &Selection) -> Sample {
         Sample {
             at,
             duration: self.clock.now().mono.saturating_sub(at.mono),
             driver: self.driver_state(at.mono),
-            gpu_count: self.gpu_count,
-            driver_request_duration: self.driver_request_duration,
-            gpus: self.gpu_workers.iter().map(GpuWorker::sampled).collect(),
-            xids: self.xids.clone(),
-            clock_events: self
-                .clocks
-                .iter()
-                .map(|(gpu, r)| (Arc::clone(gpu), r.counts()))
-                .collect(),
-            health: self.health.iter().filter_map(health_state).collect(),
-            open_failures: self.open_failures.clone(),
+            gpu_count: self.driver.gpu_count(),
+            driver_request_duration: self.driver.thread().request_duration(),
+            gpus: self.gpus.sampled(),
+            xids: self.histories.xid_states(selection.scope.windows.xids, at.mono),
+            clock_events: self.histories.clock_event_counts(),
+            health: self.histories.health_states(),
+            open_failures: self.driver.open_failures().clone(),
             cycles: self.cycles,
             abandoned_threads: self.abandoned(),
         }
     }
 
-    /// Number of threads of this sampler that do not belong to the current session.
-    fn abandoned(&self) -> usize {
-        let present = 1 + self.gpu_workers.len() + usize::from(self.listener.is_some());
-        self.live.load(Ordering::Relaxed).saturating_sub(present)
+    /// The driver state. A thread that does not release the session is not a driver that hangs.
+    fn driver_state(&self, now: Duration) -> DriverState {
+        if self.release.is_requested() {
+            self.driver.state().clone()
+        } else {
+            self.driver.hung_or_state(now)
+        }
     }
 
-    /// The driver state; down with reason `hung` if opening a session takes longer than
-    /// [`policy::OPEN_TIMEOUT`].
-    fn driver_state(&self, now: Duration) -> DriverState {
-        let waited = self.driver_thread.pending_since().map(|since| now.saturating_sub(since));
-        match waited.filter(|waited| *waited >= policy::OPEN_TIMEOUT) {
-            Some(waited) if self.session.is_none() && self.release_request.is_none() => {
-                DriverState::Down {
-                    reason: "hung",
-                    detail: format!(
-                        "nvmlInit_v2 has not returned for {} s; check the kernel log for NVRM lines",
-                        waited.as_secs()
-                    ),
-                }
-            }
-            _ => self.driver.clone(),
-        }
+    /// Number of threads of this sampler that do not belong to the current session.
+    fn abandoned(&self) -> usize {
+        let gpus = usize::try_from(self.gpus.count()).unwrap_or(usize::MAX);
+        let present = 1 + gpus + usize::from(self.listeners.is_listening());
+        self.live.load(Ordering::Relaxed).saturating_sub(present)
     }
 
     /// Closes the session if the driver is gone, a thread died, or a GPU was removed: GPU indexes
     /// may have changed. The next cycle opens a new session; the threads drop the old one until
     /// then.
     fn close_ended_session(&mut self, now: Moment) {
-        if self.session.is_some()
+        if self.driver.session().is_some()
             && let Some(reason) = self.session_end_reason()
         {
             self.close(now, reason);
         }
     }
 
-    fn close(&mut self, now: Moment, reason: &'static str) {
-        self.previous_session = self.session.as_ref().map(Arc::downgrade).unwrap_or_default();
-        self.release_deadline = now.mono + policy::RELEASE_GRACE;
-        self.session = None;
-        self.draining_listeners.extend(self.listener.take().map(EventListener::stop));
-        for record in self.xids.values_mut() {
-            record.subscribed = Err(Missing::Pending);
-            // After these, GPUs may have been reset or the driver replaced.
-            if [DRIVER_GONE, RELEASING].contains(&reason) {
-                record.reset();
-            }
-        }
-        self.gpu_count = None;
-        self.gpu_workers.clear();
-        self.next_open = now.mono;
-        if now.mono.saturating_sub(self.opened_at) >= policy::SESSION_STABLE_AFTER {
-            self.failures = 0;
-        } else {
-            // Back off: every failed session may leave a hung thread behind.
-            self.failures = self.failures.saturating_add(1);
-            self.next_open += policy::open_backoff(self.failures);
-        }
-        self.driver = DriverState::Down { reason, detail: "the session has ended".to_owned() };
+    fn close(&mut self, now: Moment, reason: DownReason) {
+        self.driver.close(now.mono, reason);
+        self.listeners.stop();
+        self.histories.end_session(reason);
+        self.gpus.clear();
     }
 
-    fn session_end_reason(&self) -> Option<&'static str> {
-        let gone = |missing: Result<(), Missing>| missing == Err(Missing::DriverGone);
-        let count = self.gpu_count.map(|(count, _)| count);
-        let workers = f64::from(to_u32(self.gpu_workers.len()));
-        if count.is_some_and(|count| gone(count.map(drop)))
-            || self.gpu_workers.iter().any(|gpu| gpu.state().is_some_and(gone))
+    fn session_end_reason(&self) -> Option<DownReason> {
+        let count = self.driver.gpu_count().map(|(count, _)| count);
+        if count == Some(Err(Missing::DriverGone)) || self.gpus.has_lost_driver() {
+            Some(DownReason::DriverGone)
+        } else if self.driver.thread().is_dead() || self.gpus.has_dead_thread() {
+            Some(DownReason::ThreadDied)
+        } else if count
+            .and_then(Result::ok)
+            .is_some_and(|count| f64::from(self.gpus.count()) > count)
         {
-            Some(DRIVER_GONE)
-        } else if self.driver_thread.is_dead()
-            || self.gpu_workers.iter().any(|s| s.worker.is_dead())
-        {
-            Some("thread_died")
-        } else if count.and_then(Result::ok).is_some_and(|count| workers > count) {
-            Some("gpu_removed")
+            Some(DownReason::GpuRemoved)
         } else {
             None
         }
     }
-}
-
-/// Reason of a session end: the driver was unloaded.
-const DRIVER_GONE: &str = "driver_gone";
-/// A release was requested, but a thread still holds the session.
-const RELEASING: &str = "releasing";
-/// A release was requested and no thread holds a session.
-const RELEASED: &str = "released";
-
-impl Default for DriverState {
-    fn default() -> Self {
-        Self::Down { reason: "starting", detail: "the driver is not opened yet".to_owned() }
-    }
-}
-
-impl DriverState {
-    /// Whether NVML is released on request, by all threads.
-    #[must_use]
-    pub fn is_released(&self) -> bool {
-        matches!(self, Self::Down { reason: RELEASED, .. })
-    }
-}
-
-fn health_state((uuid, record): (&Arc<str>, &HealthHistory)) -> Option<(Arc<str>, HealthState)> {
-    Some((Arc::clone(uuid), record.state()?))
-}
-
-fn driver_thread(
-    libraries: &[PathBuf],
-    proc_root: &ProcRoot,
-    live: &Arc<AtomicUsize>,
-) -> io::Result<Worker<driver_reader::DriverRequest, driver_reader::DriverResponse>> {
-    let mut reader = DriverReader::new(libraries.to_vec(), proc_root.clone());
-    Worker::spawn("driver".to_owned(), live, move |request| reader.handle(request))
-}
-
-fn to_u32(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

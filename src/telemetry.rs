@@ -223,7 +223,9 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
         (Some(DriverState::Down { reason: was, .. }), DriverState::Down { reason, .. })
             if was == reason => {}
         (_, DriverState::Down { detail, .. }) if now.is_released() => info!("{detail}"),
-        (_, DriverState::Down { reason, detail }) => warn!(reason, "driver is down: {detail}"),
+        (_, DriverState::Down { reason, detail }) => {
+            warn!(reason = reason.label(), "driver is down: {detail}");
+        }
     }
 }
 

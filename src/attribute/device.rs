@@ -20,7 +20,7 @@ use crate::labels::{
 };
 use crate::model::{
     AllocateMode, AllocatedFraction, ClockEventCounts, Gpu, HealthState, LinkStates, MigDevice,
-    Missing, NO_CLAIM, NodeSample, Reading, Usage, XidHistory,
+    Missing, NO_CLAIM, NodeSample, Reading, Usage, XidState,
 };
 use crate::nvml::inventory::DriverInfo;
 use crate::nvml::probe::mebibytes;
@@ -67,7 +67,7 @@ struct SeriesTarget<'a> {
 /// Events of a GPU since the exporter started.
 pub(super) struct GpuEvents<'a> {
     /// XID errors.
-    pub(super) xids: &'a XidHistory,
+    pub(super) xids: &'a XidState,
     /// Counts of clock event reasons.
     pub(super) clocks: Result<ClockEventCounts, Missing>,
     /// Health watches.
@@ -128,7 +128,6 @@ impl<'a> DeviceAttribution<'a> {
             health: current.state.and(health),
             state: current.state,
             windows: selection.scope.windows,
-            now: self.now,
             label_last_xid: matches!(self.context.schema.dialect, Dialect::DcgmExporter(_)),
         };
         for family in selection.event.families() {

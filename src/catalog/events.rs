@@ -17,17 +17,17 @@ pub(super) fn last_xid(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
 pub(super) fn xids_in_window(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
     let window = ("window_size_in_ms", milliseconds(inputs.windows.xids));
     let counts = match inputs.xids.subscribed {
-        Ok(()) => inputs.xids.counts_within(inputs.windows.xids, inputs.now),
+        Ok(()) => &inputs.xids.in_window,
         Err(missing) => return vec![Err(missing).into()],
     };
     if counts.is_empty() {
         return vec![EventSample { labels: vec![window], reading: Ok(0.0) }];
     }
-    let sample = |(xid, count): (u32, u64)| EventSample {
+    let sample = |(xid, count): (&u32, &u64)| EventSample {
         labels: vec![window.clone(), ("xid", xid.to_string())],
-        reading: Ok(number(count)),
+        reading: Ok(number(*count)),
     };
-    counts.into_iter().map(sample).collect()
+    counts.iter().map(sample).collect()
 }
 
 /// Counts since the exporter started, by XID. Valid even while the events are not subscribed to.
@@ -115,10 +115,12 @@ fn number(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::{Missing, Windows, XidHistory};
+    use std::collections::BTreeMap;
 
-    fn inputs(xids: &XidHistory) -> GpuEventInputs<'_> {
+    use super::*;
+    use crate::model::{Missing, Windows, XidState};
+
+    fn inputs(xids: &XidState) -> GpuEventInputs<'_> {
         GpuEventInputs {
             xids,
             clock_events: Err(Missing::Pending),
@@ -127,7 +129,6 @@ mod tests {
             health: Err(Missing::Pending),
             state: Ok(()),
             windows: Windows::default(),
-            now: Duration::from_secs(1000),
             label_last_xid: true,
         }
     }
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn no_xid_is_reported_as_zero_only_with_a_subscription() {
-        let mut history = XidHistory::new();
+        let mut history = XidState::default();
         assert_eq!(text(xids_in_window(&inputs(&history))), [" Err(Pending)"]);
         assert_eq!(text(last_xid(&inputs(&history))), ["err_code=0,err_msg=No Error Err(Pending)"]);
         history.subscribed = Ok(());
@@ -152,9 +153,13 @@ mod tests {
 
     #[test]
     fn xids_are_counted_by_code_in_the_window_and_in_total() {
-        let mut history = XidHistory { subscribed: Ok(()), ..XidHistory::new() };
-        history.record(31, Duration::from_secs(1));
-        history.record(79, Duration::from_secs(999));
+        let history = XidState {
+            subscribed: Ok(()),
+            last: Some(79),
+            counts: BTreeMap::from([(31, 1), (79, 1)]),
+            in_window: BTreeMap::from([(79, 1)]),
+            ..XidState::default()
+        };
         let window = "window_size_in_ms=300000,xid=79 Ok(1.0)";
         assert_eq!(text(xids_in_window(&inputs(&history))), [window]);
         assert_eq!(text(xids_total(&inputs(&history))), ["xid=31 Ok(1.0)", "xid=79 Ok(1.0)"]);

@@ -216,10 +216,9 @@ fn flag(reading: Reading, verdict: HealthVerdict) -> HealthFinding {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
-    use crate::model::{HealthCounters, HealthSample, Windows, XidHistory};
+    use crate::model::{HealthCounters, HealthSample, Windows, XidState};
 
     /// A healthy board that supports every watch.
     fn healthy() -> HealthState {
@@ -262,9 +261,9 @@ mod tests {
         vitals
     }
 
-    fn xids(standing: &[u32]) -> XidHistory {
+    fn xids(standing: &[u32]) -> XidState {
         let standing = standing.iter().copied().collect();
-        XidHistory { subscribed: Ok(()), since_reset: standing, ..XidHistory::new() }
+        XidState { subscribed: Ok(()), since_reset: standing, ..XidState::default() }
     }
 
     /// Value and error code by watch.
@@ -273,7 +272,7 @@ mod tests {
     fn samples(
         vitals: Result<&HealthState, Missing>,
         state: Result<(), Missing>,
-        xids: &XidHistory,
+        xids: &XidState,
     ) -> Samples {
         let inputs = GpuEventInputs {
             xids,
@@ -283,7 +282,6 @@ mod tests {
             health: vitals,
             state,
             windows: Windows::default(),
-            now: Duration::ZERO,
             label_last_xid: true,
         };
         let one = |sample: EventSample| {
@@ -411,7 +409,7 @@ mod tests {
             v.sample.remap_failure = Ok(1.0);
         });
         assert_eq!((worse["MEM"].0, worse["ALL"].0), (Ok(20.0), Ok(20.0)));
-        let unsubscribed = samples(Ok(&healthy()), Ok(()), &XidHistory::new());
+        let unsubscribed = samples(Ok(&healthy()), Ok(()), &XidState::default());
         let pending = Err(Missing::Pending);
         let expected = ["ALL", "DRIVER", "MEM", "NVLINK"].map(|watch| (watch, pending, ""));
         assert_eq!(problems(&unsubscribed), expected);

@@ -6,8 +6,11 @@ use std::path::Path;
 
 use super::{Finding, Topic, count_noun};
 use crate::nvml::inventory::DriverInfo;
-use crate::sample::DriverState;
+use crate::nvml::open_failure::OpenFailure;
+use crate::sample::{DownReason, DriverState};
 
+/// Remedy for errors that only the kernel log explains.
+const SEE_KERNEL_LOG: &str = "see the kernel log (dmesg | grep -iE 'nvrm|xid')";
 /// The call that opens a session.
 const OPEN: &str = "nvmlInit_v2";
 
@@ -53,9 +56,10 @@ fn session(driver: &DriverState) -> Finding {
             let (driver, cuda) = (versioned(version, "driver"), versioned(cuda_version, "CUDA"));
             Finding::ok(Topic::Driver, OPEN, format!("a session opens: {driver}, {cuda}"))
         }
-        DriverState::Down { reason: "library_not_found" | "not_nvml", .. } => {
-            Finding::skipped(Topic::Driver, OPEN, "no NVML library is loaded")
-        }
+        DriverState::Down {
+            reason: DownReason::NotOpened(OpenFailure::LibraryNotFound | OpenFailure::NotNvml),
+            ..
+        } => Finding::skipped(Topic::Driver, OPEN, "no NVML library is loaded"),
         DriverState::Down { detail, .. } if driver.is_released() => {
             Finding::note(Topic::Driver, OPEN, format!("no session, as requested: {detail}"))
         }
@@ -64,30 +68,44 @@ fn session(driver: &DriverState) -> Finding {
             let error = detail.split_once("nvmlInit_v2: ").map_or(&**detail, |(_, error)| error);
             let error = error.split("; ").next().unwrap_or(error);
             let message = format!("no session ({reason}): {error}");
-            Finding::failure(Topic::Driver, OPEN, message).with_remedy(remedy(reason))
+            Finding::failure(Topic::Driver, OPEN, message).with_remedy(remedy(*reason))
         }
     }
 }
 
-fn remedy(reason: &str) -> &'static str {
+fn remedy(reason: DownReason) -> &'static str {
     match reason {
-        "driver_not_loaded" => {
-            "load the kernel module on the node (modprobe nvidia); if it does not load, see dmesg | grep \
-             -i nvrm"
-        }
-        "version_mismatch" => {
-            "the driver was upgraded while the old kernel module is still loaded: reboot the node, or \
-             reload the module (rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; modprobe nvidia)"
-        }
-        "denied" => {
-            "grant access to /dev/nvidiactl and /dev/nvidiaN: run as root or in the group that owns them; \
-             in a pod use NVIDIA's container runtime. After a systemctl daemon-reload, restart the pod"
-        }
-        "hung" | "starting" => {
+        DownReason::NotOpened(failure) => open_remedy(failure),
+        DownReason::Hung | DownReason::Starting => {
             "see the kernel log (dmesg | grep -iE 'nvrm|xid'); a driver that hangs needs a GPU reset or a \
              reboot"
         }
-        _ => "see the kernel log (dmesg | grep -iE 'nvrm|xid')",
+        DownReason::DriverGone
+        | DownReason::ThreadDied
+        | DownReason::GpuRemoved
+        | DownReason::Releasing
+        | DownReason::Released => SEE_KERNEL_LOG,
+    }
+}
+
+fn open_remedy(failure: OpenFailure) -> &'static str {
+    match failure {
+        OpenFailure::DriverNotLoaded => {
+            "load the kernel module on the node (modprobe nvidia); if it does not load, see dmesg | grep \
+             -i nvrm"
+        }
+        OpenFailure::VersionMismatch => {
+            "the driver was upgraded while the old kernel module is still loaded: reboot the node, or \
+             reload the module (rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; modprobe nvidia)"
+        }
+        OpenFailure::Denied => {
+            "grant access to /dev/nvidiactl and /dev/nvidiaN: run as root or in the group that owns them; \
+             in a pod use NVIDIA's container runtime. After a systemctl daemon-reload, restart the pod"
+        }
+        OpenFailure::LibraryNotFound
+        | OpenFailure::NotNvml
+        | OpenFailure::Failed
+        | OpenFailure::Mock => SEE_KERNEL_LOG,
     }
 }
 
@@ -101,7 +119,8 @@ fn module(path: &str, text: &io::Result<String>, up: Option<&DriverInfo>) -> Fin
         ),
         (Ok(Some(module)), Some(DriverInfo { version, .. })) if !version.is_empty() => {
             let message = format!("kernel module {module}, but the library is {version}");
-            Finding::warning(Topic::Driver, path, message).with_remedy(remedy("version_mismatch"))
+            Finding::warning(Topic::Driver, path, message)
+                .with_remedy(open_remedy(OpenFailure::VersionMismatch))
         }
         (Ok(Some(module)), _) => {
             Finding::ok(Topic::Driver, path, format!("kernel module {module} is loaded"))
@@ -115,7 +134,8 @@ fn module(path: &str, text: &io::Result<String>, up: Option<&DriverInfo>) -> Fin
         ),
         (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
             let message = "no NVIDIA kernel module is loaded on this node";
-            Finding::failure(Topic::Driver, path, message).with_remedy(remedy("driver_not_loaded"))
+            Finding::failure(Topic::Driver, path, message)
+                .with_remedy(open_remedy(OpenFailure::DriverNotLoaded))
         }
         (Err(error), None) => Finding::warning(Topic::Driver, path, error.to_string()),
     }
@@ -164,8 +184,8 @@ fn device_nodes(nodes: &[(String, io::Result<()>)], up: bool) -> Vec<Finding> {
         let finding = if up { Finding::note } else { Finding::failure };
         let finding = finding(Topic::Driver, path, format!("cannot be opened: {error}"));
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let reason = if denied { "denied" } else { "driver_not_loaded" };
-        findings.push(if up { finding } else { finding.with_remedy(remedy(reason)) });
+        let failure = if denied { OpenFailure::Denied } else { OpenFailure::DriverNotLoaded };
+        findings.push(if up { finding } else { finding.with_remedy(open_remedy(failure)) });
     }
     findings
 }
@@ -208,7 +228,13 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_remedy() {
-        for reason in ["driver_not_loaded", "version_mismatch", "denied", "hung", "failed"] {
+        let failures = [
+            OpenFailure::DriverNotLoaded,
+            OpenFailure::VersionMismatch,
+            OpenFailure::Denied,
+            OpenFailure::Failed,
+        ];
+        for reason in failures.map(DownReason::NotOpened).into_iter().chain([DownReason::Hung]) {
             let down = DriverState::Down { reason, detail: "x".to_owned() };
             let finding = session(&down);
             assert_eq!(finding.verdict, Verdict::Failure);

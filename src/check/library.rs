@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Finding, Topic};
+use crate::nvml::open_failure::OpenFailure;
 use crate::nvml::{self, LibraryError, mapped_library};
-use crate::sample::DriverState;
+use crate::sample::{DownReason, DriverState};
 
 /// The remedy if no library was found.
 const INSTALL: &str = "install the NVIDIA driver on the node; in a pod let NVIDIA's container runtime mount \
@@ -35,15 +36,16 @@ pub fn findings(paths: &[PathBuf], driver: &DriverState, proc_root: &Path) -> Ve
             let results = before.iter().map(not_found).chain([(path, LoadResult::Loaded(file))]);
             load_findings(results.collect(), &driver.nvml_version)
         }
-        DriverState::Down { reason: "library_not_found" | "not_nvml", .. } => {
-            load_findings(load_each(paths, proc_root), "")
-        }
-        DriverState::Down { reason, detail } => not_initialized(paths, reason, detail),
+        DriverState::Down {
+            reason: DownReason::NotOpened(OpenFailure::LibraryNotFound | OpenFailure::NotNvml),
+            ..
+        } => load_findings(load_each(paths, proc_root), ""),
+        DriverState::Down { reason, detail } => not_initialized(paths, *reason, detail),
     }
 }
 
 /// No session, but a library may be loaded.
-fn not_initialized(paths: &[PathBuf], reason: &str, detail: &str) -> Vec<Finding> {
+fn not_initialized(paths: &[PathBuf], reason: DownReason, detail: &str) -> Vec<Finding> {
     // The error of a failed initialization starts with the path. A library that hangs is still mapped.
     let failed = |path: &&PathBuf| detail.starts_with(&format!("{}: nvmlInit_v2", path.display()));
     let loaded = paths.iter().find(failed).cloned();
@@ -60,7 +62,7 @@ fn not_initialized(paths: &[PathBuf], reason: &str, detail: &str) -> Vec<Finding
     before.map(absent).chain([loaded]).collect()
 }
 
-fn skipped(path: &Path, reason: &str) -> Finding {
+fn skipped(path: &Path, reason: DownReason) -> Finding {
     let message = format!("unknown whether it can be loaded: the driver is down ({reason})");
     Finding::skipped(Topic::Library, path.display().to_string(), message)
 }
@@ -176,7 +178,12 @@ mod tests {
     fn library_that_fails_to_initialize_was_loaded() {
         let paths: Vec<PathBuf> = ["/a", "/b", "/c"].map(Into::into).to_vec();
         let found = |detail| {
-            let findings = not_initialized(&paths, "driver_not_loaded", detail).into_iter();
+            let findings = not_initialized(
+                &paths,
+                DownReason::NotOpened(OpenFailure::DriverNotLoaded),
+                detail,
+            )
+            .into_iter();
             findings.map(|f| (f.subject, f.verdict)).collect::<Vec<_>>()
         };
         assert_eq!(

@@ -29,7 +29,7 @@ use crate::policy;
 use crate::publish::Published;
 use crate::render::{self, PageScope};
 use crate::reserved_labels::ReservedLabels;
-use crate::sample::{DriverState, Sample, Sampler};
+use crate::sample::{DownReason, DriverState, Sample, Sampler};
 use crate::selection::{Selection, SelectionScope, preset};
 use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
@@ -320,7 +320,7 @@ fn wait_for_window() {
 fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) -> bool {
     use DriverState::{Down, Up};
     match &snapshot.health.driver {
-        Down { reason, .. } => !matches!(*reason, "starting" | "hung"),
+        Down { reason, .. } => !matches!(reason, DownReason::Starting | DownReason::Hung),
         Up(_) => {
             snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
                 && snapshot.health.sources.iter().all(source_done)

@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
+use super::xid_history::XidHistories;
 use crate::clock::Clock;
-use crate::model::{Gpu, Missing, XidHistory};
+use crate::model::{Gpu, Missing};
 use crate::nvml::Session;
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::events::EventSet;
@@ -82,7 +83,7 @@ impl EventListener {
     }
 
     /// Records all events received since the last call, at `now` (monotonic).
-    pub fn drain(&mut self, records: &mut BTreeMap<Arc<str>, XidHistory>, now: Duration) {
+    pub fn drain(&mut self, records: &mut XidHistories, now: Duration) {
         loop {
             let event = match self.events.try_recv() {
                 Ok(event) => event,
@@ -110,7 +111,7 @@ impl EventListener {
 impl DrainingListener {
     /// Records the XIDs received since the last call, at `now` (monotonic). Returns whether more
     /// may follow.
-    pub fn drain(&mut self, records: &mut BTreeMap<Arc<str>, XidHistory>, now: Duration) -> bool {
+    pub fn drain(&mut self, records: &mut XidHistories, now: Duration) -> bool {
         loop {
             match self.0.try_recv() {
                 Ok(DriverEvent::Xid(uuid, xid)) => {
@@ -127,7 +128,7 @@ impl DrainingListener {
 
 /// Sets the state of all subscribed GPUs. After a failed wait their XIDs are unknown until a wait
 /// succeeds.
-fn set_state(records: &mut BTreeMap<Arc<str>, XidHistory>, waited: Result<(), Missing>) {
+fn set_state(records: &mut XidHistories, waited: Result<(), Missing>) {
     for record in records.values_mut() {
         let unsubscribed =
             matches!(record.subscribed, Err(Missing::Unsupported | Missing::Pending));
@@ -264,14 +265,23 @@ impl EventLoop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Reading, XidState};
+    use crate::sample::xid_history::XidHistory;
 
     const NOW: Duration = Duration::from_secs(1);
 
-    fn records(listening: Result<(), Missing>) -> BTreeMap<Arc<str>, XidHistory> {
-        BTreeMap::from([(
-            "GPU-0".into(),
-            XidHistory { subscribed: listening, ..XidHistory::new() },
-        )])
+    fn records(listening: Result<(), Missing>) -> XidHistories {
+        let mut history = XidHistory::new();
+        history.subscribed = listening;
+        BTreeMap::from([("GPU-0".into(), history)])
+    }
+
+    fn state(records: &XidHistories) -> XidState {
+        records["GPU-0"].state(NOW, NOW)
+    }
+
+    fn last(records: &XidHistories) -> Reading {
+        state(records).last()
     }
 
     fn listener() -> (Sender<DriverEvent>, EventListener) {
@@ -287,16 +297,16 @@ mod tests {
         let mut records = records(Err(Missing::Pending));
         sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Err(Missing::Pending), "not subscribed yet");
+        assert_eq!(last(&records), Err(Missing::Pending), "not subscribed yet");
         sender.send(DriverEvent::Subscribed("GPU-0".into(), Ok(()))).unwrap();
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Ok(0.0));
+        assert_eq!(last(&records), Ok(0.0));
         sender.send(DriverEvent::WaitEnded(Err(Missing::Failed(999)))).unwrap();
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Err(Missing::Failed(999)));
+        assert_eq!(last(&records), Err(Missing::Failed(999)));
         sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Ok(0.0), "subscribed again");
+        assert_eq!(last(&records), Ok(0.0), "subscribed again");
     }
 
     #[test]
@@ -308,8 +318,8 @@ mod tests {
         }
         listener.drain(&mut records, NOW);
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Ok(31.0));
-        assert_eq!(records["GPU-0"].counts, BTreeMap::from([(31, 3), (79, 1)]));
+        assert_eq!(last(&records), Ok(31.0));
+        assert_eq!(state(&records).counts, BTreeMap::from([(31, 3), (79, 1)]));
     }
 
     #[test]
@@ -319,7 +329,7 @@ mod tests {
         sender.send(DriverEvent::WaitEnded(Ok(()))).unwrap();
         drop(sender);
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Err(Missing::Unsupported));
+        assert_eq!(last(&records), Err(Missing::Unsupported));
     }
 
     #[test]
@@ -327,9 +337,9 @@ mod tests {
         let (_sender, mut listener) = listener();
         let mut records = records(Ok(()));
         listener.drain(&mut records, EVENT_HUNG_AFTER);
-        assert_eq!(records["GPU-0"].last(), Ok(0.0));
+        assert_eq!(last(&records), Ok(0.0));
         listener.drain(&mut records, EVENT_HUNG_AFTER + NOW);
-        assert_eq!(records["GPU-0"].last(), Err(Missing::Hung));
+        assert_eq!(last(&records), Err(Missing::Hung));
     }
 
     #[test]
@@ -339,7 +349,7 @@ mod tests {
         assert!(!listener.has_ended());
         drop(sender);
         listener.drain(&mut records, NOW);
-        assert_eq!(records["GPU-0"].last(), Err(Missing::Hung));
+        assert_eq!(last(&records), Err(Missing::Hung));
         assert!(listener.has_ended());
     }
 
@@ -353,7 +363,7 @@ mod tests {
         sender.send(DriverEvent::Xid("GPU-0".into(), 48)).unwrap();
         drop(sender);
         assert!(!draining.drain(&mut records, NOW));
-        assert_eq!(records["GPU-0"].counts, BTreeMap::from([(48, 1)]));
+        assert_eq!(state(&records).counts, BTreeMap::from([(48, 1)]));
         assert_eq!(records["GPU-0"].subscribed, Err(Missing::Pending), "no longer subscribed");
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::device::{self, DeviceSample};
+use super::device::DeviceSample;
+use super::device_reader::GpuRequest;
 use crate::clock::Clock;
 use crate::model::Missing;
-use crate::nvml::raw::Handle;
 use crate::worker::Worker;
 
 /// One GPU and its newest sample.
@@ -22,7 +22,7 @@ pub struct SampledGpu {
 }
 
 pub(super) struct GpuWorker {
-    pub(super) worker: Worker<device::GpuRequest, Option<Result<DeviceSample, Missing>>>,
+    pub(super) worker: Worker<GpuRequest, Option<Result<DeviceSample, Missing>>>,
     pub(super) sampled: SampledGpu,
 }
 
@@ -33,12 +33,6 @@ impl GpuWorker {
             self.sampled.request_duration = Some(clock.now().mono.saturating_sub(since));
             self.sampled.latest = Some(sample.map(Arc::new));
         }
-    }
-
-    /// Index and handle, for peer-to-peer queries of other GPUs.
-    pub(super) fn peer(&self) -> Option<(u32, Handle)> {
-        let sample = self.sampled.latest.as_ref()?.as_ref().ok()?;
-        Some((sample.gpu.index, sample.handle))
     }
 
     pub(super) fn state(&self) -> Option<Result<(), Missing>> {

@@ -60,7 +60,7 @@ impl From<&DriverState> for DriverView {
                 ..Self::default()
             },
             DriverState::Down { reason, detail } => Self {
-                reason: Some((*reason).to_owned()),
+                reason: Some(reason.label().to_owned()),
                 detail: Some(detail.clone()),
                 ..Self::default()
             },

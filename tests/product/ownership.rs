@@ -13,7 +13,7 @@ const CYCLES: &str = "nvml_exporter_cycles_total";
 type Variant = (&'static [&'static str], &'static str);
 
 /// Both dialects, and both granularities of process series.
-const VARIANTS: [Variant; 3] = [
+const VARIANTS: [Variant; 4] = [
     (&["--dialect=ack"], "PodName"),
     (&["--dialect=ack", "--process-series=container"], "PodName"),
     (&["--dialect=dcgm-exporter", "-k"], "pod"),

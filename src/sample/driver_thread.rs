@@ -1,0 +1,101 @@
+//! The thread that opens the driver, as seen by the sampler.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use super::driver_reader::{DriverReader, DriverRequest, DriverResponse};
+use crate::clock::Clock;
+use crate::host::ProcRoot;
+use crate::model::Moment;
+use crate::worker::Worker;
+
+/// Sends requests to the driver thread, and starts another one if it died.
+pub(super) struct DriverThread {
+    clock: Clock,
+    libraries: Vec<PathBuf>,
+    proc_root: ProcRoot,
+    live: Arc<AtomicUsize>,
+    worker: Worker<DriverRequest, DriverResponse>,
+    requested_at: Moment,
+    request_duration: Option<Duration>,
+}
+
+impl DriverThread {
+    /// Starts the thread, counted in `live` while it exists.
+    ///
+    /// # Errors
+    /// Returns the OS error if the thread cannot be created.
+    pub(super) fn start(
+        clock: Clock,
+        libraries: Vec<PathBuf>,
+        proc_root: ProcRoot,
+        live: Arc<AtomicUsize>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            worker: worker(&libraries, &proc_root, &live)?,
+            requested_at: clock.now(),
+            request_duration: None,
+            clock,
+            libraries,
+            proc_root,
+            live,
+        })
+    }
+
+    pub(super) fn restart_if_dead(&mut self) {
+        if self.is_dead() {
+            match worker(&self.libraries, &self.proc_root, &self.live) {
+                Ok(worker) => self.worker = worker,
+                Err(error) => tracing::error!(%error, "cannot start the driver thread"),
+            }
+        }
+    }
+
+    /// Sends a request, unless another one is pending.
+    pub(super) fn send(&mut self, request: DriverRequest, now: Moment) {
+        if self.pending_since().is_none() {
+            self.requested_at = now;
+            self.worker.send(request, now.mono);
+        }
+    }
+
+    /// The response to the pending request, if it arrives before `deadline`.
+    pub(super) fn receive(&mut self, deadline: Duration) -> Option<DriverResponse> {
+        let response = self.worker.recv_timeout(self.clock.until(deadline))?;
+        let duration = self.clock.now().mono.saturating_sub(self.requested_at.mono);
+        self.request_duration = Some(duration);
+        Some(response)
+    }
+
+    /// When the pending request was sent (monotonic); `None` if no request is pending.
+    pub(super) fn pending_since(&self) -> Option<Duration> {
+        self.worker.pending_since()
+    }
+
+    /// Whether the thread ended without a response.
+    pub(super) fn is_dead(&self) -> bool {
+        self.worker.is_dead()
+    }
+
+    /// When the last request was sent.
+    pub(super) fn requested_at(&self) -> Moment {
+        self.requested_at
+    }
+
+    /// Duration of the last completed request.
+    pub(super) fn request_duration(&self) -> Option<Duration> {
+        self.request_duration
+    }
+}
+
+fn worker(
+    libraries: &[PathBuf],
+    proc_root: &ProcRoot,
+    live: &Arc<AtomicUsize>,
+) -> io::Result<Worker<DriverRequest, DriverResponse>> {
+    let mut reader = DriverReader::new(libraries.to_vec(), proc_root.clone());
+    Worker::spawn("driver".to_owned(), live, move |request| reader.handle(request))
+}
