@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nvml_wrapper_sys::bindings::field_id;
+
 use super::device::DeviceSample;
 use super::gpm::GpmReader;
 use super::gpu_utilization::GpuUtilizationSampler;
@@ -27,8 +29,8 @@ use crate::nvml::raw::samples::{SampleBuffer, gpu_utilization};
 use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
 use crate::selection::Selection;
 
-/// `NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`, mJ.
-const ENERGY: Field = Field::of(83);
+/// Energy consumption since the driver was loaded, mJ.
+const ENERGY: Field = Field::of(field_id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION);
 
 /// What a GPU thread keeps when the identity of its GPU changes.
 pub(super) struct ReaderContext {
