@@ -2,8 +2,10 @@
 
 mod cgroup_location;
 mod claim;
+mod down_reason;
 mod event_history;
 mod health;
+mod problem;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +13,10 @@ use std::time::Duration;
 
 pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
+pub use down_reason::DownReason;
 pub use event_history::{CLOCK_EVENTS, ClockEventCounts, ClockEventHistory, Windows, XidHistory};
 pub use health::{HealthCounters, HealthHistory, HealthSample, HealthState, LinkStates};
+pub use problem::Problem;
 
 /// Why a reading has no value. Absent is not zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 pub mod device;
 pub mod driver_reader;
+pub mod driver_state;
 pub mod events;
 pub mod gpm;
 pub mod gpu_retention;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use self::device::DeviceReader;
 use self::driver_reader::DriverReader;
+pub use self::driver_state::{DriverDown, DriverState};
 use self::events::{DrainingListener, EventListener};
 use self::gpu_retention::GpuRetention;
 use self::gpu_worker::GpuWorker;
@@ -34,10 +36,9 @@ use crate::clock::Clock;
 use crate::driver_release::ReleaseRequest;
 use crate::host::ProcRoot;
 use crate::model::{
-    ClockEventCounts, ClockEventHistory, HealthHistory, HealthState, Missing, Moment, Reading,
-    XidHistory,
+    ClockEventCounts, ClockEventHistory, DownReason, HealthHistory, HealthState, Missing, Moment,
+    Problem, Reading, XidHistory,
 };
-use crate::nvml::inventory::DriverInfo;
 use crate::nvml::{LibraryError, Session, SessionClosed};
 use crate::policy;
 use crate::selection::Selection;
@@ -70,20 +71,6 @@ pub struct Sample {
     pub cycles: u64,
     /// Number of threads of earlier sessions that are still blocked in the driver.
     pub abandoned_threads: usize,
-}
-
-/// State of the NVML session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DriverState {
-    /// Open, with these versions.
-    Up(DriverInfo),
-    /// Not open.
-    Down {
-        /// Reason label.
-        reason: &'static str,
-        /// Human-readable message.
-        detail: String,
-    },
 }
 
 /// Sends requests to the driver thread and the GPU threads, and keeps their newest responses.
@@ -168,13 +155,13 @@ impl Sampler {
         let changed = self.release_request.is_some() != request.is_some();
         if changed && request.is_none() {
             self.next_open = Duration::ZERO;
-            self.driver = DriverState::Down {
-                reason: "starting",
-                detail: "opening the driver again after a release".to_owned(),
-            };
+            self.driver = DriverState::closed(
+                DownReason::Starting,
+                "opening the driver again after a release",
+            );
         }
         self.release_request = request;
-        changed || matches!(self.driver, DriverState::Down { reason: RELEASING, .. })
+        changed || self.driver.down_reason() == Some(DownReason::Releasing)
     }
 
     /// Reads the utilization ring buffers of all GPUs, without publishing: a ring buffer must be
@@ -248,7 +235,7 @@ impl Sampler {
     /// Makes all threads drop the session, and sets the driver state to releasing or released.
     fn release_session(&mut self, now: Moment, deadline: Duration) {
         if self.session.is_some() {
-            self.close(now, RELEASING);
+            self.close(now, DownReason::Releasing);
         }
         self.send_driver_request(driver_reader::DriverRequest::Release, now);
         self.receive_driver_response(deadline);
@@ -257,11 +244,11 @@ impl Sampler {
         let request =
             self.release_request.iter().map(ReleaseRequest::to_string).collect::<String>();
         self.driver = if is_free {
-            DriverState::Down { reason: RELEASED, detail: format!("NVML is released, {request}") }
+            DriverState::closed(DownReason::Released, format!("NVML is released, {request}"))
         } else {
-            let detail =
+            let message =
                 format!("NVML is being released, {request}; waiting for driver calls to return");
-            DriverState::Down { reason: RELEASING, detail }
+            DriverState::closed(DownReason::Releasing, message)
         };
     }
 
@@ -311,7 +298,7 @@ impl Sampler {
                 self.session = Some(session);
                 self.driver = DriverState::Up(driver);
             }
-            driver_reader::DriverResponse::OpenFailed(error) => self.open_failed(&error, now),
+            driver_reader::DriverResponse::OpenFailed(error) => self.open_failed(error, now),
             driver_reader::DriverResponse::GpuCount(count) => {
                 self.gpu_count = Some((count, self.driver_requested_at));
                 self.spawn_new_gpu_workers(count);
@@ -386,11 +373,11 @@ impl Sampler {
         self.gpu_retention.retain(&mut self.health);
     }
 
-    fn open_failed(&mut self, error: &LibraryError, now: Duration) {
+    fn open_failed(&mut self, error: LibraryError, now: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.next_open = now + policy::open_backoff(self.failures);
-        *self.open_failures.entry(error.reason()).or_default() += 1;
-        self.driver = DriverState::Down { reason: error.reason(), detail: error.to_string() };
+        *self.open_failures.entry(error.reason().label()).or_default() += 1;
+        self.driver = DriverState::Down(DriverDown::OpenFailed(error));
     }
 
     /// Starts a thread for each GPU index that has none. The thread also identifies its GPU, since
@@ -446,13 +433,13 @@ impl Sampler {
         let waited = self.driver_thread.pending_since().map(|since| now.saturating_sub(since));
         match waited.filter(|waited| *waited >= policy::OPEN_TIMEOUT) {
             Some(waited) if self.session.is_none() && self.release_request.is_none() => {
-                DriverState::Down {
-                    reason: "hung",
-                    detail: format!(
-                        "nvmlInit_v2 has not returned for {} s; check the kernel log for NVRM lines",
-                        waited.as_secs()
+                DriverState::Down(DriverDown::Closed {
+                    reason: DownReason::Hung,
+                    problem: Problem::new(
+                        format!("nvmlInit_v2 has not returned for {} s", waited.as_secs()),
+                        "check the kernel log for NVRM lines",
                     ),
-                }
+                })
             }
             _ => self.driver.clone(),
         }
@@ -469,7 +456,7 @@ impl Sampler {
         }
     }
 
-    fn close(&mut self, now: Moment, reason: &'static str) {
+    fn close(&mut self, now: Moment, reason: DownReason) {
         self.previous_session = self.session.as_ref().map(Arc::downgrade).unwrap_or_default();
         self.release_deadline = now.mono + policy::RELEASE_GRACE;
         self.session = None;
@@ -477,7 +464,7 @@ impl Sampler {
         for record in self.xids.values_mut() {
             record.subscribed = Err(Missing::Pending);
             // After these, GPUs may have been reset or the driver replaced.
-            if [DRIVER_GONE, RELEASING].contains(&reason) {
+            if matches!(reason, DownReason::DriverGone | DownReason::Releasing) {
                 record.reset();
             }
         }
@@ -491,47 +478,26 @@ impl Sampler {
             self.failures = self.failures.saturating_add(1);
             self.next_open += policy::open_backoff(self.failures);
         }
-        self.driver = DriverState::Down { reason, detail: "the session has ended".to_owned() };
+        self.driver = DriverState::closed(reason, "the session has ended");
     }
 
-    fn session_end_reason(&self) -> Option<&'static str> {
+    fn session_end_reason(&self) -> Option<DownReason> {
         let gone = |missing: Result<(), Missing>| missing == Err(Missing::DriverGone);
         let count = self.gpu_count.map(|(count, _)| count);
         let workers = f64::from(to_u32(self.gpu_workers.len()));
         if count.is_some_and(|count| gone(count.map(drop)))
             || self.gpu_workers.iter().any(|gpu| gpu.state().is_some_and(gone))
         {
-            Some(DRIVER_GONE)
+            Some(DownReason::DriverGone)
         } else if self.driver_thread.is_dead()
             || self.gpu_workers.iter().any(|s| s.worker.is_dead())
         {
-            Some("thread_died")
+            Some(DownReason::ThreadDied)
         } else if count.and_then(Result::ok).is_some_and(|count| workers > count) {
-            Some("gpu_removed")
+            Some(DownReason::GpuRemoved)
         } else {
             None
         }
-    }
-}
-
-/// Reason of a session end: the driver was unloaded.
-const DRIVER_GONE: &str = "driver_gone";
-/// A release was requested, but a thread still holds the session.
-const RELEASING: &str = "releasing";
-/// A release was requested and no thread holds a session.
-const RELEASED: &str = "released";
-
-impl Default for DriverState {
-    fn default() -> Self {
-        Self::Down { reason: "starting", detail: "the driver is not opened yet".to_owned() }
-    }
-}
-
-impl DriverState {
-    /// Whether NVML is released on request, by all threads.
-    #[must_use]
-    pub fn is_released(&self) -> bool {
-        matches!(self, Self::Down { reason: RELEASED, .. })
     }
 }
 

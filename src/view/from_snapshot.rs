@@ -59,9 +59,9 @@ impl From<&DriverState> for DriverView {
                 library: Some(driver.library.clone()),
                 ..Self::default()
             },
-            DriverState::Down { reason, detail } => Self {
-                reason: Some((*reason).to_owned()),
-                detail: Some(detail.clone()),
+            DriverState::Down(down) => Self {
+                reason: Some(down.reason().label().to_owned()),
+                detail: Some(down.problem().to_string()),
                 ..Self::default()
             },
         }
