@@ -11,6 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
 pub use down_reason::DownReason;
@@ -327,7 +329,10 @@ pub struct PodRef {
 }
 
 /// How a GPU is allocated to containers. Ordered: the mode of a node is the maximum of its devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum AllocateMode {
     /// Not allocated.
     #[default]
