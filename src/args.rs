@@ -12,7 +12,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::ValueEnum;
 use clap::builder::BoolishValueParser;
 
@@ -26,6 +25,7 @@ use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
 use crate::kube::watch_timings::WatchTimings;
 use crate::labels::{Dialect, LabelSchema};
+use crate::model::Problem;
 use crate::nvml::library_paths;
 use crate::policy;
 use crate::reserved_labels::ReservedLabels;
@@ -248,7 +248,7 @@ impl Args {
     ///
     /// # Errors
     /// A flag has an invalid value; the message names the flag, the value and the remedy.
-    pub fn into_config(self) -> anyhow::Result<Config> {
+    pub fn into_config(self) -> Result<Config, Problem> {
         let Self {
             collect_interval,
             max_age,
@@ -343,13 +343,13 @@ impl Args {
     }
 }
 
-fn check_procfs(procfs: Option<&Path>) -> anyhow::Result<()> {
+fn check_procfs(procfs: Option<&Path>) -> Result<(), Problem> {
     match procfs.filter(|dir| !dir.is_dir()) {
         None => Ok(()),
-        Some(procfs) => bail!(
-            "--procfs {}: no such directory; give the directory that contains <pid>/stat",
-            procfs.display()
-        ),
+        Some(procfs) => Err(Problem::new(
+            format!("--procfs {}: no such directory", procfs.display()),
+            "give the directory that contains <pid>/stat",
+        )),
     }
 }
 
@@ -392,7 +392,7 @@ fn pods(
     source: Option<Address>,
     schema: &LabelSchema,
     remarks: &mut Vec<String>,
-) -> anyhow::Result<Option<(Address, NodeName)>> {
+) -> Result<Option<(Address, NodeName)>, Problem> {
     if source == Some(Address::InCluster)
         && schema.node_name.is_empty()
         && schema.dialect != Dialect::Ack
@@ -400,7 +400,9 @@ fn pods(
         remarks.push(NO_NODE_NAME.to_owned());
         return Ok(None);
     }
-    source.map(|address| Ok((address, NodeName::new(&schema.node_name)?))).transpose()
+    let Some(address) = source else { return Ok(None) };
+    let node = NodeName::new(&schema.node_name).map_err(|error| error.problem())?;
+    Ok(Some((address, node)))
 }
 
 /// Only a warning: older manifests of dcgm-exporter do not set `NODE_NAME`, although they mount a
@@ -415,17 +417,18 @@ fn pod_resources(socket: PathBuf) -> Option<PathBuf> {
     (has_kubelet || socket != Path::new(POD_RESOURCES)).then_some(socket)
 }
 
-fn checked_max_age(max_age: Option<u64>, interval: Duration) -> anyhow::Result<Duration> {
+fn checked_max_age(max_age: Option<u64>, interval: Duration) -> Result<Duration, Problem> {
     let Some(max_age) = max_age.map(Duration::from_millis) else {
         return Ok(policy::default_max_age(interval));
     };
     if max_age < interval {
-        bail!(
+        let message = format!(
             "--max-age {}: shorter than --collect-interval {}, so readings would be dropped before \
-             the next cycle; give at least the interval",
+             the next cycle",
             max_age.as_millis(),
             interval.as_millis()
         );
+        return Err(Problem::new(message, "give at least the interval"));
     }
     Ok(max_age)
 }
@@ -446,17 +449,19 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 fn checked_labels(
     schema: &LabelSchema,
     labels: Vec<(String, String)>,
-) -> anyhow::Result<Vec<(String, String)>> {
+) -> Result<Vec<(String, String)>, Problem> {
     let reserved = ReservedLabels::of(&schema.dialect);
     for (position, (key, _)) in labels.iter().enumerate() {
         if reserved.contains(key) {
-            bail!(
+            let message = format!(
                 "--extra-label {key}: the exporter or the scrape configuration sets a label of this \
-                 name, and Prometheus rejects a series with a duplicate label; choose another name"
+                 name, and Prometheus rejects a series with a duplicate label"
             );
+            return Err(Problem::new(message, "choose another name"));
         }
         if labels.iter().take(position).any(|(earlier, _)| earlier == key) {
-            bail!("--extra-label {key}: specified twice; remove one");
+            let message = format!("--extra-label {key}: specified twice");
+            return Err(Problem::new(message, "remove one"));
         }
     }
     Ok(labels)
@@ -475,7 +480,7 @@ mod tests {
     }
 
     fn config(args: &[&str]) -> anyhow::Result<Config> {
-        TestCli::try_parse_from([&["nvml-exporter"], args].concat())?.args.into_config()
+        Ok(TestCli::try_parse_from([&["nvml-exporter"], args].concat())?.args.into_config()?)
     }
 
     fn error(args: &[&str]) -> String {

@@ -92,7 +92,7 @@ pub fn attribute(
 ) -> (Snapshot, Vec<DeviceActivity>) {
     let driver = match &sample.driver {
         DriverState::Up(driver) => driver.clone(),
-        DriverState::Down { .. } => DriverInfo::default(),
+        DriverState::Down(_) => DriverInfo::default(),
     };
     let node = node(&sample, context);
     let mut devices = DeviceAttribution::new(context, &driver, &node, sample.at.mono);
@@ -156,7 +156,7 @@ pub fn attribute(
 
 fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {
     let gpu_count = match (sample.gpu_count, &sample.driver) {
-        (None, DriverState::Down { .. }) => Err(Missing::DriverGone),
+        (None, DriverState::Down(_)) => Err(Missing::DriverGone),
         (None, DriverState::Up(_)) => Err(Missing::Pending),
         (Some((_, read_at)), _)
             if sample.at.mono.saturating_sub(read_at.mono) > context.max_age =>

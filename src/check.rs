@@ -20,6 +20,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 pub use self::report::Report;
+use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 
 /// Maximum length of a subject, message or remedy, in characters.
@@ -205,6 +206,16 @@ impl Finding {
     #[must_use]
     pub fn skipped(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
         Self::new(Verdict::Skipped, topic, subject, message)
+    }
+
+    /// A failure with the message and the remedy of a problem.
+    #[must_use]
+    pub fn of_problem(topic: Topic, subject: impl AsRef<str>, problem: &Problem) -> Self {
+        let failure = Self::failure(topic, subject, &problem.message);
+        match &problem.remedy {
+            Some(remedy) => failure.with_remedy(remedy),
+            None => failure,
+        }
     }
 
     /// Sets the remedy.

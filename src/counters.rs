@@ -11,6 +11,7 @@ use std::io::Read as _;
 
 use crate::catalog::unsupported_fields::is_unsupported_dcgm_field;
 use crate::catalog::{Kind, find, names};
+use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 use crate::selection::FamilyRequest;
 
@@ -34,16 +35,28 @@ pub struct Counters {
 
 /// All errors of a counters file, each as a sentence with its line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub struct CountersError(Vec<String>);
+pub struct CountersError(Vec<Problem>);
 
 impl fmt::Display for CountersError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errors: Vec<&str> = self.0.iter().take(REPORTED_MAX).map(String::as_str).collect();
+        let errors: Vec<String> =
+            self.0.iter().take(REPORTED_MAX).map(Problem::to_string).collect();
         f.write_str(&errors.join("; "))?;
         match self.0.len().saturating_sub(REPORTED_MAX) {
             0 => Ok(()),
             more if self.0.len() < ERRORS_MAX => write!(f, "; and {more} more"),
             more => write!(f, "; and at least {more} more"),
+        }
+    }
+}
+
+impl CountersError {
+    /// Message and remedy; of several errors, the message contains the remedy of each.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self.0.as_slice() {
+            [error] => error.clone(),
+            _ => Problem::without_remedy(self.to_string()),
         }
     }
 }
@@ -55,7 +68,8 @@ impl fmt::Display for CountersError {
 pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
-        CountersError(vec![format!("line {}: not UTF-8; save the file as UTF-8", line + 1)])
+        let message = format!("line {}: not UTF-8", line + 1);
+        CountersError(vec![Problem::new(message, "save the file as UTF-8")])
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = csv::ReaderBuilder::new()
@@ -69,21 +83,21 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
     for record in reader.records() {
         // The only error left: the text is UTF-8, and records may have any number of fields.
         let Ok(record) = record else {
-            errors.push("the file ends within a record".to_owned());
+            errors.push(Problem::without_remedy("the file ends within a record"));
             break;
         };
         let line = record.position().map_or(0, |position| line_of(text, position));
         match parse_record(&record, line, &mut lines) {
             Ok(Record::Selected(request)) => counters.requests.push(request),
             Ok(Record::Skipped(why)) => counters.warnings.push(format!("line {line}: {why}")),
-            Err(error) => errors.push(format!("line {line}: {error}")),
+            Err(error) => errors.push(error.at(format!("line {line}"))),
         }
         if errors.len() >= ERRORS_MAX {
             break;
         }
     }
     if errors.is_empty() && counters.requests.is_empty() {
-        errors.push("the file selects no known metric family".to_owned());
+        errors.push(Problem::without_remedy("the file selects no known metric family"));
     }
     if errors.is_empty() { Ok(counters) } else { Err(CountersError(errors)) }
 }
@@ -106,7 +120,7 @@ fn parse_record(
     record: &csv::StringRecord,
     line: u64,
     lines: &mut BTreeMap<String, u64>,
-) -> Result<Record, String> {
+) -> Result<Record, Problem> {
     let fields: Vec<&str> = record.iter().map(|field| field.trim_matches(' ')).collect();
     let [name, kind, help] = fields[..] else { return Err(field_count_error(&fields)) };
     let row = match find(name) {
@@ -123,23 +137,27 @@ fn parse_record(
         ("gauge" | "untyped", false) => Some(Kind::Gauge),
         ("counter", false) => Some(Kind::Counter),
         ("label", false) => {
-            return Err(format!(
-                "{name} is numeric and cannot be a label; use the type {}",
-                row.kind.as_str()
+            return Err(Problem::new(
+                format!("{name} is numeric and cannot be a label"),
+                format!("use the type {}", row.kind.as_str()),
             ));
         }
         ("gauge" | "counter" | "untyped", true) => {
-            return Err(format!(
-                "{name} is a string without a series of its own; use the type label"
+            return Err(Problem::new(
+                format!("{name} is a string without a series of its own"),
+                "use the type label",
             ));
         }
         ("histogram" | "summary", _) => {
-            return Err(format!("{name} is not a {kind}; use the type {}", row.kind.as_str()));
+            return Err(Problem::new(
+                format!("{name} is not a {kind}"),
+                format!("use the type {}", row.kind.as_str()),
+            ));
         }
         _ => {
-            return Err(format!(
-                "unknown type {:?}; use gauge, counter or label",
-                truncate_for_log(kind, QUOTED_MAX)
+            return Err(Problem::new(
+                format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
+                "use gauge, counter or label",
             ));
         }
     };
@@ -160,28 +178,30 @@ fn parse_record(
     }))
 }
 
-fn field_count_error(fields: &[&str]) -> String {
+fn field_count_error(fields: &[&str]) -> Problem {
     let known = fields.first().and_then(|name| find(name));
     match (fields.len(), known) {
-        (_, None) if fields.first().is_some_and(|name| name.starts_with('#')) => {
-            "a comment must begin with # in the first column; remove the spaces before it"
-                .to_owned()
-        }
-        (4.., Some(row)) => format!(
-            "{} fields instead of 3; quote a help text with a comma, without a space before the \
-             opening quote, as in {},{},\"a, b\"",
-            fields.len(),
-            row.name,
-            row.kind.as_str()
+        (_, None) if fields.first().is_some_and(|name| name.starts_with('#')) => Problem::new(
+            "a comment must begin with # in the first column",
+            "remove the spaces before it",
         ),
-        (count, _) => format!(
-            "{count} fields instead of 3; write NAME, TYPE, HELP, as in \
-             DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %)."
+        (count @ 4.., Some(row)) => Problem::new(
+            format!("{count} fields instead of 3"),
+            format!(
+                "quote a help text with a comma, without a space before the opening quote, as in \
+                 {},{},\"a, b\"",
+                row.name,
+                row.kind.as_str()
+            ),
+        ),
+        (count, _) => Problem::new(
+            format!("{count} fields instead of 3"),
+            "write NAME, TYPE, HELP, as in DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %).",
         ),
     }
 }
 
-fn unknown_family(name: &str) -> String {
+fn unknown_family(name: &str) -> Problem {
     let name = truncate_for_log(name, QUOTED_MAX);
     let distance_max = name.len() / 5 + 1;
     let mut near: Vec<(usize, &str)> = names()
@@ -191,11 +211,12 @@ fn unknown_family(name: &str) -> String {
         .collect();
     near.sort_unstable();
     let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
-    if near.is_empty() {
-        format!("unknown metric family {name:?}; --print-metrics lists all families")
+    let remedy = if near.is_empty() {
+        "--print-metrics lists all families".to_owned()
     } else {
-        format!("unknown metric family {name:?}; did you mean {}?", near.join(" or "))
-    }
+        format!("did you mean {}?", near.join(" or "))
+    };
+    Problem::new(format!("unknown metric family {name:?}"), remedy)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use crate::model::Problem;
+
 /// Largest index, far above the number of GPUs of a node.
 const INDEX_MAX: u32 = 1024;
 
@@ -33,18 +35,34 @@ pub enum IndexSet {
 
 /// Why a selection is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.problem())]
 pub enum DeviceSelectorError {
     /// An unknown letter.
-    #[error(
-        "{0:?} is not a device selection; use f, g, i or g+i, where g and i take a list as in g:0,2-4"
-    )]
     UnknownSelector(String),
     /// A list after `f`.
-    #[error("f takes no list; use g:{0} or i:{0}")]
     UnexpectedList(String),
     /// A list item that is neither an index nor a range.
-    #[error("{0:?} is neither an index nor a range; use numbers up to {INDEX_MAX}, as in 0,2-4")]
     InvalidIndex(String),
+}
+
+impl DeviceSelectorError {
+    /// Message and remedy.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::UnknownSelector(text) => Problem::new(
+                format!("{text:?} is not a device selection"),
+                "use f, g, i or g+i, where g and i take a list as in g:0,2-4",
+            ),
+            Self::UnexpectedList(list) => {
+                Problem::new("f takes no list", format!("use g:{list} or i:{list}"))
+            }
+            Self::InvalidIndex(item) => Problem::new(
+                format!("{item:?} is neither an index nor a range"),
+                format!("use numbers up to {INDEX_MAX}, as in 0,2-4"),
+            ),
+        }
+    }
 }
 
 impl DeviceSelector {

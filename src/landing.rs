@@ -11,7 +11,7 @@ use hyper::header::HeaderValue;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use ring::digest::{SHA256, digest};
 
-use crate::view::{NodeView, SourceView};
+use crate::view::{GpuState, NodeView, SourceView};
 
 const STYLE: &str = include_str!("landing/style.css");
 const SCRIPT: &str = include_str!("landing/script.js");
@@ -104,7 +104,7 @@ fn cards(node: &NodeView) -> BTreeMap<u32, Markup> {
 }
 
 fn status(node: &NodeView) -> Markup {
-    let good = node.gpus.iter().filter(|gpu| gpu.state == "ok").count();
+    let good = node.gpus.iter().filter(|gpu| gpu.state == GpuState::Ok).count();
     let all = node.gpus.len() + node.unidentified.len();
     html! {
         @match &node.not_ready_reason {
@@ -192,9 +192,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::model::AllocateMode;
     use crate::view::{
-        ContainerView, DriverView, FailureView, GpuView, Number, PartitionView, ProcessView,
-        UnidentifiedView, VERSION, XidView,
+        ContainerView, DriverView, FailureView, GpuView, Number, OwnerKind, PartitionView,
+        ProcessView, UnidentifiedView, VERSION, XidView,
     };
 
     const HOSTILE: &str = "\"'><script>alert(1)</script>&amp;";
@@ -210,7 +211,7 @@ mod tests {
     /// A node with malicious values in all texts.
     fn node() -> NodeView {
         let process = ProcessView {
-            owner: "unknown".to_owned(),
+            owner: OwnerKind::Unknown,
             reason: Some(hostile()),
             pid: Some(7),
             name: hostile(),
@@ -222,7 +223,7 @@ mod tests {
             namespace: hostile(),
             pod: hostile(),
             container: hostile(),
-            mode: hostile(),
+            mode: AllocateMode::Share,
             memory_granted_mib: Some(absent()),
             compute_granted_ratio: Some(absent()),
             sm_percent: absent(),
@@ -243,7 +244,7 @@ mod tests {
             uuid: hostile(),
             model: hostile(),
             pci_bus_id: hostile(),
-            state: "ok".to_owned(),
+            state: GpuState::Ok,
             throttled_by: Some(vec![hostile()]),
             utilization_percent: absent(),
             power_watts: Number::Known(300.0),

@@ -2,15 +2,20 @@
 
 mod cgroup_location;
 mod claim;
+mod down_reason;
 mod events;
 mod health;
+mod problem;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
 pub use claim::{Claim, NO_CLAIM};
+pub use down_reason::DownReason;
 pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
 pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
 use nvml_wrapper_sys::bindings::{
@@ -25,6 +30,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED as RESET_REQUIRED,
     nvmlReturn_enum_NVML_ERROR_UNINITIALIZED as UNINITIALIZED,
 };
+pub use problem::Problem;
 
 /// Why a reading has no value. Absent is not zero: only `Ok` becomes a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -335,7 +341,10 @@ pub struct PodRef {
 }
 
 /// How a GPU is allocated to containers. Ordered: the mode of a node is the maximum of its devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum AllocateMode {
     /// Not allocated.
     #[default]

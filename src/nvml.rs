@@ -8,7 +8,6 @@ pub mod inventory;
 pub mod links;
 pub mod mapped_library;
 pub mod mock;
-pub mod open_failure;
 pub mod probe;
 pub mod raw;
 
@@ -25,8 +24,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_NO_PERMISSION as NO_PERMISSION,
 };
 
-use self::open_failure::OpenFailure;
-use crate::model::Missing;
+use crate::model::{DownReason, Missing, Problem};
 
 /// Paths of the library in the order in which they are tried: the search path of the loader, then
 /// the usual directories of distributions, driver containers, host mounts, GKE and WSL.
@@ -43,13 +41,10 @@ const LIBRARY_PATHS: [&str; 9] = [
 ];
 
 /// Why no session could be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.problem())]
 pub enum LibraryError {
     /// No library could be loaded from any of the paths.
-    #[error(
-        "no libnvidia-ml at {tried} ({detail}); install the NVIDIA driver, mount its library into \
-         the container, or set --nvml-library"
-    )]
     NotFound {
         /// The paths, separated by commas.
         tried: String,
@@ -57,41 +52,40 @@ pub enum LibraryError {
         detail: String,
     },
     /// The library was loaded, but `nvmlInit_v2` failed.
-    #[error("{library}: nvmlInit_v2: {error}; {remedy}")]
     Init {
         /// Path that it was loaded from.
-        library: String,
+        library: PathBuf,
         /// The NVML error.
         error: String,
-        /// Kind of the error.
-        reason: OpenFailure,
+        /// Reason label.
+        reason: DownReason,
         /// What the operator can do.
         remedy: &'static str,
     },
-    /// The mock library is not in the directory of the executable, or is another library.
-    #[error("--mock: {path}: {detail}; build it with `cargo build --workspace`", path = path.display())]
-    NoMock {
-        /// Path of the mock library.
-        path: PathBuf,
-        /// Error of the loader.
-        detail: String,
-    },
-    /// The mock rejected the scenario.
-    #[error("--mock: {0}")]
-    Scenario(String),
-    /// The directory of the mock environment could not be created.
-    #[error("--mock: cannot create a temporary directory: {0}; set TMPDIR to a writable directory")]
-    MockEnv(std::io::Error),
 }
 
 impl LibraryError {
     /// Kind of this error.
     #[must_use]
-    pub fn reason(&self) -> OpenFailure {
+    pub fn reason(&self) -> DownReason {
         match self {
-            Self::NotFound { .. } => OpenFailure::LibraryNotFound,
+            Self::NotFound { .. } => DownReason::LibraryNotFound,
             Self::Init { reason, .. } => *reason,
-            Self::NoMock { .. } | Self::Scenario(_) | Self::MockEnv(_) => OpenFailure::Mock,
+        }
+    }
+
+    /// Message and remedy.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::NotFound { tried, detail } => Problem::new(
+                format!("no libnvidia-ml at {tried} ({detail})"),
+                "install the NVIDIA driver, mount its library into the container, or set \
+                 --nvml-library",
+            ),
+            Self::Init { library, error, remedy, .. } => {
+                Problem::new(format!("{}: nvmlInit_v2: {error}", library.display()), *remedy)
+            }
         }
     }
 }
@@ -156,26 +150,26 @@ impl Session {
 }
 
 fn init_error(path: &Path, error: NvmlError) -> LibraryError {
-    let (library, text) = (path.display().to_string(), error.to_string());
+    let mut text = error.to_string();
     let (reason, remedy) = match NvmlErrorKind::of(error) {
-        NvmlErrorKind::NoSymbol => (
-            OpenFailure::NotNvml,
-            "this is not an NVML library; set --nvml-library to a libnvidia-ml.so.1",
-        ),
+        NvmlErrorKind::NoSymbol => {
+            text.push_str("; this is not an NVML library");
+            (DownReason::NotNvml, "set --nvml-library to a libnvidia-ml.so.1")
+        }
         NvmlErrorKind::Code(DRIVER_NOT_LOADED) => (
-            OpenFailure::DriverNotLoaded,
+            DownReason::DriverNotLoaded,
             "load the nvidia kernel module; the exporter retries by itself",
         ),
         NvmlErrorKind::Code(LIB_RM_VERSION_MISMATCH) => (
-            OpenFailure::VersionMismatch,
+            DownReason::VersionMismatch,
             "library and kernel module have different versions: reload the module or reboot",
         ),
         NvmlErrorKind::Code(NO_PERMISSION) => {
-            (OpenFailure::Denied, "give the exporter access to /dev/nvidiactl")
+            (DownReason::Denied, "give the exporter access to /dev/nvidiactl")
         }
-        NvmlErrorKind::Code(_) => (OpenFailure::Failed, "check the kernel log for NVRM lines"),
+        NvmlErrorKind::Code(_) => (DownReason::Failed, "check the kernel log for NVRM lines"),
     };
-    LibraryError::Init { library, error: text, reason, remedy }
+    LibraryError::Init { library: path.to_owned(), error: text, reason, remedy }
 }
 
 /// Kind of an error of nvml-wrapper.
@@ -237,7 +231,7 @@ mod tests {
     fn explicit_path_is_the_only_one_tried() {
         let paths = library_paths(Some(Path::new("/missing/libnvidia-ml.so.1")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason(), OpenFailure::LibraryNotFound);
+        assert_eq!(error.reason(), DownReason::LibraryNotFound);
         assert!(error.to_string().contains("at /missing/libnvidia-ml.so.1 ("), "{error}");
     }
 
@@ -245,7 +239,7 @@ mod tests {
     fn library_without_nvml_symbols_is_reported_as_not_nvml() {
         let paths = library_paths(Some(Path::new("libc.so.6")));
         let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
-        assert_eq!(error.reason(), OpenFailure::NotNvml);
+        assert_eq!(error.reason(), DownReason::NotNvml);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use regex_lite::Regex;
 
+use crate::model::Problem;
 use crate::reserved_labels::ReservedLabels;
 
 /// Patterns of the pod labels that series have. Without patterns, all labels are allowed.
@@ -20,22 +21,18 @@ pub struct PodLabels {
     pub dropped: [(&'static str, u64); 2],
 }
 
-/// A value of `--kubernetes-pod-label-allowlist-regex` that is not a regular expression.
-#[derive(Debug, thiserror::Error)]
-#[error("--kubernetes-pod-label-allowlist-regex {pattern}: {error}")]
-pub struct PatternError {
-    pattern: String,
-    error: regex_lite::Error,
-}
-
 impl Allowlist {
     /// Compiles the patterns. Empty patterns are ignored.
     ///
     /// # Errors
     /// A pattern is not a regular expression.
-    pub fn new(patterns: &[String]) -> Result<Self, PatternError> {
+    pub fn new(patterns: &[String]) -> Result<Self, Problem> {
         let compiled = patterns.iter().filter(|pattern| !pattern.is_empty()).map(|pattern| {
-            Regex::new(pattern).map_err(|error| PatternError { pattern: pattern.clone(), error })
+            Regex::new(pattern).map_err(|error| {
+                let message = error.to_string();
+                Problem::without_remedy(message)
+                    .at(format!("--kubernetes-pod-label-allowlist-regex {pattern}"))
+            })
         });
         Ok(Self(compiled.collect::<Result<_, _>>()?))
     }

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use self::device_reader::GpuRequest;
 use self::driver_session::{DriverSession, SessionEvent};
-pub use self::driver_state::{DownReason, DriverState};
+pub use self::driver_state::{DriverDown, DriverState};
 use self::driver_thread::DriverThread;
 use self::event_listeners::EventListeners;
 pub use self::gpu_worker::SampledGpu;
@@ -52,7 +52,7 @@ use self::release_state::ReleaseState;
 use crate::clock::Clock;
 use crate::driver_release::ReleaseRequest;
 use crate::host::ProcRoot;
-use crate::model::{ClockEventCounts, HealthState, Missing, Moment, Reading, XidState};
+use crate::model::{ClockEventCounts, DownReason, HealthState, Missing, Moment, Reading, XidState};
 use crate::policy;
 use crate::selection::Selection;
 
@@ -132,7 +132,7 @@ impl Sampler {
         if changed && !self.release.is_requested() {
             self.driver.end_release();
         }
-        changed || self.driver.state().is_down_by(DownReason::Releasing)
+        changed || self.driver.state().down_reason() == Some(DownReason::Releasing)
     }
 
     /// Reads the utilization ring buffers of all GPUs, without publishing: a ring buffer must be

@@ -207,8 +207,8 @@ impl Snapshot {
     /// Why not, as human-readable text.
     pub fn ready(&self) -> Result<(), String> {
         match &self.health.driver {
-            DriverState::Down { reason, detail } => {
-                return Err(format!("driver down ({reason}): {detail}"));
+            DriverState::Down(down) => {
+                return Err(format!("driver down ({}): {}", down.reason(), down.problem()));
             }
             DriverState::Up(_) => {}
         }

@@ -91,7 +91,7 @@ fn driver_info(driver: &DriverState) -> Vec<ExporterSample> {
         DriverState::Up(DriverInfo { version, nvml_version, library, .. }) => {
             vec![(vec![version.clone(), nvml_version.clone(), library.clone()], 1.0)]
         }
-        DriverState::Down { .. } => Vec::new(),
+        DriverState::Down(_) => Vec::new(),
     }
 }
 
@@ -220,11 +220,10 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
         (_, DriverState::Up(DriverInfo { version, nvml_version, library, .. })) => {
             info!(version, nvml_version, library, "driver is up");
         }
-        (Some(DriverState::Down { reason: was, .. }), DriverState::Down { reason, .. })
-            if was == reason => {}
-        (_, DriverState::Down { detail, .. }) if now.is_released() => info!("{detail}"),
-        (_, DriverState::Down { reason, detail }) => {
-            warn!(reason = reason.label(), "driver is down: {detail}");
+        (Some(DriverState::Down(was)), DriverState::Down(is)) if was.reason() == is.reason() => {}
+        (_, DriverState::Down(down)) if now.is_released() => info!("{}", down.problem()),
+        (_, DriverState::Down(down)) => {
+            warn!(reason = down.reason().label(), "driver is down: {}", down.problem());
         }
     }
 }

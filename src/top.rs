@@ -6,7 +6,11 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 
 use self::text::{LineBuilder, bar, number};
-use crate::view::{ContainerView, GpuView, NodeView, PartitionView, ProcessView, UnidentifiedView};
+use crate::model::AllocateMode;
+use crate::view::{
+    ContainerView, GpuState, GpuView, NodeView, OwnerKind, PartitionView, ProcessView,
+    UnidentifiedView,
+};
 
 /// Minimum width of the layout, in columns; a narrower terminal truncates the lines.
 const WIDTH_MIN: usize = 60;
@@ -52,7 +56,7 @@ fn title(node: &NodeView, width: usize) -> Line<'static> {
 }
 
 fn status(node: &NodeView) -> Vec<LineBuilder> {
-    let good = node.gpus.iter().filter(|gpu| gpu.state == "ok").count();
+    let good = node.gpus.iter().filter(|gpu| gpu.state == GpuState::Ok).count();
     let all = node.gpus.len() + node.unidentified.len();
     let mut lines = vec![match &node.not_ready_reason {
         Some(reason) => LineBuilder::new().push("not ready: ", BAD).push(reason, Style::new()),
@@ -102,11 +106,11 @@ fn gpu_lines(gpu: &GpuView, width: usize, processes: bool) -> Vec<Line<'static>>
 }
 
 fn state(gpu: &GpuView) -> (String, Style) {
-    match (&*gpu.state, gpu.throttled_by.as_deref()) {
-        ("ok", None) => ("ok".to_owned(), GOOD),
-        ("ok", Some([])) => ("healthy".to_owned(), GOOD),
-        ("ok", Some(reasons)) => (format!("throttled: {}", reasons.join(", ")), WARN),
-        (state, _) => (state.to_owned(), BAD),
+    match (&gpu.state, gpu.throttled_by.as_deref()) {
+        (GpuState::Ok, None) => ("ok".to_owned(), GOOD),
+        (GpuState::Ok, Some([])) => ("healthy".to_owned(), GOOD),
+        (GpuState::Ok, Some(reasons)) => (format!("throttled: {}", reasons.join(", ")), WARN),
+        (GpuState::Unreadable(reason), _) => (reason.clone(), BAD),
     }
 }
 
@@ -150,7 +154,10 @@ fn partition_lines(part: &PartitionView, width: usize, processes: bool) -> Vec<L
 
 fn container_line(container: &ContainerView, width: usize) -> Line<'static> {
     let name = format!("    {}/{} {}", container.namespace, container.pod, container.container);
-    let mode = if container.mode == "none" { "unallocated" } else { &container.mode };
+    let mode = match container.mode {
+        AllocateMode::None => "unallocated",
+        AllocateMode::Exclusive | AllocateMode::Share => container.mode.label(),
+    };
     let numbers = [&container.sm_percent, &container.memory_used_mib];
     columns(LineBuilder::new().push(&name, Style::new()), mode, numbers, width)
 }
@@ -160,11 +167,11 @@ fn process_line(process: &ProcessView, indent: &str, width: usize) -> Line<'stat
         Some(pid) => format!("{indent}{} {pid} {}", process.name, process.kind),
         None => format!("{indent}stale entry"),
     };
-    let owner = match (&*process.owner, &process.reason) {
-        ("container", _) => "",
-        ("container_without_pod", _) => "no pod",
-        (_, Some(reason)) => reason,
-        (owner, None) => owner,
+    let owner = match process.owner {
+        OwnerKind::Container => "",
+        OwnerKind::Host => "host",
+        OwnerKind::ContainerWithoutPod => "no pod",
+        OwnerKind::Unknown => process.reason.as_deref().unwrap_or("unknown"),
     };
     let numbers = [&process.sm_percent, &process.memory_used_mib];
     columns(LineBuilder::new().push(&name, MUTED), owner, numbers, width)

@@ -5,8 +5,14 @@
 //! `{"absent": "hung"}`, never 0.
 
 mod from_snapshot;
+mod gpu_state;
+mod owner_kind;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::gpu_state::GpuState;
+pub use self::owner_kind::OwnerKind;
+use crate::model::AllocateMode;
 
 /// The version of the JSON format, incremented for every incompatible change. A new field is compatible.
 pub const VERSION: u32 = 2;
@@ -76,7 +82,7 @@ pub struct GpuView {
     /// The PCI bus ID.
     pub pci_bus_id: String,
     /// `ok`, or why the GPU cannot be read, such as `lost` or `hung`.
-    pub state: String,
+    pub state: GpuState,
     /// Reasons for reduced clocks that slow down work; none if unknown.
     pub throttled_by: Option<Vec<String>>,
     /// Percent of the time in which a kernel ran.
@@ -152,7 +158,7 @@ pub struct ContainerView {
     /// Name of the container.
     pub container: String,
     /// `exclusive` or `share`; `none` if the container uses the device without an allocation.
-    pub mode: String,
+    pub mode: AllocateMode,
     /// Allocated framebuffer; none without an allocation.
     pub memory_granted_mib: Option<Number>,
     /// Allocated fraction of the compute, 0 to 1; none if it is not limited.
@@ -169,7 +175,7 @@ pub struct ContainerView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessView {
     /// `container` (of a pod), `host`, `container_without_pod` or `unknown`.
-    pub owner: String,
+    pub owner: OwnerKind,
     /// Why the owner is unknown.
     pub reason: Option<String>,
     /// The pid; none for a stale entry (the process has ended).

@@ -7,7 +7,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,17 @@ use hyper::header::{HeaderName, HeaderValue};
 use ring::digest::{Context, SHA256};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 
 /// Maximum size in bytes of the file, and of each certificate and key file.
 const FILE_MAX: u64 = 1 << 20;
 /// Maximum bcrypt cost: a higher one takes more than a minute per check on one core.
 const COST_MAX: u32 = 17;
+/// Longest key that an error quotes, in characters.
+const KEY_MAX: usize = 100;
+/// Longest message of an error without its key, in characters.
+const MESSAGE_MAX: usize = 800;
 
 /// The validated content of the file.
 #[derive(Clone, Default)]
@@ -50,44 +55,11 @@ pub struct RequestRate {
     pub burst: u32,
 }
 
-/// Why the file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("--web-config-file {path}: {problem}", path = path.display())]
-pub struct WebConfigError {
-    path: PathBuf,
-    problem: WebConfigProblem,
-}
-
-/// Why the file, or a file that it references, cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum WebConfigProblem {
-    /// The file cannot be read.
-    #[error("the file cannot be read ({0}); check its path and permissions")]
-    Unreadable(#[from] io::Error),
-    /// The file is larger than 1 MiB.
-    #[error("the file is larger than {FILE_MAX} bytes; check its path")]
-    TooLarge,
-    /// The content is not valid YAML or has unknown keys; position and reason.
-    #[error("{0}")]
-    Yaml(String),
-    /// A value is not allowed.
-    #[error("{key}: {detail}")]
-    Value {
-        /// Path of the key, such as `tls_server_config.cert_file`.
-        key: String,
-        /// Reason and remedy.
-        detail: String,
-    },
-}
-
-impl WebConfigProblem {
-    /// Truncates key and detail, because they may quote the file.
-    fn value(key: impl AsRef<str>, detail: impl AsRef<str>) -> Self {
-        Self::Value {
-            key: truncate_for_log(key.as_ref(), 100),
-            detail: truncate_for_log(detail.as_ref(), 800),
-        }
-    }
+/// Why the value of `key`, such as `tls_server_config.cert_file`, cannot be used. Key and message are
+/// truncated, because they may quote the file.
+fn at_key(key: impl AsRef<str>, problem: Problem) -> Problem {
+    let message = truncate_for_log(&problem.message, MESSAGE_MAX);
+    Problem { message, ..problem }.at(truncate_for_log(key.as_ref(), KEY_MAX))
 }
 
 impl WebConfig {
@@ -95,8 +67,9 @@ impl WebConfig {
     ///
     /// # Errors
     /// The file cannot be read or is invalid; the message names the file, the key and the remedy.
-    pub fn read(path: &Path) -> Result<Self, WebConfigError> {
-        let problem = |problem| WebConfigError { path: path.to_owned(), problem };
+    pub fn read(path: &Path) -> Result<Self, Problem> {
+        let problem =
+            |problem: Problem| problem.at(format!("--web-config-file {}", path.display()));
         let text = read_file(path).map_err(problem)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, directory).map_err(problem)
@@ -106,7 +79,7 @@ impl WebConfig {
     ///
     /// # Errors
     /// A referenced file cannot be read, or the content is invalid.
-    pub fn parse(text: &[u8], directory: &Path) -> Result<Self, WebConfigProblem> {
+    pub fn parse(text: &[u8], directory: &Path) -> Result<Self, Problem> {
         let file = schema::WebConfigFile::parse(text)?;
         let mut remarks = Vec::new();
         let mut files = ReferencedFiles { directory, digest: Context::new(&SHA256) };
@@ -139,7 +112,7 @@ struct ReferencedFiles<'a> {
 }
 
 impl ReferencedFiles<'_> {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, WebConfigProblem> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, Problem> {
         let bytes = read_file(path)?;
         self.digest.update(&bytes.len().to_le_bytes());
         self.digest.update(&bytes);
@@ -147,11 +120,17 @@ impl ReferencedFiles<'_> {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, WebConfigProblem> {
+fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
+    let unreadable = |error: io::Error| {
+        let message = format!("the file cannot be read ({error})");
+        Problem::new(message, "check its path and permissions")
+    };
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_MAX) {
-        return Err(WebConfigProblem::TooLarge);
+        let message = format!("the file is larger than {FILE_MAX} bytes");
+        return Err(Problem::new(message, "check its path"));
     }
     Ok(bytes)
 }
@@ -165,50 +144,47 @@ const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
 ];
 
-fn headers(
-    file: &BTreeMap<String, String>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigProblem> {
+fn headers(file: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
     let mut headers = Vec::new();
     for (name, value) in file {
         let key = || format!("http_server_config.headers.{name}");
         let Some((_, values)) = HEADERS.iter().find(|(known, _)| known == name) else {
             let known: Vec<&str> = HEADERS.iter().map(|(known, _)| *known).collect();
-            let detail = format!("this header cannot be set; use only {}", known.join(", "));
-            return Err(WebConfigProblem::value(key(), detail));
+            let remedy = format!("use only {}", known.join(", "));
+            return Err(at_key(key(), Problem::new("this header cannot be set", remedy)));
         };
         // A header with an empty value is not sent.
         if value.is_empty() {
             continue;
         }
         if !values.is_empty() && !values.contains(&value.to_lowercase().as_str()) {
-            let detail = format!("this value is not allowed; give {}", values.join(" or "));
-            return Err(WebConfigProblem::value(key(), detail));
+            let remedy = format!("give {}", values.join(" or "));
+            return Err(at_key(key(), Problem::new("this value is not allowed", remedy)));
         }
         let invalid = |_| {
-            WebConfigProblem::value(
-                key(),
-                "a header value cannot have control characters; remove them",
-            )
+            let message = "a header value cannot have control characters";
+            at_key(key(), Problem::new(message, "remove them"))
         };
         let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| WebConfigProblem::value(key(), "not a header name"))?;
+            .map_err(|_| at_key(key(), Problem::without_remedy("not a header name")))?;
         headers.push((parsed, HeaderValue::from_str(value).map_err(invalid)?));
     }
     Ok(headers)
 }
 
 /// Checks that a hash is a bcrypt hash with an acceptable cost, such as `$2y$10$…`.
-fn check_hash(user: &str, hash: &str) -> Result<(), WebConfigProblem> {
+fn check_hash(user: &str, hash: &str) -> Result<(), Problem> {
     let parts = hash.parse::<bcrypt::HashParts>();
-    let detail = match parts {
+    let problem = match parts {
         Ok(parts) if parts.get_cost() <= COST_MAX => return Ok(()),
         Ok(parts) => {
             let cost = parts.get_cost();
-            format!("a bcrypt cost of {cost} takes minutes per check; give at most {COST_MAX}")
+            let message = format!("a bcrypt cost of {cost} takes minutes per check");
+            Problem::new(message, format!("give at most {COST_MAX}"))
         }
-        Err(_) => "not a bcrypt hash; create one with `htpasswd -nBC 10 \"\"`".to_owned(),
+        Err(_) => Problem::new("not a bcrypt hash", "create one with `htpasswd -nBC 10 \"\"`"),
     };
-    Err(WebConfigProblem::value(format!("basic_auth_users.{user}"), detail))
+    Err(at_key(format!("basic_auth_users.{user}"), problem))
 }
 
 #[cfg(test)]

@@ -4,17 +4,16 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use super::milliseconds;
 use crate::attribute::DevicePodLabels;
 use crate::counters::watcher::CountersSource;
-use crate::device_selector::DeviceSelector;
+use crate::device_selector::{DeviceSelector, DeviceSelectorError};
 use crate::kube::api::Address;
 use crate::labels::{Compat, Dialect, LabelOptions};
-use crate::model::Windows;
+use crate::model::{Problem, Windows};
 use crate::pod_labels::Allowlist;
 
 /// Allowed windows of the `DCGM_EXP_*_COUNT` families, in milliseconds.
@@ -201,7 +200,7 @@ impl DcgmArgs {
     ///
     /// # Errors
     /// A flag has an invalid value; the message names the flag, the value and the remedy.
-    pub fn into_config(self, pod_source: Option<&Address>) -> anyhow::Result<DcgmConfig> {
+    pub fn into_config(self, pod_source: Option<&Address>) -> Result<DcgmConfig, Problem> {
         let Self {
             compat,
             collectors,
@@ -226,7 +225,10 @@ impl DcgmArgs {
             log_format,
         } = self;
         let allowed = Allowlist::new(&kubernetes_pod_label_allowlist_regex)?;
-        let scope = |text: String| text.parse().with_context(|| format!("--devices {text}"));
+        let scope = |text: String| {
+            let invalid = |e: DeviceSelectorError| e.problem().at(format!("--devices {text}"));
+            text.parse().map_err(invalid)
+        };
         Ok(DcgmConfig {
             versions: versions(&compat),
             label_options: LabelOptions {
@@ -287,15 +289,15 @@ fn counters(
     file: Option<PathBuf>,
     config_map: &str,
     pod_source: Option<&Address>,
-) -> anyhow::Result<Option<CountersSource>> {
+) -> Result<Option<CountersSource>, Problem> {
     if !matches!(config_map, "" | "none") {
         let Some((namespace, name)) =
             config_map.split_once(':').filter(|(ns, name)| is_name(ns) && is_name(name))
         else {
-            bail!(
-                "--configmap-data {config_map}: not a ConfigMap name; give NAMESPACE:NAME, for \
-                 example gpu-operator:counters"
-            );
+            return Err(Problem::new(
+                format!("--configmap-data {config_map}: not a ConfigMap name"),
+                "give NAMESPACE:NAME, for example gpu-operator:counters",
+            ));
         };
         let address = match pod_source {
             Some(Address::Kubelet { .. }) | None => Address::InCluster,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 
 use crate::kube::node_label::LabelRequirement;
+use crate::model::Problem;
 
 /// Flags for releasing NVML on request.
 #[derive(Debug, Args)]
@@ -38,14 +38,16 @@ impl ReleaseArgs {
     ///
     /// # Errors
     /// `--release-label` is not `KEY=VALUE`.
-    pub fn into_triggers(self) -> anyhow::Result<ReleaseTriggers> {
+    pub fn into_triggers(self) -> Result<ReleaseTriggers, Problem> {
         let label = match self.release_label.as_str() {
             "" => None,
             text => match LabelRequirement::parse(text) {
-                None => bail!(
-                    "--release-label {text}: not a label; give KEY=VALUE, for example \
-                     nvidia.com/mig.config.state=pending"
-                ),
+                None => {
+                    return Err(Problem::new(
+                        format!("--release-label {text}: not a label"),
+                        "give KEY=VALUE, for example nvidia.com/mig.config.state=pending",
+                    ));
+                }
                 label => label,
             },
         };

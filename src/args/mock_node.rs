@@ -6,6 +6,7 @@ use super::ReadConfig;
 use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
 use crate::kube::api::Address;
+use crate::model::Problem;
 use crate::nvml::mock::MockEnv;
 
 impl ReadConfig {
@@ -14,7 +15,7 @@ impl ReadConfig {
     ///
     /// # Errors
     /// The scenario cannot be loaded, or the mock library is missing.
-    pub fn with_mock_env(self) -> anyhow::Result<(Self, Option<MockEnv>)> {
+    pub fn with_mock_env(self) -> Result<(Self, Option<MockEnv>), Problem> {
         let mock_env = self.mock.as_deref().map(MockEnv::set_up).transpose()?;
         let Some(mock_env) = mock_env else { return Ok((self, None)) };
         let cluster =

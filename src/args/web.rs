@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::config::ServeConfig;
+use crate::model::Problem;
 use crate::serve::{PATHS, ServerConfig, Timeouts, web_config_reload};
 use crate::web_config::{WebConfig, parse_duration};
 
@@ -69,17 +69,17 @@ impl ServeArgs {
     ///
     /// # Errors
     /// The address, the path or the web configuration file is invalid, or systemd passed no socket.
-    pub fn into_config(self) -> anyhow::Result<ServeConfig> {
+    pub fn into_config(self) -> Result<ServeConfig, Problem> {
         let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
         let config = match &file {
             Some(file) => web_config_reload::load(file)?,
             None => WebConfig::default(),
         };
         if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
-            bail!(
-                "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set); start the \
-                 exporter through its socket unit"
-            );
+            return Err(Problem::new(
+                "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set)",
+                "start the exporter through its socket unit",
+            ));
         }
         let timeouts = Timeouts { read: self.web_read_timeout, write: self.web_write_timeout };
         Ok(ServeConfig {
@@ -92,28 +92,28 @@ impl ServeArgs {
     }
 }
 
-fn own_path(path: String) -> anyhow::Result<Arc<str>> {
+fn own_path(path: String) -> Result<Arc<str>, Problem> {
     if PATHS.contains(&path.as_str()) {
-        bail!(
-            "--own-metrics-path {path}: the exporter uses this path already; give another one, for \
-             example /metrics/own"
-        );
+        return Err(Problem::new(
+            format!("--own-metrics-path {path}: the exporter uses this path already"),
+            "give another one, for example /metrics/own",
+        ));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !path.starts_with('/') || !path.chars().all(plain) {
-        bail!(
-            "--own-metrics-path {path}: not a usable path; give a / followed by letters, digits and \
-             /-._~ only, for example /metrics/own"
-        );
+        return Err(Problem::new(
+            format!("--own-metrics-path {path}: not a usable path"),
+            "give a / followed by letters, digits and /-._~ only, for example /metrics/own",
+        ));
     }
     Ok(path.into())
 }
 
-fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
+fn addresses(text: &str) -> Result<Vec<SocketAddr>, Problem> {
     let invalid = || {
-        anyhow!(
-            "--address {text}: not an address; give :PORT or HOST:PORT with a port up to 65535, for \
-             example :9400 or 127.0.0.1:9400"
+        Problem::new(
+            format!("--address {text}: not an address"),
+            "give :PORT or HOST:PORT with a port up to 65535, for example :9400 or 127.0.0.1:9400",
         )
     };
     if let Some(port) = text.strip_prefix(':') {
@@ -124,10 +124,10 @@ fn addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
     match text.to_socket_addrs() {
         Ok(found) => Ok(found.collect()),
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(invalid()),
-        Err(error) => bail!(
-            "--address {text}: the host name cannot be resolved ({error}); give an IP address of \
-             this host, or :PORT for all interfaces"
-        ),
+        Err(error) => Err(Problem::new(
+            format!("--address {text}: the host name cannot be resolved ({error})"),
+            "give an IP address of this host, or :PORT for all interfaces",
+        )),
     }
 }
 

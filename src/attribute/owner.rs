@@ -46,7 +46,7 @@ impl ContainerIdentity {
     pub fn is_in_pod_of(&self, other: &Self) -> bool {
         let (one, two) = (&self.pod, &other.pod);
         let uids_differ = one.uid != two.uid && !one.uid.is_empty() && !two.uid.is_empty();
-        !uids_differ && one.namespace == two.namespace && one.name == two.name
+        one.name == two.name && one.namespace == two.namespace && !uids_differ
     }
 
     /// Namespace, pod and container.
@@ -522,7 +522,8 @@ mod tests {
                 (Owner::NonPodContainer, unknown.clone())
             );
             assert_eq!(at(&mut store, late + 10 * second, 60 * second).1, Owner::NonPodContainer);
-            store.health.record_failure(crate::kube::source::FailureReason::Connection, "gone");
+            let gone = crate::model::Problem::without_remedy("gone");
+            store.health.record_failure(crate::kube::source::FailureReason::Connection, &gone);
             let down = at(&mut store, 2 * late, 60 * second);
             assert_eq!(down.1, unknown, "the pod list of a source that is down may be incomplete");
         }

@@ -1,7 +1,7 @@
 //! Attributes the processes of one GPU or MIG device to containers, selects the metric family of
 //! each, and emits 0 for idle containers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +84,8 @@ impl<'a> ProcessAttribution<'a> {
         let owners: Vec<Owner> =
             listing.processes.iter().map(|process| self.resolve(process)).collect();
         let containers = ContainerStates::of(&listing.processes, &owners);
-        for (process, owner) in listing.processes.iter().zip(owners) {
-            self.add_process(process, owner, &containers, &mut by_owner, tables);
+        for (position, (process, owner)) in listing.processes.iter().zip(owners).enumerate() {
+            self.add_process(process, owner, containers.get(position), &mut by_owner, tables);
         }
         for entry in &listing.stale_entries {
             self.add_stale_entry(entry, &mut by_owner);
@@ -116,7 +116,7 @@ impl<'a> ProcessAttribution<'a> {
         &mut self,
         process: &ProcessSample,
         owner: Owner,
-        containers: &ContainerStates,
+        container_state: Option<&ContainerState>,
         by_owner: &mut FramebufferByOwner,
         tables: &mut Tables,
     ) {
@@ -132,10 +132,11 @@ impl<'a> ProcessAttribution<'a> {
         } else {
             let device = self.partition.device_uuid(self.gpu);
             // The allocations of a container do not change while it runs.
-            let seen = containers.first_seen(&owner).unwrap_or(process.first_seen);
+            let seen = container_state.map_or(process.first_seen, |state| state.first_seen);
             match process_family(&owner, device, seen, self.now, self.context.allocation) {
                 Ok(family) => {
-                    let usage = containers.publishable(&owner, process.usage);
+                    let usage = container_state
+                        .map_or(process.usage, |state| state.publishable(process.usage));
                     self.push_usage(family, &owner, process, usage, tables)
                 }
                 Err(unresolved) => {
@@ -379,7 +380,11 @@ impl<'a> ProcessAttribution<'a> {
 }
 
 /// State of each container with a process on one device.
-struct ContainerStates(BTreeMap<ContainerIdentity, ContainerState>);
+struct ContainerStates {
+    states: Vec<ContainerState>,
+    /// Position in `states` of the container of each process; `None` for processes without one.
+    of_process: Vec<Option<usize>>,
+}
 
 struct ContainerState {
     first_seen: Duration,
@@ -391,40 +396,54 @@ struct ContainerState {
 
 impl ContainerStates {
     fn of(processes: &[ProcessSample], owners: &[Owner]) -> Self {
-        let mut containers = BTreeMap::<ContainerIdentity, ContainerState>::new();
+        let mut positions = HashMap::<&ContainerIdentity, usize>::new();
+        let mut states: Vec<ContainerState> = Vec::new();
+        let mut of_process = Vec::with_capacity(processes.len());
         for (process, owner) in processes.iter().zip(owners) {
-            let Owner::Container(container) = owner else { continue };
-            let known = containers.entry(container.clone()).or_insert(ContainerState {
-                first_seen: process.first_seen,
-                memory: Ok(()),
-                utilization: Ok(()),
-            });
-            known.first_seen = known.first_seen.min(process.first_seen);
-            // The use of an MPS server belongs to its clients, which are listed themselves.
-            if !is_mps_server(&process.name) {
-                known.memory = known.memory.and(process.usage.memory.map(|_| ()));
-                known.utilization = known.utilization.and(process.usage.utilization.map(|_| ()));
+            let Owner::Container(container) = owner else {
+                of_process.push(None);
+                continue;
+            };
+            let position = *positions.entry(container).or_insert(states.len());
+            of_process.push(Some(position));
+            if position == states.len() {
+                states.push(ContainerState::new(process));
+            } else if let Some(state) = states.get_mut(position) {
+                state.add(process);
             }
         }
-        Self(containers)
+        Self { states, of_process }
     }
 
-    fn get(&self, owner: &Owner) -> Option<&ContainerState> {
-        let Owner::Container(container) = owner else { return None };
-        self.0.get(container)
+    /// State of the container of the process at `position`.
+    fn get(&self, position: usize) -> Option<&ContainerState> {
+        self.states.get((*self.of_process.get(position)?)?)
+    }
+}
+
+impl ContainerState {
+    fn new(process: &ProcessSample) -> Self {
+        let mut state =
+            Self { first_seen: process.first_seen, memory: Ok(()), utilization: Ok(()) };
+        state.add(process);
+        state
     }
 
-    fn first_seen(&self, owner: &Owner) -> Option<Duration> {
-        Some(self.get(owner)?.first_seen)
+    fn add(&mut self, process: &ProcessSample) {
+        self.first_seen = self.first_seen.min(process.first_seen);
+        // The use of an MPS server belongs to its clients, which are listed themselves.
+        if !is_mps_server(&process.name) {
+            self.memory = self.memory.and(process.usage.memory.map(|_| ()));
+            self.utilization = self.utilization.and(process.usage.utilization.map(|_| ()));
+        }
     }
 
     /// Usage of a process as it may be published: a value is withheld if another process of the
     /// container lacks it, because a sum or mean over the rest would be wrong.
-    fn publishable(&self, owner: &Owner, usage: Usage) -> Usage {
-        let Some(known) = self.get(owner) else { return usage };
+    fn publishable(&self, usage: Usage) -> Usage {
         Usage {
-            memory: known.memory.and(usage.memory),
-            utilization: known.utilization.and(usage.utilization),
+            memory: self.memory.and(usage.memory),
+            utilization: self.utilization.and(usage.utilization),
         }
     }
 }

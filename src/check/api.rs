@@ -175,7 +175,7 @@ fn version_finding(url: &str, version: &Result<String, RequestError>) -> Finding
     match version {
         Ok(version) => Finding::ok(Topic::Api, url, format!("reachable: Kubernetes {version}")),
         Err(fault) if fault.status == Some(401) => {
-            Finding::failure(Topic::Api, url, format!("authentication failed: {}", fault.detail))
+            Finding::failure(Topic::Api, url, format!("authentication failed: {fault}"))
                 .with_remedy(
                     "renew the token of the service account, or the credentials of the kubeconfig",
                 )
@@ -183,15 +183,17 @@ fn version_finding(url: &str, version: &Result<String, RequestError>) -> Finding
         Err(fault) if fault.status.is_some() => Finding::note(
             Topic::Api,
             url,
-            format!("reachable, but /version cannot be read: {}", fault.detail),
+            format!("reachable, but /version cannot be read: {fault}"),
         ),
         Err(fault) => unreachable_finding(url, fault),
     }
 }
 
 fn unreachable_finding(url: &str, fault: &RequestError) -> Finding {
-    let message = format!("{}: {}", fault.reason.label(), fault.detail);
-    let remedy = if fault.reason == FailureReason::Config {
+    let message = format!("{}: {}", fault.reason.label(), fault.problem.message);
+    let remedy = if let Some(remedy) = &fault.problem.remedy {
+        remedy
+    } else if fault.reason == FailureReason::Config {
         "fix the file or the address that the message names"
     } else if matches!(fault.reason, FailureReason::Garbage | FailureReason::TooLarge) {
         "check that the address is that of an API server"
@@ -210,8 +212,10 @@ fn kubelet_finding(url: &str, pods: &Result<(), RequestError>) -> Finding {
             "reachable: pods are read from the kubelet, not from the API server",
         ),
         Err(fault) => {
-            let message = format!("{}: {}", fault.reason.label(), fault.detail);
-            let remedy = if fault.reason == FailureReason::Denied {
+            let message = format!("{}: {}", fault.reason.label(), fault.problem.message);
+            let remedy = if let Some(remedy) = &fault.problem.remedy {
+                remedy
+            } else if fault.reason == FailureReason::Denied {
                 "allow the service account to get nodes/proxy (or nodes/pods)"
             } else {
                 "check --kubelet-pods, --kubelet-ca and --kubelet-insecure-tls"
@@ -239,7 +243,7 @@ fn node_finding(node: &NodeName, exists: &Result<bool, RequestError>) -> Finding
             )
         }
         Err(fault) => {
-            let message = format!("cannot check whether this node exists: {}", fault.detail);
+            let message = format!("cannot check whether this node exists: {fault}");
             Finding::skipped(Topic::Node, subject, message)
         }
     }
@@ -249,12 +253,13 @@ fn node_finding(node: &NodeName, exists: &Result<bool, RequestError>) -> Finding
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::model::Problem;
 
     fn denied(status: u16) -> RequestError {
         RequestError {
             reason: FailureReason::Denied,
             status: Some(status),
-            detail: "no".to_owned(),
+            problem: Problem::without_remedy("no"),
         }
     }
 

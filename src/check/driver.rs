@@ -5,12 +5,10 @@ use std::io;
 use std::path::Path;
 
 use super::{Finding, Topic, count_noun};
+use crate::model::DownReason;
 use crate::nvml::inventory::DriverInfo;
-use crate::nvml::open_failure::OpenFailure;
-use crate::sample::{DownReason, DriverState};
+use crate::sample::DriverState;
 
-/// Remedy for errors that only the kernel log explains.
-const SEE_KERNEL_LOG: &str = "see the kernel log (dmesg | grep -iE 'nvrm|xid')";
 /// The call that opens a session.
 const OPEN: &str = "nvmlInit_v2";
 
@@ -37,7 +35,7 @@ pub fn findings(driver: &DriverState, proc_root: &Path, simulated: bool) -> Vec<
         KernelDriver { module: fs::read_to_string(version), nodes: nodes(Path::new("/dev")) };
     let up = match driver {
         DriverState::Up(driver) => Some(driver),
-        DriverState::Down { .. } => None,
+        DriverState::Down(_) => None,
     };
     findings.push(module(&path, &kernel.module, up));
     if up.is_some() || kernel.module.is_ok() {
@@ -56,56 +54,48 @@ fn session(driver: &DriverState) -> Finding {
             let (driver, cuda) = (versioned(version, "driver"), versioned(cuda_version, "CUDA"));
             Finding::ok(Topic::Driver, OPEN, format!("a session opens: {driver}, {cuda}"))
         }
-        DriverState::Down {
-            reason: DownReason::NotOpened(OpenFailure::LibraryNotFound | OpenFailure::NotNvml),
-            ..
-        } => Finding::skipped(Topic::Driver, OPEN, "no NVML library is loaded"),
-        DriverState::Down { detail, .. } if driver.is_released() => {
-            Finding::note(Topic::Driver, OPEN, format!("no session, as requested: {detail}"))
+        DriverState::Down(down) if down.lacks_library() => {
+            Finding::skipped(Topic::Driver, OPEN, "no NVML library is loaded")
         }
-        DriverState::Down { reason, detail } => {
-            // The error starts with the library and the call, and ends with a shorter remedy.
-            let error = detail.split_once("nvmlInit_v2: ").map_or(&**detail, |(_, error)| error);
-            let error = error.split("; ").next().unwrap_or(error);
-            let message = format!("no session ({reason}): {error}");
-            Finding::failure(Topic::Driver, OPEN, message).with_remedy(remedy(*reason))
+        DriverState::Down(down) if driver.is_released() => {
+            let message = format!("no session, as requested: {}", down.problem());
+            Finding::note(Topic::Driver, OPEN, message)
+        }
+        DriverState::Down(down) => {
+            let (reason, error) = (down.reason(), down.error());
+            // The remedy here is longer than the one of the error.
+            Finding::failure(Topic::Driver, OPEN, format!("no session ({reason}): {error}"))
+                .with_remedy(remedy(reason))
         }
     }
 }
 
 fn remedy(reason: DownReason) -> &'static str {
     match reason {
-        DownReason::NotOpened(failure) => open_remedy(failure),
+        DownReason::DriverNotLoaded => {
+            "load the kernel module on the node (modprobe nvidia); if it does not load, see dmesg | grep \
+             -i nvrm"
+        }
+        DownReason::VersionMismatch => {
+            "the driver was upgraded while the old kernel module is still loaded: reboot the node, or \
+             reload the module (rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; modprobe nvidia)"
+        }
+        DownReason::Denied => {
+            "grant access to /dev/nvidiactl and /dev/nvidiaN: run as root or in the group that owns them; \
+             in a pod use NVIDIA's container runtime. After a systemctl daemon-reload, restart the pod"
+        }
         DownReason::Hung | DownReason::Starting => {
             "see the kernel log (dmesg | grep -iE 'nvrm|xid'); a driver that hangs needs a GPU reset or a \
              reboot"
         }
-        DownReason::DriverGone
+        DownReason::Failed
+        | DownReason::LibraryNotFound
+        | DownReason::NotNvml
+        | DownReason::DriverGone
         | DownReason::ThreadDied
         | DownReason::GpuRemoved
         | DownReason::Releasing
-        | DownReason::Released => SEE_KERNEL_LOG,
-    }
-}
-
-fn open_remedy(failure: OpenFailure) -> &'static str {
-    match failure {
-        OpenFailure::DriverNotLoaded => {
-            "load the kernel module on the node (modprobe nvidia); if it does not load, see dmesg | grep \
-             -i nvrm"
-        }
-        OpenFailure::VersionMismatch => {
-            "the driver was upgraded while the old kernel module is still loaded: reboot the node, or \
-             reload the module (rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; modprobe nvidia)"
-        }
-        OpenFailure::Denied => {
-            "grant access to /dev/nvidiactl and /dev/nvidiaN: run as root or in the group that owns them; \
-             in a pod use NVIDIA's container runtime. After a systemctl daemon-reload, restart the pod"
-        }
-        OpenFailure::LibraryNotFound
-        | OpenFailure::NotNvml
-        | OpenFailure::Failed
-        | OpenFailure::Mock => SEE_KERNEL_LOG,
+        | DownReason::Released => "see the kernel log (dmesg | grep -iE 'nvrm|xid')",
     }
 }
 
@@ -120,7 +110,7 @@ fn module(path: &str, text: &io::Result<String>, up: Option<&DriverInfo>) -> Fin
         (Ok(Some(module)), Some(DriverInfo { version, .. })) if !version.is_empty() => {
             let message = format!("kernel module {module}, but the library is {version}");
             Finding::warning(Topic::Driver, path, message)
-                .with_remedy(open_remedy(OpenFailure::VersionMismatch))
+                .with_remedy(remedy(DownReason::VersionMismatch))
         }
         (Ok(Some(module)), _) => {
             Finding::ok(Topic::Driver, path, format!("kernel module {module} is loaded"))
@@ -135,7 +125,7 @@ fn module(path: &str, text: &io::Result<String>, up: Option<&DriverInfo>) -> Fin
         (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
             let message = "no NVIDIA kernel module is loaded on this node";
             Finding::failure(Topic::Driver, path, message)
-                .with_remedy(open_remedy(OpenFailure::DriverNotLoaded))
+                .with_remedy(remedy(DownReason::DriverNotLoaded))
         }
         (Err(error), None) => Finding::warning(Topic::Driver, path, error.to_string()),
     }
@@ -184,8 +174,8 @@ fn device_nodes(nodes: &[(String, io::Result<()>)], up: bool) -> Vec<Finding> {
         let finding = if up { Finding::note } else { Finding::failure };
         let finding = finding(Topic::Driver, path, format!("cannot be opened: {error}"));
         let denied = error.kind() == io::ErrorKind::PermissionDenied;
-        let failure = if denied { OpenFailure::Denied } else { OpenFailure::DriverNotLoaded };
-        findings.push(if up { finding } else { finding.with_remedy(open_remedy(failure)) });
+        let reason = if denied { DownReason::Denied } else { DownReason::DriverNotLoaded };
+        findings.push(if up { finding } else { finding.with_remedy(remedy(reason)) });
     }
     findings
 }
@@ -194,6 +184,8 @@ fn device_nodes(nodes: &[(String, io::Result<()>)], up: bool) -> Vec<Finding> {
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::model::Problem;
+    use crate::sample::DriverDown;
 
     fn up(version: &str) -> DriverInfo {
         DriverInfo {
@@ -228,14 +220,15 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_remedy() {
-        let failures = [
-            OpenFailure::DriverNotLoaded,
-            OpenFailure::VersionMismatch,
-            OpenFailure::Denied,
-            OpenFailure::Failed,
-        ];
-        for reason in failures.map(DownReason::NotOpened).into_iter().chain([DownReason::Hung]) {
-            let down = DriverState::Down { reason, detail: "x".to_owned() };
+        for reason in [
+            DownReason::DriverNotLoaded,
+            DownReason::VersionMismatch,
+            DownReason::Denied,
+            DownReason::Hung,
+            DownReason::Failed,
+        ] {
+            let problem = Problem::without_remedy("x");
+            let down = DriverState::Down(DriverDown::Closed { reason, problem });
             let finding = session(&down);
             assert_eq!(finding.verdict, Verdict::Failure);
             assert!(finding.remedy.is_some_and(|remedy| remedy.len() > 20), "{reason}");

@@ -15,7 +15,7 @@ const COUNT: &str = "nvmlDeviceGetCount_v2";
 /// Findings about the number of GPUs and about every GPU of one cycle.
 #[must_use]
 pub fn findings(sample: &Sample, snapshot: &Snapshot) -> Vec<Finding> {
-    if let DriverState::Down { .. } = sample.driver {
+    if let DriverState::Down(_) = sample.driver {
         return vec![Finding::skipped(Topic::Gpu, COUNT, "there is no NVML session")];
     }
     let mut findings = vec![count(sample.gpu_count.map(|(count, _)| count))];

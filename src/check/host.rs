@@ -151,34 +151,47 @@ fn processes(listed: &ListedProcesses, stats: &AttributionStats) -> Finding {
     }
     let unresolved = unresolved(stats, non_pod);
     for (reason, n) in &unresolved {
-        let _ = write!(message, "; {n} of unknown owner ({reason})");
+        let _ = write!(message, "; {n} of unknown owner ({})", reason.label());
     }
     match unresolved.first() {
         None => Finding::ok(Topic::Processes, LIST, message),
         Some((reason, _)) => {
-            Finding::warning(Topic::Processes, LIST, message).with_remedy(remedy(reason))
+            Finding::warning(Topic::Processes, LIST, message).with_remedy(remedy(*reason))
         }
     }
 }
 
 /// Processes of unknown owner, by reason. For a grace period that is longer than the check, a process of a
 /// container without a pod counts as unresolved, too; those are subtracted.
-fn unresolved(stats: &AttributionStats, non_pod: u64) -> Vec<(&'static str, u64)> {
-    let in_grace = |reason| if reason == Unresolved::NoPod.label() { non_pod } else { 0 };
-    let counts = stats.unresolved.iter();
-    let counts = counts.map(|(reason, n)| (*reason, n.saturating_sub(in_grace(*reason))));
-    counts.filter(|(_, n)| *n > 0).collect()
+fn unresolved(stats: &AttributionStats, non_pod: u64) -> Vec<(Unresolved, u64)> {
+    let in_grace = |reason| if reason == Unresolved::NoPod { non_pod } else { 0 };
+    let count = |reason: Unresolved| stats.unresolved.get(reason.label()).copied();
+    let counts = Unresolved::ALL.into_iter().filter_map(|reason| {
+        let n = count(reason)?.saturating_sub(in_grace(reason));
+        (n > 0).then_some((reason, n))
+    });
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by_key(|(reason, _)| reason.label());
+    counts
 }
 
-fn remedy(reason: &str) -> &'static str {
+fn remedy(reason: Unresolved) -> &'static str {
     match reason {
-        "denied" | "unreadable" => "run as root, and mount proc without hidepid",
-        "allocation" => "the device allocations are unknown: see kubelet below",
-        "exited" | "invalid" => {
+        Unresolved::Denied | Unresolved::Unreadable => {
+            "run as root, and mount proc without hidepid"
+        }
+        Unresolved::Allocation => "the device allocations are unknown: see kubelet below",
+        Unresolved::Exited | Unresolved::Invalid => {
             "the driver lists processes that the proc root does not contain: set hostPID: true, or wait \
              until the driver drops them"
         }
-        _ => "the pods of this node are unknown: see api, rights, node and logs below",
+        Unresolved::Conflict
+        | Unresolved::NoPod
+        | Unresolved::Deleted
+        | Unresolved::Ambiguous
+        | Unresolved::NoContainer => {
+            "the pods of this node are unknown: see api, rights, node and logs below"
+        }
     }
 }
 

@@ -87,7 +87,7 @@ fn list_finding(
             Finding::ok(Topic::Kubelet, socket, message)
         }
         Err(fault) => {
-            let message = format!("{}: {}", fault.reason.label(), fault.detail);
+            let message = format!("{}: {fault}", fault.reason.label());
             Finding::failure(Topic::Kubelet, socket, message).with_remedy(remedy(fault.reason))
         }
     }

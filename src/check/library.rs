@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use super::{Finding, Topic};
-use crate::nvml::open_failure::OpenFailure;
+use crate::model::DownReason;
 use crate::nvml::{self, LibraryError, mapped_library};
-use crate::sample::{DownReason, DriverState};
+use crate::sample::{DriverDown, DriverState};
 
 /// The remedy if no library was found.
 const INSTALL: &str = "install the NVIDIA driver on the node; in a pod let NVIDIA's container runtime mount \
      its library (runtimeClassName: nvidia and NVIDIA_VISIBLE_DEVICES=all), or mount the library and set \
      --nvml-library";
+
+/// The remedy if a file cannot be loaded.
+const SET_LIBRARY: &str = "set --nvml-library to the library of the driver";
 
 /// The result of loading one path.
 enum LoadResult {
@@ -19,7 +22,7 @@ enum LoadResult {
     /// Loaded; the file, if it is known.
     Loaded(Option<PathBuf>),
     /// Found, but not an NVML library, or it failed to initialize.
-    Rejected(String),
+    Rejected { message: String, remedy: &'static str },
 }
 
 /// Findings about `paths`, one of which is loaded if the driver is up. `proc_root` shows whether a kernel
@@ -36,20 +39,23 @@ pub fn findings(paths: &[PathBuf], driver: &DriverState, proc_root: &Path) -> Ve
             let results = before.iter().map(not_found).chain([(path, LoadResult::Loaded(file))]);
             load_findings(results.collect(), &driver.nvml_version)
         }
-        DriverState::Down {
-            reason: DownReason::NotOpened(OpenFailure::LibraryNotFound | OpenFailure::NotNvml),
-            ..
-        } => load_findings(load_each(paths, proc_root), ""),
-        DriverState::Down { reason, detail } => not_initialized(paths, *reason, detail),
+        DriverState::Down(down) if down.lacks_library() => {
+            load_findings(load_each(paths, proc_root), "")
+        }
+        DriverState::Down(down) => not_initialized(paths, down),
     }
 }
 
 /// No session, but a library may be loaded.
-fn not_initialized(paths: &[PathBuf], reason: DownReason, detail: &str) -> Vec<Finding> {
-    // The error of a failed initialization starts with the path. A library that hangs is still mapped.
-    let failed = |path: &&PathBuf| detail.starts_with(&format!("{}: nvmlInit_v2", path.display()));
-    let loaded = paths.iter().find(failed).cloned();
-    let loaded = loaded.or_else(|| paths.iter().find_map(|path| mapped_library::mapped_file(path)));
+fn not_initialized(paths: &[PathBuf], down: &DriverDown) -> Vec<Finding> {
+    let reason = down.reason();
+    let loaded = match down {
+        DriverDown::OpenFailed(LibraryError::Init { library, .. }) => Some(library.clone()),
+        // A library that hangs is mapped.
+        DriverDown::OpenFailed(_) | DriverDown::Closed { .. } => {
+            paths.iter().find_map(|path| mapped_library::mapped_file(path))
+        }
+    };
     let Some(loaded) = loaded else {
         return paths.iter().map(|path| skipped(path, reason)).collect();
     };
@@ -72,19 +78,22 @@ fn load_each(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, LoadResult)> 
         let result = match outcome {
             Ok(()) => LoadResult::Loaded(mapped_library::mapped_file(&path)),
             Err(LibraryError::NotFound { detail, .. }) if has_directory(&path) && path.exists() => {
-                LoadResult::Rejected(strip_path(&path, &detail))
+                let message = strip_path(&path, &detail);
+                LoadResult::Rejected { message, remedy: SET_LIBRARY }
             }
             Err(LibraryError::NotFound { detail, .. }) => {
                 LoadResult::NotFound(strip_path(&path, &detail))
             }
-            Err(error) => LoadResult::Rejected(strip_path(&path, &error.to_string())),
+            Err(LibraryError::Init { error, remedy, .. }) => {
+                LoadResult::Rejected { message: format!("nvmlInit_v2: {error}"), remedy }
+            }
         };
         (path, result)
     };
     nvml::try_paths(paths, proc_root).into_iter().map(load).collect()
 }
 
-/// Removes the path at the start of an error: it is the subject of the finding already.
+/// Removes the path at the start of an error of the loader: it is the subject of the finding already.
 fn strip_path(path: &Path, detail: &str) -> String {
     let path = format!("{}: ", path.display());
     detail.strip_prefix(&path).unwrap_or(detail).to_owned()
@@ -127,10 +136,9 @@ fn load_findings(results: Vec<(PathBuf, LoadResult)>, version: &str) -> Vec<Find
                 Finding::failure(Topic::Library, subject, detail).with_remedy(INSTALL)
             }
             LoadResult::NotFound(detail) => Finding::skipped(Topic::Library, subject, detail),
-            LoadResult::Rejected(detail) => {
+            LoadResult::Rejected { message, remedy } => {
                 failure = Some(());
-                Finding::failure(Topic::Library, subject, detail)
-                    .with_remedy("set --nvml-library to the library of the driver")
+                Finding::failure(Topic::Library, subject, message).with_remedy(remedy)
             }
         });
     }
@@ -146,6 +154,7 @@ fn load_findings(results: Vec<(PathBuf, LoadResult)>, version: &str) -> Vec<Find
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::model::Problem;
 
     fn verdicts(results: Vec<(&str, LoadResult)>) -> Vec<(Verdict, String)> {
         let results = results.into_iter().map(|(path, result)| (path.into(), result)).collect();
@@ -177,20 +186,21 @@ mod tests {
     #[test]
     fn library_that_fails_to_initialize_was_loaded() {
         let paths: Vec<PathBuf> = ["/a", "/b", "/c"].map(Into::into).to_vec();
-        let found = |detail| {
-            let findings = not_initialized(
-                &paths,
-                DownReason::NotOpened(OpenFailure::DriverNotLoaded),
-                detail,
-            )
-            .into_iter();
+        let found = |down| {
+            let findings = not_initialized(&paths, &down).into_iter();
             findings.map(|f| (f.subject, f.verdict)).collect::<Vec<_>>()
         };
         assert_eq!(
-            found("/b: nvmlInit_v2: NVIDIA driver is not loaded; load it"),
+            found(DriverDown::OpenFailed(LibraryError::Init {
+                library: "/b".into(),
+                error: "NVIDIA driver is not loaded".to_owned(),
+                reason: DownReason::DriverNotLoaded,
+                remedy: "load it",
+            })),
             [("/a".to_owned(), Verdict::Skipped), ("/b".to_owned(), Verdict::Ok)]
         );
-        let unknown = found("no response");
+        let problem = Problem::without_remedy("no response");
+        let unknown = found(DriverDown::Closed { reason: DownReason::Hung, problem });
         assert!(unknown.len() == 3 && unknown.iter().all(|(_, v)| *v == Verdict::Skipped));
     }
 
@@ -205,7 +215,7 @@ mod tests {
         );
         let found = verdicts(vec![("/a", not_found())]);
         assert_eq!(found, [(Verdict::Failure, "/a: no such file".to_owned())]);
-        let rejected = LoadResult::Rejected("no NVML".to_owned());
+        let rejected = LoadResult::Rejected { message: "no NVML".to_owned(), remedy: SET_LIBRARY };
         let found = verdicts(vec![("/a", not_found()), ("/b", rejected)]);
         assert_eq!(found.len(), 2);
         assert_eq!(found[1].0, Verdict::Failure);

@@ -27,7 +27,7 @@ struct MigLayout {
 /// Findings about the MIG devices of every GPU that was read.
 #[must_use]
 pub fn findings(sample: &Sample) -> Vec<Finding> {
-    if let DriverState::Down { .. } = sample.driver {
+    if let DriverState::Down(_) = sample.driver {
         return vec![Finding::skipped(Topic::Mig, MODE, "there is no NVML session")];
     }
     let devices = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());

@@ -87,7 +87,7 @@ pub(super) fn review_findings(
     let finding = |(permission, review): (&Permission, &Result<bool, RequestError>)| match review {
         Ok(allowed) => permission_finding(permission, *allowed),
         Err(fault) => {
-            let message = format!("permissions cannot be reviewed ({})", fault.detail);
+            let message = format!("permissions cannot be reviewed ({fault})");
             Finding::warning(Topic::Rights, self_review::PATH, message).with_remedy(
                 "check with kubectl auth can-i list pods \
                  --as=system:serviceaccount:NAMESPACE:nvml-exporter",
@@ -122,9 +122,9 @@ pub(super) fn pod_list_finding(url: &str, list: &Result<(), RequestError>) -> Fi
     match list {
         Ok(()) => Finding::ok(Topic::Rights, subject, "allowed: listing the pods of this node"),
         Err(fault) if fault.reason == FailureReason::Denied => {
-            Finding::failure(Topic::Rights, subject, &fault.detail).with_remedy(BIND_ROLE)
+            Finding::failure(Topic::Rights, subject, fault.to_string()).with_remedy(BIND_ROLE)
         }
-        Err(fault) => Finding::warning(Topic::Rights, subject, &fault.detail),
+        Err(fault) => Finding::warning(Topic::Rights, subject, fault.to_string()),
     }
 }
 
@@ -132,12 +132,13 @@ pub(super) fn pod_list_finding(url: &str, list: &Result<(), RequestError>) -> Fi
 mod tests {
     use super::super::Verdict;
     use super::*;
+    use crate::model::Problem;
 
     fn denied(status: u16) -> RequestError {
         RequestError {
             reason: FailureReason::Denied,
             status: Some(status),
-            detail: "no".to_owned(),
+            problem: Problem::without_remedy("no"),
         }
     }
 

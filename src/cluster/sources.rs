@@ -4,12 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
-
 use crate::kube::allocation::MemoryUnit;
 use crate::kube::api::{Address, NodeName};
 use crate::kube::node_label::LabelRequirement;
 use crate::kube::watch_timings::WatchTimings;
+use crate::model::Problem;
 use crate::policy;
 
 /// Endpoints, files and timeouts of all cluster sources.
@@ -42,18 +41,19 @@ impl Sources {
     pub fn from_mock_env(
         environment: &Path,
         label: Option<LabelRequirement>,
-    ) -> anyhow::Result<Option<Self>> {
+    ) -> Result<Option<Self>, Problem> {
         let socket = environment.join("pod-resources");
         if !socket.is_dir() {
             return Ok(None);
         }
-        let node = fs::read_to_string(environment.join("node"))
-            .context("the node name of the mock environment cannot be read")?;
+        let node = fs::read_to_string(environment.join("node")).map_err(|error| {
+            Problem::without_remedy(format!(
+                "the node name of the mock environment cannot be read: {error}"
+            ))
+        })?;
+        let node = NodeName::new(node.trim()).map_err(|error| error.problem())?;
         Ok(Some(Self {
-            pods: Some((
-                Address::Kubeconfig(environment.join("kubeconfig")),
-                NodeName::new(node.trim())?,
-            )),
+            pods: Some((Address::Kubeconfig(environment.join("kubeconfig")), node)),
             pod_resources: Some(socket.join("kubelet.sock")),
             pod_logs: environment.join("pods-log"),
             container_logs: environment.join("containers-log"),

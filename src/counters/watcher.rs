@@ -15,6 +15,7 @@ use tokio::runtime;
 use super::{Counters, CountersError, FILE_MAX, parse};
 use crate::kube::api::{Address, RequestError, get, read_body};
 use crate::kube::source::FailureReason;
+use crate::model::Problem;
 use crate::policy;
 use crate::selection::{Selection, SelectionScope};
 
@@ -36,9 +37,9 @@ pub enum CountersSource {
 
 /// Why counters cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[error("{}", self.problem())]
 pub enum CountersSourceError {
     /// The file cannot be read.
-    #[error("-f {path}: {error}", path = path.display())]
     File {
         /// Path of the file.
         path: PathBuf,
@@ -46,13 +47,11 @@ pub enum CountersSourceError {
         error: io::Error,
     },
     /// The file is larger than [`FILE_MAX`].
-    #[error("-f {path}: larger than {FILE_MAX} bytes; is this a counters file?", path = path.display())]
     TooLarge {
         /// Path of the file.
         path: PathBuf,
     },
     /// The API server does not return the `ConfigMap`.
-    #[error("--configmap-data {name}: {fault}")]
     ConfigMap {
         /// `NAMESPACE:NAME`.
         name: String,
@@ -60,19 +59,41 @@ pub enum CountersSourceError {
         fault: RequestError,
     },
     /// The `ConfigMap` has no key `metrics`.
-    #[error("--configmap-data {name}: the key \"metrics\" is missing; add it with the counters")]
     MissingKey {
         /// `NAMESPACE:NAME`.
         name: String,
     },
     /// The text is not a valid counters file.
-    #[error("{location}: {error}")]
     Invalid {
         /// Flag and location of the source.
         location: String,
         /// Errors by line.
         error: CountersError,
     },
+}
+
+impl CountersSourceError {
+    /// Message and remedy.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::File { path, error } => {
+                Problem::without_remedy(format!("-f {}: {error}", path.display()))
+            }
+            Self::TooLarge { path } => Problem::new(
+                format!("-f {}: larger than {FILE_MAX} bytes", path.display()),
+                "is this a counters file?",
+            ),
+            Self::ConfigMap { name, fault } => {
+                fault.problem.clone().at(format!("--configmap-data {name}"))
+            }
+            Self::MissingKey { name } => Problem::new(
+                format!("--configmap-data {name}: the key \"metrics\" is missing"),
+                "add it with the counters",
+            ),
+            Self::Invalid { location, error } => error.problem().at(location),
+        }
+    }
 }
 
 /// Result of one reading of the source.

@@ -18,11 +18,12 @@ use tokio::time;
 use tower::{BoxError, ServiceBuilder};
 
 use super::source::FailureReason;
+use crate::model::Problem;
 use crate::policy;
 use crate::sanitize::truncate_for_log;
 
-/// Longest [`RequestError::detail`], in characters.
-const DETAIL_MAX: usize = 1000;
+/// Longest message of a [`RequestError`], in characters.
+const MESSAGE_MAX: usize = 1000;
 
 /// Address and credentials of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,19 +74,34 @@ pub struct NodeName(Box<str>);
 
 /// Why a node name is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.problem())]
 pub enum NodeNameError {
     /// The name is empty. Without it every exporter would watch all pods of the cluster.
-    #[error(
-        "no node name is set, and without one every exporter would watch all pods of the cluster; \
-         set NODE_NAME through the downward API (fieldPath: spec.nodeName) or pass --node-name"
-    )]
     Missing,
     /// The name is not a DNS subdomain.
-    #[error(
-        "node name {0:?} is not a valid Kubernetes name (lower-case letters, digits, '-' and '.'); \
-         pass the name that `kubectl get nodes` prints"
-    )]
     Invalid(String),
+}
+
+impl NodeNameError {
+    /// Message and remedy.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Missing => Problem::new(
+                "no node name is set, and without one every exporter would watch all pods of the \
+                 cluster",
+                "set NODE_NAME through the downward API (fieldPath: spec.nodeName) or pass \
+                 --node-name",
+            ),
+            Self::Invalid(name) => Problem::new(
+                format!(
+                    "node name {name:?} is not a valid Kubernetes name (lower-case letters, digits, \
+                     '-' and '.')"
+                ),
+                "pass the name that `kubectl get nodes` prints",
+            ),
+        }
+    }
 }
 
 impl NodeName {
@@ -113,30 +129,29 @@ impl NodeName {
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{detail}")]
+#[error("{problem}")]
 pub struct RequestError {
     /// Reason, of a fixed set.
     pub reason: FailureReason,
     /// HTTP status, if the server sent one.
     pub status: Option<u16>,
-    /// Error text for logs and reports.
-    pub detail: String,
+    /// What is wrong, and what to do about it if the configuration is the cause.
+    pub problem: Problem,
 }
 
 impl RequestError {
-    /// An error without an HTTP status. `detail` may contain text of the server: control characters
+    /// An error without an HTTP status. `message` may contain text of the server: control characters
     /// are replaced and its length is limited.
     #[must_use]
-    pub fn new(failure: FailureReason, detail: impl AsRef<str>) -> Self {
-        Self {
-            reason: failure,
-            status: None,
-            detail: truncate_for_log(detail.as_ref(), DETAIL_MAX),
-        }
+    pub fn new(failure: FailureReason, message: impl AsRef<str>) -> Self {
+        let message = truncate_for_log(message.as_ref(), MESSAGE_MAX);
+        Self { reason: failure, status: None, problem: Problem::without_remedy(message) }
     }
 
-    fn config(detail: impl AsRef<str>) -> Self {
-        Self::new(FailureReason::Config, detail)
+    fn config(message: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+        let mut error = Self::new(FailureReason::Config, message);
+        error.problem.remedy = Some(remedy.into());
+        error
     }
 }
 
@@ -148,17 +163,20 @@ impl Address {
     pub async fn client(&self) -> Result<Client, RequestError> {
         let config = self.config().await?;
         if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
-            return Err(RequestError::config(format!(
-                "{self}: the user needs a credential plugin, and the exporter runs no programs; use \
-                 a kubeconfig with a token or a client certificate"
-            )));
+            return Err(RequestError::config(
+                format!(
+                    "{self}: the user needs a credential plugin, and the exporter runs no programs"
+                ),
+                "use a kubeconfig with a token or a client certificate",
+            ));
         }
         let files = self.credential_files();
         let unusable = |e: kube::Error| {
             let causes = causes(&e);
-            RequestError::config(format!(
-                "{self}: TLS or credentials cannot be set up: {causes}; check {files}"
-            ))
+            RequestError::config(
+                format!("{self}: TLS or credentials cannot be set up: {causes}"),
+                format!("check {files}"),
+            )
         };
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
@@ -201,15 +219,18 @@ impl Address {
     async fn config(&self) -> Result<kube::Config, RequestError> {
         match self {
             Self::InCluster => kube::Config::incluster().map_err(|e| {
-                RequestError::config(format!(
-                    "the in-cluster configuration cannot be read: {e}; pass --kubeconfig, or run as \
-                     a pod with a service account token"
-                ))
+                RequestError::config(
+                    format!("the in-cluster configuration cannot be read: {e}"),
+                    "pass --kubeconfig, or run as a pod with a service account token",
+                )
             }),
             Self::Kubeconfig(path) => {
                 let unusable = |e: KubeconfigError| {
                     let reason = kubeconfig_error(&e);
-                    RequestError::config(format!("{self}: {reason}; use a file that kubectl accepts"))
+                    RequestError::config(
+                        format!("{self}: {reason}"),
+                        "use a file that kubectl accepts",
+                    )
                 };
                 let file = Kubeconfig::read_from(path).map_err(unusable)?;
                 let options = KubeConfigOptions::default();
@@ -251,11 +272,12 @@ impl fmt::Display for Address {
 }
 
 fn uri(url: &str) -> Result<Uri, RequestError> {
-    let uri: Uri = url.parse().map_err(|e| {
-        RequestError::config(format!("{url:?} is not a URL ({e}); use http(s)://HOST:PORT"))
-    })?;
+    const REMEDY: &str = "use http(s)://HOST:PORT";
+    let uri: Uri = url
+        .parse()
+        .map_err(|e| RequestError::config(format!("{url:?} is not a URL ({e})"), REMEDY))?;
     if uri.scheme().is_none() || uri.host().is_none() {
-        return Err(RequestError::config(format!("{url:?} is not a URL; use http(s)://HOST:PORT")));
+        return Err(RequestError::config(format!("{url:?} is not a URL"), REMEDY));
     }
     Ok(uri)
 }
@@ -289,10 +311,10 @@ async fn send(
     path: &str,
     timeout: Duration,
 ) -> Result<Body, RequestError> {
-    let request = request
-        .header("accept", "application/json")
-        .body(body)
-        .map_err(|e| RequestError::config(format!("{path}: the request cannot be built: {e}")))?;
+    let request = request.header("accept", "application/json").body(body).map_err(|e| {
+        let message = format!("{path}: the request cannot be built: {e}");
+        RequestError::new(FailureReason::Config, message)
+    })?;
     let result = time::timeout(timeout, client.send(request)).await;
     let response = result
         .map_err(|_| timed_out(path, "no response", timeout))?
@@ -414,7 +436,7 @@ async fn status_error(path: &str, response: Response<Body>, timeout: Duration) -
     RequestError {
         reason: FailureReason::from_status(status),
         status: Some(status),
-        detail: format!("{path}: HTTP status {status}: {message}"),
+        problem: Problem::without_remedy(format!("{path}: HTTP status {status}: {message}")),
     }
 }
 
@@ -440,8 +462,8 @@ mod tests {
         ] {
             let fault = address.client().await.err().unwrap();
             assert_eq!(fault.reason, FailureReason::Config);
-            assert!(fault.detail.contains(expected), "{fault}");
-            assert!(!fault.detail.contains("secret"), "{fault}");
+            let text = fault.to_string();
+            assert!(text.contains(expected) && !text.contains("secret"), "{text}");
         }
     }
 
@@ -464,6 +486,6 @@ mod tests {
             contexts: [{name: c, context: {cluster: k, user: u}}]\n";
         std::fs::write(&path, text).unwrap();
         let fault = Address::Kubeconfig(path).client().await.err().unwrap();
-        assert!(fault.detail.contains("the exporter runs no programs"), "{fault}");
+        assert!(fault.problem.message.contains("the exporter runs no programs"), "{fault}");
     }
 }

@@ -59,7 +59,7 @@ impl KubeletPodPoller {
                 }
                 Err(fault) => {
                     failures += 1;
-                    state.store.health.record_failure(fault.reason, &fault.detail);
+                    state.store.health.record_failure(fault.reason, &fault.problem);
                     self.timings.backoff(failures)
                 }
             };

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::api::RequestError;
 use super::json_stream::JsonFrame;
 use super::source::FailureReason;
+use crate::model::Problem;
 
 /// A parsed event.
 #[derive(Debug, PartialEq)]
@@ -69,8 +70,10 @@ pub(super) fn parse(frame: &JsonFrame) -> Result<NodeEvent, RequestError> {
         "ERROR" => {
             let NodeWatchObject { code, message, .. } = object;
             let failure = FailureReason::from_status(code);
-            let detail = format!("the server ended the watch with status {code}: {message}");
-            Err(RequestError { reason: failure, status: Some(code), detail })
+            let problem = Problem::without_remedy(format!(
+                "the server ended the watch with status {code}: {message}"
+            ));
+            Err(RequestError { reason: failure, status: Some(code), problem })
         }
         _ => Ok(NodeEvent::Other),
     }

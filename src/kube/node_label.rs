@@ -21,7 +21,7 @@ use crate::policy;
 pub const SOURCE: &str = "node_label";
 
 /// Remedy if the API server denies the watch.
-const REMEDY: &str = "; grant watch on nodes to the service account, or pass --release-label=";
+const REMEDY: &str = "grant watch on nodes to the service account, or pass --release-label=";
 
 /// A label key and the value to watch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,11 +98,12 @@ impl NodeLabelWatch {
             // The server ends every watch after its timeout; this is not a failure.
             match self.watch_once(publish).await {
                 Ok(()) => failures = 1,
-                Err(RequestError { reason: failure, detail, .. }) => {
+                Err(RequestError { reason: failure, mut problem, .. }) => {
                     failures += 1;
-                    let remedy = if failure == FailureReason::Denied { REMEDY } else { "" };
-                    let detail = format!("{detail}{remedy}");
-                    publish.send_modify(|state| state.health.record_failure(failure, &detail));
+                    if failure == FailureReason::Denied {
+                        problem.remedy = Some(REMEDY.to_owned());
+                    }
+                    publish.send_modify(|state| state.health.record_failure(failure, &problem));
                 }
             }
             sleep(self.timings.backoff(failures)).await;

@@ -202,7 +202,7 @@ impl PollSession {
                 self.state.health.record_success(self.config.clock.now().mono);
                 self.state.assignments = Some(Arc::new(assignments));
             }
-            Err(error) => self.state.health.record_failure(error.reason, &error.detail),
+            Err(error) => self.state.health.record_failure(error.reason, &error.problem),
         }
     }
 }

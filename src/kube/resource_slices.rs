@@ -84,7 +84,7 @@ impl ResourceSlicePoller {
                 }
                 Err(fault) => {
                     failures += 1;
-                    state.health.record_failure(fault.reason, &fault.detail);
+                    state.health.record_failure(fault.reason, &fault.problem);
                 }
             }
             publish.send_replace(state.clone());

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::model::Problem;
+
 /// Why a request to a source failed; a label value of the failure counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureReason {
@@ -126,11 +128,11 @@ impl HealthTracker {
     }
 
     /// Records a failure; the source is down.
-    pub fn record_failure(&mut self, failure: FailureReason, detail: &str) {
+    pub fn record_failure(&mut self, failure: FailureReason, problem: &Problem) {
         self.count_failure(failure);
         if self.set_state(SourceState::Down(failure)) {
             let reason = failure.label();
-            warn!(source = self.source, reason, "source is down, using cached data: {detail}");
+            warn!(source = self.source, reason, "source is down, using cached data: {problem}");
         }
     }
 
@@ -176,14 +178,14 @@ mod tests {
     fn unchanged_state_is_not_counted_again() {
         let mut health = HealthTracker::new("test");
         for _ in 0..3 {
-            health.record_failure(FailureReason::Absent, "no socket");
+            health.record_failure(FailureReason::Absent, &Problem::without_remedy("no socket"));
         }
         assert_eq!((health.state_changes, health.failures_of(FailureReason::Absent)), (1, 3));
         health.record_success(Duration::from_secs(7));
         health.record_success(Duration::from_secs(8));
         assert_eq!((health.state, health.state_changes), (SourceState::Up, 2));
         assert_eq!(health.age(Duration::from_secs(10)), Some(Duration::from_secs(2)));
-        health.record_failure(FailureReason::Timeout, "hung");
+        health.record_failure(FailureReason::Timeout, &Problem::without_remedy("hung"));
         assert_eq!(health.last_success, Some(Duration::from_secs(8)), "the last success is kept");
     }
 

@@ -311,7 +311,7 @@ mod tests {
         );
         let kind = format!(r#"{{"kind":"{long}"}}"#);
         for fault in [f.apply_event(&value(error), T(1)), f.end_list(kind.as_bytes(), T(1))] {
-            let detail = fault.unwrap_err().detail;
+            let detail = fault.unwrap_err().problem.message;
             assert!(detail.len() < 4000 && !detail.contains(char::is_control), "{detail}");
         }
     }

@@ -2,8 +2,10 @@
 
 use maud::{Markup, html};
 
+use crate::model::AllocateMode;
 use crate::view::{
-    ContainerView, GpuView, NOT_COLLECTED, Number, PartitionView, ProcessView, UnidentifiedView,
+    ContainerView, GpuState, GpuView, NOT_COLLECTED, Number, OwnerKind, PartitionView, ProcessView,
+    UnidentifiedView,
 };
 
 /// The path of a number in the JSON, by which the script updates it, and the unit.
@@ -91,11 +93,11 @@ pub(super) fn unidentified_card(gpu: &UnidentifiedView) -> Markup {
 fn state(gpu: &GpuView) -> Markup {
     html! {
         span {
-            @match (&*gpu.state, gpu.throttled_by.as_deref()) {
-                ("ok", None) => span.state.good { "ok" },
-                ("ok", Some([])) => span.state.good { "healthy" },
-                ("ok", Some(reasons)) => span.state.warn { "throttled: " (reasons.join(", ")) },
-                (state, _) => span.state.bad { (state) },
+            @match (&gpu.state, gpu.throttled_by.as_deref()) {
+                (GpuState::Ok, None) => span.state.good { "ok" },
+                (GpuState::Ok, Some([])) => span.state.good { "healthy" },
+                (GpuState::Ok, Some(reasons)) => span.state.warn { "throttled: " (reasons.join(", ")) },
+                (GpuState::Unreadable(reason), _) => span.state.bad { (reason) },
             }
             @if gpu.mig { ", MIG" }
         }
@@ -227,9 +229,9 @@ fn allocation(container: &ContainerView) -> Markup {
         Number::Absent { absent } => format!("memory absent: {absent}"),
     };
     html! {
-        @if container.mode == "none" { span.state.warn { "not allocated" } }
+        @if container.mode == AllocateMode::None { span.state.warn { "not allocated" } }
         @else {
-            (container.mode)
+            (container.mode.label())
             @if let Some(mib) = &container.memory_granted_mib { ", " (memory(mib)) }
             @if let Some(ratio) = &container.compute_granted_ratio { ", " (compute(ratio)) }
         }
@@ -254,11 +256,11 @@ fn process_row(path: &str, process: &ProcessView, class: &str) -> Markup {
 
 fn owner(process: &ProcessView) -> Markup {
     html! {
-        @match (&*process.owner, &process.reason) {
-            ("host", _) => "host process",
-            ("container_without_pod", _) => "container without a pod",
-            (_, Some(reason)) => { span.state.warn { "unknown: " (reason) } }
-            (_, None) => "unknown",
+        @match (process.owner, &process.reason) {
+            (OwnerKind::Host, _) => "host process",
+            (OwnerKind::ContainerWithoutPod, _) => "container without a pod",
+            (OwnerKind::Container | OwnerKind::Unknown, Some(reason)) => { span.state.warn { "unknown: " (reason) } }
+            (OwnerKind::Container | OwnerKind::Unknown, None) => "unknown",
         }
     }
 }

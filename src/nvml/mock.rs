@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{LibraryError, raw};
+use super::raw;
+use crate::model::Problem;
 
 /// A temporary directory with a `libnvidia-ml.so.1`, a `proc` directory and, if the scenario
 /// defines one, a cluster. Removed on drop.
@@ -21,12 +22,16 @@ impl MockEnv {
     /// # Errors
     /// Returns an error if the mock library cannot be loaded, if it rejects the scenario, or if the
     /// temporary directory cannot be created.
-    pub fn set_up(scenario: &str) -> Result<Self, LibraryError> {
-        let directory = tempfile::Builder::new()
-            .prefix("nvml-exporter-mock-")
-            .tempdir()
-            .map_err(LibraryError::MockEnv)?;
-        let library = next_to_executable("libmock_nvml.so").map_err(LibraryError::MockEnv)?;
+    pub fn set_up(scenario: &str) -> Result<Self, Problem> {
+        let failed = |error: io::Error| {
+            Problem::new(
+                format!("--mock: cannot create a temporary directory: {error}"),
+                "set TMPDIR to a writable directory",
+            )
+        };
+        let directory =
+            tempfile::Builder::new().prefix("nvml-exporter-mock-").tempdir().map_err(failed)?;
+        let library = next_to_executable("libmock_nvml.so").map_err(failed)?;
         raw::mock_env::set_up_mock(&library, scenario, directory.path())?;
         Ok(Self { directory })
     }

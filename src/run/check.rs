@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
 use crate::host::ProcRoot;
-use crate::model::Moment;
+use crate::model::{Moment, Problem};
 use crate::policy;
 use crate::sample::Sample;
 use crate::snapshot::Snapshot;
@@ -36,20 +36,14 @@ struct CheckContext {
 /// as well.
 #[must_use]
 pub fn check(args: Args) -> Report {
-    match args.into_config().and_then(checked) {
+    match args.into_config().map_err(anyhow::Error::from).and_then(checked) {
         Ok(findings) => Report::new(findings),
-        Err(error) => Report::new(vec![invalid(FLAGS, &error)]),
-    }
-}
-
-/// A failure about flags. Error messages of flags end in `; ` and the remedy.
-fn invalid(subject: &str, error: &anyhow::Error) -> Finding {
-    let text = format!("{error:#}");
-    match text.rsplit_once("; ") {
-        Some((message, remedy)) => {
-            Finding::failure(Topic::Flags, subject, message).with_remedy(remedy)
+        Err(error) => {
+            let problem = error
+                .downcast()
+                .unwrap_or_else(|error| Problem::without_remedy(format!("{error:#}")));
+            Report::new(vec![Finding::of_problem(Topic::Flags, FLAGS, &problem)])
         }
-        None => Finding::failure(Topic::Flags, subject, text),
     }
 }
 
@@ -73,7 +67,7 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
     let context = CheckContext::of(&read, clock.now());
     // With an unusable counters file, the preset of the dialect is checked.
     if let Some(Err(error)) = read.counters.as_ref().map(CountersSource::read) {
-        findings.push(invalid("counters", &error.into()));
+        findings.push(Finding::of_problem(Topic::Flags, "counters", &error.problem()));
         read.counters = None;
     }
     let mut pipeline = Pipeline::start(read, mock_env, clock)?;

@@ -23,13 +23,13 @@ use crate::host::hpc_jobs::JobDirectory;
 use crate::kube::source::FailureReason;
 use crate::kube::{kubelet_pods, watch as pod_watch};
 use crate::labels::{Dialect, LabelSchema};
-use crate::model::Missing;
+use crate::model::{DownReason, Missing};
 use crate::nvml::mock::MockEnv;
 use crate::policy;
 use crate::publish::Published;
 use crate::render::{self, PageScope};
 use crate::reserved_labels::ReservedLabels;
-use crate::sample::{DownReason, DriverState, Sample, Sampler};
+use crate::sample::{DriverState, Sample, Sampler};
 use crate::selection::{Selection, SelectionScope, preset};
 use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
@@ -318,10 +318,11 @@ fn wait_for_window() {
 /// Whether another cycle would not add anything: the driver is down, or all GPUs are identified and
 /// all sources are `source_done`.
 fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) -> bool {
-    use DriverState::{Down, Up};
     match &snapshot.health.driver {
-        Down { reason, .. } => !matches!(reason, DownReason::Starting | DownReason::Hung),
-        Up(_) => {
+        DriverState::Down(down) => {
+            !matches!(down.reason(), DownReason::Starting | DownReason::Hung)
+        }
+        DriverState::Up(_) => {
             snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
                 && snapshot.health.sources.iter().all(source_done)
         }

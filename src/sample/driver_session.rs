@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::driver_reader::{DriverRequest, DriverResponse};
-use super::driver_state::{DownReason, DriverState};
+use super::driver_state::{DriverDown, DriverState};
 use super::driver_thread::DriverThread;
 use super::open_backoff::OpenBackoff;
 use crate::clock::Clock;
-use crate::model::{Moment, Reading};
+use crate::model::{DownReason, Moment, Problem, Reading};
 use crate::nvml::{LibraryError, Session, SessionClosed};
 use crate::policy;
 
@@ -78,13 +78,13 @@ impl DriverSession {
     pub(super) fn hung_or_state(&self, now: Duration) -> DriverState {
         let waited = self.thread.pending_since().map(|since| now.saturating_sub(since));
         match waited.filter(|waited| *waited >= policy::OPEN_TIMEOUT) {
-            Some(waited) if self.session.is_none() => DriverState::down(
-                DownReason::Hung,
-                format!(
-                    "nvmlInit_v2 has not returned for {} s; check the kernel log for NVRM lines",
-                    waited.as_secs()
+            Some(waited) if self.session.is_none() => DriverState::Down(DriverDown::Closed {
+                reason: DownReason::Hung,
+                problem: Problem::new(
+                    format!("nvmlInit_v2 has not returned for {} s", waited.as_secs()),
+                    "check the kernel log for NVRM lines",
                 ),
-            ),
+            }),
             _ => self.state.clone(),
         }
     }
@@ -123,7 +123,7 @@ impl DriverSession {
     pub(super) fn end_release(&mut self) {
         self.backoff.end();
         let detail = "opening the driver again after a release";
-        self.state = DriverState::down(DownReason::Starting, detail);
+        self.state = DriverState::closed(DownReason::Starting, detail);
     }
 
     /// Receives a response that arrives before `deadline`.
@@ -136,7 +136,7 @@ impl DriverSession {
                 Some(SessionEvent::Opened(closed))
             }
             DriverResponse::OpenFailed(error) => {
-                self.record_failure(&error);
+                self.record_failure(error);
                 None
             }
             DriverResponse::GpuCount(count) => {
@@ -153,13 +153,12 @@ impl DriverSession {
         self.previous_until = now + policy::RELEASE_GRACE;
         self.gpu_count = None;
         self.backoff.record_closed(now);
-        self.state = DriverState::down(reason, "the session has ended");
+        self.state = DriverState::closed(reason, "the session has ended");
     }
 
-    fn record_failure(&mut self, error: &LibraryError) {
+    fn record_failure(&mut self, error: LibraryError) {
         self.backoff.record_failure(self.clock.now().mono);
-        let failure = error.reason();
-        *self.open_failures.entry(failure.label()).or_default() += 1;
-        self.state = DriverState::down(DownReason::NotOpened(failure), error.to_string());
+        *self.open_failures.entry(error.reason().label()).or_default() += 1;
+        self.state = DriverState::Down(DriverDown::OpenFailed(error));
     }
 }

@@ -1,9 +1,8 @@
 //! State of the NVML session.
 
-use std::fmt;
-
+use crate::model::{DownReason, Problem};
+use crate::nvml::LibraryError;
 use crate::nvml::inventory::DriverInfo;
-use crate::nvml::open_failure::OpenFailure;
 
 /// State of the NVML session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,78 +10,84 @@ pub enum DriverState {
     /// Open, with these versions.
     Up(DriverInfo),
     /// Not open.
-    Down {
-        /// Why.
+    Down(DriverDown),
+}
+
+/// Why the session is not open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverDown {
+    /// It could not be opened.
+    OpenFailed(LibraryError),
+    /// It was not opened yet, has ended, or was released.
+    Closed {
+        /// Reason label.
         reason: DownReason,
-        /// Human-readable message.
-        detail: String,
+        /// What happened, and what to do about it.
+        problem: Problem,
     },
 }
 
-/// Why there is no NVML session. `Display` writes the label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DownReason {
-    /// Not opened yet, or not again since a release.
-    Starting,
-    /// Opening a session has not returned.
-    Hung,
-    /// Opening a session failed.
-    NotOpened(OpenFailure),
-    /// The driver was unloaded.
-    DriverGone,
-    /// A thread of the session ended.
-    ThreadDied,
-    /// There are fewer GPUs than before.
-    GpuRemoved,
-    /// A release was requested, but a thread still holds the session.
-    Releasing,
-    /// A release was requested and no thread holds a session.
-    Released,
-}
-
-impl DownReason {
-    /// Value of the `reason` label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Hung => "hung",
-            Self::NotOpened(failure) => failure.label(),
-            Self::DriverGone => "driver_gone",
-            Self::ThreadDied => "thread_died",
-            Self::GpuRemoved => "gpu_removed",
-            Self::Releasing => "releasing",
-            Self::Released => "released",
-        }
-    }
-}
-
-impl fmt::Display for DownReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
-impl Default for DriverState {
-    fn default() -> Self {
-        Self::down(DownReason::Starting, "the driver is not opened yet")
-    }
-}
-
 impl DriverState {
-    /// Not open.
-    pub(super) fn down(reason: DownReason, detail: impl Into<String>) -> Self {
-        Self::Down { reason, detail: detail.into() }
+    /// Down with `message`, and nothing for the operator to do.
+    pub(super) fn closed(reason: DownReason, message: impl Into<String>) -> Self {
+        Self::Down(DriverDown::Closed { reason, problem: Problem::without_remedy(message) })
+    }
+
+    /// Why the session is not open; `None` if it is open.
+    #[must_use]
+    pub fn down_reason(&self) -> Option<DownReason> {
+        match self {
+            Self::Up(_) => None,
+            Self::Down(down) => Some(down.reason()),
+        }
     }
 
     /// Whether NVML is released on request, by all threads.
     #[must_use]
     pub fn is_released(&self) -> bool {
-        self.is_down_by(DownReason::Released)
+        self.down_reason() == Some(DownReason::Released)
+    }
+}
+
+impl Default for DriverState {
+    fn default() -> Self {
+        Self::closed(DownReason::Starting, "the driver is not opened yet")
+    }
+}
+
+impl DriverDown {
+    /// The reason.
+    #[must_use]
+    pub fn reason(&self) -> DownReason {
+        match self {
+            Self::OpenFailed(error) => error.reason(),
+            Self::Closed { reason, .. } => *reason,
+        }
     }
 
-    /// Whether the session is not open for this reason.
-    pub(super) fn is_down_by(&self, cause: DownReason) -> bool {
-        matches!(self, Self::Down { reason, .. } if *reason == cause)
+    /// What happened, and what to do about it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::OpenFailed(error) => error.problem(),
+            Self::Closed { problem, .. } => problem.clone(),
+        }
+    }
+
+    /// What happened, without the library and the call that failed.
+    #[must_use]
+    pub fn error(&self) -> &str {
+        match self {
+            Self::OpenFailed(
+                LibraryError::Init { error, .. } | LibraryError::NotFound { detail: error, .. },
+            ) => error,
+            Self::Closed { problem, .. } => &problem.message,
+        }
+    }
+
+    /// Whether no NVML library is loaded.
+    #[must_use]
+    pub fn lacks_library(&self) -> bool {
+        matches!(self.reason(), DownReason::LibraryNotFound | DownReason::NotNvml)
     }
 }

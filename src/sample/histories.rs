@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use super::clock_event_history::ClockEventHistory;
 use super::device::DeviceSample;
-use super::driver_state::DownReason;
 use super::gpu_retention::GpuRetention;
 use super::health_history::HealthHistory;
 use super::xid_history::{XidHistories, XidHistory};
-use crate::model::{ClockEventCounts, HealthState, Missing, XidState};
+use crate::model::{ClockEventCounts, DownReason, HealthState, Missing, XidState};
 use crate::policy::HEALTH_WINDOW;
 use crate::selection::Selection;
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::driver_state::{DownReason, DriverState};
+use super::driver_state::DriverState;
 use crate::clock::Clock;
 use crate::driver_release::ReleaseRequest;
+use crate::model::DownReason;
 use crate::nvml::SessionClosed;
 
 /// The active request, and the sessions that are to be closed for it.
@@ -44,11 +45,11 @@ impl ReleaseState {
         self.held_sessions.retain(|session| !session.wait(clock.until(deadline)));
         let request = self.request.iter().map(ReleaseRequest::to_string).collect::<String>();
         if !is_in_call && self.held_sessions.is_empty() {
-            DriverState::down(DownReason::Released, format!("NVML is released, {request}"))
+            DriverState::closed(DownReason::Released, format!("NVML is released, {request}"))
         } else {
             let detail =
                 format!("NVML is being released, {request}; waiting for driver calls to return");
-            DriverState::down(DownReason::Releasing, detail)
+            DriverState::closed(DownReason::Releasing, detail)
         }
     }
 }

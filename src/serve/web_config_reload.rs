@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::BasicAuth;
+use crate::model::Problem;
 use crate::policy;
-use crate::web_config::{RequestRate, WebConfig, WebConfigError};
+use crate::web_config::{RequestRate, WebConfig};
 
 /// A web configuration in use.
 pub(super) struct LiveWebConfig {
@@ -71,7 +72,7 @@ impl TokenBucket {
 ///
 /// # Errors
 /// The file cannot be read or is invalid.
-pub fn load(path: &Path) -> Result<WebConfig, WebConfigError> {
+pub fn load(path: &Path) -> Result<WebConfig, Problem> {
     let config = WebConfig::read(path)?;
     for remark in &config.warnings {
         tracing::warn!("--web-config-file {}: {remark}", path.display());

@@ -1,8 +1,8 @@
 //! Conversion of a [`Snapshot`] to a [`NodeView`].
 
 use super::{
-    ContainerView, DriverView, FailureView, GpuView, MigView, NOT_COLLECTED, NodeView, Number,
-    PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
+    ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NOT_COLLECTED, NodeView,
+    Number, OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
 };
 use crate::catalog::{DeviceSource, headline, xid};
 use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Reading, Usage};
@@ -59,9 +59,9 @@ impl From<&DriverState> for DriverView {
                 library: Some(driver.library.clone()),
                 ..Self::default()
             },
-            DriverState::Down { reason, detail } => Self {
-                reason: Some(reason.label().to_owned()),
-                detail: Some(detail.clone()),
+            DriverState::Down(down) => Self {
+                reason: Some(down.reason().label().to_owned()),
+                detail: Some(down.problem().to_string()),
                 ..Self::default()
             },
         }
@@ -82,7 +82,10 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
         uuid: health.gpu.uuid.to_string(),
         model: health.gpu.name.to_string(),
         pci_bus_id: health.gpu.pci_bus_id.to_string(),
-        state: health.state.err().map_or("ok".to_owned(), |missing| missing.to_string()),
+        state: match health.state {
+            Ok(()) => GpuState::Ok,
+            Err(missing) => GpuState::Unreadable(missing.to_string()),
+        },
         throttled_by: throttled_by(&reading(headline::CLOCK_EVENTS)),
         power_watts: reading(headline::POWER),
         power_limit_watts: limit(usage.limits.power),
@@ -153,7 +156,7 @@ fn container(entry: &ContainerUsage, processes: &[ProcessUsage]) -> ContainerVie
         namespace: pod.namespace.to_string(),
         pod: pod.name.to_string(),
         container: entry.container.name.to_string(),
-        mode: entry.mode.label().to_owned(),
+        mode: entry.mode,
         memory_granted_mib: entry.allocation.map(|allocation| allocation.memory.into()),
         compute_granted_ratio: entry
             .allocation
@@ -183,14 +186,14 @@ impl From<&MigDevice> for MigView {
 impl From<&ProcessUsage> for ProcessView {
     fn from(entry: &ProcessUsage) -> Self {
         let (owner, reason) = match &entry.owner {
-            ProcessOwner::Container(_) => ("container", None),
-            ProcessOwner::Host => ("host", None),
-            ProcessOwner::NonPodContainer => ("container_without_pod", None),
-            ProcessOwner::Unknown(reason) => ("unknown", Some((*reason).to_owned())),
+            ProcessOwner::Container(_) => (OwnerKind::Container, None),
+            ProcessOwner::Host => (OwnerKind::Host, None),
+            ProcessOwner::NonPodContainer => (OwnerKind::ContainerWithoutPod, None),
+            ProcessOwner::Unknown(reason) => (OwnerKind::Unknown, Some((*reason).to_owned())),
         };
         let process = entry.process.as_ref();
         Self {
-            owner: owner.to_owned(),
+            owner,
             reason,
             pid: process.map(|process| process.pid),
             name: process.map_or_else(String::new, |process| process.name.to_string()),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_saphyr::{Error, MessageFormatter as _, UserMessageFormatter};
 
-use super::{RequestRate, WebConfigProblem};
+use super::{MESSAGE_MAX, RequestRate, at_key};
+use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 
 /// The whole file.
@@ -60,50 +61,50 @@ pub(super) struct RateLimitConfig {
 impl WebConfigFile {
     /// Parses the file. Unknown keys are an error, because a misspelled key could disable
     /// authentication.
-    pub(super) fn parse(text: &[u8]) -> Result<Self, WebConfigProblem> {
-        let text = std::str::from_utf8(text).map_err(|_| {
-            WebConfigProblem::Yaml("the file is not UTF-8 text; check its path".to_owned())
-        })?;
+    pub(super) fn parse(text: &[u8]) -> Result<Self, Problem> {
+        let text = std::str::from_utf8(text)
+            .map_err(|_| Problem::new("the file is not UTF-8 text", "check its path"))?;
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text)
-            .map_err(|error| WebConfigProblem::Yaml(truncate_for_log(&yaml_error(&error), 800)))
+        serde_saphyr::from_str(text).map_err(|error| yaml_error(&error))
     }
 }
 
 /// Position, reason and remedy. Never contains the line itself, which may hold a password.
-fn yaml_error(error: &Error) -> String {
+fn yaml_error(error: &Error) -> Problem {
     let error = error.without_snippet();
     let position = error.location().map_or_else(String::new, |location| {
         format!("line {}, column {}: ", location.line(), location.column())
     });
     if let Error::SerdeUnknownField { field, expected, .. } = error {
-        return format!("{position}unknown key {field}; use only {}", expected.join(", "));
+        let message = truncate_for_log(&format!("{position}unknown key {field}"), MESSAGE_MAX);
+        return Problem::new(message, format!("use only {}", expected.join(", ")));
     }
     if let Error::NullIntoString { .. } = error {
-        return format!("{position}the value is missing; give a text");
+        return Problem::new(format!("{position}the value is missing"), "give a text");
     }
     let message = UserMessageFormatter.format_message(error);
-    format!("{position}{}", message.lines().next().unwrap_or_default())
+    let message = format!("{position}{}", message.lines().next().unwrap_or_default());
+    Problem::without_remedy(truncate_for_log(&message, MESSAGE_MAX))
 }
 
 impl RateLimitConfig {
     /// The validated limit; `None` if there is no limit.
-    pub(super) fn validate(self) -> Result<Option<RequestRate>, WebConfigProblem> {
+    pub(super) fn validate(self) -> Result<Option<RequestRate>, Problem> {
         let Some(text) = self.interval else { return Ok(None) };
         let interval = parse_duration(&text).ok_or_else(|| {
-            let detail = format!("{text:?} is not a duration; give for example 100ms or 1s");
-            WebConfigProblem::value("rate_limit.interval", detail)
+            let message = format!("{text:?} is not a duration");
+            at_key("rate_limit.interval", Problem::new(message, "give for example 100ms or 1s"))
         })?;
         if interval.is_zero() {
             return Ok(None);
         }
         match self.burst {
-            Some(0) => Err(WebConfigProblem::value(
-                "rate_limit.burst",
-                "0 allows no request; give at least 1",
-            )),
+            Some(0) => {
+                let problem = Problem::new("0 allows no request", "give at least 1");
+                Err(at_key("rate_limit.burst", problem))
+            }
             burst => Ok(Some(RequestRate { interval, burst: burst.unwrap_or(1) })),
         }
     }

@@ -13,7 +13,7 @@ fn directory() -> tempfile::TempDir {
     directory
 }
 
-fn parsed(text: &str) -> Result<WebConfig, WebConfigProblem> {
+fn parsed(text: &str) -> Result<WebConfig, Problem> {
     let directory = directory();
     WebConfig::parse(text.as_bytes(), directory.path())
 }

@@ -19,7 +19,8 @@ use tokio_rustls::rustls::{
 use webpki::EndEntityCert;
 
 use super::schema::TlsServerConfig;
-use super::{ReferencedFiles, WebConfigProblem};
+use super::{ReferencedFiles, at_key};
+use crate::model::Problem;
 
 /// Client certificates (`client_auth_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) fn server_config(
     tls: &TlsServerConfig,
     files: &mut ReferencedFiles<'_>,
     remarks: &mut Vec<String>,
-) -> Result<Option<ServerConfig>, WebConfigProblem> {
+) -> Result<Option<ServerConfig>, Problem> {
     let cert = inline_or_file("cert", tls.cert.as_deref(), tls.cert_file.as_deref(), files)?;
     let key = inline_or_file("key", tls.key.as_deref(), tls.key_file.as_deref(), files)?;
     let client_ca = inline_or_file(
@@ -56,8 +57,8 @@ pub(super) fn server_config(
     let (cert, key) = match (cert, key) {
         (Some(cert), Some(key)) => (cert, key),
         (None, None) if client_ca.is_none() && tls.client_auth_type.is_none() => return Ok(None),
-        (None, _) => return Err(value("cert_file", "missing; give the server certificate")),
-        (_, None) => return Err(value("key_file", "missing; give the key of the certificate")),
+        (None, _) => return Err(value("cert_file", "missing", "give the server certificate")),
+        (_, None) => return Err(value("key_file", "missing", "give the key of the certificate")),
     };
     if tls.prefer_server_cipher_suites == Some(false) {
         let remark = "prefer_server_cipher_suites: false is ignored: the server always decides";
@@ -69,25 +70,24 @@ pub(super) fn server_config(
     let certificates = certificates
         .ok()
         .filter(|certificates| !certificates.is_empty())
-        .ok_or_else(|| value("cert_file", "no certificate in PEM format; give a PEM file"))?;
+        .ok_or_else(|| value("cert_file", "no certificate in PEM format", "give a PEM file"))?;
     let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|_| value("key_file", "no private key in PEM format; give a PEM file"))?;
+        .map_err(|_| value("key_file", "no private key in PEM format", "give a PEM file"))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(|error| {
-            let detail = format!(
-                "not usable with the TLS versions of min_version and max_version ({error}); add \
-                 another cipher suite"
+            let message = format!(
+                "not usable with the TLS versions of min_version and max_version ({error})"
             );
-            value("cipher_suites", detail)
+            value("cipher_suites", message, "add another cipher suite")
         })?;
     let builder = match verifier(tls, client_ca.as_deref(), &provider)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(certificates, key).map_err(|error| {
-        let detail = format!("not usable ({error}); give the key of the certificate in cert_file");
-        value("key_file", detail)
+        let message = format!("not usable ({error})");
+        value("key_file", message, "give the key of the certificate in cert_file")
     })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(config))
@@ -99,16 +99,16 @@ fn inline_or_file(
     text: Option<&str>,
     file: Option<&Path>,
     files: &mut ReferencedFiles<'_>,
-) -> Result<Option<Vec<u8>>, WebConfigProblem> {
+) -> Result<Option<Vec<u8>>, Problem> {
     match (text.filter(|text| !text.is_empty()), file.filter(|path| *path != Path::new(""))) {
         (Some(_), Some(_)) => {
-            Err(value(key, format!("set both as {key} and as {key}_file; remove one")))
+            Err(value(key, format!("set both as {key} and as {key}_file"), "remove one"))
         }
         (Some(text), None) => Ok(Some(text.as_bytes().to_vec())),
         (None, Some(path)) => {
             let path = files.directory.join(path);
-            let with_path = |problem: WebConfigProblem| {
-                value(&format!("{key}_file"), format!("{}: {problem}", path.display()))
+            let with_path = |problem: Problem| {
+                at_key(format!("tls_server_config.{key}_file"), problem.at(path.display()))
             };
             files.read(&path).map(Some).map_err(with_path)
         }
@@ -116,7 +116,7 @@ fn inline_or_file(
     }
 }
 
-fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, WebConfigProblem> {
+fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, Problem> {
     let mut provider = ring::default_provider();
     if !tls.cipher_suites.is_empty() {
         let suite_name = |suite: &SupportedCipherSuite| format!("{:?}", suite.suite());
@@ -125,9 +125,9 @@ fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, WebConfigProblem> {
                 provider.cipher_suites.iter().any(|suite| is_same_suite(&suite_name(suite), name));
             if !is_known {
                 let names: Vec<String> = provider.cipher_suites.iter().map(suite_name).collect();
-                let detail =
-                    format!("{name}: unknown cipher suite; give one of {}", names.join(", "));
-                return Err(value("cipher_suites", detail));
+                let message = format!("{name}: unknown cipher suite");
+                let remedy = format!("give one of {}", names.join(", "));
+                return Err(value("cipher_suites", message, remedy));
             }
         }
         let is_listed = |suite: &SupportedCipherSuite| {
@@ -149,27 +149,26 @@ fn is_same_suite(suite: &str, name: &str) -> bool {
     plain(suite) == plain(name)
 }
 
-fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, WebConfigProblem> {
+fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, Problem> {
     match name {
         "CurveP256" => Ok(ring::kx_group::SECP256R1),
         "CurveP384" => Ok(ring::kx_group::SECP384R1),
         "X25519" => Ok(ring::kx_group::X25519),
         _ => {
-            let detail = format!("{name}: unknown curve; give CurveP256, CurveP384 or X25519");
-            Err(value("curve_preferences", detail))
+            let message = format!("{name}: unknown curve");
+            Err(value("curve_preferences", message, "give CurveP256, CurveP384 or X25519"))
         }
     }
 }
 
-fn versions(
-    tls: &TlsServerConfig,
-) -> Result<Vec<&'static SupportedProtocolVersion>, WebConfigProblem> {
+fn versions(tls: &TlsServerConfig) -> Result<Vec<&'static SupportedProtocolVersion>, Problem> {
     let number = |key: &str, name: Option<&str>, default: u32| match name {
         None | Some("") => Ok(default),
         Some("TLS12") => Ok(12),
         Some("TLS13") => Ok(13),
         Some(other) => {
-            Err(value(key, format!("{other}: unknown or insecure version; give TLS12 or TLS13")))
+            let message = format!("{other}: unknown or insecure version");
+            Err(value(key, message, "give TLS12 or TLS13"))
         }
     };
     let min = number("min_version", tls.min_version.as_deref(), 12)?;
@@ -178,7 +177,7 @@ fn versions(
     let between: Vec<_> =
         all.into_iter().filter(|(n, _)| (min..=max).contains(n)).map(|(_, v)| v).collect();
     if between.is_empty() {
-        Err(value("max_version", "older than min_version; give at least min_version"))
+        Err(value("max_version", "older than min_version", "give at least min_version"))
     } else {
         Ok(between)
     }
@@ -188,7 +187,7 @@ fn verifier(
     tls: &TlsServerConfig,
     client_ca: Option<&[u8]>,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, WebConfigProblem> {
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, Problem> {
     let auth = match tls.client_auth_type.as_deref() {
         None | Some("" | "NoClientCert") => ClientAuth::None,
         Some("RequestClientCert") => ClientAuth::Request,
@@ -196,11 +195,12 @@ fn verifier(
         Some("VerifyClientCertIfGiven") => ClientAuth::VerifyIfGiven,
         Some("RequireAndVerifyClientCert") => ClientAuth::RequireAndVerify,
         Some(other) => {
-            let detail = format!(
-                "{other}: unknown type; give NoClientCert, RequestClientCert, \
-                 RequireAnyClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert"
-            );
-            return Err(value("client_auth_type", detail));
+            return Err(value(
+                "client_auth_type",
+                format!("{other}: unknown type"),
+                "give NoClientCert, RequestClientCert, RequireAnyClientCert, \
+                 VerifyClientCertIfGiven or RequireAndVerifyClientCert",
+            ));
         }
     };
     let names = allowed_sans(&tls.client_allowed_sans)?;
@@ -209,14 +209,16 @@ fn verifier(
         (Some(_), false) if auth == ClientAuth::None => {
             return Err(value(
                 "client_ca_file",
-                "not used without client_auth_type; set client_auth_type to \
+                "not used without client_auth_type",
+                "set client_auth_type to \
                  RequireAndVerifyClientCert",
             ));
         }
         (None, true) => {
             return Err(value(
                 "client_ca_file",
-                "missing; give the CA that signs the client certificates",
+                "missing",
+                "give the CA that signs the client certificates",
             ));
         }
         _ => {}
@@ -224,7 +226,8 @@ fn verifier(
     if !names.is_empty() && auth != ClientAuth::RequireAndVerify {
         return Err(value(
             "client_allowed_sans",
-            "not used with this client_auth_type; set client_auth_type to \
+            "not used with this client_auth_type",
+            "set client_auth_type to \
              RequireAndVerifyClientCert",
         ));
     }
@@ -237,7 +240,7 @@ fn verifier(
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(client_ca.unwrap_or_default()) {
                 let invalid =
-                    || value("client_ca_file", "no certificate in PEM format; give a PEM file");
+                    || value("client_ca_file", "no certificate in PEM format", "give a PEM file");
                 roots.add(certificate.map_err(|_| invalid())?).map_err(|_| invalid())?;
             }
             let builder =
@@ -248,8 +251,8 @@ fn verifier(
                 builder
             };
             let verifier = builder.build().map_err(|error| {
-                let detail = format!("not usable ({error}); give CA certificates in PEM format");
-                value("client_ca_file", detail)
+                let message = format!("not usable ({error})");
+                value("client_ca_file", message, "give CA certificates in PEM format")
             })?;
             Some(if names.is_empty() {
                 verifier
@@ -261,7 +264,7 @@ fn verifier(
 }
 
 /// Parses `client_allowed_sans`.
-fn allowed_sans(names: &[String]) -> Result<Vec<San>, WebConfigProblem> {
+fn allowed_sans(names: &[String]) -> Result<Vec<San>, Problem> {
     let parse = |name: &String| {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(San::Name(ServerName::IpAddress(address.into())));
@@ -270,10 +273,8 @@ fn allowed_sans(names: &[String]) -> Result<Vec<San>, WebConfigProblem> {
             return Ok(San::Uri(name.clone()));
         }
         ServerName::try_from(name.clone()).map(San::Name).map_err(|_| {
-            let detail = format!(
-                "{name}: not a subject alternative name; give a DNS name, an IP address or a URI"
-            );
-            value("client_allowed_sans", detail)
+            let message = format!("{name}: not a subject alternative name");
+            value("client_allowed_sans", message, "give a DNS name, an IP address or a URI")
         })
     };
     names.iter().map(parse).collect()
@@ -387,6 +388,6 @@ impl ClientCertVerifier for AnyCertVerifier {
     }
 }
 
-fn value(key: &str, detail: impl AsRef<str>) -> WebConfigProblem {
-    WebConfigProblem::value(format!("tls_server_config.{key}"), detail)
+fn value(key: &str, message: impl Into<String>, remedy: impl Into<String>) -> Problem {
+    at_key(format!("tls_server_config.{key}"), Problem::new(message, remedy))
 }

@@ -246,6 +246,6 @@ mod tests {
     #[test]
     fn long_status_message_is_truncated() {
         let fault = status_error("List", &Status::internal("x".repeat(100_000)));
-        assert!(fault.detail.len() < 500);
+        assert!(fault.problem.message.len() < 500);
     }
 }

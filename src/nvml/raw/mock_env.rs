@@ -3,23 +3,22 @@
 use std::ffi::{CString, c_char};
 use std::path::Path;
 
-use super::super::LibraryError;
+use crate::model::Problem;
 
 /// Lets the mock library at `library` set up `scenario` in the empty directory `directory`: a
 /// `libnvidia-ml.so.1` to load and a `proc` directory to read.
 ///
 /// # Errors
-/// Returns [`LibraryError::NoMock`] if the library cannot be loaded or is not the mock, and
-/// [`LibraryError::Scenario`] with the message of the mock if it rejects the scenario.
-pub fn set_up_mock(library: &Path, scenario: &str, directory: &Path) -> Result<(), LibraryError> {
+/// The library cannot be loaded or is not the mock, or the mock rejects the scenario, with its message.
+pub fn set_up_mock(library: &Path, scenario: &str, directory: &Path) -> Result<(), Problem> {
     type SetUp = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_char, u32) -> i32;
-    let no_mock = |e: libloading::Error| LibraryError::NoMock {
-        path: library.to_owned(),
-        detail: e.to_string(),
+    let no_mock = |e: libloading::Error| {
+        let message = format!("--mock: {}: {e}", library.display());
+        Problem::new(message, "build it with `cargo build --workspace`")
     };
     let c_string = |s: &str| {
-        let nul = "the scenario or the temporary directory contains a NUL byte; use another name";
-        CString::new(s).map_err(|_| LibraryError::Scenario(nul.to_owned()))
+        let nul = "--mock: the scenario or the temporary directory contains a NUL byte";
+        CString::new(s).map_err(|_| Problem::new(nul, "use another name"))
     };
     let (scenario, directory) = (c_string(scenario)?, c_string(&directory.to_string_lossy())?);
     let mut message = vec![0_u8; 4096];
@@ -38,5 +37,5 @@ pub fn set_up_mock(library: &Path, scenario: &str, directory: &Path) -> Result<(
         return Ok(());
     }
     message.truncate(message.iter().position(|&b| b == 0).unwrap_or_default());
-    Err(LibraryError::Scenario(String::from_utf8_lossy(&message).into_owned()))
+    Err(Problem::without_remedy(String::from_utf8_lossy(&message)).at("--mock"))
 }

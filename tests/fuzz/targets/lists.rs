@@ -31,7 +31,7 @@ pub(crate) fn check_pods(bytes: &[u8]) {
         assert!(matches!(pods.by_uid(&known.pod.id.uid), UidLookup::Live(_)));
     }
     if let Err(fault) = ended {
-        assert!(is_log_line(&fault.detail), "{:?}", fault.detail);
+        assert!(is_log_line(&fault.problem.message), "{:?}", fault.problem.message);
         assert!(matches!(pods.by_uid("before"), UidLookup::Live(_)));
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn check(bytes: &[u8]) {
     for frame in &frames {
         lines += 1;
         if let Err(fault) = follower.apply_event(frame, NOW) {
-            assert!(is_log_line(&fault.detail), "{:?}", fault.detail);
+            assert!(is_log_line(&fault.problem.message), "{:?}", fault.problem.message);
             assert!(fault.status.is_some() || follower.resource_version.is_none());
             follower.begin_initial_events();
         }

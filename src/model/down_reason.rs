@@ -1,0 +1,62 @@
+//! Reasons why there is no NVML session.
+
+use std::fmt;
+
+/// Why there is no NVML session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DownReason {
+    /// The driver is not opened yet.
+    Starting,
+    /// No library was found.
+    LibraryNotFound,
+    /// The library is not an NVML library.
+    NotNvml,
+    /// The kernel module is not loaded.
+    DriverNotLoaded,
+    /// Library and kernel module have different versions.
+    VersionMismatch,
+    /// No permission to use the device nodes.
+    Denied,
+    /// `nvmlInit_v2` returned another error.
+    Failed,
+    /// `nvmlInit_v2` does not return.
+    Hung,
+    /// The driver was unloaded during the session.
+    DriverGone,
+    /// A thread of the session ended.
+    ThreadDied,
+    /// A GPU was removed during the session.
+    GpuRemoved,
+    /// A release was requested, but a thread still holds the session.
+    Releasing,
+    /// A release was requested and no thread holds a session.
+    Released,
+}
+
+impl DownReason {
+    /// Value of the `reason` label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::LibraryNotFound => "library_not_found",
+            Self::NotNvml => "not_nvml",
+            Self::DriverNotLoaded => "driver_not_loaded",
+            Self::VersionMismatch => "version_mismatch",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::Hung => "hung",
+            Self::DriverGone => "driver_gone",
+            Self::ThreadDied => "thread_died",
+            Self::GpuRemoved => "gpu_removed",
+            Self::Releasing => "releasing",
+            Self::Released => "released",
+        }
+    }
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
