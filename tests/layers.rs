@@ -129,6 +129,32 @@ fn unsafe_is_only_in_nvml_raw_and_mock_abi() {
 }
 
 #[test]
+fn no_type_name_is_defined_in_two_files() {
+    let mut defined = BTreeMap::<String, PathBuf>::new();
+    for file in files(&source()) {
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let mut words = line.split_whitespace().skip_while(|word| word.starts_with("pub"));
+            let is_type = words
+                .next()
+                .is_some_and(|word| ["struct", "enum", "union", "trait", "type"].contains(&word));
+            // A method and an associated type may have the name of another; a type begins with a capital.
+            let name = words.next().map(identifier).filter(|_| is_type).unwrap_or_default();
+            if name.starts_with(|c: char| c.is_ascii_uppercase()) && !is_associated(line) {
+                let other =
+                    defined.insert(name.clone(), file.clone()).filter(|other| *other != file);
+                assert_eq!(other, None, "{name} is defined in {} too", file.display());
+            }
+        }
+    }
+    assert!(defined.len() > 300, "{}", defined.len());
+}
+
+/// Whether a line defines the associated type of a trait.
+fn is_associated(line: &str) -> bool {
+    line.starts_with("    type ") || line.starts_with("        type ")
+}
+
+#[test]
 fn series_names_are_only_in_the_catalog() {
     for file in files(&source()) {
         if module(&file) == "catalog" {

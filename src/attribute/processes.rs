@@ -83,7 +83,7 @@ impl<'a> ProcessAttribution<'a> {
         let mut by_owner = FramebufferByOwner::default();
         let owners: Vec<Owner> =
             listing.processes.iter().map(|process| self.resolve(process)).collect();
-        let containers = ContainerStates::of(&listing.processes, &owners);
+        let containers = ContainerSummaries::of(&listing.processes, &owners);
         for (position, (process, owner)) in listing.processes.iter().zip(owners).enumerate() {
             self.add_process(process, owner, containers.get(position), &mut by_owner, tables);
         }
@@ -116,7 +116,7 @@ impl<'a> ProcessAttribution<'a> {
         &mut self,
         process: &ProcessSample,
         owner: Owner,
-        container_state: Option<&ContainerState>,
+        summary: Option<&ContainerSummary>,
         by_owner: &mut FramebufferByOwner,
         tables: &mut Tables,
     ) {
@@ -132,11 +132,11 @@ impl<'a> ProcessAttribution<'a> {
         } else {
             let device = self.partition.device_uuid(self.gpu);
             // The allocations of a container do not change while it runs.
-            let seen = container_state.map_or(process.first_seen, |state| state.first_seen);
+            let seen = summary.map_or(process.first_seen, |summary| summary.first_seen);
             match process_family(&owner, device, seen, self.now, self.context.allocation) {
                 Ok(family) => {
-                    let usage = container_state
-                        .map_or(process.usage, |state| state.publishable(process.usage));
+                    let usage =
+                        summary.map_or(process.usage, |summary| summary.publishable(process.usage));
                     self.push_usage(family, &owner, process, usage, tables)
                 }
                 Err(unresolved) => {
@@ -379,14 +379,14 @@ impl<'a> ProcessAttribution<'a> {
     }
 }
 
-/// State of each container with a process on one device.
-struct ContainerStates {
-    states: Vec<ContainerState>,
-    /// Position in `states` of the container of each process; `None` for processes without one.
+/// What the processes of each container on one device have in common.
+struct ContainerSummaries {
+    summaries: Vec<ContainerSummary>,
+    /// Position in `summaries` of the container of each process; `None` for processes without one.
     of_process: Vec<Option<usize>>,
 }
 
-struct ContainerState {
+struct ContainerSummary {
     first_seen: Duration,
     /// The first reason why a process of the container has no memory value.
     memory: Result<(), Missing>,
@@ -394,34 +394,34 @@ struct ContainerState {
     utilization: Result<(), Missing>,
 }
 
-impl ContainerStates {
+impl ContainerSummaries {
     fn of(processes: &[ProcessSample], owners: &[Owner]) -> Self {
         let mut positions = HashMap::<&ContainerIdentity, usize>::new();
-        let mut states: Vec<ContainerState> = Vec::new();
+        let mut summaries: Vec<ContainerSummary> = Vec::new();
         let mut of_process = Vec::with_capacity(processes.len());
         for (process, owner) in processes.iter().zip(owners) {
             let Owner::Container(container) = owner else {
                 of_process.push(None);
                 continue;
             };
-            let position = *positions.entry(container).or_insert(states.len());
+            let position = *positions.entry(container).or_insert(summaries.len());
             of_process.push(Some(position));
-            if position == states.len() {
-                states.push(ContainerState::new(process));
-            } else if let Some(state) = states.get_mut(position) {
-                state.add(process);
+            if position == summaries.len() {
+                summaries.push(ContainerSummary::new(process));
+            } else if let Some(summary) = summaries.get_mut(position) {
+                summary.add(process);
             }
         }
-        Self { states, of_process }
+        Self { summaries, of_process }
     }
 
-    /// State of the container of the process at `position`.
-    fn get(&self, position: usize) -> Option<&ContainerState> {
-        self.states.get((*self.of_process.get(position)?)?)
+    /// Summary of the container of the process at `position`.
+    fn get(&self, position: usize) -> Option<&ContainerSummary> {
+        self.summaries.get((*self.of_process.get(position)?)?)
     }
 }
 
-impl ContainerState {
+impl ContainerSummary {
     fn new(process: &ProcessSample) -> Self {
         let mut state =
             Self { first_seen: process.first_seen, memory: Ok(()), utilization: Ok(()) };

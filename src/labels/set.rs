@@ -86,8 +86,8 @@ impl Labels {
     }
 }
 
-/// The keys of a label set so far. Made for each series in each cycle: most keys are told apart by a
-/// bit, without a comparison or an allocation.
+/// The keys of a label set so far. It is created for each series in each cycle: one bit distinguishes
+/// most keys, without a comparison or an allocation.
 #[derive(Default)]
 struct Keys<'a> {
     bits: u64,

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use crate::exporter::{Client, Exporter, Scenario, run_tool};
+use crate::exposition::expand_common_labels;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const SCENARIOS: [&str; 5] = ["demo", "idle-t4", "shared-l20", "consumer-4090", "faulty"];
@@ -24,9 +25,10 @@ fn promtool_parses_every_golden() {
         let metrics =
             golden.splitn(3, "---\n").nth(2).expect("the exposition after the snapshot header");
         let placeholders = ["<time>", "<duration>", "<cycles>", "<rows>"];
-        let metrics = placeholders
-            .iter()
-            .fold(metrics.to_owned(), |metrics, placeholder| metrics.replace(placeholder, "1"));
+        let metrics =
+            placeholders.iter().fold(expand_common_labels(metrics), |metrics, placeholder| {
+                metrics.replace(placeholder, "1")
+            });
         let output =
             run_tool(&tool_path("debian/usr/bin/promtool"), &["check", "metrics"], &metrics);
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -90,11 +90,23 @@ fn with_common_labels(metrics: &str) -> String {
     named.chain(lines).collect()
 }
 
-/// The labels of a series of a GPU.
+/// The exposition of a golden: the inverse of [`with_common_labels`].
+pub(crate) fn expand_common_labels(golden: &str) -> String {
+    let (names, lines): (Vec<&str>, Vec<&str>) =
+        golden.lines().partition(|line| line.starts_with("<gpu="));
+    let names: Vec<_> = names.iter().filter_map(|line| line.split_once(' ')).collect();
+    let expand = |line: &str| {
+        let replace = |line: String, (name, labels): &(&str, &str)| line.replacen(*name, labels, 1);
+        names.iter().fold(line.to_owned(), replace) + "\n"
+    };
+    lines.into_iter().map(expand).collect()
+}
+
+/// The labels of a DCGM series of a GPU.
 fn gpu_labels(line: &str) -> Option<&str> {
     let (_, labels) = line.split_once('{')?;
     let (labels, _) = labels.rsplit_once('}')?;
-    (labels.starts_with("gpu=") && !line.starts_with('#')).then_some(labels)
+    (line.starts_with("DCGM_") && labels.starts_with("gpu=")).then_some(labels)
 }
 
 /// The whole labels that both begin with.

@@ -286,7 +286,7 @@ pub(crate) enum ServerFault {
     Expired,
     /// The kubelet lists no pods, as right after it was restarted.
     NoPods,
-    /// The kubelet lists static pods only, as after a restart until the API server answers it.
+    /// The kubelet lists static pods only, as after a restart until it reaches the API server.
     StaticPods,
     /// It closes connections.
     Close,
