@@ -19,9 +19,10 @@ pub type Allocatable = BTreeMap<Box<str>, Vec<Box<str>>>;
 /// What a List names.
 #[derive(Debug, Default)]
 pub struct PodResourcesList {
-    /// Every pod, with devices or without; the first [`PODS_MAX`].
+    /// Every pod, with devices or without; only the first [`PODS_MAX`], which is more than any
+    /// kubelet runs.
     pub pods: BTreeSet<PodName>,
-    /// The containers that were allocated something, in the order of the response.
+    /// The containers of these pods with allocated devices, in the order of the response.
     pub containers: Vec<ContainerAssignment>,
 }
 
@@ -124,12 +125,12 @@ impl ListPodResourcesResponse {
         let mut list = PodResourcesList::default();
         for bytes in self.pod_resources {
             let pod = PodResources::decode(bytes)?;
-            let (namespace, name) =
-                (Arc::<str>::from(&*pod.namespace), Arc::<str>::from(&*pod.name));
-            list.containers.extend(pod.assigned(&namespace, &name));
-            if list.pods.len() < PODS_MAX {
-                list.pods.insert((namespace, name));
+            let name = (Arc::<str>::from(&*pod.namespace), Arc::<str>::from(&*pod.name));
+            if list.pods.len() >= PODS_MAX && !list.pods.contains(&name) {
+                continue;
             }
+            list.containers.extend(pod.assigned(&name.0, &name.1));
+            list.pods.insert(name);
         }
         Ok(list)
     }
