@@ -13,7 +13,8 @@ use nvml_exporter::attribute::owner::{ContainerIdentity, OwnerResolver};
 use nvml_exporter::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
 use nvml_exporter::kube::allocation::Coverage;
 use nvml_exporter::kube::pod;
-use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::pods::PodSnapshot;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::labels::{Compat, Dialect, LabelOptions, LabelSchema, Labels};
 use nvml_exporter::model::{
     AllocateMode, CgroupLocation, Claim, ContainerId, DeviceProcesses, Discard, Discards,

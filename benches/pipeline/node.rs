@@ -12,7 +12,8 @@ use nvml_exporter::attribute::{AttributionContext, ProcessSeries, attribute};
 use nvml_exporter::catalog::{DEVICE, INSTANCE};
 use nvml_exporter::kube::allocation::Coverage;
 use nvml_exporter::kube::pod;
-use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::pods::PodSnapshot;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::labels::{Dialect, LabelOptions, LabelSchema};
 use nvml_exporter::model::{
     AllocateMode, CgroupLocation, ContainerId, DeviceProcesses, Discards, EngineUtilization, Gpu,

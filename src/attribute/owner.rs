@@ -359,7 +359,7 @@ fn only_container(tracked: &TrackedPod) -> Option<&Arc<str>> {
 mod tests {
     use super::*;
     use crate::kube::pod;
-    use crate::kube::pods::PodStore;
+    use crate::kube::pods::store::PodStore;
     use crate::model::PodUid;
     use proptest::prelude::*;
 

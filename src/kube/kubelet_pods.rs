@@ -12,7 +12,8 @@ use tokio::time::sleep;
 
 use super::api::{Address, NodeName, RequestError, get};
 use super::pod_list;
-use super::pods::{PodSnapshot, PodStore};
+use super::pods::PodSnapshot;
+use super::pods::store::PodStore;
 use super::watch_event::PodWatchState;
 use super::watch_timings::WatchTimings;
 use crate::clock::Clock;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::api::RequestError;
 use super::json_stream::JsonFrame;
 use super::pod;
-use super::pods::PodStore;
+use super::pods::store::PodStore;
 use super::source::FailureReason;
 use crate::sanitize::truncate_for_log;
 

@@ -12,7 +12,8 @@ use nvml_exporter::kube::json_stream::ListReader;
 use nvml_exporter::kube::pod_resources::messages::{
     AllocatableResourcesResponse, ListPodResourcesResponse,
 };
-use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::pods::PodSnapshot;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::kube::watch_event::PodWatchState;
 use prost::Message;
 use serde_json::Value;

@@ -13,7 +13,8 @@ use crate::kube::annotations::{
     self, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
 };
 use crate::kube::device_id::{self, DeviceId};
-use crate::kube::pod::{Container, ContainerKind, Pod};
+use crate::kube::pod::Pod;
+use crate::kube::pod::container::{Container, ContainerKind};
 use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod};
 use crate::model::AllocateMode;
 

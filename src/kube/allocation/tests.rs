@@ -6,7 +6,7 @@ use super::*;
 use crate::kube::annotations::fixtures::pod;
 use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
 use crate::kube::pod::{self, Pod};
-use crate::kube::pods::PodStore;
+use crate::kube::pods::store::PodStore;
 
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
 const B: &str = "GPU-bbbbbbbb-0000-0000-0000-000000000000";
