@@ -21,8 +21,10 @@ use self::driver_release::ReleaseArgs;
 use self::web::ServeArgs;
 use crate::attribute::ProcessSeries;
 use crate::cluster::Sources;
+use crate::kube::address::Address;
 use crate::kube::allocation::MemoryUnit;
-use crate::kube::api::{Address, NodeName};
+use crate::kube::endpoint::{Endpoint, EndpointAuth};
+use crate::kube::node_name::NodeName;
 use crate::kube::watch_timings::WatchTimings;
 use crate::labels::{Dialect, LabelSchema};
 use crate::model::Problem;
@@ -276,11 +278,11 @@ impl Args {
             warnings: mut remarks,
         } = self;
         let interval = Duration::from_millis(collect_interval);
-        let kubelet = kubelet_pods.map(|url| Address::Kubelet {
-            url,
-            ca: kubelet_ca,
-            insecure: kubelet_insecure_tls,
-            token: Some(PathBuf::from(TOKEN)).filter(|token| token.exists()),
+        let kubelet = kubelet_pods.map(|url| {
+            let token = Some(PathBuf::from(TOKEN)).filter(|token| token.exists());
+            let auth = token.map_or(EndpointAuth::None, EndpointAuth::TokenFile);
+            let insecure = kubelet_insecure_tls;
+            Address::Kubelet(Endpoint { url, ca: kubelet_ca, insecure, auth })
         });
         let pod_source = kubelet.or(kubeconfig.map(Address::Kubeconfig));
         let DcgmConfig {

@@ -11,7 +11,7 @@ use super::milliseconds;
 use crate::attribute::DevicePodLabels;
 use crate::counters::watcher::CountersSource;
 use crate::device_selector::{DeviceSelector, DeviceSelectorError};
-use crate::kube::api::Address;
+use crate::kube::address::Address;
 use crate::labels::{Compat, Dialect, LabelOptions};
 use crate::model::{Problem, Windows};
 use crate::pod_labels::Allowlist;

@@ -13,7 +13,9 @@ use serde::Deserialize;
 use tokio::runtime;
 
 use super::{Counters, CountersError, FILE_MAX, parse};
-use crate::kube::api::{Address, RequestError, get, read_body};
+use crate::kube::address::Address;
+use crate::kube::api::{get, read_body};
+use crate::kube::request_error::RequestError;
 use crate::kube::source::FailureReason;
 use crate::model::Problem;
 use crate::policy;

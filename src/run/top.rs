@@ -30,7 +30,7 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
     // For example through `kubectl exec` without `-t`.
     let once = once || !io::stdout().is_terminal();
     let (send, updates) = mpsc::channel();
-    if let Some(exporter) = remote.address()? {
+    if let Some(exporter) = remote.endpoint()? {
         let poller = thread::Builder::new().name("poller".to_owned());
         poller.spawn(move || remote::poll(&exporter, &send))?;
         return if once { print_first(&updates) } else { screen::show(&updates) };

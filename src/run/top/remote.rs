@@ -9,7 +9,8 @@ use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
 use super::NodeUpdate;
-use crate::kube::api::{self, Address, Password};
+use crate::kube::api;
+use crate::kube::endpoint::{Endpoint, EndpointAuth, Password};
 use crate::policy;
 use crate::view::VERSION;
 
@@ -50,21 +51,21 @@ impl RemoteArgs {
     ///
     /// # Errors
     /// `--user` has no password.
-    pub(super) fn address(self) -> anyhow::Result<Option<Address>> {
+    pub(super) fn endpoint(self) -> anyhow::Result<Option<Endpoint>> {
         let Some(url) = self.url else { return Ok(None) };
-        let user = self.user.as_deref().map(credentials).transpose()?;
-        Ok(Some(Address::Exporter { url, user, ca: self.ca, insecure: self.insecure_tls }))
+        let auth = self.user.as_deref().map_or(Ok(EndpointAuth::None), credentials)?;
+        Ok(Some(Endpoint { url, ca: self.ca, insecure: self.insecure_tls, auth }))
     }
 }
 
-fn credentials(user: &str) -> anyhow::Result<(String, Password)> {
+fn credentials(user: &str) -> anyhow::Result<EndpointAuth> {
     let (name, password) =
         user.split_once(':').context("--user: the password is missing; give USER:PASSWORD")?;
-    Ok((name.to_owned(), Password(password.to_owned())))
+    Ok(EndpointAuth::Basic(name.to_owned(), Password(password.to_owned())))
 }
 
 /// Polls an exporter every [`policy::TOP_EVERY`] until the receiver is dropped.
-pub(super) fn poll(exporter: &Address, updates: &Sender<NodeUpdate>) {
+pub(super) fn poll(exporter: &Endpoint, updates: &Sender<NodeUpdate>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(updates.send(Err(error.to_string()))),
@@ -80,11 +81,11 @@ pub(super) fn poll(exporter: &Address, updates: &Sender<NodeUpdate>) {
     });
 }
 
-async fn fetch(exporter: &Address) -> NodeUpdate {
+async fn fetch(exporter: &Endpoint) -> NodeUpdate {
     let path = "/api/v1/node";
     let timeout = policy::TOP_TIMEOUT;
     let response = async {
-        let client = exporter.client().await?;
+        let client = exporter.client()?;
         let body = api::get(&client, path, timeout).await?;
         api::read_body(body, policy::TOP_RESPONSE_MAX, timeout).await
     };
