@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use crate::kube::quantity::JsonQuantity;
+
 /// A map that keeps the keys that match `F`. Values of other keys are not copied.
 #[derive(Debug)]
 pub(super) struct FilteredMap<F>(pub(super) BTreeMap<Box<str>, Box<str>>, PhantomData<F>);
@@ -21,14 +23,6 @@ impl<F> Default for FilteredMap<F> {
 /// Which keys a [`FilteredMap`] keeps.
 pub(super) trait KeyFilter {
     fn matches(key: &str) -> bool;
-}
-
-/// A quantity, which may be a JSON string or number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawQuantity {
-    String(Box<str>),
-    Number(serde_json::Number),
 }
 
 impl<'de, F: KeyFilter> Deserialize<'de> for FilteredMap<F> {
@@ -48,11 +42,8 @@ impl<'de, F: KeyFilter> Deserialize<'de> for FilteredMap<F> {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     }
-                    let text = match map.next_value()? {
-                        RawQuantity::String(text) => text,
-                        RawQuantity::Number(number) => number.to_string().into(),
-                    };
-                    filtered.0.insert(key.into(), text);
+                    let value: JsonQuantity = map.next_value()?;
+                    filtered.0.insert(key.into(), value.into_text());
                 }
                 Ok(filtered)
             }
