@@ -8,8 +8,9 @@
 
 mod byte_stream;
 mod error;
-mod grpc;
+pub(crate) mod grpc;
 mod http;
+mod kubelet;
 mod logs;
 mod reply;
 mod served_state;

@@ -1,4 +1,9 @@
 //! A fake API server over HTTP/1.1; the test writes every response.
+//!
+//! The mock's API server serves a scenario, and only what HTTP and the API permit. The tests here need
+//! each request, and responses that a proper server does not send: lines that end in the middle of a
+//! chunk, connections that break, and objects and events that are not of the API. Those that the mock
+//! plays as well are in `tests/product/cluster.rs`, with the whole exporter.
 
 use std::path::Path;
 

@@ -1,115 +1,25 @@
-//! Messages and methods of the kubelet's `PodResources` service (v1).
+//! Methods of the kubelet's `PodResources` service (v1).
+
+pub(crate) mod messages;
 
 use prost::Message;
 
 use crate::{
-    cluster::resource_slices,
+    cluster::{
+        kubelet::messages::{
+            AllocatableResponse, ClaimResource, ContainerDevices, ContainerResources,
+            DynamicResource, GetRequest, GetResponse, ListResponse, NumaNode, PodResources,
+            TopologyInfo,
+        },
+        resource_slices,
+    },
     scenario::cluster::{
         ClaimedDevice, Cluster, Container, ContainerKind, OfferedDevice, PluginDevice, Pod,
     },
 };
 
-/// `PodResources`
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct PodResources {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    namespace: String,
-    #[prost(message, repeated, tag = "3")]
-    containers: Vec<ContainerResources>,
-}
-
-/// `ContainerResources`
-#[derive(Clone, PartialEq, Message)]
-struct ContainerResources {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, repeated, tag = "2")]
-    devices: Vec<ContainerDevices>,
-    #[prost(message, repeated, tag = "5")]
-    dynamic_resources: Vec<DynamicResource>,
-}
-
-/// `DynamicResource`
-#[derive(Clone, PartialEq, Message)]
-struct DynamicResource {
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-    #[prost(message, repeated, tag = "4")]
-    devices: Vec<ClaimResource>,
-}
-
-/// `ClaimResource`
-#[derive(Clone, PartialEq, Message)]
-struct ClaimResource {
-    #[prost(string, tag = "2")]
-    driver: String,
-    #[prost(string, tag = "3")]
-    pool: String,
-    #[prost(string, tag = "4")]
-    device: String,
-}
-
-/// `ContainerDevices`
-#[derive(Clone, PartialEq, Message)]
-struct ContainerDevices {
-    #[prost(string, tag = "1")]
-    resource_name: String,
-    #[prost(string, repeated, tag = "2")]
-    device_ids: Vec<String>,
-    #[prost(message, optional, tag = "3")]
-    topology: Option<TopologyInfo>,
-}
-
-/// `TopologyInfo`
-#[derive(Clone, PartialEq, Message)]
-struct TopologyInfo {
-    #[prost(message, repeated, tag = "1")]
-    nodes: Vec<NumaNode>,
-}
-
-/// `NUMANode`
-#[derive(Clone, PartialEq, Message)]
-struct NumaNode {
-    #[prost(int64, tag = "1")]
-    id: i64,
-}
-
-/// `ListPodResourcesResponse`
-#[derive(Clone, PartialEq, Message)]
-struct ListResponse {
-    #[prost(message, repeated, tag = "1")]
-    pod_resources: Vec<PodResources>,
-}
-
-/// `AllocatableResourcesResponse`
-#[derive(Clone, PartialEq, Message)]
-struct AllocatableResponse {
-    #[prost(message, repeated, tag = "1")]
-    devices: Vec<ContainerDevices>,
-}
-
-/// `GetPodResourcesRequest`
-#[derive(Clone, PartialEq, Message)]
-struct GetRequest {
-    #[prost(string, tag = "1")]
-    pod_name: String,
-    #[prost(string, tag = "2")]
-    pod_namespace: String,
-}
-
-/// `GetPodResourcesResponse`
-#[derive(Clone, PartialEq, Message)]
-struct GetResponse {
-    #[prost(message, optional, tag = "1")]
-    pod_resources: Option<PodResources>,
-}
-
 /// A gRPC status other than OK: its code and message.
-pub(crate) type GrpcStatus = (u8, String);
+pub type GrpcStatus = (u8, String);
 
 const UNKNOWN: u8 = 2;
 const UNIMPLEMENTED: u8 = 12;
@@ -136,7 +46,7 @@ pub(crate) fn call(
                 |offer: &&OfferedDevice| offer.offered.iter().any(|window| window.contains(time));
             let offers = cluster.allocatable.iter().filter(offered);
             let devices = offers.map(|offer| entry(&offer.device)).collect();
-            Ok(AllocatableResponse { devices }.encode_to_vec())
+            Ok(AllocatableResponse { devices, cpu_ids: Vec::new() }.encode_to_vec())
         }
         "/v1.PodResourcesLister/Get" => {
             let wanted = GetRequest::decode(request)
@@ -164,7 +74,8 @@ fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
     let sidecars = pod.containers_of_kind(ContainerKind::Sidecar);
     let listed = sidecars.chain(pod.containers_of_kind(ContainerKind::App));
     let containers = listed.map(|one| container(cluster, pod, one)).collect();
-    PodResources { name: pod.name.clone(), namespace: pod.namespace.clone(), containers }
+    let (name, namespace) = (pod.name.clone(), pod.namespace.clone());
+    PodResources { name, namespace, containers, cpu_ids: Vec::new() }
 }
 
 /// One entry per device, as the kubelet lists the devices of plugins.
@@ -176,7 +87,8 @@ fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerRe
         devices: devices.iter().map(|device| claimed(&cluster.node, device)).collect(),
     };
     let dynamic_resources = container.allocation.claim().map(claim).into_iter().collect();
-    ContainerResources { name: container.name.clone(), devices, dynamic_resources }
+    let name = container.name.clone();
+    ContainerResources { name, devices, cpu_ids: Vec::new(), dynamic_resources }
 }
 
 fn claimed(node: &str, device: &ClaimedDevice) -> ClaimResource {

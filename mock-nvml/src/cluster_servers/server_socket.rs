@@ -17,7 +17,7 @@ use crate::{
     cluster_servers::{
         byte_stream::ByteStream,
         error::{Error, file_error},
-        grpc, http, logs,
+        http, kubelet, logs,
         served_state::ServedState,
     },
     scenario::cluster::{Cluster, Server, ServerFault},
@@ -186,7 +186,7 @@ impl ServerSocket {
                     Ok(stream) => {
                         let state = Rc::clone(&state);
                         match self.server {
-                            Server::Kubelet => connections.spawn_local(grpc::serve_connection(stream, state)),
+                            Server::Kubelet => connections.spawn_local(kubelet::serve_connection(stream, state)),
                             Server::Api => connections.spawn_local(http::serve_connection(stream, state)),
                         };
                     }
