@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{EventSample, GpuEventInputs, xid};
+use super::event_source::{EventSample, GpuEventInputs};
+use super::xid;
 use crate::model::{CLOCK_EVENTS, ClockEventCounts};
 
 /// The last XID, with its code and name as labels.

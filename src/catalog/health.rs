@@ -3,7 +3,7 @@
 //! A watch passes only if all its inputs were read. A known problem is reported even if another
 //! input is missing. Watches without NVML data (PMU, MCU, SM) have no rows.
 
-use super::{EventSample, GpuEventInputs};
+use super::event_source::{EventSample, GpuEventInputs};
 use crate::model::{HealthState, Missing, Reading};
 
 /// Result of one rule.

@@ -4,7 +4,8 @@ use super::{
     ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NOT_COLLECTED, NodeView,
     Number, OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
 };
-use crate::catalog::{DeviceSource, headline, xid};
+use crate::catalog::headline::Headline;
+use crate::catalog::{DeviceSource, xid};
 use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Reading, Usage};
 use crate::nvml::probe::mebibytes;
 use crate::sample::DriverState;
@@ -69,9 +70,9 @@ impl From<&DriverState> for DriverView {
 }
 
 fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuView {
-    let reading = |row| find(&selection.device, &health.readings, row);
+    let reading = |headline| find(&selection.device, &health.readings, headline);
     let limit = |reading: Reading| Number::from(health.state.and(reading));
-    let utilization = reading(headline::UTILIZATION);
+    let utilization = reading(Headline::Utilization);
     let xid = |(code, count): (&u32, &u64)| XidView {
         xid: *code,
         name: xid::name(*code).to_owned(),
@@ -86,10 +87,10 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
             Ok(()) => GpuState::Ok,
             Err(missing) => GpuState::Unreadable(missing.to_string()),
         },
-        throttled_by: throttled_by(&reading(headline::CLOCK_EVENTS)),
-        power_watts: reading(headline::POWER),
+        throttled_by: throttled_by(&reading(Headline::ClockEvents)),
+        power_watts: reading(Headline::Power),
         power_limit_watts: limit(usage.limits.power),
-        temperature_celsius: reading(headline::TEMPERATURE),
+        temperature_celsius: reading(Headline::Temperature),
         temperature_limit_celsius: limit(usage.limits.temperature),
         xids: health.xids.iter().map(xid).collect(),
         mig: usage.partitions.iter().any(|part| part.mig.is_some()),
@@ -103,10 +104,15 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
     }
 }
 
-/// The reading of a row of the catalog, or absent if its family is not selected.
-fn find(chosen: &SelectedFamilies<DeviceSource>, readings: &[Reading], row: &str) -> Number {
-    let families = chosen.families().iter();
-    let mut found = families.zip(readings).filter(|(family, _)| family.metric.name == row);
+/// The reading of the family that is `headline`, or absent if it is not selected.
+fn find(
+    selected: &SelectedFamilies<DeviceSource>,
+    readings: &[Reading],
+    headline: Headline,
+) -> Number {
+    let families = selected.families().iter();
+    let mut found =
+        families.zip(readings).filter(|(family, _)| family.metric.headline == Some(headline));
     found.next().map_or_else(|| Number::absent(NOT_COLLECTED), |(_, reading)| (*reading).into())
 }
 
@@ -131,7 +137,7 @@ fn partition(
     };
     let processes = processes.unwrap_or_default();
     let other = processes.iter().filter(|process| process.owner.container().is_none());
-    let active = || find(&selection.instance, &part.readings, headline::INSTANCE_ACTIVE);
+    let active = || find(&selection.instance, &part.readings, Headline::InstanceActive);
     PartitionView {
         utilization_percent: if part.mig.is_some() {
             active().map(|ratio| ratio * 100.0)
