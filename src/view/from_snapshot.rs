@@ -1,12 +1,12 @@
 //! Conversion of a [`Snapshot`] to a [`NodeView`].
 
 use super::{
-    ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NOT_COLLECTED, NodeView,
-    Number, OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
+    Absence, ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NodeView, Number,
+    OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
 };
 use crate::catalog::headline::Headline;
 use crate::catalog::{DeviceSource, xid};
-use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Reading, Usage};
+use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Missing, Reading, Usage};
 use crate::nvml::probe::mebibytes;
 use crate::sample::DriverState;
 use crate::selection::{SelectedFamilies, Selection};
@@ -25,7 +25,7 @@ impl NodeView {
         let health = &snapshot.health;
         let ready = if stale { Err(STALE.to_owned()) } else { snapshot.ready() };
         let fresh = health.gpus.iter().zip(&snapshot.device_usages).filter(|_| !stale);
-        let unidentified = |(index, why): (&u32, &crate::model::Missing)| UnidentifiedView {
+        let unidentified = |(index, why): (&u32, &Missing)| UnidentifiedView {
             index: *index,
             reason: why.to_string(),
         };
@@ -113,7 +113,10 @@ fn find(
     let families = selected.families().iter();
     let mut found =
         families.zip(readings).filter(|(family, _)| family.metric.headline == Some(headline));
-    found.next().map_or_else(|| Number::absent(NOT_COLLECTED), |(_, reading)| (*reading).into())
+    found.next().map_or_else(
+        || Number::Absent { absent: Absence::NotCollected },
+        |(_, reading)| (*reading).into(),
+    )
 }
 
 fn throttled_by(bits: &Number) -> Option<Vec<String>> {
@@ -131,9 +134,9 @@ fn partition(
 ) -> PartitionView {
     let processes = part.processes.as_deref();
     let process_list_error = if selection.needs_processes() {
-        processes.err().map(ToString::to_string)
+        processes.err().map(|missing| Absence::Unread(missing.to_string()))
     } else {
-        Some(NOT_COLLECTED.to_owned())
+        Some(Absence::NotCollected)
     };
     let processes = processes.unwrap_or_default();
     let other = processes.iter().filter(|process| process.owner.container().is_none());
@@ -228,15 +231,17 @@ impl From<&SourceHealth> for SourceView {
 
 impl From<Reading> for Number {
     fn from(reading: Reading) -> Self {
-        reading.map_or_else(|missing| Self::absent(missing.reason()), Self::Known)
+        reading.map_or_else(|missing| Self::Absent { absent: missing.into() }, Self::Known)
+    }
+}
+
+impl From<Missing> for Absence {
+    fn from(missing: Missing) -> Self {
+        Self::Unread(missing.reason().to_owned())
     }
 }
 
 impl Number {
-    fn absent(reason: &str) -> Self {
-        Self::Absent { absent: reason.to_owned() }
-    }
-
     fn map(self, change: impl FnOnce(f64) -> f64) -> Self {
         match self {
             Self::Known(value) => Self::Known(change(value)),
@@ -253,7 +258,7 @@ mod tests {
 
     use super::*;
     use crate::labels::Dialect;
-    use crate::model::{Discards, Gpu, Limits, Missing, Moment};
+    use crate::model::{Discards, Gpu, Limits, Moment};
     use crate::nvml::inventory::DriverInfo;
     use crate::selection::{SelectionScope, preset};
     use crate::snapshot::{ExporterHealth, NodeIdentity, Tables};
@@ -300,6 +305,10 @@ mod tests {
         }
     }
 
+    fn absent(missing: Missing) -> Number {
+        Number::Absent { absent: missing.into() }
+    }
+
     #[test]
     fn reading_is_a_number_or_an_absence_with_its_reason() {
         let view = |reading| NodeView::from_snapshot(&snapshot(reading), false).gpus.remove(0);
@@ -307,8 +316,8 @@ mod tests {
         assert_eq!(known.utilization_percent, Number::Known(0.0));
         assert_eq!(known.throttled_by, Some(Vec::new()));
         assert_eq!(known.power_limit_watts, Number::Known(70.0));
-        assert_eq!(known.temperature_limit_celsius, Number::absent("unsupported"));
-        assert_eq!(view(Err(Missing::Hung)).power_watts, Number::absent("hung"));
+        assert_eq!(known.temperature_limit_celsius, absent(Missing::Unsupported));
+        assert_eq!(view(Err(Missing::Hung)).power_watts, absent(Missing::Hung));
     }
 
     #[test]
@@ -316,7 +325,7 @@ mod tests {
         // gpu_idle, power_cap and hw_thermal.
         let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
         assert_eq!(throttled.unwrap(), ["power_cap", "hw_thermal"]);
-        assert_eq!(throttled_by(&Number::absent("denied")), None, "unknown is not healthy");
+        assert_eq!(throttled_by(&absent(Missing::Denied)), None, "unknown is not healthy");
     }
 
     #[test]
