@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::Read as _;
 
 use crate::catalog::unsupported_fields::is_unsupported_dcgm_field;
-use crate::catalog::{Kind, find, names};
+use crate::catalog::{CatalogRow, Kind, find, names};
 use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 use crate::selection::FamilyRequest;
@@ -132,35 +132,7 @@ fn parse_record(
         }
         None => return Err(unknown_family(name)),
     };
-    let kind = match (kind, row.is_info_label) {
-        ("label", true) => None,
-        ("gauge" | "untyped", false) => Some(Kind::Gauge),
-        ("counter", false) => Some(Kind::Counter),
-        ("label", false) => {
-            return Err(Problem::new(
-                format!("{name} is numeric and cannot be a label"),
-                format!("use the type {}", row.kind.as_str()),
-            ));
-        }
-        ("gauge" | "counter" | "untyped", true) => {
-            return Err(Problem::new(
-                format!("{name} is a string without a series of its own"),
-                "use the type label",
-            ));
-        }
-        ("histogram" | "summary", _) => {
-            return Err(Problem::new(
-                format!("{name} is not a {kind}"),
-                format!("use the type {}", row.kind.as_str()),
-            ));
-        }
-        _ => {
-            return Err(Problem::new(
-                format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
-                "use gauge, counter or label",
-            ));
-        }
-    };
+    let kind = exported_kind(kind, &row, name)?;
     if let Some(before) = lines.insert(name.to_owned(), line) {
         return Ok(Record::Skipped(format!(
             "{name} is already selected in line {before}; this line is ignored"
@@ -176,6 +148,32 @@ fn parse_record(
         kind,
         help: help.into(),
     }))
+}
+
+/// The type to export `row` with, by the type of a record; `None` for a label. `name` is the name in the
+/// record.
+fn exported_kind(kind: &str, row: &CatalogRow, name: &str) -> Result<Option<Kind>, Problem> {
+    match (kind, row.is_info_label) {
+        ("label", true) => Ok(None),
+        ("gauge" | "untyped", false) => Ok(Some(Kind::Gauge)),
+        ("counter", false) => Ok(Some(Kind::Counter)),
+        ("label", false) => Err(Problem::new(
+            format!("{name} is numeric and cannot be a label"),
+            format!("use the type {}", row.kind.as_str()),
+        )),
+        ("gauge" | "counter" | "untyped", true) => Err(Problem::new(
+            format!("{name} is a string without a series of its own"),
+            "use the type label",
+        )),
+        ("histogram" | "summary", _) => Err(Problem::new(
+            format!("{name} is not a {kind}"),
+            format!("use the type {}", row.kind.as_str()),
+        )),
+        _ => Err(Problem::new(
+            format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
+            "use gauge, counter or label",
+        )),
+    }
 }
 
 fn field_count_error(fields: &[&str]) -> Problem {
