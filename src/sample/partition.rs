@@ -66,6 +66,8 @@ pub struct PartitionReader {
 pub struct ReadContext<'a> {
     /// The NVML session of the handles.
     pub session: &'a Arc<Session>,
+    /// The families to read.
+    pub selection: &'a Selection,
     /// Handle of the GPU.
     pub gpu: Handle,
     /// GPM readings of the whole GPU.
@@ -138,10 +140,10 @@ impl PartitionReader {
     pub fn sample(
         &mut self,
         now: Moment,
-        selection: &Selection,
         window: Result<&UtilizationWindow, Missing>,
         context: &mut ReadContext<'_>,
     ) -> PartitionSample {
+        let selection = context.selection;
         let fields = self.readings.due_fields(&selection.instance, now.mono);
         let ids = selection.instance.gpm_metrics();
         let readings = self.read_gpm(context, &ids, now.mono);
@@ -162,7 +164,7 @@ impl PartitionReader {
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
         let listing = if selection.needs_processes() {
             let lists = self.read_lists(context.session, total, now.mono);
-            self.processes.merge(lists, window, total, now.mono, &mut context.process_lookup)
+            self.processes.merge(lists, window, now.mono, &mut context.process_lookup)
         } else {
             Err(Missing::Pending)
         };
@@ -219,6 +221,6 @@ impl PartitionReader {
             self.no_mps_clients_since = none.then_some(now);
             clients
         };
-        RunningLists { compute, graphics, mps }
+        RunningLists { compute, graphics, mps, framebuffer_total: total }
     }
 }

@@ -8,7 +8,6 @@ use super::process_utilization::UtilizationWindow;
 use crate::model::{MigDevice, Missing, Moment};
 use crate::nvml::Session;
 use crate::nvml::raw::Handle;
-use crate::selection::Selection;
 
 /// A reader of each partition.
 #[derive(Default)]
@@ -66,12 +65,10 @@ impl Partitions {
     pub(super) fn sample(
         &mut self,
         now: Moment,
-        selection: &Selection,
         window: Result<&UtilizationWindow, Missing>,
         context: &mut ReadContext<'_>,
     ) -> Vec<PartitionSample> {
-        let sample =
-            |partition: &mut PartitionReader| partition.sample(now, selection, window, context);
+        let sample = |partition: &mut PartitionReader| partition.sample(now, window, context);
         self.0.iter_mut().map(sample).collect()
     }
 }

@@ -21,6 +21,8 @@ pub struct RunningLists {
     pub graphics: Result<Vec<RunningProcess>, Missing>,
     /// MPS clients (`nvmlDeviceGetMPSComputeRunningProcesses`).
     pub mps: Result<Vec<RunningProcess>, Missing>,
+    /// Total framebuffer of the device, bytes, if known: no process uses more.
+    pub framebuffer_total: Option<u64>,
 }
 
 /// A process as it was first seen. Its labels do not change afterwards.
@@ -59,19 +61,16 @@ pub trait ProcessLookup {
 impl ProcessTable {
     /// Processes of the device, one per pid, and stale entries.
     ///
-    /// `total` is the framebuffer of the device in bytes, if known.
-    ///
     /// # Errors
     /// A list cannot be read, or the list of compute processes is not supported.
     pub fn merge(
         &mut self,
         lists: RunningLists,
         window: Result<&UtilizationWindow, Missing>,
-        total: Option<u64>,
         now: Duration,
         lookup: &mut impl ProcessLookup,
     ) -> Result<DeviceProcesses, Missing> {
-        let (running, mut stale_entries) = running(lists, total)?;
+        let (running, mut stale_entries) = lists.entries()?;
         let mut known = HashMap::with_capacity(running.len());
         let mut processes = Vec::with_capacity(running.len());
         for (pid, entry) in running {
@@ -155,34 +154,33 @@ struct RunningEntry {
     memory: Option<u64>,
 }
 
-/// Entries by pid, and invalid entries.
-fn running(
-    lists: RunningLists,
-    total: Option<u64>,
-) -> Result<(HashMap<u32, RunningEntry>, Vec<StaleProcessEntry>), Missing> {
-    let mut running: HashMap<u32, RunningEntry> = HashMap::new();
-    let mut stale_entries = Vec::new();
-    for (list, kind) in [
-        (lists.compute?, ProcessKind::Compute),
-        (or_empty(lists.graphics)?, ProcessKind::Graphics),
-        (or_empty(lists.mps)?, ProcessKind::Mps),
-    ] {
-        for process in list {
-            match discard_reason(&process, total) {
-                Some(reason) => {
-                    let memory = Err(Missing::Invalid);
-                    stale_entries.push(StaleProcessEntry { reason, location: None, memory });
-                }
-                None => {
-                    running
-                        .entry(process.pid)
-                        .and_modify(|entry| entry.merge(kind, process.memory))
-                        .or_insert(RunningEntry { kind, memory: process.memory });
+impl RunningLists {
+    /// Entries by pid, and invalid entries.
+    fn entries(self) -> Result<(HashMap<u32, RunningEntry>, Vec<StaleProcessEntry>), Missing> {
+        let mut running: HashMap<u32, RunningEntry> = HashMap::new();
+        let mut stale_entries = Vec::new();
+        for (list, kind) in [
+            (self.compute?, ProcessKind::Compute),
+            (or_empty(self.graphics)?, ProcessKind::Graphics),
+            (or_empty(self.mps)?, ProcessKind::Mps),
+        ] {
+            for process in list {
+                match discard_reason(&process, self.framebuffer_total) {
+                    Some(reason) => {
+                        let memory = Err(Missing::Invalid);
+                        stale_entries.push(StaleProcessEntry { reason, location: None, memory });
+                    }
+                    None => {
+                        running
+                            .entry(process.pid)
+                            .and_modify(|entry| entry.merge(kind, process.memory))
+                            .or_insert(RunningEntry { kind, memory: process.memory });
+                    }
                 }
             }
         }
+        Ok((running, stale_entries))
     }
-    Ok((running, stale_entries))
 }
 
 fn discard_reason(process: &RunningProcess, total: Option<u64>) -> Option<Discard> {
@@ -234,6 +232,7 @@ mod tests {
             compute: Ok(compute.to_vec()),
             graphics: Ok(graphics.to_vec()),
             mps: Err(Missing::Unsupported),
+            framebuffer_total: None,
         }
     }
 
@@ -263,7 +262,7 @@ mod tests {
 
     fn merge(table: &mut ProcessTable, lists: RunningLists, started: u64) -> Vec<ProcessSample> {
         let window = UtilizationWindow::default();
-        table.merge(lists, Ok(&window), None, NOW, &mut alive(started)).unwrap().processes
+        table.merge(lists, Ok(&window), NOW, &mut alive(started)).unwrap().processes
     }
 
     #[test]
@@ -285,7 +284,7 @@ mod tests {
     fn utilization_is_missing_if_the_window_is() {
         let mut table = ProcessTable::default();
         let list = lists(&[process(7, GIB)], &[]);
-        let listing = table.merge(list, Err(Missing::Pending), None, NOW, &mut alive(1)).unwrap();
+        let listing = table.merge(list, Err(Missing::Pending), NOW, &mut alive(1)).unwrap();
         let usage = Usage { memory: Ok(GIB), utilization: Err(Missing::Pending) };
         assert_eq!(listing.processes[0].usage, usage);
     }
@@ -301,7 +300,7 @@ mod tests {
     fn failed_list_is_an_error() {
         let failed = RunningLists { graphics: Err(Missing::Failed(999)), ..lists(&[], &[]) };
         let window = UtilizationWindow::default();
-        let merged = ProcessTable::default().merge(failed, Ok(&window), None, NOW, &mut alive(1));
+        let merged = ProcessTable::default().merge(failed, Ok(&window), NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Failed(999)));
     }
 
@@ -309,8 +308,7 @@ mod tests {
     fn unsupported_list_of_compute_processes_is_an_error() {
         let unsupported = RunningLists { compute: Err(Missing::Unsupported), ..lists(&[], &[]) };
         let window = UtilizationWindow::default();
-        let merged =
-            ProcessTable::default().merge(unsupported, Ok(&window), None, NOW, &mut alive(1));
+        let merged = ProcessTable::default().merge(unsupported, Ok(&window), NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Unsupported));
     }
 
@@ -321,7 +319,7 @@ mod tests {
         let mut lookup = FakeProcesses { alive: Ok((1, "nvidia-cuda-mps")) };
         let window = UtilizationWindow::default();
         let listing =
-            ProcessTable::default().merge(running, Ok(&window), None, NOW, &mut lookup).unwrap();
+            ProcessTable::default().merge(running, Ok(&window), NOW, &mut lookup).unwrap();
         let utilizations: Vec<_> = listing.processes.iter().map(|p| p.usage.utilization).collect();
         assert_eq!(utilizations, [Err(Missing::Unsupported), Err(Missing::Unsupported)]);
     }
@@ -333,7 +331,7 @@ mod tests {
         let window = UtilizationWindow::default();
         let mut renamed = FakeProcesses { alive: Ok((1, "renamed")) };
         let both = lists(&[process(7, GIB)], &[process(7, GIB)]);
-        let listing = table.merge(both, Ok(&window), None, 2 * NOW, &mut renamed).unwrap();
+        let listing = table.merge(both, Ok(&window), 2 * NOW, &mut renamed).unwrap();
         let later = &listing.processes[0];
         assert_eq!(
             (&*later.name, later.kind, later.first_seen),
@@ -356,9 +354,9 @@ mod tests {
         let entries = [process(0, 1), process(u32::MAX, 1), process(5, 2 * GIB), process(6, 1)];
         let window = UtilizationWindow::default();
         let mut none_alive = FakeProcesses { alive: Err(Discard::Gone) };
-        let listing = ProcessTable::default()
-            .merge(lists(&entries, &[]), Ok(&window), Some(GIB), NOW, &mut none_alive)
-            .unwrap();
+        let listed = RunningLists { framebuffer_total: Some(GIB), ..lists(&entries, &[]) };
+        let listing =
+            ProcessTable::default().merge(listed, Ok(&window), NOW, &mut none_alive).unwrap();
         assert_eq!(listing.processes, []);
         let invalid =
             |reason| StaleProcessEntry { reason, location: None, memory: Err(Missing::Invalid) };
@@ -384,11 +382,15 @@ mod tests {
             let list = |entries: Vec<(u32, u64)>| {
                 Ok(entries.into_iter().map(|(pid, gib)| process(pid, gib * GIB)).collect())
             };
-            let running =
-                RunningLists { compute: list(compute), graphics: list(graphics), mps: list(mps) };
+            let running = RunningLists {
+                compute: list(compute),
+                graphics: list(graphics),
+                mps: list(mps),
+                framebuffer_total: Some(3 * GIB),
+            };
             let window = UtilizationWindow::default();
             let listing = ProcessTable::default()
-                .merge(running, Ok(&window), Some(3 * GIB), NOW, &mut alive(1))
+                .merge(running, Ok(&window), NOW, &mut alive(1))
                 .unwrap();
             let mut pids: Vec<_> = listing.processes.iter().map(|p| p.id.pid).collect();
             pids.dedup();
