@@ -102,16 +102,16 @@ fn lock(home: &Path) -> Result<Option<File>, Error> {
 /// Removes the files of earlier cluster servers from a mock environment, unless a process serves there.
 ///
 /// # Errors
-/// Returns the I/O error of a file that cannot be removed.
+/// A file cannot be removed; the message names it.
 pub(crate) fn remove_files(home: &Path) -> io::Result<()> {
     if !home.join(LOCK_FILE).exists() {
         return Ok(());
     }
     if let Ok(Some(_lock)) = lock(home) {
         for server in [Server::Kubelet, Server::Api] {
-            logs::ignore_not_found(std::fs::remove_file(ServerSocket::path(server, home)))?;
+            logs::remove_file(&ServerSocket::path(server, home)).map_err(io::Error::other)?;
         }
-        logs::remove_directories(home)?;
+        logs::remove_directories(home).map_err(io::Error::other)?;
     }
     Ok(())
 }

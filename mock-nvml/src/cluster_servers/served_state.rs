@@ -86,9 +86,9 @@ impl ServedState {
         cached.pods.update(pods.unwrap_or_default());
         let node = cluster.map(|cluster| cluster.node_object(now.world));
         cached.nodes.update(node.into_iter().collect());
-        let synced = cached.logs.sync(cluster, now.world);
-        let message = synced.as_ref().err().map(|error| format!("cluster: logs: {error}"));
-        if let Err(error) = synced {
+        let failed = cached.logs.sync(cluster, now.world).err();
+        let message = failed.as_ref().map(ToString::to_string);
+        if let Some(error) = failed {
             if cached.last_error != message {
                 log_error(&error);
             }

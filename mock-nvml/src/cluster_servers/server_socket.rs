@@ -118,8 +118,7 @@ impl ServerSocket {
                 fs::create_dir_all(directory).map_err(file_error(directory))?;
                 // The socket gets its final name only once it listens.
                 let temporary = self.path.with_extension("new");
-                logs::ignore_not_found(fs::remove_file(&temporary))
-                    .map_err(file_error(&temporary))?;
+                logs::remove_file(&temporary)?;
                 let listener = UnixListener::bind(&temporary).map_err(file_error(&temporary))?;
                 listener.set_nonblocking(true).map_err(file_error(&temporary))?;
                 fs::rename(&temporary, &self.path).map_err(file_error(&self.path))?;
@@ -146,7 +145,7 @@ impl ServerSocket {
     }
 
     fn remove_file(&self) -> Result<(), Error> {
-        logs::ignore_not_found(fs::remove_file(&self.path)).map_err(file_error(&self.path))
+        logs::remove_file(&self.path)
     }
 
     /// Accepts and serves connections until the task is dropped.
