@@ -83,7 +83,7 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
     for record in reader.records() {
         // The only error left: the text is UTF-8, and records may have any number of fields.
         let Ok(record) = record else {
-            errors.push(Problem::without_remedy("the file ends within a record"));
+            errors.push(Problem::new("the file ends within a record", "close its quoted text"));
             break;
         };
         let line = record.position().map_or(0, |position| line_of(text, position));
@@ -97,7 +97,10 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
         }
     }
     if errors.is_empty() && counters.requests.is_empty() {
-        errors.push(Problem::without_remedy("the file selects no known metric family"));
+        errors.push(Problem::new(
+            "the file selects no known metric family",
+            "add one per line, as listed by --print-metrics=csv",
+        ));
     }
     if errors.is_empty() { Ok(counters) } else { Err(CountersError(errors)) }
 }
@@ -186,7 +189,7 @@ fn field_count_error(fields: &[&str]) -> Problem {
             "remove the spaces before it",
         ),
         (count @ 4.., Some(row)) => Problem::new(
-            format!("{count} fields instead of 3"),
+            field_count(count),
             format!(
                 "quote a help text with a comma, without a space before the opening quote, as in \
                  {},{},\"a, b\"",
@@ -195,10 +198,14 @@ fn field_count_error(fields: &[&str]) -> Problem {
             ),
         ),
         (count, _) => Problem::new(
-            format!("{count} fields instead of 3"),
+            field_count(count),
             "write NAME, TYPE, HELP, as in DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %).",
         ),
     }
+}
+
+fn field_count(count: usize) -> String {
+    format!("{count} field{} instead of 3", if count == 1 { "" } else { "s" })
 }
 
 fn unknown_family(name: &str) -> Problem {

@@ -77,12 +77,13 @@ impl CountersSourceError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {
-            Self::File { path, error } => {
-                Problem::without_remedy(format!("-f {}: {error}", path.display()))
-            }
+            Self::File { path, error } => Problem::new(
+                format!("-f {}: the file cannot be read ({error})", path.display()),
+                "check its path and permissions",
+            ),
             Self::TooLarge { path } => Problem::new(
-                format!("-f {}: larger than {FILE_MAX} bytes", path.display()),
-                "is this a counters file?",
+                format!("-f {}: the file is larger than {FILE_MAX} bytes", path.display()),
+                "give a counters file, with one family per line",
             ),
             Self::ConfigMap { name, fault } => {
                 fault.problem.clone().at(format!("--configmap-data {name}"))
