@@ -1,28 +1,26 @@
 //! The pipeline: in each cycle, reads the driver, attributes the sample and publishes a snapshot.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tokio::sync::watch;
 
+use super::NO_THREAD;
 use super::slow_notice::SlowNotice;
 use crate::accumulators::UsageAccumulators;
 use crate::args::ReadConfig;
 use crate::attribute::family::AllocationState;
-use crate::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
+use crate::attribute::{AttributionContext, attribute};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterState, allocatable_devices};
-use crate::counters::watcher::{CountersHandle, CountersSource, CountersUpdate};
+use crate::counters::watcher::{CountersHandle, CountersUpdate};
 use crate::driver_release::{ReleaseCommand, ReleaseRequests};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
 use crate::kube::source::FailureReason;
 use crate::kube::{kubelet_pods, watch as pod_watch};
-use crate::labels::{Dialect, LabelSchema};
 use crate::model::{DownReason, Missing};
 use crate::nvml::mock::MockEnv;
 use crate::policy;
@@ -30,7 +28,7 @@ use crate::publish::Published;
 use crate::render::{self, PageScope};
 use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample, Sampler};
-use crate::selection::{Selection, SelectionScope, preset};
+use crate::selection::{Selection, preset};
 use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::stdout::print;
@@ -45,16 +43,12 @@ pub(super) struct Pipeline {
     counters: Option<CountersHandle>,
     counters_up: bool,
     reject_counters: Arc<RejectCounters>,
-    device_pods: Option<DevicePodLabels>,
     jobs: Option<JobDirectory>,
     accumulators: UsageAccumulators,
     requests: ReleaseRequests,
-    schema: LabelSchema,
     reserved: ReservedLabels,
-    process_series: ProcessSeries,
+    config: ReadConfig,
     clock: Clock,
-    interval: Duration,
-    max_age: Duration,
     last: Option<Arc<Published>>,
     /// The simulated node; its files are removed when this is dropped.
     _mock_env: Option<MockEnv>,
@@ -71,43 +65,32 @@ impl Pipeline {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let proc_root = ProcRoot::new(&config.proc_root());
-        let ReadConfig {
-            interval,
-            max_age,
-            schema,
-            counters,
-            selection_scope: scope,
-            device_pods,
-            job_directory,
-            process_series: grain,
-            cluster,
-            mock: _,
-            library,
-            release_triggers: triggers,
-            procfs: _,
-        } = config;
-        let (selection, counters) = selection(counters, scope, &schema.dialect)?;
+        let (selection, counters) = selection(&config)?;
+        let sampler =
+            Sampler::new(clock, config.interval, config.library.clone(), proc_root.clone());
+        let cluster = config.cluster.clone().map(|sources| Cluster::start(sources, clock));
         Ok(Self {
-            sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
-            cluster: cluster.map(|sources| Cluster::start(sources, clock)).transpose()?,
+            sampler: sampler.context(NO_THREAD)?,
+            cluster: cluster.transpose().context(NO_THREAD)?,
             proc_root,
             selection,
             counters,
             counters_up: true,
             reject_counters: Arc::default(),
-            device_pods,
-            jobs: job_directory.map(JobDirectory::new),
+            jobs: config.job_directory.clone().map(JobDirectory::new),
             accumulators: UsageAccumulators::default(),
-            requests: ReleaseRequests::new(triggers.file),
-            reserved: ReservedLabels::of(&schema.dialect).with(&schema.extra),
-            schema,
-            process_series: grain,
+            requests: ReleaseRequests::new(config.release_triggers.file.clone()),
+            reserved: ReservedLabels::of(&config.schema.dialect).with(&config.schema.extra),
+            config,
             clock,
-            interval,
-            max_age,
             last: None,
             _mock_env: mock_env,
         })
+    }
+
+    /// The configuration that it was started with.
+    pub(super) fn config(&self) -> &ReadConfig {
+        &self.config
     }
 
     /// A message on this channel reloads the counters file; `None` if there is none.
@@ -176,12 +159,12 @@ impl Pipeline {
         }
         let context = AttributionContext {
             selection: &self.selection,
-            schema: &self.schema,
-            device_pods: self.device_pods.as_ref(),
+            schema: &self.config.schema,
+            device_pods: self.config.device_pods.as_ref(),
             reserved: &self.reserved,
             jobs: &jobs,
-            max_age: self.max_age,
-            process_series: self.process_series,
+            max_age: self.config.max_age,
+            process_series: self.config.process_series,
             owner_resolver: view.as_ref().map(|view| view.owner_resolver(now)).unwrap_or_default(),
             allocation: view
                 .as_ref()
@@ -211,7 +194,7 @@ impl Pipeline {
         publish: &watch::Sender<Option<Arc<Published>>>,
     ) {
         // Reads of the driver's utilization samples per cycle: their ring buffer covers a few seconds.
-        let reads = policy::ring_reads(self.interval);
+        let reads = policy::ring_reads(self.config.interval);
         let mut next = self.clock.now().mono;
         for read in (0..reads).cycle() {
             if self.apply_release_requests() || read == 0 {
@@ -220,7 +203,7 @@ impl Pipeline {
                 self.sampler.read_utilization();
             }
             // After a read that overran, the next one starts at once and the schedule shifts.
-            next = (next + self.interval / reads).max(self.clock.now().mono);
+            next = (next + self.config.interval / reads).max(self.clock.now().mono);
             match commands.recv_timeout(self.clock.until(next)) {
                 Ok(Some(command)) => {
                     next = self.clock.now().mono;
@@ -238,7 +221,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub(super) fn sample_until_ready(&mut self) -> io::Result<Arc<Published>> {
+    pub(super) fn sample_until_ready(&mut self) -> anyhow::Result<Arc<Published>> {
         let notice = SlowNotice::start("the driver and the cluster", policy::ONCE_STARTUP_TIMEOUT)?;
         self.run_until(|_, snapshot| is_ready(snapshot, |source| source.up));
         drop(notice);
@@ -330,16 +313,14 @@ fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) ->
 }
 
 /// The selected families, and the follower of the counters file if one selects them.
-fn selection(
-    source: Option<CountersSource>,
-    scope: SelectionScope,
-    dialect: &Dialect,
-) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
-    let Some(source) = source else {
-        return Ok((Arc::new(Selection::of(&preset(dialect), scope)), None));
+fn selection(config: &ReadConfig) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
+    let scope = config.selection_scope.clone();
+    let Some(source) = config.counters.clone() else {
+        return Ok((Arc::new(Selection::of(&preset(&config.schema.dialect), scope)), None));
     };
     let counters = source.read()?;
     source.log_warnings(&counters);
     let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
-    Ok((selection, Some(CountersHandle::start(source, counters, scope)?)))
+    let handle = CountersHandle::start(source, counters, scope).context(NO_THREAD)?;
+    Ok((selection, Some(handle)))
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::NodeUpdate;
 use crate::kube::api::{self, Address, Password};
+use crate::model::Problem;
 use crate::policy;
 use crate::view::VERSION;
 
@@ -63,11 +64,14 @@ fn credentials(user: &str) -> anyhow::Result<(String, Password)> {
     Ok((name.to_owned(), Password(password.to_owned())))
 }
 
+/// Why no exporter can be polled, and what to do.
+const NO_RUNTIME: &str = "cannot poll the exporter; raise the limit of open files";
+
 /// Polls an exporter every [`policy::TOP_EVERY`] until the receiver is dropped.
 pub(super) fn poll(exporter: &Address, updates: &Sender<NodeUpdate>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return drop(updates.send(Err(error.to_string()))),
+        Err(error) => return drop(updates.send(Err(format!("{NO_RUNTIME} ({error})")))),
     };
     runtime.block_on(async {
         loop {
@@ -88,8 +92,15 @@ async fn fetch(exporter: &Address) -> NodeUpdate {
         let body = api::get(&client, path, timeout).await?;
         api::read_body(body, policy::TOP_RESPONSE_MAX, timeout).await
     };
-    let bytes = response.await.map_err(|error| error.to_string())?;
-    parse(&bytes).map_err(|error| format!("{path}: {error}"))
+    let bytes = response.await.map_err(|error| request_error(exporter, error.problem))?;
+    parse(&bytes).map_err(|error| format!("--url {exporter}: {error}"))
+}
+
+/// The error of a request, which names the flag and has a remedy in any case.
+fn request_error(exporter: &Address, problem: Problem) -> String {
+    let remedy = "check that the exporter runs, and that --url has its address and port";
+    let remedy = problem.remedy.unwrap_or_else(|| remedy.to_owned());
+    Problem::new(problem.message, remedy).at(format!("--url {exporter}")).to_string()
 }
 
 /// The part of the JSON object that all versions have in common.
