@@ -27,27 +27,32 @@ fn nonblocking(listener: TcpListener) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Reason and remedy of an error of `bind(2)`.
+/// Reason and remedy of errors of `bind(2)`.
+const BIND_ERRORS: [(ErrorKind, &str, &str); 3] = [
+    (
+        ErrorKind::AddrInUse,
+        "another program listens on this port",
+        "stop it, or give another --address",
+    ),
+    (
+        ErrorKind::PermissionDenied,
+        "a port below 1024 needs the capability CAP_NET_BIND_SERVICE",
+        "add it, or give a higher port",
+    ),
+    (
+        ErrorKind::AddrNotAvailable,
+        "the address is not one of this host",
+        "give an address of a local interface, or :PORT for all",
+    ),
+];
+
+/// Why an address cannot be bound.
 #[must_use]
 pub fn bind_problem(error: &io::Error) -> Problem {
-    let (reason, remedy) = match error.kind() {
-        ErrorKind::AddrInUse => {
-            ("another program listens on this port", "stop it, or give another --address")
-        }
-        ErrorKind::PermissionDenied => (
-            "a port below 1024 needs the capability CAP_NET_BIND_SERVICE",
-            "add it, or give a higher port",
-        ),
-        ErrorKind::AddrNotAvailable => (
-            "the address is not one of this host",
-            "give an address of a local interface, or :PORT for all",
-        ),
-        _ => {
-            let message = format!("cannot listen: {error}");
-            return Problem::new(message, "give another --address");
-        }
-    };
-    Problem::new(format!("cannot listen: {reason}"), remedy)
+    match BIND_ERRORS.iter().find(|(kind, ..)| *kind == error.kind()) {
+        Some((_, reason, remedy)) => Problem::new(format!("cannot listen: {reason}"), *remedy),
+        None => Problem::new(format!("cannot listen: {error}"), "give another --address"),
+    }
 }
 
 /// The listening socket that systemd passes.

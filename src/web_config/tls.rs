@@ -59,7 +59,8 @@ pub(super) fn server_config(
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(certificates, key).map_err(unusable_pair)?;
+    let mut config =
+        builder.with_single_cert(certificates, key).map_err(|error| unusable_pair(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(config))
 }
@@ -75,24 +76,17 @@ fn certificates(key: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// Why certificate and key cannot be used together.
-fn unusable_pair(error: Error) -> Problem {
-    match error {
-        Error::InvalidCertificate(_) => value(
-            "cert_file",
-            "the server certificate is damaged",
-            "give an X.509 certificate in PEM format",
-        ),
-        Error::InconsistentKeys(_) => value(
-            "key_file",
-            "not the key of the certificate in cert_file",
-            "give the key of this certificate",
-        ),
-        _ => value(
-            "key_file",
-            "the key is damaged or of an unsupported type",
-            "give an ECDSA, Ed25519 or RSA key",
-        ),
+fn unusable_pair(error: &Error) -> Problem {
+    if let Error::InvalidCertificate(_) = error {
+        let remedy = "give an X.509 certificate in PEM format";
+        return value("cert_file", "the server certificate is damaged", remedy);
     }
+    if let Error::InconsistentKeys(_) = error {
+        let message = "not the key of the certificate in cert_file";
+        return value("key_file", message, "give the key of this certificate");
+    }
+    let message = "the key is damaged or of an unsupported type";
+    value("key_file", message, "give an ECDSA, Ed25519 or RSA key")
 }
 
 /// The value of `key`, or the content of the file of `{key}_file`.

@@ -100,7 +100,8 @@ async fn fetch(exporter: &Address) -> NodeUpdate {
 fn request_error(exporter: &Address, problem: Problem) -> String {
     let remedy = "check that the exporter runs, and that --url has its address and port";
     let remedy = problem.remedy.unwrap_or_else(|| remedy.to_owned());
-    Problem::new(problem.message, remedy).at(format!("--url {exporter}")).to_string()
+    let message = problem.message.trim_start_matches(&format!("{exporter}: "));
+    Problem::new(message, remedy).at(format!("--url {exporter}")).to_string()
 }
 
 /// The part of the JSON object that all versions have in common.

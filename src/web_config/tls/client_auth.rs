@@ -67,7 +67,7 @@ fn ca_verifier(
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
     // The only errors of the builder: no root certificate, or a damaged revocation list.
-    Ok(builder.build().map_err(|_| unusable())?)
+    builder.build().map_err(|_| unusable())
 }
 
 /// Parses `client_allowed_sans`.
