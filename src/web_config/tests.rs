@@ -168,7 +168,7 @@ fn yaml_errors_have_position_reason_and_remedy() {
         ),
         (
             "tls_server_config:\n  min_version: TLS10\n",
-            "line 2, column 16: unknown value TLS10; give one of TLS12, TLS13",
+            "line 2, column 3: unknown value TLS10; give one of TLS12, TLS13",
         ),
     ] {
         assert_eq!(parsed(text).err().unwrap().to_string(), expected, "{text}");
