@@ -127,7 +127,7 @@ pub(crate) fn call(
 ) -> Result<Vec<u8>, GrpcStatus> {
     match path {
         "/v1.PodResourcesLister/List" => {
-            let listed = cluster.pods.iter().filter(|pod| cluster.lists(pod, time));
+            let listed = cluster.pods.iter().filter(|pod| is_listed(cluster, pod, time));
             let pod_resources = listed.map(|pod| resources(cluster, pod)).collect();
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
@@ -144,7 +144,7 @@ pub(crate) fn call(
             let is = |pod: &&Pod| {
                 pod.name == wanted.pod_name
                     && pod.namespace == wanted.pod_namespace
-                    && cluster.lists(pod, time)
+                    && is_listed(cluster, pod, time)
             };
             let pod = cluster.pods.iter().find(is).ok_or_else(|| {
                 let text = format!(
@@ -157,6 +157,10 @@ pub(crate) fn call(
         }
         _ => Err((UNIMPLEMENTED, format!("unknown method {path}"))),
     }
+}
+
+fn is_listed(cluster: &Cluster, pod: &Pod, time: f64) -> bool {
+    pod.active_lifetime().contains(time) && cluster.is_known_to_kubelet(pod, time)
 }
 
 /// Sidecars, then containers. The kubelet lists neither init nor ephemeral containers.
@@ -199,6 +203,7 @@ fn entry(device: &PluginDevice) -> ContainerDevices {
 mod tests {
     use super::*;
     use crate::cluster::tests::{cluster, scenario};
+    use crate::scenario::Scenario;
 
     const LIST: &str = "/v1.PodResourcesLister/List";
 
@@ -278,5 +283,52 @@ mod tests {
         assert_eq!(call(cluster, 0.0, "/v1.PodResourcesLister/X", &[]).unwrap_err().0, 12);
         let invalid = call(cluster, 0.0, "/v1.PodResourcesLister/Get", &[0xff]);
         assert_eq!(invalid.unwrap_err().0, 3);
+    }
+
+    /// The pods that are listed at each time: `name/container ids`.
+    fn listed(scenario: &Scenario, time: f64) -> Vec<String> {
+        let list = call(cluster(scenario), time, LIST, &[]).unwrap();
+        let pods = ListResponse::decode(&*list).unwrap().pod_resources;
+        let line = |pod: &PodResources, container: &ContainerResources| {
+            let ids: Vec<_> =
+                container.devices.iter().flat_map(|device| device.device_ids.clone()).collect();
+            format!("{}/{} {}", pod.name, container.name, ids.join(" "))
+        };
+        let of_pod = |pod: PodResources| {
+            let lines = pod.containers.iter().map(|one| line(&pod, one));
+            lines.collect::<Vec<_>>()
+        };
+        pods.into_iter().flat_map(of_pod).collect()
+    }
+
+    #[test]
+    fn pod_is_listed_from_its_admission_until_it_ends() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nstart = 10\ndeleting = 60\ncompleted = 70\nend = 80\n\
+             containers = [{ name = \"i\", kind = \"init\", end = 20, gpus = 0 }, \
+             { name = \"side\", kind = \"sidecar\", gpus = 1 }, \
+             { name = \"main\", start = 25, gpus = 0 }, \
+             { name = \"debug\", kind = \"ephemeral\", start = 30 }]\n",
+        );
+        let [first, second] = [0, 1].map(|at| &scenario.gpus[at].uuid);
+        let expected = [format!("p/side {second}"), format!("p/main {first}")];
+        // Pending, initializing, running, terminating: the init container is never listed.
+        for time in [10.0, 15.0, 22.0, 40.0, 65.0] {
+            assert_eq!(listed(&scenario, time), expected, "at {time} s");
+        }
+        assert!([9.9, 70.0, 79.0].iter().all(|time| listed(&scenario, *time).is_empty()));
+    }
+
+    #[test]
+    fn kubelet_drops_a_pod_deleted_by_force_and_allocates_its_device_again() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nforce_deleted = 30\nend = 90\n\
+             containers = [{ name = \"old\", gpus = 0 }]\n\
+             [[pod]]\nname = \"p\"\nstart = 40\ncontainers = [{ name = \"new\", gpus = 0 }]\n",
+        );
+        let uuid = &scenario.gpus[0].uuid;
+        assert_eq!(listed(&scenario, 29.0), [format!("p/old {uuid}")]);
+        assert!(listed(&scenario, 35.0).is_empty());
+        assert_eq!(listed(&scenario, 50.0), [format!("p/new {uuid}")]);
     }
 }

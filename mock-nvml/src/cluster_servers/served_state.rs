@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
@@ -145,6 +146,21 @@ impl ServedState {
         read(match kind {
             ObjectKind::Pod => &cached.pods,
             ObjectKind::Node => &cached.nodes,
+        })
+    }
+
+    /// The kubelet's list of pods.
+    pub(super) fn kubelet_pods(&self) -> Value {
+        let (scenario, now) = self.refresh();
+        let epoch = self.cached.borrow().epoch.unwrap_or_default();
+        let items = scenario.cluster.as_deref().map(|cluster| {
+            PodSerializer { cluster, gpus: &scenario.gpus, epoch, time: now.world }.kubelet_pods()
+        });
+        json!({
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "metadata": {},
+            "items": items.unwrap_or_default(),
         })
     }
 
