@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attribute::activity::{DeviceActivity, OwnerClass};
-use crate::attribute::owner::{ContainerIdentity, Owner};
+use crate::attribute::activity::DeviceActivity;
 use crate::catalog::AccumulatedMetric;
 use crate::labels::Labels;
-use crate::model::{ProcessId, Reading};
+use crate::model::{ContainerIdentity, Owner, OwnerClass, ProcessId, Reading};
 use crate::policy::GPU_RETENTION;
 use crate::selection::Selection;
 use crate::snapshot::Series;
@@ -251,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::attribute::activity::{ContainerActivity, ProcessActivity};
-    use crate::attribute::owner::Unresolved;
+    use crate::model::Unresolved;
     use crate::model::{EngineUtilization, Missing, PodRef, Usage};
     use crate::sample::process_utilization::WindowSummary;
     use crate::selection::{FamilyRequest, SelectionScope};
@@ -267,7 +266,7 @@ mod tests {
 
     fn container_ref(uid: &str) -> ContainerIdentity {
         let pod = PodRef { uid: uid.into(), namespace: "ml".into(), name: "train".into() };
-        ContainerIdentity { pod, container: "main".into() }
+        ContainerIdentity { pod, name: "main".into() }
     }
 
     fn name_label(name: &str) -> Labels {
@@ -303,7 +302,9 @@ mod tests {
             complete: true,
             processes,
             containers,
-            owner_labels: OwnerClass::ALL.map(|doer| (doer, name_label(doer.label()))).to_vec(),
+            owner_labels: OwnerClass::OF_ENERGY
+                .map(|doer| (doer, name_label(doer.label())))
+                .to_vec(),
         }
     }
 
@@ -373,7 +374,7 @@ mod tests {
             let mut accumulators = UsageAccumulators::default();
             accumulate(&mut accumulators, &cycle(1, 0.0, last.processes.clone()));
             let values = accumulate(&mut accumulators, &last);
-            let joules = OwnerClass::ALL.map(|doer| values.of(DEVICE, doer.label()));
+            let joules = OwnerClass::OF_ENERGY.map(|doer| values.of(DEVICE, doer.label()));
             (joules, values.of(JOULES, "a"), values.of(CONTAINER, "a"))
         };
         let owned = |sm| process(1, Owner::Container(container_ref("a")), sm);
@@ -473,7 +474,7 @@ mod tests {
                 };
                 let cycle = DeviceActivity { window, complete, ..cycle(number, counter, processes) };
                 let values = accumulate(&mut accumulators, &cycle);
-                let parts: f64 = OwnerClass::ALL.iter().map(|d| values.of(DEVICE, d.label()).unwrap()).sum();
+                let parts: f64 = OwnerClass::OF_ENERGY.iter().map(|d| values.of(DEVICE, d.label()).unwrap()).sum();
                 prop_assert!((parts - (counter - 1e6)).abs() < 1e-6, "{parts} of {}", counter - 1e6);
                 let containers: f64 =
                     ["a", "b", "c"].iter().filter_map(|uid| values.of(JOULES, uid)).sum();

@@ -2,29 +2,40 @@
 //! readings and processes without a certain owner.
 
 pub mod activity;
+pub mod allocation_state;
 pub mod allocation_table;
 pub mod current_sample;
-pub mod family;
 pub mod framebuffer_accounting;
 pub mod owner;
+pub mod verdict;
 
+mod container_summary;
 mod device;
 mod framebuffer_balance;
-mod processes;
+mod gpu;
+mod missing_counts;
+mod partition;
+mod partition_processes;
+mod partition_usage;
+mod process_series;
+mod series_target;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::activity::DeviceActivity;
+use self::allocation_state::AllocationState;
 use self::current_sample::CurrentSample;
-use self::device::{DeviceAttribution, GpuEvents};
-use self::family::AllocationState;
+use self::device::DeviceAttribution;
+use self::gpu::{AttributedGpu, GpuEvents};
 use self::owner::OwnerResolver;
+use self::partition_processes::PartitionProcesses;
+use self::series_target::PodLabelCache;
 use crate::catalog::NodeSource;
 use crate::host::hpc_jobs::Jobs;
 use crate::labels::{Dialect, LabelSchema};
-use crate::model::{AllocateMode, Missing, NodeSample, Reading};
+use crate::model::{AllocateMode, ContainerIdentity, Missing, NodeSample, Reading};
 use crate::nvml::inventory::DriverInfo;
 use crate::pod_labels::Allowlist;
 use crate::reserved_labels::ReservedLabels;
@@ -95,24 +106,25 @@ pub fn attribute(
         DriverState::Down(_) => DriverInfo::default(),
     };
     let node = node(&sample, context);
-    let mut devices = DeviceAttribution::new(context, &driver, &node, sample.at.mono);
-    let mut unidentified = BTreeMap::new();
-    for (index, sampled) in (0..).zip(&sample.gpus) {
-        match CurrentSample::new(sampled, sample.at, context.max_age) {
-            Ok(current) => {
-                let uuid = &current.sample.gpu.uuid;
-                let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
-                let clocks =
-                    sample.clock_events.get(uuid).copied().unwrap_or(Err(Missing::Pending));
-                let health = sample.health.get(uuid).ok_or(Missing::Pending);
-                devices.add(&current, &GpuEvents { xids: &xids, clocks, health });
-            }
-            Err(missing) => {
-                unidentified.insert(index, missing);
-            }
-        }
+    let (gpus, unidentified) = attributed_gpus(&sample, context);
+    let users = gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten());
+    let unallocated_users: BTreeSet<ContainerIdentity> =
+        users.flat_map(PartitionProcesses::unallocated_users).cloned().collect();
+    let mut pod_labels = PodLabelCache::default();
+    for gpu in &gpus {
+        let sample = gpu.current.sample;
+        pod_labels.collect(context, &sample.gpu, &sample.partitions);
     }
-    let dropped_pod_labels = devices.dropped_pod_labels();
+    let mut devices =
+        DeviceAttribution::new(context, &driver, &node, &unallocated_users, &pod_labels);
+    for gpu in &gpus {
+        let uuid = &gpu.current.sample.gpu.uuid;
+        let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
+        let clocks = sample.clock_events.get(uuid).copied().unwrap_or(Err(Missing::Pending));
+        let health = sample.health.get(uuid).ok_or(Missing::Pending);
+        devices.add(gpu, &GpuEvents { xids: &xids, clocks, health });
+    }
+    let dropped_pod_labels = pod_labels.dropped();
     let snapshot = Snapshot {
         at: sample.at,
         identity: NodeIdentity {
@@ -152,6 +164,31 @@ pub fn attribute(
         },
     };
     (snapshot, devices.activity)
+}
+
+/// The identified GPUs with their processes, and why others are not identified, by index.
+fn attributed_gpus<'a>(
+    sample: &'a Sample,
+    context: &AttributionContext<'_>,
+) -> (Vec<AttributedGpu<'a>>, BTreeMap<u32, Missing>) {
+    let (mut gpus, mut unidentified) = (Vec::new(), BTreeMap::new());
+    for (index, sampled) in (0..).zip(&sample.gpus) {
+        match CurrentSample::new(sampled, sample.at, context.max_age) {
+            Ok(current) => {
+                let gpu = &current.sample.gpu;
+                let processes = |partition| {
+                    let listing = current.process_list(partition)?;
+                    Ok(PartitionProcesses::new(context, gpu, partition, listing))
+                };
+                let processes = current.sample.partitions.iter().map(processes).collect();
+                gpus.push(AttributedGpu { current, processes });
+            }
+            Err(missing) => {
+                unidentified.insert(index, missing);
+            }
+        }
+    }
+    (gpus, unidentified)
 }
 
 fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {

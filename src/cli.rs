@@ -4,7 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
 
 use crate::args::Args;
 #[cfg(feature = "top")]
@@ -100,7 +101,40 @@ impl Cli {
     #[must_use]
     pub fn from_command_line() -> Self {
         let (kept, remarks) = strip_ignored::<Self>(env::args_os(), |name| env::var_os(name));
-        Self::parse_from(kept).with_remarks(remarks)
+        match Self::try_parse_from(&kept) {
+            Ok(cli) => cli.with_remarks(remarks),
+            Err(error) => Self::with_tips(error, &kept).exit(),
+        }
+    }
+
+    /// Adds the environment variable that an invalid value is from, and the values that a switch has.
+    fn with_tips(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+        let mut command = Self::command();
+        command.build();
+        let mut all = command
+            .get_arguments()
+            .chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
+        let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidArg) else {
+            return error;
+        };
+        let Some(arg) = all.find(|arg| arg.to_string() == *name) else { return error };
+        let mut tips = Vec::new();
+        let flag = arg.get_long().map(|long| format!("--{long}"));
+        let is_flag = |arg: &OsString| {
+            flag.as_ref().is_some_and(|flag| arg.to_string_lossy().starts_with(flag))
+        };
+        let variable = arg.get_env().filter(|variable| env::var_os(variable).is_some());
+        if let Some(variable) = variable.filter(|_| !args.iter().any(is_flag)) {
+            let variable = variable.to_string_lossy();
+            tips.push(format!("the value is that of the environment variable {variable}").into());
+        }
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            tips.push("give true or false".into());
+        }
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+        error
     }
 
     /// Parses arguments; the first one is the program name.
@@ -164,8 +198,6 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -3,38 +3,29 @@
 //! Each source is a task that publishes its state, and keeps the last one while the source is down.
 //! The sampling thread only reads the newest state: no cycle waits for the cluster.
 
+mod allocation_cache;
+mod pod_log_names;
+mod running_sources;
 pub mod sources;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use tokio::runtime;
-use tokio::sync::{Notify, watch};
-
+use self::allocation_cache::{AllocationCache, AllocationInputs};
+use self::pod_log_names::PodLogNames;
+use self::running_sources::RunningSources;
 pub use self::sources::Sources;
-use crate::attribute::allocation_table::{AllocationTable, DeviceAllocation};
-use crate::attribute::family::AllocationState;
-use crate::attribute::owner::{ContainerIdentity, OwnerResolver};
+use crate::attribute::allocation_state::AllocationState;
+use crate::attribute::allocation_table::AllocationTable;
+use crate::attribute::owner::OwnerResolver;
 use crate::clock::Clock;
-use crate::host::pod_logs::{self, LoggedContainers, LoggedPods};
-use crate::kube;
-use crate::kube::allocation::{
-    AllocatableGpu, AllocatableMig, AllocationResult, MemoryUnit, resolve_allocations,
-};
-use crate::kube::api::Address;
+use crate::kube::allocation::{AllocatableGpu, AllocatableMig};
 use crate::kube::assignments::{Assignments, SliceTable};
-use crate::kube::kubelet_pods::KubeletPodPoller;
-use crate::kube::node_label::{self, LabelRequirement, NodeLabelWatch};
-use crate::kube::pod_resources::{self, PodResourcesPoller, PodResourcesState};
+use crate::kube::pod_resources::PodResourcesState;
 use crate::kube::pods::PodSnapshot;
-use crate::kube::resource_slices::{self, ResourceSlicePoller};
-use crate::kube::retention::AllocationRetention;
 use crate::kube::source::{FailureReason, HealthTracker, SourceState};
-use crate::kube::watch::PodWatch;
 use crate::nvml::probe::mebibytes;
 use crate::policy;
 use crate::sample::Sample;
@@ -42,39 +33,10 @@ use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
 use crate::snapshot::SourceHealth;
 
-/// Receivers of the newest state of all sources.
+/// The sources of one node, and the allocations that result from them.
 pub struct Cluster {
-    pods: Option<watch::Receiver<PodSnapshot>>,
-    pod_resources: Option<watch::Receiver<PodResourcesState>>,
-    slices: Option<watch::Receiver<resource_slices::ResourceSlicesState>>,
-    label: Option<(LabelRequirement, watch::Receiver<node_label::NodeLabelState>)>,
-    logs: watch::Receiver<Arc<PodLogNames>>,
-    refresh: Arc<Notify>,
-    refresh_logs: Arc<Notify>,
-    refresh_slices: Arc<Notify>,
-    started_at: Duration,
-    memory_unit: MemoryUnit,
-    retention: AllocationRetention,
-    cache: Option<AllocationCache>,
-}
-
-/// Pod and container names from the kubelet's log directories.
-#[derive(Debug, Default)]
-pub struct PodLogNames {
-    pods: Option<LoggedPods>,
-    containers: Option<LoggedContainers>,
-}
-
-/// The allocation table and its inputs. It is resolved again when an input changes.
-struct AllocationCache {
-    pods: Option<PodSnapshot>,
-    assignments: Arc<Assignments>,
-    slices: Option<Arc<SliceTable>>,
-    devices: Vec<AllocatableGpu>,
-    /// Whether it contains unconfirmed allocations, which expire: it is then resolved every cycle.
-    expires: bool,
-    table: AllocationTable,
-    problems: BTreeMap<&'static str, u64>,
+    running: RunningSources,
+    cache: AllocationCache,
 }
 
 /// State of the cluster in one cycle.
@@ -102,102 +64,13 @@ impl Cluster {
     /// # Errors
     /// The OS error, if the runtime or its thread cannot be created.
     pub fn start(sources: Sources, clock: Clock) -> io::Result<Self> {
-        let (refresh, refresh_logs, refresh_slices) =
-            (Arc::<Notify>::default(), Arc::<Notify>::default(), Arc::<Notify>::default());
-        let memory_unit = sources.memory_unit;
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| runtime.spawn(task);
-
-        let startup_timeout = sources.startup_timeout;
-        let pods = sources.pods.clone().map(|(address, node)| {
-            let source = match &address {
-                Address::Kubelet { .. } => kube::kubelet_pods::SOURCE,
-                Address::InCluster
-                | Address::Kubeconfig(_)
-                | Address::Url(_)
-                | Address::Exporter { .. } => kube::watch::SOURCE,
-            };
-            let (publish, pods) = watch::channel(PodSnapshot::unknown(source));
-            let (timings, changed) = (sources.timings.clone(), Arc::clone(&refresh));
-            spawn(if let Address::Kubelet { .. } = address {
-                let interval = policy::KUBELET_PODS_EVERY;
-                Box::pin(
-                    KubeletPodPoller { address, node, interval, timings, clock }
-                        .run(publish, changed),
-                )
-            } else {
-                Box::pin(async move {
-                    if let Address::Kubeconfig(file) = &address {
-                        wait_for_file(file, startup_timeout).await;
-                    }
-                    PodWatch { address, node, timings, clock }.run(publish, changed).await;
-                })
-            });
-            pods
-        });
-        let pod_resources = sources.pod_resources.clone().map(|socket| {
-            let (publish, state) = watch::channel(PodResourcesState::unknown());
-            let (timings, refresh) = (pod_resources::PollTimings::default(), Arc::clone(&refresh));
-            spawn(Box::pin(async move {
-                wait_for_file(&socket, startup_timeout).await;
-                PodResourcesPoller { socket, timings, clock }.run(publish, refresh).await;
-            }));
-            state
-        });
-        let slices = sources.pods.clone().map(|(address, node)| {
-            let (publish, slices) = watch::channel(resource_slices::ResourceSlicesState::unknown());
-            let timings = sources.timings.clone();
-            let refresh = Arc::clone(&refresh_slices);
-            let (interval, min_interval) =
-                (policy::RESOURCE_SLICES_EVERY, policy::RESOURCE_SLICES_PAUSE);
-            let poller =
-                ResourceSlicePoller { address, node, interval, min_interval, timings, clock };
-            spawn(Box::pin(poller.run(publish, refresh)));
-            slices
-        });
-        let label = sources.pods.clone().zip(sources.release_label.clone());
-        let label = label.filter(|((address, _), _)| !matches!(address, Address::Kubelet { .. }));
-        let label = label.map(|((address, node), label)| {
-            let (publish, state) = watch::channel(node_label::NodeLabelState::unknown());
-            let (timings, required) = (sources.timings.clone(), label.clone());
-            spawn(Box::pin(async move {
-                if let Address::Kubeconfig(file) = &address {
-                    wait_for_file(file, startup_timeout).await;
-                }
-                NodeLabelWatch { address, node, label: required, timings, clock }
-                    .run(publish)
-                    .await;
-            }));
-            (label, state)
-        });
-        let (publish, logs) = watch::channel(Arc::new(PodLogNames::default()));
-        spawn(Box::pin(read_logs(sources, publish, Arc::clone(&refresh_logs))));
-
-        thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-            // The tasks do not end; the thread ends with the process.
-            runtime.block_on(std::future::pending::<()>());
-        })?;
-        let started_at = clock.now().mono;
-        Ok(Self {
-            pods,
-            pod_resources,
-            slices,
-            label,
-            logs,
-            refresh,
-            refresh_logs,
-            refresh_slices,
-            started_at,
-            memory_unit,
-            retention: AllocationRetention::default(),
-            cache: None,
-        })
+        let cache = AllocationCache::new(sources.memory_unit);
+        let running = RunningSources::start(sources, clock)?;
+        Ok(Self { running, cache })
     }
-}
 
-impl Cluster {
-    /// The newest state, with the allocations of `devices`, for a cycle that began at `now`
-    /// (monotonic). `needs_containers`: whether series of containers or processes are selected, and
+    /// The newest state at `now` (monotonic), after the devices were read, with the allocations of
+    /// `devices`. `needs_containers`: whether series of containers or processes are selected, and
     /// not only pod labels of devices.
     pub fn state(
         &mut self,
@@ -205,10 +78,11 @@ impl Cluster {
         now: Duration,
         needs_containers: bool,
     ) -> ClusterState {
-        let pods = self.pods.as_ref().map(|pods| pods.borrow().clone());
-        let pod_resources = self.pod_resources.as_ref().map(|state| state.borrow().clone());
-        let slices = self.slices.as_ref().map(|slices| slices.borrow().clone());
-        let label = self.label.as_ref().map(|(_, state)| state.borrow().health.clone());
+        let running = &self.running;
+        let pods = running.pods.as_ref().map(|pods| pods.borrow().clone());
+        let pod_resources = running.pod_resources.as_ref().map(|state| state.borrow().clone());
+        let slices = running.slices.as_ref().map(|slices| slices.borrow().clone());
+        let label = running.label.as_ref().map(|(_, state)| state.borrow().health.clone());
         // Not every cluster has these sources: they are reported after their first success.
         let optional = slices.as_ref().map(|state| state.health.clone()).into_iter().chain(label);
         let sources = (pods.iter().map(|pods| &pods.health))
@@ -216,6 +90,8 @@ impl Cluster {
             .map(|health| source_health(health, now))
             .chain(optional.filter(|h| h.last_success.is_some()).map(|h| source_health(&h, now)))
             .collect();
+        let logs = Arc::clone(&running.logs.borrow());
+        let mut problems = BTreeMap::new();
         let allocations = match pod_resources {
             None => LatestAllocations::NoSource,
             Some(PodResourcesState { assignments: Some(assignments), .. }) => {
@@ -223,30 +99,21 @@ impl Cluster {
                 self.request_slices(&assignments, slices.as_deref());
                 let as_of = assignments.requested_at;
                 let is_fresh = now.saturating_sub(as_of) <= policy::ALLOCATION_MAX_AGE;
-                let usable_pods = pods.clone().filter(|pods| needs_containers || !is_denied(pods));
-                let table = self.allocation_table(usable_pods, assignments, slices, devices);
+                let pods = pods.clone().filter(|pods| needs_containers || !is_denied(pods));
+                let inputs = AllocationInputs { pods, assignments, slices, devices };
+                let table;
+                (table, problems) = self.cache.resolve(inputs, now);
                 LatestAllocations::Table(table.as_of(as_of, is_fresh))
-            }
-            // A kubelet that has not responded for this long is unavailable.
-            Some(PodResourcesState { assignments: None, .. })
-                if now.saturating_sub(self.started_at) > policy::KUBELET_STARTUP_TIMEOUT =>
-            {
-                LatestAllocations::NoSource
             }
             Some(PodResourcesState { assignments: None, .. }) => LatestAllocations::Pending,
         };
-        let problems = match (&allocations, &self.cache) {
-            (LatestAllocations::Table(_), Some(cache)) => cache.problems.clone(),
-            _ => BTreeMap::new(),
-        };
-        let logs = Arc::clone(&self.logs.borrow());
         ClusterState { pods, logs, allocations, sources, problems }
     }
 
     /// The watched label (`KEY=VALUE`), if the node has it at `now` (monotonic).
     #[must_use]
     pub fn release_label(&self, now: Duration) -> Option<Arc<str>> {
-        let (label, state) = self.label.as_ref()?;
+        let (label, state) = self.running.label.as_ref()?;
         state.borrow().is_set(now).then(|| Arc::clone(&label.text))
     }
 
@@ -254,8 +121,8 @@ impl Cluster {
     /// cycle.
     pub fn request_refresh(&self, unresolved: bool) {
         if unresolved {
-            self.refresh.notify_one();
-            self.refresh_logs.notify_one();
+            self.running.refresh.notify_one();
+            self.running.refresh_logs.notify_one();
         }
     }
 
@@ -263,53 +130,8 @@ impl Cluster {
     fn request_slices(&self, assignments: &Assignments, slices: Option<&SliceTable>) {
         let mut claims = assignments.containers.iter().flat_map(|container| &container.claims);
         if claims.any(|claim| slices.is_none_or(|slices| slices.get(claim).is_none())) {
-            self.refresh_slices.notify_one();
+            self.running.refresh_slices.notify_one();
         }
-    }
-
-    /// The allocation table, resolved again only if an input has changed.
-    fn allocation_table(
-        &mut self,
-        pods: Option<PodSnapshot>,
-        assignments: Arc<Assignments>,
-        slices: Option<Arc<SliceTable>>,
-        devices: Vec<AllocatableGpu>,
-    ) -> AllocationTable {
-        let is_current = |cache: &&AllocationCache| {
-            let same_pods = match (&cache.pods, &pods) {
-                (Some(cached), Some(current)) => cached.same_as(current),
-                (cached, current) => cached.is_none() && current.is_none(),
-            };
-            same_pods
-                && cache.assignments.same_content(&assignments)
-                && cache.slices.as_ref().map(Arc::as_ptr) == slices.as_ref().map(Arc::as_ptr)
-                && cache.devices == devices
-                && !cache.expires
-        };
-        if let Some(cache) = self.cache.as_ref().filter(is_current) {
-            return cache.table.clone();
-        }
-        let merged = self.retention.apply(&assignments, pods.as_ref());
-        let expires = !merged.unconfirmed.is_empty();
-        let result = resolve_allocations(
-            &devices,
-            &merged,
-            pods.as_ref(),
-            slices.as_deref(),
-            self.memory_unit,
-        );
-        let problems = result.problems.clone();
-        let table = build_table(result);
-        self.cache = Some(AllocationCache {
-            pods,
-            assignments,
-            slices,
-            devices,
-            expires,
-            table: table.clone(),
-            problems,
-        });
-        table
     }
 }
 
@@ -319,6 +141,7 @@ impl ClusterState {
     pub fn owner_resolver(&self, now: Duration) -> OwnerResolver<'_> {
         OwnerResolver {
             now,
+            node_pods: &[],
             pods: self.pods.as_ref(),
             logged_pods: self.logs.pods.as_ref(),
             logged_containers: self.logs.containers.as_ref(),
@@ -338,26 +161,6 @@ impl ClusterState {
     }
 }
 
-fn build_table(result: AllocationResult) -> AllocationTable {
-    let allocations = result.allocations.into_iter().map(|allocation| DeviceAllocation {
-        container: ContainerIdentity { pod: allocation.pod, container: allocation.container },
-        device: allocation.device,
-        mode: allocation.mode,
-        memory: allocation.memory,
-        compute: allocation.compute,
-        replica: allocation.replica.map(|n| n.to_string()).unwrap_or_default().into(),
-        claim: allocation.claim,
-        confirmed: allocation.confirmed,
-        running: allocation.running,
-    });
-    AllocationTable::new(
-        allocations,
-        result.uncertain_devices,
-        result.node_uncertain,
-        result.coverage,
-    )
-}
-
 /// Whether the API server denies access and no list was ever received. Pod labels of devices then
 /// use the names from the kubelet, as without an API server.
 fn is_denied(pods: &PodSnapshot) -> bool {
@@ -370,44 +173,6 @@ fn source_health(health: &HealthTracker, now: Duration) -> SourceHealth {
         up: health.state == SourceState::Up,
         age: health.age(now),
         failures: health.failures().map(|(failure, n)| (failure.label(), n)).collect(),
-    }
-}
-
-/// Waits until a file exists, at most for `timeout`.
-async fn wait_for_file(file: &Path, timeout: Duration) {
-    let _ = tokio::time::timeout(timeout, async {
-        while !file.exists() {
-            tokio::time::sleep(policy::MOCK_STARTUP_POLL).await;
-        }
-    })
-    .await;
-}
-
-/// Publishes the names of the log directories, periodically and when `refresh` is notified.
-async fn read_logs(
-    sources: Sources,
-    publish: watch::Sender<Arc<PodLogNames>>,
-    refresh: Arc<Notify>,
-) {
-    let mut warned = false;
-    while !publish.is_closed() {
-        let read = pod_logs::read_pods(&sources.pod_logs).and_then(|pods| {
-            let containers = pod_logs::read_containers(&sources.container_logs)?;
-            Ok(PodLogNames { pods, containers })
-        });
-        match read {
-            Ok(logs) => {
-                warned = false;
-                publish.send_replace(Arc::new(logs));
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut warned, true) {
-                    tracing::warn!("cannot read the pod log directories: {error}");
-                }
-            }
-        }
-        tokio::time::sleep(policy::POD_LOGS_PAUSE).await;
-        let _ = tokio::time::timeout(policy::POD_LOGS_EVERY, refresh.notified()).await;
     }
 }
 

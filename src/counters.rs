@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::Read as _;
 
 use crate::catalog::unsupported_fields::is_unsupported_dcgm_field;
-use crate::catalog::{Kind, find, names};
+use crate::catalog::{CatalogRow, Kind, find, names};
 use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 use crate::selection::FamilyRequest;
@@ -83,7 +83,7 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
     for record in reader.records() {
         // The only error left: the text is UTF-8, and records may have any number of fields.
         let Ok(record) = record else {
-            errors.push(Problem::without_remedy("the file ends within a record"));
+            errors.push(Problem::new("the file ends within a record", "close its quoted text"));
             break;
         };
         let line = record.position().map_or(0, |position| line_of(text, position));
@@ -97,7 +97,10 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
         }
     }
     if errors.is_empty() && counters.requests.is_empty() {
-        errors.push(Problem::without_remedy("the file selects no known metric family"));
+        errors.push(Problem::new(
+            "the file selects no known metric family",
+            "add one per line, as listed by --print-metrics=csv",
+        ));
     }
     if errors.is_empty() { Ok(counters) } else { Err(CountersError(errors)) }
 }
@@ -132,35 +135,7 @@ fn parse_record(
         }
         None => return Err(unknown_family(name)),
     };
-    let kind = match (kind, row.is_info_label) {
-        ("label", true) => None,
-        ("gauge" | "untyped", false) => Some(Kind::Gauge),
-        ("counter", false) => Some(Kind::Counter),
-        ("label", false) => {
-            return Err(Problem::new(
-                format!("{name} is numeric and cannot be a label"),
-                format!("use the type {}", row.kind.as_str()),
-            ));
-        }
-        ("gauge" | "counter" | "untyped", true) => {
-            return Err(Problem::new(
-                format!("{name} is a string without a series of its own"),
-                "use the type label",
-            ));
-        }
-        ("histogram" | "summary", _) => {
-            return Err(Problem::new(
-                format!("{name} is not a {kind}"),
-                format!("use the type {}", row.kind.as_str()),
-            ));
-        }
-        _ => {
-            return Err(Problem::new(
-                format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
-                "use gauge, counter or label",
-            ));
-        }
-    };
+    let kind = exported_kind(kind, &row, name)?;
     if let Some(before) = lines.insert(name.to_owned(), line) {
         return Ok(Record::Skipped(format!(
             "{name} is already selected in line {before}; this line is ignored"
@@ -178,6 +153,32 @@ fn parse_record(
     }))
 }
 
+/// The type to export `row` with, by the type of a record; `None` for a label. `name` is the name in the
+/// record.
+fn exported_kind(kind: &str, row: &CatalogRow, name: &str) -> Result<Option<Kind>, Problem> {
+    match (kind, row.is_info_label) {
+        ("label", true) => Ok(None),
+        ("gauge" | "untyped", false) => Ok(Some(Kind::Gauge)),
+        ("counter", false) => Ok(Some(Kind::Counter)),
+        ("label", false) => Err(Problem::new(
+            format!("{name} is numeric and cannot be a label"),
+            format!("use the type {}", row.kind.as_str()),
+        )),
+        ("gauge" | "counter" | "untyped", true) => Err(Problem::new(
+            format!("{name} is a string without a series of its own"),
+            "use the type label",
+        )),
+        ("histogram" | "summary", _) => Err(Problem::new(
+            format!("{name} is not a {kind}"),
+            format!("use the type {}", row.kind.as_str()),
+        )),
+        _ => Err(Problem::new(
+            format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
+            "use gauge, counter or label",
+        )),
+    }
+}
+
 fn field_count_error(fields: &[&str]) -> Problem {
     let known = fields.first().and_then(|name| find(name));
     match (fields.len(), known) {
@@ -186,7 +187,7 @@ fn field_count_error(fields: &[&str]) -> Problem {
             "remove the spaces before it",
         ),
         (count @ 4.., Some(row)) => Problem::new(
-            format!("{count} fields instead of 3"),
+            field_count(count),
             format!(
                 "quote a help text with a comma, without a space before the opening quote, as in \
                  {},{},\"a, b\"",
@@ -195,10 +196,14 @@ fn field_count_error(fields: &[&str]) -> Problem {
             ),
         ),
         (count, _) => Problem::new(
-            format!("{count} fields instead of 3"),
+            field_count(count),
             "write NAME, TYPE, HELP, as in DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %).",
         ),
     }
+}
+
+fn field_count(count: usize) -> String {
+    format!("{count} field{} instead of 3", if count == 1 { "" } else { "s" })
 }
 
 fn unknown_family(name: &str) -> Problem {

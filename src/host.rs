@@ -11,7 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::{CgroupLocation, Discard, ProcessId};
+use crate::model::{CgroupLocation, Discard, PodUid, ProcessId};
 use crate::policy::CGROUP_TEXT_MAX;
 
 /// The directory that is read as `/proc`.
@@ -27,6 +27,8 @@ pub struct ProcessIdentity {
     pub id: ProcessId,
     /// Its `comm`: at most 15 bytes; the executable's name unless the process changed it.
     pub name: Arc<str>,
+    /// Whether its main thread has exited. Other threads may still run.
+    pub zombie: bool,
 }
 
 impl ProcRoot {
@@ -45,14 +47,34 @@ impl ProcRoot {
     /// Identifies the process that has `pid` now, from one read of its `stat`.
     ///
     /// # Errors
-    /// The process has exited, is a zombie, or its entry cannot be read.
+    /// The process has exited, or its entry cannot be read.
     pub fn identify(&self, pid: u32) -> Result<ProcessIdentity, Discard> {
         let text = self.read(pid, "stat", STAT_TEXT_MAX)?;
         let stat = stat::parse(&text).ok_or(Discard::Unreadable)?;
-        if matches!(stat.state, 'Z' | 'X' | 'x') {
-            return Err(Discard::Zombie);
+        let zombie = matches!(stat.state, 'Z' | 'X' | 'x');
+        let id = ProcessId { pid, started: stat.started };
+        Ok(ProcessIdentity { id, name: stat.name.into(), zombie })
+    }
+
+    /// Time since boot in the unit of [`ProcessId::started`], from `uptime`; `None` if the file
+    /// cannot be read.
+    #[must_use]
+    pub fn uptime_ticks(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.root.join("uptime")).ok()?;
+        let (seconds, hundredths) = text.split_whitespace().next()?.split_once('.')?;
+        let seconds: u64 = seconds.parse().ok()?;
+        seconds.checked_mul(TICKS_PER_SECOND)?.checked_add(hundredths.parse().ok()?)
+    }
+
+    /// Pods that the node itself runs in, if it is a container: those in the cgroup path of its
+    /// first process.
+    #[must_use]
+    pub fn node_pods(&self) -> Vec<PodUid> {
+        let location = self.identify(1).and_then(|init| self.cgroup_location(init.id));
+        match location {
+            Ok(CgroupLocation::Pod(paths)) => paths.into_iter().map(|path| path.uid).collect(),
+            Ok(_) | Err(_) => Vec::new(),
         }
-        Ok(ProcessIdentity { id: ProcessId { pid, started: stat.started }, name: stat.name.into() })
     }
 
     /// The container, pod or host that the process runs in, from one read of its `cgroup`.
@@ -104,6 +126,8 @@ impl ProcRoot {
     }
 }
 
+/// `USER_HZ`: the unit of times in `/proc`, and hundredths of seconds in `uptime`.
+const TICKS_PER_SECOND: u64 = 100;
 /// Maximum size of `stat` in bytes: about fifty numbers and a short name.
 const STAT_TEXT_MAX: u64 = 4 << 10;
 /// `PROC_PID_INIT_INO`, the inode of the initial PID namespace.
@@ -115,8 +139,11 @@ fn read_of_same_process<T>(
     identify: impl Fn() -> Result<ProcessIdentity, Discard>,
     read: impl FnOnce() -> Result<T, Discard>,
 ) -> Result<T, Discard> {
-    let confirm =
-        || identify().and_then(|now| if now.id == id { Ok(()) } else { Err(Discard::Gone) });
+    let confirm = || match identify()? {
+        now if now.id != id => Err(Discard::Gone),
+        now if now.zombie => Err(Discard::Zombie),
+        _ => Ok(()),
+    };
     confirm()?;
     let found = read();
     confirm()?;
@@ -176,7 +203,11 @@ mod tests {
         let found = ProcRoot::new(root.path()).identify(7).unwrap();
         assert_eq!(
             found,
-            ProcessIdentity { id: ProcessId { pid: 7, started: 4242 }, name: "a) R (b".into() }
+            ProcessIdentity {
+                id: ProcessId { pid: 7, started: 4242 },
+                name: "a) R (b".into(),
+                zombie: false
+            }
         );
     }
 
@@ -199,7 +230,7 @@ mod tests {
         let reused = std::cell::Cell::new(4242);
         let identify = || {
             let id = ProcessId { started: reused.get(), ..id };
-            Ok(ProcessIdentity { id, name: "python".into() })
+            Ok(ProcessIdentity { id, name: "python".into(), zombie: false })
         };
         assert_eq!(
             read_of_same_process(id, identify, || Ok(reused.replace(4243))),
@@ -265,9 +296,34 @@ mod tests {
     }
 
     #[test]
+    fn time_since_boot_has_the_unit_of_start_times() {
+        let root = tempfile::tempdir().unwrap();
+        let uptime = |text: &str| {
+            fs::write(root.path().join("uptime"), text).unwrap();
+            ProcRoot::new(root.path()).uptime_ticks()
+        };
+        assert_eq!(uptime("12345.67 2.00\n"), Some(1_234_567));
+        for invalid in ["", "x", "12", "1.x", "99999999999999999999.00"] {
+            assert_eq!(uptime(invalid), None, "{invalid}");
+        }
+    }
+
+    #[test]
+    fn the_node_is_in_the_pods_of_its_first_process() {
+        let root = root_with(1, &stat(1, "systemd", 'S'));
+        let uid = "3f6a1c58-90de-4b27-a1f4-0c9d5e7b2a63";
+        let node_pods = || ProcRoot::new(root.path()).node_pods();
+        fs::write(root.path().join("1/cgroup"), "0::/init.scope\n").unwrap();
+        assert_eq!(node_pods(), []);
+        let path = format!("0::/kubepods/pod{uid}/{}/init.scope\n", "ab".repeat(32));
+        fs::write(root.path().join("1/cgroup"), path).unwrap();
+        assert_eq!(node_pods(), [PodUid::parse(uid.as_bytes()).unwrap()]);
+    }
+
+    #[test]
     fn dead_and_unreadable_processes_have_different_reasons() {
         let zombie = root_with(7, &stat(7, "python", 'Z'));
-        assert_eq!(ProcRoot::new(zombie.path()).identify(7), Err(Discard::Zombie));
+        assert!(ProcRoot::new(zombie.path()).identify(7).unwrap().zombie);
         assert_eq!(ProcRoot::new(zombie.path()).identify(8), Err(Discard::Gone));
         let oversized = format!("7 (x) R {}", "0 ".repeat(4096));
         for invalid in

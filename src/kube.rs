@@ -6,22 +6,26 @@
 //! (DRA) is used, [`resource_slices`]. [`allocation`] joins the snapshots without I/O. A source
 //! that fails keeps its last snapshot and reports its age.
 
+pub mod address;
 pub mod allocation;
 pub mod annotations;
 pub mod api;
 pub mod assignments;
 pub mod device_id;
+pub mod endpoint;
 pub mod json_stream;
 pub mod kubelet_pods;
 mod node_event;
 pub mod node_exists;
 pub mod node_label;
+pub mod node_name;
 pub mod pod;
 pub mod pod_list;
 pub mod pod_resources;
 pub mod pods;
 pub mod problem;
 pub mod quantity;
+pub mod request_error;
 pub mod resource_slices;
 pub mod retention;
 pub mod self_review;

@@ -57,7 +57,7 @@ pub struct ProcessLabelValues<'a> {
 }
 
 /// Label values of the container that a device is allocated to; empty without an allocation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnerLabels<'a> {
     /// Namespace of the pod.
     pub namespace: &'a str,
@@ -70,7 +70,7 @@ pub struct OwnerLabels<'a> {
     /// The resource claim that allocated the device, if enabled.
     pub claim: Option<&'a Claim>,
     /// Replica of the device, if enabled.
-    pub replica: Option<&'a str>,
+    pub replica: Option<String>,
 }
 
 /// Labels of a device series besides those of the device.
@@ -79,7 +79,7 @@ pub struct DeviceLabelInput<'a> {
     /// Info labels of the device: name and value.
     pub info_labels: &'a [(Arc<str>, Arc<str>)],
     /// Labels of the container that the device is allocated to; `None` if disabled.
-    pub owner: Option<OwnerLabels<'a>>,
+    pub owner: Option<&'a OwnerLabels<'a>>,
     /// Labels that distinguish this series from others of the device.
     pub extra_labels: &'a [(&'a str, &'a str)],
 }
@@ -154,10 +154,10 @@ impl LabelSchema {
         let owner = OwnerLabels {
             uid: Some(""),
             claim: Some(&NO_CLAIM),
-            replica: Some(""),
+            replica: Some(String::new()),
             ..OwnerLabels::default()
         };
-        let input = DeviceLabelInput { owner: Some(owner), ..DeviceLabelInput::default() };
+        let input = DeviceLabelInput { owner: Some(&owner), ..DeviceLabelInput::default() };
         let workload = WorkloadLabels {
             process: Some(ProcessLabelValues::default()),
             ..WorkloadLabels::default()
@@ -320,11 +320,11 @@ impl LabelSchema {
 
     fn owner_pairs<'a>(
         &self,
-        owner: &OwnerLabels<'a>,
+        owner: &'a OwnerLabels<'a>,
     ) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let [container, namespace, pod]: [&'a str; 3] = self.owner_keys();
         let uid = owner.uid.map(|uid| ("pod_uid", uid));
-        let replica = owner.replica.map(|replica| ("vgpu", replica));
+        let replica = owner.replica.as_deref().map(|replica| ("vgpu", replica));
         [(container, owner.container)]
             .into_iter()
             .chain(owner.claim.into_iter().flat_map(claim_pairs))
@@ -472,7 +472,7 @@ mod tests {
         let labels = |schema: &LabelSchema| {
             let input = DeviceLabelInput {
                 info_labels: &info_labels(),
-                owner: Some(owner),
+                owner: Some(&owner),
                 extra_labels: &more,
             };
             keys(&schema.device(&gpu(), Some(&mig()), &input)).join(" ")
@@ -480,10 +480,11 @@ mod tests {
         let old = "gpu UUID pci_bus_id device modelName GPU_I_PROFILE GPU_I_ID Hostname \
                    DCGM_FI_DRIVER_VERSION container namespace pod pod_uid err_code pool";
         assert_eq!(labels(&dcgm(&DCGM)), old);
-        let claimed = OwnerLabels { claim: Some(&NO_CLAIM), replica: Some("1"), ..owner };
+        let claimed =
+            OwnerLabels { claim: Some(&NO_CLAIM), replica: Some("1".to_owned()), ..owner };
         let input = DeviceLabelInput {
             info_labels: &info_labels(),
-            owner: Some(claimed),
+            owner: Some(&claimed),
             extra_labels: &more,
         };
         let keys = keys(&dcgm(&DCGM).device(&gpu(), Some(&mig()), &input)).join(" ");

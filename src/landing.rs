@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::model::AllocateMode;
     use crate::view::{
-        ContainerView, DriverView, FailureView, GpuView, Number, OwnerKind, PartitionView,
+        Absence, ContainerView, DriverView, FailureView, GpuView, Number, OwnerKind, PartitionView,
         ProcessView, UnidentifiedView, VERSION, XidView,
     };
 
@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn absent() -> Number {
-        Number::Absent { absent: hostile() }
+        Number::Absent { absent: Absence::Unread(hostile()) }
     }
 
     /// A node with malicious values in all texts.

@@ -29,8 +29,7 @@ impl Allowlist {
     pub fn new(patterns: &[String]) -> Result<Self, Problem> {
         let compiled = patterns.iter().filter(|pattern| !pattern.is_empty()).map(|pattern| {
             Regex::new(pattern).map_err(|error| {
-                let message = error.to_string();
-                Problem::without_remedy(message)
+                Problem::new(error.to_string(), "give a valid regular expression, for example ^app")
                     .at(format!("--kubernetes-pod-label-allowlist-regex {pattern}"))
             })
         });

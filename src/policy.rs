@@ -74,8 +74,6 @@ pub const EVENT_HUNG_AFTER: Duration = Duration::from_secs(15);
 pub const NON_POD_CONTAINER_DELAY: Duration = Duration::from_secs(10);
 /// Allocations that the kubelet has not confirmed for this long may be incomplete.
 pub const ALLOCATION_MAX_AGE: Duration = Duration::from_secs(60);
-/// A kubelet that has not responded within this time after the start is taken as unavailable.
-pub const KUBELET_STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of reading the pod log directory.
 pub const POD_LOGS_EVERY: Duration = Duration::from_secs(30);
 /// Minimum time between two reads of the pod log directory.
@@ -186,6 +184,14 @@ pub const TOP_RESPONSE_MAX: usize = 64 << 20;
 pub const TOP_KEY_TIMEOUT: Duration = Duration::from_millis(200);
 /// A subcommand that waits longer than this prints what it waits for.
 pub const SLOW_NOTICE_AFTER: Duration = Duration::from_secs(1);
+/// Framebuffer without a listed process that the driver itself may use, bytes.
+pub const UNLISTED_FRAMEBUFFER_MIN: u64 = 1 << 30;
+/// The same on large boards, as a divisor of the total framebuffer: 2 %.
+pub const UNLISTED_FRAMEBUFFER_RATIO: u64 = 50;
+/// GPU utilization, percent, that listed processes can cause although each of them rounds to 0.
+pub const IDLE_LIST_UTILIZATION_MAX: f64 = 10.0;
+/// Framebuffer of a process that no board has, bytes: the driver's value is invalid.
+pub const FRAMEBUFFER_MAX: u64 = 4 << 40;
 /// Whether a process name of `/proc` is that of an MPS server: `nvidia-cuda-mps-server`, truncated
 /// to 15 bytes. The MPS control daemon has the same truncated name, but does not use a GPU.
 #[must_use]

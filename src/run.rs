@@ -7,12 +7,11 @@ mod slow_notice;
 #[cfg(feature = "top")]
 pub mod top;
 
-use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Write};
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 pub use self::check::check;
@@ -24,7 +23,11 @@ use crate::metrics_list;
 use crate::seccomp::install_filter;
 use crate::selection::preset;
 use crate::serve::AppState;
+use crate::serve::listener::{listen, systemd_listener};
 use crate::stdout::print;
+
+/// Context of the error of a thread that cannot be started.
+const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (pids.max, ulimit -u)";
 
 /// Serves metrics until a signal stops the process; with `once`, prints them and returns.
 ///
@@ -32,40 +35,34 @@ use crate::stdout::print;
 /// The mock scenario, a file or the address cannot be used; with `once`, also if there is nothing to
 /// print. A missing driver is not an error of serving: the exporter waits for it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
-    let Config { read, serve, once, debug, log_format, warnings: remarks } = config;
+    let Config { read, serve, once, debug, log_format, warnings } = config;
     start_log(if debug { tracing::Level::DEBUG } else { tracing::Level::INFO }, log_format);
-    for remark in remarks {
-        tracing::warn!("{remark}");
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
     // Before any thread is started and any library is loaded, so that it applies to all of them.
     install_seccomp_filter();
     let clock = Clock::start();
-    let max_age = read.max_age;
     let (read, mock_env) = read.with_mock_env()?;
+    let max_age = read.max_age;
     let pipeline = Pipeline::start(read, mock_env, clock)?;
     if once {
         return pipeline.print_once();
     }
-    let ServeConfig { addresses, own_metrics_path: own_path, landing, server: web, systemd_socket } =
-        serve;
-    let listener = if systemd_socket { systemd_listener()? } else { listen(&addresses)? };
+    let listener =
+        if serve.systemd_socket { systemd_listener()? } else { listen(&serve.addresses)? };
     tracing::info!(address = %listener.local_addr()?, "serving");
     let (publish, published) = watch::channel(None);
     let (command, commands) = mpsc::channel();
     let reload = pipeline.reload_sender();
-    let refused = pipeline.reject_counters();
+    let rejected = pipeline.reject_counters();
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
-        .spawn(move || pipeline.run(&commands, &publish))?;
-    let state = AppState {
-        published,
-        max_age,
-        clock,
-        own_metrics_path: own_path,
-        landing,
-        rejected: refused,
-    };
-    signals::serve_until_signal(listener, reload, command, state, web)?;
+        .spawn(move || pipeline.run(&commands, &publish))
+        .context(NO_THREAD)?;
+    let ServeConfig { routes, timeouts, web_config, .. } = serve;
+    let state = AppState { published, max_age, clock, routes, timeouts, rejected };
+    signals::serve_until_signal(listener, reload, command, state, web_config)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for NVML calls in flight.
     if sampler.join().is_err() {
         bail!("the sampling thread panicked; this is a bug, please report it");
@@ -109,73 +106,5 @@ fn start_log(level: tracing::Level, format: LogFormat) {
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-}
-
-/// Binds the first of the addresses that can be bound.
-fn listen(addresses: &[SocketAddr]) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(addresses).map_err(|error| bind_error(addresses, &error))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Reason and remedy of errors of `bind(2)`.
-const BIND_ERRORS: [(ErrorKind, &str); 3] = [
-    (
-        ErrorKind::AddrInUse,
-        "another program listens on this port; stop it, or give another --address",
-    ),
-    (
-        ErrorKind::PermissionDenied,
-        "a port below 1024 needs the capability CAP_NET_BIND_SERVICE; add it, or give a higher port",
-    ),
-    (
-        ErrorKind::AddrNotAvailable,
-        "the address is not one of this host; give an address of a local interface, or :PORT for all",
-    ),
-];
-
-fn bind_error(addresses: &[SocketAddr], error: &io::Error) -> anyhow::Error {
-    let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    let all = all.join(", ");
-    match BIND_ERRORS.iter().find(|(kind, _)| *kind == error.kind()) {
-        Some((_, reason)) => anyhow!("--address {all}: cannot listen: {reason}"),
-        None => anyhow!("--address {all}: cannot listen: {error}; give another --address"),
-    }
-}
-
-/// The listening socket that systemd passes.
-fn systemd_listener() -> anyhow::Result<TcpListener> {
-    let mut passed = listenfd::ListenFd::from_env();
-    let listener = passed.take_tcp_listener(0).map_err(|error| {
-        anyhow!(
-            "--web-systemd-socket: the first socket of the unit cannot be used ({error}); set \
-             ListenStream= to a port"
-        )
-    })?;
-    let listener = listener.context(
-        "--web-systemd-socket: systemd passed no listening TCP socket; set ListenStream= to a port",
-    )?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bind_errors_name_their_reason() {
-        let address = "127.0.0.1:80".parse().unwrap();
-        for (kind, expected) in [
-            (ErrorKind::AddrInUse, "another program listens"),
-            (ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
-            (ErrorKind::AddrNotAvailable, "not one of this host"),
-            (ErrorKind::OutOfMemory, "out of memory; give another --address"),
-        ] {
-            let text = bind_error(&[address], &kind.into()).to_string();
-            assert!(text.starts_with("--address 127.0.0.1:80: cannot listen: "), "{text}");
-            assert!(text.contains(expected), "{text}");
-        }
     }
 }

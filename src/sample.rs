@@ -31,6 +31,7 @@ pub mod process_utilization;
 pub mod processes;
 pub mod reading_cache;
 mod release_state;
+pub mod unlisted_use;
 pub mod xid_history;
 
 use std::collections::BTreeMap;

@@ -9,9 +9,11 @@ use std::time::Duration;
 use self::device_usage::DeviceUsage;
 use crate::labels::Labels;
 use crate::model::{
-    AllocatedFraction, ContainerAllocation, Discards, Gpu, Missing, Moment, Reading, Usage,
+    AllocatedFraction, ContainerAllocation, Discards, Gpu, Missing, Moment, Reading, Unresolved,
+    Usage,
 };
 use crate::sample::DriverState;
+use crate::sample::unlisted_use::UnlistedUse;
 use crate::selection::Selection;
 
 /// The state of the node in one collection cycle.
@@ -148,8 +150,18 @@ pub struct AttributionStats {
     pub attributed: BTreeMap<(&'static str, &'static str), u64>,
     /// Number of processes without series, by reason.
     pub unresolved: BTreeMap<&'static str, u64>,
+    /// Number of containers on devices that have no process and no 0, by reason.
+    pub withheld_zeros: BTreeMap<&'static str, u64>,
     /// Framebuffer by owner class, of each GPU or GPU instance.
     pub framebuffer: Vec<FramebufferBalance>,
+}
+
+impl AttributionStats {
+    /// Whether newer data of the cluster may resolve a process.
+    #[must_use]
+    pub fn may_resolve(&self) -> bool {
+        self.unresolved.keys().any(|reason| *reason != Unresolved::MpsServer.label())
+    }
 }
 
 /// Framebuffer of a GPU or a GPU instance, by owner class.
@@ -182,6 +194,8 @@ pub struct GpuHealth {
     pub missing: [u64; Missing::REASONS.len()],
     /// Number of rows that were dropped as invalid, by reason.
     pub discards: Discards,
+    /// Use of the GPU or one of its MIG devices that no listed process accounts for.
+    pub unlisted_use: Option<UnlistedUse>,
     /// Number of XIDs since the exporter started, by code.
     pub xids: BTreeMap<u32, u64>,
     /// Readings, one per family of the device slice, even if the GPU itself has no series.

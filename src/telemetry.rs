@@ -9,6 +9,7 @@ use crate::catalog::exporter_metrics::ExporterMetricId;
 use crate::model::{Missing, Reading};
 use crate::nvml::inventory::DriverInfo;
 use crate::sample::DriverState;
+use crate::sample::unlisted_use::UnlistedUse;
 use crate::selection::Selection;
 use crate::snapshot::{
     ExporterHealth, FramebufferBalance, GpuHealth, HIDDEN_PROCESSES, Snapshot, SourceHealth,
@@ -52,6 +53,8 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
             health.attribution.attributed.iter().map(count).collect()
         }
         ExporterMetricId::Unresolved => by_reason(&health.attribution.unresolved),
+        ExporterMetricId::WithheldZeros => by_reason(&health.attribution.withheld_zeros),
+        ExporterMetricId::UnlistedUse => health.gpus.iter().filter_map(unlisted_use).collect(),
         ExporterMetricId::Framebuffer => {
             health.attribution.framebuffer.iter().flat_map(framebuffer).collect()
         }
@@ -199,6 +202,7 @@ pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
             snapshot.health.gpus.iter().find(|was| was.gpu.uuid == gpu.gpu.uuid)
         });
         log_gpu(was.map(|was| was.state), gpu);
+        log_unlisted_use(was.and_then(|was| was.unlisted_use), gpu);
         log_xids(before, gpu);
         let same = before.is_some_and(|was| Arc::ptr_eq(&was.selection, &now.selection));
         let readings = was.filter(|_| same).map(|was| was.readings.as_slice());
@@ -225,6 +229,27 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
         (_, DriverState::Down(down)) => {
             warn!(reason = down.reason().label(), "driver is down: {}", down.problem());
         }
+    }
+}
+
+fn unlisted_use(gpu: &GpuHealth) -> Option<(Vec<String>, f64)> {
+    let kind = gpu.unlisted_use?.label().to_owned();
+    Some((vec![gpu.gpu.index.to_string(), gpu.gpu.uuid.to_string(), kind], 1.0))
+}
+
+fn log_unlisted_use(before: Option<UnlistedUse>, now: &GpuHealth) {
+    let gpu = now.gpu.index;
+    match (before, now.unlisted_use) {
+        (was, Some(kind)) if was != Some(kind) => warn!(
+            gpu,
+            "the GPU reports {} that no process in the driver's list accounts for; containers without a \
+             process on it are not reported idle; compare with nvidia-smi on the host",
+            kind.label()
+        ),
+        (Some(_), None) => {
+            info!(gpu, "the driver's process list accounts for the use of the GPU again")
+        }
+        _ => {}
     }
 }
 

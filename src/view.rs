@@ -4,21 +4,20 @@
 //! The unit of a number is the suffix of its key. An absent number is an object with the reason,
 //! `{"absent": "hung"}`, never 0.
 
+mod absence;
 mod from_snapshot;
 mod gpu_state;
 mod owner_kind;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::absence::Absence;
 pub use self::gpu_state::GpuState;
 pub use self::owner_kind::OwnerKind;
 use crate::model::AllocateMode;
 
 /// The version of the JSON format, incremented for every incompatible change. A new field is compatible.
 pub const VERSION: u32 = 2;
-
-/// The reason of a number that is absent because its family is not selected.
-pub(crate) const NOT_COLLECTED: &str = "not_collected";
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,7 +131,7 @@ pub struct PartitionView {
     /// Processes of the host, of containers without a pod, and of unknown owner.
     pub other_processes: Vec<ProcessView>,
     /// Why the processes of the device are unknown; none if they are known.
-    pub process_list_error: Option<String>,
+    pub process_list_error: Option<Absence>,
 }
 
 /// A MIG device.
@@ -229,8 +228,8 @@ pub enum Number {
     Known(f64),
     /// The number is absent.
     Absent {
-        /// The reason, as a fixed label.
-        absent: String,
+        /// The reason.
+        absent: Absence,
     },
 }
 

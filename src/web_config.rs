@@ -7,7 +7,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct WebConfig {
     pub rate: Option<RequestRate>,
     /// Warnings, for example about ignored keys.
     pub warnings: Vec<String>,
+    /// The file that was read; `None` without a file.
+    pub path: Option<PathBuf>,
     /// SHA-256 of the file and of all files that it references; another digest is a change.
     pub digest: Vec<u8>,
 }
@@ -72,7 +74,8 @@ impl WebConfig {
             |problem: Problem| problem.at(format!("--web-config-file {}", path.display()));
         let text = read_file(path).map_err(problem)?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, directory).map_err(problem)
+        let config = Self::parse(&text, directory).map_err(problem)?;
+        Ok(Self { path: Some(path.to_owned()), ..config })
     }
 
     /// Parses the content of a file. Relative paths are resolved against `directory`.
@@ -100,7 +103,8 @@ impl WebConfig {
         }
         let rate = file.rate_limit.map(schema::RateLimitConfig::validate).transpose()?.flatten();
         let digest = files.digest.finish().as_ref().to_vec();
-        Ok(Self { tls, headers, users: file.basic_auth_users, rate, warnings: remarks, digest })
+        let users = file.basic_auth_users;
+        Ok(Self { tls, headers, users, rate, warnings: remarks, path: None, digest })
     }
 }
 
@@ -148,7 +152,9 @@ fn headers(file: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderVal
     let mut headers = Vec::new();
     for (name, value) in file {
         let key = || format!("http_server_config.headers.{name}");
-        let Some((_, values)) = HEADERS.iter().find(|(known, _)| known == name) else {
+        let known = HEADERS.iter().find(|(known, _)| known == name);
+        let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
+        let Some(((_, values), parsed)) = known.zip(parsed) else {
             let known: Vec<&str> = HEADERS.iter().map(|(known, _)| *known).collect();
             let remedy = format!("use only {}", known.join(", "));
             return Err(at_key(key(), Problem::new("this header cannot be set", remedy)));
@@ -165,8 +171,6 @@ fn headers(file: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderVal
             let message = "a header value cannot have control characters";
             at_key(key(), Problem::new(message, "remove them"))
         };
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| at_key(key(), Problem::without_remedy("not a header name")))?;
         headers.push((parsed, HeaderValue::from_str(value).map_err(invalid)?));
     }
     Ok(headers)

@@ -7,18 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvml_exporter::attribute::allocation_table::{AllocationTable, DeviceAllocation};
-use nvml_exporter::attribute::family::AllocationState;
-use nvml_exporter::attribute::owner::{ContainerIdentity, OwnerResolver};
+use nvml_exporter::attribute::allocation_state::AllocationState;
+use nvml_exporter::attribute::allocation_table::AllocationTable;
+use nvml_exporter::attribute::owner::OwnerResolver;
 use nvml_exporter::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
-use nvml_exporter::kube::allocation::Coverage;
+use nvml_exporter::kube::allocation::AllocationCompleteness;
 use nvml_exporter::kube::pod;
-use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::pods::PodSnapshot;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::labels::{Compat, Dialect, LabelOptions, LabelSchema, Labels};
 use nvml_exporter::model::{
-    AllocateMode, CgroupLocation, Claim, ContainerId, DeviceProcesses, Discard, Discards,
-    EngineUtilization, Gpu, Limits, Missing, Moment, PodPath, PodRef, PodUid, ProcessId,
-    ProcessKind, ProcessSample, StaleProcessEntry, Usage,
+    AllocateMode, CgroupLocation, Claim, ContainerId, ContainerIdentity, DeviceAllocation,
+    DeviceProcesses, Discard, Discards, EngineUtilization, Gpu, Limits, Missing, Moment, PodPath,
+    PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, StaleProcessEntry, Usage,
 };
 use nvml_exporter::nvml::inventory::DriverInfo;
 use nvml_exporter::nvml::raw::Handle;
@@ -79,7 +80,7 @@ fn container_identity(pod: usize, container: usize) -> ContainerIdentity {
         namespace: format!("ns-{}", pod % 2).into(),
         name: format!("pod-{pod}").into(),
     };
-    ContainerIdentity { pod, container: format!("c{container}").into() }
+    ContainerIdentity { pod, name: format!("c{container}").into() }
 }
 
 fn shared_allocation(pod: usize, container: usize) -> DeviceAllocation {
@@ -89,10 +90,12 @@ fn shared_allocation(pod: usize, container: usize) -> DeviceAllocation {
         mode: AllocateMode::Share,
         memory: Some(100.0),
         compute: 0.3,
-        replica: "".into(),
+        reserved: true,
+        replica: None,
         claim: None,
         confirmed: true,
         running: true,
+        known_since: Duration::ZERO,
     }
 }
 
@@ -140,7 +143,9 @@ fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
         readings: Vec::new(),
         reports_instance: true,
         framebuffer,
+        listed_at: NOW.mono,
         listing,
+        unlisted_use: None,
         utilization: Ok(WindowSummary { span: Duration::from_secs(5), unlisted_sm: 0.0 }),
     };
     let cached =
@@ -190,9 +195,8 @@ struct Node {
 
 impl Node {
     fn new(pods: PodSnapshot, allocations: Vec<DeviceAllocation>) -> Self {
-        let allocations =
-            AllocationTable::new(allocations, BTreeSet::new(), false, Coverage::default())
-                .as_of(NOW.mono, true);
+        let allocations = AllocationTable::new(allocations, AllocationCompleteness::default())
+            .as_of(NOW.mono, true);
         Self {
             dialect: Dialect::Ack,
             device_pods: None,
@@ -240,7 +244,7 @@ impl Node {
 }
 
 fn listing(processes: Vec<ProcessSample>) -> DeviceProcesses {
-    DeviceProcesses { processes, stale_entries: Vec::new() }
+    DeviceProcesses { processes, ..DeviceProcesses::default() }
 }
 
 fn label(labels: &Labels, key: &str) -> String {
@@ -330,7 +334,7 @@ fn no_container_is_idle_if_the_process_list_is_incomplete() {
     }
     for reason in [Discard::Gone, Discard::Pid, Discard::Zombie] {
         let entry = StaleProcessEntry { reason, location: None, memory: Ok(MIB) };
-        let list = DeviceProcesses { processes: Vec::new(), stale_entries: vec![entry] };
+        let list = DeviceProcesses { stale_entries: vec![entry], ..DeviceProcesses::default() };
         assert_eq!(idle(&node.publish(list, 1)), Vec::<String>::new(), "{reason:?}");
     }
     for host_pids in [Some(false), None] {
@@ -377,7 +381,7 @@ fn memory_of_an_exited_process_stays_with_its_container() {
         location: Some(Arc::new(pod_location(0, 0))),
         memory: Ok(7 * MIB),
     };
-    let list = DeviceProcesses { processes: Vec::new(), stale_entries: vec![entry] };
+    let list = DeviceProcesses { stale_entries: vec![entry], ..DeviceProcesses::default() };
     let snapshot = node.publish(list, 7);
     // The exited process has no series. Its container is not idle while the memory is in use; the
     // other container is idle.
@@ -484,7 +488,7 @@ proptest! {
             .map(|mib| StaleProcessEntry { reason: Discard::Gone, location: None, memory: Ok(mib * MIB) })
             .collect();
         let used: u64 = processes.iter().map(|(_, mib, _)| mib).chain(&stale_memory).sum();
-        let list = DeviceProcesses { processes: listed, stale_entries: exited };
+        let list = DeviceProcesses { processes: listed, stale_entries: exited, lists_mps_clients: true };
         let snapshot = node.publish(list, used + unaccounted);
         let (processes, illegal) = (&snapshot.tables.processes, &snapshot.tables.illegal);
 

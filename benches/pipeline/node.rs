@@ -1,22 +1,24 @@
 //! A node of any size: a sample of its GPUs and the cluster state, as read from NVML and the kubelet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvml_exporter::attribute::allocation_table::{AllocationTable, DeviceAllocation};
-use nvml_exporter::attribute::family::AllocationState;
-use nvml_exporter::attribute::owner::{ContainerIdentity, OwnerResolver};
+use nvml_exporter::attribute::allocation_state::AllocationState;
+use nvml_exporter::attribute::allocation_table::AllocationTable;
+use nvml_exporter::attribute::owner::OwnerResolver;
 use nvml_exporter::attribute::{AttributionContext, ProcessSeries, attribute};
 use nvml_exporter::catalog::{DEVICE, INSTANCE};
-use nvml_exporter::kube::allocation::Coverage;
+use nvml_exporter::kube::allocation::AllocationCompleteness;
 use nvml_exporter::kube::pod;
-use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::pods::PodSnapshot;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::labels::{Dialect, LabelOptions, LabelSchema};
 use nvml_exporter::model::{
-    AllocateMode, CgroupLocation, ContainerId, DeviceProcesses, Discards, EngineUtilization, Gpu,
-    Limits, Moment, PodPath, PodRef, PodUid, ProcessId, ProcessKind, ProcessSample, Usage,
+    AllocateMode, CgroupLocation, ContainerId, ContainerIdentity, DeviceAllocation,
+    DeviceProcesses, Discards, EngineUtilization, Gpu, Limits, Moment, PodPath, PodRef, PodUid,
+    ProcessId, ProcessKind, ProcessSample, Usage,
 };
 use nvml_exporter::nvml::inventory::DriverInfo;
 use nvml_exporter::nvml::raw::Handle;
@@ -65,17 +67,15 @@ impl Node {
             mode: AllocateMode::Share,
             memory: Some(4096.0),
             compute: 0.25,
-            replica: "".into(),
+            reserved: true,
+            replica: None,
             claim: None,
             confirmed: true,
             running: true,
+            known_since: Duration::ZERO,
         };
-        let allocations = AllocationTable::new(
-            (0..size.pods).map(share),
-            BTreeSet::new(),
-            false,
-            Coverage::default(),
-        );
+        let allocations =
+            AllocationTable::new((0..size.pods).map(share), AllocationCompleteness::default());
         Self {
             sample: sample(size),
             selection: Arc::new(Selection::of(&preset(&Dialect::Ack), SelectionScope::default())),
@@ -135,7 +135,7 @@ fn container_ref(pod: usize) -> ContainerIdentity {
         namespace: "inference".into(),
         name: format!("server-{pod}").into(),
     };
-    ContainerIdentity { pod: pod_ref, container: "main".into() }
+    ContainerIdentity { pod: pod_ref, name: "main".into() }
 }
 
 fn pods(count: usize) -> PodSnapshot {
@@ -202,7 +202,9 @@ fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
         readings: vec![cell; INSTANCE.len()],
         reports_instance: true,
         framebuffer: Ok(Memory { total: 80 * GIB, used: 60 * GIB, free: 20 * GIB, reserved: None }),
-        listing: Ok(DeviceProcesses { processes, stale_entries: Vec::new() }),
+        listed_at: NOW.mono,
+        listing: Ok(DeviceProcesses { processes, ..DeviceProcesses::default() }),
+        unlisted_use: None,
         utilization: Ok(WindowSummary { span: Duration::from_secs(1), unlisted_sm: 0.0 }),
     };
     let number = u32::try_from(index).unwrap();

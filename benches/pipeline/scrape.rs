@@ -20,7 +20,8 @@ use hyper_util::rt::TokioIo;
 use nvml_exporter::clock::Clock;
 use nvml_exporter::publish::Published;
 use nvml_exporter::render::PageScope;
-use nvml_exporter::serve::{AppState, ServerConfig, Timeouts, serve};
+use nvml_exporter::serve::routes::Routes;
+use nvml_exporter::serve::{AppState, Timeouts, serve};
 use nvml_exporter::web_config::WebConfig;
 use tokio::sync::watch;
 
@@ -131,16 +132,15 @@ fn exporter(published: Published) -> Server {
     let (publish, published) = watch::channel(Some(Arc::new(published)));
     Server::start(async move |listener| {
         let timeouts = Timeouts { read: Duration::from_secs(60), write: Duration::from_secs(60) };
-        let web = ServerConfig { web_config: WebConfig::default(), file: None, timeouts };
         let site = AppState {
             published,
             max_age: Duration::MAX,
             clock: Clock::start(),
-            own_metrics_path: None,
-            landing: true,
+            routes: Routes { own_metrics_path: None, landing: true },
+            timeouts,
             rejected: Arc::default(),
         };
-        serve(listener, site, web, pending()).await;
+        serve(listener, site, WebConfig::default(), pending()).await;
         drop(publish);
     })
 }

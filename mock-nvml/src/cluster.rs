@@ -25,6 +25,7 @@ impl Cluster {
                 Some(pod.lifetime.from),
                 Some(pod.lifetime.to),
                 pod.deletion_time,
+                pod.forced_deletion_time,
                 pod.completion_time,
             ];
             let runs = pod.containers.iter().flat_map(move |container| {

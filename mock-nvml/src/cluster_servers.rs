@@ -2,14 +2,16 @@
 //!
 //! - `pod-resources/kubelet.sock`: the kubelet's `PodResources` service, gRPC;
 //! - `kubeconfig`: address of the API server; written once the server listens;
+//! - `kubelet-url`: address of the kubelet's HTTP port; written once it listens;
 //! - `pods-log/`, `containers-log/`: see [`logs`].
 //!
 //! If several processes use one mock environment, the one that holds the lock on `cluster.lock` serves.
 
 mod byte_stream;
 mod error;
-mod grpc;
+pub(crate) mod grpc;
 mod http;
+mod kubelet;
 mod logs;
 mod reply;
 mod served_state;
@@ -30,9 +32,8 @@ use crate::{
     cluster_servers::{
         error::{Error, file_error},
         served_state::ServedState,
-        server_socket::ServerSocket,
+        server_socket::{Endpoint, ServerSocket},
     },
-    scenario::cluster::Server,
     stderr::log_error,
     world::World,
 };
@@ -71,7 +72,7 @@ fn spawn_servers(world: &'static World, home: PathBuf) {
     }
 }
 
-type Sockets = [ServerSocket; 2];
+type Sockets = [ServerSocket; 3];
 
 fn try_begin(world: &World, home: &Path) -> Result<(Option<File>, Option<Sockets>), Error> {
     let Some(lock) = lock(home)? else { return Ok((None, None)) };
@@ -80,8 +81,7 @@ fn try_begin(world: &World, home: &Path) -> Result<(Option<File>, Option<Sockets
 
 fn open_sockets(world: &World, home: &Path) -> Result<Sockets, Error> {
     let (scenario, now) = world.scenario_and_time();
-    let mut sockets =
-        [ServerSocket::new(Server::Kubelet, home), ServerSocket::new(Server::Api, home)];
+    let mut sockets = Endpoint::ALL.map(|endpoint| ServerSocket::new(endpoint, home));
     for socket in &mut sockets {
         socket.apply_fault(scenario.cluster.as_deref(), now.world)?;
     }
@@ -102,16 +102,16 @@ fn lock(home: &Path) -> Result<Option<File>, Error> {
 /// Removes the files of earlier cluster servers from a mock environment, unless a process serves there.
 ///
 /// # Errors
-/// Returns the I/O error of a file that cannot be removed.
+/// A file cannot be removed; the message names it.
 pub(crate) fn remove_files(home: &Path) -> io::Result<()> {
     if !home.join(LOCK_FILE).exists() {
         return Ok(());
     }
     if let Ok(Some(_lock)) = lock(home) {
-        for server in [Server::Kubelet, Server::Api] {
-            logs::ignore_not_found(std::fs::remove_file(ServerSocket::path(server, home)))?;
+        for endpoint in Endpoint::ALL {
+            logs::remove_file(&endpoint.path(home)).map_err(io::Error::other)?;
         }
-        logs::remove_directories(home)?;
+        logs::remove_directories(home).map_err(io::Error::other)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Injected faults: NVML calls that fail, hang, are delayed or return invalid values.
+//! Injected faults: NVML calls that fail, hang, are delayed, return invalid values or no rows.
 
 use std::{cell::Cell, time::Duration};
 
@@ -29,24 +29,32 @@ pub(crate) enum Effect {
     Hang,
     /// The library does not have the symbol.
     Missing,
-    /// The call succeeds and sets all bits of the number that it returns, as drivers do for unknown
-    /// values.
+    /// The call succeeds and does not return the state of the node.
+    Substitute(Substitute),
+}
+
+/// What a call returns in place of the state of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Substitute {
+    /// A number with all bits set, as drivers return for unknown values.
     AllBitsSet,
+    /// No rows of processes, as drivers return that cannot see processes.
+    NoRows,
 }
 
 thread_local! {
-    /// Whether the current call of this thread returns numbers with all bits set.
-    static ALL_BITS_SET: Cell<bool> = const { Cell::new(false) };
+    /// The substitute of the current call of this thread.
+    static SUBSTITUTE: Cell<Option<Substitute>> = const { Cell::new(None) };
 }
 
-/// Sets whether the current call of this thread returns numbers with all bits set.
-pub(crate) fn set_all_bits_mode(on: bool) {
-    ALL_BITS_SET.set(on);
+/// Sets what the current call of this thread returns in place of the state of the node.
+pub(crate) fn set_substitute(substitute: Option<Substitute>) {
+    SUBSTITUTE.set(substitute);
 }
 
-/// Whether the current call of this thread returns numbers with all bits set.
-pub(crate) fn is_all_bits_mode() -> bool {
-    ALL_BITS_SET.get()
+/// What the current call of this thread returns in place of the state of the node.
+pub(crate) fn substitute() -> Option<Substitute> {
+    SUBSTITUTE.get()
 }
 
 impl InjectedFault {
@@ -83,7 +91,7 @@ pub(crate) fn field_fault(
         .filter(|fault| fault.field == Some(field))
         .filter(|fault| fault.gpu.is_none_or(|only| only == gpu) && fault.during.contains(time))
         .map(|fault| fault.effect)
-        .find(|effect| matches!(effect, Effect::Code(_) | Effect::AllBitsSet))
+        .find(|effect| matches!(effect, Effect::Code(_) | Effect::Substitute(_)))
 }
 
 /// The fault that applies to a call: a hang takes precedence over a delay, a delay over the others.
@@ -99,7 +107,7 @@ pub(crate) fn effective_fault(
         Effect::Delay(_) => 1,
         Effect::Missing => 2,
         Effect::Code(_) => 3,
-        Effect::AllBitsSet => 4,
+        Effect::Substitute(_) => 4,
     };
     faults
         .iter()
@@ -122,6 +130,13 @@ pub(crate) fn takes_device(function: &str) -> bool {
         || function.starts_with("nvmlDevice")
             && !function.starts_with("nvmlDeviceGetCount")
             && !function.starts_with("nvmlDeviceGetHandleBy")
+}
+
+/// Whether the C function returns rows of processes.
+pub(crate) fn lists_processes(function: &str) -> bool {
+    ["RunningProcesses", "RunningProcessDetailList", "ProcessUtilization", "ProcessesUtilization"]
+        .iter()
+        .any(|part| function.contains(part))
 }
 
 /// Whether the C function is called for one GPU: by handle, index, UUID, PCI bus id or serial

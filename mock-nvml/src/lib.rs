@@ -38,6 +38,20 @@ mod stderr;
 mod window;
 mod world;
 
+/// The kubelet's `PodResources` service, for tests with responses that no scenario has.
+pub mod pod_resources {
+    pub use crate::{
+        cluster::kubelet::{
+            GrpcStatus,
+            messages::{
+                AllocatableResponse, ClaimResource, ContainerDevices, ContainerResources,
+                DynamicResource, ListResponse, NumaNode, PodResources, TopologyInfo,
+            },
+        },
+        cluster_servers::grpc::serve_connection,
+    };
+}
+
 /// Validates the text of a scenario. `name` seeds the UUIDs and serial numbers of its GPUs.
 ///
 /// # Errors

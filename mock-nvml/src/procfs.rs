@@ -102,7 +102,33 @@ impl ProcTree {
             ("status", contents::pid_status(process.pid, name, state)),
             ("cgroup", format!("{}\n", process.cgroup)),
         ];
-        self.write_directory(&directory, &files, scenario)
+        if process.readable {
+            // The files of another process that had the PID must not be mixed with those of this one.
+            let [(_, stat), ..] = &files;
+            let old = fs::read_to_string(directory.join("stat")).unwrap_or_default();
+            if contents::start_in(&old) != contents::start_in(stat) {
+                self.remove(process.pid)?;
+            }
+            return self.write_directory(&directory, &files, scenario);
+        }
+        if directory.join("stat").is_symlink() {
+            return Ok(());
+        }
+        self.remove(process.pid)?;
+        self.write_unreadable(&directory, &files.map(|(name, _)| name))
+    }
+
+    /// Writes a process directory with files that cannot be opened, as with the mount option `hidepid=1`.
+    /// They are links to themselves, since a reader with root privileges ignores file modes.
+    fn write_unreadable(&self, path: &Path, files: &[&str]) -> Result<(), FileError> {
+        let temporary = self.root.join(".new");
+        remove(&temporary)?;
+        fs::create_dir_all(&temporary).map_err(file_error(&temporary))?;
+        for name in files {
+            let link = temporary.join(name);
+            symlink(name, &link).map_err(file_error(&link))?;
+        }
+        fs::rename(&temporary, path).map_err(file_error(path))
     }
 
     /// Writes the files of a process directory. A new directory appears atomically with all files.
@@ -197,8 +223,9 @@ fn namespace(scenario: &Scenario) -> &'static str {
 
 /// The visible processes at `time`, by PID: index in the scenario, and whether it is a zombie.
 fn expected_processes(scenario: &Scenario, time: f64) -> BTreeMap<u32, (usize, bool)> {
-    let visible =
-        |(_, process): &(usize, &Process)| process.visible && process.lifetime.contains(time);
+    let visible = |(_, process): &(usize, &Process)| {
+        process.proc_lifetime().is_some_and(|shown| shown.contains(time))
+    };
     let processes = scenario.processes.iter().enumerate().filter(visible);
     processes.map(|(at, process)| (process.pid, (at, process.is_zombie(time)))).collect()
 }
@@ -215,5 +242,72 @@ fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "[[gpu]]\nmodel = \"T4\"\n";
+
+    fn process(pid: u32, rest: &str) -> String {
+        format!("[[process]]\npid = {pid}\nname = \"p\"\nmemory = \"1 MiB\"\n{rest}\n")
+    }
+
+    struct TestTree {
+        dir: tempfile::TempDir,
+        tree: ProcTree,
+    }
+
+    impl TestTree {
+        fn new() -> Self {
+            let dir = tempfile::TempDir::new().unwrap();
+            let tree = ProcTree::new(dir.path().to_owned());
+            Self { dir, tree }
+        }
+
+        fn sync(&mut self, scenario: &Arc<Scenario>, world: f64) {
+            let now = Now { real: world, wall: 1_000_000_000_000, world, fixed: true };
+            self.tree.sync(scenario, now).unwrap();
+        }
+
+        fn read(&self, file: &str) -> io::Result<String> {
+            fs::read_to_string(self.dir.path().join(file))
+        }
+    }
+
+    fn scenario(processes: &str) -> Arc<Scenario> {
+        Arc::new(Scenario::parse("test", &format!("{NODE}{processes}")).unwrap())
+    }
+
+    #[test]
+    fn files_of_an_unreadable_process_exist_and_cannot_be_opened() {
+        let mut written = TestTree::new();
+        written.sync(&scenario(&process(7, "gpus = [0]\nproc = \"unreadable\"")), 0.0);
+        for file in ["stat", "comm", "cmdline", "status", "cgroup"] {
+            let path = format!("7/{file}");
+            let error = written.read(&path).unwrap_err();
+            assert_ne!(error.kind(), io::ErrorKind::NotFound, "{file}");
+            assert!(written.dir.path().join(&path).is_symlink(), "{file}");
+        }
+        written.sync(&scenario(&process(7, "gpus = [0]")), 0.0);
+        assert!(written.read("7/stat").is_ok(), "readable again");
+    }
+
+    #[test]
+    fn reused_pid_has_the_start_time_and_cgroup_of_the_new_process() {
+        let text = process(7, "gpus = [0]\nend = 60\nproc = { to = 30 }\ncgroup = \"0::/old\"")
+            + &process(7, "gpus = []\nstart = 40\ncgroup = \"0::/new\"");
+        let scenario = scenario(&text);
+        let mut written = TestTree::new();
+        written.sync(&scenario, 29.0);
+        let old = written.read("7/stat").unwrap();
+        assert_eq!(written.read("7/cgroup").unwrap(), "0::/old\n");
+        written.sync(&scenario, 35.0);
+        assert_eq!(written.read("7/stat").unwrap_err().kind(), io::ErrorKind::NotFound);
+        written.sync(&scenario, 40.0);
+        assert_eq!(written.read("7/cgroup").unwrap(), "0::/new\n");
+        assert_ne!(contents::start_in(&written.read("7/stat").unwrap()), contents::start_in(&old));
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct Gpu {
     pub(crate) replays_per_hour: f64,
     /// Ambient temperature in °C.
     pub(crate) ambient: f64,
+    /// Total framebuffer in bytes that the driver reports, if it is not that of the model.
+    pub(crate) memory_total: Option<u64>,
     /// Times at which it has fallen off the bus.
     pub(crate) lost: Vec<Window>,
     /// Hardware faults.
@@ -181,13 +183,23 @@ pub(crate) struct Process {
     pub(crate) lifetime: Window,
     /// Time as a zombie.
     pub(crate) zombie: Option<Window>,
-    /// Whether the proc root contains it.
-    pub(crate) visible: bool,
+    /// While the proc root contains it, within its lifetime; never if `None`.
+    pub(crate) in_proc: Option<Window>,
+    /// Whether its files in the proc root can be read.
+    pub(crate) readable: bool,
 }
 
 impl Process {
     pub(crate) fn is_zombie(&self, time: f64) -> bool {
         self.zombie.is_some_and(|zombie| zombie.contains(time))
+    }
+
+    /// While the proc root contains it.
+    pub(crate) fn proc_lifetime(&self) -> Option<Window> {
+        let Window { from, to } = self.lifetime;
+        let shown = self.in_proc.map(|during| during.until(Some(to)))?;
+        let shown = Window { from: shown.from.max(from), ..shown };
+        (shown.from < shown.to).then_some(shown)
     }
 
     /// Whether it runs in this GPU instance of its GPU.

@@ -10,8 +10,15 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    pub(crate) const ALWAYS: Self = Self { from: f64::NEG_INFINITY, to: f64::INFINITY };
+
     pub(crate) fn contains(self, time: f64) -> bool {
         self.from <= time && time < self.to
+    }
+
+    /// The part before a time, if there is one.
+    pub(crate) fn until(self, end: Option<f64>) -> Self {
+        Self { to: end.map_or(self.to, |end| self.to.min(end)), ..self }
     }
 
     pub(crate) fn overlaps(self, other: Self) -> bool {

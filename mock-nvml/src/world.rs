@@ -224,8 +224,8 @@ impl World {
                     None => return act(&mut state, now),
                     Some(Effect::Code(code)) => return Err(code),
                     Some(Effect::Missing) => return Err(ReturnCode::FUNCTION_NOT_FOUND),
-                    Some(Effect::AllBitsSet) => {
-                        fault::set_all_bits_mode(true);
+                    Some(Effect::Substitute(substitute)) => {
+                        fault::set_substitute(Some(substitute));
                         return act(&mut state, now);
                     }
                     Some(Effect::Hang) => HANG_POLL,

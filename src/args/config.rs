@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::dcgm_exporter::LogFormat;
@@ -12,7 +11,9 @@ use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
 use crate::labels::{Dialect, LabelSchema};
 use crate::selection::SelectionScope;
-use crate::serve::ServerConfig;
+use crate::serve::Timeouts;
+use crate::serve::routes::Routes;
+use crate::web_config::WebConfig;
 
 /// Configuration of the exporter; valid as a whole.
 pub struct Config {
@@ -64,12 +65,12 @@ pub struct ReadConfig {
 pub struct ServeConfig {
     /// Addresses to bind; the first that can be bound is used.
     pub addresses: Vec<SocketAddr>,
-    /// HTTP path of the exporter's own metrics; `None` if they are part of `/metrics`.
-    pub own_metrics_path: Option<Arc<str>>,
-    /// Whether to serve the web UI and `/api/v1/node`.
-    pub landing: bool,
-    /// TLS, authentication and timeouts.
-    pub server: ServerConfig,
+    /// The paths that are served.
+    pub routes: Routes,
+    /// Timeouts of requests and responses.
+    pub timeouts: Timeouts,
+    /// TLS, basic authentication, response headers and rate limit.
+    pub web_config: WebConfig,
     /// Use the listening socket that systemd passes instead of `addresses`.
     pub systemd_socket: bool,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::ReadConfig;
 use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
-use crate::kube::api::Address;
+use crate::kube::address::Address;
 use crate::model::Problem;
 use crate::nvml::mock::MockEnv;
 

@@ -11,8 +11,9 @@ use clap::builder::BoolishValueParser;
 
 use super::config::ServeConfig;
 use crate::model::Problem;
-use crate::serve::{PATHS, ServerConfig, Timeouts, web_config_reload};
-use crate::web_config::{WebConfig, parse_duration};
+use crate::serve::routes::{PATHS, Routes};
+use crate::serve::{Timeouts, web_config_reload};
+use crate::web_config::parse_duration;
 
 /// Flags of the HTTP server.
 #[derive(Debug, Args)]
@@ -71,22 +72,21 @@ impl ServeArgs {
     /// The address, the path or the web configuration file is invalid, or systemd passed no socket.
     pub fn into_config(self) -> Result<ServeConfig, Problem> {
         let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
-        let config = match &file {
-            Some(file) => web_config_reload::load(file)?,
-            None => WebConfig::default(),
-        };
+        let web_config = file.map(|file| web_config_reload::load(&file)).transpose()?;
         if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
             return Err(Problem::new(
                 "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set)",
                 "start the exporter through its socket unit",
             ));
         }
-        let timeouts = Timeouts { read: self.web_read_timeout, write: self.web_write_timeout };
         Ok(ServeConfig {
             addresses: addresses(&self.address)?,
-            own_metrics_path: self.own_metrics_path.map(own_path).transpose()?,
-            landing: !self.no_landing_page,
-            server: ServerConfig { web_config: config, file, timeouts },
+            routes: Routes {
+                own_metrics_path: self.own_metrics_path.map(own_path).transpose()?,
+                landing: !self.no_landing_page,
+            },
+            timeouts: Timeouts { read: self.web_read_timeout, write: self.web_write_timeout },
+            web_config: web_config.unwrap_or_default(),
             systemd_socket: self.web_systemd_socket,
         })
     }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::owner::{ContainerIdentity, Owner};
 use crate::labels::Labels;
-use crate::model::{Missing, ProcessId, Reading, Usage};
+use crate::model::{ContainerIdentity, Missing, Owner, OwnerClass, ProcessId, Reading, Usage};
 use crate::sample::process_utilization::WindowSummary;
 
 /// Activity of a GPU or a MIG device in one cycle. Exists only if the process list could be read.
@@ -51,43 +50,4 @@ pub struct ContainerActivity {
     pub usage: Usage,
     /// Labels of the container's series.
     pub labels: Labels,
-}
-
-/// Class of owner that device usage is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OwnerClass {
-    /// Containers of pods.
-    Container,
-    /// Host processes, and containers without a pod.
-    Host,
-    /// No process used the device.
-    None,
-    /// The owner is unknown, or the process list is incomplete.
-    Unknown,
-}
-
-impl OwnerClass {
-    /// All classes.
-    pub const ALL: [Self; 4] = [Self::Container, Self::Host, Self::None, Self::Unknown];
-
-    /// Value of the `owner` label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Container => "container",
-            Self::Host => "host",
-            Self::None => "none",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl From<&Owner> for OwnerClass {
-    fn from(owner: &Owner) -> Self {
-        match owner {
-            Owner::Container(_) => Self::Container,
-            Owner::Host | Owner::NonPodContainer => Self::Host,
-            Owner::Unknown(_) => Self::Unknown,
-        }
-    }
 }

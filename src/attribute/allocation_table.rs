@@ -1,48 +1,11 @@
 //! Device allocations of the node, indexed by device.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::owner::ContainerIdentity;
-use crate::kube::allocation::Coverage;
-use crate::model::{AllocateMode, Claim, ContainerAllocation, Missing, PodRef};
-
-/// Allocation of one device to one container.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeviceAllocation {
-    /// The container.
-    pub container: ContainerIdentity,
-    /// UUID of the GPU or MIG device.
-    pub device: Arc<str>,
-    /// Exclusive or shared.
-    pub mode: AllocateMode,
-    /// Allocated framebuffer, MiB; `None` if unknown.
-    pub memory: Option<f64>,
-    /// Allocated fraction of the device's compute, 0 to 1; 0 is unlimited.
-    pub compute: f64,
-    /// Number of the replica, or of the first of several; empty without replicas.
-    pub replica: Arc<str>,
-    /// The resource claim (DRA) that allocated the device.
-    pub claim: Option<Arc<Claim>>,
-    /// Whether the pod is known to still exist.
-    pub confirmed: bool,
-    /// Whether the container is known to run, with no init container that still has to end before
-    /// it.
-    pub running: bool,
-}
-
-impl DeviceAllocation {
-    /// Values of the allocation series of the container; absent if the pod may no longer exist.
-    #[must_use]
-    pub fn series_values(&self) -> ContainerAllocation {
-        let known = if self.confirmed { Ok(()) } else { Err(Missing::Pending) };
-        ContainerAllocation {
-            memory: known.and(self.memory.ok_or(Missing::Pending)),
-            compute: known.map(|()| self.compute),
-        }
-    }
-}
+use crate::kube::allocation::{AllocationCompleteness, AllocationDoubt, Coverage};
+use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation, PodRef};
 
 /// All device allocations of a node at one time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -55,21 +18,15 @@ pub struct AllocationTable {
 #[derive(Debug, Default)]
 struct AllocationIndex {
     by_device: BTreeMap<Arc<str>, Vec<DeviceAllocation>>,
-    uncertain_devices: BTreeSet<Arc<str>>,
-    node_uncertain: bool,
-    coverage: Coverage,
+    completeness: AllocationCompleteness,
 }
 
 impl AllocationTable {
-    /// Indexes `allocations`. `uncertain_devices` are devices with an allocation to an unknown
-    /// container or of an unknown size; with `node_uncertain` a container has an allocation of an
-    /// unknown device.
+    /// Indexes `allocations`, which are incomplete as in `completeness`.
     #[must_use]
     pub fn new(
         allocations: impl IntoIterator<Item = DeviceAllocation>,
-        uncertain_devices: BTreeSet<Arc<str>>,
-        node_uncertain: bool,
-        coverage: Coverage,
+        completeness: AllocationCompleteness,
     ) -> Self {
         let mut by_device: BTreeMap<Arc<str>, Vec<DeviceAllocation>> = BTreeMap::new();
         for allocation in allocations {
@@ -78,7 +35,7 @@ impl AllocationTable {
         for allocations in by_device.values_mut() {
             allocations.sort_unstable_by(|a, b| a.container.names().cmp(&b.container.names()));
         }
-        let index = AllocationIndex { by_device, uncertain_devices, node_uncertain, coverage };
+        let index = AllocationIndex { by_device, completeness };
         Self { index: Arc::new(index), as_of: Duration::ZERO, fresh: false }
     }
 
@@ -109,48 +66,47 @@ impl AllocationTable {
             .map(|allocation| allocation.mode)
     }
 
-    /// Whether the allocations of the pod of `container` are known.
+    /// Whether it is known what the pod of `container` was allocated of `device`.
     #[must_use]
-    pub fn covers(&self, container: &ContainerIdentity) -> bool {
+    pub fn knows_all_of(&self, container: &ContainerIdentity, device: &str) -> bool {
         let PodRef { uid, namespace, name } = &container.pod;
-        match &self.index.coverage {
-            Coverage::Listed(pods) => pods.contains(&(Arc::clone(namespace), Arc::clone(name))),
+        let name = (Arc::clone(namespace), Arc::clone(name));
+        let AllocationCompleteness { coverage, doubts, .. } = &self.index.completeness;
+        let is_covered = match coverage {
+            Coverage::None => false,
+            Coverage::Listed(pods) => pods.contains(&name),
             Coverage::AllBut { unlisted, .. } => !unlisted.contains(uid),
-        }
+        };
+        let in_doubt = |doubt: &AllocationDoubt| doubt.concerns(device);
+        is_covered && !doubts.get(&name).is_some_and(|doubts| doubts.iter().any(in_doubt))
+    }
+
+    /// Whether the allocations of pods that were running at `since` are confirmed.
+    #[must_use]
+    pub fn is_current(&self, since: Duration) -> bool {
+        self.fresh && self.as_of >= since
     }
 
     /// Whether a pod with unknown allocations may hold devices.
     fn has_unknown_holders(&self) -> bool {
-        matches!(self.index.coverage, Coverage::AllBut { unknown_holders: true, .. })
-    }
-
-    /// Whether a container that ran at `since` and is not listed for `device` certainly has no
-    /// allocation of it.
-    #[must_use]
-    pub fn is_certain_since(&self, since: Duration, device: &str) -> bool {
-        self.is_certain(device) && self.as_of >= since
-    }
-
-    /// Whether all allocations of `device` are known.
-    #[must_use]
-    pub fn is_certain(&self, device: &str) -> bool {
-        self.fresh && !self.index.node_uncertain && !self.index.uncertain_devices.contains(device)
+        let AllocationCompleteness { coverage, node_uncertain, .. } = &self.index.completeness;
+        *node_uncertain || matches!(coverage, Coverage::AllBut { unknown_holders: true, .. })
     }
 
     /// Allocation mode of the node: the maximum over its allocations; `None` if one is unknown.
     #[must_use]
     pub fn mode(&self) -> Option<AllocateMode> {
-        let known = self.fresh && !self.index.node_uncertain;
         let modes = self.index.by_device.values().flatten().map(|allocation| allocation.mode);
         let mode = modes.max().unwrap_or_default();
-        let certain = known && (mode == AllocateMode::Share || !self.has_unknown_holders());
+        let certain = self.fresh && (mode == AllocateMode::Share || !self.has_unknown_holders());
         certain.then_some(mode)
     }
 
     /// Allocated fraction of a device with `total` MiB of framebuffer, 0 to 1; `None` if unknown.
     #[must_use]
     pub fn allocated(&self, device: &str, total: f64) -> Option<f64> {
-        if !self.is_certain(device) || total <= 0.0 {
+        let is_certain = self.fresh && !self.index.completeness.uncertain_devices.contains(device);
+        if !is_certain || total <= 0.0 {
             return None;
         }
         let allocations = self.of_device(device);

@@ -1,19 +1,6 @@
 //! Framebuffer use of a device by class of owner. The sum over all classes is the used framebuffer.
 
-use crate::model::Missing;
-
-/// Class of owner that framebuffer use is accounted to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryOwner {
-    /// Containers of pods.
-    Container,
-    /// Host processes, and containers without a pod.
-    Host,
-    /// The memory of an MPS server itself. It is not distributed over the clients.
-    MpsServer,
-    /// Processes with an unknown owner.
-    Unknown,
-}
+use crate::model::{Missing, OwnerClass};
 
 /// Framebuffer use of one device by class of owner, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +16,7 @@ pub type OwnerBytes = [(&'static str, i64); 5];
 
 impl FramebufferByOwner {
     /// Adds the memory of one process.
-    pub fn add(&mut self, owner: MemoryOwner, memory: Result<u64, Missing>) {
+    pub fn add(&mut self, owner: OwnerClass, memory: Result<u64, Missing>) {
         match (memory, self.bytes.get_mut(owner as usize)) {
             (Ok(more), Some(bytes)) => *bytes = bytes.saturating_add(more),
             _ => self.incomplete = true,
@@ -70,8 +57,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const OWNERS: [MemoryOwner; 4] =
-        [MemoryOwner::Container, MemoryOwner::Host, MemoryOwner::MpsServer, MemoryOwner::Unknown];
+    const OWNERS: [OwnerClass; 4] =
+        [OwnerClass::Container, OwnerClass::Host, OwnerClass::MpsServer, OwnerClass::Unknown];
 
     #[test]
     fn each_owner_class_has_its_own_label() {
@@ -87,8 +74,8 @@ mod tests {
     #[test]
     fn no_balance_if_the_memory_of_a_process_is_unknown() {
         let mut by_owner = FramebufferByOwner::default();
-        by_owner.add(MemoryOwner::Container, Ok(7));
-        by_owner.add(MemoryOwner::Host, Err(Missing::Unsupported));
+        by_owner.add(OwnerClass::Container, Ok(7));
+        by_owner.add(OwnerClass::Host, Err(Missing::Unsupported));
         assert_eq!(by_owner.balance(9), None);
     }
 

@@ -4,190 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::host::pod_logs::{LoggedContainers, LoggedPods};
+use crate::host::pod_logs::{LoggedContainers, LoggedPod, LoggedPods};
 use crate::kube::pods::{PodSnapshot, TrackedPod, UidLookup};
 use crate::kube::source::SourceState;
-use crate::model::{CgroupLocation, ContainerId, Discard, PodPath, PodRef};
+use crate::model::{
+    CgroupLocation, ContainerId, ContainerIdentity, Owner, OwnerEvidence, PodPath, PodRef, PodUid,
+    Unresolved,
+};
 use crate::policy::POD_OUTLIVED_MAX;
-use crate::snapshot::device_usage::{ContainerRef, ProcessOwner};
-
-/// Owner of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// A container of a pod of this node.
-    Container(ContainerIdentity),
-    /// The host: the process is in no container.
-    Host,
-    /// A container without a pod.
-    NonPodContainer,
-    /// The owner is unknown, or not known yet.
-    Unknown(Unresolved),
-}
-
-/// A container of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ContainerIdentity {
-    /// The pod.
-    pub pod: PodRef,
-    /// The container's name.
-    pub container: Arc<str>,
-}
-
-impl ContainerIdentity {
-    /// Whether both are the same container. Pods are compared by UID and name, or by name alone if
-    /// one UID is empty: the kubelet lists pods without UIDs.
-    #[must_use]
-    pub fn matches(&self, other: &Self) -> bool {
-        self.container == other.container && self.is_in_pod_of(other)
-    }
-
-    /// Whether both containers are in the same pod; pods are compared as in [`Self::matches`].
-    #[must_use]
-    pub fn is_in_pod_of(&self, other: &Self) -> bool {
-        let (one, two) = (&self.pod, &other.pod);
-        let uids_differ = one.uid != two.uid && !one.uid.is_empty() && !two.uid.is_empty();
-        one.name == two.name && one.namespace == two.namespace && !uids_differ
-    }
-
-    /// Namespace, pod and container.
-    #[must_use]
-    pub fn names(&self) -> (&str, &str, &str) {
-        (&self.pod.namespace, &self.pod.name, &self.container)
-    }
-}
-
-/// Why a process has no known owner, or no family yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unresolved {
-    /// The cgroup lines name different pods, or the container is one of another pod.
-    Conflict,
-    /// No source has the pod (yet).
-    NoPod,
-    /// The pod ended or was deleted recently; its processes are about to exit.
-    Deleted,
-    /// Two pods have the UID.
-    Ambiguous,
-    /// The pod is known, but not (yet) which of its containers it is.
-    NoContainer,
-    /// No permission to read the `/proc` entry.
-    Denied,
-    /// The `/proc` entry cannot be read or parsed.
-    Unreadable,
-    /// The driver lists the process, but `/proc` has no entry for it, or it is a zombie.
-    Exited,
-    /// The entry in the driver's list is invalid.
-    Invalid,
-    /// It is not known (yet) whether the device is allocated to the container.
-    Allocation,
-}
-
-impl Owner {
-    /// Value of the `result` label.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Container(_) => "container",
-            Self::Host => "host",
-            Self::NonPodContainer => "container_without_pod",
-            Self::Unknown(_) => "unknown",
-        }
-    }
-}
-
-impl From<&ContainerIdentity> for ContainerRef {
-    fn from(container: &ContainerIdentity) -> Self {
-        Self { pod: container.pod.clone(), name: Arc::clone(&container.container) }
-    }
-}
-
-impl From<&Owner> for ProcessOwner {
-    fn from(owner: &Owner) -> Self {
-        match owner {
-            Owner::Container(container) => Self::Container(container.into()),
-            Owner::Host => Self::Host,
-            Owner::NonPodContainer => Self::NonPodContainer,
-            Owner::Unknown(reason) => Self::Unknown(reason.label()),
-        }
-    }
-}
-
-impl Unresolved {
-    /// All reasons.
-    pub const ALL: [Self; 10] = [
-        Self::Conflict,
-        Self::NoPod,
-        Self::Deleted,
-        Self::Ambiguous,
-        Self::NoContainer,
-        Self::Denied,
-        Self::Unreadable,
-        Self::Exited,
-        Self::Invalid,
-        Self::Allocation,
-    ];
-
-    /// Value of the `reason` label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::NoPod => "no_pod",
-            Self::Deleted => "deleted",
-            Self::Ambiguous => "ambiguous",
-            Self::NoContainer => "no_container",
-            Self::Denied => "denied",
-            Self::Unreadable => "unreadable",
-            Self::Exited => "exited",
-            Self::Invalid => "invalid",
-            Self::Allocation => "allocation",
-        }
-    }
-}
-
-impl From<Discard> for Unresolved {
-    fn from(discard: Discard) -> Self {
-        match discard {
-            Discard::Denied => Self::Denied,
-            Discard::Unreadable => Self::Unreadable,
-            Discard::Gone | Discard::Zombie => Self::Exited,
-            Discard::Pid
-            | Discard::Duplicate
-            | Discard::OldStamp
-            | Discard::FutureStamp
-            | Discard::Percentage
-            | Discard::Memory => Self::Invalid,
-        }
-    }
-}
-
-/// How an owner was resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OwnerEvidence {
-    /// From the cgroup alone: the host, or a container without a pod.
-    Cgroup,
-    /// The pod status contains the container id.
-    Status,
-    /// It is the only container of the pod.
-    Inferred,
-    /// From the names of the kubelet's log directories and links.
-    Logs,
-}
-
-impl OwnerEvidence {
-    /// All kinds of evidence.
-    pub const ALL: [Self; 4] = [Self::Cgroup, Self::Status, Self::Inferred, Self::Logs];
-
-    /// Value of the `source` label.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Cgroup => "cgroup",
-            Self::Status => "status",
-            Self::Inferred => "inferred",
-            Self::Logs => "logs",
-        }
-    }
-}
 
 /// Resolves processes to pods and containers, with the sources that are available.
 #[derive(Clone, Copy, Debug, Default)]
@@ -198,6 +22,9 @@ pub struct OwnerResolver<'a> {
     pub logged_pods: Option<&'a LoggedPods>,
     /// Containers from the names of their log links.
     pub logged_containers: Option<&'a LoggedContainers>,
+    /// Pods that the node itself runs in, if it is a container. They are in the cgroup paths of all
+    /// its processes.
+    pub node_pods: &'a [PodUid],
     /// Current time (monotonic).
     pub now: Duration,
 }
@@ -241,37 +68,32 @@ impl OwnerResolver<'_> {
         (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup))
     }
 
-    /// Container in the outermost known pod. A workload can create cgroups with any name below its
-    /// own, but none above it.
+    /// Container in the outermost pod below the node. A workload can create cgroups with any name
+    /// below its own, but none above it.
     fn pod_owner(
         &self,
         paths: &[PodPath],
         first_seen: Duration,
     ) -> Result<(ContainerIdentity, OwnerEvidence), NotOwned> {
-        let mut ended = None;
-        for path in paths.iter().rev() {
-            let uid = path.uid.as_str();
-            match self.pods.map_or(UidLookup::Unknown, |pods| pods.by_uid(uid)) {
-                UidLookup::Live(tracked) if tracked.ended.is_none() => {
-                    return Ok(self.container_in(tracked, path.container.as_ref())?);
-                }
-                UidLookup::Ambiguous => return Err(Unresolved::Ambiguous.into()),
-                UidLookup::Live(_) | UidLookup::Deleted(_) => {
-                    ended = ended.max(self.pods.and_then(|pods| pods.ended(uid)));
-                }
-                UidLookup::Unknown => {}
-            }
-        }
+        let outermost = paths.iter().rev().find(|path| !self.node_pods.contains(&path.uid));
+        let path = outermost.ok_or(Unresolved::NoPod)?;
+        let uid = path.uid.as_str();
         let outlives = |since| self.now.saturating_sub(since) >= POD_OUTLIVED_MAX;
-        match ended {
-            Some(ended) if outlives(ended) => Err(NotOwned::Outlived),
-            Some(_) => Err(Unresolved::Deleted.into()),
-            None => match self.pod_owner_from_logs(paths) {
-                Err(Unresolved::NoPod) if self.has_all_pods() && outlives(first_seen) => {
-                    Err(NotOwned::Outlived)
-                }
-                found => Ok(found?),
-            },
+        match self.pods.map_or(UidLookup::Unknown, |pods| pods.by_uid(uid)) {
+            UidLookup::Live(tracked) if tracked.ended.is_none() => {
+                Ok(self.container_in(tracked, path.container.as_ref())?)
+            }
+            UidLookup::Ambiguous => Err(Unresolved::Ambiguous.into()),
+            UidLookup::Live(_) | UidLookup::Deleted(_) => {
+                let ended = self.pods.and_then(|pods| pods.ended(uid));
+                let is_over = ended.is_some_and(outlives);
+                Err(if is_over { NotOwned::Outlived } else { Unresolved::Deleted.into() })
+            }
+            UidLookup::Unknown if self.has_all_pods() && outlives(first_seen) => {
+                Err(NotOwned::Outlived)
+            }
+            UidLookup::Unknown if self.has_all_pods() => Err(Unresolved::NoPod.into()),
+            UidLookup::Unknown => Ok(self.pod_owner_from_logs(path)?),
         }
     }
 
@@ -307,16 +129,16 @@ impl OwnerResolver<'_> {
     /// Owner from the names of logs, as long as the pod list is not available.
     fn pod_owner_from_logs(
         &self,
-        paths: &[PodPath],
+        path: &PodPath,
     ) -> Result<(ContainerIdentity, OwnerEvidence), Unresolved> {
-        if self.has_all_pods() {
-            return Err(Unresolved::NoPod);
+        let logged = self.logged_pods.ok_or(Unresolved::NoPod)?;
+        let pod = logged.get(&path.uid).ok_or(Unresolved::NoPod)?;
+        // The kubelet lists allocations by name: of a pod and its successor, it may mean either.
+        let same_name =
+            |other: &&LoggedPod| (&other.namespace, &other.name) == (&pod.namespace, &pod.name);
+        if logged.values().filter(same_name).count() > 1 {
+            return Err(Unresolved::Ambiguous);
         }
-        let logged = paths.iter().rev().find_map(|path| {
-            let pod = self.logged_pods?.get(&path.uid)?;
-            Some((pod, path))
-        });
-        let (pod, path) = logged.ok_or(Unresolved::NoPod)?;
         let container = path.container.as_ref().and_then(|id| self.logged_containers?.find(id));
         let container = container.filter(|c| c.namespace == pod.namespace && c.pod == pod.name);
         let container = container.ok_or(Unresolved::NoContainer)?;
@@ -325,7 +147,7 @@ impl OwnerResolver<'_> {
             namespace: Arc::clone(&pod.namespace),
             name: Arc::clone(&pod.name),
         };
-        Ok((ContainerIdentity { pod, container: Arc::clone(&container.name) }, OwnerEvidence::Logs))
+        Ok((ContainerIdentity { pod, name: Arc::clone(&container.name) }, OwnerEvidence::Logs))
     }
 }
 
@@ -343,7 +165,7 @@ impl From<Unresolved> for NotOwned {
 }
 
 fn identity(tracked: &TrackedPod, container: &Arc<str>) -> ContainerIdentity {
-    ContainerIdentity { pod: tracked.pod.id.clone(), container: Arc::clone(container) }
+    ContainerIdentity { pod: tracked.pod.id.clone(), name: Arc::clone(container) }
 }
 
 /// The only container of the pod, of any kind. With more containers, an unknown id may be the next
@@ -359,8 +181,7 @@ fn only_container(tracked: &TrackedPod) -> Option<&Arc<str>> {
 mod tests {
     use super::*;
     use crate::kube::pod;
-    use crate::kube::pods::PodStore;
-    use crate::model::PodUid;
+    use crate::kube::pods::store::PodStore;
     use proptest::prelude::*;
 
     const TRAIN: &str = "3f6a1c58-90de-4b27-a1f4-0c9d5e7b2a63";
@@ -423,7 +244,7 @@ mod tests {
     fn found(paths: &[PodPath]) -> (String, Option<OwnerEvidence>) {
         match owner(paths) {
             (Owner::Container(container), evidence) => {
-                (format!("{}/{}", container.pod.name, container.container), evidence)
+                (format!("{}/{}", container.pod.name, container.name), evidence)
             }
             (other, evidence) => (format!("{other:?}"), evidence),
         }
@@ -463,9 +284,16 @@ mod tests {
         // A privileged container can create a cgroup with the name of another pod below its own.
         let forged = [path(TRAIN, Some('a')), path(SERVE, Some('b'))];
         assert_eq!(found(&forged).0, "serve/web");
-        // The node itself is a container: only the inner pod is of this node.
+        // The outer pod may be listed soon.
         let outer = path("00000000-0000-4000-8000-000000000000", Some('d'));
-        assert_eq!(found(&[path(TRAIN, Some('a')), outer]).0, "train/main");
+        let nested = [path(TRAIN, Some('a')), outer.clone()];
+        assert_eq!(found(&nested).0, "Unknown(NoPod)");
+        // The node itself is a container of the outer pod.
+        let (pods, node_pods) = (pods(true), [outer.uid]);
+        let resolver =
+            OwnerResolver { pods: Some(&pods), node_pods: &node_pods, ..OwnerResolver::default() };
+        let owner = resolver.resolve(&CgroupLocation::Pod(nested.to_vec()), Duration::ZERO).0;
+        assert_eq!(&*owner.container().unwrap().pod.name, "train");
     }
 
     #[test]
@@ -542,6 +370,7 @@ mod tests {
         let logged_containers = crate::host::pod_logs::read_containers(&links).unwrap();
         let of = |pods: Option<&PodSnapshot>| {
             let resolver = OwnerResolver {
+                node_pods: &[],
                 pods,
                 logged_pods: logged_pods.as_ref(),
                 logged_containers: logged_containers.as_ref(),

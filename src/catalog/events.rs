@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{EventSample, GpuEventInputs, xid};
+use nvml_wrapper_sys::bindings as nvml;
+
+use super::event_source::{EventSample, GpuEventInputs};
+use super::xid;
 use crate::model::{CLOCK_EVENTS, ClockEventCounts};
 
 /// The last XID, with its code and name as labels.
@@ -94,12 +97,14 @@ pub(super) fn links(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
 /// Label value of an `nvmlGpuP2PStatus_t`.
 fn link_status(status: u32) -> &'static str {
     match status {
-        0 => "OK",
-        1 => "ChipsetNotSupported",
-        2 => "GPUNotSupported",
-        3 => "TopologyNotSupported",
-        4 => "DisabledByRegKey",
-        5 => "NotSupported",
+        nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_OK => "OK",
+        nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_CHIPSET_NOT_SUPPORTED => "ChipsetNotSupported",
+        nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_GPU_NOT_SUPPORTED => "GPUNotSupported",
+        nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_IOH_TOPOLOGY_NOT_SUPPORTED => {
+            "TopologyNotSupported"
+        }
+        nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_DISABLED_BY_REGKEY => "DisabledByRegKey",
+        nvml::nvmlGpuP2PStatus_enum_NVML_P2P_STATUS_NOT_SUPPORTED => "NotSupported",
         _ => "Unknown",
     }
 }

@@ -61,6 +61,10 @@ pub enum ExporterMetricId {
     Attributed,
     /// Number of processes without a known owner, by reason.
     Unresolved,
+    /// Number of containers without a process and without a 0, by reason.
+    WithheldZeros,
+    /// Use of a GPU that no listed process accounts for.
+    UnlistedUse,
     /// Framebuffer memory by owner.
     Framebuffer,
     /// Time of the last contact with a cluster source.
@@ -215,7 +219,21 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         name: "nvml_exporter_unresolved_processes",
         kind: Gauge,
         labels: &["reason"],
-        help: "Processes on GPUs that have no series because their owner is unknown, by reason; reasons without processes are omitted.",
+        help: "Processes on GPUs that have no series because their owner or its allocation is unknown, by reason; reasons without processes are omitted.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::WithheldZeros,
+        name: "nvml_exporter_withheld_zeros",
+        kind: Gauge,
+        labels: &["reason"],
+        help: "Containers without a process on a GPU or MIG device that they are allocated, and not certainly idle there, by reason; reasons without containers are omitted.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::UnlistedUse,
+        name: "nvml_exporter_unlisted_use",
+        kind: Gauge,
+        labels: &["gpu", "UUID", "use"],
+        help: "1 while a GPU reports a use (utilization or framebuffer) that no process in the driver's list accounts for; absent otherwise.",
     },
     ExporterMetric {
         id: ExporterMetricId::Framebuffer,

@@ -1,19 +1,19 @@
-//! Names of the headline metrics of a GPU, for the web UI and `top`.
+//! Numbers of a GPU in the web UI and `top` that are rows.
 
-/// GPU utilization, percent.
-pub const UTILIZATION: &str = "DCGM_FI_DEV_GPU_UTIL";
-
-/// Utilization of a GPU instance, ratio 0 to 1.
-pub const INSTANCE_ACTIVE: &str = "DCGM_FI_PROF_GR_ENGINE_ACTIVE";
-
-/// Power draw, watts.
-pub const POWER: &str = "DCGM_FI_DEV_POWER_USAGE";
-
-/// Temperature, °C.
-pub const TEMPERATURE: &str = "DCGM_FI_DEV_GPU_TEMP";
-
-/// Clock event reasons, bitmask.
-pub const CLOCK_EVENTS: &str = "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS";
+/// A number of a GPU in the web UI and `top` that is a row, and its unit there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Headline {
+    /// GPU utilization, percent.
+    Utilization,
+    /// Utilization of a GPU instance, ratio 0 to 1.
+    InstanceActive,
+    /// Power draw, watts.
+    Power,
+    /// Temperature, °C.
+    Temperature,
+    /// Clock event reasons, bitmask.
+    ClockEvents,
+}
 
 #[cfg(test)]
 mod tests {
@@ -21,10 +21,17 @@ mod tests {
     use crate::catalog::{DEVICE, INSTANCE};
 
     #[test]
-    fn each_name_is_a_row() {
-        for name in [UTILIZATION, POWER, TEMPERATURE, CLOCK_EVENTS] {
-            assert!(DEVICE.iter().any(|row| row.name == name), "{name}");
-        }
-        assert!(INSTANCE.iter().any(|row| row.name == INSTANCE_ACTIVE));
+    fn each_headline_is_one_row_of_its_unit() {
+        let of = |row: &super::super::Metric<_>| row.headline.map(|headline| (headline, row.unit));
+        let device: Vec<_> = DEVICE.iter().filter_map(of).collect();
+        let expected = [
+            (Headline::Temperature, "C"),
+            (Headline::Power, "W"),
+            (Headline::Utilization, "%"),
+            (Headline::ClockEvents, "bitmask"),
+        ];
+        assert_eq!(device, expected);
+        let instance: Vec<_> = INSTANCE.iter().filter_map(of).collect();
+        assert_eq!(instance, [(Headline::InstanceActive, "ratio 0..1")]);
     }
 }

@@ -3,7 +3,12 @@
 //! A watch passes only if all its inputs were read. A known problem is reported even if another
 //! input is missing. Watches without NVML data (PMU, MCU, SM) have no rows.
 
-use super::{EventSample, GpuEventInputs};
+use nvml_wrapper_sys::bindings::{
+    nvmlClocksThrottleReasonHwPowerBrakeSlowdown as HW_POWER_BRAKE,
+    nvmlClocksThrottleReasonHwThermalSlowdown as HW_THERMAL,
+};
+
+use super::event_source::{EventSample, GpuEventInputs};
 use crate::model::{HealthState, Missing, Reading};
 
 /// Result of one rule.
@@ -45,7 +50,7 @@ const fn fail(code: &'static str) -> HealthVerdict {
 }
 
 /// XIDs of the memory watch.
-const MEMORY_XIDS: [(u32, HealthVerdict); 6] = [
+const MEMORY_XIDS: &[(u32, HealthVerdict)] = &[
     (48, fail("DCGM_FR_XID_ERROR")),
     (63, warn("DCGM_FR_PENDING_PAGE_RETIREMENTS")),
     (64, fail("DCGM_FR_ROW_REMAP_FAILURE")),
@@ -54,24 +59,20 @@ const MEMORY_XIDS: [(u32, HealthVerdict); 6] = [
     (140, fail("DCGM_FR_XID_ERROR")),
 ];
 /// XIDs of the `NVLink` watch.
-const LINK_XIDS: [(u32, HealthVerdict); 1] = [(74, fail("DCGM_FR_XID_ERROR"))];
+const LINK_XIDS: &[(u32, HealthVerdict)] = &[(74, fail("DCGM_FR_XID_ERROR"))];
 /// XIDs of the driver watch.
-const DRIVER_XIDS: [(u32, HealthVerdict); 3] = [
+const DRIVER_XIDS: &[(u32, HealthVerdict)] = &[
     (79, fail("DCGM_FR_FALLEN_OFF_BUS")),
     (119, fail("DCGM_FR_XID_ERROR")),
     (120, fail("DCGM_FR_XID_ERROR")),
 ];
 
-/// `nvmlClocksEventReasonHwThermalSlowdown`.
-const HW_THERMAL: u64 = 0x40;
-/// `nvmlClocksEventReasonHwPowerBrakeSlowdown`.
-const HW_POWER_BRAKE: u64 = 0x80;
 /// Boards with this many retired pages should be replaced.
 const RETIRED_PAGES_MAX: f64 = 64.0;
 /// CRC errors per minute at which links fail: a hundred per second.
 const LINK_CRC_ERRORS_MAX: f64 = 6_000.0;
 /// Gigabits per second of one lane, by PCIe generation from 1 on.
-const LANE_SPEEDS: [f64; 6] = [2.5, 5.0, 8.0, 16.0, 32.0, 64.0];
+const LANE_SPEEDS: &[f64] = &[2.5, 5.0, 8.0, 16.0, 32.0, 64.0];
 
 /// One sample per watch, and the worst of all as `ALL`.
 pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
@@ -85,12 +86,12 @@ pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
     };
     let watches = [
         ("PCIE", judge(&of(pcie))),
-        ("NVLINK", with_xids(&of(links), xids(inputs, &LINK_XIDS))),
-        ("MEM", with_xids(&of(memory), xids(inputs, &MEMORY_XIDS))),
+        ("NVLINK", with_xids(&of(links), xids(inputs, LINK_XIDS))),
+        ("MEM", with_xids(&of(memory), xids(inputs, MEMORY_XIDS))),
         ("INFOROM", judge(&of(inforom))),
         ("THERMAL", judge(&of(thermal))),
         ("POWER", judge(&of(power))),
-        ("DRIVER", judge(&[driver, xids(inputs, &DRIVER_XIDS)])),
+        ("DRIVER", judge(&[driver, xids(inputs, DRIVER_XIDS)])),
     ];
     let all = judge(&watches.map(|(_, finding)| finding));
     watches
@@ -205,8 +206,8 @@ fn power(vitals: &HealthState) -> Vec<HealthFinding> {
     vec![reason(vitals, HW_POWER_BRAKE, warn("DCGM_FR_CLOCK_THROTTLE_POWER"))]
 }
 
-fn reason(vitals: &HealthState, bit: u64, verdict: HealthVerdict) -> HealthFinding {
-    vitals.sample.clock_events.map(|bits| if bits & bit == 0 { PASS } else { verdict })
+fn reason(vitals: &HealthState, bit: u32, verdict: HealthVerdict) -> HealthFinding {
+    vitals.sample.clock_events.map(|bits| if bits & u64::from(bit) == 0 { PASS } else { verdict })
 }
 
 fn flag(reading: Reading, verdict: HealthVerdict) -> HealthFinding {

@@ -5,8 +5,11 @@ use tokio::time::timeout;
 
 use super::rights::{FeaturesInUse, pod_list_finding, required_permissions, review_findings};
 use super::{Finding, Topic};
-use crate::kube::api::{Address, NodeName, RequestError, get, read_body};
+use crate::kube::address::Address;
+use crate::kube::api::{get, read_body};
 use crate::kube::node_exists;
+use crate::kube::node_name::NodeName;
+use crate::kube::request_error::RequestError;
 use crate::kube::self_review;
 use crate::kube::source::FailureReason;
 use crate::policy;
@@ -45,7 +48,7 @@ pub async fn probe(target: Option<&(Address, NodeName)>, features: &FeaturesInUs
     let Some((address, node)) = target else { return ApiProbe::NotConfigured };
     let url = match address.server_url().await {
         Ok(url) => url,
-        Err(fault) => return ApiProbe::Unreachable(location(address), fault),
+        Err(fault) => return ApiProbe::Unreachable(address.to_string(), fault),
     };
     match timeout(policy::CHECK_API_TIMEOUT, query(address, node, &url, features)).await {
         Ok(Ok(probe)) => probe,
@@ -53,17 +56,6 @@ pub async fn probe(target: Option<&(Address, NodeName)>, features: &FeaturesInUs
         Err(_) => {
             let fault = RequestError::new(FailureReason::Timeout, "the responses take too long");
             ApiProbe::Unreachable(url, fault)
-        }
-    }
-}
-
-/// The configuration that an address comes from.
-fn location(address: &Address) -> String {
-    match address {
-        Address::InCluster => "service account".to_owned(),
-        Address::Kubeconfig(path) => format!("--kubeconfig {}", path.display()),
-        Address::Url(url) | Address::Kubelet { url, .. } | Address::Exporter { url, .. } => {
-            url.clone()
         }
     }
 }

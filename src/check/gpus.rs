@@ -193,6 +193,7 @@ mod tests {
             request_duration: None,
             missing: [0; Missing::REASONS.len()],
             discards: Discards::default(),
+            unlisted_use: None,
             xids: BTreeMap::new(),
             readings: Vec::new(),
         }

@@ -5,10 +5,9 @@ use std::fmt::Write;
 use std::fs;
 
 use super::{Finding, Topic, count_noun};
-use crate::attribute::owner::{Owner, Unresolved};
 use crate::host::ProcRoot;
 use crate::host::cgroup::version::CgroupVersion;
-use crate::model::{CgroupLocation, Discard};
+use crate::model::{CgroupLocation, Discard, Owner, Unresolved};
 use crate::sample::Sample;
 use crate::snapshot::AttributionStats;
 
@@ -166,7 +165,8 @@ fn processes(listed: &ListedProcesses, stats: &AttributionStats) -> Finding {
 fn unresolved(stats: &AttributionStats, non_pod: u64) -> Vec<(Unresolved, u64)> {
     let in_grace = |reason| if reason == Unresolved::NoPod { non_pod } else { 0 };
     let count = |reason: Unresolved| stats.unresolved.get(reason.label()).copied();
-    let counts = Unresolved::ALL.into_iter().filter_map(|reason| {
+    let problems = Unresolved::ALL.into_iter().filter(|reason| *reason != Unresolved::MpsServer);
+    let counts = problems.filter_map(|reason| {
         let n = count(reason)?.saturating_sub(in_grace(reason));
         (n > 0).then_some((reason, n))
     });
@@ -181,6 +181,7 @@ fn remedy(reason: Unresolved) -> &'static str {
             "run as root, and mount proc without hidepid"
         }
         Unresolved::Allocation => "the device allocations are unknown: see kubelet below",
+        Unresolved::MpsServer => "none: its clients are listed instead",
         Unresolved::Exited | Unresolved::Invalid => {
             "the driver lists processes that the proc root does not contain: set hostPID: true, or wait \
              until the driver drops them"

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Finding, Topic, count_noun};
 use crate::cluster::Sources;
-use crate::kube::api::RequestError;
 use crate::kube::assignments::ContainerAssignment;
 use crate::kube::pod_resources::kubelet::KubeletClient;
+use crate::kube::request_error::RequestError;
 use crate::kube::source::FailureReason;
 use crate::policy;
 

@@ -9,6 +9,7 @@ use crate::catalog::exporter_metrics::{EXPORTER_METRICS, ExporterMetricId};
 use crate::clock::Clock;
 use crate::policy;
 use crate::sanitize::truncate_for_log;
+use crate::serve::listener::{bind_problem, subject};
 
 /// Maximum number of bytes to read of a response.
 const RESPONSE_MAX: u64 = 4 << 20;
@@ -29,8 +30,7 @@ enum ListeningProgram {
 /// The finding about the listen address of `serve`.
 #[must_use]
 pub fn finding(serve: &ServeConfig, clock: Clock) -> Finding {
-    let all: Vec<String> = serve.addresses.iter().map(ToString::to_string).collect();
-    let subject = format!("--address {}", all.join(", "));
+    let subject = subject(&serve.addresses);
     if serve.systemd_socket {
         return Finding::skipped(Topic::Port, subject, "not used: systemd passes a socket");
     }
@@ -39,15 +39,14 @@ pub fn finding(serve: &ServeConfig, clock: Clock) -> Finding {
     };
     let occupied = error.kind() == io::ErrorKind::AddrInUse;
     let Some(address) = serve.addresses.first().copied().filter(|_| occupied) else {
-        return Finding::failure(Topic::Port, subject, format!("cannot be bound: {error}"))
-            .with_remedy("set another --address");
+        return Finding::of_problem(Topic::Port, subject, &bind_problem(&error));
     };
-    if serve.server.web_config.tls.is_some() {
+    if serve.web_config.tls.is_some() {
         let message = "in use; the program is not probed, since --web-config-file enables TLS";
         return Finding::note(Topic::Port, subject, message);
     }
     let target = connect_address(address);
-    let own = serve.own_metrics_path.as_deref().unwrap_or("/");
+    let own = serve.routes.own_metrics_path.as_deref().unwrap_or("/");
     let responses = ["/metrics", own].map(|path| get(target, path, clock));
     in_use(&subject, &format!("http://{target}/metrics"), &identify(&responses))
 }

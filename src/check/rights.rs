@@ -1,7 +1,7 @@
 //! RBAC permissions at the API server, and the features that need them.
 
 use super::{Finding, Topic};
-use crate::kube::api::RequestError;
+use crate::kube::request_error::RequestError;
 use crate::kube::self_review::{self, ApiPermission};
 use crate::kube::source::FailureReason;
 

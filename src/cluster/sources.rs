@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::kube::address::Address;
 use crate::kube::allocation::MemoryUnit;
-use crate::kube::api::{Address, NodeName};
 use crate::kube::node_label::LabelRequirement;
+use crate::kube::node_name::NodeName;
 use crate::kube::watch_timings::WatchTimings;
 use crate::model::Problem;
 use crate::policy;

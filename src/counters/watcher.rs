@@ -13,7 +13,9 @@ use serde::Deserialize;
 use tokio::runtime;
 
 use super::{Counters, CountersError, FILE_MAX, parse};
-use crate::kube::api::{Address, RequestError, get, read_body};
+use crate::kube::address::Address;
+use crate::kube::api::{get, read_body};
+use crate::kube::request_error::RequestError;
 use crate::kube::source::FailureReason;
 use crate::model::Problem;
 use crate::policy;
@@ -77,12 +79,13 @@ impl CountersSourceError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {
-            Self::File { path, error } => {
-                Problem::without_remedy(format!("-f {}: {error}", path.display()))
-            }
+            Self::File { path, error } => Problem::new(
+                format!("-f {}: the file cannot be read ({error})", path.display()),
+                "check its path and permissions",
+            ),
             Self::TooLarge { path } => Problem::new(
-                format!("-f {}: larger than {FILE_MAX} bytes", path.display()),
-                "is this a counters file?",
+                format!("-f {}: the file is larger than {FILE_MAX} bytes", path.display()),
+                "give a counters file, with one family per line",
             ),
             Self::ConfigMap { name, fault } => {
                 fault.problem.clone().at(format!("--configmap-data {name}"))

@@ -72,6 +72,13 @@ impl CgroupCache {
         (self.cycle - entry.last_seen <= 1).then(|| (*id, Arc::clone(placement)))
     }
 
+    /// Cgroup of a process that is exiting and has no readable one any more.
+    pub fn get_exiting(&mut self, id: ProcessId) -> Option<Arc<CgroupLocation>> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.last_seen = self.cycle;
+        entry.location.as_ref().ok().cloned()
+    }
+
     /// Number of cached processes.
     #[must_use]
     pub fn len(&self) -> usize {

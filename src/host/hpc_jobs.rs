@@ -41,7 +41,7 @@ impl JobDirectory {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.unreadable, true) {
-                    tracing::warn!("{error}; no series has a job label until it can be read");
+                    tracing::warn!("{error}; until then no series has a job label");
                 }
                 self.jobs.clear();
             }
@@ -58,7 +58,10 @@ impl JobDirectory {
 
 /// A job mapping directory, or a file in it, that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("--hpc-job-mapping-dir: {path}: {error}", path = path.display())]
+#[error(
+    "--hpc-job-mapping-dir: {path}: {error}; give a readable directory with one file per GPU",
+    path = path.display()
+)]
 pub struct JobsError {
     path: PathBuf,
     error: io::Error,

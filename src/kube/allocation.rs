@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::assignments::{Assignments, PodName, SliceTable};
 use super::pods::{PodSnapshot, UidLookup};
 use super::problem::AllocationProblem;
-use crate::model::{AllocateMode, Claim, PodRef};
+use crate::model::{AllocateMode, DeviceAllocation, PodRef};
 
 mod from_annotations;
 mod from_kubelet;
@@ -70,54 +70,56 @@ pub enum MemoryUnit {
     Mib,
 }
 
-/// The allocation of one device to one container.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ResolvedAllocation {
-    /// The pod; its UID is empty if the pods are unknown.
-    pub pod: PodRef,
-    /// Name of the container.
-    pub container: Arc<str>,
-    /// UUID of the GPU or MIG device.
-    pub device: Arc<str>,
-    /// Whether the container has the device exclusively or shares it.
-    pub mode: AllocateMode,
-    /// Memory that it may use, MiB; None if unknown, never 0.
-    pub memory: Option<f64>,
-    /// Allocated fraction of the device's compute, 0 to 1; 0 is unlimited.
-    pub compute: f64,
-    /// Whether the memory is reserved for this container, so that allocations of a device add up.
-    /// Otherwise each container may use all of it.
-    pub reserved: bool,
-    /// Index of the replica of the device, or the lowest of several.
-    pub replica: Option<u32>,
-    /// The resource claim that it comes from.
-    pub claim: Option<Arc<Claim>>,
-    /// Whether the pod is known to still exist.
-    pub confirmed: bool,
-    /// Whether the container is known to run ([`Pod::runs`]).
-    ///
-    /// [`Pod::runs`]: super::pod::Pod::runs
-    pub running: bool,
-}
-
 /// All allocations of the node, and where they are incomplete.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AllocationResult {
     /// Sorted by pod, container and device; at most one entry for each combination.
-    pub allocations: Vec<ResolvedAllocation>,
-    /// Devices with an allocation of which the pod or the amount is unknown.
-    pub uncertain_devices: BTreeSet<Arc<str>>,
-    /// Whether there is an allocation of which the device is unknown.
-    pub node_uncertain: bool,
-    /// The pods with known allocations.
-    pub coverage: Coverage,
+    pub allocations: Vec<DeviceAllocation>,
+    /// Where they are incomplete.
+    pub completeness: AllocationCompleteness,
     /// Number of allocations that were not accepted, by [`AllocationProblem::label`].
     pub problems: BTreeMap<&'static str, u64>,
+}
+
+/// Where the allocations of a node are incomplete.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AllocationCompleteness {
+    /// The pods with known allocations.
+    pub coverage: Coverage,
+    /// Allocations that are not known, by pod.
+    pub doubts: BTreeMap<PodName, BTreeSet<AllocationDoubt>>,
+    /// Devices of which the allocated amount is unknown.
+    pub uncertain_devices: BTreeSet<Arc<str>>,
+    /// Whether an amount of an unknown device is allocated.
+    pub node_uncertain: bool,
+}
+
+/// What a pod may have been allocated.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AllocationDoubt {
+    /// Any device.
+    Any,
+    /// This device.
+    Device(Arc<str>),
+}
+
+impl AllocationDoubt {
+    /// Whether the pod may have been allocated `device`.
+    #[must_use]
+    pub fn concerns(&self, device: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Device(uuid) => **uuid == *device,
+        }
+    }
 }
 
 /// The pods with known allocations.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Coverage {
+    /// No pod: the pod list is not complete yet, and a pod may have allocations that only its
+    /// annotations contain.
+    None,
     /// The pods in the kubelet's List, if no pod source is available.
     Listed(BTreeSet<PodName>),
     /// All pods except those that request GPUs and are not in the kubelet's List.
@@ -155,17 +157,16 @@ pub fn resolve_allocations(
         candidates: Vec::new(),
         result: AllocationResult::default(),
     };
-    // Pods that are not listed yet may have allocations that only their annotations contain.
-    join.result.node_uncertain = pods.is_some_and(|pods| !pods.synced);
+    join.result.completeness.node_uncertain = pods.is_some_and(|pods| !pods.synced);
     let assigned = join.join_assignments();
     join.join_annotations(&assigned);
-    join.result.coverage = join.coverage();
+    join.result.completeness.coverage = join.coverage();
     join.resolve_conflicts()
 }
 
-/// The evidence of an allocation.
+/// Where an allocation is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum AllocationEvidence {
+enum AllocationOrigin {
     Id,
     Claim,
     Annotation { oversubscribes: bool },
@@ -177,7 +178,7 @@ struct AllocationJoin<'a> {
     pods: Option<&'a PodSnapshot>,
     slices: Option<&'a SliceTable>,
     unit: MemoryUnit,
-    candidates: Vec<(AllocationEvidence, ResolvedAllocation)>,
+    candidates: Vec<(AllocationOrigin, DeviceAllocation)>,
     result: AllocationResult,
 }
 
@@ -186,29 +187,53 @@ impl AllocationJoin<'_> {
         *self.result.problems.entry(problem.label()).or_default() += 1;
     }
 
-    fn mark_uncertain(&mut self, device: Option<&Arc<str>>, problem: AllocationProblem) {
+    /// Records that it is unknown what a pod was allocated: of `gpu` with its MIG devices, or of the
+    /// node.
+    fn mark_unknown(&mut self, pod: PodName, gpu: Option<&Arc<str>>, problem: AllocationProblem) {
         self.count_problem(problem);
-        match device {
-            Some(device) => {
-                self.result.uncertain_devices.insert(Arc::clone(device));
+        self.add_doubt(pod, gpu);
+    }
+
+    fn add_doubt(&mut self, pod: PodName, gpu: Option<&Arc<str>>) {
+        let completeness = &mut self.result.completeness;
+        let doubts = completeness.doubts.entry(pod).or_default();
+        match gpu {
+            Some(gpu) => {
+                let devices = self.index.with_partitions(gpu);
+                doubts.extend(devices.iter().cloned().map(AllocationDoubt::Device));
+                completeness.uncertain_devices.extend(devices);
             }
-            None => self.result.node_uncertain = true,
+            None => {
+                doubts.insert(AllocationDoubt::Any);
+                completeness.node_uncertain = true;
+            }
         }
+    }
+
+    /// Records that the allocated amount of a device is unknown.
+    fn mark_uncertain(&mut self, device: &Arc<str>, problem: AllocationProblem) {
+        self.count_problem(problem);
+        self.result.completeness.uncertain_devices.insert(Arc::clone(device));
     }
 
     fn coverage(&mut self) -> Coverage {
         let assignments = self.assignments;
         let Some(pods) = self.pods else { return Coverage::Listed(assignments.pods.clone()) };
-        let name = |pod: &PodRef| (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
+        if !pods.synced {
+            return Coverage::None;
+        }
         let retained = |(namespace, name): &PodName| {
             assignments.containers.iter().any(|c| c.namespace == *namespace && c.pod == *name)
         };
-        let allocated: BTreeSet<_> =
-            self.candidates.iter().map(|(_, allocation)| Arc::clone(&allocation.pod.uid)).collect();
+        let allocated: BTreeSet<_> = self
+            .candidates
+            .iter()
+            .map(|(_, allocation)| Arc::clone(&allocation.container.pod.uid))
+            .collect();
         let (mut unlisted, mut unknown_holders) = (BTreeSet::new(), false);
         let live = pods.iter().map(|tracked| &tracked.pod).filter(|pod| !pod.has_ended());
         for pod in live.filter(|pod| pod.requests_gpus()) {
-            let name = name(&pod.id);
+            let name = pod_name(&pod.id);
             if !assignments.pods.contains(&name) {
                 unlisted.insert(Arc::clone(&pod.id.uid));
                 if !retained(&name) && !allocated.contains(&pod.id.uid) {
@@ -232,9 +257,7 @@ impl AllocationJoin<'_> {
         for (device, allocations) in by_device {
             self.resolve_device(&device, allocations);
         }
-        let key = |s: &ResolvedAllocation| {
-            (s.pod.clone(), Arc::clone(&s.container), Arc::clone(&s.device))
-        };
+        let key = |s: &DeviceAllocation| (s.container.clone(), Arc::clone(&s.device));
         self.result.allocations.sort_by_cached_key(key);
         self.result
     }
@@ -242,25 +265,25 @@ impl AllocationJoin<'_> {
     fn resolve_device(
         &mut self,
         device: &Arc<str>,
-        allocations: Vec<(AllocationEvidence, ResolvedAllocation)>,
+        allocations: Vec<(AllocationOrigin, DeviceAllocation)>,
     ) {
-        let from_kubelet = |evidence: AllocationEvidence| {
-            matches!(evidence, AllocationEvidence::Id | AllocationEvidence::Claim)
+        let from_kubelet = |evidence: AllocationOrigin| {
+            matches!(evidence, AllocationOrigin::Id | AllocationOrigin::Claim)
         };
         let allocated_by_kubelet = allocations.iter().any(|(evidence, _)| from_kubelet(*evidence));
-        let mut accepted = BTreeMap::<_, ResolvedAllocation>::new();
+        let mut accepted = BTreeMap::<_, DeviceAllocation>::new();
         let (mut strict, mut ids, mut claims) = (true, false, false);
         for (evidence, allocation) in allocations {
             match evidence {
-                AllocationEvidence::Annotation { .. } if allocated_by_kubelet => {
+                AllocationOrigin::Annotation { .. } if allocated_by_kubelet => {
                     self.count_problem(AllocationProblem::ContradictedAnnotation);
                     continue;
                 }
-                AllocationEvidence::Annotation { oversubscribes } => strict &= !oversubscribes,
-                AllocationEvidence::Id => ids = true,
-                AllocationEvidence::Claim => claims = true,
+                AllocationOrigin::Annotation { oversubscribes } => strict &= !oversubscribes,
+                AllocationOrigin::Id => ids = true,
+                AllocationOrigin::Claim => claims = true,
             }
-            let container = (allocation.pod.clone(), Arc::clone(&allocation.container));
+            let container = allocation.container.clone();
             accepted
                 .entry(container)
                 .and_modify(|merged| merge(merged, &allocation))
@@ -269,19 +292,23 @@ impl AllocationJoin<'_> {
         let exclusive =
             accepted.values().any(|allocation| allocation.mode == AllocateMode::Exclusive);
         if (ids && claims) || (exclusive && accepted.len() > 1) {
-            return self.mark_uncertain(Some(device), AllocationProblem::ContestedDevice);
+            self.count_problem(AllocationProblem::ContestedDevice);
+            for container in accepted.keys() {
+                self.add_doubt(pod_name(&container.pod), Some(device));
+            }
+            return;
         }
         // A scheduler may allocate the memory of a pod again while that pod is being deleted.
-        let counts = |allocation: &&ResolvedAllocation| {
-            allocation.reserved && !self.is_deleting(&allocation.pod)
+        let counts = |allocation: &&DeviceAllocation| {
+            allocation.reserved && !self.is_deleting(&allocation.container.pod)
         };
         let sum: f64 = accepted.values().filter(counts).filter_map(|s| s.memory).sum();
         let framebuffer = self.index.framebuffer(device);
         if strict && framebuffer.is_some_and(|total| sum > total * (1.0 + 1e-6)) {
-            self.mark_uncertain(Some(device), AllocationProblem::Overcommitted);
+            self.mark_uncertain(device, AllocationProblem::Overcommitted);
         }
         if accepted.values().any(|allocation| !allocation.confirmed) {
-            self.mark_uncertain(Some(device), AllocationProblem::UnlistedPod);
+            self.mark_uncertain(device, AllocationProblem::UnlistedPod);
         }
         self.result.allocations.extend(accepted.into_values());
     }
@@ -292,8 +319,12 @@ impl AllocationJoin<'_> {
     }
 }
 
+fn pod_name(pod: &PodRef) -> PodName {
+    (Arc::clone(&pod.namespace), Arc::clone(&pod.name))
+}
+
 /// Merges two allocations of one device to one container.
-fn merge(into: &mut ResolvedAllocation, other: &ResolvedAllocation) {
+fn merge(into: &mut DeviceAllocation, other: &DeviceAllocation) {
     into.memory = match (into.memory, other.memory) {
         (Some(a), Some(b)) if into.reserved && other.reserved => Some(a + b),
         (Some(a), Some(b)) => Some(a.max(b)),

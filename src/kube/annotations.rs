@@ -3,7 +3,8 @@
 //! Every client that may create a pod may write its annotations. This module only parses them;
 //! [`super::allocation`] decides whether an annotation is accepted.
 
-use super::pod::{Container, ContainerKind, Pod};
+use super::pod::Pod;
+use super::pod::container::{Container, ContainerKind};
 use super::problem::AllocationProblem;
 
 pub mod ack;

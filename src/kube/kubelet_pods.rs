@@ -10,9 +10,13 @@ use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::api::{Address, NodeName, RequestError, get};
+use super::api::get;
+use super::endpoint::Endpoint;
+use super::node_name::NodeName;
 use super::pod_list;
-use super::pods::{PodSnapshot, PodStore};
+use super::pods::PodSnapshot;
+use super::pods::store::PodStore;
+use super::request_error::RequestError;
 use super::watch_event::PodWatchState;
 use super::watch_timings::WatchTimings;
 use crate::clock::Clock;
@@ -23,8 +27,8 @@ pub const SOURCE: &str = "kubelet_pods";
 /// Configuration of the poll.
 #[derive(Clone, Debug)]
 pub struct KubeletPodPoller {
-    /// Address of the kubelet; usually [`Address::Kubelet`].
-    pub address: Address,
+    /// The kubelet's authenticated port.
+    pub kubelet: Endpoint,
     /// Name of this node.
     pub node: NodeName,
     /// Poll interval, [`crate::policy::KUBELET_PODS_EVERY`] by default.
@@ -80,7 +84,7 @@ impl KubeletPodPoller {
     ) -> Result<(), RequestError> {
         let client = match cached.take() {
             Some(client) => client,
-            None => self.address.client().await?,
+            None => self.kubelet.client()?,
         };
         let body = get(&client, "/pods", self.timings.response_timeout).await?;
         pod_list::read(state, body, &self.timings, self.clock).await?;

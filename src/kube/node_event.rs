@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::api::RequestError;
 use super::json_stream::JsonFrame;
+use super::request_error::RequestError;
 use super::source::FailureReason;
-use crate::model::Problem;
 
 /// A parsed event.
 #[derive(Debug, PartialEq)]
@@ -67,14 +66,7 @@ pub(super) fn parse(frame: &JsonFrame) -> Result<NodeEvent, RequestError> {
     match kind.as_str() {
         "ADDED" | "MODIFIED" => Ok(NodeEvent::Applied(object.metadata)),
         "DELETED" => Ok(NodeEvent::Deleted(object.metadata.name)),
-        "ERROR" => {
-            let NodeWatchObject { code, message, .. } = object;
-            let failure = FailureReason::from_status(code);
-            let problem = Problem::without_remedy(format!(
-                "the server ended the watch with status {code}: {message}"
-            ));
-            Err(RequestError { reason: failure, status: Some(code), problem })
-        }
+        "ERROR" => Err(RequestError::of_error_event(object.code, &object.message)),
         _ => Ok(NodeEvent::Other),
     }
 }
@@ -99,8 +91,13 @@ mod tests {
         assert_eq!(line("MODIFIED", "null").unwrap(), node(&[]));
         assert_eq!(line("DELETED", "{}").unwrap(), NodeEvent::Deleted("n1".to_owned()));
         assert_eq!(line("BOOKMARK", "{}").unwrap(), NodeEvent::Other);
-        let error = read(r#"{"type":"ERROR","object":{"code":403,"message":"no"}}"#);
-        assert_eq!(error.unwrap_err().reason, FailureReason::Denied);
+        let message = "no\\u0000\\n".repeat(10_000);
+        let error =
+            read(&format!(r#"{{"type":"ERROR","object":{{"code":403,"message":"{message}"}}}}"#));
+        let error = error.unwrap_err();
+        assert_eq!((error.reason, error.status), (FailureReason::Denied, Some(403)));
+        let text = error.to_string();
+        assert!(text.len() < 2000 && !text.contains(char::is_control), "{text}");
         assert_eq!(read("{").unwrap_err().reason, FailureReason::Garbage);
     }
 }

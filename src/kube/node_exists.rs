@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use kube::Client;
 
-use super::api::{NodeName, RequestError, get, next_chunk};
+use super::api::{get, next_chunk};
 use super::json_stream::LineReader;
 use super::node_event::{self, NodeEvent};
+use super::node_name::NodeName;
+use super::request_error::RequestError;
 use crate::policy;
 
 /// Whether the node exists. `timeout` applies to each part of the response.

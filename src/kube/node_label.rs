@@ -9,9 +9,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::api::{Address, NodeName, RequestError, get, next_chunk};
+use super::address::Address;
+use super::api::{get, next_chunk};
 use super::json_stream::{JsonFrame, LineReader};
 use super::node_event::{self, Node, NodeEvent};
+use super::node_name::NodeName;
+use super::request_error::RequestError;
 use super::source::{FailureReason, HealthTracker};
 use super::watch_timings::WatchTimings;
 use crate::clock::Clock;

@@ -1,13 +1,14 @@
 //! The fields of a pod that attribution and device allocation need, parsed from its JSON.
 
+pub mod container;
+mod filtered_map;
+mod raw;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-
+use self::container::{Container, ContainerKind};
+use self::raw::RawPod;
 use crate::model::PodRef;
 
 /// Annotation keys that are kept; all others are dropped during parsing.
@@ -57,40 +58,6 @@ pub struct Pod {
     pub claims: BTreeMap<Box<str>, Option<Box<str>>>,
 }
 
-/// The list of the pod spec that contains a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContainerKind {
-    /// `spec.containers`.
-    App,
-    /// `spec.initContainers`.
-    Init {
-        /// A sidecar (`restartPolicy: Always`): it runs as long as the pod.
-        restartable: bool,
-    },
-    /// `spec.ephemeralContainers`.
-    Ephemeral,
-}
-
-/// A container of a [`Pod`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Container {
-    /// Its name, unique in the pod.
-    pub name: Arc<str>,
-    /// The list of the pod spec that contains it.
-    pub kind: ContainerKind,
-    /// Quantities of GPU resources ([`is_gpu_resource`]): the limit, or the request if there is no
-    /// limit.
-    pub resources: BTreeMap<Box<str>, Box<str>>,
-    /// The claims it uses, by their name in the pod.
-    pub claims: Vec<Box<str>>,
-    /// Container ids without the prefix of the runtime: of the current run, then of the last one.
-    pub ids: Vec<Arc<str>>,
-    /// Whether its current run has ended (`state.terminated`).
-    pub terminated: bool,
-    /// Whether its status is `state.running`.
-    pub running: bool,
-}
-
 impl Pod {
     /// The value of an annotation that is in [`ANNOTATIONS`].
     #[must_use]
@@ -128,48 +95,11 @@ impl Pod {
             || self.annotations.keys().any(|key| is_allocation(key))
     }
 
-    /// The containers with a matching kind, in the order of the pod's JSON.
-    pub fn of_kind(
-        &self,
-        kind: impl Fn(ContainerKind) -> bool,
-    ) -> impl Iterator<Item = &Container> {
-        self.containers.iter().filter(move |container| kind(container.kind))
-    }
-
     /// `spec.containers`. Annotations refer to their positions.
     #[must_use]
     pub fn app_containers(&self) -> Vec<&Container> {
-        self.of_kind(|kind| kind == ContainerKind::App).collect()
+        self.containers.iter().filter(|container| container.kind == ContainerKind::App).collect()
     }
-
-    /// `spec.initContainers`.
-    #[must_use]
-    pub fn init_containers(&self) -> Vec<&Container> {
-        self.of_kind(|kind| matches!(kind, ContainerKind::Init { .. })).collect()
-    }
-}
-
-impl Container {
-    /// Whether its run has ended, or it is an init or ephemeral container that never ran. Only
-    /// valid for a pod that is being deleted: in any other, an ended container may be restarted.
-    fn has_ended(&self) -> bool {
-        self.terminated || (self.kind != ContainerKind::App && self.ids.is_empty())
-    }
-
-    /// Whether it requests a GPU resource with a quantity other than 0.
-    #[must_use]
-    pub fn requests_gpu(&self) -> bool {
-        self.resources.values().any(|quantity| &**quantity != "0")
-    }
-}
-
-/// Whether this is the name of a GPU resource.
-#[must_use]
-pub fn is_gpu_resource(resource: &str) -> bool {
-    let domains = ["nvidia.com/", "aliyun.com/", "koordinator.sh/", "volcano.sh/"];
-    domains.iter().any(|domain| resource.contains(domain))
-        || resource.contains("gpu")
-        || resource.contains("mig")
 }
 
 /// Parses a pod from the JSON of the API server or the kubelet.
@@ -178,285 +108,6 @@ pub fn is_gpu_resource(resource: &str) -> bool {
 /// The text is not JSON, or a parsed field does not have the type of the Kubernetes API.
 pub fn parse(json: &[u8]) -> Result<Pod, serde_json::Error> {
     serde_json::from_slice::<RawPod>(json).map(Pod::from)
-}
-
-/// Reads `null` as the default: Go encodes an empty list as `null`.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// A map that keeps the keys that match `F`. Values of other keys are not copied.
-#[derive(Debug)]
-struct FilteredMap<F>(BTreeMap<Box<str>, Box<str>>, PhantomData<F>);
-
-impl<F> Default for FilteredMap<F> {
-    fn default() -> Self {
-        Self(BTreeMap::new(), PhantomData)
-    }
-}
-
-trait KeyFilter {
-    fn matches(key: &str) -> bool;
-}
-
-#[derive(Debug)]
-struct Annotation;
-
-impl KeyFilter for Annotation {
-    fn matches(key: &str) -> bool {
-        ANNOTATIONS.contains(&key)
-    }
-}
-
-#[derive(Debug)]
-struct GpuResource;
-
-impl KeyFilter for GpuResource {
-    fn matches(key: &str) -> bool {
-        is_gpu_resource(key)
-    }
-}
-
-/// A quantity, which may be a JSON string or number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawQuantity {
-    String(Box<str>),
-    Number(serde_json::Number),
-}
-
-impl<'de, F: KeyFilter> Deserialize<'de> for FilteredMap<F> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Filter<F>(PhantomData<F>);
-        impl<'de, F: KeyFilter> Visitor<'de> for Filter<F> {
-            type Value = FilteredMap<F>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FilteredMap<F>, A::Error> {
-                let mut filtered = FilteredMap::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    if !F::matches(&key) {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
-                    let text = match map.next_value()? {
-                        RawQuantity::String(text) => text,
-                        RawQuantity::Number(number) => number.to_string().into(),
-                    };
-                    filtered.0.insert(key.into(), text);
-                }
-                Ok(filtered)
-            }
-        }
-        deserializer.deserialize_map(Filter(PhantomData))
-    }
-}
-
-#[derive(Deserialize)]
-struct RawPod {
-    metadata: Metadata,
-    #[serde(default, deserialize_with = "or_default")]
-    spec: PodSpec,
-    #[serde(default, deserialize_with = "or_default")]
-    status: PodStatus,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    uid: Arc<str>,
-    namespace: Arc<str>,
-    name: Arc<str>,
-    #[serde(default)]
-    deletion_timestamp: Option<IgnoredAny>,
-    #[serde(default, deserialize_with = "or_default")]
-    annotations: FilteredMap<Annotation>,
-    #[serde(default, deserialize_with = "or_default")]
-    labels: BTreeMap<Box<str>, Box<str>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    #[serde(deserialize_with = "or_default")]
-    node_name: Box<str>,
-    #[serde(deserialize_with = "or_default")]
-    containers: Vec<ContainerSpec>,
-    #[serde(deserialize_with = "or_default")]
-    init_containers: Vec<ContainerSpec>,
-    #[serde(deserialize_with = "or_default")]
-    ephemeral_containers: Vec<ContainerSpec>,
-    #[serde(deserialize_with = "or_default")]
-    resource_claims: Vec<ClaimSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ContainerSpec {
-    name: Arc<str>,
-    #[serde(default, deserialize_with = "or_default")]
-    restart_policy: Box<str>,
-    #[serde(default, deserialize_with = "or_default")]
-    resources: Resources,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Resources {
-    #[serde(deserialize_with = "or_default")]
-    limits: FilteredMap<GpuResource>,
-    #[serde(deserialize_with = "or_default")]
-    requests: FilteredMap<GpuResource>,
-    #[serde(deserialize_with = "or_default")]
-    claims: Vec<ContainerClaim>,
-}
-
-#[derive(Deserialize)]
-struct ContainerClaim {
-    name: Box<str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ClaimSpec {
-    name: Box<str>,
-    #[serde(default)]
-    resource_claim_name: Option<Box<str>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodStatus {
-    #[serde(deserialize_with = "or_default")]
-    phase: Box<str>,
-    #[serde(deserialize_with = "or_default")]
-    container_statuses: Vec<ContainerStatus>,
-    #[serde(deserialize_with = "or_default")]
-    init_container_statuses: Vec<ContainerStatus>,
-    #[serde(deserialize_with = "or_default")]
-    ephemeral_container_statuses: Vec<ContainerStatus>,
-    #[serde(deserialize_with = "or_default")]
-    resource_claim_statuses: Vec<ClaimSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ContainerStatus {
-    name: Arc<str>,
-    #[serde(default, rename = "containerID", deserialize_with = "or_default")]
-    container_id: Box<str>,
-    #[serde(default, deserialize_with = "or_default")]
-    state: ContainerState,
-    #[serde(default, deserialize_with = "or_default")]
-    last_state: ContainerState,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ContainerState {
-    running: Option<IgnoredAny>,
-    terminated: Option<Terminated>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Terminated {
-    #[serde(rename = "containerID", deserialize_with = "or_default")]
-    container_id: Box<str>,
-}
-
-impl From<RawPod> for Pod {
-    fn from(RawPod { metadata, spec, status }: RawPod) -> Self {
-        let config_hash = config_hash(&metadata);
-        let PodStatus { container_statuses, init_container_statuses, .. } = &status;
-        let ephemeral = &status.ephemeral_container_statuses;
-        let app = |_: &ContainerSpec| ContainerKind::App;
-        let init = |c: &ContainerSpec| {
-            let restartable = &*c.restart_policy == "Always";
-            ContainerKind::Init { restartable }
-        };
-        let containers = [
-            containers(spec.containers, container_statuses, app),
-            containers(spec.init_containers, init_container_statuses, init),
-            containers(spec.ephemeral_containers, ephemeral, |_| ContainerKind::Ephemeral),
-        ];
-        let mut claims: BTreeMap<_, _> =
-            spec.resource_claims.into_iter().map(|c| (c.name, c.resource_claim_name)).collect();
-        for claim in status.resource_claim_statuses {
-            claims.insert(claim.name, claim.resource_claim_name);
-        }
-        Self {
-            id: PodRef { uid: metadata.uid, namespace: metadata.namespace, name: metadata.name },
-            config_hash,
-            node: spec.node_name,
-            deleting: metadata.deletion_timestamp.is_some(),
-            terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
-            annotations: metadata.annotations.0,
-            labels: metadata.labels,
-            containers: containers.into_iter().flatten().collect(),
-            claims,
-        }
-    }
-}
-
-/// The hash identifies cgroups of this node, and every creator of a pod may write annotations. It
-/// is therefore accepted only in the form of the kubelet: on a mirror pod both annotations contain
-/// it. A static pod in the kubelet's own list has it as its UID and needs no second key.
-fn config_hash(metadata: &Metadata) -> Option<Arc<str>> {
-    let annotations = &metadata.annotations.0;
-    let hash = annotations.get(CONFIG_HASH)?;
-    let mirrored = annotations.get(CONFIG_MIRROR) == Some(hash);
-    let hex = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (mirrored && hex).then(|| Arc::from(&**hash))
-}
-
-fn containers(
-    specs: Vec<ContainerSpec>,
-    statuses: &[ContainerStatus],
-    kind: impl Fn(&ContainerSpec) -> ContainerKind,
-) -> Vec<Container> {
-    specs
-        .into_iter()
-        .map(|spec| {
-            let status = statuses.iter().find(|status| status.name == spec.name);
-            let kind = kind(&spec);
-            let mut resources = spec.resources.requests.0;
-            resources.extend(spec.resources.limits.0);
-            Container {
-                name: spec.name,
-                kind,
-                resources,
-                claims: spec.resources.claims.into_iter().map(|claim| claim.name).collect(),
-                ids: status.map(ids).unwrap_or_default(),
-                terminated: status.is_some_and(|status| status.state.terminated.is_some()),
-                running: status.is_some_and(|status| status.state.running.is_some()),
-            }
-        })
-        .collect()
-}
-
-fn ids(status: &ContainerStatus) -> Vec<Arc<str>> {
-    let container_id_of = |state: &ContainerState| {
-        state.terminated.as_ref().map(|ended| ended.container_id.clone()).unwrap_or_default()
-    };
-    let mut ids = Vec::new();
-    for id in [
-        status.container_id.clone(),
-        container_id_of(&status.state),
-        container_id_of(&status.last_state),
-    ] {
-        // `containerd://<id>`: the runtime's name is not part of the id.
-        let id = id.rsplit("//").next().unwrap_or_default();
-        if !id.is_empty() && !ids.iter().any(|known: &Arc<str>| &**known == id) {
-            ids.push(Arc::from(id));
-        }
-    }
-    ids
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use tokio::time::timeout;
 
-use super::api::{RequestError, next_chunk};
+use super::api::next_chunk;
 use super::json_stream::ListReader;
+use super::request_error::RequestError;
 use super::source::FailureReason;
 use super::watch_event::PodWatchState;
 use super::watch_timings::WatchTimings;

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use self::kubelet::KubeletClient;
 use self::messages::{Allocatable, PodResourcesList};
-use super::api::RequestError;
 use super::assignments::Assignments;
+use super::request_error::RequestError;
 use super::source::{FailureReason, HealthTracker};
 use crate::clock::Clock;
 use crate::policy;

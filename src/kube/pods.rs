@@ -1,13 +1,16 @@
-//! The pods of this node: a store that lists and watch events update, and its immutable snapshots.
+//! Immutable snapshots of the pods of this node, and lookups in them.
 
-use std::collections::HashMap;
+mod index;
+pub mod store;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pod::{Container, Pod};
+use self::index::PodIndex;
+use super::pod::Pod;
+use super::pod::container::Container;
 use super::source::HealthTracker;
 use crate::model::PodRef;
-use crate::policy;
 
 /// The pods of this node at one time. Cloning it is cheap.
 #[derive(Clone, Debug)]
@@ -30,21 +33,8 @@ pub struct SkippedObjects {
     pub unknown: u64,
     /// Pods of other nodes.
     pub foreign: u64,
-    /// Pods above the limit of [`policy::PODS_MAX`].
+    /// Pods above the limit of [`PODS_MAX`](crate::policy::PODS_MAX).
     pub overflow: u64,
-}
-
-/// Namespace and name.
-type FullName = (Arc<str>, Arc<str>);
-
-#[derive(Debug, Default)]
-struct PodIndex {
-    pods: HashMap<Arc<str>, Arc<TrackedPod>>,
-    /// Static pods by the UID in their cgroup path; None if several pods have the same.
-    hashes: HashMap<Arc<str>, Option<Arc<TrackedPod>>>,
-    containers: HashMap<Arc<str>, (Arc<TrackedPod>, Arc<str>)>,
-    names: HashMap<FullName, Vec<Arc<TrackedPod>>>,
-    tombstones: HashMap<Arc<str>, Tombstone>,
 }
 
 /// A pod, and its state from earlier lists and events.
@@ -57,18 +47,10 @@ pub struct TrackedPod {
     /// When it was first received as ended ([`Pod::has_ended`]).
     pub ended: Option<Duration>,
     /// Whether the newest list contains it. False only for a source with incomplete lists
-    /// ([`PodStore::of_kubelet`]).
+    /// ([`PodStore::of_kubelet`](store::PodStore::of_kubelet)).
     pub listed: bool,
     /// Container ids that are no longer in its status, with the container's name; newest first.
     earlier: Vec<(Arc<str>, Arc<str>)>,
-}
-
-#[derive(Clone, Debug)]
-struct Tombstone {
-    id: PodRef,
-    hash: Option<Arc<str>>,
-    ended: Duration,
-    at: Duration,
 }
 
 /// Result of a lookup by UID.
@@ -76,7 +58,7 @@ struct Tombstone {
 pub enum UidLookup<'a> {
     /// A pod of this node.
     Live(&'a TrackedPod),
-    /// The pod was deleted recently ([`policy::POD_OUTLIVED_MAX`]).
+    /// The pod was deleted recently ([`POD_OUTLIVED_MAX`](crate::policy::POD_OUTLIVED_MAX)).
     Deleted(&'a PodRef),
     /// Several pods have this config hash.
     Ambiguous,
@@ -91,7 +73,7 @@ pub enum NameLookup<'a> {
     One(&'a TrackedPod),
     /// Several pods; the name is ambiguous.
     Ambiguous,
-    /// No pod; the last one with this name was deleted recently ([`policy::POD_OUTLIVED_MAX`]).
+    /// No pod; the last one with this name was deleted recently ([`POD_OUTLIVED_MAX`](crate::policy::POD_OUTLIVED_MAX)).
     Deleted(&'a PodRef),
     /// No pod with this name.
     Unknown,
@@ -196,427 +178,5 @@ impl TrackedPod {
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.pod.containers.iter().find(|container| &*container.name == name)
-    }
-}
-
-/// The store that lists and watch events update.
-#[derive(Debug)]
-pub struct PodStore {
-    /// Health of the source.
-    pub health: HealthTracker,
-    /// Objects skipped since the start.
-    pub skipped: SkippedObjects,
-    node: Box<str>,
-    /// How long a pod is kept that is missing in the lists and has not ended.
-    keep_unlisted: Duration,
-    pods: HashMap<Arc<str>, StoreEntry>,
-    tombstones: HashMap<Arc<str>, Tombstone>,
-    generation: u64,
-    synced: bool,
-}
-
-#[derive(Debug)]
-struct StoreEntry {
-    tracked: Arc<TrackedPod>,
-    generation: u64,
-    /// When a list first lacked it (monotonic).
-    unlisted: Option<Duration>,
-}
-
-impl PodStore {
-    /// An empty store for the pods of `node`, read from `source`. Lists of `source` must be
-    /// complete.
-    #[must_use]
-    pub fn new(source: &'static str, node: &str) -> Self {
-        Self {
-            health: HealthTracker::new(source),
-            skipped: SkippedObjects::default(),
-            node: node.into(),
-            keep_unlisted: Duration::ZERO,
-            pods: HashMap::new(),
-            tombstones: HashMap::new(),
-            generation: 0,
-            synced: false,
-        }
-    }
-
-    /// A store for the lists of a kubelet, which lack running pods after it restarts: a missing pod
-    /// that has not ended is kept as unlisted for [`policy::POD_UNLISTED_MAX`].
-    #[must_use]
-    pub fn of_kubelet(source: &'static str, node: &str) -> Self {
-        Self { keep_unlisted: policy::POD_UNLISTED_MAX, ..Self::new(source, node) }
-    }
-
-    /// Begins a complete list. Pods that are not applied before [`PodStore::end_list`] are deleted
-    /// then, and kept until then.
-    pub fn begin_list(&mut self) {
-        self.generation += 1;
-    }
-
-    /// Ends the list and deletes the pods that it lacks. Returns whether anything changed.
-    pub fn end_list(&mut self, now: Duration) -> bool {
-        let mut expired = Vec::new();
-        let mut changed = !self.synced;
-        for (uid, entry) in
-            self.pods.iter_mut().filter(|(_, entry)| entry.generation < self.generation)
-        {
-            let unlisted = *entry.unlisted.get_or_insert(now);
-            let ending = entry.tracked.pod.deleting || entry.tracked.ended.is_some();
-            if ending || now.saturating_sub(unlisted) >= self.keep_unlisted {
-                expired.push(Arc::clone(uid));
-            } else if entry.tracked.listed {
-                entry.tracked = Arc::new(TrackedPod { listed: false, ..(*entry.tracked).clone() });
-                changed = true;
-            }
-        }
-        changed |= !expired.is_empty();
-        for uid in expired {
-            self.delete(&uid, now);
-        }
-        self.synced = true;
-        changed
-    }
-
-    /// Adds or updates a pod. Returns whether anything changed.
-    pub fn apply(&mut self, pod: Pod, now: Duration) -> bool {
-        if !pod.node.is_empty() && pod.node != self.node {
-            self.skipped.foreign += 1;
-            // A pod never changes its node. One that is scheduled here arrives as a new pod.
-            return false;
-        }
-        let before = self.pods.get_mut(&pod.id.uid);
-        if let Some(entry) = before
-            && entry.tracked.listed
-            && entry.tracked.pod == pod
-        {
-            entry.generation = self.generation;
-            return false;
-        }
-        let before = self.pods.get(&pod.id.uid);
-        if before.is_none() && self.pods.len() >= policy::PODS_MAX {
-            self.skipped.overflow += 1;
-            return false;
-        }
-        let earlier = before.map(|entry| earlier_ids(&entry.tracked, &pod)).unwrap_or_default();
-        let first_seen = before.map_or(now, |entry| entry.tracked.first_seen);
-        let ended = before.and_then(|entry| entry.tracked.ended).unwrap_or(now);
-        let ended = pod.has_ended().then_some(ended);
-        let uid = Arc::clone(&pod.id.uid);
-        self.tombstones.remove(&uid);
-        let tracked = Arc::new(TrackedPod { pod, first_seen, ended, listed: true, earlier });
-        self.pods.insert(uid, StoreEntry { tracked, generation: self.generation, unlisted: None });
-        true
-    }
-
-    /// Marks a pod as present in the current list although its object could not be decoded.
-    pub fn mark_present(&mut self, uid: &str) {
-        if let Some(entry) = self.pods.get_mut(uid) {
-            entry.generation = self.generation;
-            entry.unlisted = None;
-        }
-    }
-
-    /// Deletes a pod. Returns whether it existed.
-    pub fn delete(&mut self, uid: &str, now: Duration) -> bool {
-        let Some((uid, entry)) = self.pods.remove_entry(uid) else { return false };
-        let Pod { id, config_hash, .. } = &entry.tracked.pod;
-        let ended = entry.tracked.ended.or(entry.unlisted).unwrap_or(now);
-        let tombstone = Tombstone { id: id.clone(), hash: config_hash.clone(), ended, at: now };
-        self.tombstones.insert(uid, tombstone);
-        true
-    }
-
-    /// The current pods. Expired tombstones are removed.
-    #[must_use]
-    pub fn snapshot(&mut self, now: Duration) -> PodSnapshot {
-        self.tombstones.retain(|_, t| now.saturating_sub(t.at) < policy::POD_OUTLIVED_MAX);
-        shrink(&mut self.tombstones);
-        shrink(&mut self.pods);
-        let mut index = PodIndex::default();
-        for (uid, entry) in &self.pods {
-            index.add(uid, &entry.tracked);
-        }
-        for (uid, tombstone) in &self.tombstones {
-            index.tombstones.insert(Arc::clone(uid), tombstone.clone());
-            if let Some(hash) = &tombstone.hash {
-                index.tombstones.insert(Arc::clone(hash), tombstone.clone());
-            }
-        }
-        PodSnapshot {
-            synced: self.synced,
-            health: self.health.clone(),
-            skipped: self.skipped,
-            index: Arc::new(index),
-        }
-    }
-}
-
-/// Frees unused capacity: a hash map grows automatically but never shrinks.
-fn shrink<V>(table: &mut HashMap<Arc<str>, V>) {
-    if table.capacity() / 4 > table.len() {
-        table.shrink_to(2 * table.len());
-    }
-}
-
-impl PodIndex {
-    fn add(&mut self, uid: &Arc<str>, tracked: &Arc<TrackedPod>) {
-        let pod = &tracked.pod;
-        self.pods.insert(Arc::clone(uid), Arc::clone(tracked));
-        if let Some(hash) = &pod.config_hash {
-            self.hashes
-                .entry(Arc::clone(hash))
-                .and_modify(|claimed| *claimed = None)
-                .or_insert_with(|| Some(Arc::clone(tracked)));
-        }
-        for container in &pod.containers {
-            for id in &container.ids {
-                self.add_container(id, tracked, &container.name);
-            }
-        }
-        for (id, name) in &tracked.earlier {
-            self.add_container(id, tracked, name);
-        }
-        let name = (Arc::clone(&pod.id.namespace), Arc::clone(&pod.id.name));
-        self.names.entry(name).or_default().push(Arc::clone(tracked));
-    }
-
-    fn add_container(&mut self, id: &Arc<str>, tracked: &Arc<TrackedPod>, name: &Arc<str>) {
-        self.containers.insert(Arc::clone(id), (Arc::clone(tracked), Arc::clone(name)));
-    }
-}
-
-/// Earlier container ids that are no longer in the pod's status, newest first; at most
-/// [`policy::CONTAINER_IDS_MAX`] per container.
-fn earlier_ids(before: &TrackedPod, now: &Pod) -> Vec<(Arc<str>, Arc<str>)> {
-    let in_status = |id: &Arc<str>| now.containers.iter().any(|c| c.ids.contains(id));
-    let mut kept: Vec<(Arc<str>, Arc<str>)> = Vec::new();
-    let ids_of = |c: &Container| -> Vec<_> {
-        c.ids.iter().map(|id| (Arc::clone(id), Arc::clone(&c.name))).collect()
-    };
-    let ids = before.pod.containers.iter().flat_map(ids_of).chain(before.earlier.clone());
-    for (id, name) in ids {
-        let kept_of_container = kept.iter().filter(|(_, other)| *other == name).count();
-        let duplicate = kept.iter().any(|(other, _)| *other == id);
-        if kept_of_container < policy::CONTAINER_IDS_MAX && !duplicate && !in_status(&id) {
-            kept.push((id, name));
-        }
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::kube::pod;
-
-    const T: fn(u64) -> Duration = Duration::from_secs;
-
-    fn pod(uid: &str, name: &str, container: &str) -> Pod {
-        let text = format!(
-            r#"{{"metadata":{{"uid":"{uid}","namespace":"demo","name":"{name}"}},
-               "spec":{{"nodeName":"n1","containers":[{{"name":"main"}}]}},
-               "status":{{"containerStatuses":[{{"name":"main","containerID":"x://{container}"}}]}}}}"#
-        );
-        pod::parse(text.as_bytes()).unwrap()
-    }
-
-    fn store() -> PodStore {
-        PodStore::new("test", "n1")
-    }
-
-    fn mirror(uid: &str, hash: &str) -> Pod {
-        Pod { config_hash: Some(hash.into()), ..pod(uid, uid, uid) }
-    }
-
-    #[test]
-    fn pod_is_found_by_uid_config_hash_name_and_container_id() {
-        let mut store = store();
-        store.begin_list();
-        store.apply(pod("u1", "a", "c1"), T(1));
-        store.apply(mirror("u2", "h2"), T(1));
-        assert!(!store.snapshot(T(1)).synced);
-        store.end_list(T(1));
-        let pods = store.snapshot(T(1));
-        assert!(pods.synced);
-        assert!(matches!(pods.by_uid("u1"), UidLookup::Live(k) if &*k.pod.id.name == "a"));
-        assert!(matches!(pods.by_uid("h2"), UidLookup::Live(k) if &*k.pod.id.uid == "u2"));
-        assert!(matches!(pods.by_name("demo", "a"), NameLookup::One(k) if &*k.pod.id.uid == "u1"));
-        let (tracked, name) = pods.by_container("c1").unwrap();
-        assert_eq!((&*tracked.pod.id.uid, &**name), ("u1", "main"));
-        assert_eq!(pods.by_uid("u3"), UidLookup::Unknown);
-        assert_eq!(pods.by_name("demo", "z"), NameLookup::Unknown);
-    }
-
-    #[test]
-    fn earlier_container_ids_are_kept_up_to_a_limit() {
-        let mut store = store();
-        for run in 0..100 {
-            store.apply(pod("u1", "a", &format!("c{run}")), T(run));
-        }
-        let pods = store.snapshot(T(100));
-        assert!(pods.by_container("c99").is_some() && pods.by_container("c90").is_some());
-        assert!(pods.by_container("c5").is_none());
-        let ids = 1 + policy::CONTAINER_IDS_MAX;
-        assert_eq!(pods.index.containers.len(), ids);
-    }
-
-    #[test]
-    fn capacity_is_freed_after_many_pods_were_deleted() {
-        let mut store = store();
-        for n in 0..2000 {
-            let uid = format!("u{n}");
-            store.apply(pod(&uid, &uid, &uid), T(0));
-            store.delete(&uid, T(0));
-        }
-        store.apply(pod("u", "a", "c"), T(1));
-        assert_eq!(store.tombstones.len(), 2000);
-        let pods = store.snapshot(policy::POD_OUTLIVED_MAX);
-        assert_eq!((pods.len(), pods.index.tombstones.len()), (1, 0));
-        assert!(store.pods.capacity() < 16, "{}", store.pods.capacity());
-        assert!(store.tombstones.capacity() < 16, "{}", store.tombstones.capacity());
-    }
-
-    #[test]
-    fn deleted_pod_is_reported_as_deleted_until_its_tombstone_expires() {
-        let mut store = store();
-        store.apply(mirror("u1", "h1"), T(0));
-        store.delete("u1", T(10));
-        let pods = store.snapshot(T(70));
-        assert!(matches!(pods.by_uid("u1"), UidLookup::Deleted(id) if &*id.uid == "u1"));
-        assert!(matches!(pods.by_uid("h1"), UidLookup::Deleted(_)));
-        assert!(matches!(pods.by_name("demo", "u1"), NameLookup::Deleted(_)));
-        assert_eq!(pods.name_deleted_at("demo", "u1"), Some(T(10)));
-        assert!(pods.is_empty());
-        assert_eq!(
-            store.snapshot(T(10) + policy::POD_OUTLIVED_MAX).by_uid("u1"),
-            UidLookup::Unknown
-        );
-    }
-
-    #[test]
-    fn pods_missing_in_a_list_are_kept_until_the_list_ends() {
-        let mut store = store();
-        store.apply(pod("u1", "a", "c1"), T(0));
-        store.apply(pod("u2", "b", "c2"), T(0));
-        store.begin_list();
-        store.apply(pod("u2", "b", "c2"), T(5));
-        assert_eq!(store.snapshot(T(5)).len(), 2);
-        store.end_list(T(6));
-        let pods = store.snapshot(T(6));
-        assert!(matches!(pods.by_uid("u1"), UidLookup::Deleted(_)));
-        assert!(matches!(pods.by_uid("u2"), UidLookup::Live(k) if k.first_seen == T(0)));
-    }
-
-    #[test]
-    fn running_pod_missing_in_a_kubelet_list_is_kept_as_unlisted() {
-        let list = |store: &mut PodStore, pods: &[Pod], now| {
-            store.begin_list();
-            let applied = pods.iter().map(|pod| store.apply(pod.clone(), now));
-            let changed = applied.fold(false, |changed, one| changed | one);
-            changed | store.end_list(now)
-        };
-        let (running, deleting) =
-            (pod("u1", "a", "c1"), Pod { deleting: true, ..pod("u2", "b", "c2") });
-        let mut store = PodStore::of_kubelet("test", "n1");
-        list(&mut store, &[running.clone(), deleting], T(0));
-        assert!(list(&mut store, &[], T(10)), "one pod is deleted, one is no longer listed");
-        let pods = store.snapshot(T(10));
-        assert!(matches!(pods.by_uid("u1"), UidLookup::Live(k) if !k.listed));
-        assert!(matches!(pods.by_uid("u2"), UidLookup::Deleted(_)), "it was being deleted");
-        assert!(!list(&mut store, &[], T(20)));
-        assert!(list(&mut store, &[running], T(30)));
-        assert!(matches!(store.snapshot(T(30)).by_uid("u1"), UidLookup::Live(k) if k.listed));
-        list(&mut store, &[], T(40));
-        list(&mut store, &[], T(40) + policy::POD_UNLISTED_MAX);
-        assert!(store.snapshot(T(650)).is_empty(), "unlisted pods expire");
-    }
-
-    #[test]
-    fn end_time_is_the_first_time_a_pod_was_received_as_ended() {
-        let mut store = store();
-        store.apply(pod("u1", "a", "c1"), T(1));
-        let ended = |name: &str| Pod { terminal: true, ..pod("u1", "a", name) };
-        store.apply(ended("c1"), T(5));
-        store.apply(ended("c2"), T(9));
-        assert_eq!(store.snapshot(T(9)).ended("u1"), Some(T(5)));
-        store.delete("u1", T(20));
-        assert_eq!(store.snapshot(T(20)).ended("u1"), Some(T(5)));
-        store.apply(pod("u2", "b", "c3"), T(20));
-        assert_eq!(store.snapshot(T(20)).ended("u2"), None);
-        store.delete("u2", T(21));
-        assert_eq!(store.snapshot(T(21)).ended("u2"), Some(T(21)));
-    }
-
-    #[test]
-    fn two_pods_with_one_name_are_ambiguous() {
-        let mut store = store();
-        store.apply(pod("u1", "web-0", "c1"), T(0));
-        store.apply(pod("u2", "web-0", "c2"), T(0));
-        assert_eq!(store.snapshot(T(0)).by_name("demo", "web-0"), NameLookup::Ambiguous);
-        store.delete("u1", T(1));
-        assert!(matches!(store.snapshot(T(1)).by_name("demo", "web-0"), NameLookup::One(_)));
-    }
-
-    #[test]
-    fn two_pods_with_one_config_hash_are_ambiguous() {
-        let mut store = store();
-        store.apply(mirror("u1", "h"), T(0));
-        store.apply(mirror("u2", "h"), T(0));
-        assert_eq!(store.snapshot(T(0)).by_uid("h"), UidLookup::Ambiguous);
-    }
-
-    #[test]
-    fn pods_of_other_nodes_and_pods_above_the_limit_are_skipped() {
-        let mut store = store();
-        store.apply(Pod { node: "n2".into(), ..pod("u1", "a", "c1") }, T(0));
-        for n in 0..=policy::PODS_MAX {
-            store.apply(pod(&format!("f{n}"), "f", ""), T(0));
-        }
-        let pods = store.snapshot(T(0));
-        assert_eq!(pods.len(), policy::PODS_MAX);
-        assert_eq!((pods.skipped.foreign, pods.skipped.overflow), (1, 1));
-    }
-
-    proptest! {
-        /// A snapshot contains the pods of the last list, changed by the events after it.
-        #[test]
-        fn snapshot_matches_the_last_list_and_the_events_after_it(
-            events in prop::collection::vec((0_u8..6, 0_u8..4), 0..40),
-        ) {
-            let mut store = store();
-            let mut expected = std::collections::BTreeSet::new();
-            store.begin_list();
-            store.end_list(T(0));
-            for (n, (uid, event)) in events.into_iter().enumerate() {
-                let uid = format!("u{uid}");
-                let now = T(n as u64);
-                match event {
-                    0 | 1 => {
-                        store.apply(pod(&uid, &uid, &format!("c{n}")), now);
-                        expected.insert(uid);
-                    }
-                    2 => {
-                        store.delete(&uid, now);
-                        expected.remove(&uid);
-                    }
-                    _ => {
-                        store.begin_list();
-                        store.apply(pod(&uid, &uid, &uid), now);
-                        store.end_list(now);
-                        expected = std::iter::once(uid).collect();
-                    }
-                }
-            }
-            let pods = store.snapshot(T(1000));
-            let found: std::collections::BTreeSet<String> =
-                pods.iter().map(|tracked| tracked.pod.id.uid.to_string()).collect();
-            prop_assert_eq!(found, expected);
-            for (tracked, _) in pods.index.containers.values() {
-                let live = matches!(pods.by_uid(&tracked.pod.id.uid), UidLookup::Live(_));
-                prop_assert!(live);
-            }
-        }
     }
 }

@@ -2,6 +2,29 @@
 //!
 //! The client library has them as text only.
 
+use serde::Deserialize;
+
+/// A quantity in JSON: a string or a number.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum JsonQuantity {
+    /// Such as `"16Gi"`.
+    Text(Box<str>),
+    /// Such as `50`.
+    Number(serde_json::Number),
+}
+
+impl JsonQuantity {
+    /// The text of the quantity.
+    #[must_use]
+    pub fn into_text(self) -> Box<str> {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(number) => number.to_string().into(),
+        }
+    }
+}
+
 /// Longest accepted text. An API server admits no longer quantity.
 const LENGTH_MAX: usize = 64;
 

@@ -13,9 +13,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use self::slice::SliceCollector;
-use super::api::{Address, NodeName, RequestError, get, next_chunk};
+use super::address::Address;
+use super::api::{get, next_chunk};
 use super::assignments::SliceTable;
 use super::json_stream::{JsonFrame, ListReader};
+use super::node_name::NodeName;
+use super::request_error::RequestError;
 use super::source::{FailureReason, HealthTracker};
 use super::watch_timings::WatchTimings;
 use crate::clock::Clock;

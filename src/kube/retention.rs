@@ -127,7 +127,7 @@ fn device_key(claim: &ClaimedDevice) -> (&str, &str, &str) {
 mod tests {
     use super::*;
     use crate::kube::annotations::fixtures::pod;
-    use crate::kube::pods::PodStore;
+    use crate::kube::pods::store::PodStore;
 
     const T: fn(u64) -> Duration = Duration::from_secs;
 

@@ -6,7 +6,8 @@ use kube::Client;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{RequestError, post, read_body};
+use super::api::{post, read_body};
+use super::request_error::RequestError;
 use super::source::FailureReason;
 
 /// Path of the reviews; every authenticated client has access.

@@ -12,10 +12,14 @@ use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use super::api::{Address, NodeName, RequestError, get, next_chunk};
+use super::address::Address;
+use super::api::{get, next_chunk};
 use super::json_stream::LineReader;
+use super::node_name::NodeName;
 use super::pod_list;
-use super::pods::{PodSnapshot, PodStore};
+use super::pods::PodSnapshot;
+use super::pods::store::PodStore;
+use super::request_error::RequestError;
 use super::source::FailureReason;
 use super::watch_event::PodWatchState;
 use super::watch_timings::WatchTimings;

@@ -6,12 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::api::RequestError;
 use super::json_stream::JsonFrame;
 use super::pod;
-use super::pods::PodStore;
+use super::pods::store::PodStore;
+use super::request_error::RequestError;
 use super::source::FailureReason;
-use crate::sanitize::truncate_for_log;
 
 /// State of a pod list or watch. It consumes frames and updates the pods, without I/O.
 #[derive(Debug)]
@@ -211,13 +210,11 @@ impl PodWatchState {
 
     fn error(&mut self, object: &[u8]) -> RequestError {
         let status: ErrorStatus = serde_json::from_slice(object).unwrap_or_default();
-        let failure = FailureReason::from_status(status.code);
-        if failure == FailureReason::Expired {
+        let error = RequestError::of_error_event(status.code, &status.message);
+        if error.reason == FailureReason::Expired {
             self.resource_version = None;
         }
-        let message = truncate_for_log(&status.message, 300);
-        let detail = format!("the server ended the watch with status {}: {message}", status.code);
-        RequestError { status: Some(status.code), ..RequestError::new(failure, detail) }
+        error
     }
 
     fn lost_event(&mut self, detail: String) -> RequestError {

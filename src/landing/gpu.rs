@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::model::AllocateMode;
 use crate::view::{
-    ContainerView, GpuState, GpuView, NOT_COLLECTED, Number, OwnerKind, PartitionView, ProcessView,
+    Absence, ContainerView, GpuState, GpuView, Number, OwnerKind, PartitionView, ProcessView,
     UnidentifiedView,
 };
 
@@ -159,10 +159,10 @@ fn value(number: &Number, reference: &NumberRef) -> Markup {
     }
 }
 
-fn absence(reason: &str) -> String {
-    match reason {
-        NOT_COLLECTED => "not collected".to_owned(),
-        reason => format!("absent: {reason}"),
+fn absence(absence: &Absence) -> String {
+    match absence {
+        Absence::NotCollected => "not collected".to_owned(),
+        Absence::Unread(reason) => format!("absent: {reason}"),
     }
 }
 

@@ -89,7 +89,7 @@ impl Session {
     pub fn mig_devices(
         &self,
         gpu: Handle,
-        known: impl Fn(&str) -> Option<MigDevice>,
+        known: impl Fn(&str, Handle) -> Option<MigDevice>,
     ) -> (Vec<(MigDevice, Handle)>, Result<(), Missing>) {
         let slots = match gpu.device(self.nvml()).mig_device_count() {
             Ok(slots) => slots.min(MIG_SLOTS),
@@ -112,12 +112,12 @@ impl Session {
         &self,
         gpu: Handle,
         slot: u32,
-        known: impl Fn(&str) -> Option<MigDevice>,
+        known: impl Fn(&str, Handle) -> Option<MigDevice>,
     ) -> Result<(MigDevice, Handle), Missing> {
         let gpu = gpu.device(self.nvml());
         let device = gpu.mig_device_by_index(slot)?;
         let (handle, uuid) = (Handle::of(&device), device.uuid()?);
-        if let Some(mig) = known(&uuid) {
+        if let Some(mig) = known(&uuid, handle) {
             return Ok((mig, handle));
         }
         let mig = MigDevice {

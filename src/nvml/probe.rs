@@ -27,6 +27,7 @@ pub struct Probe<'nvml> {
     fields: &'nvml [Field],
     field_values: OnceCell<Result<Vec<Reading>, Missing>>,
     memory: OnceCell<Result<Memory, Missing>>,
+    memory_floor: u64,
     utilization: OnceCell<Result<Utilization, Missing>>,
     bar1: OnceCell<Result<BAR1MemoryInfo, Missing>>,
     fabric: OnceCell<Result<Fabric, Missing>>,
@@ -71,6 +72,7 @@ impl<'nvml> Probe<'nvml> {
             fields,
             field_values: OnceCell::new(),
             memory: OnceCell::new(),
+            memory_floor: 0,
             utilization: OnceCell::new(),
             bar1: OnceCell::new(),
             fabric: OnceCell::new(),
@@ -84,6 +86,12 @@ impl<'nvml> Probe<'nvml> {
     #[must_use]
     pub fn with_gpm(self, gpm: GpmReadings<'nvml>) -> Self {
         Self { gpm, ..self }
+    }
+
+    /// Sets the framebuffer that a process certainly uses, bytes: a smaller total is invalid.
+    #[must_use]
+    pub fn with_memory_floor(self, memory_floor: u64) -> Self {
+        Self { memory_floor, ..self }
     }
 
     /// Sets minimum, mean and maximum of the GPU utilization samples since the last cycle.
@@ -102,6 +110,12 @@ impl<'nvml> Probe<'nvml> {
     /// Returns the NVML error; pending if there is no sample.
     pub fn sampled_utilization(&self) -> Result<MinMeanMax, Missing> {
         self.sampled_utilization
+    }
+
+    /// The GPM readings of the device.
+    #[must_use]
+    pub fn gpm_readings(&self) -> GpmReadings<'nvml> {
+        self.gpm
     }
 
     /// A GPM metric in its own unit (`nvmlGpmMetricsGet`).
@@ -156,9 +170,12 @@ impl<'nvml> Probe<'nvml> {
     /// Framebuffer, bytes (`nvmlDeviceGetMemoryInfo_v2`, v1 before driver 510).
     ///
     /// # Errors
-    /// Returns the NVML error.
+    /// Returns the NVML error; invalid if the total is 0 or less than a process certainly uses.
     pub fn memory(&self) -> Result<Memory, Missing> {
-        *self.memory.get_or_init(|| raw::memory::memory(self.session.nvml(), self.handle))
+        let read = || raw::memory::memory(self.session.nvml(), self.handle);
+        let memory = (*self.memory.get_or_init(read))?;
+        let is_valid = memory.total > 0 && memory.total >= self.memory_floor;
+        if is_valid { Ok(memory) } else { Err(Missing::Invalid) }
     }
 
     /// Total framebuffer, MiB.

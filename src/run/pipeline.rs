@@ -1,36 +1,35 @@
 //! The pipeline: in each cycle, reads the driver, attributes the sample and publishes a snapshot.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tokio::sync::watch;
 
+use super::NO_THREAD;
 use super::slow_notice::SlowNotice;
 use crate::accumulators::UsageAccumulators;
 use crate::args::ReadConfig;
-use crate::attribute::family::AllocationState;
-use crate::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
+use crate::attribute::allocation_state::AllocationState;
+use crate::attribute::owner::OwnerResolver;
+use crate::attribute::{AttributionContext, attribute};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterState, allocatable_devices};
-use crate::counters::watcher::{CountersHandle, CountersSource, CountersUpdate};
+use crate::counters::watcher::{CountersHandle, CountersUpdate};
 use crate::driver_release::{ReleaseCommand, ReleaseRequests};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
 use crate::kube::source::FailureReason;
 use crate::kube::{kubelet_pods, watch as pod_watch};
-use crate::labels::{Dialect, LabelSchema};
-use crate::model::{DownReason, Missing};
+use crate::model::{DownReason, Missing, PodUid};
 use crate::nvml::mock::MockEnv;
 use crate::policy;
 use crate::publish::Published;
 use crate::render::{self, PageScope};
 use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample, Sampler};
-use crate::selection::{Selection, SelectionScope, preset};
+use crate::selection::{Selection, preset};
 use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::stdout::print;
@@ -41,20 +40,18 @@ pub(super) struct Pipeline {
     sampler: Sampler,
     cluster: Option<Cluster>,
     proc_root: ProcRoot,
+    /// Pods that the node itself runs in.
+    node_pods: Vec<PodUid>,
     selection: Arc<Selection>,
     counters: Option<CountersHandle>,
     counters_up: bool,
     reject_counters: Arc<RejectCounters>,
-    device_pods: Option<DevicePodLabels>,
     jobs: Option<JobDirectory>,
     accumulators: UsageAccumulators,
     requests: ReleaseRequests,
-    schema: LabelSchema,
     reserved: ReservedLabels,
-    process_series: ProcessSeries,
+    config: ReadConfig,
     clock: Clock,
-    interval: Duration,
-    max_age: Duration,
     last: Option<Arc<Published>>,
     /// The simulated node; its files are removed when this is dropped.
     _mock_env: Option<MockEnv>,
@@ -71,43 +68,33 @@ impl Pipeline {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let proc_root = ProcRoot::new(&config.proc_root());
-        let ReadConfig {
-            interval,
-            max_age,
-            schema,
-            counters,
-            selection_scope: scope,
-            device_pods,
-            job_directory,
-            process_series: grain,
-            cluster,
-            mock: _,
-            library,
-            release_triggers: triggers,
-            procfs: _,
-        } = config;
-        let (selection, counters) = selection(counters, scope, &schema.dialect)?;
+        let (selection, counters) = selection(&config)?;
+        let sampler =
+            Sampler::new(clock, config.interval, config.library.clone(), proc_root.clone());
+        let cluster = config.cluster.clone().map(|sources| Cluster::start(sources, clock));
         Ok(Self {
-            sampler: Sampler::new(clock, interval, library, proc_root.clone())?,
-            cluster: cluster.map(|sources| Cluster::start(sources, clock)).transpose()?,
+            node_pods: proc_root.node_pods(),
+            sampler: sampler.context(NO_THREAD)?,
+            cluster: cluster.transpose().context(NO_THREAD)?,
             proc_root,
             selection,
             counters,
             counters_up: true,
             reject_counters: Arc::default(),
-            device_pods,
-            jobs: job_directory.map(JobDirectory::new),
+            jobs: config.job_directory.clone().map(JobDirectory::new),
             accumulators: UsageAccumulators::default(),
-            requests: ReleaseRequests::new(triggers.file),
-            reserved: ReservedLabels::of(&schema.dialect).with(&schema.extra),
-            schema,
-            process_series: grain,
+            requests: ReleaseRequests::new(config.release_triggers.file.clone()),
+            reserved: ReservedLabels::of(&config.schema.dialect).with(&config.schema.extra),
+            config,
             clock,
-            interval,
-            max_age,
             last: None,
             _mock_env: mock_env,
         })
+    }
+
+    /// The configuration that it was started with.
+    pub(super) fn config(&self) -> &ReadConfig {
+        &self.config
     }
 
     /// A message on this channel reloads the counters file; `None` if there is none.
@@ -163,7 +150,7 @@ impl Pipeline {
         let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
         let needs_containers = self.selection.has_container_families();
         let view = self.cluster.as_mut().map(|cluster| {
-            cluster.state(allocatable_devices(&sample), sample.at.mono, needs_containers)
+            cluster.state(allocatable_devices(&sample), self.clock.now().mono, needs_containers)
         });
         let now = sample.at.mono;
         let problems = BTreeMap::new();
@@ -176,13 +163,16 @@ impl Pipeline {
         }
         let context = AttributionContext {
             selection: &self.selection,
-            schema: &self.schema,
-            device_pods: self.device_pods.as_ref(),
+            schema: &self.config.schema,
+            device_pods: self.config.device_pods.as_ref(),
             reserved: &self.reserved,
             jobs: &jobs,
-            max_age: self.max_age,
-            process_series: self.process_series,
-            owner_resolver: view.as_ref().map(|view| view.owner_resolver(now)).unwrap_or_default(),
+            max_age: self.config.max_age,
+            process_series: self.config.process_series,
+            owner_resolver: OwnerResolver {
+                node_pods: &self.node_pods,
+                ..view.as_ref().map(|view| view.owner_resolver(now)).unwrap_or_default()
+            },
             allocation: view
                 .as_ref()
                 .map_or(AllocationState::NoSource { in_cluster: false }, ClusterState::allocation),
@@ -194,7 +184,7 @@ impl Pipeline {
         snapshot.tables.accumulated = self.accumulators.accumulate(&self.selection, &activity, now);
         snapshot.health.rejections = self.reject_counters.counts();
         if let Some(cluster) = &self.cluster {
-            cluster.request_refresh(!snapshot.health.attribution.unresolved.is_empty());
+            cluster.request_refresh(snapshot.health.attribution.may_resolve());
         }
         snapshot
     }
@@ -211,7 +201,7 @@ impl Pipeline {
         publish: &watch::Sender<Option<Arc<Published>>>,
     ) {
         // Reads of the driver's utilization samples per cycle: their ring buffer covers a few seconds.
-        let reads = policy::ring_reads(self.interval);
+        let reads = policy::ring_reads(self.config.interval);
         let mut next = self.clock.now().mono;
         for read in (0..reads).cycle() {
             if self.apply_release_requests() || read == 0 {
@@ -220,7 +210,7 @@ impl Pipeline {
                 self.sampler.read_utilization();
             }
             // After a read that overran, the next one starts at once and the schedule shifts.
-            next = (next + self.interval / reads).max(self.clock.now().mono);
+            next = (next + self.config.interval / reads).max(self.clock.now().mono);
             match commands.recv_timeout(self.clock.until(next)) {
                 Ok(Some(command)) => {
                     next = self.clock.now().mono;
@@ -238,7 +228,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub(super) fn sample_until_ready(&mut self) -> io::Result<Arc<Published>> {
+    pub(super) fn sample_until_ready(&mut self) -> anyhow::Result<Arc<Published>> {
         let notice = SlowNotice::start("the driver and the cluster", policy::ONCE_STARTUP_TIMEOUT)?;
         self.run_until(|_, snapshot| is_ready(snapshot, |source| source.up));
         drop(notice);
@@ -330,16 +320,14 @@ fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) ->
 }
 
 /// The selected families, and the follower of the counters file if one selects them.
-fn selection(
-    source: Option<CountersSource>,
-    scope: SelectionScope,
-    dialect: &Dialect,
-) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
-    let Some(source) = source else {
-        return Ok((Arc::new(Selection::of(&preset(dialect), scope)), None));
+fn selection(config: &ReadConfig) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
+    let scope = config.selection_scope.clone();
+    let Some(source) = config.counters.clone() else {
+        return Ok((Arc::new(Selection::of(&preset(&config.schema.dialect), scope)), None));
     };
     let counters = source.read()?;
     source.log_warnings(&counters);
     let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
-    Ok((selection, Some(CountersHandle::start(source, counters, scope)?)))
+    let handle = CountersHandle::start(source, counters, scope).context(NO_THREAD)?;
+    Ok((selection, Some(handle)))
 }

@@ -4,10 +4,12 @@
 use std::net::TcpListener;
 use std::sync::mpsc;
 
+use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::driver_release::ReleaseCommand;
-use crate::serve::{AppState, ServerConfig, serve};
+use crate::serve::{AppState, serve};
+use crate::web_config::WebConfig;
 
 /// Serves until SIGTERM or SIGINT, and forwards the other signals to the threads that handle them.
 pub(super) fn serve_until_signal(
@@ -15,9 +17,10 @@ pub(super) fn serve_until_signal(
     reload: Option<mpsc::Sender<()>>,
     command: mpsc::Sender<Option<ReleaseCommand>>,
     state: AppState,
-    config: ServerConfig,
+    config: WebConfig,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the HTTP server; raise the limit of open files")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

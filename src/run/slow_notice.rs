@@ -1,12 +1,13 @@
 //! A notice on standard error about waits that take long.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use super::eprint_line;
+use anyhow::Context;
+
+use super::{NO_THREAD, eprint_line};
 use crate::policy;
 
 /// Prints a notice if it is not dropped within [`policy::SLOW_NOTICE_AFTER`].
@@ -19,14 +20,15 @@ impl SlowNotice {
     ///
     /// # Errors
     /// The system cannot start a thread.
-    pub(super) fn start(what: &'static str, timeout: Duration) -> io::Result<Self> {
+    pub(super) fn start(what: &'static str, timeout: Duration) -> anyhow::Result<Self> {
         let (done, is_done) = mpsc::channel();
-        thread::Builder::new().name("notice".to_owned()).spawn(move || {
+        let timer = thread::Builder::new().name("notice".to_owned()).spawn(move || {
             let waited: Result<Infallible, _> = is_done.recv_timeout(policy::SLOW_NOTICE_AFTER);
             if waited == Err(RecvTimeoutError::Timeout) {
                 eprint_line(&format!("waiting for {what}: up to {} s", timeout.as_secs()));
             }
-        })?;
+        });
+        timer.context(NO_THREAD)?;
         Ok(Self { _done: done })
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 pub use self::remote::RemoteArgs;
+use super::NO_THREAD;
 use super::pipeline::Pipeline;
 use crate::args::ReadConfig;
 use crate::clock::Clock;
@@ -30,9 +31,9 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
     // For example through `kubectl exec` without `-t`.
     let once = once || !io::stdout().is_terminal();
     let (send, updates) = mpsc::channel();
-    if let Some(exporter) = remote.address()? {
+    if let Some(exporter) = remote.endpoint()? {
         let poller = thread::Builder::new().name("poller".to_owned());
-        poller.spawn(move || remote::poll(&exporter, &send))?;
+        poller.spawn(move || remote::poll(&exporter, &send)).context(NO_THREAD)?;
         return if once { print_first(&updates) } else { screen::show(&updates) };
     }
     let clock = Clock::start();
@@ -48,8 +49,9 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
     let (command, commands) = mpsc::channel();
     let sampler = thread::Builder::new()
         .name("sampler".to_owned())
-        .spawn(move || pipeline.run(&commands, &publish))?;
-    thread::Builder::new().name("updates".to_owned()).spawn(move || {
+        .spawn(move || pipeline.run(&commands, &publish))
+        .context(NO_THREAD)?;
+    let forwarder = thread::Builder::new().name("updates".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         while runtime.as_ref().is_ok_and(|runtime| runtime.block_on(published.changed()).is_ok()) {
             let newest = published.borrow_and_update().clone();
@@ -59,7 +61,8 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
                 break;
             }
         }
-    })?;
+    });
+    forwarder.context(NO_THREAD)?;
     let shown = screen::show(&updates);
     // If this fails, the sampling thread has panicked, which is reported below.
     let _ = command.send(None);

@@ -45,18 +45,16 @@ impl DeviceReader {
                 }
                 None
             }
-            GpuRequest::Sample(now, selection, peers) => Some(self.sample(now, &selection, &peers)),
+            GpuRequest::Sample(now, selection, peers) => {
+                self.context.selection = selection;
+                Some(self.sample(now, &peers))
+            }
         }
     }
 
-    fn sample(
-        &mut self,
-        now: Moment,
-        selection: &Selection,
-        peers: &[(u32, Handle)],
-    ) -> Result<DeviceSample, Missing> {
+    fn sample(&mut self, now: Moment, peers: &[(u32, Handle)]) -> Result<DeviceSample, Missing> {
         let mut gpu = self.identity()?;
-        let sample = gpu.sample(&mut self.context, now, selection, peers);
+        let sample = gpu.sample(&mut self.context, now, peers);
         self.identified = Some(gpu);
         Ok(sample)
     }

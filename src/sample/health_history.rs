@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use nvml_wrapper_sys::bindings::NVML_NVLINK_STATE_INACTIVE as INACTIVE;
+
 use crate::model::{HealthCounters, HealthSample, HealthState, Missing, Reading};
 
 /// Health readings of one GPU over time. Kept when the NVML session is reopened.
@@ -28,7 +30,11 @@ impl HealthHistory {
         while self.counters.len() > 2 && self.counters.front().is_some_and(|(at, _)| *at < since) {
             self.counters.pop_front();
         }
-        let active = sample.links.iter().flatten().filter(|(_, state)| state.is_ok_and(|s| s != 0));
+        let active = sample
+            .links
+            .iter()
+            .flatten()
+            .filter(|(_, state)| state.is_ok_and(|state| state != INACTIVE));
         self.links_seen_active.extend(active.map(|(link, _)| *link));
         self.last = Some(sample.clone());
     }
@@ -37,7 +43,7 @@ impl HealthHistory {
     pub(super) fn state(&self) -> Option<HealthState> {
         let latest = self.last.clone()?;
         let links = latest.links.iter().flatten();
-        let inactive = links.filter(|(_, state)| *state == Ok(0)).map(|(link, _)| *link);
+        let inactive = links.filter(|(_, state)| *state == Ok(INACTIVE)).map(|(link, _)| *link);
         Some(HealthState {
             growth: HealthCounters {
                 pcie_replays: self.growth(|counts| counts.pcie_replays),

@@ -10,7 +10,6 @@ use crate::nvml::Session;
 use crate::nvml::probe::Probe;
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::fields::Field;
-use crate::nvml::raw::health::inforom_valid;
 use crate::policy::{INFOROM_EVERY, Tier};
 use crate::selection::Selection;
 
@@ -36,7 +35,7 @@ const HOPPER_RECOVERIES: Field =
 const HOPPER_CHECKSUMS: Field = Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_CRC);
 
 /// All field ids of a health sample, for one batch.
-pub const FIELDS: [Field; 15] = [
+pub const FIELDS: &[Field] = &[
     UNCORRECTED,
     RETIRED_SINGLE,
     RETIRED_DOUBLE,
@@ -108,8 +107,6 @@ impl HealthReader {
     /// Reads the health sample of the GPU. `probe` must have been created with [`FIELDS`].
     pub fn read_health(
         &mut self,
-        session: &Session,
-        gpu: Handle,
         probe: &Probe<'_>,
         links: Result<LinkStates, Missing>,
         clock_events: Result<u64, Missing>,
@@ -123,7 +120,6 @@ impl HealthReader {
             Ok(_) | Err(Missing::Unsupported) => age < INFOROM_EVERY,
             Err(_) => is_fresh_slow(&(), age),
         };
-        let validate = || inforom_valid(session.nvml(), gpu);
         HealthSample {
             counters: HealthCounters {
                 pcie_replays: field(PCIE_REPLAYS),
@@ -145,7 +141,7 @@ impl HealthReader {
             retirement_pending: field(RETIREMENT_PENDING),
             remap_pending: field(REMAP_PENDING),
             remap_failure: field(REMAP_FAILURE),
-            inforom_valid: self.inforom.get_or_read(now, is_fresh, validate),
+            inforom_valid: self.inforom.get_or_read(now, is_fresh, || probe.inforom_valid()),
             clock_events,
         }
     }

@@ -35,6 +35,8 @@ const ENERGY: Field = Field::of(field_id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION);
 /// What a GPU thread keeps when the identity of its GPU changes.
 pub(super) struct ReaderContext {
     pub(super) session: Arc<Session>,
+    /// The families to read, of the last request.
+    pub(super) selection: Arc<Selection>,
     proc_root: ProcRoot,
     cgroup_cache: CgroupCache,
     utilization_buffers: UtilizationBuffers,
@@ -46,6 +48,7 @@ impl ReaderContext {
     pub(super) fn new(session: Arc<Session>, proc_root: ProcRoot) -> Self {
         Self {
             session,
+            selection: Arc::default(),
             proc_root,
             cgroup_cache: CgroupCache::default(),
             utilization_buffers: UtilizationBuffers::default(),
@@ -116,10 +119,10 @@ impl IdentifiedGpu {
         &mut self,
         context: &mut ReaderContext,
         now: Moment,
-        selection: &Selection,
         peers: &[(u32, Handle)],
     ) -> DeviceSample {
         let session = Arc::clone(&context.session);
+        let selection = Arc::clone(&context.selection);
         let handle = self.handle;
         let partitions_complete = self.enumerate_partitions(&session);
         if selection.needs_processes() {
@@ -130,8 +133,8 @@ impl IdentifiedGpu {
         self.gpu_utilization.set_enabled(selection.needs_utilization_samples());
         self.read_gpu_utilization(context, now);
         self.readings.set_video_idle(self.process_utilization.video_idle());
-        let fields = self.fields(selection, now.mono);
-        let ids = self.gpm_metrics(selection);
+        let fields = self.fields(&selection, now.mono);
+        let ids = self.gpm_metrics(&selection);
         let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);
         let gpm =
             GpmReadings { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
@@ -143,11 +146,11 @@ impl IdentifiedGpu {
         let energy = selection.needs_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
         let clock_event_reasons = (selection.needs_clock_events() || selection.needs_health())
             .then(|| clock_event_reasons(session.nvml(), handle));
-        let links = self.health.link_states(selection, &session, handle, now.mono);
+        let links = self.health.link_states(&selection, &session, handle, now.mono);
         let health = selection.needs_health().then_some(links.clone()).flatten();
-        let health = health.zip(clock_event_reasons).map(|(links, reasons)| {
-            self.health.read_health(&session, handle, &probe, links, reasons, now.mono)
-        });
+        let health = health
+            .zip(clock_event_reasons)
+            .map(|(links, reasons)| self.health.read_health(&probe, links, reasons, now.mono));
         self.info_labels.read(&selection.info_labels, &session, handle);
         let sample = DeviceSample {
             gpu: Arc::clone(&self.gpu),
@@ -155,14 +158,14 @@ impl IdentifiedGpu {
             limits,
             at: now,
             readings: self.readings.to_vec(),
-            mig_parent_readings: self.read_mig_parent(&session, now, selection, gpm),
+            mig_parent_readings: self.read_mig_parent(context, now, gpm),
             info_labels: self.info_labels.to_vec(),
             clock_event_reasons,
-            peers: self.peer_statuses(&session, now, selection, peers),
+            peers: self.peer_statuses(context, now, peers),
             links,
             health,
             energy,
-            partitions: self.sample_partitions(context, now, selection, gpm),
+            partitions: self.sample_partitions(context, now, &probe),
             partitions_complete,
             discards: context.discards,
         };
@@ -199,16 +202,15 @@ impl IdentifiedGpu {
 
     fn peer_statuses(
         &mut self,
-        session: &Session,
+        context: &ReaderContext,
         now: Moment,
-        selection: &Selection,
         peers: &[(u32, Handle)],
     ) -> Vec<(u32, Result<u32, Missing>)> {
-        if !selection.needs_peer_status() {
+        if !context.selection.needs_peer_status() {
             self.peer_links = PeerLinks::default();
             return Vec::new();
         }
-        self.peer_links.statuses(session, (self.gpu.index, self.handle), peers, now.mono)
+        self.peer_links.statuses(&context.session, (self.gpu.index, self.handle), peers, now.mono)
     }
 
     /// The GPM metric ids of the whole GPU, for one call.
@@ -222,11 +224,11 @@ impl IdentifiedGpu {
 
     fn read_mig_parent(
         &mut self,
-        session: &Session,
+        context: &ReaderContext,
         now: Moment,
-        selection: &Selection,
         gpm: GpmReadings<'_>,
     ) -> Option<Vec<Option<CachedReading>>> {
+        let ReaderContext { session, selection, .. } = context;
         if self.mig != MigMode::On || !selection.scope.devices.reads_mig_gpu_as_whole() {
             self.parent_readings.clear();
             return None;
@@ -263,22 +265,27 @@ impl IdentifiedGpu {
         &mut self,
         context: &mut ReaderContext,
         now: Moment,
-        selection: &Selection,
-        gpm: GpmReadings<'_>,
+        probe: &Probe<'_>,
     ) -> Vec<PartitionSample> {
         context.cgroup_cache.begin_cycle(now.mono);
         let window = self.process_utilization.finish_window();
         let window = window.as_ref().map_err(|missing| *missing);
         let mut context = ReadContext {
             session: &context.session,
+            selection: &context.selection,
             gpu: self.handle,
-            gpm,
+            gpm: probe.gpm_readings(),
             process_lookup: ProcfsLookup {
                 root: &context.proc_root,
                 cgroup_cache: &mut context.cgroup_cache,
             },
             discards: &mut context.discards,
         };
-        self.partitions.sample(now, selection, window, &mut context)
+        let utilization = match self.mig {
+            MigMode::On => Err(Missing::Unsupported),
+            _ if context.selection.needs_processes() => probe.gpu_utilization(),
+            _ => Err(Missing::Pending),
+        };
+        self.partitions.sample(now, window, utilization, &mut context)
     }
 }

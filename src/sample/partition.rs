@@ -7,6 +7,7 @@ use super::gpm::GpmReader;
 use super::process_utilization::{UtilizationWindow, WindowSummary};
 use super::processes::{ProcessLookup, ProcessTable, RunningLists};
 use super::reading_cache::{CachedReading, ReadingCache};
+use super::unlisted_use::UnlistedUse;
 use crate::host::cgroup_cache::CgroupCache;
 use crate::host::{ProcRoot, ProcessIdentity};
 use crate::model::{
@@ -34,11 +35,15 @@ pub struct PartitionSample {
     pub reports_instance: bool,
     /// Framebuffer, bytes.
     pub framebuffer: Result<Memory, Missing>,
+    /// When the reading of its processes began (monotonic).
+    pub listed_at: Duration,
     /// Processes on it; an error if one of the lists cannot be read.
     pub listing: Result<DeviceProcesses, Missing>,
     /// Utilization window of its processes; an error if their utilization is unknown. A process
     /// without a row was idle in the window.
     pub utilization: Result<WindowSummary, Missing>,
+    /// Use that no listed process accounts for.
+    pub unlisted_use: Option<UnlistedUse>,
 }
 
 impl PartitionSample {
@@ -54,6 +59,10 @@ pub struct PartitionReader {
     mig: Option<Arc<MigDevice>>,
     handle: Handle,
     reports_instance: bool,
+    /// Total framebuffer at the first reading, bytes.
+    total: Option<u64>,
+    /// Whether the total framebuffer has changed: another MIG device has the UUID now.
+    is_resized: bool,
     readings: ReadingCache,
     gpm: Option<GpmReader>,
     processes: ProcessTable,
@@ -66,6 +75,8 @@ pub struct PartitionReader {
 pub struct ReadContext<'a> {
     /// The NVML session of the handles.
     pub session: &'a Arc<Session>,
+    /// The families to read.
+    pub selection: &'a Selection,
     /// Handle of the GPU.
     pub gpu: Handle,
     /// GPM readings of the whole GPU.
@@ -93,6 +104,14 @@ impl ProcessLookup for ProcfsLookup<'_> {
         self.cgroup_cache.get_or_read(id, |id| self.root.cgroup_location(id))
     }
 
+    fn locate_exiting(&mut self, id: ProcessId) -> Option<Arc<CgroupLocation>> {
+        self.cgroup_cache.get_exiting(id)
+    }
+
+    fn uptime_ticks(&self) -> Option<u64> {
+        self.root.uptime_ticks()
+    }
+
     fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>> {
         Some(self.cgroup_cache.recently_exited(pid)?.1)
     }
@@ -106,6 +125,8 @@ impl PartitionReader {
             mig,
             handle,
             reports_instance: true,
+            total: None,
+            is_resized: false,
             readings: ReadingCache::default(),
             gpm: None,
             processes: ProcessTable::default(),
@@ -117,13 +138,15 @@ impl PartitionReader {
     /// Whether it reads `mig`, with unchanged attributes.
     #[must_use]
     pub fn is_for(&self, mig: Option<&MigDevice>) -> bool {
-        self.mig.as_deref() == mig
+        self.mig.as_deref() == mig && !self.is_resized
     }
 
-    /// Its MIG device, if that has this UUID.
+    /// Its MIG device, if that has this UUID and handle and seems unchanged: a MIG device that is
+    /// created again can have the UUID of an earlier one.
     #[must_use]
-    pub fn mig_device(&self, uuid: &str) -> Option<MigDevice> {
-        self.mig.as_deref().filter(|mig| &*mig.uuid == uuid).cloned()
+    pub fn mig_device(&self, uuid: &str, handle: Handle) -> Option<MigDevice> {
+        let mig = self.mig.as_deref().filter(|mig| &*mig.uuid == uuid)?;
+        (self.handle == handle && !self.is_resized).then(|| mig.clone())
     }
 
     /// Sets a new handle of the same partition, and whether this partition has the readings of its
@@ -138,10 +161,10 @@ impl PartitionReader {
     pub fn sample(
         &mut self,
         now: Moment,
-        selection: &Selection,
         window: Result<&UtilizationWindow, Missing>,
         context: &mut ReadContext<'_>,
     ) -> PartitionSample {
+        let selection = context.selection;
         let fields = self.readings.due_fields(&selection.instance, now.mono);
         let ids = selection.instance.gpm_metrics();
         let readings = self.read_gpm(context, &ids, now.mono);
@@ -152,22 +175,26 @@ impl PartitionReader {
             None => context.gpm,
         };
         let probe = Probe::new(context.session, self.handle, &fields).with_gpm(gpm);
-        if self.reports_instance {
-            self.readings.refresh(&selection.instance, &probe, now.mono);
-        } else {
-            self.readings.clear();
-        }
-        let framebuffer = probe.memory();
-        let total = framebuffer.ok().map(|memory| memory.total);
+        let total = probe.memory().ok().map(|memory| memory.total);
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
-        let listing = if selection.needs_processes() {
+        if self.mig.is_some() {
+            self.is_resized |= total.zip(self.total).is_some_and(|(now, before)| now != before);
+            self.total = self.total.or(total);
+        }
+        let listing = if self.is_resized {
+            Err(Missing::Pending)
+        } else if selection.needs_processes() {
             let lists = self.read_lists(context.session, total, now.mono);
-            self.processes.merge(lists, window, total, now.mono, &mut context.process_lookup)
+            self.processes.merge(lists, window, now.mono, &mut context.process_lookup)
         } else {
             Err(Missing::Pending)
         };
-        for entry in listing.iter().flat_map(|listing| &listing.stale_entries) {
-            context.discards.count(entry.reason);
+        count_discards(&listing, context.discards);
+        let probe = probe.with_memory_floor(largest_process(&listing));
+        if self.reports_instance && !self.is_resized {
+            self.readings.refresh(&selection.instance, &probe, now.mono);
+        } else {
+            self.readings.clear();
         }
         let listed = |pid| {
             let mut processes = listing.iter().flat_map(|listing| &listing.processes);
@@ -178,9 +205,11 @@ impl PartitionReader {
             mig: self.mig.clone(),
             readings: self.readings.to_vec(),
             reports_instance: self.reports_instance,
-            framebuffer,
+            framebuffer: if self.is_resized { Err(Missing::Pending) } else { probe.memory() },
+            listed_at: now.mono,
             listing,
             utilization,
+            unlisted_use: None,
         }
     }
 
@@ -221,4 +250,18 @@ impl PartitionReader {
         };
         RunningLists { compute, graphics, mps }
     }
+}
+
+fn count_discards(listing: &Result<DeviceProcesses, Missing>, discards: &mut Discards) {
+    let Ok(DeviceProcesses { processes, stale_entries, .. }) = listing else { return };
+    stale_entries.iter().for_each(|entry| discards.count(entry.reason));
+    let memory = processes.iter().map(|process| process.usage.memory);
+    let invalid = memory.filter(|memory| *memory == Err(Missing::Invalid));
+    invalid.for_each(|_| discards.count(Discard::Memory));
+}
+
+/// The largest framebuffer of a process, bytes. A total below it is invalid.
+fn largest_process(listing: &Result<DeviceProcesses, Missing>) -> u64 {
+    let processes = listing.iter().flat_map(|listing| &listing.processes);
+    processes.filter_map(|process| process.usage.memory.ok()).max().unwrap_or_default()
 }

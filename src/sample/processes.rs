@@ -11,7 +11,7 @@ use crate::model::{
     ProcessSample, StaleProcessEntry, Usage,
 };
 use crate::nvml::raw::processes::RunningProcess;
-use crate::policy::{PID_MAX, is_mps_server};
+use crate::policy::{FRAMEBUFFER_MAX, PID_MAX, is_mps_server};
 
 /// The three process lists of one device, as NVML returned them.
 pub struct RunningLists {
@@ -52,6 +52,12 @@ pub trait ProcessLookup {
     /// Why the cgroup is unknown.
     fn locate(&mut self, id: ProcessId) -> Result<Arc<CgroupLocation>, Discard>;
 
+    /// Last known cgroup of a process with an exited main thread.
+    fn locate_exiting(&mut self, id: ProcessId) -> Option<Arc<CgroupLocation>>;
+
+    /// Current time in the unit of [`ProcessId::started`], if known.
+    fn uptime_ticks(&self) -> Option<u64>;
+
     /// Cgroup of the process that had `pid` until it exited in this cycle or the previous one.
     fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>>;
 }
@@ -59,24 +65,25 @@ pub trait ProcessLookup {
 impl ProcessTable {
     /// Processes of the device, one per pid, and stale entries.
     ///
-    /// `total` is the framebuffer of the device in bytes, if known.
-    ///
     /// # Errors
     /// A list cannot be read, or the list of compute processes is not supported.
     pub fn merge(
         &mut self,
         lists: RunningLists,
         window: Result<&UtilizationWindow, Missing>,
-        total: Option<u64>,
         now: Duration,
         lookup: &mut impl ProcessLookup,
     ) -> Result<DeviceProcesses, Missing> {
-        let (running, mut stale_entries) = running(lists, total)?;
+        let lists_mps_clients = lists.mps.is_ok();
+        let (running, mut stale_entries) = lists.entries()?;
+        let has_mps_clients = running.values().any(|entry| entry.kind == ProcessKind::Mps);
+        let is_new = |pid: &u32| !self.processes.contains_key(pid);
+        let listed_at = running.keys().any(is_new).then(|| lookup.uptime_ticks()).flatten();
         let mut known = HashMap::with_capacity(running.len());
         let mut processes = Vec::with_capacity(running.len());
         for (pid, entry) in running {
-            let memory = entry.memory.ok_or(Missing::Unsupported);
-            let found = match lookup.identify(pid) {
+            let memory = entry.memory;
+            let (found, location) = match find(pid, listed_at, lookup) {
                 Ok(found) => found,
                 Err(reason) => {
                     stale_entries.push(StaleProcessEntry {
@@ -93,14 +100,21 @@ impl ProcessTable {
                 name: Arc::clone(&process.name),
                 kind: process.kind,
                 first_seen: process.first_seen,
-                location: lookup.locate(process.id),
-                usage: Usage { memory, utilization: utilization(&process, reused, window) },
+                location,
+                usage: Usage {
+                    memory,
+                    utilization: if has_mps_clients && is_mps_server(&process.name) {
+                        Err(Missing::Unsupported)
+                    } else {
+                        utilization(&process, reused, window)
+                    },
+                },
             });
             known.insert(pid, process);
         }
         self.processes = known;
         processes.sort_unstable_by_key(|process| process.id);
-        Ok(DeviceProcesses { processes, stale_entries })
+        Ok(DeviceProcesses { processes, stale_entries, lists_mps_clients })
     }
 
     /// Whether a pid was listed in the last cycle and is not an MPS server. A device without an MPS
@@ -132,6 +146,29 @@ impl ProcessTable {
     }
 }
 
+/// The process that the driver lists as `pid`, and its cgroup. The list was read at `listed_at`, in
+/// ticks since boot.
+///
+/// # Errors
+/// The process has exited, perhaps with a successor, or cannot be identified.
+fn find(
+    pid: u32,
+    listed_at: Option<u64>,
+    lookup: &mut impl ProcessLookup,
+) -> Result<(ProcessIdentity, Result<Arc<CgroupLocation>, Discard>), Discard> {
+    let found = lookup.identify(pid)?;
+    if listed_at.is_some_and(|listed_at| found.id.started > listed_at) {
+        return Err(Discard::Gone);
+    }
+    let location = if found.zombie {
+        // Its other threads may run. Without an earlier read, its owner is unknown.
+        Ok(lookup.locate_exiting(found.id).ok_or(Discard::Zombie)?)
+    } else {
+        lookup.locate(found.id)
+    };
+    Ok((found, location))
+}
+
 /// Utilization rows contain pids only: the rows of a reused pid may belong to the previous process.
 /// It is not known whether the work of MPS clients is in the rows of the clients or of their
 /// server.
@@ -142,7 +179,6 @@ fn utilization(
 ) -> Result<EngineUtilization, Missing> {
     match process.kind {
         ProcessKind::Mps => Err(Missing::Unsupported),
-        _ if is_mps_server(&process.name) => Err(Missing::Unsupported),
         _ if reused => Err(Missing::Pending),
         ProcessKind::Compute | ProcessKind::Graphics | ProcessKind::ComputeAndGraphics => {
             window?.utilization(process.id.pid)
@@ -152,45 +188,38 @@ fn utilization(
 
 struct RunningEntry {
     kind: ProcessKind,
-    memory: Option<u64>,
+    memory: Result<u64, Missing>,
 }
 
-/// Entries by pid, and invalid entries.
-fn running(
-    lists: RunningLists,
-    total: Option<u64>,
-) -> Result<(HashMap<u32, RunningEntry>, Vec<StaleProcessEntry>), Missing> {
-    let mut running: HashMap<u32, RunningEntry> = HashMap::new();
-    let mut stale_entries = Vec::new();
-    for (list, kind) in [
-        (lists.compute?, ProcessKind::Compute),
-        (or_empty(lists.graphics)?, ProcessKind::Graphics),
-        (or_empty(lists.mps)?, ProcessKind::Mps),
-    ] {
-        for process in list {
-            match discard_reason(&process, total) {
-                Some(reason) => {
-                    let memory = Err(Missing::Invalid);
+impl RunningLists {
+    /// Entries by pid, and invalid entries.
+    fn entries(self) -> Result<(HashMap<u32, RunningEntry>, Vec<StaleProcessEntry>), Missing> {
+        let mut running: HashMap<u32, RunningEntry> = HashMap::new();
+        let mut stale_entries = Vec::new();
+        for (list, kind) in [
+            (self.compute?, ProcessKind::Compute),
+            (or_empty(self.graphics)?, ProcessKind::Graphics),
+            (or_empty(self.mps)?, ProcessKind::Mps),
+        ] {
+            for process in list {
+                if process.pid == 0 || process.pid > PID_MAX {
+                    let (reason, memory) = (Discard::Pid, Err(Missing::Invalid));
                     stale_entries.push(StaleProcessEntry { reason, location: None, memory });
+                    continue;
                 }
-                None => {
-                    running
-                        .entry(process.pid)
-                        .and_modify(|entry| entry.merge(kind, process.memory))
-                        .or_insert(RunningEntry { kind, memory: process.memory });
-                }
+                let memory = match process.memory {
+                    None => Err(Missing::Unsupported),
+                    Some(bytes) if bytes > FRAMEBUFFER_MAX => Err(Missing::Invalid),
+                    Some(bytes) => Ok(bytes),
+                };
+                running
+                    .entry(process.pid)
+                    .and_modify(|entry| entry.merge(kind, memory))
+                    .or_insert(RunningEntry { kind, memory });
             }
         }
+        Ok((running, stale_entries))
     }
-    Ok((running, stale_entries))
-}
-
-fn discard_reason(process: &RunningProcess, total: Option<u64>) -> Option<Discard> {
-    if process.pid == 0 || process.pid > PID_MAX {
-        return Some(Discard::Pid);
-    }
-    let too_much = matches!((process.memory, total), (Some(used), Some(total)) if used > total);
-    too_much.then_some(Discard::Memory)
 }
 
 /// A list that is not supported is empty: boards without graphics or MPS lack these lists. Every
@@ -206,8 +235,12 @@ fn or_empty(list: Result<Vec<RunningProcess>, Missing>) -> Result<Vec<RunningPro
 impl RunningEntry {
     /// Merges another list's entry of the same process. Both lists report the same memory; it is
     /// not added.
-    fn merge(&mut self, kind: ProcessKind, memory: Option<u64>) {
-        self.memory = self.memory.max(memory);
+    fn merge(&mut self, kind: ProcessKind, memory: Result<u64, Missing>) {
+        self.memory = match (self.memory, memory) {
+            (Ok(one), Ok(other)) => Ok(one.max(other)),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
+            (Err(one), Err(_)) => Err(one),
+        };
         self.kind = match (self.kind, kind) {
             (ProcessKind::Mps, _) | (_, ProcessKind::Mps) => ProcessKind::Mps,
             (ProcessKind::Compute, ProcessKind::Compute) => ProcessKind::Compute,
@@ -240,16 +273,32 @@ mod tests {
     /// Every pid is a process that started at `started` with this name, or none is.
     struct FakeProcesses {
         alive: Result<(u64, &'static str), Discard>,
+        zombie: bool,
+        /// The last known cgroup.
+        cached: Option<Arc<CgroupLocation>>,
+        uptime: Option<u64>,
     }
 
     impl ProcessLookup for FakeProcesses {
         fn identify(&mut self, pid: u32) -> Result<ProcessIdentity, Discard> {
             let (started, name) = self.alive?;
-            Ok(ProcessIdentity { id: ProcessId { pid, started }, name: name.into() })
+            Ok(ProcessIdentity {
+                id: ProcessId { pid, started },
+                name: name.into(),
+                zombie: self.zombie,
+            })
         }
 
         fn locate(&mut self, _: ProcessId) -> Result<Arc<CgroupLocation>, Discard> {
             Ok(Arc::new(CgroupLocation::Host))
+        }
+
+        fn locate_exiting(&mut self, _: ProcessId) -> Option<Arc<CgroupLocation>> {
+            self.cached.clone()
+        }
+
+        fn uptime_ticks(&self) -> Option<u64> {
+            self.uptime
         }
 
         fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>> {
@@ -258,12 +307,12 @@ mod tests {
     }
 
     fn alive(started: u64) -> FakeProcesses {
-        FakeProcesses { alive: Ok((started, "python")) }
+        FakeProcesses { alive: Ok((started, "python")), zombie: false, cached: None, uptime: None }
     }
 
     fn merge(table: &mut ProcessTable, lists: RunningLists, started: u64) -> Vec<ProcessSample> {
         let window = UtilizationWindow::default();
-        table.merge(lists, Ok(&window), None, NOW, &mut alive(started)).unwrap().processes
+        table.merge(lists, Ok(&window), NOW, &mut alive(started)).unwrap().processes
     }
 
     #[test]
@@ -285,7 +334,7 @@ mod tests {
     fn utilization_is_missing_if_the_window_is() {
         let mut table = ProcessTable::default();
         let list = lists(&[process(7, GIB)], &[]);
-        let listing = table.merge(list, Err(Missing::Pending), None, NOW, &mut alive(1)).unwrap();
+        let listing = table.merge(list, Err(Missing::Pending), NOW, &mut alive(1)).unwrap();
         let usage = Usage { memory: Ok(GIB), utilization: Err(Missing::Pending) };
         assert_eq!(listing.processes[0].usage, usage);
     }
@@ -301,7 +350,7 @@ mod tests {
     fn failed_list_is_an_error() {
         let failed = RunningLists { graphics: Err(Missing::Failed(999)), ..lists(&[], &[]) };
         let window = UtilizationWindow::default();
-        let merged = ProcessTable::default().merge(failed, Ok(&window), None, NOW, &mut alive(1));
+        let merged = ProcessTable::default().merge(failed, Ok(&window), NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Failed(999)));
     }
 
@@ -309,8 +358,7 @@ mod tests {
     fn unsupported_list_of_compute_processes_is_an_error() {
         let unsupported = RunningLists { compute: Err(Missing::Unsupported), ..lists(&[], &[]) };
         let window = UtilizationWindow::default();
-        let merged =
-            ProcessTable::default().merge(unsupported, Ok(&window), None, NOW, &mut alive(1));
+        let merged = ProcessTable::default().merge(unsupported, Ok(&window), NOW, &mut alive(1));
         assert_eq!(merged, Err(Missing::Unsupported));
     }
 
@@ -318,10 +366,15 @@ mod tests {
     fn mps_clients_and_servers_have_no_utilization() {
         let running =
             RunningLists { mps: Ok(vec![process(8, GIB)]), ..lists(&[process(7, GIB)], &[]) };
-        let mut lookup = FakeProcesses { alive: Ok((1, "nvidia-cuda-mps")) };
+        let mut lookup = FakeProcesses {
+            alive: Ok((1, "nvidia-cuda-mps")),
+            zombie: false,
+            cached: None,
+            uptime: None,
+        };
         let window = UtilizationWindow::default();
         let listing =
-            ProcessTable::default().merge(running, Ok(&window), None, NOW, &mut lookup).unwrap();
+            ProcessTable::default().merge(running, Ok(&window), NOW, &mut lookup).unwrap();
         let utilizations: Vec<_> = listing.processes.iter().map(|p| p.usage.utilization).collect();
         assert_eq!(utilizations, [Err(Missing::Unsupported), Err(Missing::Unsupported)]);
     }
@@ -331,9 +384,10 @@ mod tests {
         let mut table = ProcessTable::default();
         merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
         let window = UtilizationWindow::default();
-        let mut renamed = FakeProcesses { alive: Ok((1, "renamed")) };
+        let mut renamed =
+            FakeProcesses { alive: Ok((1, "renamed")), zombie: false, cached: None, uptime: None };
         let both = lists(&[process(7, GIB)], &[process(7, GIB)]);
-        let listing = table.merge(both, Ok(&window), None, 2 * NOW, &mut renamed).unwrap();
+        let listing = table.merge(both, Ok(&window), 2 * NOW, &mut renamed).unwrap();
         let later = &listing.processes[0];
         assert_eq!(
             (&*later.name, later.kind, later.first_seen),
@@ -353,11 +407,12 @@ mod tests {
 
     #[test]
     fn entries_without_a_process_are_stale_and_keep_their_memory() {
-        let entries = [process(0, 1), process(u32::MAX, 1), process(5, 2 * GIB), process(6, 1)];
+        let entries = [process(0, 1), process(u32::MAX, 1), process(6, 1)];
         let window = UtilizationWindow::default();
-        let mut none_alive = FakeProcesses { alive: Err(Discard::Gone) };
+        let mut none_alive =
+            FakeProcesses { alive: Err(Discard::Gone), zombie: false, cached: None, uptime: None };
         let listing = ProcessTable::default()
-            .merge(lists(&entries, &[]), Ok(&window), Some(GIB), NOW, &mut none_alive)
+            .merge(lists(&entries, &[]), Ok(&window), NOW, &mut none_alive)
             .unwrap();
         assert_eq!(listing.processes, []);
         let invalid =
@@ -368,10 +423,48 @@ mod tests {
             [
                 invalid(Discard::Pid),
                 invalid(Discard::Pid),
-                invalid(Discard::Memory),
                 StaleProcessEntry { reason: Discard::Gone, location: exited, memory: Ok(1) },
             ]
         );
+    }
+
+    #[test]
+    fn a_process_with_an_exited_main_thread_is_kept_with_its_last_cgroup() {
+        let mut table = ProcessTable::default();
+        let entries = || lists(&[process(7, GIB)], &[]);
+        merge(&mut table, entries(), 1);
+        let window = UtilizationWindow::default();
+        let mut zombie = FakeProcesses { zombie: true, ..alive(1) };
+        let unknown = table.merge(entries(), Ok(&window), NOW, &mut zombie).unwrap();
+        let reasons: Vec<_> = unknown.stale_entries.iter().map(|entry| entry.reason).collect();
+        assert_eq!((unknown.processes.len(), reasons), (0, vec![Discard::Zombie]));
+        zombie.cached = Some(Arc::new(CgroupLocation::Host));
+        let kept = table.merge(entries(), Ok(&window), NOW, &mut zombie).unwrap();
+        assert_eq!((kept.processes.len(), kept.stale_entries), (1, vec![]));
+        assert_eq!(kept.processes[0].usage.memory, Ok(GIB));
+    }
+
+    #[test]
+    fn a_process_that_started_after_the_list_was_read_is_another_one() {
+        let window = UtilizationWindow::default();
+        let merge = |started| {
+            let mut lookup = FakeProcesses { uptime: Some(500), ..alive(started) };
+            let list = lists(&[process(7, GIB)], &[]);
+            ProcessTable::default().merge(list, Ok(&window), NOW, &mut lookup).unwrap()
+        };
+        assert_eq!(merge(500).processes.len(), 1);
+        let reused = merge(501);
+        assert_eq!(reused.processes, []);
+        assert_eq!(reused.stale_entries[0].reason, Discard::Gone);
+    }
+
+    #[test]
+    fn a_process_with_an_impossible_framebuffer_is_kept_without_it() {
+        let mut table = ProcessTable::default();
+        let listed = merge(&mut table, lists(&[process(5, FRAMEBUFFER_MAX + 1)], &[]), 1);
+        let usage: Vec<_> = listed.iter().map(|process| process.usage).collect();
+        let idle = Ok(EngineUtilization::default());
+        assert_eq!(usage, [Usage { memory: Err(Missing::Invalid), utilization: idle }]);
     }
 
     proptest! {
@@ -384,11 +477,14 @@ mod tests {
             let list = |entries: Vec<(u32, u64)>| {
                 Ok(entries.into_iter().map(|(pid, gib)| process(pid, gib * GIB)).collect())
             };
-            let running =
-                RunningLists { compute: list(compute), graphics: list(graphics), mps: list(mps) };
+            let running = RunningLists {
+                compute: list(compute),
+                graphics: list(graphics),
+                mps: list(mps),
+            };
             let window = UtilizationWindow::default();
             let listing = ProcessTable::default()
-                .merge(running, Ok(&window), Some(3 * GIB), NOW, &mut alive(1))
+                .merge(running, Ok(&window), NOW, &mut alive(1))
                 .unwrap();
             let mut pids: Vec<_> = listing.processes.iter().map(|p| p.id.pid).collect();
             pids.dedup();

@@ -80,9 +80,19 @@ pub fn load(path: &Path) -> Result<WebConfig, Problem> {
     Ok(config)
 }
 
+/// Puts `config` into use, and reloads its file when it changes. Needs a tokio runtime.
+pub(super) fn start(mut config: WebConfig) -> watch::Receiver<Arc<LiveWebConfig>> {
+    let (path, digest) = (config.path.take(), std::mem::take(&mut config.digest));
+    let (publish, live) = watch::channel(Arc::new(LiveWebConfig::new(config)));
+    if let Some(path) = path {
+        tokio::spawn(reload_on_change(path, digest, publish));
+    }
+    live
+}
+
 /// Reads the file every [`policy::WEB_CONFIG_EVERY`] and publishes it if its content, or that of a file
 /// that it references, has changed. While the file is invalid, the previous configuration stays active.
-pub(super) async fn reload_on_change(
+async fn reload_on_change(
     path: PathBuf,
     mut digest: Vec<u8>,
     publish: watch::Sender<Arc<LiveWebConfig>>,

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    AllocateMode, ContainerAllocation, Limits, MigDevice, Missing, PodRef, ProcessKind, Reading,
-    Usage,
+    AllocateMode, ContainerAllocation, ContainerIdentity, Limits, MigDevice, Missing, Owner,
+    ProcessKind, Reading, Usage,
 };
 use crate::nvml::raw::memory::Memory;
 
@@ -40,7 +40,7 @@ pub struct PartitionUsage {
 #[derive(Clone, Debug)]
 pub struct ContainerUsage {
     /// The container.
-    pub container: ContainerRef,
+    pub container: ContainerIdentity,
     /// How the device is allocated to the container.
     pub mode: AllocateMode,
     /// The allocation; none for a container that uses the device without one.
@@ -49,22 +49,13 @@ pub struct ContainerUsage {
     pub usage: Usage,
 }
 
-/// A container of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ContainerRef {
-    /// The pod.
-    pub pod: PodRef,
-    /// The container's name.
-    pub name: Arc<str>,
-}
-
 /// An entry of the driver's process list.
 #[derive(Clone, Debug)]
 pub struct ProcessUsage {
     /// The process; none for a stale entry (the process has ended).
     pub process: Option<ProcessInfo>,
     /// The owner of the process.
-    pub owner: ProcessOwner,
+    pub owner: Owner,
     /// Usage of the process.
     pub usage: Usage,
 }
@@ -78,28 +69,4 @@ pub struct ProcessInfo {
     pub name: Arc<str>,
     /// How it uses the device: compute, graphics, both or MPS.
     pub kind: ProcessKind,
-}
-
-/// The owner of a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProcessOwner {
-    /// A container of a pod.
-    Container(ContainerRef),
-    /// The host.
-    Host,
-    /// A container without a pod.
-    NonPodContainer,
-    /// Unknown, with the reason.
-    Unknown(&'static str),
-}
-
-impl ProcessOwner {
-    /// The container, if the owner is a container of a pod.
-    #[must_use]
-    pub fn container(&self) -> Option<&ContainerRef> {
-        match self {
-            Self::Container(container) => Some(container),
-            Self::Host | Self::NonPodContainer | Self::Unknown(_) => None,
-        }
-    }
 }

@@ -1,17 +1,16 @@
 //! Conversion of a [`Snapshot`] to a [`NodeView`].
 
 use super::{
-    ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NOT_COLLECTED, NodeView,
-    Number, OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
+    Absence, ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NodeView, Number,
+    OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
 };
-use crate::catalog::{DeviceSource, headline, xid};
-use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Reading, Usage};
+use crate::catalog::headline::Headline;
+use crate::catalog::{DeviceSource, xid};
+use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Missing, Owner, Reading, Usage};
 use crate::nvml::probe::mebibytes;
 use crate::sample::DriverState;
 use crate::selection::{SelectedFamilies, Selection};
-use crate::snapshot::device_usage::{
-    ContainerUsage, DeviceUsage, PartitionUsage, ProcessOwner, ProcessUsage,
-};
+use crate::snapshot::device_usage::{ContainerUsage, DeviceUsage, PartitionUsage, ProcessUsage};
 use crate::snapshot::{GpuHealth, Snapshot, SourceHealth};
 
 /// Reasons for reduced clocks that do not slow down work: no higher clocks are requested.
@@ -24,7 +23,7 @@ impl NodeView {
         let health = &snapshot.health;
         let ready = if stale { Err(STALE.to_owned()) } else { snapshot.ready() };
         let fresh = health.gpus.iter().zip(&snapshot.device_usages).filter(|_| !stale);
-        let unidentified = |(index, why): (&u32, &crate::model::Missing)| UnidentifiedView {
+        let unidentified = |(index, why): (&u32, &Missing)| UnidentifiedView {
             index: *index,
             reason: why.to_string(),
         };
@@ -69,9 +68,9 @@ impl From<&DriverState> for DriverView {
 }
 
 fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuView {
-    let reading = |row| find(&selection.device, &health.readings, row);
+    let reading = |headline| find(&selection.device, &health.readings, headline);
     let limit = |reading: Reading| Number::from(health.state.and(reading));
-    let utilization = reading(headline::UTILIZATION);
+    let utilization = reading(Headline::Utilization);
     let xid = |(code, count): (&u32, &u64)| XidView {
         xid: *code,
         name: xid::name(*code).to_owned(),
@@ -86,10 +85,10 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
             Ok(()) => GpuState::Ok,
             Err(missing) => GpuState::Unreadable(missing.to_string()),
         },
-        throttled_by: throttled_by(&reading(headline::CLOCK_EVENTS)),
-        power_watts: reading(headline::POWER),
+        throttled_by: throttled_by(&reading(Headline::ClockEvents)),
+        power_watts: reading(Headline::Power),
         power_limit_watts: limit(usage.limits.power),
-        temperature_celsius: reading(headline::TEMPERATURE),
+        temperature_celsius: reading(Headline::Temperature),
         temperature_limit_celsius: limit(usage.limits.temperature),
         xids: health.xids.iter().map(xid).collect(),
         mig: usage.partitions.iter().any(|part| part.mig.is_some()),
@@ -103,11 +102,19 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
     }
 }
 
-/// The reading of a row of the catalog, or absent if its family is not selected.
-fn find(chosen: &SelectedFamilies<DeviceSource>, readings: &[Reading], row: &str) -> Number {
-    let families = chosen.families().iter();
-    let mut found = families.zip(readings).filter(|(family, _)| family.metric.name == row);
-    found.next().map_or_else(|| Number::absent(NOT_COLLECTED), |(_, reading)| (*reading).into())
+/// The reading of the family that is `headline`, or absent if it is not selected.
+fn find(
+    selected: &SelectedFamilies<DeviceSource>,
+    readings: &[Reading],
+    headline: Headline,
+) -> Number {
+    let families = selected.families().iter();
+    let mut found =
+        families.zip(readings).filter(|(family, _)| family.metric.headline == Some(headline));
+    found.next().map_or_else(
+        || Number::Absent { absent: Absence::NotCollected },
+        |(_, reading)| (*reading).into(),
+    )
 }
 
 fn throttled_by(bits: &Number) -> Option<Vec<String>> {
@@ -125,13 +132,13 @@ fn partition(
 ) -> PartitionView {
     let processes = part.processes.as_deref();
     let process_list_error = if selection.needs_processes() {
-        processes.err().map(ToString::to_string)
+        processes.err().map(|missing| Absence::Unread(missing.to_string()))
     } else {
-        Some(NOT_COLLECTED.to_owned())
+        Some(Absence::NotCollected)
     };
     let processes = processes.unwrap_or_default();
     let other = processes.iter().filter(|process| process.owner.container().is_none());
-    let active = || find(&selection.instance, &part.readings, headline::INSTANCE_ACTIVE);
+    let active = || find(&selection.instance, &part.readings, Headline::InstanceActive);
     PartitionView {
         utilization_percent: if part.mig.is_some() {
             active().map(|ratio| ratio * 100.0)
@@ -186,10 +193,10 @@ impl From<&MigDevice> for MigView {
 impl From<&ProcessUsage> for ProcessView {
     fn from(entry: &ProcessUsage) -> Self {
         let (owner, reason) = match &entry.owner {
-            ProcessOwner::Container(_) => (OwnerKind::Container, None),
-            ProcessOwner::Host => (OwnerKind::Host, None),
-            ProcessOwner::NonPodContainer => (OwnerKind::ContainerWithoutPod, None),
-            ProcessOwner::Unknown(reason) => (OwnerKind::Unknown, Some((*reason).to_owned())),
+            Owner::Container(_) => (OwnerKind::Container, None),
+            Owner::Host => (OwnerKind::Host, None),
+            Owner::NonPodContainer => (OwnerKind::ContainerWithoutPod, None),
+            Owner::Unknown(reason) => (OwnerKind::Unknown, Some(reason.label().to_owned())),
         };
         let process = entry.process.as_ref();
         Self {
@@ -222,15 +229,17 @@ impl From<&SourceHealth> for SourceView {
 
 impl From<Reading> for Number {
     fn from(reading: Reading) -> Self {
-        reading.map_or_else(|missing| Self::absent(missing.reason()), Self::Known)
+        reading.map_or_else(|missing| Self::Absent { absent: missing.into() }, Self::Known)
+    }
+}
+
+impl From<Missing> for Absence {
+    fn from(missing: Missing) -> Self {
+        Self::Unread(missing.reason().to_owned())
     }
 }
 
 impl Number {
-    fn absent(reason: &str) -> Self {
-        Self::Absent { absent: reason.to_owned() }
-    }
-
     fn map(self, change: impl FnOnce(f64) -> f64) -> Self {
         match self {
             Self::Known(value) => Self::Known(change(value)),
@@ -247,7 +256,7 @@ mod tests {
 
     use super::*;
     use crate::labels::Dialect;
-    use crate::model::{Discards, Gpu, Limits, Missing, Moment};
+    use crate::model::{Discards, Gpu, Limits, Moment};
     use crate::nvml::inventory::DriverInfo;
     use crate::selection::{SelectionScope, preset};
     use crate::snapshot::{ExporterHealth, NodeIdentity, Tables};
@@ -271,6 +280,7 @@ mod tests {
             request_duration: None,
             missing: [0; Missing::REASONS.len()],
             discards: Discards::default(),
+            unlisted_use: None,
             xids: BTreeMap::new(),
             readings: vec![reading; selection.device.len()],
         };
@@ -294,6 +304,10 @@ mod tests {
         }
     }
 
+    fn absent(missing: Missing) -> Number {
+        Number::Absent { absent: missing.into() }
+    }
+
     #[test]
     fn reading_is_a_number_or_an_absence_with_its_reason() {
         let view = |reading| NodeView::from_snapshot(&snapshot(reading), false).gpus.remove(0);
@@ -301,8 +315,8 @@ mod tests {
         assert_eq!(known.utilization_percent, Number::Known(0.0));
         assert_eq!(known.throttled_by, Some(Vec::new()));
         assert_eq!(known.power_limit_watts, Number::Known(70.0));
-        assert_eq!(known.temperature_limit_celsius, Number::absent("unsupported"));
-        assert_eq!(view(Err(Missing::Hung)).power_watts, Number::absent("hung"));
+        assert_eq!(known.temperature_limit_celsius, absent(Missing::Unsupported));
+        assert_eq!(view(Err(Missing::Hung)).power_watts, absent(Missing::Hung));
     }
 
     #[test]
@@ -310,7 +324,7 @@ mod tests {
         // gpu_idle, power_cap and hw_thermal.
         let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
         assert_eq!(throttled.unwrap(), ["power_cap", "hw_thermal"]);
-        assert_eq!(throttled_by(&Number::absent("denied")), None, "unknown is not healthy");
+        assert_eq!(throttled_by(&absent(Missing::Denied)), None, "unknown is not healthy");
     }
 
     #[test]

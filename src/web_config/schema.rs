@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Error, MessageFormatter as _, UserMessageFormatter};
 
 use super::{MESSAGE_MAX, RequestRate, at_key};
@@ -31,13 +32,56 @@ pub(super) struct TlsServerConfig {
     pub(super) cert_file: Option<PathBuf>,
     pub(super) key_file: Option<PathBuf>,
     pub(super) client_ca_file: Option<PathBuf>,
-    pub(super) client_auth_type: Option<String>,
+    #[serde(deserialize_with = "empty_as_none")]
+    pub(super) client_auth_type: Option<ClientAuth>,
     pub(super) client_allowed_sans: Vec<String>,
     pub(super) cipher_suites: Vec<String>,
-    pub(super) curve_preferences: Vec<String>,
-    pub(super) min_version: Option<String>,
-    pub(super) max_version: Option<String>,
+    pub(super) curve_preferences: Vec<Curve>,
+    #[serde(deserialize_with = "empty_as_none")]
+    pub(super) min_version: Option<TlsVersion>,
+    #[serde(deserialize_with = "empty_as_none")]
+    pub(super) max_version: Option<TlsVersion>,
     pub(super) prefer_server_cipher_suites: Option<bool>,
+}
+
+/// `client_auth_type`: client certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) enum ClientAuth {
+    /// Not requested.
+    #[default]
+    #[serde(rename = "NoClientCert")]
+    None,
+    /// Requested, but optional and not verified.
+    #[serde(rename = "RequestClientCert")]
+    Request,
+    /// Required, but not verified.
+    #[serde(rename = "RequireAnyClientCert")]
+    Any,
+    /// Optional; verified if the client sends one.
+    #[serde(rename = "VerifyClientCertIfGiven")]
+    VerifyIfGiven,
+    /// Required and verified.
+    #[serde(rename = "RequireAndVerifyClientCert")]
+    RequireAndVerify,
+}
+
+/// One of `curve_preferences`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) enum Curve {
+    #[serde(rename = "CurveP256")]
+    P256,
+    #[serde(rename = "CurveP384")]
+    P384,
+    X25519,
+}
+
+/// `min_version` and `max_version`; older versions are insecure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) enum TlsVersion {
+    #[serde(rename = "TLS12")]
+    Tls12,
+    #[serde(rename = "TLS13")]
+    Tls13,
 }
 
 /// `http_server_config`.
@@ -74,19 +118,59 @@ impl WebConfigFile {
 /// Position, reason and remedy. Never contains the line itself, which may hold a password.
 fn yaml_error(error: &Error) -> Problem {
     let error = error.without_snippet();
+    let (message, remedy) = explain(error);
     let position = error.location().map_or_else(String::new, |location| {
         format!("line {}, column {}: ", location.line(), location.column())
     });
-    if let Error::SerdeUnknownField { field, expected, .. } = error {
-        let message = truncate_for_log(&format!("{position}unknown key {field}"), MESSAGE_MAX);
-        return Problem::new(message, format!("use only {}", expected.join(", ")));
-    }
-    if let Error::NullIntoString { .. } = error {
-        return Problem::new(format!("{position}the value is missing"), "give a text");
-    }
-    let message = UserMessageFormatter.format_message(error);
-    let message = format!("{position}{}", message.lines().next().unwrap_or_default());
-    Problem::without_remedy(truncate_for_log(&message, MESSAGE_MAX))
+    Problem::new(truncate_for_log(&format!("{position}{message}"), MESSAGE_MAX), remedy)
+}
+
+/// Reason and remedy.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other errors are those of YAML's syntax")]
+fn explain(error: &Error) -> (String, String) {
+    let (message, remedy) = match error {
+        Error::SerdeUnknownField { field, expected, .. } => {
+            let remedy = format!("use only {}", expected.join(", "));
+            return (format!("unknown key {field}"), remedy);
+        }
+        Error::SerdeUnknownVariant { variant, expected, .. } => {
+            let remedy = format!("give one of {}", expected.join(", "));
+            return (format!("unknown value {variant}"), remedy);
+        }
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key.as_deref().unwrap_or_default();
+            return (format!("the key {key} is given twice"), "remove one".to_owned());
+        }
+        Error::NullIntoString { .. } => ("the value is missing", "give a text"),
+        Error::Unexpected { expected: "mapping start", .. } => {
+            ("keys are expected here", "write KEY: VALUE, one per line")
+        }
+        Error::Unexpected { expected: "sequence start", .. } => {
+            ("a list is expected here", "write it in brackets, as in [a, b]")
+        }
+        Error::Unexpected { expected: "string scalar", .. } => {
+            ("a text is expected here", "give a text, in quotes if it has special characters")
+        }
+        Error::InvalidScalar { ty: "u32", .. } => {
+            ("not a whole number", "give a number from 0 to 4294967295")
+        }
+        Error::InvalidScalar { ty: "boolean", .. } => ("not a boolean", "give true or false"),
+        _ => {
+            let message = UserMessageFormatter.format_message(error);
+            let message = message.lines().next().unwrap_or_default().to_owned();
+            return (message, "correct the YAML syntax at this position".to_owned());
+        }
+    };
+    (message.to_owned(), remedy.to_owned())
+}
+
+/// An empty text counts as a missing value, as in Go.
+fn empty_as_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let text = text.filter(|text| !text.is_empty());
+    text.map(|text| T::deserialize(text.into_deserializer())).transpose()
 }
 
 impl RateLimitConfig {

@@ -94,11 +94,11 @@ fn invalid_values_are_refused_with_key_and_remedy() {
             "tls_server_config:\n  cert_file: tls.crt\n  key_file: empty\n".to_owned(),
             "no private key",
         ),
-        (tls("min_version: TLS10"), "give TLS12 or TLS13"),
+        (tls("min_version: TLS10"), "give one of TLS12, TLS13"),
         (format!("{TLS}  min_version: TLS13\n  max_version: TLS12\n"), "older than min_version"),
         (tls("cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]"), "give one of TLS13_AES_256_GCM_SHA384"),
-        (tls("curve_preferences: [CurveP521]"), "give CurveP256, CurveP384 or X25519"),
-        (tls("client_auth_type: Always"), "give NoClientCert"),
+        (tls("curve_preferences: [CurveP521]"), "give one of CurveP256, CurveP384, X25519"),
+        (tls("client_auth_type: Always"), "give one of NoClientCert"),
         (tls("client_auth_type: RequireAndVerifyClientCert"), "client_ca_file: missing"),
         (tls("client_ca_file: tls.crt"), "not used without client_auth_type"),
         (tls("client_allowed_sans: [a.example]"), "not used with this client_auth_type"),
@@ -130,6 +130,108 @@ fn invalid_values_are_refused_with_key_and_remedy() {
     ] {
         let error = parsed(&text).err().unwrap_or_else(|| panic!("accepted: {text}")).to_string();
         assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn yaml_errors_have_position_reason_and_remedy() {
+    for (text, expected) in [
+        (
+            "tls_server_config: 5\n",
+            "line 1, column 20: keys are expected here; write KEY: VALUE, one per line",
+        ),
+        (
+            "a: 1\n",
+            "line 1, column 1: unknown key a; use only tls_server_config, http_server_config, basic_auth_users, rate_limit",
+        ),
+        ("\"a\n", "line 1, column 1: unclosed quote; correct the YAML syntax at this position"),
+        (
+            "basic_auth_users:\n  a: b\n  a: c\n",
+            "line 3, column 3: the key a is given twice; remove one",
+        ),
+        (
+            "basic_auth_users:\n  ? [a]\n  : b\n",
+            "line 2, column 5: a text is expected here; give a text, in quotes if it has special characters",
+        ),
+        ("basic_auth_users:\n  a:\n", "line 2, column 4: the value is missing; give a text"),
+        (
+            "rate_limit:\n  burst: -1\n",
+            "line 2, column 10: not a whole number; give a number from 0 to 4294967295",
+        ),
+        (
+            "http_server_config:\n  http2: maybe\n",
+            "line 2, column 10: not a boolean; give true or false",
+        ),
+        (
+            "tls_server_config:\n  cipher_suites: X\n",
+            "line 2, column 18: a list is expected here; write it in brackets, as in [a, b]",
+        ),
+        (
+            "tls_server_config:\n  min_version: TLS10\n",
+            "line 2, column 3: unknown value TLS10; give one of TLS12, TLS13",
+        ),
+    ] {
+        assert_eq!(parsed(text).err().unwrap().to_string(), expected, "{text}");
+    }
+}
+
+#[test]
+fn empty_values_of_the_tls_configuration_count_as_missing() {
+    let text = format!("{TLS}  min_version: \"\"\n  client_auth_type: \"\"\n");
+    assert!(parsed(&text).unwrap().tls.is_some());
+}
+
+#[test]
+fn unusable_certificates_and_keys_are_named() {
+    let directory = directory();
+    let other = generate_simple_self_signed(vec!["other".to_owned()]).unwrap();
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (name, text) in [("other.key", &*other.signing_key.serialize_pem()), ("damaged", damaged)] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    for (certificate, key, more, expected) in [
+        (
+            "tls.crt",
+            "other.key",
+            "",
+            "key_file: not the key of the certificate in cert_file; give the key of this certificate",
+        ),
+        (
+            "damaged",
+            "tls.key",
+            "",
+            "cert_file: the server certificate is damaged; give an X.509 certificate in PEM format",
+        ),
+        (
+            "tls.crt",
+            "tls.key",
+            "client_ca_file: empty",
+            "client_ca_file: no certificate in PEM format; give a PEM file",
+        ),
+        (
+            "tls.crt",
+            "tls.key",
+            "client_ca_file: damaged",
+            "client_ca_file: a certificate is damaged; give CA certificates in PEM format",
+        ),
+        (
+            "tls.crt",
+            "tls.key",
+            "max_version: TLS12\n  cipher_suites: [TLS13_AES_128_GCM_SHA256]",
+            "cipher_suites: none can be used with the TLS versions of min_version and max_version; add another cipher suite",
+        ),
+    ] {
+        let auth = if more.contains("ca_file") {
+            "\n  client_auth_type: RequireAndVerifyClientCert"
+        } else {
+            ""
+        };
+        let text = format!(
+            "tls_server_config:\n  cert_file: {certificate}\n  key_file: {key}\n  {more}{auth}\n"
+        );
+        let problem =
+            WebConfig::parse(text.as_bytes(), directory.path()).err().unwrap().to_string();
+        assert_eq!(problem, format!("tls_server_config.{expected}"), "{text}");
     }
 }
 

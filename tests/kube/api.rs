@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvml_exporter::clock::Clock;
-use nvml_exporter::kube::api::{Address, NodeName};
+use nvml_exporter::kube::address::Address;
+use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
+use nvml_exporter::kube::node_name::NodeName;
 use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
 use nvml_exporter::kube::source::{FailureReason, SourceState};
 use nvml_exporter::kube::watch::PodWatch;
@@ -14,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::http::{FakeServer, Stream, event, pod};
+use crate::http::{FakeServer, Stream, event, kubeconfig, pod};
 use crate::{HANG, until};
 
 const STREAMING: &str = "sendInitialEvents=true";
@@ -52,7 +54,7 @@ impl RunningWatch {
     }
 
     fn of(server: &FakeServer) -> Self {
-        Self::start(Address::Url(server.url.clone()), quick())
+        Self::start(server.address(), quick())
     }
 
     async fn until(&mut self, what: &str, is: impl Fn(&PodSnapshot) -> bool) -> PodSnapshot {
@@ -160,7 +162,7 @@ async fn server_without_streaming_lists_gets_a_list_request() {
 async fn server_without_an_end_of_initial_events_gets_a_list_request() {
     let mut server = FakeServer::start().await;
     let timings = WatchTimings { list_timeout: Duration::from_millis(300), ..quick() };
-    let mut source = RunningWatch::start(Address::Url(server.url.clone()), timings);
+    let mut source = RunningWatch::start(server.address(), timings);
     let mut stream = server.next(&[STREAMING]).await.stream().await;
     stream.line(&event("ADDED", &pod("a", "train", 1))).await;
     let list = server.next(&["resourceVersion=0"]).await;
@@ -289,14 +291,19 @@ async fn denied_is_one_state_change_and_a_new_token_is_read() {
 
 /// An address that sends a token.
 fn kubelet_like(server: &FakeServer, token: PathBuf) -> Address {
-    Address::Kubelet { url: server.url.clone(), ca: None, insecure: false, token: Some(token) }
+    Address::Kubelet(Endpoint {
+        url: server.url.clone(),
+        ca: None,
+        insecure: false,
+        auth: EndpointAuth::TokenFile(token),
+    })
 }
 
 #[tokio::test]
 async fn hung_or_absent_server_is_down_and_reached_again_later() {
     let mut server = FakeServer::start().await;
     let timings = WatchTimings { response_timeout: Duration::from_millis(300), ..quick() };
-    let mut source = RunningWatch::start(Address::Url(server.url.clone()), timings);
+    let mut source = RunningWatch::start(server.address(), timings);
     let hung = server.next(&[STREAMING]).await;
     let state = |state: SourceState| move |pods: &PodSnapshot| pods.health.state == state;
     source.until("a timeout", state(SourceState::Down(FailureReason::Timeout))).await;
@@ -314,7 +321,9 @@ async fn hung_or_absent_server_is_down_and_reached_again_later() {
         }
     }
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut absent = RunningWatch::start(Address::Url(format!("http://{free}")), quick());
+    let directory = tempfile::tempdir().unwrap();
+    let address = kubeconfig(directory.path(), &format!("http://{free}"));
+    let mut absent = RunningWatch::start(address, quick());
     absent.until("an absent server", state(SourceState::Down(FailureReason::Absent))).await;
 }
 
@@ -322,7 +331,7 @@ async fn hung_or_absent_server_is_down_and_reached_again_later() {
 async fn idle_watch_is_restarted() {
     let mut server = FakeServer::start().await;
     let timings = WatchTimings { idle_timeout: Duration::from_secs(1), ..quick() };
-    let mut source = RunningWatch::start(Address::Url(server.url.clone()), timings);
+    let mut source = RunningWatch::start(server.address(), timings);
     let _idle = send_initial_pods(&mut server, &["a"], 5).await;
     source.until_live("a").await;
     server.next(&[WATCH, "resourceVersion=5"]).await;

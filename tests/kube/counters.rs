@@ -6,7 +6,6 @@ use nvml_exporter::counters::Counters;
 use nvml_exporter::counters::watcher::{
     CountersHandle, CountersSource, CountersSourceError, CountersUpdate,
 };
-use nvml_exporter::kube::api::Address;
 use nvml_exporter::kube::source::FailureReason;
 use nvml_exporter::selection::{Selection, SelectionScope};
 use serde_json::{Value, json};
@@ -22,7 +21,7 @@ const CLOCK: &str = "# other\nDCGM_FI_DEV_SM_CLOCK, gauge, in MHz\n";
 
 fn source(server: &FakeServer) -> CountersSource {
     CountersSource::ConfigMap {
-        address: Address::Url(server.url.clone()),
+        address: server.address(),
         namespace: "gpus".to_owned(),
         name: "exporter-metrics-config-map".to_owned(),
     }

@@ -1,20 +1,17 @@
-//! A fake kubelet with configurable replies: gRPC over HTTP/2 on a Unix socket.
+//! The mock's kubelet with responses that no scenario has: of any size, malformed, or a status for one
+//! method.
 
-use std::convert::Infallible;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::HeaderMap;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::Message;
+use mock_nvml::pod_resources::{GrpcStatus, serve_connection};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::net::UnixStream;
+use tokio::runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
 
 /// The reply to a call.
 #[derive(Clone)]
@@ -22,7 +19,7 @@ pub(crate) enum Reply {
     /// This message.
     Message(Vec<u8>),
     /// A gRPC status with code and message.
-    Status(u16, &'static str),
+    Status(u8, &'static str),
     /// No reply.
     Hang,
 }
@@ -34,12 +31,12 @@ pub(crate) struct Replies {
     pub(crate) allocatable: Reply,
 }
 
-/// A running kubelet.
+/// A running kubelet. It stops when it is dropped.
 pub(crate) struct FakeKubelet {
     socket: PathBuf,
     replies: Arc<Mutex<Replies>>,
     calls: watch::Receiver<CallCounts>,
-    tasks: JoinSet<()>,
+    server: LocalServer,
 }
 
 /// Number of connections and of calls of each method.
@@ -52,12 +49,18 @@ pub(crate) struct CallCounts {
 
 impl FakeKubelet {
     pub(crate) fn start(socket: &Path, replies: Replies) -> Self {
-        let listener = UnixListener::bind(socket).unwrap();
         let replies = Arc::new(Mutex::new(replies));
         let (count, calls) = watch::channel(CallCounts::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Arc::clone(&replies), count));
-        Self { socket: socket.to_owned(), replies, calls, tasks }
+        let answers = Arc::clone(&replies);
+        let server = LocalServer::start(socket, move |stream| {
+            count.send_modify(|calls| calls.connections += 1);
+            let (replies, count) = (Arc::clone(&answers), count.clone());
+            serve_connection(stream, move |path, message| {
+                assert!(message.is_empty(), "both requests are empty messages");
+                respond(replies.lock().unwrap().clone(), path, count.clone())
+            })
+        });
+        Self { socket: socket.to_owned(), replies, calls, server }
     }
 
     /// Changes the replies of later calls.
@@ -70,50 +73,24 @@ impl FakeKubelet {
     }
 
     /// Stops as for a restart: connections break, the socket file remains.
-    pub(crate) async fn stop(mut self) {
-        self.tasks.shutdown().await;
+    pub(crate) fn stop(self) {
+        self.server.stop();
     }
 
     /// Stops and removes the socket file.
-    pub(crate) async fn stop_and_remove_socket(self) {
+    pub(crate) fn stop_and_remove_socket(self) {
         let socket = self.socket.clone();
-        self.stop().await;
+        self.stop();
         std::fs::remove_file(socket).unwrap();
     }
 }
 
-async fn serve(
-    listener: UnixListener,
-    replies: Arc<Mutex<Replies>>,
-    count: watch::Sender<CallCounts>,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        count.send_modify(|calls| calls.connections += 1);
-        let (replies, count) = (Arc::clone(&replies), count.clone());
-        connections.spawn(async move {
-            let service =
-                service_fn(move |request| respond(request, Arc::clone(&replies), count.clone()));
-            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let _broken = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
-}
-
-type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
-
 async fn respond(
-    request: Request<Incoming>,
-    replies: Arc<Mutex<Replies>>,
+    replies: Replies,
+    path: String,
     count: watch::Sender<CallCounts>,
-) -> Result<Response<Body>, Infallible> {
-    assert_eq!(request.headers()["content-type"], "application/grpc");
-    let replies = replies.lock().unwrap().clone();
-    let method = request.uri().path().to_owned();
-    let message = request.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(&message[..], [0; 5], "both requests are empty messages");
-    let reply = match method.as_str() {
+) -> Result<Vec<u8>, GrpcStatus> {
+    let reply = match path.as_str() {
         "/v1.PodResourcesLister/List" => {
             count.send_modify(|calls| calls.list += 1);
             replies.list
@@ -124,100 +101,59 @@ async fn respond(
         }
         _ => Reply::Status(12, "unknown method"),
     };
-    let response = Response::builder().header("content-type", "application/grpc");
-    Ok(match reply {
-        Reply::Message(message) => response.body(framed(&message)).unwrap(),
-        Reply::Status(code, message) => response
-            .header("grpc-status", code)
-            .header("grpc-message", message)
-            .body(Full::default().boxed())
-            .unwrap(),
+    match reply {
+        Reply::Message(message) => Ok(message),
+        Reply::Status(code, message) => Err((code, message.to_owned())),
         Reply::Hang => std::future::pending().await,
-    })
+    }
 }
 
-/// A message with its length prefix, and the trailers of a success.
-fn framed(message: &[u8]) -> Body {
-    let mut bytes = vec![0];
-    bytes.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-    bytes.extend(message);
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", "0".parse().unwrap());
-    let body = Full::new(Bytes::from(bytes));
-    body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed()
+/// A server on a socket, on a thread of its own: tasks of the mock stay on their thread.
+pub(crate) struct LocalServer {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
-/// A server on the socket that sends bytes that are not HTTP/2.
-pub(crate) fn serve_invalid_bytes(socket: &Path) -> JoinSet<()> {
-    let listener = UnixListener::bind(socket).unwrap();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut open: Vec<UnixStream> = Vec::new();
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
+impl LocalServer {
+    fn start<F: Future<Output = ()> + 'static>(
+        socket: &Path,
+        serve: impl Fn(UnixStream) -> F + Send + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let accept = async move {
+                let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                let mut connections = JoinSet::new();
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    connections.spawn_local(serve(stream));
+                }
+            };
+            LocalSet::new().block_on(&runtime, async {
+                tokio::select! {
+                    () = accept => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { stop, thread }
+    }
+
+    /// A server that sends bytes that are not HTTP/2.
+    pub(crate) fn of_invalid_bytes(socket: &Path) -> Self {
+        Self::start(socket, |mut stream| async move {
             let bytes: Vec<u8> = (0..=255).cycle().take(4096).collect();
             let _closed = stream.write_all(&bytes).await;
-            open.push(stream);
-        }
-    });
-    tasks
-}
+            std::future::pending::<()>().await;
+        })
+    }
 
-/// A message as the kubelet encodes it, with the fields that the exporter skips.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct List {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) pods: Vec<Pod>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Pod {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(string, tag = "2")]
-    pub(crate) namespace: String,
-    #[prost(message, repeated, tag = "3")]
-    pub(crate) containers: Vec<Container>,
-    #[prost(int64, repeated, tag = "4")]
-    pub(crate) cpu_ids: Vec<i64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Container {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(message, repeated, tag = "2")]
-    pub(crate) devices: Vec<Devices>,
-    #[prost(int64, repeated, tag = "3")]
-    pub(crate) cpu_ids: Vec<i64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Devices {
-    #[prost(string, tag = "1")]
-    pub(crate) resource: String,
-    #[prost(string, repeated, tag = "2")]
-    pub(crate) ids: Vec<String>,
-    #[prost(message, optional, tag = "3")]
-    pub(crate) topology: Option<Topology>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Topology {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) nodes: Vec<NumaNode>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct NumaNode {
-    #[prost(int64, tag = "1")]
-    pub(crate) id: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Allocatable {
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) devices: Vec<Devices>,
-    #[prost(int64, repeated, tag = "2")]
-    pub(crate) cpu_ids: Vec<i64>,
+    /// Breaks the connections; the socket file remains.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        self.thread.join().unwrap();
+    }
 }

@@ -1,5 +1,14 @@
 //! A fake API server over HTTP/1.1; the test writes every response.
+//!
+//! The mock's API server serves a scenario, and only what HTTP and the API permit. The tests here need
+//! each request, and responses that a proper server does not send: lines that end in the middle of a
+//! chunk, connections that break, and objects and events that are not of the API. Those that the mock
+//! plays as well are in `tests/product/cluster.rs`, with the whole exporter.
 
+use std::path::Path;
+
+use nvml_exporter::kube::address::Address;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -11,6 +20,7 @@ use crate::HANG;
 /// A server that queues requests until the test takes them.
 pub(crate) struct FakeServer {
     pub(crate) url: String,
+    directory: TempDir,
     requests: mpsc::UnboundedReceiver<Exchange>,
     _tasks: JoinSet<()>,
 }
@@ -41,7 +51,13 @@ impl FakeServer {
                 }
             }
         });
-        Self { url, requests, _tasks: tasks }
+        let directory = tempfile::tempdir().unwrap();
+        Self { url, directory, requests, _tasks: tasks }
+    }
+
+    /// The address of an API server, in a kubeconfig.
+    pub(crate) fn address(&self) -> Address {
+        kubeconfig(self.directory.path(), &self.url)
     }
 
     /// The next request; its path has to contain all of `contains`.
@@ -53,6 +69,18 @@ impl FakeServer {
         }
         exchange
     }
+}
+
+/// A kubeconfig in `directory` for the API server at `url`.
+pub(crate) fn kubeconfig(directory: &Path, url: &str) -> Address {
+    let file = directory.join("kubeconfig");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: fake, users: [],\n\
+         clusters: [{{name: fake, cluster: {{server: '{url}'}}}}],\n\
+         contexts: [{{name: fake, context: {{cluster: fake, user: ''}}}}]}}"
+    );
+    std::fs::write(&file, text).unwrap();
+    Address::Kubeconfig(file)
 }
 
 impl Exchange {

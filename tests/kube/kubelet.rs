@@ -4,6 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mock_nvml::pod_resources::{
+    AllocatableResponse, ContainerDevices, ContainerResources, ListResponse, NumaNode,
+    PodResources, TopologyInfo,
+};
 use nvml_exporter::clock::Clock;
 use nvml_exporter::kube::assignments::Assignments;
 use nvml_exporter::kube::pod_resources::{PodResourcesPoller, PodResourcesState, PollTimings};
@@ -13,10 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::grpc::{
-    Allocatable, CallCounts, Container, Devices, FakeKubelet, List, NumaNode, Pod, Replies, Reply,
-    Topology, serve_invalid_bytes,
-};
+use crate::grpc::{CallCounts, FakeKubelet, LocalServer, Replies, Reply};
 use crate::until;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -67,29 +68,34 @@ fn quick() -> PollTimings {
     }
 }
 
-fn devices(resource: &str, ids: &[&str]) -> Devices {
-    Devices {
-        resource: resource.to_owned(),
-        ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-        topology: Some(Topology { nodes: vec![NumaNode { id: 1 }] }),
+fn devices(resource: &str, ids: &[&str]) -> ContainerDevices {
+    ContainerDevices {
+        resource_name: resource.to_owned(),
+        device_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        topology: Some(TopologyInfo { nodes: vec![NumaNode { id: 1 }] }),
     }
 }
 
 /// A list of one pod with `devices` allocated to its container `main`.
-fn list(pod: &str, devices: Vec<Devices>) -> Reply {
-    let main = Container { name: "main".to_owned(), devices, cpu_ids: vec![0, 1, 2] };
-    let idle = Container { name: "idle".to_owned(), ..Container::default() };
-    let pod = Pod {
+fn list(pod: &str, devices: Vec<ContainerDevices>) -> Reply {
+    let main = ContainerResources {
+        name: "main".to_owned(),
+        devices,
+        cpu_ids: vec![0, 1, 2],
+        dynamic_resources: Vec::new(),
+    };
+    let idle = ContainerResources { name: "idle".to_owned(), ..ContainerResources::default() };
+    let pod = PodResources {
         name: pod.to_owned(),
         namespace: "demo".to_owned(),
         containers: vec![idle, main],
         cpu_ids: vec![7],
     };
-    Reply::Message(List { pods: vec![pod] }.encode_to_vec())
+    Reply::Message(ListResponse { pod_resources: vec![pod] }.encode_to_vec())
 }
 
 fn replies() -> Replies {
-    let allocatable = Allocatable {
+    let allocatable = AllocatableResponse {
         devices: vec![devices("nvidia.com/gpu", &["GPU-1", "GPU-2"])],
         cpu_ids: vec![0, 1],
     };
@@ -159,7 +165,7 @@ async fn restarted_kubelet_is_reached_on_its_new_socket_and_read_completely() {
     until(old.calls(), "a second list", |calls| calls.list > 1).await;
     let CallCounts { connections, allocatable, .. } = *old.calls().borrow();
     assert_eq!((connections, allocatable), (1, 1), "one connection is used for all calls");
-    old.stop_and_remove_socket().await;
+    old.stop_and_remove_socket();
     let down = source.until_down(FailureReason::Absent).await;
     assert!(
         down.assignments.unwrap().requested_at >= first.requested_at,
@@ -167,7 +173,7 @@ async fn restarted_kubelet_is_reached_on_its_new_socket_and_read_completely() {
     );
     let mut replies = replies();
     replies.list = list("infer", vec![devices("nvidia.com/gpu", &["GPU-3"])]);
-    replies.allocatable = Reply::Message(Allocatable::default().encode_to_vec());
+    replies.allocatable = Reply::Message(AllocatableResponse::default().encode_to_vec());
     let _new = FakeKubelet::start(&socket, replies);
     let assignments = source.until_up().await;
     assert_eq!(first_pod(&assignments), "infer");
@@ -200,7 +206,7 @@ async fn absent_socket_is_one_state_change() {
     assert!(absent.assignments.is_none());
     let kubelet = FakeKubelet::start(&socket, replies());
     source.until_up().await;
-    kubelet.stop().await;
+    kubelet.stop();
     let stopped = source.until_down(FailureReason::Absent).await;
     assert!(stopped.assignments.is_some(), "the assignments are kept without a listener");
 }
@@ -267,14 +273,14 @@ async fn malformed_responses_are_rejected() {
         assert!(down.assignments.is_none(), "{malformed:?}");
         kubelet.set(|r| *r = replies());
         source.until_up().await;
-        kubelet.stop_and_remove_socket().await;
+        kubelet.stop_and_remove_socket();
     }
 }
 
 #[tokio::test]
 async fn server_without_grpc_is_down_and_a_later_kubelet_is_read() {
     let (_directory, socket) = socket();
-    let mut server = serve_invalid_bytes(&socket);
+    let server = LocalServer::of_invalid_bytes(&socket);
     let mut source = RunningSource::start(&socket, quick());
     let failed = |state: &PodResourcesState| matches!(state.health.state, SourceState::Down(_));
     let down = source.until("a failure", failed).await;
@@ -285,7 +291,7 @@ async fn server_without_grpc_is_down_and_a_later_kubelet_is_read() {
         ),
         "{down:?}"
     );
-    server.shutdown().await;
+    server.stop();
     std::fs::remove_file(&socket).unwrap();
     let _kubelet = FakeKubelet::start(&socket, replies());
     source.until_up().await;
@@ -341,5 +347,5 @@ async fn task_ends_without_receivers() {
     let source = RunningSource::start(&socket, quick());
     drop(source.seen);
     tokio::time::timeout(crate::HANG, source.task).await.unwrap().unwrap();
-    kubelet.stop().await;
+    kubelet.stop();
 }

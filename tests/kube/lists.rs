@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvml_exporter::clock::Clock;
-use nvml_exporter::kube::api::Address;
 use nvml_exporter::kube::assignments::ClaimedDevice;
+use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
 use nvml_exporter::kube::kubelet_pods::KubeletPodPoller;
 use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
 use nvml_exporter::kube::resource_slices::{self, ResourceSlicePoller};
@@ -29,11 +29,10 @@ async fn kubelet_list_is_polled_and_kept_on_failures() {
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
     std::fs::write(&token, "secret").unwrap();
-    let address =
-        Address::Kubelet { url: server.url.clone(), ca: None, insecure: true, token: Some(token) };
+    let auth = EndpointAuth::TokenFile(token);
     let interval = Duration::from_millis(5);
     let source = KubeletPodPoller {
-        address,
+        kubelet: Endpoint { url: server.url.clone(), ca: None, insecure: true, auth },
         node: node(),
         interval,
         timings: quick(),
@@ -96,7 +95,7 @@ fn uuid(state: &resource_slices::ResourceSlicesState) -> Option<String> {
 async fn slices_are_read_for_claims_in_the_newest_api_version_of_the_server() {
     let mut server = FakeServer::start().await;
     let source = ResourceSlicePoller {
-        address: Address::Url(server.url.clone()),
+        address: server.address(),
         node: node(),
         interval: Duration::from_secs(3600),
         min_interval: Duration::from_millis(5),

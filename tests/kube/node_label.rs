@@ -1,7 +1,6 @@
 //! Tests of the node label watch with a fake API server, including failures.
 
 use nvml_exporter::clock::Clock;
-use nvml_exporter::kube::api::Address;
 use nvml_exporter::kube::node_label::{LabelRequirement, NodeLabelState, NodeLabelWatch};
 use nvml_exporter::kube::source::{FailureReason, SourceState};
 use tokio::sync::watch;
@@ -13,7 +12,7 @@ use crate::until;
 fn start(server: &FakeServer, clock: Clock) -> watch::Receiver<NodeLabelState> {
     let (publish, seen) = watch::channel(NodeLabelState::unknown());
     let label = LabelRequirement::parse("state=pending").unwrap();
-    let address = Address::Url(server.url.clone());
+    let address = server.address();
     let source = NodeLabelWatch { address, node: node(), label, timings: quick(), clock };
     tokio::spawn(source.run(publish));
     seen

@@ -6,14 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nvml_exporter::attribute::owner::{ContainerIdentity, Owner, OwnerResolver, Unresolved};
+use nvml_exporter::attribute::owner::OwnerResolver;
 use nvml_exporter::host::cgroup;
 use nvml_exporter::kube::json_stream::ListReader;
 use nvml_exporter::kube::pod_resources::messages::{
     AllocatableResourcesResponse, ListPodResourcesResponse,
 };
-use nvml_exporter::kube::pods::{PodSnapshot, PodStore};
+use nvml_exporter::kube::pods::PodSnapshot;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::kube::watch_event::PodWatchState;
+use nvml_exporter::model::{ContainerIdentity, Owner, Unresolved};
 use prost::Message;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::exporter::{Scenario, run, run_once, run_tool, series};
+use crate::exporter::{Scenario, run, run_once, run_tool, run_with, series};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -50,6 +50,142 @@ fn address_that_cannot_be_bound_is_refused_with_the_reason() {
         assert!(error.contains(&format!("--address {address}: cannot listen: ")), "{error}");
         assert!(error.contains(reason), "{error}");
     }
+}
+
+/// Command line and error, as the text after `nvml-exporter: `; `DIR` is a directory with the files of
+/// the test.
+const ERRORS: &[(&str, &str)] = &[
+    (
+        "--collectors=DIR/none",
+        "-f DIR/none: the file cannot be read (No such file or directory (os error 2)); check its path \
+         and permissions",
+    ),
+    (
+        "--collectors=DIR",
+        "-f DIR: the file cannot be read (Is a directory (os error 21)); check its path and permissions",
+    ),
+    (
+        "--collectors=DIR/text",
+        "-f DIR/text: line 1: 1 field instead of 3; write NAME, TYPE, HELP, as in \
+         DCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %).",
+    ),
+    (
+        "--collectors=DIR/empty",
+        "-f DIR/empty: the file selects no known metric family; add one per line, as listed by \
+         --print-metrics=csv",
+    ),
+    (
+        "--configmap-data=x",
+        "--configmap-data x: not a ConfigMap name; give NAMESPACE:NAME, for example \
+         gpu-operator:counters",
+    ),
+    (
+        "--devices=g:3-1",
+        "--devices g:3-1: \"3-1\" is neither an index nor a range; use numbers up to 1024, as in 0,2-4",
+    ),
+    (
+        "--kubernetes-pod-label-allowlist-regex=(",
+        "--kubernetes-pod-label-allowlist-regex (: found open group without closing ')'; give a valid \
+         regular expression, for example ^app",
+    ),
+    (
+        "--release-label=a",
+        "--release-label a: not a label; give KEY=VALUE, for example \
+         nvidia.com/mig.config.state=pending",
+    ),
+    (
+        "--procfs=DIR/none",
+        "--procfs DIR/none: no such directory; give the directory that contains <pid>/stat",
+    ),
+    (
+        "--max-age=0",
+        "--max-age 0: shorter than --collect-interval 5000, so readings would be dropped before the \
+         next cycle; give at least the interval",
+    ),
+    (
+        "--extra-label=pod=x",
+        "--extra-label pod: the exporter or the scrape configuration sets a label of this name, and \
+         Prometheus rejects a series with a duplicate label; choose another name",
+    ),
+    (
+        "--node-name=A --kubeconfig=DIR/none",
+        "--node-name: node name \"A\" is not a valid Kubernetes name (lower-case letters, digits, '-' \
+         and '.'); pass the name that `kubectl get nodes` prints",
+    ),
+    (
+        "--address=9400",
+        "--address 9400: not an address; give :PORT or HOST:PORT with a port up to 65535, for example \
+         :9400 or 127.0.0.1:9400",
+    ),
+    (
+        "--own-metrics-path=own",
+        "--own-metrics-path own: not a usable path; give a / followed by letters, digits and /-._~ \
+         only, for example /metrics/own",
+    ),
+    (
+        "--web-systemd-socket",
+        "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set); start the exporter \
+         through its socket unit",
+    ),
+    (
+        "--web-config-file=DIR/none",
+        "--web-config-file DIR/none: the file cannot be read (No such file or directory (os error 2)); \
+         check its path and permissions",
+    ),
+    (
+        "--web-config-file=DIR/text",
+        "--web-config-file DIR/text: line 1, column 1: keys are expected here; write KEY: VALUE, one \
+         per line",
+    ),
+    ("--mock=DIR/text", "--mock: scenario DIR/text:1: key with no value, expected `=`"),
+    (
+        "--mock=DIR",
+        "--mock: no scenario \"DIR\": it is neither a file nor one of demo, idle-t4, shared-l20, \
+         consumer-4090, faulty, blackwell, old-driver, mig-a100, mig-h100, bert-hpa, abi-535, huge, \
+         hami, dra; give one of them",
+    ),
+    (
+        "--nvml-library=DIR/none",
+        "nothing to read: driver down (library_not_found): no libnvidia-ml at DIR/none (DIR/none: \
+         cannot open shared object file: No such file or directory); install the NVIDIA driver, mount \
+         its library into the container, or set --nvml-library",
+    ),
+];
+
+#[test]
+fn errors_name_input_location_reason_and_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("text"), "text\n").unwrap();
+    std::fs::write(directory.path().join("empty"), "").unwrap();
+    let path = directory.path().to_str().unwrap();
+    for (line, expected) in ERRORS {
+        let args: Vec<String> = line.split(' ').map(|arg| arg.replace("DIR", path)).collect();
+        let args: Vec<&str> =
+            [&["--once"], &*args.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        let expected = format!("nvml-exporter: {}", expected.replace("DIR", path));
+        // The log precedes the error.
+        let error = error(&args);
+        assert_eq!(error.lines().next_back(), Some(&*expected), "{line}");
+    }
+}
+
+#[test]
+fn errors_of_parsed_values_name_the_environment_variable_and_a_remedy() {
+    for (variable, flag, remedy) in [
+        ("DCGM_EXPORTER_INTERVAL", "--collect-interval <MS>", "milliseconds from 100 to 3600000"),
+        ("NVML_EXPORTER_DIALECT", "--dialect <DIALECT>", "[possible values: ack, dcgm-exporter]"),
+        ("DCGM_EXPORTER_KUBERNETES", "--kubernetes", "give true or false"),
+        ("NVML_EXPORTER_EXTRA_LABELS", "--extra-label <K=V>", "for example team=search"),
+        ("DCGM_EXPORTER_WEB_READ_TIMEOUT", "--web-read-timeout <TIME>", "for example 10s"),
+    ] {
+        let error = stderr(&run_with(&[(variable, "bad")], &["--once"]));
+        let value = format!("error: invalid value 'bad' for '{flag}'");
+        assert!(error.starts_with(&value) && error.contains(remedy), "{error}");
+        let tip = format!("the value is that of the environment variable {variable}");
+        assert!(error.contains(&tip), "{error}");
+    }
+    let error = error(&["--collect-interval=bad", "--once"]);
+    assert!(!error.contains("environment variable"), "{error}");
 }
 
 #[test]

@@ -220,6 +220,17 @@ fn dra_in_dcgm_exporter_dialect() {
 }
 
 #[test]
+fn lifecycle() {
+    check("lifecycle", &metrics_of("lifecycle", 90, &[]));
+}
+
+/// An init container is on the GPU.
+#[test]
+fn lifecycle_while_a_pod_initializes() {
+    check("lifecycle-init", &metrics_of("lifecycle", 20, &[]));
+}
+
+#[test]
 fn faulty() {
     check("faulty", &metrics_of("faulty", 60, &[]));
 }

@@ -1,5 +1,5 @@
-//! Arbitrary names of pods, processes, hosts and labels: the exposition parses, and Prometheus
-//! stores the names.
+//! Arbitrary names of processes, hosts and extra labels, and the oddest labels of pods that an API
+//! server accepts: the exposition parses, and Prometheus stores the names.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ node = "node-1"
 [[pod]]
 name = "train"
 namespace = "team-a"
-labels = { "app.kubernetes.io/name" = "say \"hi\"", path = "C:\\gpu\\n", "größe" = "日本語 🦀", lines = "one\ntwo\r\u0000{}" }
+labels = { "app.kubernetes.io/Na_me-1" = "A.b_c--1", "7" = "0", "x.y--z" = "", longest = "LONGEST" }
 containers = [{ name = "main", gpus = 0 }]
 [[process]]
 pid = 101
@@ -39,7 +39,8 @@ fn labels(server: &crate::exporter::Client, family: &str) -> Value {
 
 #[test]
 fn quotes_line_ends_and_unicode_survive_a_scrape() {
-    let scenario = Scenario::new("names", NODE);
+    let longest = "x".repeat(63);
+    let scenario = Scenario::new("names", &NODE.replace("LONGEST", &longest));
     let directory = tempfile::tempdir().unwrap();
     let counters = directory.path().join("counters.csv");
     let text = "DCGM_FI_DEV_GPU_TEMP,gauge,\"Degrees \"\"Celsius\"\", as C:\\new \u{fc}ber\"\n\
@@ -53,6 +54,9 @@ fn quotes_line_ends_and_unicode_survive_a_scrape() {
         "--hostname=host \"a\"\\\n".to_owned(),
         "--extra-label=note=a=\"b\" {c}\n# HELP x".to_owned(),
         format!("--extra-label=long={long}"),
+        "--extra-label=path=C:\\gpu\\n".to_owned(),
+        "--extra-label=script=日本語 🦀".to_owned(),
+        "--extra-label=lines=one\ntwo\r\u{1}{}".to_owned(),
         "--extra-label=empty=".to_owned(),
         "--dialect=dcgm-exporter".to_owned(),
         "-k".to_owned(),
@@ -74,9 +78,11 @@ fn quotes_line_ends_and_unicode_survive_a_scrape() {
     for (labels, key, value) in [
         (&device, "modelName", "Tesla T4"),
         (&device, "Hostname", "host \"a\"\\\u{fffd}"),
-        (&device, "app_kubernetes_io_name", "say \"hi\""),
+        (&device, "app_kubernetes_io_Na_me_1", "A.b_c--1"),
+        (&device, "_7", "0"),
+        (&device, "longest", &longest),
         (&device, "path", "C:\\gpu\\n"),
-        (&device, "gr__e", "日本語 🦀"),
+        (&device, "script", "日本語 🦀"),
         (&device, "lines", "one\u{fffd}two\u{fffd}\u{fffd}{}"),
         (&device, "note", "a=\"b\" {c}\u{fffd}# HELP x"),
         (&device, "long", &"é".repeat(128)),
@@ -85,7 +91,9 @@ fn quotes_line_ends_and_unicode_survive_a_scrape() {
     ] {
         assert_eq!(labels[key], value, "{key}: {labels}");
     }
-    assert!(device.get("empty").is_none(), "Prometheus drops empty labels: {device}");
+    for empty in ["empty", "x_y__z"] {
+        assert!(device.get(empty).is_none(), "Prometheus drops empty labels: {device}");
+    }
 
     let metadata = server
         .wait_for("/api/v1/metadata?metric=DCGM_FI_DEV_GPU_TEMP", |body| body.contains("\"help\""));

@@ -42,4 +42,5 @@ mod sharing;
 mod text_round_trip;
 #[cfg(feature = "top")]
 mod top;
+mod verdicts;
 mod web;

@@ -15,7 +15,7 @@ use crate::documents::read_file;
 use crate::exporter::run;
 
 /// Compares the part between two markers of a document with `expected`; `UPDATE_DOCS=1` replaces it instead.
-fn check(document: &str, part: &str, expected: &str) {
+pub(crate) fn compare_section(document: &str, part: &str, expected: &str) {
     let (begin, end) = (format!("<!-- {part}: begin -->\n"), format!("<!-- {part}: end -->"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = read_file(document);
@@ -128,7 +128,7 @@ fn read_cells(row: &CatalogRow) -> (String, String) {
 #[test]
 fn generated_parts_are_current() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
-    check(
+    compare_section(
         "docs/configuration.md",
         "help",
         &format!("```text\n{}```\n", without_trailing_blanks(&help)),
@@ -138,7 +138,7 @@ fn generated_parts_are_current() {
                      |---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     series(&mut table);
-    check("docs/metrics.md", "series", &table);
+    compare_section("docs/metrics.md", "series", &table);
 
     let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for metric in EXPORTER_METRICS {
@@ -147,14 +147,14 @@ fn generated_parts_are_current() {
             (metric.name, metric.kind.as_str(), labels.join(", "), metric.help);
         writeln!(table, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
-    check("docs/metrics.md", "own", &table);
+    compare_section("docs/metrics.md", "own", &table);
 
     let output = run(&["check", "--mock=faulty", "--address", "127.0.0.1:0"]);
     let findings = String::from_utf8(output.stdout).unwrap();
     let findings: Vec<&str> = findings.lines().filter(|line| !is_filtered_out(line)).collect();
     let command = "$ nvml-exporter check --mock=faulty | grep -vE '^(ok|skipped)'";
     let block = format!("```console\n{command}\n{}\n```\n", findings.join("\n"));
-    check("docs/troubleshooting.md", "check", &block);
+    compare_section("docs/troubleshooting.md", "check", &block);
 }
 
 /// Lines that the `grep` of the document removes.

@@ -77,8 +77,9 @@ fn check_retries(library: &str, exporter: &Exporter, first: &ResourceUsage) {
     assert_eq!((now.descriptors, now.threads), (first.descriptors, first.threads), "{library}");
     let maps = fs::read_to_string(format!("/proc/{}/maps", exporter.pid())).unwrap();
     assert!(!maps.contains("libnvidia-ml"), "{library} is still mapped");
+    // On a machine under load, the first cycle ends before the driver was tried, which is logged too.
     let log = exporter.log();
-    assert_eq!(log.matches("driver is down").count(), 1, "{log}");
+    assert_eq!(log.matches("reason=\"driver_not_loaded\"").count(), 1, "{log}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ use nvml_exporter::model::{Missing, Moment};
 use nvml_exporter::publish::Published;
 use nvml_exporter::render::PageScope;
 use nvml_exporter::selection::{Selection, SelectionScope};
-use nvml_exporter::serve::{AppState, ServerConfig, Timeouts, serve};
+use nvml_exporter::serve::routes::Routes;
+use nvml_exporter::serve::{AppState, Timeouts, serve};
 use nvml_exporter::snapshot::{Entity, ExporterHealth, NodeIdentity, Snapshot, Tables};
 use nvml_exporter::web_config::WebConfig;
 use proptest::prelude::*;
@@ -125,15 +126,13 @@ fn serve_snapshot(published: Arc<Published>) -> String {
             published,
             max_age: day,
             clock,
-            own_metrics_path: None,
-            landing: true,
+            routes: Routes { own_metrics_path: None, landing: true },
+            timeouts: Timeouts { read: day, write: day },
             rejected: Arc::default(),
         };
-        let timeouts = Timeouts { read: day, write: day };
-        let web = ServerConfig { web_config: WebConfig::default(), file: None, timeouts };
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            serve(listener, site, web, pending()).await;
+            serve(listener, site, WebConfig::default(), pending()).await;
         });
     });
     address

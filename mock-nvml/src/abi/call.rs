@@ -18,7 +18,7 @@ use crate::{
 
 /// Runs the body of an exported function. A panic becomes `NVML_ERROR_UNKNOWN`.
 pub(super) fn dispatch(body: impl FnOnce() -> NvmlResult<()>) -> nvmlReturn_t {
-    fault::set_all_bits_mode(false);
+    fault::set_substitute(None);
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code.0,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    fault,
+    fault::{self, Substitute},
     numeric::clamp_u32,
     return_code::{NvmlResult, ReturnCode},
 };
@@ -20,7 +20,7 @@ pub(super) unsafe fn put<T>(out: *mut T, value: T) -> NvmlResult<()> {
         return Err(ReturnCode::INVALID_ARGUMENT);
     }
     // Only numbers: a text without a NUL or a huge count of rows would crash the client.
-    if fault::is_all_bits_mode() && size_of::<T>() <= size_of::<u64>() {
+    if fault::substitute() == Some(Substitute::AllBitsSet) && size_of::<T>() <= size_of::<u64>() {
         // SAFETY: not null, so valid for this write by this function's contract.
         unsafe { out.write_bytes(0xFF, 1) };
     } else {

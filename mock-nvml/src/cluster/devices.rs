@@ -45,9 +45,19 @@ struct DeviceState {
     gpu: Option<usize>,
     allocated: Vec<Window>,
     offered: Vec<Window>,
+    /// An init container of the pod that is being admitted had it, and no later container has it yet.
+    reusable: bool,
 }
 
-const ALWAYS: Window = Window { from: f64::NEG_INFINITY, to: f64::INFINITY };
+impl DeviceState {
+    fn new(device: PluginDevice, gpu: Option<usize>, offered: Window) -> Self {
+        Self { device, gpu, allocated: vec![], offered: vec![offered], reusable: false }
+    }
+
+    fn is_free(&self, life: Window) -> bool {
+        self.reusable || !self.allocated.iter().any(|allocated| allocated.overlaps(life))
+    }
+}
 
 /// The device plugins of a node, their devices and allocations.
 #[derive(Debug)]
@@ -205,15 +215,12 @@ impl DevicePlugins {
     fn offer_mig_devices(&mut self, gpu: &Gpu, numa: Option<i64>) {
         for layout in &*gpu.mig {
             for (gi, ci) in layout.devices() {
-                let known = self.devices.iter_mut().find(|state| state.device.id == ci.uuid);
-                if let Some(state) = known {
-                    state.offered.push(layout.during);
-                    continue;
-                }
                 let resource = self.strategy.resource(&gi.device_profile(ci)).into();
                 let device = PluginDevice { resource, id: ci.uuid.clone(), numa };
-                let offered = vec![layout.during];
-                self.devices.push(DeviceState { device, gpu: None, allocated: vec![], offered });
+                match self.devices.iter_mut().find(|state| state.device == device) {
+                    Some(state) => state.offered.push(layout.during),
+                    None => self.devices.push(DeviceState::new(device, None, layout.during)),
+                }
             }
         }
     }
@@ -228,9 +235,20 @@ impl DevicePlugins {
         let device = PluginDevice { resource: Arc::clone(resource), id, numa };
         let known = self.devices.iter().any(|state| state.device == device);
         if !known {
-            let offered = vec![ALWAYS];
-            self.devices.push(DeviceState { device, gpu, allocated: vec![], offered });
+            self.devices.push(DeviceState::new(device, gpu, Window::ALWAYS));
         }
+    }
+
+    /// Begins to admit another pod.
+    pub(crate) fn begin_pod(&mut self) {
+        self.devices.iter_mut().for_each(|state| state.reusable = false);
+    }
+
+    /// Lets the later containers of the pod use the devices of one of its init containers, which ends
+    /// before they start.
+    pub(crate) fn reuse(&mut self, devices: &[PluginDevice]) {
+        let of_init = |state: &&mut DeviceState| devices.contains(&state.device);
+        self.devices.iter_mut().filter(of_init).for_each(|state| state.reusable = true);
     }
 
     /// Allocates the devices of a container for the time window `life`.
@@ -312,11 +330,13 @@ impl DevicePlugins {
     /// Allocates the last free unit. The plugins of GPU sharing schedulers allocate units regardless of
     /// the GPU that the scheduler chose; taking the last GPU makes that visible.
     fn allocate_any(&mut self, resource: &str, life: Window) -> Result<PluginDevice, String> {
-        let free = self.devices.iter().rev().find(|state| {
-            &*state.device.resource == resource
-                && !state.allocated.iter().any(|allocated| allocated.overlaps(life))
-        });
-        let id = free.map(|state| state.device.id.clone());
+        let mut free = self
+            .devices
+            .iter()
+            .rev()
+            .filter(|state| &*state.device.resource == resource && state.is_free(life));
+        let reused = free.clone().find(|state| state.reusable);
+        let id = reused.or_else(|| free.next()).map(|state| state.device.id.clone());
         let device =
             id.and_then(|id| self.allocate_first(resource, life, |state| state.device.id == id));
         device.ok_or_else(|| {
@@ -332,13 +352,17 @@ impl DevicePlugins {
         life: Window,
         matches: impl Fn(&DeviceState) -> bool,
     ) -> Option<PluginDevice> {
-        let free = |state: &&mut DeviceState| {
-            &*state.device.resource == resource
-                && matches(state)
-                && !state.allocated.iter().any(|allocated| allocated.overlaps(life))
-        };
-        let state = self.devices.iter_mut().find(free)?;
-        state.allocated.push(life);
+        let mut free: Vec<_> = self
+            .devices
+            .iter_mut()
+            .filter(|state| &*state.device.resource == resource && matches(state))
+            .filter(|state| state.is_free(life))
+            .collect();
+        let reused = free.iter().position(|state| state.reusable).unwrap_or_default();
+        let state = free.get_mut(reused)?;
+        if !std::mem::take(&mut state.reusable) {
+            state.allocated.push(life);
+        }
         Some(state.device.clone())
     }
 
@@ -475,5 +499,83 @@ mod tests {
         assert_eq!(cluster.allocatable.len(), 20);
         let last = format!("{}-9", hami.gpus[1].uuid);
         assert_eq!(ids(&cluster.pods[0].containers[0].devices), [last.as_str()]);
+    }
+
+    #[test]
+    fn later_containers_of_a_pod_get_the_devices_of_its_init_containers() {
+        let pod =
+            |containers: &str| format!("[[pod]]\nname = \"a\"\ncontainers = [{containers}]\n");
+        let init = "{ name = \"i\", kind = \"init\", end = 5, gpus = [0, 1] }";
+        let text = format!("{{ name = \"c\", gpus = 0 }}, {init}, {{ name = \"d\", gpus = 1 }}");
+        let scenario = scenario(&pod(&text));
+        let devices: Vec<_> =
+            cluster(&scenario).pods[0].containers.iter().map(|one| ids(&one.devices)).collect();
+        let [first, second] = [0, 1].map(|at| scenario.gpus[at].uuid.as_str());
+        assert_eq!(devices, [vec![first], vec![first, second], vec![second]]);
+        let units = "{ name = \"i\", kind = \"init\", end = 5, ack = { gpu = 0, gib = 30 } }, \
+                     { name = \"c\", ack = { gpu = 0, gib = 30 } }";
+        let scenario = super::tests::scenario(&pod(units));
+        let containers = &cluster(&scenario).pods[0].containers;
+        assert_eq!(containers[0].devices.len(), containers[1].devices.len());
+
+        let error = |text: &str| {
+            let gpus = "[[gpu]]\nmodel = \"T4\"\ncount = 2\n";
+            Scenario::parse("test", &format!("{gpus}{}", pod(text))).unwrap_err().to_string()
+        };
+        for twice in [
+            format!("{init}, {{ name = \"c\", gpus = 0 }}, {{ name = \"d\", gpus = 0 }}"),
+            format!(
+                "{init}, {{ name = \"s\", kind = \"sidecar\", gpus = 0 }}, {{ name = \"c\", gpus = 0 }}"
+            ),
+            "{ name = \"c\", gpus = 0 }, { name = \"s\", kind = \"sidecar\", gpus = 0 }".to_owned(),
+        ] {
+            let error = error(&twice);
+            assert!(error.contains("GPU 0 has no free device"), "{twice}: {error}");
+        }
+    }
+
+    #[test]
+    fn mig_uuid_with_another_profile_is_a_device_of_another_resource() {
+        let uuid = "MIG-00000000-0000-4000-8000-000000000001";
+        let layout = |profile: &str| {
+            format!("instances = [{{ profile = \"{profile}\", gi = 3, uuid = \"{uuid}\" }}]")
+        };
+        let text = format!(
+            "[[gpu]]\nmodel = \"A100\"\nmig = [{{ to = 50, {} }}, {{ from = 50, {} }}]\n\
+             [cluster]\nmig_strategy = \"mixed\"\n\
+             [[pod]]\nname = \"p\"\ncontainers = [{{ name = \"c\", mig = [\"{uuid}\"] }}]\n",
+            layout("1g.10gb"),
+            layout("3g.40gb"),
+        );
+        let scenario = Scenario::parse("test", &text).unwrap();
+        let cluster = cluster(&scenario);
+        let offered = |time: f64| {
+            let in_force =
+                |offer: &&OfferedDevice| offer.offered.iter().any(|one| one.contains(time));
+            let offers = cluster.allocatable.iter().filter(in_force);
+            offers.map(|one| (&*one.device.resource, one.device.id.as_str())).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(0.0), [("nvidia.com/mig-1g.10gb", uuid)]);
+        assert_eq!(offered(50.0), [("nvidia.com/mig-3g.40gb", uuid)]);
+        assert_eq!(ids(&cluster.pods[0].containers[0].devices), [uuid]);
+    }
+
+    #[test]
+    fn pod_may_hold_ids_that_name_a_divided_gpu_in_part_or_not_at_all() {
+        let scenario = Scenario::parse(
+            "test",
+            "[[gpu]]\nmodel = \"A100\"\nuuid = \"GPU-00000000-0000-4000-8000-000000000001\"\n\
+             mig = [{ instances = [{ profile = \"1g.10gb\", gi = 9 }] }]\n\
+             [[pod]]\nname = \"gke\"\ncontainers = [{ name = \"c\", gke = [\"nvidia0/gi9\"] }]\n\
+             [[pod]]\nname = \"old\"\ncontainers = [{ name = \"c\", devices = { \"nvidia.com/gpu\" = [\n\
+             \"MIG-GPU-00000000-0000-4000-8000-000000000001/9/0\",\n\
+             \"GPU-00000000-0000-4000-8000-000000000001\",\n\
+             \"GPU-00000000-0000-4000-8000-000000000001::0\",\n\
+             \"MIG-00000000-0000-4000-8000-00000000000f\",\n] } }]\n",
+        );
+        let scenario = scenario.unwrap();
+        let devices = |pod: usize| ids(&cluster(&scenario).pods[pod].containers[0].devices);
+        assert_eq!(devices(0), ["nvidia0/gi9"]);
+        assert_eq!(devices(1).len(), 4);
     }
 }

@@ -1,115 +1,25 @@
-//! Messages and methods of the kubelet's `PodResources` service (v1).
+//! Methods of the kubelet's `PodResources` service (v1).
+
+pub(crate) mod messages;
 
 use prost::Message;
 
 use crate::{
-    cluster::resource_slices,
+    cluster::{
+        kubelet::messages::{
+            AllocatableResponse, ClaimResource, ContainerDevices, ContainerResources,
+            DynamicResource, GetRequest, GetResponse, ListResponse, NumaNode, PodResources,
+            TopologyInfo,
+        },
+        resource_slices,
+    },
     scenario::cluster::{
         ClaimedDevice, Cluster, Container, ContainerKind, OfferedDevice, PluginDevice, Pod,
     },
 };
 
-/// `PodResources`
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct PodResources {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    namespace: String,
-    #[prost(message, repeated, tag = "3")]
-    containers: Vec<ContainerResources>,
-}
-
-/// `ContainerResources`
-#[derive(Clone, PartialEq, Message)]
-struct ContainerResources {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, repeated, tag = "2")]
-    devices: Vec<ContainerDevices>,
-    #[prost(message, repeated, tag = "5")]
-    dynamic_resources: Vec<DynamicResource>,
-}
-
-/// `DynamicResource`
-#[derive(Clone, PartialEq, Message)]
-struct DynamicResource {
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-    #[prost(message, repeated, tag = "4")]
-    devices: Vec<ClaimResource>,
-}
-
-/// `ClaimResource`
-#[derive(Clone, PartialEq, Message)]
-struct ClaimResource {
-    #[prost(string, tag = "2")]
-    driver: String,
-    #[prost(string, tag = "3")]
-    pool: String,
-    #[prost(string, tag = "4")]
-    device: String,
-}
-
-/// `ContainerDevices`
-#[derive(Clone, PartialEq, Message)]
-struct ContainerDevices {
-    #[prost(string, tag = "1")]
-    resource_name: String,
-    #[prost(string, repeated, tag = "2")]
-    device_ids: Vec<String>,
-    #[prost(message, optional, tag = "3")]
-    topology: Option<TopologyInfo>,
-}
-
-/// `TopologyInfo`
-#[derive(Clone, PartialEq, Message)]
-struct TopologyInfo {
-    #[prost(message, repeated, tag = "1")]
-    nodes: Vec<NumaNode>,
-}
-
-/// `NUMANode`
-#[derive(Clone, PartialEq, Message)]
-struct NumaNode {
-    #[prost(int64, tag = "1")]
-    id: i64,
-}
-
-/// `ListPodResourcesResponse`
-#[derive(Clone, PartialEq, Message)]
-struct ListResponse {
-    #[prost(message, repeated, tag = "1")]
-    pod_resources: Vec<PodResources>,
-}
-
-/// `AllocatableResourcesResponse`
-#[derive(Clone, PartialEq, Message)]
-struct AllocatableResponse {
-    #[prost(message, repeated, tag = "1")]
-    devices: Vec<ContainerDevices>,
-}
-
-/// `GetPodResourcesRequest`
-#[derive(Clone, PartialEq, Message)]
-struct GetRequest {
-    #[prost(string, tag = "1")]
-    pod_name: String,
-    #[prost(string, tag = "2")]
-    pod_namespace: String,
-}
-
-/// `GetPodResourcesResponse`
-#[derive(Clone, PartialEq, Message)]
-struct GetResponse {
-    #[prost(message, optional, tag = "1")]
-    pod_resources: Option<PodResources>,
-}
-
 /// A gRPC status other than OK: its code and message.
-pub(crate) type GrpcStatus = (u8, String);
+pub type GrpcStatus = (u8, String);
 
 const UNKNOWN: u8 = 2;
 const UNIMPLEMENTED: u8 = 12;
@@ -127,7 +37,7 @@ pub(crate) fn call(
 ) -> Result<Vec<u8>, GrpcStatus> {
     match path {
         "/v1.PodResourcesLister/List" => {
-            let listed = cluster.pods.iter().filter(|pod| cluster.lists(pod, time));
+            let listed = cluster.pods.iter().filter(|pod| is_listed(cluster, pod, time));
             let pod_resources = listed.map(|pod| resources(cluster, pod)).collect();
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
@@ -136,7 +46,7 @@ pub(crate) fn call(
                 |offer: &&OfferedDevice| offer.offered.iter().any(|window| window.contains(time));
             let offers = cluster.allocatable.iter().filter(offered);
             let devices = offers.map(|offer| entry(&offer.device)).collect();
-            Ok(AllocatableResponse { devices }.encode_to_vec())
+            Ok(AllocatableResponse { devices, cpu_ids: Vec::new() }.encode_to_vec())
         }
         "/v1.PodResourcesLister/Get" => {
             let wanted = GetRequest::decode(request)
@@ -144,7 +54,7 @@ pub(crate) fn call(
             let is = |pod: &&Pod| {
                 pod.name == wanted.pod_name
                     && pod.namespace == wanted.pod_namespace
-                    && cluster.lists(pod, time)
+                    && is_listed(cluster, pod, time)
             };
             let pod = cluster.pods.iter().find(is).ok_or_else(|| {
                 let text = format!(
@@ -159,12 +69,17 @@ pub(crate) fn call(
     }
 }
 
+fn is_listed(cluster: &Cluster, pod: &Pod, time: f64) -> bool {
+    pod.active_lifetime().contains(time) && cluster.is_known_to_kubelet(pod, time)
+}
+
 /// Sidecars, then containers. The kubelet lists neither init nor ephemeral containers.
 fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
     let sidecars = pod.containers_of_kind(ContainerKind::Sidecar);
     let listed = sidecars.chain(pod.containers_of_kind(ContainerKind::App));
     let containers = listed.map(|one| container(cluster, pod, one)).collect();
-    PodResources { name: pod.name.clone(), namespace: pod.namespace.clone(), containers }
+    let (name, namespace) = (pod.name.clone(), pod.namespace.clone());
+    PodResources { name, namespace, containers, cpu_ids: Vec::new() }
 }
 
 /// One entry per device, as the kubelet lists the devices of plugins.
@@ -176,7 +91,8 @@ fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerRe
         devices: devices.iter().map(|device| claimed(&cluster.node, device)).collect(),
     };
     let dynamic_resources = container.allocation.claim().map(claim).into_iter().collect();
-    ContainerResources { name: container.name.clone(), devices, dynamic_resources }
+    let name = container.name.clone();
+    ContainerResources { name, devices, cpu_ids: Vec::new(), dynamic_resources }
 }
 
 fn claimed(node: &str, device: &ClaimedDevice) -> ClaimResource {
@@ -199,6 +115,7 @@ fn entry(device: &PluginDevice) -> ContainerDevices {
 mod tests {
     use super::*;
     use crate::cluster::tests::{cluster, scenario};
+    use crate::scenario::Scenario;
 
     const LIST: &str = "/v1.PodResourcesLister/List";
 
@@ -278,5 +195,52 @@ mod tests {
         assert_eq!(call(cluster, 0.0, "/v1.PodResourcesLister/X", &[]).unwrap_err().0, 12);
         let invalid = call(cluster, 0.0, "/v1.PodResourcesLister/Get", &[0xff]);
         assert_eq!(invalid.unwrap_err().0, 3);
+    }
+
+    /// The pods that are listed at each time: `name/container ids`.
+    fn listed(scenario: &Scenario, time: f64) -> Vec<String> {
+        let list = call(cluster(scenario), time, LIST, &[]).unwrap();
+        let pods = ListResponse::decode(&*list).unwrap().pod_resources;
+        let line = |pod: &PodResources, container: &ContainerResources| {
+            let ids: Vec<_> =
+                container.devices.iter().flat_map(|device| device.device_ids.clone()).collect();
+            format!("{}/{} {}", pod.name, container.name, ids.join(" "))
+        };
+        let of_pod = |pod: PodResources| {
+            let lines = pod.containers.iter().map(|one| line(&pod, one));
+            lines.collect::<Vec<_>>()
+        };
+        pods.into_iter().flat_map(of_pod).collect()
+    }
+
+    #[test]
+    fn pod_is_listed_from_its_admission_until_it_ends() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nstart = 10\ndeleting = 60\ncompleted = 70\nend = 80\n\
+             containers = [{ name = \"i\", kind = \"init\", end = 20, gpus = 0 }, \
+             { name = \"side\", kind = \"sidecar\", gpus = 1 }, \
+             { name = \"main\", start = 25, gpus = 0 }, \
+             { name = \"debug\", kind = \"ephemeral\", start = 30 }]\n",
+        );
+        let [first, second] = [0, 1].map(|at| &scenario.gpus[at].uuid);
+        let expected = [format!("p/side {second}"), format!("p/main {first}")];
+        // Pending, initializing, running, terminating: the init container is never listed.
+        for time in [10.0, 15.0, 22.0, 40.0, 65.0] {
+            assert_eq!(listed(&scenario, time), expected, "at {time} s");
+        }
+        assert!([9.9, 70.0, 79.0].iter().all(|time| listed(&scenario, *time).is_empty()));
+    }
+
+    #[test]
+    fn kubelet_drops_a_pod_deleted_by_force_and_allocates_its_device_again() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nforce_deleted = 30\nend = 90\n\
+             containers = [{ name = \"old\", gpus = 0 }]\n\
+             [[pod]]\nname = \"p\"\nstart = 40\ncontainers = [{ name = \"new\", gpus = 0 }]\n",
+        );
+        let uuid = &scenario.gpus[0].uuid;
+        assert_eq!(listed(&scenario, 29.0), [format!("p/old {uuid}")]);
+        assert!(listed(&scenario, 35.0).is_empty());
+        assert_eq!(listed(&scenario, 50.0), [format!("p/new {uuid}")]);
     }
 }

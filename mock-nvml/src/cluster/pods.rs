@@ -1,20 +1,23 @@
-//! Pod objects of the API server.
+//! Pod objects of the API server and of the kubelet.
+
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{annotations, api::insert_key, resources},
-    numeric::floor_i64,
+    cluster::{
+        annotations,
+        api::insert_key,
+        pods::status::{StatusSerializer, image, timestamp},
+        resources,
+    },
     scenario::{
         Gpu,
-        cluster::{Cluster, Container, ContainerKind, ContainerRun, Pod, Runtime},
+        cluster::{Cluster, Container, ContainerKind, Pod},
     },
 };
-
-/// Age in seconds at world time 0 of pods without a start time.
-const INITIAL_AGE: f64 = 600.0;
 
 /// Serializes the pods of a cluster at one world time.
 #[derive(Clone, Copy, Debug)]
@@ -30,57 +33,77 @@ pub(crate) struct PodSerializer<'a> {
 impl PodSerializer<'_> {
     /// The objects of all pods that the API server has, without resource versions.
     pub(crate) fn pods(&self) -> Vec<Value> {
-        let pods = self.cluster.pods.iter().filter(|pod| self.has(pod));
-        pods.map(|pod| self.pod(pod)).collect()
+        // A static pod runs before its mirror pod exists.
+        let lag = |pod: &Pod| if pod.config_hash.is_some() { pod.status_lag() } else { 0.0 };
+        let exists = |pod: &&Pod| {
+            pod.object_lifetime().contains(self.time) && pod.lifetime.from + lag(pod) <= self.time
+        };
+        let object = |pod| {
+            let mut metadata = self.metadata(pod);
+            self.set_mirror(pod, &mut metadata);
+            self.object(pod, &metadata)
+        };
+        self.cluster.pods.iter().filter(exists).map(object).collect()
     }
 
-    /// A static pod runs before its mirror pod exists.
-    fn has(&self, pod: &Pod) -> bool {
-        let lag = if pod.config_hash.is_some() { lag(pod) } else { 0.0 };
-        pod.lifetime.contains(self.time) && pod.lifetime.from + lag <= self.time
+    /// The objects that the kubelet has: the manifest of a static pod, not its mirror pod.
+    pub(crate) fn kubelet_pods(&self) -> Vec<Value> {
+        let exists = |pod: &&Pod| {
+            pod.object_lifetime().contains(self.time)
+                && self.cluster.is_known_to_kubelet(pod, self.time)
+        };
+        let object = |pod| self.object(pod, &self.metadata(pod));
+        self.cluster.pods.iter().filter(exists).map(object).collect()
     }
 
-    fn pod(&self, pod: &Pod) -> Value {
+    fn object(&self, pod: &Pod, metadata: &Value) -> Value {
+        let status = StatusSerializer {
+            pod,
+            runtime: self.cluster.runtime,
+            epoch: self.epoch,
+            time: self.time,
+        };
         json!({
             "kind": "Pod",
             "apiVersion": "v1",
-            "metadata": self.metadata(pod),
+            "metadata": metadata,
             "spec": self.spec(pod),
-            "status": self.status(pod),
+            "status": status.status(),
         })
     }
 
+    /// Makes the metadata of a static pod those of its mirror pod.
+    fn set_mirror(&self, pod: &Pod, metadata: &mut Value) {
+        let Some(hash) = &pod.config_hash else { return };
+        insert_key(metadata, "uid", pod.uid.as_str());
+        insert_key(metadata, "creationTimestamp", self.stamp(pod.lifetime.from + pod.status_lag()));
+        if let Some(annotations) = metadata.get_mut("annotations") {
+            insert_key(annotations, "kubernetes.io/config.mirror", hash.as_str());
+        }
+        let owner = json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": self.cluster.node,
+            "uid": "00000000-0000-4000-8000-000000000001",
+            "controller": true,
+        });
+        insert_key(metadata, "ownerReferences", json!([owner]));
+    }
+
+    /// As the kubelet has them: a static pod has the hash of its manifest as its UID.
     fn metadata(&self, pod: &Pod) -> Value {
         let mut annotations = annotations::pod_annotations(pod, self.gpus);
+        let created = self.stamp(pod.lifetime.from);
         let mut metadata = json!({
             "name": pod.name,
             "namespace": pod.namespace,
-            "uid": pod.uid,
-            "creationTimestamp": self.stamp(pod.lifetime.from),
+            "uid": pod.kubelet_uid(),
+            "creationTimestamp": created,
         });
         if let Some(hash) = &pod.config_hash {
-            let seen = self.stamp(pod.lifetime.from);
-            for (key, value) in
-                [("hash", hash), ("mirror", hash), ("seen", &seen), ("source", &"file".to_owned())]
-            {
-                annotations.insert(format!("kubernetes.io/config.{key}"), value.clone());
+            for (key, value) in [("hash", hash.as_str()), ("seen", &created), ("source", "file")] {
+                annotations.insert(format!("kubernetes.io/config.{key}"), value.to_owned());
             }
-            insert_key(
-                &mut metadata,
-                "creationTimestamp",
-                self.stamp(pod.lifetime.from + lag(pod)),
-            );
-            insert_key(
-                &mut metadata,
-                "ownerReferences",
-                json!([{
-                    "apiVersion": "v1",
-                    "kind": "Node",
-                    "name": self.cluster.node,
-                    "uid": "00000000-0000-4000-8000-000000000001",
-                    "controller": true,
-                }]),
-            );
         }
         if !annotations.is_empty() {
             insert_key(&mut metadata, "annotations", json!(annotations));
@@ -98,12 +121,18 @@ impl PodSerializer<'_> {
     fn spec(&self, pod: &Pod) -> Value {
         let containers = |kinds: &[ContainerKind]| -> Vec<Value> {
             let of = pod.containers.iter().filter(|container| kinds.contains(&container.kind));
-            of.map(container).collect()
+            of.filter(|container| container.is_in_spec(self.time)).map(container).collect()
+        };
+        let restarts = pod.containers.iter().any(|container| container.runs.len() > 1);
+        let restart_policy = match (pod.completion_time, restarts) {
+            (None, _) => "Always",
+            (Some(_), true) => "OnFailure",
+            (Some(_), false) => "Never",
         };
         let mut spec = json!({
             "nodeName": self.cluster.node,
             "containers": containers(&[ContainerKind::App]),
-            "restartPolicy": if pod.completion_time.is_some() { "Never" } else { "Always" },
+            "restartPolicy": restart_policy,
             "dnsPolicy": "ClusterFirst",
             "schedulerName": "default-scheduler",
             "serviceAccountName": "default",
@@ -127,124 +156,9 @@ impl PodSerializer<'_> {
         spec
     }
 
-    fn status(&self, pod: &Pod) -> Value {
-        let phase = self.phase(pod);
-        let conditions = conditions(&self.stamp(pod.lifetime.from), phase, self.is_ready(pod));
-        let mut status = json!({
-            "phase": phase,
-            "qosClass": pod.qos.name(),
-            "startTime": self.stamp(pod.lifetime.from),
-            "hostIP": "127.0.0.1",
-            "hostIPs": [{ "ip": "127.0.0.1" }],
-            "conditions": conditions,
-        });
-        for (key, kinds) in [
-            ("containerStatuses", &[ContainerKind::App][..]),
-            ("initContainerStatuses", &[ContainerKind::Init, ContainerKind::Sidecar][..]),
-            ("ephemeralContainerStatuses", &[ContainerKind::Ephemeral][..]),
-        ] {
-            let of = pod.containers.iter().filter(|container| kinds.contains(&container.kind));
-            let statuses: Vec<_> = of.map(|container| self.container(pod, container)).collect();
-            if !statuses.is_empty() {
-                insert_key(&mut status, key, statuses);
-            }
-        }
-        status
-    }
-
-    fn phase(&self, pod: &Pod) -> &'static str {
-        if pod.completion_time.is_some_and(|end| end + lag(pod) <= self.time) {
-            return if pod.failed { "Failed" } else { "Succeeded" };
-        }
-        let started = |container: &Container| self.seen(container).is_some();
-        if pod.containers_of_kind(ContainerKind::App).any(started) { "Running" } else { "Pending" }
-    }
-
-    fn is_ready(&self, pod: &Pod) -> bool {
-        let runs = |container: &Container| {
-            self.seen(container)
-                .is_some_and(|(_, run)| run.during.contains(self.time - container.status_lag))
-        };
-        pod.containers_of_kind(ContainerKind::App).all(runs)
-    }
-
-    /// The latest run in the status of the container, and its index: the status lags behind.
-    fn seen<'c>(&self, container: &'c Container) -> Option<(usize, &'c ContainerRun)> {
-        let seen = self.time - container.status_lag;
-        container.runs.iter().enumerate().rfind(|(_, run)| run.during.from <= seen)
-    }
-
-    fn container(&self, pod: &Pod, container: &Container) -> Value {
-        let seen = self.time - container.status_lag;
-        let found = self.seen(container);
-        let runs = found.is_some_and(|(_, run)| run.during.contains(seen));
-        let image = image(container);
-        let mut status = json!({
-            "name": container.name,
-            "image": image,
-            "imageID": found.map(|_| format!("{image}@sha256:0")).unwrap_or_default(),
-            "ready": runs || (container.kind == ContainerKind::Init && found.is_some()),
-            "started": runs,
-            "restartCount": found.map_or(0, |(at, _)| at),
-            "lastState": {},
-        });
-        let Some((at, run)) = found else {
-            let waits = |init: &Container| {
-                self.seen(init)
-                    .is_none_or(|(_, run)| run.during.contains(self.time - init.status_lag))
-            };
-            let initializing = container.kind == ContainerKind::App
-                && pod.containers_of_kind(ContainerKind::Init).any(waits);
-            let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
-            insert_key(&mut status, "state", json!({ "waiting": { "reason": reason } }));
-            return status;
-        };
-        let restarts = at.checked_sub(1).and_then(|before| container.runs.get(before));
-        insert_key(&mut status, "containerID", self.id(run));
-        if let Some(before) = restarts {
-            insert_key(&mut status, "lastState", self.terminated(before, true));
-        }
-        insert_key(
-            &mut status,
-            "state",
-            if runs {
-                json!({ "running": { "startedAt": self.stamp(run.during.from) } })
-            } else {
-                self.terminated(run, pod.failed)
-            },
-        );
-        status
-    }
-
-    fn terminated(&self, run: &ContainerRun, failed: bool) -> Value {
-        json!({ "terminated": {
-            "containerID": self.id(run),
-            "exitCode": i32::from(failed),
-            "reason": if failed { "Error" } else { "Completed" },
-            "startedAt": self.stamp(run.during.from),
-            "finishedAt": self.stamp(run.during.to),
-        } })
-    }
-
-    fn id(&self, run: &ContainerRun) -> String {
-        let runtime = match self.cluster.runtime {
-            Runtime::Containerd => "containerd",
-            Runtime::Crio => "cri-o",
-            Runtime::Docker => "docker",
-        };
-        format!("{runtime}://{}", run.id)
-    }
-
-    /// A world time as RFC 3339 timestamp.
     fn stamp(&self, time: f64) -> String {
-        let seconds = floor_i64(self.epoch + time.max(-INITIAL_AGE));
-        jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+        timestamp(self.epoch, time)
     }
-}
-
-/// The longest status lag of its containers, in seconds.
-fn lag(pod: &Pod) -> f64 {
-    pod.containers.iter().map(|container| container.status_lag).fold(0.0, f64::max)
 }
 
 /// Limits of a container: those of its allocation, overridden by those of the scenario.
@@ -252,10 +166,6 @@ pub(crate) fn limits(container: &Container) -> BTreeMap<String, String> {
     let mut limits = resources::limits(&container.allocation);
     limits.extend(container.limits.clone());
     limits
-}
-
-fn image(container: &Container) -> String {
-    format!("registry.example/{}:1", container.name)
 }
 
 /// Name of the resource claim of a container.
@@ -288,25 +198,6 @@ fn container(container: &Container) -> Value {
     value
 }
 
-fn conditions(since: &str, phase: &str, ready: bool) -> Vec<Value> {
-    let ready = ready && phase == "Running";
-    [
-        ("PodScheduled", true),
-        ("Initialized", phase != "Pending"),
-        ("ContainersReady", ready),
-        ("Ready", ready),
-    ]
-    .map(|(kind, is)| {
-        json!({
-            "type": kind,
-            "status": if is { "True" } else { "False" },
-            "lastProbeTime": null,
-            "lastTransitionTime": since,
-        })
-    })
-    .into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,11 +209,20 @@ mod tests {
         PodSerializer { cluster, gpus: &scenario.gpus, epoch: 1_700_000_000.0, time }.pods()
     }
 
+    /// Phase of a pod, and the state of its first container.
     fn state(pod: &Value) -> String {
+        let phase = pod["status"]["phase"].as_str().unwrap();
         let status = &pod["status"]["containerStatuses"][0];
-        let state = status["state"].as_object().unwrap().keys().next().unwrap();
+        let Some(state) = status["state"].as_object() else { return phase.to_owned() };
         let id = if status["containerID"].is_string() { " with id" } else { "" };
-        format!("{} {state}{id}", pod["status"]["phase"].as_str().unwrap())
+        format!("{phase} {}{id}", state.keys().next().unwrap())
+    }
+
+    /// Status of one condition of a pod.
+    fn condition(pod: &Value, kind: &str) -> Option<String> {
+        let conditions = pod["status"]["conditions"].as_array().unwrap();
+        let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+        found["status"].as_str().map(str::to_owned)
     }
 
     #[test]
@@ -332,7 +232,9 @@ mod tests {
              containers = [{ name = \"c\", start = 12, status_lag = 2 }]\n",
         );
         for (time, expected) in [
-            (10.0, "Pending waiting"),
+            (10.0, "Pending"),
+            (11.9, "Pending"),
+            (12.0, "Pending waiting"),
             (13.9, "Pending waiting"),
             (14.0, "Running running with id"),
             (21.9, "Running running with id"),
@@ -389,11 +291,128 @@ mod tests {
         assert_eq!(names(&pod["spec"]["initContainers"]), ["prepare", "proxy"]);
         assert_eq!(pod["spec"]["initContainers"][1]["restartPolicy"], "Always");
         assert_eq!(names(&pod["spec"]["containers"]), ["main"]);
+        assert_eq!(names(&pod["spec"]["ephemeralContainers"]), ["debug"]);
+        assert!(at(&scenario, 2.9)[0]["spec"]["ephemeralContainers"].is_null(), "not added yet");
         assert_eq!(names(&pod["status"]["ephemeralContainerStatuses"]), ["debug"]);
         assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1");
         // The init container never ends, so the app container waits.
         let main = &pod["status"]["containerStatuses"][0];
         assert_eq!(main["state"]["waiting"]["reason"], "PodInitializing");
         assert_eq!(state(pod), "Pending waiting");
+    }
+
+    const LIFE: &str = "[[pod]]\nname = \"p\"\nstart = 0\ndeleting = 60\ncompleted = 70\nend = 80\n\
+        containers = [\n\
+        { name = \"fetch\", kind = \"init\", end = 10, gpus = 0, status_lag = 0 },\n\
+        { name = \"proxy\", kind = \"sidecar\", status_lag = 0 },\n\
+        { name = \"convert\", kind = \"init\", end = 20, status_lag = 0 },\n\
+        { name = \"main\", start = 22, gpus = 0, restarts = [40], status_lag = 0 },\n]\n";
+
+    #[test]
+    fn api_server_shows_each_phase_of_a_pod() {
+        let scenario = scenario(LIFE);
+        let init_states = |pod: &Value| -> Vec<String> {
+            let statuses = pod["status"]["initContainerStatuses"].as_array().unwrap();
+            let state =
+                |status: &Value| status["state"].as_object().unwrap().keys().next().cloned();
+            statuses.iter().filter_map(state).collect()
+        };
+        for (time, main, inits, initialized) in [
+            (5.0, "Pending waiting", ["running", "waiting", "waiting"], "False"),
+            (15.0, "Pending waiting", ["terminated", "running", "running"], "False"),
+            (21.0, "Pending waiting", ["terminated", "running", "terminated"], "True"),
+            (30.0, "Running running with id", ["terminated", "running", "terminated"], "True"),
+            (65.0, "Running running with id", ["terminated", "running", "terminated"], "True"),
+            (
+                75.0,
+                "Succeeded terminated with id",
+                ["terminated", "terminated", "terminated"],
+                "True",
+            ),
+        ] {
+            let pod = &at(&scenario, time)[0];
+            assert_eq!(
+                (state(pod).as_str(), &*init_states(pod)),
+                (main, &inits.map(String::from)[..])
+            );
+            assert_eq!(condition(pod, "Initialized").as_deref(), Some(initialized), "at {time} s");
+            let ready = (30.0..70.0).contains(&time);
+            assert_eq!(condition(pod, "Ready").as_deref() == Some("True"), ready, "at {time} s");
+            assert_eq!(pod["metadata"]["deletionTimestamp"].is_string(), time >= 60.0);
+        }
+        assert!(at(&scenario, 80.0).is_empty());
+    }
+
+    #[test]
+    fn status_is_that_of_the_scheduler_until_the_kubelet_reports_one() {
+        let scenario =
+            scenario("[[pod]]\nname = \"p\"\nstart = 5\ncontainers = [{ name = \"c\" }]\n");
+        let [before, after] = [5.0, 6.0].map(|time| at(&scenario, time).remove(0));
+        assert_eq!(before["spec"]["nodeName"], "node-1");
+        let scheduled = condition(&before, "PodScheduled");
+        assert_eq!((scheduled.as_deref(), condition(&before, "Ready")), (Some("True"), None));
+        assert!(
+            before["status"]["startTime"].is_null() && after["status"]["startTime"].is_string()
+        );
+    }
+
+    #[test]
+    fn init_container_of_a_failed_pod_has_completed() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\nstart = 0\ncompleted = 20\nphase = \"Failed\"\n\
+             containers = [{ name = \"i\", kind = \"init\", end = 5 }, { name = \"c\" }]\n",
+        );
+        let status = &at(&scenario, 30.0)[0]["status"];
+        let exit_code = |list: &str| status[list][0]["state"]["terminated"]["exitCode"].as_i64();
+        assert_eq!(exit_code("initContainerStatuses"), Some(0));
+        assert_eq!(exit_code("containerStatuses"), Some(1));
+    }
+
+    #[test]
+    fn pod_deleted_by_force_is_gone_and_its_name_is_free() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"p\"\ndeleting = 20\nforce_deleted = 30\nend = 90\n\
+             containers = [{ name = \"c\", gpus = 0 }]\n\
+             [[pod]]\nname = \"p\"\nstart = 40\ncontainers = [{ name = \"c\", gpus = 0 }]\n",
+        );
+        let uids = |time| -> Vec<String> {
+            let pods = at(&scenario, time);
+            pods.iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
+        };
+        let [old, new] = &cluster(&scenario).pods[..] else { panic!("two pods") };
+        assert_eq!(uids(29.9), [old.uid.as_str()]);
+        assert!(uids(30.0).is_empty());
+        assert_eq!(uids(40.0), [new.uid.as_str()]);
+        assert_ne!(old.uid, new.uid);
+    }
+
+    #[test]
+    fn kubelet_has_static_pods_with_the_uid_of_their_cgroups_and_no_mirror_pods() {
+        let scenario = scenario(
+            "[[pod]]\nname = \"s\"\nstart = 5\nstatic = true\nannotations = { note = \"x\" }\n\
+             containers = [{ name = \"c\" }]\n\
+             [[pod]]\nname = \"p\"\ncompleted = 20\nend = 90\ncontainers = [{ name = \"c\" }]\n\
+             [[cluster_fault]]\nsource = \"kubelet\"\neffect = \"static_pods\"\nfrom = 50\nto = 60\n",
+        );
+        let cluster = cluster(&scenario);
+        let at = |time| {
+            let epoch = 1_700_000_000.0;
+            PodSerializer { cluster, gpus: &scenario.gpus, epoch, time }.kubelet_pods()
+        };
+        let found = at(5.0);
+        let [of_file, of_api] = &found[..] else { panic!("two pods") };
+        let metadata = &of_file["metadata"];
+        assert_eq!(metadata["uid"], cluster.pods[0].kubelet_uid());
+        assert_eq!(metadata["annotations"]["kubernetes.io/config.source"], "file");
+        assert_eq!(metadata["annotations"]["note"], "x");
+        assert!(metadata["annotations"]["kubernetes.io/config.mirror"].is_null());
+        assert!(metadata["ownerReferences"].is_null());
+        assert_eq!(of_api["metadata"]["uid"], cluster.pods[1].uid.as_str());
+        assert_eq!(state(&at(30.0)[1]), "Succeeded terminated with id", "until it is removed");
+        let names = |time| {
+            let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
+            at(time).iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!((names(55.0), names(60.0)), (vec!["s".into()], vec!["s".into(), "p".into()]));
     }
 }

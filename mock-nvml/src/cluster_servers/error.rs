@@ -9,7 +9,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// I/O error of a file or a Unix socket.
-    #[error("cluster: cannot access {path}: {error}{remedy}", path = .path.display(), remedy = remedy(.path))]
+    #[error("cluster: cannot access {path}: {error}; {remedy}", path = .path.display(), remedy = remedy(.path))]
     File { path: PathBuf, error: io::Error },
     /// No TCP port.
     #[error("cluster: the API server cannot listen on 127.0.0.1: {0}")]
@@ -25,9 +25,9 @@ pub(super) enum Error {
 /// The path of a Unix socket has at most 107 bytes.
 fn remedy(path: &Path) -> &'static str {
     if path.as_os_str().len() < 108 {
-        ""
+        "make its directory writable"
     } else {
-        ": create the mock environment in a directory with a shorter path"
+        "create the mock environment in a directory with a shorter path"
     }
 }
 

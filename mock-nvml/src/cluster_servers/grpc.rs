@@ -1,6 +1,6 @@
-//! The kubelet's socket: gRPC over HTTP/2.
+//! gRPC over HTTP/2, for methods with one request and one response.
 
-use std::{convert::Infallible, pin::Pin, rc::Rc};
+use std::convert::Infallible;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::{
@@ -12,12 +12,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{
-    cluster::kubelet,
-    cluster_servers::{byte_stream::ByteStream, reply::Reply, served_state::ServedState},
-    scenario::cluster::{Server, ServerFault},
-};
+use crate::{cluster::kubelet::GrpcStatus, cluster_servers::reply::Reply};
 
 const GRPC: &str = "application/grpc";
 /// Largest request body, in bytes.
@@ -25,10 +22,7 @@ const MAX_REQUEST: usize = 64 << 10;
 /// Bytes before a gRPC message: the compression flag and the length.
 const PREFIX: usize = 5;
 
-const PERMISSION_DENIED: u8 = 7;
-const RESOURCE_EXHAUSTED: u8 = 8;
 const INTERNAL: u8 = 13;
-const UNAVAILABLE: u8 = 14;
 
 /// Spawns the tasks of HTTP/2 connections on this thread.
 #[derive(Clone, Copy, Debug)]
@@ -42,18 +36,27 @@ impl<F: Future + 'static> Executor<F> for LocalExecutor {
     }
 }
 
-/// Serves one connection until it closes.
-pub(super) async fn serve_connection(stream: Pin<Box<dyn ByteStream>>, state: Rc<ServedState>) {
-    let service = service_fn(move |request| handle(Rc::clone(&state), request));
+/// Serves one connection until it closes, in a [`tokio::task::LocalSet`]. `call` returns the encoded
+/// response to a path and an encoded request.
+pub async fn serve_connection<S, C, F>(stream: S, call: C)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    C: Fn(String, Vec<u8>) -> F + Clone + 'static,
+    F: Future<Output = Result<Vec<u8>, GrpcStatus>> + 'static,
+{
+    let service = service_fn(move |request| handle(call.clone(), request));
     let mut builder = http2::Builder::new(LocalExecutor);
     // A protocol error or a disconnect of the client only ends this connection.
     let _ = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn handle(
-    state: Rc<ServedState>,
+async fn handle<F>(
+    call: impl Fn(String, Vec<u8>) -> F,
     request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
+) -> Result<Response<Reply>, Infallible>
+where
+    F: Future<Output = Result<Vec<u8>, GrpcStatus>>,
+{
     let is_grpc = request
         .headers()
         .get(CONTENT_TYPE)
@@ -65,30 +68,11 @@ async fn handle(
     }
     let path = request.uri().path().to_owned();
     let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await;
-    let message = body.ok().and_then(|body| message(&body.to_bytes()));
-    let result = match state.apply_delay(Server::Kubelet).await {
-        Some(ServerFault::Denied) => Err((PERMISSION_DENIED, "permission denied".to_owned())),
-        Some(ServerFault::Throttled) => {
-            Err((RESOURCE_EXHAUSTED, "rejected by rate limit".to_owned()))
-        }
-        // Invalid protobuf: a field longer than the message.
-        Some(ServerFault::Malformed) => Ok(vec![0x0a, 0xff, 0xff, 0x7f, 0x00]),
-        _ => match message {
-            None => {
-                Err((INTERNAL, "the request body is not one uncompressed gRPC message".to_owned()))
-            }
-            Some(message) => call(&state, &path, &message),
-        },
+    let result = match body.ok().and_then(|body| message(&body.to_bytes())) {
+        Some(message) => call(path, message).await,
+        None => Err((INTERNAL, "the request body is not one uncompressed gRPC message".to_owned())),
     };
     Ok(response(result))
-}
-
-fn call(state: &ServedState, path: &str, message: &[u8]) -> Result<Vec<u8>, kubelet::GrpcStatus> {
-    let (scenario, now) = state.refresh();
-    match scenario.cluster.as_deref() {
-        None => Err((UNAVAILABLE, "the scenario has no cluster".to_owned())),
-        Some(cluster) => kubelet::call(cluster, now.world, path, message),
-    }
 }
 
 /// The message of a request body, which must be exactly one uncompressed message.
@@ -99,7 +83,7 @@ fn message(body: &[u8]) -> Option<Vec<u8>> {
     (usize::try_from(length).ok()? == message.len()).then(|| message.to_vec())
 }
 
-fn response(result: Result<Vec<u8>, kubelet::GrpcStatus>) -> Response<Reply> {
+fn response(result: Result<Vec<u8>, GrpcStatus>) -> Response<Reply> {
     let mut trailers = HeaderMap::new();
     let (code, error, message) = match result {
         Ok(message) => (0, String::new(), Some(message)),

@@ -1,4 +1,5 @@
-//! The API server: HTTP/1.1, lists and watches of pods and nodes, resource slices, access reviews.
+//! HTTP/1.1: the API server with lists and watches of pods and nodes, resource slices and access reviews,
+//! and the kubelet's list of pods.
 
 mod access_review;
 mod api_request;
@@ -27,7 +28,7 @@ use crate::{
         reply::Reply,
         served_state::ServedState,
     },
-    scenario::cluster::{Server, ServerFault},
+    scenario::cluster::{Cluster, Server, ServerFault},
 };
 
 /// Bookmark interval of a watch with `allowWatchBookmarks`.
@@ -35,70 +36,117 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Lines of a watch that are buffered for a slow client.
 const MAX_BUFFERED: usize = 16;
 
-/// Serves one connection until it closes.
+/// Serves one connection to the API server until it closes.
 pub(super) async fn serve_connection(stream: Pin<Box<dyn ByteStream>>, state: Rc<ServedState>) {
-    let service = service_fn(move |request| handle(Rc::clone(&state), request));
+    serve(stream, move |request| handle(Rc::clone(&state), request)).await;
+}
+
+/// Serves one connection to the kubelet until it closes.
+pub(super) async fn serve_kubelet(stream: Pin<Box<dyn ByteStream>>, state: Rc<ServedState>) {
+    serve(stream, move |request| handle_kubelet(Rc::clone(&state), request)).await;
+}
+
+async fn serve<F>(stream: Pin<Box<dyn ByteStream>>, handle: impl Fn(Request<Incoming>) -> F)
+where
+    F: Future<Output = Result<Response<Reply>, Infallible>>,
+{
     let mut builder = http1::Builder::new();
+    let connection =
+        builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service_fn(handle));
     // A protocol error or a disconnect of the client only ends this connection.
-    let _ = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+    let _ = connection.await;
+}
+
+/// The response of a server with this fault, if the fault is in its responses.
+fn faulty_response(fault: Option<ServerFault>) -> Option<Response<Reply>> {
+    match fault? {
+        ServerFault::Denied => {
+            let text = "this is forbidden: this user cannot list the resource in API group \
+                        \"\" at the cluster scope";
+            let error = ApiError { code: 403, reason: "Forbidden", message: text.into() };
+            Some(error_response(&error))
+        }
+        ServerFault::Throttled => {
+            let text = "too many requests: try again later";
+            let error = ApiError { code: 429, reason: "TooManyRequests", message: text.into() };
+            Some(error_response(&error))
+        }
+        ServerFault::Malformed => Some(json(
+            StatusCode::OK,
+            "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
+        )),
+        ServerFault::Absent
+        | ServerFault::Refuse
+        | ServerFault::Hang
+        | ServerFault::Expired
+        | ServerFault::NoPods
+        | ServerFault::StaticPods
+        | ServerFault::Close
+        | ServerFault::Slow(_) => None,
+    }
+}
+
+async fn handle_kubelet(
+    state: Rc<ServedState>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    let fault = state.apply_delay(Server::Kubelet).await;
+    if let Some(response) = faulty_response(fault) {
+        return Ok(response);
+    }
+    if request.method() != Method::GET || request.uri().path() != "/pods" {
+        let text = "404 page not found";
+        let error = ApiError { code: 404, reason: "NotFound", message: text.into() };
+        return Ok(error_response(&error));
+    }
+    Ok(json(StatusCode::OK, state.kubelet_pods().to_string()))
 }
 
 async fn handle(
     state: Rc<ServedState>,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, Infallible> {
-    Ok(match state.apply_delay(Server::Api).await {
-        Some(ServerFault::Denied) => {
-            let text = "this is forbidden: this user cannot list the resource in API group \
-                        \"\" at the cluster scope";
-            error_response(&ApiError { code: 403, reason: "Forbidden", message: text.into() })
-        }
-        Some(ServerFault::Throttled) => {
-            let text = "too many requests: try again later";
-            error_response(&ApiError { code: 429, reason: "TooManyRequests", message: text.into() })
-        }
-        Some(ServerFault::Malformed) => json(
-            StatusCode::OK,
-            "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
-        ),
-        fault => {
-            let (scenario, now) = state.refresh();
-            let cluster = scenario.cluster.as_deref();
-            let streaming = cluster.is_none_or(|cluster| cluster.streaming_lists);
-            let node = cluster.map(|cluster| cluster.node.as_str()).unwrap_or_default();
-            let parsed = if request.method() == Method::GET {
-                let uri = request.uri();
-                ApiRequest::parse(uri.path(), uri.query().unwrap_or_default(), node, streaming)
-            } else if request.method() == Method::POST
-                && request.uri().path() == access_review::PATH
-            {
-                Ok(ApiRequest::Review)
-            } else {
-                let text = "the server does not allow this method on the requested resource";
-                Err(ApiError { code: 405, reason: "MethodNotAllowed", message: text.into() })
-            };
-            let permitted = parsed.and_then(|request| access_review::authorize(request, cluster));
-            match permitted {
+    let fault = state.apply_delay(Server::Api).await;
+    if let Some(response) = faulty_response(fault) {
+        return Ok(response);
+    }
+    let (scenario, now) = state.refresh();
+    let cluster = scenario.cluster.as_deref();
+    let permitted =
+        parse(&request, cluster).and_then(|request| access_review::authorize(request, cluster));
+    Ok(match permitted {
+        Err(error) => error_response(&error),
+        Ok(ApiRequest::Review) => {
+            match access_review::evaluate(request.into_body(), cluster).await {
+                Ok(review) => json(StatusCode::CREATED, review.to_string()),
                 Err(error) => error_response(&error),
-                Ok(ApiRequest::Review) => {
-                    match access_review::evaluate(request.into_body(), cluster).await {
-                        Ok(review) => json(StatusCode::CREATED, review.to_string()),
-                        Err(error) => error_response(&error),
-                    }
-                }
-                Ok(ApiRequest::Version) => json(StatusCode::OK, version().to_string()),
-                Ok(ApiRequest::Slices) => {
-                    let list = resource_slices::list(cluster, &scenario.gpus, now.world);
-                    json(StatusCode::OK, list.to_string())
-                }
-                Ok(ApiRequest::List { kind, chosen }) => {
-                    let list = state.read_cache(kind, |cache| cache.list(chosen));
-                    json(StatusCode::OK, list.to_string())
-                }
-                Ok(ApiRequest::Watch(watch)) => start_watch(state, watch, fault),
             }
         }
+        Ok(ApiRequest::Version) => json(StatusCode::OK, version().to_string()),
+        Ok(ApiRequest::Slices) => {
+            let list = resource_slices::list(cluster, &scenario.gpus, now.world);
+            json(StatusCode::OK, list.to_string())
+        }
+        Ok(ApiRequest::List { kind, chosen }) => {
+            let list = state.read_cache(kind, |cache| cache.list(chosen));
+            json(StatusCode::OK, list.to_string())
+        }
+        Ok(ApiRequest::Watch(watch)) => start_watch(state, watch, fault),
     })
+}
+
+fn parse(request: &Request<Incoming>, cluster: Option<&Cluster>) -> Result<ApiRequest, ApiError> {
+    let uri = request.uri();
+    if request.method() == Method::GET {
+        let streaming = cluster.is_none_or(|cluster| cluster.streaming_lists);
+        let node = cluster.map(|cluster| cluster.node.as_str()).unwrap_or_default();
+        ApiRequest::parse(uri.path(), uri.query().unwrap_or_default(), node, streaming)
+    } else if request.method() == Method::POST && uri.path() == access_review::PATH {
+        Ok(ApiRequest::Review)
+    } else {
+        let text = "the server does not allow this method on the requested resource";
+        Err(ApiError { code: 405, reason: "MethodNotAllowed", message: text.into() })
+    }
 }
 
 fn version() -> Value {

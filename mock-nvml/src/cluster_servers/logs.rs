@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::scenario::cluster::Cluster;
+use crate::{
+    cluster_servers::error::{Error, file_error},
+    scenario::cluster::Cluster,
+};
 
 /// Directory in place of `/var/log/pods`.
 const POD_LOGS: &str = "pods-log";
@@ -55,8 +58,8 @@ impl LogDirectories {
     /// cluster.
     ///
     /// # Errors
-    /// Returns the I/O error of a file that cannot be written or removed.
-    pub(super) fn sync(&mut self, cluster: Option<&Cluster>, time: f64) -> io::Result<()> {
+    /// A file or directory cannot be written or removed.
+    pub(super) fn sync(&mut self, cluster: Option<&Cluster>, time: f64) -> Result<(), Error> {
         let Some(cluster) = cluster else {
             self.written = None;
             return remove_directories(&self.home);
@@ -69,13 +72,13 @@ impl LogDirectories {
             remove_directories(&self.home)?;
         }
         let (pods, containers) = (self.home.join(POD_LOGS), self.home.join(CONTAINER_LOGS));
-        fs::create_dir_all(&pods)?;
-        fs::create_dir_all(&containers)?;
+        fs::create_dir_all(&pods).map_err(file_error(&pods))?;
+        fs::create_dir_all(&containers).map_err(file_error(&containers))?;
         let written = self.written.take().unwrap_or_default();
         for (file, link) in written.iter().filter(|(file, link)| expected.get(*file) != Some(link))
         {
-            ignore_not_found(fs::remove_file(containers.join(link)))?;
-            ignore_not_found(fs::remove_file(pods.join(file)))?;
+            remove_file(&containers.join(link))?;
+            remove_file(&pods.join(file))?;
             // A directory is removed with its last log file.
             for directory in file.ancestors().skip(1).take(2) {
                 let _ = fs::remove_dir(pods.join(directory));
@@ -84,11 +87,11 @@ impl LogDirectories {
         for (file, link) in expected.iter().filter(|(file, link)| written.get(*file) != Some(link))
         {
             let path = pods.join(file);
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            fs::write(&path, "")?;
-            let target = Path::new("..").join(POD_LOGS).join(file);
-            ignore_not_found(fs::remove_file(containers.join(link)))?;
-            symlink(target, containers.join(link))?;
+            path.parent().map_or(Ok(()), fs::create_dir_all).map_err(file_error(&path))?;
+            fs::write(&path, "").map_err(file_error(&path))?;
+            let (target, link) = (Path::new("..").join(POD_LOGS).join(file), containers.join(link));
+            remove_file(&link)?;
+            symlink(target, &link).map_err(file_error(&link))?;
         }
         self.written = Some(expected);
         Ok(())
@@ -96,13 +99,20 @@ impl LogDirectories {
 }
 
 /// Removes both directories.
-pub(super) fn remove_directories(home: &Path) -> io::Result<()> {
-    ignore_not_found(fs::remove_dir_all(home.join(POD_LOGS)))?;
-    ignore_not_found(fs::remove_dir_all(home.join(CONTAINER_LOGS)))
+pub(super) fn remove_directories(home: &Path) -> Result<(), Error> {
+    for directory in [POD_LOGS, CONTAINER_LOGS].map(|name| home.join(name)) {
+        ignore_not_found(fs::remove_dir_all(&directory)).map_err(file_error(&directory))?;
+    }
+    Ok(())
+}
+
+/// Removes a file, if it exists.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    ignore_not_found(fs::remove_file(path)).map_err(file_error(path))
 }
 
 /// Maps "not found" to success.
-pub(super) fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
+fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

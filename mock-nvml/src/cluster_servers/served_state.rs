@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, future::pending, path::PathBuf, sync::Arc, time::Duration};
 
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
@@ -86,9 +87,9 @@ impl ServedState {
         cached.pods.update(pods.unwrap_or_default());
         let node = cluster.map(|cluster| cluster.node_object(now.world));
         cached.nodes.update(node.into_iter().collect());
-        let synced = cached.logs.sync(cluster, now.world);
-        let message = synced.as_ref().err().map(|error| format!("cluster: logs: {error}"));
-        if let Err(error) = synced {
+        let failed = cached.logs.sync(cluster, now.world).err();
+        let message = failed.as_ref().map(ToString::to_string);
+        if let Some(error) = failed {
             if cached.last_error != message {
                 log_error(&error);
             }
@@ -145,6 +146,21 @@ impl ServedState {
         read(match kind {
             ObjectKind::Pod => &cached.pods,
             ObjectKind::Node => &cached.nodes,
+        })
+    }
+
+    /// The kubelet's list of pods.
+    pub(super) fn kubelet_pods(&self) -> Value {
+        let (scenario, now) = self.refresh();
+        let epoch = self.cached.borrow().epoch.unwrap_or_default();
+        let items = scenario.cluster.as_deref().map(|cluster| {
+            PodSerializer { cluster, gpus: &scenario.gpus, epoch, time: now.world }.kubelet_pods()
+        });
+        json!({
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "metadata": {},
+            "items": items.unwrap_or_default(),
         })
     }
 

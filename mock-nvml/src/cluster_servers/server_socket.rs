@@ -1,5 +1,5 @@
-//! Listening sockets of the two servers: the Unix socket of the kubelet and the TCP port of the API
-//! server.
+//! Listening sockets of the two servers: the Unix socket and the TCP port of the kubelet, and the TCP port of
+//! the API server.
 
 use std::{
     fs, io,
@@ -17,7 +17,7 @@ use crate::{
     cluster_servers::{
         byte_stream::ByteStream,
         error::{Error, file_error},
-        grpc, http, logs,
+        http, kubelet, logs,
         served_state::ServedState,
     },
     scenario::cluster::{Cluster, Server, ServerFault},
@@ -29,10 +29,41 @@ const MAX_CONNECTIONS: usize = 256;
 /// Delay before a failed accept or listen is retried.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// The socket of one server, listening or not.
+/// What listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// The kubelet's `PodResources` service.
+    PodResources,
+    /// The kubelet's HTTP port, with its pods.
+    KubeletPods,
+    /// The API server.
+    Api,
+}
+
+impl Endpoint {
+    pub(super) const ALL: [Self; 3] = [Self::PodResources, Self::KubeletPods, Self::Api];
+
+    fn server(self) -> Server {
+        match self {
+            Self::PodResources | Self::KubeletPods => Server::Kubelet,
+            Self::Api => Server::Api,
+        }
+    }
+
+    /// The file through which clients find it.
+    pub(super) fn path(self, home: &Path) -> PathBuf {
+        match self {
+            Self::PodResources => home.join("pod-resources/kubelet.sock"),
+            Self::KubeletPods => home.join("kubelet-url"),
+            Self::Api => home.join("kubeconfig"),
+        }
+    }
+}
+
+/// The socket of one endpoint, listening or not.
 #[derive(Debug)]
 pub(super) struct ServerSocket {
-    server: Server,
+    endpoint: Endpoint,
     path: PathBuf,
     listener: Option<Listener>,
     /// The last TCP port, reused when the server listens again; 0 before the first time.
@@ -71,16 +102,8 @@ impl AsyncListener {
 
 impl ServerSocket {
     /// A socket that does not listen yet.
-    pub(super) fn new(server: Server, home: &Path) -> Self {
-        Self { server, path: Self::path(server, home), listener: None, port: 0 }
-    }
-
-    /// The file through which clients find a server.
-    pub(super) fn path(server: Server, home: &Path) -> PathBuf {
-        match server {
-            Server::Kubelet => home.join("pod-resources/kubelet.sock"),
-            Server::Api => home.join("kubeconfig"),
-        }
+    pub(super) fn new(endpoint: Endpoint, home: &Path) -> Self {
+        Self { endpoint, path: endpoint.path(home), listener: None, port: 0 }
     }
 
     /// Opens or closes the socket according to the faults of the cluster at world time `time`.
@@ -91,7 +114,7 @@ impl ServerSocket {
     ) -> Result<(), Error> {
         let fault = match cluster {
             None => Some(ServerFault::Absent),
-            Some(cluster) => cluster.fault_at(self.server, time),
+            Some(cluster) => cluster.fault_at(self.endpoint.server(), time),
         };
         match fault {
             Some(ServerFault::Absent) => {
@@ -112,26 +135,30 @@ impl ServerSocket {
         if self.listener.is_some() {
             return Ok(());
         }
-        match self.server {
-            Server::Kubelet => {
+        match self.endpoint {
+            Endpoint::PodResources => {
                 let directory = self.path.parent().unwrap_or(&self.path);
                 fs::create_dir_all(directory).map_err(file_error(directory))?;
                 // The socket gets its final name only once it listens.
                 let temporary = self.path.with_extension("new");
-                logs::ignore_not_found(fs::remove_file(&temporary))
-                    .map_err(file_error(&temporary))?;
+                logs::remove_file(&temporary)?;
                 let listener = UnixListener::bind(&temporary).map_err(file_error(&temporary))?;
                 listener.set_nonblocking(true).map_err(file_error(&temporary))?;
                 fs::rename(&temporary, &self.path).map_err(file_error(&self.path))?;
                 self.listener = Some(Listener::Unix(listener));
             }
-            Server::Api => {
+            Endpoint::KubeletPods | Endpoint::Api => {
                 let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
                 // Another process may use the old port by now.
                 let listener = bind(self.port).or_else(|_| bind(0)).map_err(Error::Port)?;
                 listener.set_nonblocking(true).map_err(Error::Port)?;
                 self.port = listener.local_addr().map_err(Error::Port)?.port();
-                self.write_file(&kubeconfig(self.port))?;
+                let url = format!("http://127.0.0.1:{}", self.port);
+                self.write_file(&if self.endpoint == Endpoint::Api {
+                    kubeconfig(&url)
+                } else {
+                    url
+                })?;
                 self.listener = Some(Listener::Tcp(listener));
             }
         }
@@ -146,7 +173,7 @@ impl ServerSocket {
     }
 
     fn remove_file(&self) -> Result<(), Error> {
-        logs::ignore_not_found(fs::remove_file(&self.path)).map_err(file_error(&self.path))
+        logs::remove_file(&self.path)
     }
 
     /// Accepts and serves connections until the task is dropped.
@@ -156,7 +183,7 @@ impl ServerSocket {
         let mut listener = None;
         let mut applied = None;
         loop {
-            let fault = state.fault(self.server);
+            let fault = state.fault(self.endpoint.server());
             if applied != Some(fault) {
                 applied = Some(fault);
                 if matches!(
@@ -185,9 +212,16 @@ impl ServerSocket {
                     Ok(_) if fault == Some(ServerFault::Close) => {}
                     Ok(stream) => {
                         let state = Rc::clone(&state);
-                        match self.server {
-                            Server::Kubelet => connections.spawn_local(grpc::serve_connection(stream, state)),
-                            Server::Api => connections.spawn_local(http::serve_connection(stream, state)),
+                        match self.endpoint {
+                            Endpoint::PodResources => {
+                                connections.spawn_local(kubelet::serve_connection(stream, state))
+                            }
+                            Endpoint::KubeletPods => {
+                                connections.spawn_local(http::serve_kubelet(stream, state))
+                            }
+                            Endpoint::Api => {
+                                connections.spawn_local(http::serve_connection(stream, state))
+                            }
                         };
                     }
                     Err(_) => tokio::time::sleep(RETRY_DELAY).await,
@@ -215,10 +249,10 @@ async fn accept(listener: Option<&AsyncListener>) -> io::Result<Pin<Box<dyn Byte
     }
 }
 
-fn kubeconfig(port: u16) -> String {
+fn kubeconfig(url: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: mock\nclusters:\n- name: mock\n  cluster:\n    \
-         server: http://127.0.0.1:{port}\ncontexts:\n- name: mock\n  context:\n    cluster: mock\n    \
+         server: {url}\ncontexts:\n- name: mock\n  context:\n    cluster: mock\n    \
          user: mock\nusers:\n- name: mock\n  user: {{}}\n"
     )
 }

@@ -34,6 +34,11 @@ pub(super) fn pid_stat(pid: u32, name: &str, state: char, start: u64) -> String 
     )
 }
 
+/// The start time in the text of a `/proc/<pid>/stat`.
+pub(super) fn start_in(stat: &str) -> Option<&str> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)
+}
+
 /// `/proc/<pid>/status`.
 pub(super) fn pid_status(pid: u32, name: &str, state: char) -> String {
     let comm = comm(name);
@@ -108,7 +113,7 @@ mod tests {
         assert_eq!(head, "42 (a name (with) p");
         let fields: Vec<_> = tail.split_whitespace().collect();
         assert_eq!(fields.len(), 50);
-        assert_eq!((fields[0], fields[19]), ("S", "360500"));
+        assert_eq!((fields[0], start_in(&stat)), ("S", Some("360500")));
     }
 
     #[test]

@@ -117,10 +117,12 @@ pub(crate) struct Pod {
     /// Labels in the scenario.
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) qos: Qos,
-    /// From creation to removal.
+    /// From creation until its containers have been removed.
     pub(crate) lifetime: Window,
     /// World time of the deletion timestamp.
     pub(crate) deletion_time: Option<f64>,
+    /// World time at which its object is removed, although its processes are still alive.
+    pub(crate) forced_deletion_time: Option<f64>,
     /// World time at which all containers have terminated.
     pub(crate) completion_time: Option<f64>,
     /// Whether the pod ends in phase `Failed`.
@@ -135,6 +137,11 @@ impl Pod {
         self.config_hash.as_deref().unwrap_or(&self.uid)
     }
 
+    /// The longest status lag of its containers, in seconds.
+    pub(crate) fn status_lag(&self) -> f64 {
+        self.containers.iter().map(|container| container.status_lag).fold(0.0, f64::max)
+    }
+
     pub(crate) fn containers_of_kind(
         &self,
         kind: ContainerKind,
@@ -142,9 +149,14 @@ impl Pod {
         self.containers.iter().filter(move |container| container.kind == kind)
     }
 
-    /// Whether the kubelet lists it as active: it exists and has not completed.
-    pub(crate) fn is_active(&self, time: f64) -> bool {
-        self.lifetime.contains(time) && self.completion_time.is_none_or(|end| time < end)
+    /// While it exists as an object, at the API server and at the kubelet.
+    pub(crate) fn object_lifetime(&self) -> Window {
+        self.lifetime.until(self.forced_deletion_time)
+    }
+
+    /// While the kubelet lists it as active, and its devices are allocated: until it has completed.
+    pub(crate) fn active_lifetime(&self) -> Window {
+        self.object_lifetime().until(self.completion_time)
     }
 }
 
@@ -175,6 +187,14 @@ pub(crate) struct Container {
     pub(crate) limits: BTreeMap<String, String>,
     /// Devices that the kubelet has allocated to it.
     pub(crate) devices: Vec<PluginDevice>,
+}
+
+impl Container {
+    /// Whether the spec of its pod has it: ephemeral containers are added to a pod that exists.
+    pub(crate) fn is_in_spec(&self, time: f64) -> bool {
+        let first = self.runs.first().map(|run| run.during.from);
+        self.kind != ContainerKind::Ephemeral || first.is_some_and(|first| first <= time)
+    }
 }
 
 /// One run of a container, from start to exit; a restart begins another one.
@@ -314,22 +334,30 @@ impl Cluster {
         self.faults.iter().find(at).map(|fault| fault.fault)
     }
 
-    /// Whether the kubelet lists a pod.
-    pub(crate) fn lists(&self, pod: &Pod, time: f64) -> bool {
-        let by_restart = match self.fault_at(Server::Kubelet, time) {
+    /// Whether the kubelet knows a pod that exists: right after a restart, it does not.
+    pub(crate) fn is_known_to_kubelet(&self, pod: &Pod, time: f64) -> bool {
+        match self.fault_at(Server::Kubelet, time) {
             Some(ServerFault::NoPods) => false,
             Some(ServerFault::StaticPods) => pod.config_hash.is_some(),
             _ => true,
-        };
-        by_restart && pod.is_active(time)
+        }
     }
 
-    /// The pods with the name `namespace/name`: one pod, or all pods of a `count`.
-    pub(crate) fn pods_named(&self, name: &str) -> Vec<&Pod> {
+    /// The pods with the name `namespace/name`, or those of a `count` with that name; by name. Several
+    /// pods of one name follow each other.
+    pub(crate) fn pods_named(&self, name: &str) -> Vec<Vec<&Pod>> {
         let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
         let named = |own: fn(&Pod) -> &str| {
-            let is = move |pod: &&Pod| pod.namespace == namespace && own(pod) == name;
-            self.pods.iter().filter(is).collect::<Vec<_>>()
+            let mut by_name = Vec::<Vec<&Pod>>::new();
+            let is = |pod: &&Pod| pod.namespace == namespace && own(pod) == name;
+            for pod in self.pods.iter().filter(is) {
+                let same = |pods: &&mut Vec<&Pod>| pods.iter().any(|other| other.name == pod.name);
+                match by_name.iter_mut().find(same) {
+                    Some(pods) => pods.push(pod),
+                    None => by_name.push(vec![pod]),
+                }
+            }
+            by_name
         };
         let one = named(|pod| &pod.name);
         if one.is_empty() { named(|pod| &pod.base_name) } else { one }

@@ -27,16 +27,19 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("huge", include_str!("../../scenarios/huge.toml")),
     ("hami", include_str!("../../scenarios/hami.toml")),
     ("dra", include_str!("../../scenarios/dra.toml")),
+    ("lifecycle", include_str!("../../scenarios/lifecycle.toml")),
 ];
 
 /// Why a scenario cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Neither a built-in scenario nor a file.
-    #[error("no scenario \"{name}\"{hint}: it is neither a file nor one of {known}")]
+    #[error(
+        "no scenario \"{name}\"{hint}: it is neither a file nor one of {known}; give one of them"
+    )]
     Unknown { name: String, hint: String, known: String },
     /// The file cannot be read.
-    #[error("scenario {path}: cannot read the file: {error}", path = .path.display())]
+    #[error("scenario {path}: the file cannot be read ({error}); check its permissions", path = .path.display())]
     Unreadable { path: PathBuf, error: io::Error },
     /// The text is invalid.
     #[error("scenario {name}:{error}")]
@@ -163,7 +166,7 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, bert-hpa, abi-535, huge, hami, dra"
+             mig-h100, bert-hpa, abi-535, huge, hami, dra, lifecycle; give one of them"
         );
     }
 }

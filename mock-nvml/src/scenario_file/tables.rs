@@ -82,6 +82,7 @@ pub(super) struct GpuTable {
     pub(super) minor: Option<Spanned<u32>>,
     pub(super) pcie_replays_per_hour: Option<Spanned<f64>>,
     pub(super) ambient: Option<Spanned<f64>>,
+    pub(super) memory_total: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) lost: Vec<Spanned<WindowTable>>,
     pub(super) ecc: Option<Spanned<EccTable>>,
@@ -120,7 +121,7 @@ pub(super) struct ProcessTable {
     pub(super) start: Option<Spanned<f64>>,
     pub(super) end: Option<Spanned<f64>>,
     pub(super) zombie: Option<Spanned<WindowTable>>,
-    pub(super) proc: Option<bool>,
+    pub(super) proc: Option<Spanned<ProcEntry>>,
     pub(super) count: Option<Spanned<u32>>,
     pub(super) pod: Option<Spanned<String>>,
     pub(super) container: Option<Spanned<String>>,
@@ -148,6 +149,41 @@ pub(super) struct FaultTable {
     pub(super) hang: Option<Spanned<bool>>,
     pub(super) missing: Option<Spanned<bool>>,
     pub(super) ones: Option<Spanned<bool>>,
+    pub(super) empty: Option<Spanned<bool>>,
+}
+
+/// `false`, `"unreadable"` or `{ from, to }`.
+#[derive(Debug)]
+pub(super) enum ProcEntry {
+    Flag(bool),
+    Word(String),
+    Window(WindowTable),
+}
+
+impl<'de> Deserialize<'de> for ProcEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ProcVisitor;
+        impl<'de> Visitor<'de> for ProcVisitor {
+            type Value = ProcEntry;
+
+            fn expecting(&self, to: &mut std::fmt::Formatter) -> std::fmt::Result {
+                to.write_str("true, false, \"unreadable\" or { from = …, to = … }")
+            }
+
+            fn visit_bool<E>(self, flag: bool) -> Result<ProcEntry, E> {
+                Ok(ProcEntry::Flag(flag))
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<ProcEntry, E> {
+                Ok(ProcEntry::Word(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProcEntry, A::Error> {
+                WindowTable::deserialize(MapAccessDeserializer::new(map)).map(ProcEntry::Window)
+            }
+        }
+        deserializer.deserialize_any(ProcVisitor)
+    }
 }
 
 /// `[0, 1]` or `"spread"`.

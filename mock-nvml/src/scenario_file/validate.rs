@@ -173,7 +173,8 @@ mod tests {
             (
                 "[[gpu]]\nmodel = \"T4\"\ncuont = 2\n",
                 "3: unknown key \"cuont\", did you mean \"count\"? the keys here are model, count, uuid, \
-                 serial, minor, pcie_replays_per_hour, ambient, lost, ecc, retired, remapped, \
+                 serial, minor, pcie_replays_per_hour, ambient, \
+                 memory_total, lost, ecc, retired, remapped, \
                  nvlink, slowed, mig",
             ),
             ("[[gpu]]\ncount = 2\n", "1: missing key \"model\": add it"),

@@ -107,6 +107,43 @@ fn detail_list_is_selected_by_mode() {
 }
 
 #[test]
+fn each_list_may_be_empty_or_unsupported_while_its_processes_use_the_gpu() {
+    let fault =
+        |function: &str, effect: &str| format!("[[fault]]\nfunction = \"{function}\"\n{effect}\n");
+    let text = "now = 10\n[[gpu]]\nmodel = \"T4\"\n".to_owned()
+        + &process(7, 0, "sm = 60")
+        + &process(8, 0, "type = \"G\"")
+        + &process(9, 0, "type = \"M\"");
+    let (compute, graphics, mps) = (
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlDeviceGetGraphicsRunningProcesses_v3",
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+    );
+    let rows = "nvmlDeviceGetProcessUtilization";
+    for (faults, expected) in [
+        (String::new(), [Some(1), Some(1), Some(1)]),
+        (fault(compute, "empty = true"), [Some(0), Some(1), Some(1)]),
+        (fault(graphics, "empty = true"), [Some(1), Some(0), Some(1)]),
+        (fault(mps, "code = \"NOT_SUPPORTED\""), [Some(1), Some(1), None]),
+        (fault(mps, "empty = true") + &fault(rows, "empty = true"), [Some(1), Some(1), Some(0)]),
+    ] {
+        let env = MockEnv::with_scenario(&(text.clone() + &faults));
+        let nvml = env.nvml();
+        let device = nvml.device_by_index(0).unwrap();
+        let found = [
+            device.running_compute_processes().ok(),
+            device.running_graphics_processes().ok(),
+            device.mps_running_compute_processes().ok(),
+        ];
+        assert_eq!(found.map(|list| list.map(|rows| rows.len())), expected, "{faults}");
+        let samples = device.process_utilization_stats(0).unwrap();
+        assert_eq!(samples.is_empty(), faults.contains(rows));
+        assert_eq!(device.utilization_rates().unwrap().gpu, 60);
+        assert!(device.memory_info().unwrap().used > 3 * 1_024 * MIB);
+    }
+}
+
+#[test]
 fn each_of_a_thousand_processes_is_listed_once() {
     let env = MockEnv::built_in("huge");
     let nvml = env.nvml();

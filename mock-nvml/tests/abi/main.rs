@@ -43,7 +43,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 14] = [
+const BUILT_IN: [&str; 15] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -58,6 +58,7 @@ const BUILT_IN: [&str; 14] = [
     "huge",
     "hami",
     "dra",
+    "lifecycle",
 ];
 const MIB: u64 = 1 << 20;
 
@@ -176,6 +177,7 @@ fn built_in_scenarios_have_their_gpus() {
         ("NVIDIA A100-SXM4-80GB", 16, 81_920),
         ("NVIDIA L40S", 2, 46_068),
         ("NVIDIA H100 80GB HBM3", 5, 81_559),
+        ("NVIDIA L20", 4, 46_068),
     ];
     // One driver is too old for some of these calls: see drivers.rs.
     let recent = BUILT_IN.iter().filter(|scenario| **scenario != "old-driver");

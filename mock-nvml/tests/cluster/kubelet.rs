@@ -135,3 +135,45 @@ fn list_may_exceed_the_flow_control_window() {
     assert_eq!(listed.pods.len(), 300);
     assert!(listed.pods.iter().all(|pod| pod.containers[0].devices.len() == 4));
 }
+
+#[test]
+fn http_port_has_the_pods_with_the_faults_of_the_kubelet() {
+    let pods = |now: u32| {
+        format!(
+            "now = {now}\n{PODS}[[pod]]\nname = \"static\"\nstatic = true\n\
+             containers = [{{ name = \"c\" }}]\n\
+             [[cluster_fault]]\nsource = \"api\"\neffect = \"absent\"\n\
+             [[cluster_fault]]\nsource = \"kubelet\"\neffect = \"absent\"\nfrom = 20\nto = 30\n\
+             [[cluster_fault]]\nsource = \"kubelet\"\neffect = \"no_pods\"\nfrom = 30\nto = 40\n\
+             [[cluster_fault]]\nsource = \"kubelet\"\neffect = \"denied\"\nfrom = 40\nto = 45\n"
+        )
+    };
+    let names = |env: &MockEnv| -> Vec<String> {
+        let list = env.get_from_kubelet("/pods").unwrap().json();
+        assert_eq!((&list["kind"], &list["apiVersion"]), (&"PodList".into(), &"v1".into()));
+        let items = list["items"].as_array().unwrap();
+        items.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let env = MockEnv::with_tables(&pods(10));
+    assert_eq!(names(&env), ["train", "share-0", "share-1", "static"]);
+    assert!(!env.path("kubeconfig").exists(), "the API server is down");
+    assert_eq!(env.get_from_kubelet("/metrics").unwrap().status, 404);
+    env.write_tables(&pods(20));
+    crate::mock_env::eventually("the kubelet is down", || {
+        !env.path("kubelet-url").exists() && !env.socket().exists()
+    });
+    env.write_tables(&pods(30));
+    crate::mock_env::eventually("the kubelet is back", || {
+        env.path("kubelet-url").exists() && env.socket().exists()
+    });
+    assert!(names(&env).is_empty() && listed(&env).is_empty());
+    env.write_tables(&pods(40));
+    crate::mock_env::eventually("it refuses", || {
+        env.get_from_kubelet("/pods").unwrap().status == 403
+    });
+    env.write_tables(&pods(60));
+    crate::mock_env::eventually("it responds", || {
+        env.get_from_kubelet("/pods").unwrap().status == 200
+    });
+    assert_eq!(names(&env), ["share-0", "share-1", "static"]);
+}

@@ -103,9 +103,20 @@ impl MockEnv {
 
     /// The port of the API server, read from the kubeconfig.
     pub(crate) fn port(&self) -> u16 {
-        let text = fs::read_to_string(self.path("kubeconfig")).unwrap();
-        let (_, after) = text.split_once("server: http://127.0.0.1:").unwrap();
+        self.port_in("kubeconfig")
+    }
+
+    /// The port in the URL in a file of the mock environment.
+    fn port_in(&self, file: &str) -> u16 {
+        let text = fs::read_to_string(self.path(file)).unwrap();
+        let (_, after) = text.split_once("http://127.0.0.1:").unwrap();
         after.lines().next().unwrap().parse().unwrap()
+    }
+
+    /// Sends a GET request to the kubelet.
+    pub(crate) fn get_from_kubelet(&self, path: &str) -> std::io::Result<HttpResponse> {
+        let request = format!("GET {path} HTTP/1.0\r\nHost: mock\r\n\r\n");
+        send(self.port_in("kubelet-url"), &request)
     }
 
     /// Sends a GET request to the API server.
@@ -116,33 +127,33 @@ impl MockEnv {
     /// Sends a POST request to the API server.
     pub(crate) fn post(&self, path: &str, body: &str) -> HttpResponse {
         let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {}", body.len());
-        self.send(&format!("{head}\r\n\r\n{body}")).unwrap()
+        send(self.port(), &format!("{head}\r\n\r\n{body}")).unwrap()
     }
 
     pub(crate) fn try_get(&self, path: &str) -> std::io::Result<HttpResponse> {
-        self.send(&format!("GET {path} HTTP/1.0\r\nHost: mock\r\n\r\n"))
-    }
-
-    /// Sends an HTTP/1.0 request, so that the body is not chunked and ends with the connection.
-    fn send(&self, request: &str) -> std::io::Result<HttpResponse> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port()))?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.write_all(request.as_bytes())?;
-        let mut body = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if body.read_line(&mut head)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Ok(HttpResponse { status, head, body })
+        send(self.port(), &format!("GET {path} HTTP/1.0\r\nHost: mock\r\n\r\n"))
     }
 
     /// The pods that the API server lists.
     pub(crate) fn pods(&self) -> Vec<Value> {
         self.get("/api/v1/pods").json()["items"].as_array().unwrap().clone()
     }
+}
+
+/// Sends an HTTP/1.0 request, so that the body is not chunked and ends with the connection.
+fn send(port: u16, request: &str) -> std::io::Result<HttpResponse> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(request.as_bytes())?;
+    let mut body = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if body.read_line(&mut head)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Ok(HttpResponse { status, head, body })
 }
 
 fn write(dir: &Path, tables: &str) {

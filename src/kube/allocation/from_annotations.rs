@@ -2,20 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::from_kubelet::{AssignedContainers, ContainerKey};
 use super::index::{DeviceMatch, IndexedDevice};
 use super::{
-    AllocationEvidence, AllocationJoin, AllocationProblem, MemoryUnit, ResolvedAllocation,
-    positive_mib,
+    AllocationJoin, AllocationOrigin, AllocationProblem, MemoryUnit, pod_name, positive_mib,
 };
 use crate::kube::annotations::{
     self, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
 };
 use crate::kube::device_id::{self, DeviceId};
-use crate::kube::pod::{Container, ContainerKind, Pod};
+use crate::kube::pod::Pod;
+use crate::kube::pod::container::{Container, ContainerKind};
 use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod};
-use crate::model::AllocateMode;
+use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation};
 
 /// Maximum ratio of allocated to physical memory of a GPU that a scheduler oversubscribes.
 const OVERSUBSCRIPTION_MAX: f64 = 16.0;
@@ -36,13 +37,13 @@ impl AllocationJoin<'_> {
                 }
             }
         }
-        let key = |(_, allocation): &(_, ResolvedAllocation)| {
-            (allocation.pod.clone(), Arc::clone(&allocation.container))
+        let key = |(_, allocation): &(_, DeviceAllocation)| {
+            (allocation.container.pod.clone(), Arc::clone(&allocation.container.name))
         };
         let allocated: BTreeSet<_> = self.candidates.iter().map(key).collect();
         for container in assigned.with_units.difference(&assigned.with_devices) {
             if !already_counted.contains(&container.0) && !allocated.contains(container) {
-                self.mark_uncertain(None, AllocationProblem::NoAnnotation);
+                self.mark_unknown(pod_name(&container.0), None, AllocationProblem::NoAnnotation);
             }
         }
     }
@@ -83,16 +84,19 @@ impl AllocationJoin<'_> {
                         self.resolve_share(tracked, &share, oversubscribes, assigned)
                     } else {
                         Err((
-                            self.find_device(&share).map(|device| Arc::clone(device.uuid)),
+                            match self.find_device(&share) {
+                                Ok(device) => Some(Arc::clone(device.uuid)),
+                                Err(gpu) => gpu,
+                            },
                             AllocationProblem::AmbiguousPod,
                         ))
                     };
                     match result {
                         Ok(allocation) => self.candidates.extend(allocation.map(|allocation| {
-                            (AllocationEvidence::Annotation { oversubscribes }, allocation)
+                            (AllocationOrigin::Annotation { oversubscribes }, allocation)
                         })),
                         Err((device, problem)) => {
-                            self.mark_uncertain(device.as_ref(), problem);
+                            self.mark_unknown(pod_name(id), device.as_ref(), problem);
                             accepted = None;
                         }
                     }
@@ -100,21 +104,26 @@ impl AllocationJoin<'_> {
             }
             Ok(AnnotationAllocation::Absent | AnnotationAllocation::Pending) => {}
             Err(problem) => {
-                self.mark_uncertain(None, problem);
+                self.mark_unknown(pod_name(id), None, problem);
                 accepted = None;
             }
         }
         accepted
     }
 
-    fn find_device(&self, share: &GpuShare) -> Option<IndexedDevice<'_>> {
+    /// The device of a share.
+    ///
+    /// # Errors
+    /// The GPU, if it has MIG devices, which cannot be shared; `None` if it is unknown.
+    fn find_device(&self, share: &GpuShare) -> Result<IndexedDevice<'_>, Option<Arc<str>>> {
         let lookup = match &share.gpu {
             GpuName::Minor(minor) => self.index.by_minor(*minor),
             GpuName::Uuid(uuid) => self.index.by_uuid(uuid),
         };
         match lookup {
-            DeviceMatch::Found(device) => Some(device),
-            DeviceMatch::PartitionOf(_) | DeviceMatch::Unknown => None,
+            DeviceMatch::Found(device) => Ok(device),
+            DeviceMatch::PartitionOf(gpu) => Err(Some(Arc::clone(gpu))),
+            DeviceMatch::Unknown => Err(None),
         }
     }
 
@@ -125,9 +134,10 @@ impl AllocationJoin<'_> {
         share: &GpuShare,
         oversubscribes: bool,
         assigned: &AssignedContainers,
-    ) -> Result<Option<ResolvedAllocation>, Uncertainty> {
+    ) -> Result<Option<DeviceAllocation>, Uncertainty> {
         let pod = &tracked.pod;
-        let target = self.find_device(share).ok_or((None, AllocationProblem::UnknownDevice))?;
+        let unknown = |gpu| (gpu, AllocationProblem::UnknownDevice);
+        let target = self.find_device(share).map_err(unknown)?;
         let device = Arc::clone(target.uuid);
         let uncertain = |problem| (Some(Arc::clone(&device)), problem);
         let container = find_container(pod, share.container)
@@ -143,9 +153,8 @@ impl AllocationJoin<'_> {
         let running = pod.runs(&container.name);
         let (pod, container) = key;
         let (mode, compute) = (AllocateMode::Share, share.compute);
-        Ok(Some(ResolvedAllocation {
-            pod,
-            container,
+        Ok(Some(DeviceAllocation {
+            container: ContainerIdentity { pod, name: container },
             device,
             mode,
             memory,
@@ -155,6 +164,7 @@ impl AllocationJoin<'_> {
             claim: None,
             confirmed: tracked.listed,
             running,
+            known_since: Duration::ZERO,
         }))
     }
 

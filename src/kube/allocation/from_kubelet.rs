@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::index::DeviceMatch;
-use super::{AllocationEvidence, AllocationJoin, AllocationProblem, ResolvedAllocation};
-use crate::kube::assignments::{Assignments, ClaimedDevice, ContainerAssignment, SliceDevice};
+use super::index::{DeviceMatch, IndexedDevice};
+use super::{AllocationDoubt, AllocationJoin, AllocationOrigin, AllocationProblem, pod_name};
+use crate::kube::assignments::{
+    Assignments, ClaimedDevice, ContainerAssignment, PodName, SliceDevice,
+};
 use crate::kube::device_id::{self, DeviceId};
 use crate::kube::pods::{NameLookup, UidLookup};
-use crate::model::{AllocateMode, Claim, PodRef};
+use crate::model::{AllocateMode, Claim, ContainerIdentity, DeviceAllocation, PodRef};
 
 /// Pod and container name.
 pub(super) type ContainerKey = (PodRef, Arc<str>);
@@ -22,9 +25,9 @@ pub(super) struct AssignedContainers {
     pub(super) with_units: BTreeSet<ContainerKey>,
 }
 
-/// One device of one container; fields as in [`ResolvedAllocation`].
+/// One device of one container; fields as in [`DeviceAllocation`].
 struct AssignedDevice {
-    evidence: AllocationEvidence,
+    evidence: AllocationOrigin,
     device: Arc<str>,
     mode: AllocateMode,
     memory: Option<f64>,
@@ -86,7 +89,10 @@ impl AllocationJoin<'_> {
                     &mut assigned_containers,
                 ),
                 Ok(None) => {}
-                Err(problem) => self.mark_all_uncertain(&resolved, problem),
+                Err(problem) => {
+                    let pod = (Arc::clone(&assigned.namespace), Arc::clone(&assigned.pod));
+                    self.mark_all_unknown(&pod, &resolved, problem);
+                }
             }
         }
         assigned_containers
@@ -98,10 +104,11 @@ impl AllocationJoin<'_> {
         assigned: &ContainerAssignment,
     ) -> Result<Option<PodRef>, AllocationProblem> {
         let ContainerAssignment { namespace, pod: name, .. } = assigned;
-        let Some(pods) = self.pods else {
+        let by_name = || {
             let (namespace, name) = (Arc::clone(namespace), Arc::clone(name));
-            return Ok(Some(PodRef { uid: "".into(), namespace, name }));
+            Ok(Some(PodRef { uid: "".into(), namespace, name }))
         };
+        let Some(pods) = self.pods else { return by_name() };
         let requested_at = self.assignments.requested_at;
         let deleted_at = pods.name_deleted_at(namespace, name);
         match pods.by_name(namespace, name) {
@@ -124,6 +131,8 @@ impl AllocationJoin<'_> {
                 Err(AllocationProblem::UnknownPod)
             }
             NameLookup::Deleted(_) => Ok(None),
+            // The pod list is not complete yet. The kubelet lists pods that exist.
+            NameLookup::Unknown if !pods.synced => by_name(),
             NameLookup::Unknown => Err(AllocationProblem::UnknownPod),
         }
     }
@@ -136,7 +145,7 @@ impl AllocationJoin<'_> {
         assigned_containers: &mut AssignedContainers,
     ) {
         for (device, problem) in &resolved.unresolved {
-            self.mark_uncertain(device.as_ref(), *problem);
+            self.mark_unknown(pod_name(pod), device.as_ref(), *problem);
         }
         if resolved.has_units {
             assigned_containers.with_units.insert((pod.clone(), Arc::clone(container)));
@@ -152,9 +161,8 @@ impl AllocationJoin<'_> {
         for assigned_device in resolved.devices.into_values() {
             let AssignedDevice { evidence, device, mode, memory, reserved, replica, claim } =
                 assigned_device;
-            let allocation = ResolvedAllocation {
-                pod: pod.clone(),
-                container: Arc::clone(container),
+            let allocation = DeviceAllocation {
+                container: ContainerIdentity { pod: pod.clone(), name: Arc::clone(container) },
                 device,
                 mode,
                 memory,
@@ -164,19 +172,28 @@ impl AllocationJoin<'_> {
                 claim,
                 confirmed,
                 running,
+                known_since: Duration::ZERO,
             };
             self.candidates.push((evidence, allocation));
         }
     }
 
-    /// Marks all devices of an assignment as uncertain because its pod is unknown.
-    fn mark_all_uncertain(&mut self, resolved: &ResolvedContainer, problem: AllocationProblem) {
+    /// Records an assignment to a pod that cannot be identified.
+    fn mark_all_unknown(
+        &mut self,
+        pod: &PodName,
+        resolved: &ResolvedContainer,
+        problem: AllocationProblem,
+    ) {
         self.count_problem(problem);
-        self.result.uncertain_devices.extend(resolved.devices.keys().cloned());
-        self.result
-            .uncertain_devices
-            .extend(resolved.unresolved.iter().filter_map(|(device, _)| device.clone()));
-        self.result.node_uncertain |=
+        let completeness = &mut self.result.completeness;
+        completeness.doubts.entry(pod.clone()).or_default().insert(AllocationDoubt::Any);
+        completeness.uncertain_devices.extend(resolved.devices.keys().cloned());
+        let unresolved = resolved.unresolved.iter().filter_map(|(device, _)| device.as_ref());
+        for device in unresolved {
+            completeness.uncertain_devices.extend(self.index.with_partitions(device));
+        }
+        completeness.node_uncertain |=
             resolved.has_units || resolved.unresolved.iter().any(|(d, _)| d.is_none());
     }
 
@@ -207,7 +224,7 @@ impl AllocationJoin<'_> {
                         resolved.devices.get(device.uuid).and_then(|earlier| earlier.replica);
                     let shared = replica.is_some();
                     let assigned_device = AssignedDevice {
-                        evidence: AllocationEvidence::Id,
+                        evidence: AllocationOrigin::Id,
                         device: Arc::clone(device.uuid),
                         mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
                         memory: device.framebuffer,
@@ -266,7 +283,7 @@ impl AllocationJoin<'_> {
             (DeviceMatch::Found(device), _) => {
                 let shared = claimed.share.is_some() || multiple;
                 let assigned_device = AssignedDevice {
-                    evidence: AllocationEvidence::Claim,
+                    evidence: AllocationOrigin::Claim,
                     device: Arc::clone(device.uuid),
                     mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
                     // The memory of a share is only in the claim.
@@ -277,10 +294,12 @@ impl AllocationJoin<'_> {
                 };
                 resolved.devices.insert(Arc::clone(device.uuid), assigned_device);
             }
-            (_, DeviceMatch::Found(parent)) => {
-                resolved
-                    .unresolved
-                    .push((Some(Arc::clone(parent.uuid)), AllocationProblem::UnknownDevice));
+            (DeviceMatch::PartitionOf(gpu), _)
+            | (
+                _,
+                DeviceMatch::PartitionOf(gpu) | DeviceMatch::Found(IndexedDevice { uuid: gpu, .. }),
+            ) => {
+                resolved.unresolved.push((Some(Arc::clone(gpu)), AllocationProblem::UnknownDevice));
             }
             _ if is_nvidia => resolved.unresolved.push((None, AllocationProblem::UnknownDevice)),
             _ => {}

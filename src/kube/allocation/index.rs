@@ -53,14 +53,22 @@ impl<'a> DeviceIndex<'a> {
     }
 
     pub(super) fn by_uuid(&self, uuid: &str) -> DeviceMatch<'a> {
-        self.devices.get(uuid).map_or(DeviceMatch::Unknown, |device| DeviceMatch::Found(*device))
+        match (self.gpus.get(uuid), self.devices.get(uuid)) {
+            (Some(gpu), _) => whole_gpu(gpu),
+            (None, Some(mig)) => DeviceMatch::Found(*mig),
+            (None, None) => DeviceMatch::Unknown,
+        }
     }
 
     pub(super) fn by_minor(&self, minor: u32) -> DeviceMatch<'a> {
-        match self.minors.get(&minor) {
-            Some(Some(gpu)) => DeviceMatch::Found(gpu_device(gpu)),
-            Some(None) | None => DeviceMatch::Unknown,
-        }
+        let gpu = self.minors.get(&minor).copied().flatten();
+        gpu.map_or(DeviceMatch::Unknown, whole_gpu)
+    }
+
+    /// UUIDs of a device and of its MIG devices.
+    pub(super) fn with_partitions(&self, uuid: &Arc<str>) -> Vec<Arc<str>> {
+        let migs = self.gpus.get(&**uuid).into_iter().flat_map(|gpu| &gpu.migs);
+        migs.map(|mig| Arc::clone(&mig.uuid)).chain([Arc::clone(uuid)]).collect()
     }
 
     pub(super) fn by_name(&self, name: DeviceName<'_>) -> DeviceMatch<'a> {
@@ -88,6 +96,15 @@ fn unique_mig(gpu: &AllocatableGpu, matches: impl Fn(&&AllocatableMig) -> bool) 
     match (matching.next(), matching.next()) {
         (Some(mig), None) => DeviceMatch::Found(mig_device(mig)),
         _ => DeviceMatch::PartitionOf(&gpu.uuid),
+    }
+}
+
+/// A GPU without MIG devices. Workloads can use one with MIG devices only in part.
+fn whole_gpu(gpu: &AllocatableGpu) -> DeviceMatch<'_> {
+    if gpu.migs.is_empty() {
+        DeviceMatch::Found(gpu_device(gpu))
+    } else {
+        DeviceMatch::PartitionOf(&gpu.uuid)
     }
 }
 

@@ -6,17 +6,19 @@ use super::*;
 use crate::kube::annotations::fixtures::pod;
 use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
 use crate::kube::pod::{self, Pod};
-use crate::kube::pods::PodStore;
+use crate::kube::pods::store::PodStore;
+use crate::model::Claim;
 
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
 const B: &str = "GPU-bbbbbbbb-0000-0000-0000-000000000000";
+const C: &str = "GPU-cccccccc-0000-0000-0000-000000000000";
 const MIG: &str = "MIG-cccccccc-0000-0000-0000-000000000000";
 const T: Duration = Duration::from_secs(100);
 const ACK: &str = "scheduler.framework.gpushare.allocation";
 const HAMI: &str = "hami.io/vgpu-devices-allocated";
 const KOORDINATOR: &str = "scheduling.koordinator.sh/device-allocated";
 
-/// Two GPUs with minor numbers in another order; the second has a MIG device.
+/// Two GPUs with minor numbers in another order, and one with a MIG device.
 fn devices() -> Vec<AllocatableGpu> {
     let mig = AllocatableMig {
         uuid: MIG.into(),
@@ -31,7 +33,7 @@ fn devices() -> Vec<AllocatableGpu> {
         framebuffer_mib: Some(23028.0),
         migs,
     };
-    vec![gpu(A, 1, vec![]), gpu(B, 0, vec![mig])]
+    vec![gpu(A, 1, vec![]), gpu(B, 0, vec![]), gpu(C, 2, vec![mig])]
 }
 
 fn pods(pods: impl IntoIterator<Item = Pod>) -> PodSnapshot {
@@ -74,13 +76,13 @@ fn rows(out: &AllocationResult) -> Vec<AllocationRow<'_>> {
     out.allocations.iter().map(row).collect()
 }
 
-fn row(s: &ResolvedAllocation) -> AllocationRow<'_> {
-    (&s.pod.name, &s.container, &s.device, s.mode, s.memory, s.compute, s.reserved)
+fn row(s: &DeviceAllocation) -> AllocationRow<'_> {
+    (&s.container.pod.name, &s.container.name, &s.device, s.mode, s.memory, s.compute, s.reserved)
 }
 
 fn uncertainty(out: &AllocationResult) -> (Vec<&str>, bool, Vec<(&str, u64)>) {
-    let devices = out.uncertain_devices.iter().map(|device| &**device).collect();
-    (devices, out.node_uncertain, out.problems.iter().map(|(k, v)| (*k, *v)).collect())
+    let devices = out.completeness.uncertain_devices.iter().map(|device| &**device).collect();
+    (devices, out.completeness.node_uncertain, out.problems.iter().map(|(k, v)| (*k, *v)).collect())
 }
 
 fn plain_pod(name: &str) -> Pod {
@@ -89,8 +91,8 @@ fn plain_pod(name: &str) -> Pod {
 
 #[test]
 fn whole_gpus_and_mig_devices_are_exclusive() {
-    let legacy = format!("MIG-{B}/3/0");
-    for mig in [MIG, &legacy, "nvidia0/gi3"] {
+    let legacy = format!("MIG-{C}/3/0");
+    for mig in [MIG, &legacy, "nvidia2/gi3"] {
         let assignments = assignments(vec![
             assigned("a", "c", "nvidia.com/gpu", &[A]),
             assigned("b", "c", "nvidia.com/mig-1g.10gb", &[mig]),
@@ -252,8 +254,8 @@ fn kubelet_takes_precedence_over_annotations() {
 fn without_pods_allocations_have_the_kubelets_names() {
     let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     let out = resolve_allocations(&devices(), &assignments, None, None, MemoryUnit::Auto);
-    assert_eq!((out.allocations.len(), &*out.allocations[0].pod.uid), (1, ""));
-    assert!(!out.node_uncertain);
+    assert_eq!((out.allocations.len(), &*out.allocations[0].container.pod.uid), (1, ""));
+    assert!(!out.completeness.node_uncertain);
 }
 
 #[test]
@@ -276,7 +278,7 @@ fn allocations_of_unknown_pods_make_their_devices_uncertain() {
     let mut unsynced = PodStore::new("test", "n1");
     unsynced.apply(plain_pod("a"), T);
     let out = join(&assignments, &unsynced.snapshot(T));
-    assert_eq!((out.allocations.len(), out.node_uncertain), (1, true));
+    assert_eq!((out.allocations.len(), out.completeness.node_uncertain), (1, true));
 }
 
 #[test]
@@ -294,13 +296,13 @@ fn name_reused_after_the_request_is_ambiguous() {
         let gone = join(&assignments, &store.snapshot(deleted_at));
         // Requested after the deletion: it must be a new pod that is not listed yet.
         assert_eq!(
-            (gone.allocations.len(), gone.uncertain_devices.len()),
+            (gone.allocations.len(), gone.completeness.uncertain_devices.len()),
             (0, usize::from(certain))
         );
         store.apply(next.clone(), deleted_at);
         let out = join(&assignments, &store.snapshot(deleted_at));
         assert_eq!(
-            (out.allocations.len() == 1, out.uncertain_devices.len() == 1),
+            (out.allocations.len() == 1, out.completeness.uncertain_devices.len() == 1),
             (certain, !certain)
         );
     }
@@ -341,7 +343,7 @@ fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
     let empty = Assignments { requested_at: T, ..Assignments::default() };
     let out = join(&empty, &pods([plain_pod("a"), pod("x", &[], &[("c", "")], &[])]));
     let unlisted = ["uid-a".into()].into();
-    assert_eq!(out.coverage, Coverage::AllBut { unlisted, unknown_holders: true });
+    assert_eq!(out.completeness.coverage, Coverage::AllBut { unlisted, unknown_holders: true });
     assert_eq!(uncertainty(&out), (vec![], false, vec![("unlisted_pod", 1)]));
     let retained = Assignments {
         containers: assignments(vec![assigned("a", "c", "r", &["x"])]).containers,
@@ -349,11 +351,11 @@ fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
     };
     let out = join(&retained, &pods([plain_pod("a")]));
     let unlisted = ["uid-a".into()].into();
-    assert_eq!(out.coverage, Coverage::AllBut { unlisted, unknown_holders: false });
+    assert_eq!(out.completeness.coverage, Coverage::AllBut { unlisted, unknown_holders: false });
     assert_eq!(uncertainty(&out), (vec![], false, vec![]));
     let without_pods =
         resolve_allocations(&devices(), &assignments(vec![]), None, None, MemoryUnit::Auto);
-    assert_eq!(without_pods.coverage, Coverage::Listed(assignments(vec![]).pods));
+    assert_eq!(without_pods.completeness.coverage, Coverage::Listed(assignments(vec![]).pods));
 }
 
 #[test]
@@ -389,13 +391,23 @@ fn unknown_devices_are_uncertain() {
         (gone.as_str(), true),
         ("nvidia9", true),
         ("GPU-1", true),
-        (&format!("MIG-{B}/9/0"), false),
-        ("nvidia0/gi9", false),
+        (&format!("MIG-{C}/9/0"), false),
+        ("nvidia2/gi9", false),
+        (C, false),
+        (&format!("{C}::1"), false),
+        ("nvidia2", false),
     ] {
         let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[id])]);
         let out = join(&assignments, &pods([plain_pod("a")]));
-        let device = if node { vec![] } else { vec![B] };
-        assert_eq!(uncertainty(&out), (device, node, vec![("unknown_device", 1)]), "{id}");
+        // Of a GPU with MIG devices, the whole GPU and each of them.
+        let devices = if node { vec![] } else { vec![C, MIG] };
+        assert_eq!(uncertainty(&out), (devices.clone(), node, vec![("unknown_device", 1)]), "{id}");
+        let doubts = &out.completeness.doubts;
+        let doubt = |device: &&str| AllocationDoubt::Device((*device).into());
+        let expected: BTreeSet<_> =
+            if node { [AllocationDoubt::Any].into() } else { devices.iter().map(doubt).collect() };
+        let doubts: Vec<_> = doubts.iter().map(|((_, pod), doubts)| (&**pod, doubts)).collect();
+        assert_eq!(doubts, [("a", &expected)], "{id}");
     }
     let assignments =
         assignments(vec![assigned("a", "c", "nvidia.com/GA102GL_A10", &["0000:1b:00.0"])]);
@@ -434,10 +446,10 @@ fn claims_are_resolved_by_slices() {
                 SliceDevice {
                     kind: Some("mig".into()),
                     profile: Some("1g.10gb".into()),
-                    ..device(Some(MIG), Some(B))
+                    ..device(Some(MIG), Some(C))
                 },
             ),
-            (key("on-demand"), device(None, Some(B))),
+            (key("on-demand"), device(None, Some(C))),
         ]
         .into(),
     };
@@ -486,16 +498,26 @@ fn claims_are_resolved_by_slices() {
     assert_eq!(uncertainty(&contested), (vec![A], false, vec![("contested_device", 2)]));
 
     let on_demand = run(vec![claim("a", "x", "on-demand")]);
-    assert_eq!(uncertainty(&on_demand), (vec![B], false, vec![("unknown_device", 1)]));
+    assert_eq!(uncertainty(&on_demand), (vec![C, MIG], false, vec![("unknown_device", 1)]));
     let unknown = run(vec![claim("a", "x", "gpu-7")]);
     assert_eq!(uncertainty(&unknown), (vec![], true, vec![("no_slice", 1)]));
 }
 
 fn any_id() -> impl Strategy<Value = String> {
     prop_oneof![
-        prop::sample::select(vec![A, B, MIG, "nvidia0", "nvidia1/vgpu2", "nvidia0/gi3", "x", ""])
-            .prop_map(str::to_owned),
-        (prop::sample::select(vec![A, B, MIG]), "(::|-|-_-)[0-9]{1,3}")
+        prop::sample::select(vec![
+            A,
+            B,
+            C,
+            MIG,
+            "nvidia0",
+            "nvidia1/vgpu2",
+            "nvidia2/gi3",
+            "x",
+            ""
+        ])
+        .prop_map(str::to_owned),
+        (prop::sample::select(vec![A, B, C, MIG]), "(::|-|-_-)[0-9]{1,3}")
             .prop_map(|(a, b)| a.to_owned() + &b),
     ]
 }
@@ -503,7 +525,7 @@ fn any_id() -> impl Strategy<Value = String> {
 fn any_pod() -> impl Strategy<Value = Pod> {
     let annotation = prop_oneof![
         "\\{\"[0-2]\":\\{\"[0-2]\":[0-9]{1,3}\\}\\}".prop_map(|text| (ACK, text)),
-        (prop::sample::select(vec![A, B, "GPU-x"]), 0_u32..40_000, 0..120)
+        (prop::sample::select(vec![A, B, C, "GPU-x"]), 0_u32..40_000, 0..120)
             .prop_map(|(gpu, mib, cores)| (HAMI, format!("{gpu},NVIDIA,{mib},{cores}:;;"))),
         (0..3, "[0-9]{1,3}(Gi|)?").prop_map(|(minor, memory)| {
             let resources = format!(r#"{{"koordinator.sh/gpu-memory":"{memory}"}}"#);
@@ -542,32 +564,32 @@ proptest! {
         let mut seen = BTreeSet::new();
         let mut by_device = BTreeMap::<_, Vec<_>>::new();
         for allocation in &out.allocations {
-            let tracked = pods.iter().find(|tracked| tracked.pod.id == allocation.pod);
+            let tracked = pods.iter().find(|tracked| tracked.pod.id == allocation.container.pod);
             let tracked = tracked.expect("the pod of an allocation exists");
             prop_assert!(!tracked.pod.has_ended());
-            prop_assert!(tracked.container(&allocation.container).is_some());
+            prop_assert!(tracked.container(&allocation.container.name).is_some());
             prop_assert!(allocation.memory.is_none_or(|mib| mib.is_finite() && mib > 0.0));
             prop_assert!((0.0..=1.0).contains(&allocation.compute));
-            prop_assert!(seen.insert((&allocation.pod, &allocation.container, &allocation.device)));
+            prop_assert!(seen.insert((&allocation.container, &allocation.device)));
             by_device.entry(&allocation.device).or_default().push(allocation);
         }
         for (device, allocations) in by_device {
             let exclusive = allocations.iter().any(|s| s.mode == AllocateMode::Exclusive);
             prop_assert!(!exclusive || allocations.len() == 1);
             let hami = allocations.iter().any(|allocation| {
-                let tracked = pods.iter().find(|tracked| tracked.pod.id == allocation.pod);
+                let tracked = pods.iter().find(|tracked| tracked.pod.id == allocation.container.pod);
                 tracked.is_some_and(|tracked| tracked.pod.annotation(HAMI).is_some())
             });
-            let counts = |s: &&&ResolvedAllocation| {
-                let tracked = pods.iter().find(|tracked| tracked.pod.id == s.pod);
+            let counts = |s: &&&DeviceAllocation| {
+                let tracked = pods.iter().find(|tracked| tracked.pod.id == s.container.pod);
                 s.reserved && tracked.is_some_and(|tracked| !tracked.pod.deleting)
             };
             let sum: f64 = allocations.iter().filter(counts).filter_map(|s| s.memory).sum();
             let fits = sum <= 23028.0 * (1.0 + 1e-6);
-            prop_assert!(fits || hami || out.uncertain_devices.contains(device));
+            prop_assert!(fits || hami || out.completeness.uncertain_devices.contains(device));
         }
         let counted: u64 = out.problems.values().sum();
-        prop_assert!(out.uncertain_devices.is_empty() && !out.node_uncertain || counted > 0);
+        prop_assert!(out.completeness.uncertain_devices.is_empty() && !out.completeness.node_uncertain || counted > 0);
     }
 
     /// Shares that fit in a GPU add up to at most its memory.
@@ -669,14 +691,23 @@ fn check_recorded(list: &str, api: &str) {
         None,
         MemoryUnit::Auto,
     );
-    let row = |s: &ResolvedAllocation| {
+    let row = |s: &DeviceAllocation| {
         let share = s.mode == AllocateMode::Share;
-        (s.pod.name.to_string(), s.container.to_string(), s.device.to_string(), share)
+        (
+            s.container.pod.name.to_string(),
+            s.container.name.to_string(),
+            s.device.to_string(),
+            share,
+        )
     };
     let found: BTreeSet<_> = out.allocations.iter().map(row).collect();
     assert!(!expected.is_empty());
     assert_eq!(found, expected);
-    assert!(out.uncertain_devices.is_empty(), "{out:?}");
-    assert_eq!(out.node_uncertain, out.problems.contains_key("no_annotation"), "{out:?}");
-    assert!(units || !out.node_uncertain);
+    assert!(out.completeness.uncertain_devices.is_empty(), "{out:?}");
+    assert_eq!(
+        out.completeness.node_uncertain,
+        out.problems.contains_key("no_annotation"),
+        "{out:?}"
+    );
+    assert!(units || !out.completeness.node_uncertain);
 }

@@ -1,14 +1,12 @@
 //! Annotation of koordinator, which allocates to pods and not to containers.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
 use super::{
     AllocationProblem, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
     Pod, percent_to_fraction,
 };
-use crate::kube::quantity;
+use crate::kube::quantity::{self, JsonQuantity};
 
 const ALLOCATED: &str = "scheduling.koordinator.sh/device-allocated";
 
@@ -22,15 +20,19 @@ struct RawAllocation {
 struct KoordinatorDevice {
     minor: i64,
     #[serde(default)]
-    resources: BTreeMap<String, Quantity>,
+    resources: KoordinatorResources,
 }
 
-/// A quantity is a JSON string or a JSON number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Quantity {
-    Text(String),
-    Number(serde_json::Number),
+/// Without the resources of other devices.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct KoordinatorResources {
+    #[serde(rename = "koordinator.sh/gpu-core")]
+    core: Option<JsonQuantity>,
+    #[serde(rename = "koordinator.sh/gpu-memory")]
+    memory: Option<JsonQuantity>,
+    #[serde(rename = "koordinator.sh/gpu-memory-ratio")]
+    memory_ratio: Option<JsonQuantity>,
 }
 
 /// Parses the annotation of koordinator.
@@ -45,18 +47,19 @@ pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
     let Some(devices) = raw.gpu.filter(|gpus| !gpus.is_empty()) else {
         return Ok(AnnotationAllocation::Absent);
     };
-    let parts = devices.iter().map(share).collect::<Result<_, _>>()?;
+    let parts = devices.into_iter().map(share).collect::<Result<_, _>>()?;
     Ok(AnnotationAllocation::Allocated { shares: parts, oversubscribes: false })
 }
 
-fn share(device: &KoordinatorDevice) -> Result<GpuShare, AllocationProblem> {
+fn share(device: KoordinatorDevice) -> Result<GpuShare, AllocationProblem> {
     let minor = u32::try_from(device.minor).map_err(|_| AllocationProblem::InvalidIndex)?;
-    let memory = match (number(device, "gpu-memory")?, number(device, "gpu-memory-ratio")?) {
+    let KoordinatorResources { core, memory, memory_ratio } = device.resources;
+    let memory = match (number(memory)?, number(memory_ratio)?) {
         (Some(bytes), _) if bytes > 0.0 => MemoryAmount::Mib(bytes / 1_048_576.0),
         (_, Some(ratio)) if ratio > 0.0 => MemoryAmount::Ratio(percent_to_fraction(ratio)?),
         _ => MemoryAmount::Unknown,
     };
-    let compute = percent_to_fraction(number(device, "gpu-core")?.unwrap_or_default())?;
+    let compute = percent_to_fraction(number(core)?.unwrap_or_default())?;
     Ok(GpuShare {
         container: ContainerPosition::WholePod,
         gpu: GpuName::Minor(minor),
@@ -65,15 +68,9 @@ fn share(device: &KoordinatorDevice) -> Result<GpuShare, AllocationProblem> {
     })
 }
 
-fn number(device: &KoordinatorDevice, name: &str) -> Result<Option<f64>, AllocationProblem> {
-    let matches = |key: &str| key.strip_prefix("koordinator.sh/") == Some(name);
-    let Some((_, quantity)) = device.resources.iter().find(|(key, _)| matches(key)) else {
-        return Ok(None);
-    };
-    let number = match quantity {
-        Quantity::Text(text) => quantity::parse(text),
-        Quantity::Number(number) => quantity::parse(&number.to_string()),
-    };
+fn number(quantity: Option<JsonQuantity>) -> Result<Option<f64>, AllocationProblem> {
+    let Some(quantity) = quantity else { return Ok(None) };
+    let number = quantity::parse(&quantity.into_text());
     number.map(Some).ok_or(AllocationProblem::InvalidAnnotation)
 }
 

@@ -18,7 +18,7 @@ use tonic_prost::ProstCodec;
 use super::messages::{
     Allocatable, AllocatableResourcesResponse, Empty, ListPodResourcesResponse, PodResourcesList,
 };
-use crate::kube::api::RequestError;
+use crate::kube::request_error::RequestError;
 use crate::kube::source::FailureReason;
 use crate::policy;
 

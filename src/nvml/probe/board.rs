@@ -12,6 +12,15 @@ use crate::nvml::raw::{self, health::Fabric};
 const FAN_MAX: u32 = 255;
 
 impl Probe<'_> {
+    /// Whether the InfoROM checksum is valid (`nvmlDeviceValidateInforom`). Slow: reads the flash of
+    /// the board.
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported on boards without an InfoROM.
+    pub fn inforom_valid(&self) -> Result<bool, Missing> {
+        raw::health::inforom_valid(self.session.nvml(), self.handle)
+    }
+
     /// Maximum clock of a clock domain, MHz (`nvmlDeviceGetMaxClockInfo`).
     ///
     /// # Errors

@@ -85,7 +85,15 @@ pub fn running_processes(
     if buffers.version == ListVersion::V2 {
         match version_2(lib, list) {
             Err(_) => buffers.version = ListVersion::V1,
-            Ok(call) => return entries(call, handle, &mut buffers.entries),
+            Ok(call) => {
+                let found = entries(call, handle, &mut buffers.entries)?;
+                if found.iter().all(|process| plausible(process, total)) {
+                    return Ok(found);
+                }
+                // Drivers before 460 may export version 2 and write the entries of 16 bytes of
+                // version 1.
+                buffers.version = ListVersion::V1;
+            }
         }
     }
     old_entries(version_1(lib, list)?, handle, &mut buffers.old_entries)

@@ -9,7 +9,9 @@ use clap::builder::BoolishValueParser;
 use serde::Deserialize;
 
 use super::NodeUpdate;
-use crate::kube::api::{self, Address, Password};
+use crate::kube::api;
+use crate::kube::endpoint::{Endpoint, EndpointAuth, Password};
+use crate::model::Problem;
 use crate::policy;
 use crate::view::VERSION;
 
@@ -50,24 +52,27 @@ impl RemoteArgs {
     ///
     /// # Errors
     /// `--user` has no password.
-    pub(super) fn address(self) -> anyhow::Result<Option<Address>> {
+    pub(super) fn endpoint(self) -> anyhow::Result<Option<Endpoint>> {
         let Some(url) = self.url else { return Ok(None) };
-        let user = self.user.as_deref().map(credentials).transpose()?;
-        Ok(Some(Address::Exporter { url, user, ca: self.ca, insecure: self.insecure_tls }))
+        let auth = self.user.as_deref().map_or(Ok(EndpointAuth::None), credentials)?;
+        Ok(Some(Endpoint { url, ca: self.ca, insecure: self.insecure_tls, auth }))
     }
 }
 
-fn credentials(user: &str) -> anyhow::Result<(String, Password)> {
+fn credentials(user: &str) -> anyhow::Result<EndpointAuth> {
     let (name, password) =
         user.split_once(':').context("--user: the password is missing; give USER:PASSWORD")?;
-    Ok((name.to_owned(), Password(password.to_owned())))
+    Ok(EndpointAuth::Basic(name.to_owned(), Password(password.to_owned())))
 }
 
+/// Why no exporter can be polled, and what to do.
+const NO_RUNTIME: &str = "cannot poll the exporter; raise the limit of open files";
+
 /// Polls an exporter every [`policy::TOP_EVERY`] until the receiver is dropped.
-pub(super) fn poll(exporter: &Address, updates: &Sender<NodeUpdate>) {
+pub(super) fn poll(exporter: &Endpoint, updates: &Sender<NodeUpdate>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return drop(updates.send(Err(error.to_string()))),
+        Err(error) => return drop(updates.send(Err(format!("{NO_RUNTIME} ({error})")))),
     };
     runtime.block_on(async {
         loop {
@@ -80,16 +85,24 @@ pub(super) fn poll(exporter: &Address, updates: &Sender<NodeUpdate>) {
     });
 }
 
-async fn fetch(exporter: &Address) -> NodeUpdate {
+async fn fetch(exporter: &Endpoint) -> NodeUpdate {
     let path = "/api/v1/node";
     let timeout = policy::TOP_TIMEOUT;
     let response = async {
-        let client = exporter.client().await?;
+        let client = exporter.client()?;
         let body = api::get(&client, path, timeout).await?;
         api::read_body(body, policy::TOP_RESPONSE_MAX, timeout).await
     };
-    let bytes = response.await.map_err(|error| error.to_string())?;
-    parse(&bytes).map_err(|error| format!("{path}: {error}"))
+    let bytes = response.await.map_err(|error| request_error(exporter, error.problem))?;
+    parse(&bytes).map_err(|error| format!("--url {}: {error}", exporter.url))
+}
+
+/// The error of a request, which names the flag and has a remedy in any case.
+fn request_error(exporter: &Endpoint, problem: Problem) -> String {
+    let remedy = "check that the exporter runs, and that --url has its address and port";
+    let remedy = problem.remedy.unwrap_or_else(|| remedy.to_owned());
+    let message = problem.message.trim_start_matches(&format!("{}: ", exporter.url));
+    Problem::new(message, remedy).at(format!("--url {}", exporter.url)).to_string()
 }
 
 /// The part of the JSON object that all versions have in common.

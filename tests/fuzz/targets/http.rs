@@ -10,7 +10,8 @@ use nvml_exporter::labels::{Dialect, Labels};
 use nvml_exporter::model::Moment;
 use nvml_exporter::publish::Published;
 use nvml_exporter::selection::{Selection, SelectionScope, preset};
-use nvml_exporter::serve::{AppState, ServerConfig, Timeouts, serve};
+use nvml_exporter::serve::routes::Routes;
+use nvml_exporter::serve::{AppState, Timeouts, serve};
 use nvml_exporter::snapshot::{Entity, ExporterHealth, NodeIdentity, Snapshot, Tables};
 use nvml_exporter::web_config::WebConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,14 +55,13 @@ impl Server {
             published,
             max_age: Duration::from_secs(3600),
             clock: Clock::start(),
-            own_metrics_path: None,
-            landing: true,
+            routes: Routes { own_metrics_path: None, landing: true },
+            timeouts: TIMEOUTS,
             rejected: Arc::default(),
         };
-        let web = ServerConfig { web_config: WebConfig::default(), file: None, timeouts: TIMEOUTS };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(serve(listener, site, web, std::future::pending()));
+        runtime.spawn(serve(listener, site, WebConfig::default(), std::future::pending()));
         Self { runtime, address, _publish: publish, clients: Cell::new(0) }
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use nvml_exporter::kube::json_stream::{JsonFrame, LineReader};
-use nvml_exporter::kube::pods::{PodStore, UidLookup};
+use nvml_exporter::kube::pods::UidLookup;
+use nvml_exporter::kube::pods::store::PodStore;
 use nvml_exporter::kube::watch_event::PodWatchState;
 
 use crate::is_log_line;

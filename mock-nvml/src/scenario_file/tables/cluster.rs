@@ -25,8 +25,8 @@ pub(in crate::scenario_file) struct ClusterTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::scenario_file) struct NodeLabelTable {
-    pub(in crate::scenario_file) key: String,
-    pub(in crate::scenario_file) value: String,
+    pub(in crate::scenario_file) key: Spanned<String>,
+    pub(in crate::scenario_file) value: Spanned<String>,
     pub(in crate::scenario_file) from: Option<Spanned<f64>>,
     pub(in crate::scenario_file) to: Option<Spanned<f64>>,
 }
@@ -41,14 +41,13 @@ pub(in crate::scenario_file) struct PodTable {
     pub(in crate::scenario_file) start: Option<Spanned<f64>>,
     pub(in crate::scenario_file) end: Option<Spanned<f64>>,
     pub(in crate::scenario_file) deleting: Option<Spanned<f64>>,
+    pub(in crate::scenario_file) force_deleted: Option<Spanned<f64>>,
     pub(in crate::scenario_file) completed: Option<Spanned<f64>>,
     pub(in crate::scenario_file) phase: Option<Spanned<String>>,
     #[serde(default, rename = "static")]
     pub(in crate::scenario_file) is_static: bool,
-    #[serde(default)]
-    pub(in crate::scenario_file) annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    pub(in crate::scenario_file) labels: BTreeMap<String, String>,
+    pub(in crate::scenario_file) annotations: Option<Spanned<BTreeMap<String, String>>>,
+    pub(in crate::scenario_file) labels: Option<Spanned<BTreeMap<String, String>>>,
     pub(in crate::scenario_file) qos: Option<Spanned<String>>,
     pub(in crate::scenario_file) containers: Spanned<Vec<Spanned<ContainerTable>>>,
 }

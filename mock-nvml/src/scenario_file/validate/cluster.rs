@@ -2,7 +2,9 @@
 
 mod allocation;
 mod claims;
+mod devices;
 mod faults;
+mod labels;
 mod pods;
 pub(super) mod processes;
 
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use crate::{
-    cluster::{devices::DevicePlugins, resources::MigStrategy},
+    cluster::resources::MigStrategy,
     scenario::{
         Gpu,
         cluster::{CgroupFormat, Cluster, NodeLabel, Permission, Runtime},
@@ -24,7 +26,6 @@ use crate::{
             windows::parse_window,
         },
     },
-    window::Window,
 };
 
 /// The cluster of a file, if it has one; `seed` is the name of the scenario.
@@ -45,37 +46,7 @@ pub(super) fn check(
     let strategy = parse_word("mig_strategy", table.mig_strategy.as_ref(), &strategies)?;
     let strategy = strategy.unwrap_or(MigStrategy::Single);
     let (mut pods, spans) = pods::check(seed, &file.pod, gpus, strategy)?;
-    let mut plugins = DevicePlugins::new(gpus.len(), strategy);
-    let containers = || pods.iter().flat_map(|pod| &pod.containers);
-    for (container, spans) in containers().zip(spans.iter().flatten()) {
-        let registered = plugins.register(&container.allocation);
-        registered.map_err(|text| SpannedError::new(spans.allocation.clone(), text))?;
-    }
-    let others = spans.iter().flatten().flat_map(|spans| {
-        let devices = spans.table.devices.as_ref().map(Spanned::get_ref);
-        let by_resource = devices.into_iter().flatten();
-        by_resource
-            .flat_map(|(resource, ids)| ids.iter().map(|id| (resource.as_str(), id.as_str())))
-    });
-    plugins.offer_devices(gpus, containers().map(|container| &container.allocation), others);
-    for (pod, spans) in pods.iter_mut().zip(&spans) {
-        // The devices of a completed pod are free again.
-        let until = pod.completion_time.unwrap_or(f64::INFINITY).min(pod.lifetime.to);
-        let life = Window { from: pod.lifetime.from, to: until };
-        for (container, spans) in pod.containers.iter_mut().zip(spans) {
-            let allocated = plugins.allocate(&container.allocation, life);
-            container.devices =
-                allocated.map_err(|text| SpannedError::new(spans.allocation.clone(), text))?;
-            for (resource, ids) in spans.table.devices.iter().flat_map(Spanned::get_ref) {
-                for id in ids {
-                    let device = plugins.allocate_by_id(resource, id, life);
-                    let device =
-                        device.map_err(|text| SpannedError::new(spans.allocation.clone(), text))?;
-                    container.devices.push(device);
-                }
-            }
-        }
-    }
+    let allocatable = devices::allocate(&mut pods, &spans, gpus, strategy)?;
     claims::check(&pods, &spans)?;
     let node = table.node.as_ref().map(|node| validate_name("node", node, 253)).transpose()?;
     Ok(Some(Arc::new(Cluster {
@@ -86,7 +57,7 @@ pub(super) fn check(
         labels: table.labels.iter().map(node_label).collect::<ValidationResult<_>>()?,
         denied: table.denied.iter().map(right).collect::<ValidationResult<_>>()?,
         pods,
-        allocatable: plugins.allocatable(),
+        allocatable,
         faults: file.cluster_fault.iter().map(faults::check).collect::<ValidationResult<_>>()?,
     })))
 }
@@ -110,7 +81,9 @@ fn right(value: &Spanned<String>) -> ValidationResult<Permission> {
 
 fn node_label(table: &NodeLabelTable) -> ValidationResult<NodeLabel> {
     let during = parse_window(table.from.as_ref(), table.to.as_ref())?;
-    Ok(NodeLabel { key: table.key.clone(), value: table.value.clone(), during })
+    labels::ensure_key("label", table.key.get_ref(), table.key.span())?;
+    labels::ensure_value(table.value.get_ref(), table.value.span())?;
+    Ok(NodeLabel { key: table.key.get_ref().clone(), value: table.value.get_ref().clone(), during })
 }
 
 fn cgroups(value: Option<&Spanned<String>>) -> ValidationResult<CgroupFormat> {
@@ -238,6 +211,22 @@ mod tests {
             (
                 pod("containers = [{ name = \"c\", kind = \"main\" }]"),
                 "5: kind = \"main\" is unknown: write one of \"app\", \"init\", \"sidecar\", \"ephemeral\"",
+            ),
+            (
+                pod(
+                    "containers = [{ name = \"c\" }, { name = \"d\", kind = \"ephemeral\", gpus = 0 }]",
+                ),
+                "5: an API server rejects resources of an ephemeral container: remove them",
+            ),
+            (
+                pod("start = 0\ncontainers = [{ name = \"i\", kind = \"init\", end = 9 }, \
+                     { name = \"c\", start = 8 }]"),
+                "6: an app container starts when all init containers have ended, at 9 s: write a later \
+                 start, or end the init containers earlier",
+            ),
+            (
+                pod("static = true\nforce_deleted = 5\ncontainers = [{ name = \"c\" }]"),
+                "6: a static pod ends when its manifest is removed: write end instead",
             ),
             (
                 pod("phase = \"Failed\"\ncontainers = [{ name = \"c\" }]"),

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use crate::{
     exported_functions::FUNCTIONS,
-    fault::{Effect, InjectedFault, takes_gpu},
+    fault::{Effect, InjectedFault, Substitute, lists_processes, takes_gpu},
     return_code::ReturnCode,
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure, suggestion},
@@ -37,9 +37,15 @@ pub(super) fn check(table: &Spanned<FaultTable>, gpus: usize) -> ValidationResul
     if let Some(field) = &spec.field {
         let error = || format!("field is a key of {FIELDS} only: remove it");
         ensure(function == Some(FIELDS), field, error)?;
-        let valid = matches!(fault.effect, Effect::Code(_) | Effect::AllBitsSet);
+        let valid =
+            matches!(fault.effect, Effect::Code(_) | Effect::Substitute(Substitute::AllBitsSet));
         let error = || "a fault of a field has code or ones = true: write one of them".into();
         ensure(valid, field, error)?;
+    }
+    if fault.effect == Effect::Substitute(Substitute::NoRows) {
+        let text = "empty is a key of functions that list processes: write such a function, as \
+                    nvmlDeviceGetComputeRunningProcesses_v3";
+        ensure(function.is_some_and(lists_processes), &spec.function, || text.into())?;
     }
     if fault.effect == Effect::Missing {
         let whole = spec.gpu.is_none() && spec.from.is_none() && spec.to.is_none();
@@ -69,23 +75,28 @@ fn function(value: &Spanned<String>) -> ValidationResult<Option<&'static str>> {
 fn effect(table: &Spanned<FaultTable>) -> ValidationResult<Effect> {
     let spec = table.get_ref();
     let on = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|flag| *flag.get_ref());
-    match (&spec.code, &spec.delay, on(&spec.hang), on(&spec.missing), on(&spec.ones)) {
-        (Some(code), None, false, false, false) => self::code(code),
-        (None, Some(delay), false, false, false) => {
-            let seconds = *delay.get_ref();
-            let error = || format!("delay = {seconds} is out of range: write 0 to 3600 seconds");
-            ensure((0.0..=3_600.0).contains(&seconds), delay, error)?;
-            Ok(Effect::Delay(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
-        }
-        (None, None, true, false, false) => Ok(Effect::Hang),
-        (None, None, false, true, false) => Ok(Effect::Missing),
-        (None, None, false, false, true) => Ok(Effect::AllBitsSet),
-        _ => {
-            let text = "a fault has exactly one of code, delay, hang = true, missing = true, ones = \
-                        true: write one of them";
-            Err(SpannedError::new(table.span(), text))
-        }
+    let flags = [
+        (on(&spec.hang), Effect::Hang),
+        (on(&spec.missing), Effect::Missing),
+        (on(&spec.ones), Effect::Substitute(Substitute::AllBitsSet)),
+        (on(&spec.empty), Effect::Substitute(Substitute::NoRows)),
+    ];
+    let mut effects: Vec<_> = flags.into_iter().filter(|(on, _)| *on).map(|(_, one)| one).collect();
+    if let Some(code) = &spec.code {
+        effects.push(self::code(code)?);
     }
+    if let Some(delay) = &spec.delay {
+        let seconds = *delay.get_ref();
+        let error = || format!("delay = {seconds} is out of range: write 0 to 3600 seconds");
+        ensure((0.0..=3_600.0).contains(&seconds), delay, error)?;
+        effects.push(Effect::Delay(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)));
+    }
+    let [effect] = effects[..] else {
+        let text = "a fault has exactly one of code, delay, hang = true, missing = true, ones = true, \
+                    empty = true: write one of them";
+        return Err(SpannedError::new(table.span(), text));
+    };
+    Ok(effect)
 }
 
 fn code(value: &Spanned<String>) -> ValidationResult<Effect> {
@@ -114,12 +125,12 @@ mod tests {
             (
                 power.to_owned(),
                 "3: a fault has exactly one of code, delay, hang = true, missing = true, ones = \
-                 true: write one of them",
+                 true, empty = true: write one of them",
             ),
             (
                 format!("{power}hang = true\ndelay = 1\n"),
                 "3: a fault has exactly one of code, delay, hang = true, missing = true, ones = \
-                 true: write one of them",
+                 true, empty = true: write one of them",
             ),
             (
                 format!("{power}code = \"GPU_LOST\"\n"),
@@ -133,6 +144,11 @@ mod tests {
             (
                 "function = \"nvmlInit_v2\"\ngpu = 0\nhang = true\n".to_owned(),
                 "5: nvmlInit_v2 does not concern one GPU: remove gpu",
+            ),
+            (
+                format!("{power}empty = true\n"),
+                "4: empty is a key of functions that list processes: write such a function, as \
+                 nvmlDeviceGetComputeRunningProcesses_v3",
             ),
             (
                 format!("{power}field = 82\ncode = \"UNKNOWN\"\n"),

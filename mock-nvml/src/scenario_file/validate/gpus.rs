@@ -14,7 +14,7 @@ use crate::{
         validate::{
             hardware,
             identity::{hash, is_uuid, uuid},
-            mig,
+            memory, mig,
             values::validate_text,
             windows::windows,
         },
@@ -97,6 +97,7 @@ fn gpu(seed: &str, index: usize, table: &GpuTable, count: u32) -> ValidationResu
         pci: pci(index),
         replays_per_hour: rate(table.pcie_replays_per_hour.as_ref())?,
         ambient: ambient(table.ambient.as_ref())?,
+        memory_total: table.memory_total.as_ref().map(memory::parse_total).transpose()?,
         lost: windows("lost", &table.lost)?,
         hardware: hardware::check(table, model)?,
         mig: mig::check(seed, index, table, model)?.into(),

@@ -17,19 +17,30 @@ pub(super) fn parse_size(text: &Spanned<String>) -> ValidationResult<Option<u64>
     if size == "unavailable" {
         return Ok(None);
     }
-    let parsed = size.split_once(' ').and_then(|(number, unit)| {
-        let unit = match unit {
-            "MiB" => MIB,
-            "GiB" => MIB << 10,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        (0.0..1e6).contains(&number).then(|| floor_u64(number * float(unit)))
-    });
-    parsed.map(Some).ok_or_else(|| {
+    bytes(size).map(Some).ok_or_else(|| {
         let remedy = "write \"512 MiB\", \"20 GiB\" or \"unavailable\"";
         SpannedError::new(text.span(), format!("memory = \"{size}\" is not a size: {remedy}"))
     })
+}
+
+/// Parses the total framebuffer of a GPU into bytes.
+pub(super) fn parse_total(text: &Spanned<String>) -> ValidationResult<u64> {
+    let size = text.get_ref();
+    bytes(size).ok_or_else(|| {
+        let remedy = "write \"0 MiB\" or \"20 GiB\"";
+        SpannedError::new(text.span(), format!("memory_total = \"{size}\" is not a size: {remedy}"))
+    })
+}
+
+fn bytes(size: &str) -> Option<u64> {
+    let (number, unit) = size.split_once(' ')?;
+    let unit = match unit {
+        "MiB" => MIB,
+        "GiB" => MIB << 10,
+        _ => return None,
+    };
+    let number: f64 = number.parse().ok()?;
+    (0.0..1e6).contains(&number).then(|| floor_u64(number * float(unit)))
 }
 
 /// Rejects processes that at some time use more memory than their GPU or GPU instance has. `spans` are the
@@ -39,7 +50,8 @@ pub(super) fn check_capacity(
     processes: &[Process],
     spans: &[Range<usize>],
 ) -> ValidationResult<()> {
-    for gpu in gpus {
+    // A total that the driver reports wrongly limits nothing.
+    for gpu in gpus.iter().filter(|gpu| gpu.memory_total.is_none()) {
         let with_spans: Vec<_> = gpu
             .processes
             .iter()

@@ -12,7 +12,7 @@ use crate::{
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure},
         tables::{GpuTable, LayoutTable},
-        validate::{mig::instance_builder::InstanceBuilder, windows::time_window},
+        validate::{identity::hash, mig::instance_builder::InstanceBuilder, windows::time_window},
     },
     window::Window,
 };
@@ -48,7 +48,8 @@ pub(super) fn check(
                 layout.instances.push(next);
             }
         }
-        ensure_continuity(&layouts, &layout, table)?;
+        ensure_distinct(&layout, table)?;
+        renew_reused(&layouts, &mut layout);
         layouts.push(layout);
     }
     Ok(layouts)
@@ -84,32 +85,41 @@ fn window(table: &Spanned<LayoutTable>) -> ValidationResult<Window> {
     Ok(if spec.from.is_none() { Window { from: f64::NEG_INFINITY, ..window } } else { window })
 }
 
-/// Rejects a UUID that is used again, unless it is that of the same device in the next layout.
-fn ensure_continuity(
-    before: &[MigLayout],
-    layout: &MigLayout,
-    table: &Spanned<LayoutTable>,
-) -> ValidationResult<()> {
-    for (at, (gi, ci)) in layout.devices().enumerate() {
+/// Rejects a UUID that two MIG devices of a layout have.
+fn ensure_distinct(layout: &MigLayout, table: &Spanned<LayoutTable>) -> ValidationResult<()> {
+    for (at, (_, ci)) in layout.devices().enumerate() {
         let twice = layout.devices().take(at).any(|(_, other)| other.uuid == ci.uuid);
-        let previous =
-            before.iter().rposition(|old| old.devices().any(|(_, old)| old.uuid == ci.uuid));
-        let same = |old: &MigLayout| {
-            old.during.to.total_cmp(&layout.during.from).is_eq()
-                && old.devices().any(|(old_gi, old_ci)| {
-                    old_ci.uuid == ci.uuid
-                        && (old_ci.id, old_ci.slices, old_ci.start) == (ci.id, ci.slices, ci.start)
-                        && (old_gi.id, old_gi.start) == (gi.id, gi.start)
-                        && old_gi.profile == gi.profile
-                })
-        };
-        let continues = previous
-            .is_none_or(|index| index + 1 == before.len() && before.get(index).is_some_and(same));
-        let reason = "is used again, but a MIG device continues only in the next layout, without a \
-                      gap and with the same profile, start and gi: write another uuid";
-        ensure(continues && !twice, table, || format!("mig: the UUID {} {reason}", ci.uuid))?;
+        ensure(!twice, table, || {
+            format!("mig: the UUID {} belongs to another MIG device: write a unique uuid", ci.uuid)
+        })?;
     }
     Ok(())
+}
+
+/// A MIG device with the UUID of an earlier one is that device only if the next layout has it again without
+/// a gap, at the same place and with the same profile; else it is another device.
+fn renew_reused(before: &[MigLayout], layout: &mut MigLayout) {
+    let directly_before =
+        before.last().filter(|last| last.during.to.total_cmp(&layout.during.from).is_eq());
+    for gi in &mut layout.instances {
+        let (id, start, profile) = (gi.id, gi.start, gi.profile);
+        let [ci] = &mut gi.compute[..] else { continue };
+        let uuid = ci.uuid.clone();
+        if !before.iter().flat_map(MigLayout::devices).any(|(_, old)| old.uuid == uuid) {
+            continue;
+        }
+        let mut old_devices = directly_before.into_iter().flat_map(MigLayout::devices);
+        let same = old_devices.find(|(old_gi, old_ci)| {
+            old_ci.uuid == uuid
+                && (old_ci.id, old_ci.slices, old_ci.start) == (ci.id, ci.slices, ci.start)
+                && (old_gi.id, old_gi.start) == (id, start)
+                && old_gi.profile == profile
+        });
+        (gi.generation, ci.generation) = match same {
+            Some((instance, device)) => (instance.generation, device.generation),
+            None => (hash(&uuid, before.len(), 4), hash(&uuid, before.len(), 5)),
+        };
+    }
 }
 
 #[cfg(test)]
@@ -196,11 +206,27 @@ mod tests {
         assert!(ones[0].4 != ones[1].4 && ones[1].4 != ones[2].4 && ones[0].4 != ones[2].4);
         assert!(ones[0].1 != ones[1].1 && ones[0].2 != ones[1].2);
         assert!(gpu.layout(25.0).is_none());
-        let gap = text.replace("{ from = 10, to = 20,", "{ from = 12, to = 20,");
-        assert!(
-            error_of(&gap).starts_with(&format!("3: mig: the UUID {uuid} is used again, ")),
-            "{}",
-            error_of(&gap)
+        let again = |old: &str, new: &str| {
+            let gpu = Scenario::parse("test", &text.replace(old, new)).unwrap().gpus.remove(0);
+            [0.0, 12.0].map(|time| {
+                let (gi, ci) = gpu.layout(time).unwrap().devices().nth(1).unwrap();
+                (ci.uuid.clone(), gi.generation, ci.generation)
+            })
+        };
+        let (second, third) = ("{ from = 10, to = 20,", "{ from = 12, to = 20,");
+        let other = text.rsplit_once(second).unwrap().1.replacen("2g.20gb", "3g.40gb", 1);
+        for [old, new] in [again(second, third), again(text.rsplit_once(second).unwrap().1, &other)]
+        {
+            assert!(
+                old.0 == new.0 && old.1 != new.1 && old.2 != new.2,
+                "another device: {old:?} {new:?}"
+            );
+        }
+        let twice =
+            mig(&format!("{kept}, {}", kept.replace("start = 4, gi = 9, slot = 5", "start = 0")));
+        assert_eq!(
+            error_of(&twice),
+            format!("3: mig: the UUID {uuid} belongs to another MIG device: write a unique uuid")
         );
     }
 }

@@ -8,12 +8,12 @@ use crate::{
     scenario::{Gpu, Process, ProcessType, cluster::Cluster},
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure},
-        tables::{GpuList, ProcessTable},
+        tables::{GpuList, ProcEntry, ProcessTable, WindowTable},
         validate::{
             cluster::processes::assign_container,
             curves, memory, mig_instances, pipes,
             values::{unknown_gpu_error, validate_text},
-            windows::window,
+            windows::{time_window, window},
         },
     },
     window::Window,
@@ -31,7 +31,7 @@ pub(super) fn check(
 ) -> ValidationResult<Vec<Process>> {
     let mut processes: Vec<Process> = vec![];
     let mut spans = vec![];
-    let mut lifetimes = HashMap::<u32, Vec<Window>>::new();
+    let (mut in_lists, mut in_proc) = (HashMap::new(), HashMap::new());
     for table in tables {
         let spec = table.get_ref();
         let (first, count) = (process(spec, gpus.len())?, count(spec, processes.len())?);
@@ -39,15 +39,12 @@ pub(super) fn check(
             let mut process = cloned(&first, spec, clone, gpus)?;
             assign_container(&mut process, spec, clone, cluster)?;
             mig_instances::check(&process, spec, gpus)?;
-            let times = lifetimes.entry(process.pid).or_default();
-            if times.iter().any(|life| life.overlaps(process.lifetime)) {
-                let text = format!(
-                    "pid {} belongs to another process at the same time: write a unique one",
-                    process.pid
-                );
-                return Err(SpannedError::new(spec.pid.span(), text));
+            // A PID may be used again while the driver still lists the process that had it.
+            let listed = (!process.gpus.is_empty()).then_some(process.lifetime);
+            let shown = process.proc_lifetime();
+            for (taken, life) in [(&mut in_lists, listed), (&mut in_proc, shown)] {
+                claim_pid(taken, process.pid, life, spec)?;
             }
-            times.push(process.lifetime);
             for &index in &process.gpus {
                 if let Some(gpu) = gpus.get_mut(index) {
                     gpu.processes.push(processes.len());
@@ -59,6 +56,22 @@ pub(super) fn check(
     }
     memory::check_capacity(gpus, &processes, &spans)?;
     Ok(processes)
+}
+
+/// Rejects a PID that another process has at the same time.
+fn claim_pid(
+    taken: &mut HashMap<u32, Vec<Window>>,
+    pid: u32,
+    life: Option<Window>,
+    table: &ProcessTable,
+) -> ValidationResult<()> {
+    let Some(life) = life else { return Ok(()) };
+    let times = taken.entry(pid).or_default();
+    ensure(!times.iter().any(|other| other.overlaps(life)), &table.pid, || {
+        format!("pid {pid} belongs to another process at the same time: write a unique one")
+    })?;
+    times.push(life);
+    Ok(())
 }
 
 fn count(table: &ProcessTable, before: usize) -> ValidationResult<u32> {
@@ -78,6 +91,7 @@ fn process(table: &ProcessTable, gpus: usize) -> ValidationResult<Process> {
         None => "0::/system.slice/mock.service".to_owned(),
         Some(cgroup) => validate_text("cgroup", cgroup)?,
     };
+    let (in_proc, readable) = proc_entry(table)?;
     Ok(Process {
         pid: *table.pid.get_ref(),
         command: command(table, &name)?,
@@ -99,7 +113,8 @@ fn process(table: &ProcessTable, gpus: usize) -> ValidationResult<Process> {
         pipes: pipes::check(table.pipes.as_ref())?,
         lifetime: life(table)?,
         zombie: table.zombie.as_ref().map(|zombie| window("zombie", zombie)).transpose()?,
-        visible: table.proc.unwrap_or(true),
+        in_proc,
+        readable,
     })
 }
 
@@ -141,7 +156,6 @@ fn gpus(value: &Spanned<GpuList>, gpus: usize) -> ValidationResult<Vec<usize>> {
         }
         GpuList::Indexes(list) => list,
     };
-    ensure(!list.is_empty(), value, || "gpus is empty: write at least one index".into())?;
     for (at, index) in list.iter().enumerate() {
         ensure(*index < gpus, value, || unknown_gpu_error(*index, gpus))?;
         let twice = list.iter().take(at).any(|before| before == index);
@@ -172,6 +186,25 @@ fn command(table: &ProcessTable, name: &str) -> ValidationResult<Vec<String>> {
         "command is empty or contains a NUL character: write [\"python\", …]".into()
     })?;
     Ok(words.clone())
+}
+
+/// While the proc root contains the process, and whether its files can be read.
+fn proc_entry(table: &ProcessTable) -> ValidationResult<(Option<Window>, bool)> {
+    let Some(entry) = &table.proc else { return Ok((Some(Window::ALWAYS), true)) };
+    match entry.get_ref() {
+        ProcEntry::Flag(shown) => Ok((shown.then_some(Window::ALWAYS), true)),
+        ProcEntry::Word(word) if word == "unreadable" => Ok((Some(Window::ALWAYS), false)),
+        ProcEntry::Word(word) => {
+            let remedy = "write true, false, \"unreadable\" or { from, to }";
+            Err(SpannedError::new(entry.span(), format!("proc = \"{word}\" is unknown: {remedy}")))
+        }
+        ProcEntry::Window(WindowTable { from, to }) => {
+            let during = time_window(from.unwrap_or(f64::MIN), *to);
+            let during = during
+                .map_err(|error| SpannedError::new(entry.span(), format!("proc: {error}")))?;
+            Ok((Some(during), true))
+        }
+    }
 }
 
 fn life(table: &ProcessTable) -> ValidationResult<Window> {
@@ -242,7 +275,6 @@ mod tests {
         };
         for (text, expected) in [
             (with("[1]", "1 GiB"), "6: GPU 1 does not exist: the scenario has 1, write 0 to 0"),
-            (with("[]", "1 GiB"), "6: gpus is empty: write at least one index"),
             (with("[0, 0]", "1 GiB"), "6: GPU 0 is listed twice: list it once"),
             (
                 with("\"all\"", "1 GiB"),
@@ -259,6 +291,37 @@ mod tests {
             ),
         ] {
             assert_eq!(error_of(&text), expected, "for\n{text}");
+        }
+    }
+
+    #[test]
+    fn pid_is_free_for_another_process_once_it_is_gone_from_proc() {
+        let process = |rest: &str| {
+            format!("[[process]]\npid = 7\nname = \"p\"\nmemory = \"1 GiB\"\n{rest}\n")
+        };
+        let stale = process("gpus = [0]\nend = 60\nproc = { to = 30 }");
+        let reused = GPU.to_owned() + &stale + &process("gpus = []\nstart = 30");
+        assert!(Scenario::parse("test", &reused).is_ok());
+        let error = "11: pid 7 belongs to another process at the same time: write a unique one";
+        for both in ["gpus = [0]\nstart = 30", "gpus = []\nstart = 29"] {
+            assert_eq!(error_of(&(GPU.to_owned() + &stale + &process(both))), error, "{both}");
+        }
+        for (proc, expected) in [
+            (
+                "\"hidden\"",
+                "7: proc = \"hidden\" is unknown: write true, false, \"unreadable\" or { from, to }",
+            ),
+            (
+                "{ from = 5, to = 5 }",
+                "7: proc: from 5 s to 5 s is empty: write a \"from\" before \"to\"",
+            ),
+            (
+                "7",
+                "7: invalid type: integer `7`, expected true, false, \"unreadable\" or { from = …, to = … }",
+            ),
+        ] {
+            let text = GPU.to_owned() + &process(&format!("proc = {proc}\ngpus = [0]"));
+            assert_eq!(error_of(&text), expected, "for {proc}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The fields of `nvmlDeviceGetFieldValues`.
 
 use crate::{
-    fault::{self, Effect},
+    fault::{self, Effect, Substitute},
     numeric::{floor_u32, round_u32},
     return_code::{NvmlResult, ReturnCode},
     world::board::{
@@ -74,10 +74,16 @@ impl Board {
         let faults = &self.scenario.faults;
         match fault::field_fault(faults, field, self.gpu.index, self.now.world) {
             Some(Effect::Code(code)) => return Err(code),
-            Some(Effect::AllBitsSet) => {
+            Some(Effect::Substitute(Substitute::AllBitsSet)) => {
                 return self.true_field(field, scope).map(FieldValue::all_bits_set);
             }
-            Some(Effect::Delay(_) | Effect::Hang | Effect::Missing) | None => {}
+            Some(
+                Effect::Substitute(Substitute::NoRows)
+                | Effect::Delay(_)
+                | Effect::Hang
+                | Effect::Missing,
+            )
+            | None => {}
         }
         self.true_field(field, scope)
     }

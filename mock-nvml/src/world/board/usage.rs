@@ -1,6 +1,7 @@
 //! Memory, processes and their utilization.
 
 use crate::{
+    fault::{self, Substitute},
     models::{MIB, mig::MEMORY_SLICES},
     return_code::{NvmlResult, ReturnCode},
     scenario::{
@@ -60,7 +61,8 @@ impl Board {
             .map(|_| GpuInstance::reserved_bytes())
             .sum();
         let base = model.base_mib * MIB + instances;
-        split(model.total_mib * MIB, model.reserved_mib * MIB, base + used)
+        let total = self.gpu.memory_total.unwrap_or(model.total_mib * MIB);
+        split(total, total.min(model.reserved_mib * MIB), base + used)
     }
 
     /// BAR1 memory: 1 MiB, and 2 MiB for each process.
@@ -74,6 +76,9 @@ impl Board {
 
     /// The processes of a list.
     pub(crate) fn processes(&self, list: ProcessListKind) -> Vec<ProcessRow> {
+        if fault::substitute() == Some(Substitute::NoRows) {
+            return vec![];
+        }
         let in_instance = |process: &&Process| {
             let place = self.view().place();
             place.is_none_or(|place| process.instance == Some(place))
@@ -99,6 +104,9 @@ impl Board {
     /// Utilization by process since `last_seen` (wall clock, µs), with the invalid rows that the
     /// scenario injects.
     pub(crate) fn process_utilization(&self, last_seen: u64) -> NvmlResult<Vec<UtilizationRow>> {
+        if fault::substitute() == Some(Substitute::NoRows) {
+            return Ok(vec![]);
+        }
         let ring = SampleRing { period: self.model().sample_period, since: self.up_since };
         let loads = |time, emit: &mut dyn FnMut(u32, Load)| {
             load::for_each_share(&self.scenario, &self.gpu, time, emit);
@@ -171,6 +179,18 @@ mod tests {
         );
         assert_eq!(board.memory().used, (2 + 110) * MIB);
         assert_eq!(board.bar1().used, (1 + 3 * 2) * MIB);
+    }
+
+    #[test]
+    fn reported_total_may_be_zero_or_less_than_a_process_holds() {
+        for (total, bytes, used) in [("0 MiB", 0, 0), ("4 GiB", 4_096, 4_096 - 426)] {
+            let text = format!("[[gpu]]\nmodel = \"T4\"\nmemory_total = \"{total}\"\n")
+                + &process(1, "memory = \"8 GiB\"");
+            let board = board(&text, 0.0);
+            let memory = board.memory();
+            assert_eq!((memory.total / MIB, memory.used / MIB, memory.free), (bytes, used, 0));
+            assert_eq!(board.processes(ProcessListKind::Compute)[0].memory, 8_192 * MIB);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::{
-    cluster::{resource_slices as slices, resources::MigStrategy},
+    cluster::{resource_slices, resources::MigStrategy},
     scenario::{
         Gpu,
         cluster::{ClaimedDevice, GpuAllocation, GpuShare},
@@ -64,31 +64,16 @@ fn allocation(
     table: &ContainerTable,
     clone: usize,
     gpus: &[Gpu],
-    (strategy, start): (MigStrategy, f64),
+    mig: (MigStrategy, f64),
 ) -> Result<GpuAllocation, String> {
     let which = |which: &GpuSelection| self::which(which, clone, gpus.len());
     let shares = |tables: &Spanned<Vec<ShareTable>>| shares(tables.get_ref(), clone, gpus);
     if let Some(selection) = &table.gpus {
-        Ok(GpuAllocation::Whole(which(selection.get_ref())?))
-    } else if let Some(slices) = &table.slices {
-        let SlicesTable { gpus, replicas, mps } = slices.get_ref();
-        let indexes = which(gpus)?;
-        if !(1..=MAX_AMOUNT).contains(replicas) {
-            return Err(format!("replicas = {replicas} is out of range: write 1 to {MAX_AMOUNT}"));
-        }
-        if *mps && indexes.len() > 1 {
-            return Err(
-                "with MPS the plugin allocates a replica of one GPU only: write one GPU".into()
-            );
-        }
-        Ok(GpuAllocation::Slices(indexes, *replicas))
+        which(selection.get_ref()).map(GpuAllocation::Whole)
+    } else if let Some(table) = &table.slices {
+        slices(table.get_ref(), which(&table.get_ref().gpus)?)
     } else if let Some(ids) = &table.mig {
-        let device = |id: &String| {
-            let (_, gi, ci) = mig_device(id, gpus, start)?;
-            Ok((strategy.resource(&gi.device_profile(ci)), ci.uuid.clone()))
-        };
-        let ids: Result<_, String> = ids.get_ref().iter().map(device).collect();
-        ids.map(GpuAllocation::Mig)
+        mig_devices(ids.get_ref(), gpus, mig)
     } else if let Some(ids) = &table.gke {
         ids.get_ref().iter().try_for_each(|id| gke(id, gpus))?;
         Ok(GpuAllocation::Gke(ids.get_ref().clone()))
@@ -96,36 +81,72 @@ fn allocation(
         let AckTable { gpu, gib, cores } = ack.get_ref();
         Ok(GpuAllocation::Ack(which(gpu)?, amount("gib", *gib, MAX_AMOUNT)?, percent(*cores)?))
     } else if let Some(ack) = &table.ack_v1 {
-        let AckTable { gpu, gib, cores } = ack.get_ref();
-        let indexes = which(gpu)?;
-        let ([gpu], None) = (&indexes[..], cores) else {
-            return Err(
-                "ACK version 1 allocates memory of one GPU: write one GPU and remove cores".into(),
-            );
-        };
-        Ok(GpuAllocation::AckV1(*gpu, amount("gib", *gib, MAX_AMOUNT)?))
+        ack_v1(ack.get_ref(), &which(&ack.get_ref().gpu)?)
     } else if let Some(tables) = &table.hami {
         shares(tables).map(GpuAllocation::Hami)
     } else if let Some(tables) = &table.koordinator {
         shares(tables).map(GpuAllocation::Koordinator)
     } else if let Some(tables) = &table.volcano {
         shares(tables).map(GpuAllocation::Volcano)
-    } else if let Some(claim) = &table.claim {
-        let ClaimTable { name, gpus: selection, mig } = claim.get_ref();
-        let indexes = selection.as_ref().map(which).transpose()?.unwrap_or_default();
-        let whole = |gpu| ClaimedDevice { gpu: Some(gpu), name: slices::gpu_device_name(gpu) };
-        let mut devices: Vec<_> = indexes.into_iter().map(whole).collect();
-        for id in mig {
-            let (gpu, gi, ci) = mig_device(id, gpus, start)?;
-            devices.push(ClaimedDevice { gpu: None, name: slices::mig_device_name(gpu, gi, ci) });
-        }
-        if devices.is_empty() {
-            return Err("claim has no devices: write gpus, mig or both".into());
-        }
-        Ok(GpuAllocation::Claim(name.get_ref().clone(), devices))
+    } else if let Some(table) = &table.claim {
+        let whole = table.get_ref().gpus.as_ref().map(which).transpose()?;
+        claim(table.get_ref(), whole.unwrap_or_default(), gpus, mig.1)
     } else {
         Ok(GpuAllocation::Nothing)
     }
+}
+
+fn slices(table: &SlicesTable, gpus: Vec<usize>) -> Result<GpuAllocation, String> {
+    let SlicesTable { replicas, mps, .. } = table;
+    if !(1..=MAX_AMOUNT).contains(replicas) {
+        return Err(format!("replicas = {replicas} is out of range: write 1 to {MAX_AMOUNT}"));
+    }
+    if *mps && gpus.len() > 1 {
+        return Err("with MPS the plugin allocates a replica of one GPU only: write one GPU".into());
+    }
+    Ok(GpuAllocation::Slices(gpus, *replicas))
+}
+
+fn mig_devices(
+    ids: &[String],
+    gpus: &[Gpu],
+    (strategy, start): (MigStrategy, f64),
+) -> Result<GpuAllocation, String> {
+    let device = |id: &String| {
+        let (_, gi, ci) = mig_device(id, gpus, start)?;
+        Ok((strategy.resource(&gi.device_profile(ci)), ci.uuid.clone()))
+    };
+    ids.iter().map(device).collect::<Result<_, String>>().map(GpuAllocation::Mig)
+}
+
+fn ack_v1(table: &AckTable, gpus: &[usize]) -> Result<GpuAllocation, String> {
+    let ([gpu], None) = (gpus, table.cores) else {
+        return Err(
+            "ACK version 1 allocates memory of one GPU: write one GPU and remove cores".into()
+        );
+    };
+    Ok(GpuAllocation::AckV1(*gpu, amount("gib", table.gib, MAX_AMOUNT)?))
+}
+
+/// The claim of whole GPUs, and of MIG devices that exist at world time `start`.
+fn claim(
+    table: &ClaimTable,
+    whole: Vec<usize>,
+    gpus: &[Gpu],
+    start: f64,
+) -> Result<GpuAllocation, String> {
+    let device =
+        |gpu| ClaimedDevice { gpu: Some(gpu), name: resource_slices::gpu_device_name(gpu) };
+    let mut devices: Vec<_> = whole.into_iter().map(device).collect();
+    for id in &table.mig {
+        let (gpu, gi, ci) = mig_device(id, gpus, start)?;
+        let name = resource_slices::mig_device_name(gpu, gi, ci);
+        devices.push(ClaimedDevice { gpu: None, name });
+    }
+    if devices.is_empty() {
+        return Err("claim has no devices: write gpus, mig or both".into());
+    }
+    Ok(GpuAllocation::Claim(table.name.get_ref().clone(), devices))
 }
 
 fn which(selection: &GpuSelection, clone: usize, gpus: usize) -> Result<Vec<usize>, String> {

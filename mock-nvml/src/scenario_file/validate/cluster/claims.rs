@@ -15,8 +15,9 @@ pub(super) fn check(pods: &[Pod], spans: &[Vec<ContainerSpans<'_>>]) -> Validati
     for (pod, spans) in pods.iter().zip(spans) {
         for (container, spans) in pod.containers.iter().zip(spans) {
             let Some((claim, devices)) = container.allocation.claim() else { continue };
+            let life = pod.object_lifetime();
             let concurrent =
-                previous.iter().filter(|(other, ..)| other.lifetime.overlaps(pod.lifetime));
+                previous.iter().filter(|(other, ..)| other.object_lifetime().overlaps(life));
             for (other, name, other_devices) in concurrent {
                 let same = other.namespace == pod.namespace && *name == claim;
                 if same && *other_devices != devices {

@@ -17,7 +17,7 @@ use crate::{
         error::{SpannedError, ValidationResult, ensure},
         tables::{ContainerTable, PodTable},
         validate::{
-            cluster::allocation,
+            cluster::{allocation, labels},
             identity::{hash, is_uuid, uuid},
             values::{parse_word, validate_name},
             windows::time_window,
@@ -44,7 +44,7 @@ pub(super) fn check<'a>(
     strategy: MigStrategy,
 ) -> ValidationResult<(Vec<Pod>, Vec<Vec<ContainerSpans<'a>>>)> {
     let (mut pods, mut spans) = (vec![], vec![]);
-    let mut taken = HashMap::<(String, String), Vec<Window>>::new();
+    let mut named = HashMap::<(String, String), Vec<Window>>::new();
     let mut uids = HashSet::new();
     for table in tables {
         let spec = table.get_ref();
@@ -52,15 +52,15 @@ pub(super) fn check<'a>(
         for clone in 0..count {
             let (mut pod, containers) =
                 pod(spec, (spec.count.is_some()).then_some(clone), gpus, strategy)?;
-            let lives = taken.entry((pod.namespace.clone(), pod.name.clone())).or_default();
-            if lives.iter().any(|life| life.overlaps(pod.lifetime)) {
+            let lives = named.entry((pod.namespace.clone(), pod.name.clone())).or_default();
+            if lives.iter().any(|life| life.overlaps(pod.object_lifetime())) {
                 let name =
                     format!("the name {}/{} belongs to another pod", pod.namespace, pod.name);
                 let remedy = "at the same time: write a unique name or another time";
                 return Err(SpannedError::new(spec.name.span(), format!("{name} {remedy}")));
             }
             identify(&mut pod, spec, seed, lives.len())?;
-            lives.push(pod.lifetime);
+            lives.push(pod.object_lifetime());
             ensure(uids.insert(pod.uid.clone()), &spec.name, || {
                 format!("the UID {} belongs to another pod: write a unique one", pod.uid)
             })?;
@@ -103,11 +103,12 @@ fn pod<'a>(
         namespace: namespace.unwrap_or_else(|| "default".to_owned()),
         uid: String::new(),
         config_hash: None,
-        annotations: spec.annotations.clone(),
-        labels: spec.labels.clone(),
+        annotations: labels::annotations(spec.annotations.as_ref())?,
+        labels: labels::labels(spec.labels.as_ref())?,
         qos: Qos::BestEffort,
         lifetime: life,
         deletion_time: moment("deleting", spec.deleting.as_ref(), life)?,
+        forced_deletion_time: forced_deletion(spec, life)?,
         completion_time: completed,
         failed: failed(spec)?,
         containers: vec![],
@@ -116,8 +117,8 @@ fn pod<'a>(
     let text = "containers is empty: write [{ name = \"main\" }]";
     ensure(!tables.is_empty(), &spec.containers, || text.into())?;
     let mut spans = vec![];
-    let start = prepared(&pod, tables)?;
-    for table in tables {
+    let starts = default_starts(&pod, tables)?;
+    for (table, start) in tables.iter().zip(starts) {
         let (held, at) =
             allocation::check(table, clone.unwrap_or_default(), gpus, (strategy, life.from))?;
         let container = container(&pod, table, held, start)?;
@@ -197,6 +198,15 @@ fn moment(key: &str, spec: Option<&Spanned<f64>>, life: Window) -> ValidationRes
     Ok(Some(time))
 }
 
+fn forced_deletion(spec: &PodTable, life: Window) -> ValidationResult<Option<f64>> {
+    let forced = moment("force_deleted", spec.force_deleted.as_ref(), life)?;
+    if let Some(forced) = spec.force_deleted.as_ref().filter(|_| spec.is_static) {
+        let text = "a static pod ends when its manifest is removed: write end instead";
+        return Err(SpannedError::new(forced.span(), text));
+    }
+    Ok(forced)
+}
+
 fn failed(spec: &PodTable) -> ValidationResult<bool> {
     let phases = [("Succeeded", false), ("Failed", true)];
     let failed = parse_word("phase", spec.phase.as_ref(), &phases)?;
@@ -217,23 +227,32 @@ fn kind(spec: &ContainerTable) -> ValidationResult<ContainerKind> {
     Ok(parse_word("kind", spec.kind.as_ref(), &kinds)?.unwrap_or(ContainerKind::App))
 }
 
-/// The start time of the app containers: when all init containers have ended.
-fn prepared(pod: &Pod, tables: &[Spanned<ContainerTable>]) -> ValidationResult<f64> {
-    let mut start = pod.lifetime.from;
+/// The start time of each container without the key `start`: the init containers run one after the other,
+/// sidecars start in between, and the app containers after all of them.
+fn default_starts(pod: &Pod, tables: &[Spanned<ContainerTable>]) -> ValidationResult<Vec<f64>> {
+    let mut next = pod.lifetime.from;
+    let mut starts = vec![];
     for table in tables {
-        let spec = table.get_ref();
-        if kind(spec)? == ContainerKind::Init {
-            start = start.max(spec.end.as_ref().map_or(f64::INFINITY, |end| *end.get_ref()));
+        let kind = kind(table.get_ref())?;
+        starts.push((kind, next));
+        if kind == ContainerKind::Init {
+            let end = table.get_ref().end.as_ref().map_or(f64::INFINITY, |end| *end.get_ref());
+            next = next.max(end);
         }
     }
-    Ok(start)
+    let start = |(kind, in_turn)| match kind {
+        ContainerKind::App => next,
+        ContainerKind::Init | ContainerKind::Sidecar => in_turn,
+        ContainerKind::Ephemeral => pod.lifetime.from,
+    };
+    Ok(starts.into_iter().map(start).collect())
 }
 
 fn container(
     pod: &Pod,
     table: &Spanned<ContainerTable>,
     holding: GpuAllocation,
-    prepared: f64,
+    default_start: f64,
 ) -> ValidationResult<Container> {
     let spec = table.get_ref();
     let kind = kind(spec)?;
@@ -242,10 +261,17 @@ fn container(
         let error = || format!("status_lag = {lag} is out of range: write 0 to 3600 seconds");
         ensure((0.0..=3_600.0).contains(&lag), spec, error)?;
     }
+    if kind == ContainerKind::Ephemeral {
+        let is_plain = matches!(holding, GpuAllocation::Nothing)
+            && spec.devices.is_none()
+            && spec.limits.is_empty();
+        let text = "an API server rejects resources of an ephemeral container: remove them";
+        ensure(is_plain, table, || text.into())?;
+    }
     Ok(Container {
         name: validate_name("name", &spec.name, 63)?,
         kind,
-        runs: runs(pod, spec, kind, prepared)?,
+        runs: runs(pod, spec, kind, default_start)?,
         status_lag: lag,
         allocation: holding,
         limits: spec.limits.clone(),
@@ -257,10 +283,9 @@ fn runs(
     pod: &Pod,
     spec: &ContainerTable,
     kind: ContainerKind,
-    prepared: f64,
+    default_start: f64,
 ) -> ValidationResult<Vec<ContainerRun>> {
-    let first = if kind == ContainerKind::App { prepared } else { pod.lifetime.from };
-    let from = spec.start.as_ref().map_or(first, |start| *start.get_ref());
+    let from = spec.start.as_ref().map_or(default_start, |start| *start.get_ref());
     if let Some(start) = &spec.start {
         let end = spec.end.as_ref().map(|end| *end.get_ref());
         time_window(from, end).map_err(|error| SpannedError::new(start.span(), error))?;
@@ -268,6 +293,12 @@ fn runs(
             let Window { from: begins, to } = pod.lifetime;
             format!(
                 "start = {from} is outside the lifetime of the pod: write a time from {begins} s to {to} s"
+            )
+        })?;
+        ensure(kind != ContainerKind::App || from >= default_start, start, || {
+            format!(
+                "an app container starts when all init containers have ended, at {default_start} s: \
+                 write a later start, or end the init containers earlier"
             )
         })?;
     }
@@ -383,12 +414,14 @@ mod tests {
     }
 
     #[test]
-    fn app_containers_run_from_the_end_of_init_to_completion() {
+    fn init_containers_run_one_after_the_other_and_app_containers_after_them() {
         let found = pods(
             "[[pod]]\nname = \"p\"\nstart = 1\ncompleted = 9\nend = 20\ncontainers = [\n\
-             { name = \"i\", kind = \"init\", end = 4 }, { name = \"c\" },\n]\n",
+             { name = \"c\" }, { name = \"i\", kind = \"init\", end = 4 },\n\
+             { name = \"s\", kind = \"sidecar\" }, { name = \"j\", kind = \"init\", end = 6 },\n]\n",
         );
         let run = |at: usize| found[0].containers[at].runs[0].during;
-        assert_eq!((run(0).from, run(0).to, run(1).from, run(1).to), (1.0, 4.0, 4.0, 9.0));
+        let runs: Vec<_> = (0..4).map(|at| (run(at).from, run(at).to)).collect();
+        assert_eq!(runs, [(6.0, 9.0), (1.0, 4.0), (4.0, 9.0), (4.0, 6.0)]);
     }
 }

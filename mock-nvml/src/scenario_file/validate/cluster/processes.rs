@@ -33,11 +33,12 @@ pub(in crate::scenario_file::validate) fn assign_container(
     };
     let pods = cluster.map(|cluster| cluster.pods_named(pod_key.get_ref())).unwrap_or_default();
     let at = usize::try_from(clone).unwrap_or_default() % pods.len().max(1);
-    let Some((cluster, pod)) = cluster.zip(pods.get(at)) else {
+    let start = table.start.as_ref().map(|start| *start.get_ref());
+    let pod = pods.get(at).and_then(|pods| pod_at(pods, start));
+    let Some((cluster, pod)) = cluster.zip(pod) else {
         return Err(SpannedError::new(pod_key.span(), no_pod(pod_key.get_ref(), cluster)));
     };
     let container = container(pod_key, table, pod)?;
-    let start = table.start.as_ref().map(|start| *start.get_ref());
     let mut runs = container.runs.iter();
     let run = runs.find(|run| start.is_none_or(|start| run.during.contains(start)));
     let Some(run) = run.filter(|run| run.during.from < process.lifetime.to) else {
@@ -55,6 +56,12 @@ pub(in crate::scenario_file::validate) fn assign_container(
         process.cgroup = cgroup::text(cluster.cgroups, cluster.runtime, pod, &run.id);
     }
     Ok(())
+}
+
+/// Of pods of one name, the last one that exists at world time `start`; without a start the first one.
+fn pod_at<'a>(pods: &[&'a Pod], start: Option<f64>) -> Option<&'a Pod> {
+    let exists = |pod: &&&Pod| start.is_some_and(|start| pod.lifetime.contains(start));
+    pods.iter().rfind(exists).or(pods.first()).copied()
 }
 
 fn no_pod(name: &str, cluster: Option<&Cluster>) -> String {
@@ -151,5 +158,26 @@ mod tests {
         ] {
             assert_eq!(error_of(&format!("{GPU}{POD}{PROCESS}{rest}\n")), expected, "for {rest}");
         }
+    }
+
+    #[test]
+    fn of_pods_of_one_name_a_process_is_in_the_one_that_exists_at_its_start() {
+        let pods = "[[pod]]\nname = \"p\"\nforce_deleted = 20\nend = 90\n\
+                    containers = [{ name = \"c\" }]\n\
+                    [[pod]]\nname = \"p\"\nstart = 30\ncontainers = [{ name = \"c\" }]\n";
+        let process = |pid: u32, start: &str| {
+            format!(
+                "[[process]]\npid = {pid}\nname = \"x\"\ngpus = [0]\nmemory = \"1 MiB\"\n\
+                 pod = \"default/p\"\n{start}\n"
+            )
+        };
+        let text = [process(1, ""), process(2, "start = 25"), process(3, "start = 40")].concat();
+        let scenario = Scenario::parse("test", &format!("{GPU}{pods}{text}")).unwrap();
+        let [old, new] = &scenario.cluster.as_ref().unwrap().pods[..] else { panic!("two pods") };
+        let is_in =
+            |at: usize, uid: &str| scenario.processes[at].cgroup.contains(&uid.replace('-', "_"));
+        assert!(is_in(0, &old.uid) && is_in(1, &old.uid) && is_in(2, &new.uid));
+        // The old ones outlive the object of their pod.
+        assert!(scenario.processes[..2].iter().all(|one| one.lifetime.to.total_cmp(&90.0).is_eq()));
     }
 }

@@ -1,0 +1,210 @@
+//! Flags for the sources of pods and device allocations.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+use crate::cluster::Sources;
+use crate::kube::address::Address;
+use crate::kube::allocation::MemoryUnit;
+use crate::kube::endpoint::{Endpoint, EndpointAuth};
+use crate::kube::node_label::LabelRequirement;
+use crate::kube::node_name::{NodeName, NodeNameError};
+use crate::kube::watch_timings::WatchTimings;
+use crate::labels::{Dialect, LabelSchema};
+use crate::model::Problem;
+
+/// Flags for the sources of pods and device allocations.
+#[derive(Debug, Args)]
+pub(super) struct ClusterArgs {
+    /// Kubeconfig file for the API server [default: the service account, inside a cluster]
+    #[arg(long, env = "NVML_EXPORTER_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// Socket of the kubelet's `PodResources` API, which lists the devices allocated to containers
+    #[arg(
+        long,
+        env = "DCGM_POD_RESOURCES_KUBELET_SOCKET",
+        value_name = "PATH",
+        default_value = POD_RESOURCES
+    )]
+    pod_resources_kubelet_socket: PathBuf,
+
+    /// Read the pods from the kubelet at this URL instead of from the API server (for example
+    /// `https://127.0.0.1:10250`)
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_KUBELET_PODS",
+        value_name = "URL",
+        conflicts_with = "kubeconfig"
+    )]
+    kubelet_pods: Option<String>,
+
+    /// CA certificates to verify the kubelet's certificate with [default: those of the system]
+    #[arg(long, env = "NVML_EXPORTER_KUBELET_CA", value_name = "FILE", requires = "kubelet_pods")]
+    kubelet_ca: Option<PathBuf>,
+
+    /// Do not verify the kubelet's certificate
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_KUBELET_INSECURE_TLS",
+        requires = "kubelet_pods",
+        value_parser = BoolishValueParser::new()
+    )]
+    kubelet_insecure_tls: bool,
+
+    /// Pod log directory (fallback for the names of pods and containers)
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_POD_LOGS",
+        value_name = "DIR",
+        default_value = "/var/log/pods"
+    )]
+    pod_logs: PathBuf,
+
+    /// Container log directory, in which symbolic links name containers by ID
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_CONTAINER_LOGS",
+        value_name = "DIR",
+        default_value = "/var/log/containers"
+    )]
+    container_logs: PathBuf,
+
+    /// Unit of `aliyun.com/gpu-mem`, if the pod annotations do not state it
+    #[arg(long, env = "NVML_EXPORTER_GPU_MEM_UNIT", value_enum, default_value_t = UnitName::Auto)]
+    gpu_mem_unit: UnitName,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UnitName {
+    /// GiB; MiB if the allocated number exceeds the GPU's memory in GiB
+    Auto,
+    /// GiB
+    Gib,
+    /// MiB
+    Mib,
+}
+
+impl From<UnitName> for MemoryUnit {
+    fn from(name: UnitName) -> Self {
+        match name {
+            UnitName::Auto => Self::Auto,
+            UnitName::Gib => Self::Gib,
+            UnitName::Mib => Self::Mib,
+        }
+    }
+}
+
+/// Default socket of the kubelet's `PodResources` API.
+const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
+/// Token of the pod's service account.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+impl ClusterArgs {
+    /// The kubelet or the API server that the flags name; `None` if they name neither.
+    pub(super) fn pod_source(&self) -> Option<Address> {
+        let token = || Some(PathBuf::from(TOKEN)).filter(|token| token.exists());
+        let kubelet = self.kubelet_pods.clone().map(|url| {
+            let auth = token().map_or(EndpointAuth::None, EndpointAuth::TokenFile);
+            let (ca, insecure) = (self.kubelet_ca.clone(), self.kubelet_insecure_tls);
+            Address::Kubelet(Endpoint { url, ca, insecure, auth })
+        });
+        kubelet.or_else(|| self.kubeconfig.clone().map(Address::Kubeconfig))
+    }
+
+    /// The sources of the node that `schema` names; `None` without a cluster.
+    ///
+    /// # Errors
+    /// The node name is missing or invalid.
+    pub(super) fn into_sources(
+        self,
+        schema: &LabelSchema,
+        release_label: Option<LabelRequirement>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Sources>, Problem> {
+        let pods = pods(self.pod_source().or_else(in_cluster), schema, warnings)?;
+        let socket = pod_resources(self.pod_resources_kubelet_socket);
+        Ok((pods.is_some() || socket.is_some()).then(|| Sources {
+            pods,
+            pod_resources: socket,
+            pod_logs: self.pod_logs,
+            container_logs: self.container_logs,
+            memory_unit: self.gpu_mem_unit.into(),
+            release_label,
+            timings: WatchTimings::default(),
+            startup_timeout: Duration::ZERO,
+        }))
+    }
+}
+
+/// The API server of the cluster that this process runs in; `None` outside a cluster.
+fn in_cluster() -> Option<Address> {
+    let is_in_cluster =
+        env::var_os("KUBERNETES_SERVICE_HOST").is_some() && Path::new(TOKEN).exists();
+    is_in_cluster.then_some(Address::InCluster)
+}
+
+/// The source of the pods, and the name of this node.
+fn pods(
+    source: Option<Address>,
+    schema: &LabelSchema,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(Address, NodeName)>, Problem> {
+    let Some(address) = source else { return Ok(None) };
+    let node = match NodeName::new(&schema.node_name) {
+        Ok(node) => node,
+        Err(NodeNameError::Missing)
+            if address == Address::InCluster && schema.dialect != Dialect::Ack =>
+        {
+            warnings.push(NO_NODE_NAME.to_owned());
+            return Ok(None);
+        }
+        Err(error @ NodeNameError::Missing) => return Err(error.problem()),
+        Err(error @ NodeNameError::Invalid(_)) => return Err(error.problem().at("--node-name")),
+    };
+    Ok(Some((address, node)))
+}
+
+/// Only a warning: older manifests of dcgm-exporter do not set `NODE_NAME`, although they mount a
+/// service account token.
+const NO_NODE_NAME: &str = "NODE_NAME is not set, so the pods of this node are not watched and the \
+     series have no pod UIDs and no pod labels; set it through the downward API (spec.nodeName)";
+
+/// Whether to read the socket: a node without its directory has no kubelet. Only the directory is
+/// checked, because the kubelet removes the socket when it restarts.
+fn pod_resources(socket: PathBuf) -> Option<PathBuf> {
+    let has_kubelet = socket.parent().is_some_and(Path::is_dir);
+    (has_kubelet || socket != Path::new(POD_RESOURCES)).then_some(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::{Compat, LabelOptions};
+
+    #[test]
+    fn missing_node_name_is_only_a_warning_in_the_dcgm_exporter_dialect() {
+        let watched = |dialect: Dialect, node: &str| {
+            let schema = LabelSchema {
+                dialect,
+                hostname: String::new(),
+                node_name: node.to_owned(),
+                extra: Vec::new(),
+                options: LabelOptions::default(),
+            };
+            let mut warnings = Vec::new();
+            let pods = pods(Some(Address::InCluster), &schema, &mut warnings);
+            (pods.map(|pods| pods.is_some()).map_err(|e| e.to_string()), warnings.len())
+        };
+        let dcgm = Dialect::DcgmExporter(vec![Compat::V4_8]);
+        assert_eq!(watched(dcgm.clone(), ""), (Ok(false), 1));
+        assert_eq!(watched(dcgm, "n1"), (Ok(true), 0));
+        assert!(watched(Dialect::Ack, "").0.unwrap_err().contains("NODE_NAME"));
+        let invalid = watched(Dialect::Ack, "A").0.unwrap_err();
+        assert!(invalid.starts_with("--node-name: node name \"A\" is not"), "{invalid}");
+    }
+}

@@ -1,0 +1,159 @@
+//! Device allocations of the node, as far as they are known.
+
+use std::time::Duration;
+
+use super::allocation_table::AllocationTable;
+use super::verdict::AllocationEvidence;
+use crate::model::{ContainerIdentity, DeviceAllocation};
+
+/// Device allocations of the node, as far as they are known.
+#[derive(Clone, Copy, Debug)]
+pub enum AllocationState<'a> {
+    /// No source of allocations is configured.
+    NoSource {
+        /// Whether the node is in a cluster: then a process has no series until its pod is known.
+        in_cluster: bool,
+    },
+    /// The sources have not responded yet.
+    Pending,
+    /// Allocations from the kubelet and the pods.
+    Known(&'a AllocationTable),
+}
+
+impl<'a> AllocationState<'a> {
+    /// What is known of the allocation of `device` to the pod of `container`, for a container with a
+    /// process on it since `first_seen` (monotonic).
+    #[must_use]
+    pub fn evidence(
+        self,
+        container: &ContainerIdentity,
+        device: &str,
+        first_seen: Duration,
+    ) -> AllocationEvidence {
+        match self.without_container() {
+            AllocationEvidence::Unknown => {}
+            other => return other,
+        }
+        let Self::Known(table) = self else { return AllocationEvidence::Unknown };
+        match table.mode_of(container, device) {
+            Some(mode) => AllocationEvidence::Allocated(mode),
+            // A device is allocated before the container starts.
+            None if table.knows_all_of(container, device) && table.is_current(first_seen) => {
+                AllocationEvidence::NotAllocated
+            }
+            None => AllocationEvidence::Unknown,
+        }
+    }
+
+    /// What is known without a container: [`AllocationEvidence::Unknown`] once the source has
+    /// responded.
+    #[must_use]
+    pub fn without_container(self) -> AllocationEvidence {
+        match self {
+            Self::NoSource { in_cluster: false } => AllocationEvidence::NoCluster,
+            Self::NoSource { in_cluster: true } => AllocationEvidence::NoSource,
+            Self::Pending => AllocationEvidence::Pending,
+            Self::Known(_) => AllocationEvidence::Unknown,
+        }
+    }
+
+    /// Allocations of a device; empty if unknown.
+    #[must_use]
+    pub fn allocations_of(self, device: &str) -> &'a [DeviceAllocation] {
+        match self {
+            Self::Known(table) => table.of_device(device),
+            Self::NoSource { .. } | Self::Pending => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::allocation::{AllocationCompleteness, AllocationDoubt, Coverage};
+    use crate::model::{AllocateMode, PodRef};
+
+    const GPU: &str = "GPU-0";
+    /// When the process was first seen.
+    const SEEN: Duration = Duration::from_secs(100);
+
+    fn container(pod: &str) -> ContainerIdentity {
+        let pod = PodRef { uid: pod.into(), namespace: "team".into(), name: pod.into() };
+        ContainerIdentity { pod, name: "main".into() }
+    }
+
+    /// GPU 0 is allocated to `train`; what `unlisted` and `doubtful` were allocated is unknown.
+    fn table(as_of: u64, fresh: bool) -> AllocationTable {
+        let allocation = DeviceAllocation {
+            container: container("train"),
+            device: GPU.into(),
+            mode: AllocateMode::Exclusive,
+            memory: Some(80.0),
+            compute: 0.0,
+            reserved: true,
+            replica: None,
+            claim: None,
+            confirmed: true,
+            running: true,
+            known_since: Duration::ZERO,
+        };
+        let doubt = |name: &str, doubt| ((("team".into()), name.into()), [doubt].into());
+        let completeness = AllocationCompleteness {
+            coverage: Coverage::AllBut {
+                unlisted: ["unlisted".into()].into(),
+                unknown_holders: true,
+            },
+            doubts: [
+                doubt("doubtful", AllocationDoubt::Any),
+                doubt("partly", AllocationDoubt::Device("GPU-1".into())),
+            ]
+            .into(),
+            ..AllocationCompleteness::default()
+        };
+        AllocationTable::new([allocation], completeness).as_of(Duration::from_secs(as_of), fresh)
+    }
+
+    fn evidence(pod: &str, table: &AllocationTable) -> AllocationEvidence {
+        AllocationState::Known(table).evidence(&container(pod), GPU, SEEN)
+    }
+
+    #[test]
+    fn an_allocation_counts_at_any_age_and_for_all_containers_of_the_pod() {
+        let table = table(0, false);
+        let exclusive = AllocationEvidence::Allocated(AllocateMode::Exclusive);
+        assert_eq!(evidence("train", &table), exclusive);
+        let init = ContainerIdentity { name: "init".into(), ..container("train") };
+        assert_eq!(AllocationState::Known(&table).evidence(&init, GPU, SEEN), exclusive);
+    }
+
+    #[test]
+    fn no_allocation_needs_a_list_that_was_read_after_the_process_was_seen() {
+        assert_eq!(evidence("other", &table(100, true)), AllocationEvidence::NotAllocated);
+        assert_eq!(evidence("other", &table(99, true)), AllocationEvidence::Unknown);
+        assert_eq!(evidence("other", &table(100, false)), AllocationEvidence::Unknown);
+    }
+
+    #[test]
+    fn doubt_about_a_pod_covers_this_pod_only() {
+        let table = table(100, true);
+        assert_eq!(evidence("unlisted", &table), AllocationEvidence::Unknown);
+        assert_eq!(evidence("doubtful", &table), AllocationEvidence::Unknown);
+        assert_eq!(evidence("other", &table), AllocationEvidence::NotAllocated);
+        assert_eq!(evidence("partly", &table), AllocationEvidence::NotAllocated, "of GPU 0");
+        let partly = AllocationState::Known(&table).evidence(&container("partly"), "GPU-1", SEEN);
+        assert_eq!(partly, AllocationEvidence::Unknown);
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_sources_have_responded() {
+        let states = [
+            (AllocationState::NoSource { in_cluster: false }, AllocationEvidence::NoCluster),
+            (AllocationState::NoSource { in_cluster: true }, AllocationEvidence::NoSource),
+            (AllocationState::Pending, AllocationEvidence::Pending),
+        ];
+        for (state, evidence) in states {
+            assert_eq!(state.evidence(&container("train"), GPU, SEEN), evidence);
+            assert_eq!(state.without_container(), evidence);
+        }
+    }
+}

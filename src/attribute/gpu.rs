@@ -1,0 +1,195 @@
+//! Series, usage and health of one GPU with its partitions.
+
+use std::sync::Arc;
+
+use super::current_sample::CurrentSample;
+use super::device::DeviceAttribution;
+use super::framebuffer_balance::InstanceBalances;
+use super::missing_counts::MissingCounts;
+use super::partition::{AddedPartition, PartitionTargets};
+use super::partition_processes::PartitionProcesses;
+use super::series_target::{GpuTargets, info_labels};
+use crate::catalog::GpuEventInputs;
+use crate::labels::Dialect;
+use crate::model::{
+    AllocateMode, ClockEventCounts, DeviceAllocation, HealthState, LinkStates, Missing, Reading,
+    XidState,
+};
+use crate::sample::device::DeviceSample;
+use crate::sample::partition::PartitionSample;
+use crate::snapshot::GpuHealth;
+use crate::snapshot::device_usage::DeviceUsage;
+
+/// A GPU with the processes of each of its partitions.
+pub(super) struct AttributedGpu<'a> {
+    pub(super) current: CurrentSample<'a>,
+    /// In the order of the partitions.
+    pub(super) processes: Vec<Result<PartitionProcesses<'a>, Missing>>,
+}
+
+/// Events of a GPU since the exporter started.
+pub(super) struct GpuEvents<'a> {
+    /// XID errors.
+    pub(super) xids: &'a XidState,
+    /// Counts of clock event reasons.
+    pub(super) clocks: Result<ClockEventCounts, Missing>,
+    /// Health watches.
+    pub(super) health: Result<&'a HealthState, Missing>,
+}
+
+impl DeviceAttribution<'_> {
+    /// Adds a GPU and its events.
+    pub(super) fn add(&mut self, gpu: &AttributedGpu<'_>, events: &GpuEvents<'_>) {
+        let current = &gpu.current;
+        let sample = current.sample;
+        let info_labels = info_labels(&self.context.selection.info_labels, self.driver, sample);
+        let targets = GpuTargets {
+            context: self.context,
+            pod_labels: self.pod_labels,
+            info_labels: &info_labels,
+            sample,
+        };
+        let readings = current.readings(&sample.readings, &self.context.selection.device);
+        let inputs = self.event_inputs(current, events);
+        let mut missing = self.missing_of_gpu(current, &readings, &inputs);
+        self.push_whole_gpu(current, &targets, &readings, &inputs);
+        let mut balances = InstanceBalances::default();
+        let mut partition_usages = Vec::with_capacity(sample.partitions.len());
+        for (partition, processes) in sample.partitions.iter().zip(&gpu.processes) {
+            let targets = self.partition_targets(&targets, partition);
+            let added = AddedPartition {
+                current,
+                partition,
+                processes: processes.as_ref().map_err(|missing| *missing),
+                targets: &targets,
+                info_labels: &info_labels,
+            };
+            if targets.repeats_gpu && partition.mig.is_some() {
+                targets.device.iter().for_each(|target| self.push_gpu(target, &readings, &inputs));
+            }
+            let instance = self.push_instance(&added, &mut missing);
+            let usage = self.push_processes(&added, instance, &mut missing, &mut balances);
+            partition_usages.push(usage);
+            self.push_shares(&added, &readings, &inputs);
+        }
+        self.stats.framebuffer.extend(balances.into_balances(&sample.gpu));
+        self.device_usages.push(DeviceUsage {
+            limits: sample.limits,
+            partitions_complete: current.state.and(sample.partitions_complete),
+            partitions: partition_usages,
+        });
+        self.health.push(GpuHealth {
+            gpu: Arc::clone(&sample.gpu),
+            state: current.state,
+            responded: current.gpu.pending_since.is_none(),
+            sampled_at: sample.at,
+            request_duration: current.gpu.request_duration,
+            missing: missing.counts(),
+            discards: sample.discards,
+            unlisted_use: current
+                .state
+                .ok()
+                .and_then(|()| sample.partitions.iter().find_map(|part| part.unlisted_use)),
+            xids: events.xids.counts.clone(),
+            readings,
+        });
+    }
+
+    /// Events of a GPU as inputs of its event families.
+    fn event_inputs<'s>(
+        &self,
+        current: &CurrentSample<'s>,
+        events: &GpuEvents<'s>,
+    ) -> GpuEventInputs<'s> {
+        GpuEventInputs {
+            xids: events.xids,
+            // Earlier counts of a GPU that cannot be read are not its current state.
+            clock_events: current.state.and(events.clocks),
+            peers: if current.state.is_ok() { &current.sample.peers } else { &[] },
+            links: current.state.and(links(current.sample)),
+            health: current.state.and(events.health),
+            state: current.state,
+            windows: self.context.selection.scope.windows,
+            label_last_xid: matches!(self.context.schema.dialect, Dialect::DcgmExporter(_)),
+        }
+    }
+
+    /// Missing readings of a GPU without those of its partitions.
+    fn missing_of_gpu(
+        &self,
+        current: &CurrentSample<'_>,
+        readings: &[Reading],
+        inputs: &GpuEventInputs<'_>,
+    ) -> MissingCounts {
+        let mut missing = MissingCounts::default();
+        missing.add(readings.iter().copied());
+        if let Err(reason) = current.sample.partitions_complete {
+            missing.add_repeated(reason, self.context.selection.instance.len());
+        }
+        for family in self.context.selection.event.families() {
+            let samples = (family.metric.source.read)(inputs).into_iter();
+            missing.add(samples.map(|sample| sample.reading));
+        }
+        missing
+    }
+
+    /// Adds the series of the whole GPU, if it has any.
+    fn push_whole_gpu(
+        &mut self,
+        current: &CurrentSample<'_>,
+        targets: &GpuTargets<'_>,
+        readings: &[Reading],
+        inputs: &GpuEventInputs<'_>,
+    ) {
+        let sample = current.sample;
+        let mig_enabled = sample.partitions.iter().any(|partition| partition.mig.is_some());
+        let scope = &self.context.selection.scope.devices;
+        if !scope.selects_gpu(sample.gpu.index, mig_enabled) {
+            return;
+        }
+        let target = targets.device(None);
+        self.push_gpu(&target, readings, inputs);
+        if let Some(cached) = &sample.mig_parent_readings {
+            let readings = current.readings(cached, &self.context.selection.instance);
+            self.tables.instances.extend(self.entities(&target, &readings));
+        }
+    }
+
+    /// The series targets of a partition. Also counts the GPU instances.
+    fn partition_targets<'s>(
+        &mut self,
+        targets: &GpuTargets<'s>,
+        partition: &'s PartitionSample,
+    ) -> PartitionTargets<'s> {
+        let scope = &self.context.selection.scope;
+        let is_selected = if partition.mig.is_none() {
+            scope.devices.selects_gpu(targets.sample.gpu.index, false)
+        } else {
+            self.instances += u32::from(partition.reports_instance);
+            scope.devices.selects_instance(self.instances.saturating_sub(1))
+        };
+        if !is_selected {
+            return PartitionTargets::default();
+        }
+        let shared = |allocation: &&DeviceAllocation| {
+            scope.virtual_gpus && allocation.mode == AllocateMode::Share
+        };
+        let device = partition.device_uuid(&targets.sample.gpu);
+        let shares = targets.context.allocation.allocations_of(device).iter().filter(shared);
+        PartitionTargets {
+            device: Some(targets.device(Some(partition))),
+            repeats_gpu: partition.mig.is_none()
+                || (partition.reports_instance && scope.devices.repeats_gpu_readings()),
+            shares: shares
+                .map(|allocation| {
+                    (allocation, targets.container(Some(partition), Some(allocation)))
+                })
+                .collect(),
+        }
+    }
+}
+
+fn links(sample: &DeviceSample) -> Result<&LinkStates, Missing> {
+    let links = sample.links.as_ref().ok_or(Missing::Pending)?;
+    links.as_ref().map_err(|missing| *missing)
+}

@@ -1,0 +1,175 @@
+//! The processes of one GPU or MIG device, with their owners and verdicts.
+
+use std::time::Duration;
+
+use super::AttributionContext;
+use super::container_summary::ContainerSummaries;
+use super::verdict::{self, DeviceEvidence, ProcessEvidence, Verdict};
+use crate::model::{
+    ContainerIdentity, DeviceProcesses, Gpu, Owner, OwnerEvidence, ProcessKind, ProcessSample,
+    StaleProcessEntry, Unresolved, Usage,
+};
+use crate::policy::{NON_POD_CONTAINER_DELAY, UNLISTED_FRAMEBUFFER_MIN, is_mps_server};
+use crate::sample::partition::PartitionSample;
+
+/// The processes of one device.
+pub(super) struct PartitionProcesses<'a> {
+    pub(super) listing: &'a DeviceProcesses,
+    /// In the order of the list.
+    pub(super) processes: Vec<AttributedProcess>,
+    /// Owner of each stale entry, in the order of the list.
+    pub(super) stale_owners: Vec<Owner>,
+    pub(super) containers: ContainerSummaries,
+    pub(super) evidence: DeviceEvidence,
+}
+
+/// Owner and verdict of a process.
+pub(super) struct AttributedProcess {
+    pub(super) owner: Owner,
+    /// How the owner was resolved; `None` if it is unknown.
+    pub(super) owner_evidence: Option<OwnerEvidence>,
+    pub(super) verdict: Verdict,
+}
+
+impl<'a> PartitionProcesses<'a> {
+    /// Attributes the processes of `partition`.
+    pub(super) fn new(
+        context: &AttributionContext<'_>,
+        gpu: &Gpu,
+        partition: &'a PartitionSample,
+        listing: &'a DeviceProcesses,
+    ) -> Self {
+        let resolver = &context.owner_resolver;
+        let owners: Vec<(Owner, Option<OwnerEvidence>)> = listing
+            .processes
+            .iter()
+            .map(|process| match &process.location {
+                Ok(location) => resolver.resolve(location, process.first_seen),
+                Err(discard) => (Owner::Unknown((*discard).into()), None),
+            })
+            .collect();
+        let stale_owners: Vec<Owner> = listing
+            .stale_entries
+            .iter()
+            .map(|entry| match entry.location.as_deref() {
+                Some(location) => resolver.resolve(location, resolver.now).0,
+                None => Owner::Unknown(entry.reason.into()),
+            })
+            .collect();
+        let mut evidence = device_evidence(context, partition, listing);
+        let own = listing.processes.iter().zip(&owners).filter(|(process, (owner, _))| {
+            !verdict::serves_mps_clients(process_evidence(process, resolver.now), owner, evidence)
+        });
+        let containers = ContainerSummaries::of(own.map(|(process, (owner, _))| (process, owner)));
+        let device = partition.device_uuid(gpu);
+        let attribute = |process: &ProcessSample, owner: Owner, owner_evidence| {
+            let allocation = match &owner {
+                // The allocations of a container do not change while it runs.
+                Owner::Container(container) => context.allocation.evidence(
+                    container,
+                    device,
+                    containers
+                        .get(container)
+                        .map_or(process.first_seen, |summary| summary.first_seen),
+                ),
+                Owner::Host | Owner::NonPodContainer | Owner::Unknown(_) => {
+                    context.allocation.without_container()
+                }
+            };
+            let process = process_evidence(process, resolver.now);
+            let verdict = verdict::verdict(process, &owner, allocation, evidence);
+            AttributedProcess { owner, owner_evidence, verdict }
+        };
+        let processes: Vec<_> = (listing.processes.iter().zip(owners))
+            .map(|(process, (owner, owner_evidence))| attribute(process, owner, owner_evidence))
+            .collect();
+        let is_uncertain = |process: &AttributedProcess| match process.verdict {
+            // Its owner is certain.
+            Verdict::Withheld(Unresolved::MpsServer | Unresolved::Allocation) => false,
+            Verdict::Withheld(_) => true,
+            Verdict::Process(_) | Verdict::Illegal => false,
+        };
+        evidence.unresolved_process = processes.iter().any(is_uncertain)
+            || stale_owners.iter().any(|owner| matches!(owner, Owner::Unknown(_)));
+        Self { listing, processes, stale_owners, containers, evidence }
+    }
+
+    /// Whether each process on the device is known, and its owner.
+    pub(super) fn is_complete(&self) -> bool {
+        let DeviceEvidence {
+            mps_clients: _,
+            hidden_mps_clients,
+            lists_all_processes,
+            unresolved_process,
+            unlisted_use,
+        } = self.evidence;
+        lists_all_processes && !unresolved_process && !hidden_mps_clients && unlisted_use.is_none()
+    }
+
+    /// Containers with a process on the device that it is not allocated to, or not certainly.
+    pub(super) fn unallocated_users(&self) -> impl Iterator<Item = &ContainerIdentity> {
+        self.processes.iter().filter_map(|process| match (&process.owner, process.verdict) {
+            (
+                Owner::Container(container),
+                Verdict::Illegal | Verdict::Withheld(Unresolved::Allocation),
+            ) => Some(container),
+            _ => None,
+        })
+    }
+
+    /// Why entries of the list have no series.
+    pub(super) fn unresolved(&self) -> impl Iterator<Item = Unresolved> {
+        let processes = self.processes.iter().filter_map(|process| match process.verdict {
+            Verdict::Withheld(reason) => Some(reason),
+            Verdict::Process(_) | Verdict::Illegal => None,
+        });
+        let entries = self.stale_entries().filter_map(|(entry, owner)| {
+            matches!(owner, Owner::Unknown(_)).then(|| entry.reason.into())
+        });
+        processes.chain(entries)
+    }
+
+    /// Processes with their owners and verdicts.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a ProcessSample, &AttributedProcess)> {
+        self.listing.processes.iter().zip(&self.processes)
+    }
+
+    /// Stale entries with their owners.
+    pub(super) fn stale_entries(&self) -> impl Iterator<Item = (&'a StaleProcessEntry, &Owner)> {
+        self.listing.stale_entries.iter().zip(&self.stale_owners)
+    }
+}
+
+fn process_evidence(process: &ProcessSample, now: Duration) -> ProcessEvidence {
+    ProcessEvidence {
+        mps_server: is_mps_server(&process.name),
+        settled: now.saturating_sub(process.first_seen) >= NON_POD_CONTAINER_DELAY,
+    }
+}
+
+/// The evidence of a device; whether a process is unresolved is added later.
+fn device_evidence(
+    context: &AttributionContext<'_>,
+    partition: &PartitionSample,
+    listing: &DeviceProcesses,
+) -> DeviceEvidence {
+    let mps_clients = listing.processes.iter().any(|process| process.kind == ProcessKind::Mps);
+    let server = listing.processes.iter().find(|process| is_mps_server(&process.name));
+    DeviceEvidence {
+        mps_clients,
+        hidden_mps_clients: server.is_some_and(|server| {
+            !mps_clients && (!listing.lists_mps_clients || is_at_work(&server.usage))
+        }),
+        lists_all_processes: context.host_pids == Some(true),
+        unresolved_process: false,
+        unlisted_use: partition.unlisted_use,
+    }
+}
+
+/// Whether an MPS server uses more than an idle server does. Before Volta the driver lists the
+/// work and the memory of clients as those of the server.
+fn is_at_work(usage: &Usage) -> bool {
+    let holds = usage.memory.map_or(true, |memory| memory > UNLISTED_FRAMEBUFFER_MIN);
+    let works = usage.utilization.is_ok_and(|engines| engines.sm > 0.0);
+    holds || works
+}

@@ -1,0 +1,238 @@
+//! Series and usage of the processes and containers of one device.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::partition_processes::{AttributedProcess, PartitionProcesses};
+use super::verdict::{self, IdleEvidence, Verdict, ZeroDoubt};
+use super::{AttributionContext, ProcessSeries};
+use crate::labels::{Labels, ProcessLabelValues, WorkloadLabels};
+use crate::model::{
+    AllocateMode, ContainerIdentity, DeviceAllocation, EngineUtilization, Gpu, Missing, Owner,
+    ProcessSample, Usage,
+};
+use crate::sample::partition::PartitionSample;
+
+/// A device with its processes.
+#[derive(Clone, Copy)]
+pub(super) struct AttributedPartition<'a> {
+    pub(super) context: &'a AttributionContext<'a>,
+    pub(super) gpu: &'a Gpu,
+    pub(super) partition: &'a PartitionSample,
+    pub(super) processes: &'a PartitionProcesses<'a>,
+    /// Containers with a process on a device that it is not allocated to, or not certainly.
+    pub(super) unallocated_users: &'a BTreeSet<ContainerIdentity>,
+}
+
+/// Series of the processes of a device, and of its idle containers.
+#[derive(Default)]
+pub(super) struct ProcessTables {
+    /// `DCGM_CUSTOM_PROCESS_*`.
+    pub(super) processes: Vec<(Labels, Usage)>,
+    /// `DCGM_CUSTOM_ILLEGAL_PROCESS_*`.
+    pub(super) illegal: Vec<(Labels, Usage)>,
+    /// Labels of the series of each process, in the order of the list; `None` without one.
+    pub(super) labels: Vec<Option<Labels>>,
+    /// Number of idle containers without a 0, by reason.
+    pub(super) withheld_zeros: BTreeMap<ZeroDoubt, usize>,
+}
+
+/// Usage without a value.
+pub(super) const PENDING: Usage =
+    Usage { memory: Err(Missing::Pending), utilization: Err(Missing::Pending) };
+
+impl<'a> AttributedPartition<'a> {
+    /// UUID by which the device is allocated.
+    pub(super) fn device(&self) -> &'a str {
+        self.partition.device_uuid(self.gpu)
+    }
+
+    /// Series of the processes and of the idle containers, with these info labels.
+    pub(super) fn series(&self, info_labels: &[(Arc<str>, Arc<str>)]) -> ProcessTables {
+        let mut tables = ProcessTables::default();
+        // One series per container: the sum of its processes. Illegal ones have no mode.
+        let mut sums = BTreeMap::<(Option<AllocateMode>, Option<&ContainerIdentity>), Usage>::new();
+        for (sample, process) in self.processes.iter() {
+            let mode = match process.verdict {
+                Verdict::Process(mode) => Some(mode),
+                Verdict::Illegal => None,
+                Verdict::Withheld(_) => {
+                    tables.labels.push(None);
+                    continue;
+                }
+            };
+            let container = process.owner.container();
+            let usage = self.processes.containers.publishable(&process.owner, sample.usage);
+            let labels = match self.context.process_series {
+                ProcessSeries::PerProcess => {
+                    let pid = sample.id.pid.to_string();
+                    let labels = ProcessLabelValues {
+                        pid: &pid,
+                        name: &sample.name,
+                        kind: sample.kind.label(),
+                    };
+                    let labels = self.labels(mode, container, Some(labels), info_labels);
+                    tables.of(mode).push((labels.clone(), usage));
+                    Some(labels)
+                }
+                ProcessSeries::PerContainer => {
+                    let sum = sums.entry((mode, container));
+                    sum.and_modify(|sum| *sum = sum.with(usage)).or_insert(usage);
+                    None
+                }
+            };
+            tables.labels.push(labels);
+        }
+        for ((mode, container), usage) in sums {
+            let labels = ProcessLabelValues::default();
+            let labels = self.labels(mode, container, Some(labels), info_labels);
+            tables.of(mode).push((labels, usage));
+        }
+        self.add_zeros(info_labels, &mut tables);
+        tables
+    }
+
+    /// Adds 0 for each container that is allocated the device and certainly idle on it.
+    fn add_zeros(&self, info_labels: &[(Arc<str>, Arc<str>)], tables: &mut ProcessTables) {
+        let pid = match self.context.process_series {
+            ProcessSeries::PerProcess => "0",
+            ProcessSeries::PerContainer => "",
+        };
+        let labels = ProcessLabelValues { pid, ..ProcessLabelValues::default() };
+        for allocation in self.context.allocation.allocations_of(self.device()) {
+            if self.is_listed(&allocation.container) {
+                continue;
+            }
+            match self.idle(allocation) {
+                Ok(usage) => {
+                    let container = Some(&allocation.container);
+                    let labels =
+                        self.labels(Some(allocation.mode), container, Some(labels), info_labels);
+                    tables.processes.push((labels, usage));
+                }
+                Err(doubt) => *tables.withheld_zeros.entry(doubt).or_default() += 1,
+            }
+        }
+    }
+
+    /// Labels of a process or container; without a mode it has no allocation.
+    fn labels(
+        &self,
+        mode: Option<AllocateMode>,
+        container: Option<&ContainerIdentity>,
+        process: Option<ProcessLabelValues<'_>>,
+        info_labels: &[(Arc<str>, Arc<str>)],
+    ) -> Labels {
+        let workload = WorkloadLabels {
+            mode: mode.unwrap_or_default(),
+            container: container.map(ContainerIdentity::names),
+            process,
+        };
+        let mig = self.partition.mig.as_deref();
+        self.context.schema.workload(self.gpu, mig, &workload, info_labels)
+    }
+
+    /// Labels of the series of a container.
+    pub(super) fn container_labels(
+        &self,
+        container: &ContainerIdentity,
+        mode: AllocateMode,
+        info_labels: &[(Arc<str>, Arc<str>)],
+    ) -> Labels {
+        self.labels(Some(mode), Some(container), None, info_labels)
+    }
+
+    /// Whether the driver lists an entry of `container`.
+    fn is_listed(&self, container: &ContainerIdentity) -> bool {
+        let of_entry = |owner: &Owner| owner.container().is_some_and(|c| c.matches(container));
+        self.processes.containers.get(container).is_some()
+            || self.processes.stale_owners.iter().any(of_entry)
+    }
+
+    /// Usage of a container without a listed process: 0 if that is certain.
+    fn idle(&self, allocation: &DeviceAllocation) -> Result<Usage, ZeroDoubt> {
+        let users = self.unallocated_users;
+        let evidence = IdleEvidence {
+            confirmed: allocation.confirmed,
+            running: allocation.running,
+            listed_since: self.partition.listed_at > allocation.known_since,
+            works_elsewhere: users.iter().any(|user| user.matches(&allocation.container)),
+        };
+        verdict::idle(evidence, self.processes.evidence)?;
+        let utilization = self.partition.utilization.map(|_| EngineUtilization::default());
+        Ok(Usage { memory: Ok(0), utilization })
+    }
+
+    /// Usage of the processes that are known to be of a container.
+    pub(super) fn known_usage(
+        &self,
+        container: &ContainerIdentity,
+        allocation: Option<&DeviceAllocation>,
+    ) -> Usage {
+        match (self.processes.containers.get(container), allocation) {
+            (Some(summary), _) => summary.usage,
+            (None, Some(allocation)) if !self.is_listed(container) => {
+                self.idle(allocation).unwrap_or(PENDING)
+            }
+            (None, _) => PENDING,
+        }
+    }
+
+    /// Usage of a container; pending unless all processes of the device are known.
+    pub(super) fn container_usage(
+        &self,
+        container: &ContainerIdentity,
+        allocation: Option<&DeviceAllocation>,
+    ) -> Usage {
+        if self.processes.is_complete() { self.known_usage(container, allocation) } else { PENDING }
+    }
+
+    /// The containers that the device is allocated to, each with its allocation, and those that
+    /// have a process on it without an allocation.
+    pub(super) fn users(
+        &self,
+    ) -> impl Iterator<Item = (&'a ContainerIdentity, Option<&'a DeviceAllocation>)> {
+        let allocations = self.context.allocation.allocations_of(self.device());
+        let listed = self.listed_containers();
+        let known = {
+            let listed = listed.clone();
+            move |container: &'a ContainerIdentity| {
+                listed.iter().copied().find(|busy| busy.matches(container)).unwrap_or(container)
+            }
+        };
+        let allocated = allocations
+            .iter()
+            .map(move |allocation| (known(&allocation.container), Some(allocation)));
+        let has_allocation = |busy: &ContainerIdentity| {
+            allocations.iter().any(|allocation| allocation.container.matches(busy))
+        };
+        let unallocated: Vec<_> = listed.into_iter().filter(|busy| !has_allocation(busy)).collect();
+        allocated.chain(unallocated.into_iter().map(|busy| (busy, None)))
+    }
+
+    /// Containers with an entry in the process list.
+    fn listed_containers(&self) -> BTreeSet<&'a ContainerIdentity> {
+        let live = self.processes.processes.iter().map(|process| &process.owner);
+        live.chain(&self.processes.stale_owners).filter_map(Owner::container).collect()
+    }
+}
+
+impl ProcessTables {
+    /// The family of processes with this mode; without one, they are illegal.
+    fn of(&mut self, mode: Option<AllocateMode>) -> &mut Vec<(Labels, Usage)> {
+        if mode.is_some() { &mut self.processes } else { &mut self.illegal }
+    }
+}
+
+/// Values that count as published or missing: the usage of each process with a series.
+pub(super) fn published_usages<'a>(
+    partition: AttributedPartition<'a>,
+) -> impl Iterator<Item = Usage> + 'a {
+    let published = |(_, process): &(&ProcessSample, &AttributedProcess)| {
+        !matches!(process.verdict, Verdict::Withheld(_))
+    };
+    let processes = partition.processes;
+    processes.iter().filter(published).map(move |(sample, process)| {
+        processes.containers.publishable(&process.owner, sample.usage)
+    })
+}

@@ -1,0 +1,68 @@
+//! How the samples of an event row are computed.
+
+use crate::model::{
+    ClockEventCounts, HealthState, LinkStates, Missing, Reading, Windows, XidState,
+};
+
+/// Reads the samples of an event family from a GPU's event inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct EventSource {
+    /// Names of the labels that the samples have besides those of the GPU.
+    pub labels: &'static [&'static str],
+    /// What the samples are computed from.
+    pub needs: EventInput,
+    /// Returns the samples; empty if the family has no series.
+    pub read: fn(&GpuEventInputs<'_>) -> Vec<EventSample>,
+}
+
+/// Data of a GPU that event rows are computed from. All but XIDs are read only while a selected row
+/// needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventInput {
+    /// XID errors.
+    Xids,
+    /// Clock event reasons, read every cycle.
+    ClockEvents,
+    /// Peer-to-peer status of GPU pairs.
+    Peers,
+    /// States of `NVLink` links.
+    Links,
+    /// Health readings, taken every cycle, with the clock event reasons and link states.
+    Health,
+}
+
+/// Inputs of a GPU's event families.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuEventInputs<'a> {
+    /// XID errors.
+    pub xids: &'a XidState,
+    /// Counts of clock event reasons.
+    pub clock_events: Result<ClockEventCounts, Missing>,
+    /// Peer-to-peer status (`nvmlGpuP2PStatus_t`) by index of the other GPU.
+    pub peers: &'a [(u32, Result<u32, Missing>)],
+    /// `NVLink` states.
+    pub links: Result<&'a LinkStates, Missing>,
+    /// Health readings and their changes.
+    pub health: Result<&'a HealthState, Missing>,
+    /// Whether the GPU can be read.
+    pub state: Result<(), Missing>,
+    /// Windows over which events are counted.
+    pub windows: Windows,
+    /// Whether the dialect adds the last XID and its name as labels.
+    pub label_last_xid: bool,
+}
+
+/// One sample of an event family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventSample {
+    /// Labels that distinguish the samples of one family and GPU.
+    pub labels: Vec<(&'static str, String)>,
+    /// Value of the sample.
+    pub reading: Reading,
+}
+
+impl From<Reading> for EventSample {
+    fn from(reading: Reading) -> Self {
+        Self { labels: Vec::new(), reading }
+    }
+}

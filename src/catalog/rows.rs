@@ -1,0 +1,117 @@
+//! The rows, by topic. Their order is that of the exposition.
+
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "a method of `Probe<'nvml>` has one lifetime, a row is generic over it"
+)]
+
+mod accumulated;
+mod allocation;
+mod board;
+mod errors;
+mod event;
+mod gpu;
+mod info_labels;
+mod links;
+mod memory;
+mod node;
+mod process;
+mod profiling;
+mod utilization;
+
+pub use self::accumulated::ACCUMULATED;
+pub use self::allocation::{ALLOCATED_FRACTION, CONTAINER};
+pub use self::event::EVENT;
+pub use self::info_labels::INFO_LABELS;
+pub use self::node::NODE;
+pub use self::process::{ILLEGAL, PROCESS};
+use super::metric::Metric;
+use super::source::DeviceSource;
+
+/// Rows with one series per GPU.
+pub const DEVICE: &[Metric<DeviceSource>] = &concat::<{ row_count(DEVICE_SLICES) }>(DEVICE_SLICES);
+const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
+    gpu::GPU,
+    board::ROWS,
+    board::BASE_UNITS,
+    utilization::MIN_MEAN_MAX,
+    errors::ROWS,
+    errors::CORRECTED_VOLATILE,
+    errors::CORRECTED_AGGREGATE,
+    errors::UNCORRECTED_VOLATILE,
+    errors::UNCORRECTED_AGGREGATE,
+    links::ROWS,
+    links::BANDWIDTHS,
+    links::FLIT_ERRORS,
+    links::DATA_ERRORS,
+    links::REPLAYS,
+    links::RECOVERIES,
+    profiling::BY_GPU,
+    profiling::DECODERS,
+    profiling::JPEG,
+    profiling::OPTICAL_FLOW,
+    profiling::SENT,
+    profiling::RECEIVED,
+];
+
+/// Rows with one series per GPU or, while MIG is enabled, one per GPU instance. The GPU itself then
+/// has no series: sums would count its instances twice.
+pub const INSTANCE: &[Metric<DeviceSource>] =
+    &concat::<{ row_count(INSTANCE_SLICES) }>(INSTANCE_SLICES);
+const INSTANCE_SLICES: &[&[Metric<DeviceSource>]] =
+    &[memory::MEMORY, memory::MORE_MEMORY, profiling::BY_INSTANCE, profiling::TOTALS];
+
+#[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
+const fn row_count(slices: &[&[Metric<DeviceSource>]]) -> usize {
+    let (mut count, mut slice) = (0, 0);
+    while slice < slices.len() {
+        count += slices[slice].len();
+        slice += 1;
+    }
+    count
+}
+
+/// Concatenates slices; `N` is their [`row_count`].
+#[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
+const fn concat<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<DeviceSource>; N] {
+    let mut rows = [slices[0][0]; N];
+    let (mut at, mut slice) = (0, 0);
+    while slice < slices.len() {
+        let mut row = 0;
+        while row < slices[slice].len() {
+            rows[at] = slices[slice][row];
+            (at, row) = (at + 1, row + 1);
+        }
+        slice += 1;
+    }
+    rows
+}
+
+/// Thousands of KiB, truncated, as in dcgm-exporter.
+fn kib_to_mb(kib_per_second: f64) -> f64 {
+    (kib_per_second / 1000.0).trunc()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::metric::gauge;
+
+    /// Nothing but the row itself is written for a new row: no length, and no list of names.
+    #[test]
+    fn row_of_a_slice_is_a_row_of_the_catalogue() {
+        const ADDED: &[Metric<DeviceSource>] = &[Metric {
+            name: "DCGM_FI_DEV_ADDED",
+            unit: "C",
+            symbol: "nvmlDeviceGetTemperature",
+            help: "A row.",
+            ..gauge(DeviceSource::Read(|p| p.temperature()))
+        }];
+        const SLICES: &[&[Metric<DeviceSource>]] = &[gpu::GPU, ADDED, board::ROWS];
+        const ROWS: &[Metric<DeviceSource>] = &concat::<{ row_count(SLICES) }>(SLICES);
+        let names: Vec<&str> = ROWS.iter().map(|metric| metric.name).collect();
+        let expected = SLICES.iter().copied().flatten().map(|metric| metric.name);
+        assert_eq!(names, expected.collect::<Vec<_>>());
+        assert!(names.contains(&"DCGM_FI_DEV_ADDED"));
+    }
+}

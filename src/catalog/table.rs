@@ -1,0 +1,66 @@
+//! All rows of the catalogue as one list, and the row of a name.
+
+use super::alias;
+use super::metric::{Kind, Metric};
+use super::rows::{
+    ACCUMULATED, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS, INSTANCE,
+    NODE, PROCESS,
+};
+use crate::policy::Tier;
+
+/// A row of any slice, without its source; for lists of all rows.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogRow {
+    /// Name of the family.
+    pub name: &'static str,
+    /// What it has one series per, or `label`.
+    pub scope: &'static str,
+    /// Gauge or counter.
+    pub kind: Kind,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// NVML symbol or kubelet method that the value is read with.
+    pub symbol: &'static str,
+    /// How often the value is read.
+    pub tier: Tier,
+    /// HELP text, one line.
+    pub help: &'static str,
+    /// When the series is absent for a healthy GPU.
+    pub absent: &'static str,
+    /// Whether the row is a label of other series.
+    pub is_info_label: bool,
+}
+
+impl<Source> Metric<Source> {
+    fn row(&self, scope: &'static str) -> CatalogRow {
+        let Self { name, kind, unit, symbol, tier, source: _, help, absent, headline: _ } = *self;
+        CatalogRow { name, scope, kind, unit, symbol, tier, help, absent, is_info_label: false }
+    }
+}
+
+/// The row with this name or alias.
+#[must_use]
+pub fn find(name: &str) -> Option<CatalogRow> {
+    let exact = |name: &str| rows().find(|row| row.name == name);
+    exact(name).or_else(|| exact(&alias::row_of(name)?))
+}
+
+/// All names of rows, and all aliases.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    rows().map(|row| row.name).chain(alias::all().map(|(name, _)| name))
+}
+
+/// All rows, in the order of the exposition.
+pub fn rows() -> impl Iterator<Item = CatalogRow> {
+    fn of<S>(scope: &'static str, slice: &'static [Metric<S>]) -> impl Iterator<Item = CatalogRow> {
+        slice.iter().map(move |metric| metric.row(scope))
+    }
+    const PARTITION: &str = "device or MIG instance";
+    let devices = of("node", NODE).chain(of("device", DEVICE)).chain(of("device", EVENT));
+    let partitions = of(PARTITION, INSTANCE).chain(of(PARTITION, ALLOCATED_FRACTION));
+    let workloads =
+        of("container", CONTAINER).chain(of("process", PROCESS)).chain(of("process", ILLEGAL));
+    let accumulated = ACCUMULATED.iter().map(|metric| metric.row(metric.source.scope()));
+    let info_labels = of("label", INFO_LABELS).map(|row| CatalogRow { is_info_label: true, ..row });
+    devices.chain(partitions).chain(workloads).chain(accumulated).chain(info_labels)
+}

@@ -1,0 +1,103 @@
+//! The allocation table, resolved again only if one of its inputs has changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attribute::allocation_table::AllocationTable;
+use crate::kube::allocation::{AllocatableGpu, AllocationResult, MemoryUnit, resolve_allocations};
+use crate::kube::assignments::{Assignments, SliceTable};
+use crate::kube::pods::PodSnapshot;
+use crate::kube::retention::AllocationRetention;
+
+/// What a table is resolved from.
+pub(super) struct AllocationInputs {
+    pub(super) pods: Option<PodSnapshot>,
+    pub(super) assignments: Arc<Assignments>,
+    pub(super) slices: Option<Arc<SliceTable>>,
+    pub(super) devices: Vec<AllocatableGpu>,
+}
+
+/// The last table with its inputs.
+pub(super) struct AllocationCache {
+    memory_unit: MemoryUnit,
+    retention: AllocationRetention,
+    latest: Option<CachedAllocations>,
+}
+
+struct CachedAllocations {
+    inputs: AllocationInputs,
+    /// Whether it contains unconfirmed allocations, which expire: it is then resolved every cycle.
+    expires: bool,
+    table: AllocationTable,
+    /// Number of allocations that were not accepted, by reason.
+    problems: BTreeMap<&'static str, u64>,
+}
+
+impl AllocationInputs {
+    fn same_as(&self, other: &Self) -> bool {
+        let same_pods = match (&self.pods, &other.pods) {
+            (Some(pods), Some(others)) => pods.same_as(others),
+            (pods, others) => pods.is_none() && others.is_none(),
+        };
+        same_pods
+            && self.assignments.same_content(&other.assignments)
+            && self.slices.as_ref().map(Arc::as_ptr) == other.slices.as_ref().map(Arc::as_ptr)
+            && self.devices == other.devices
+    }
+}
+
+impl AllocationCache {
+    /// An empty cache; `memory_unit` is the unit of `aliyun.com/gpu-mem`.
+    pub(super) fn new(memory_unit: MemoryUnit) -> Self {
+        Self { memory_unit, retention: AllocationRetention::default(), latest: None }
+    }
+
+    /// The table of `inputs` at `now` (monotonic), and the number of allocations that were not accepted, by reason.
+    pub(super) fn resolve(
+        &mut self,
+        inputs: AllocationInputs,
+        now: Duration,
+    ) -> (AllocationTable, BTreeMap<&'static str, u64>) {
+        let is_current =
+            |cached: &&CachedAllocations| !cached.expires && cached.inputs.same_as(&inputs);
+        if let Some(cached) = self.latest.as_ref().filter(is_current) {
+            return (cached.table.clone(), cached.problems.clone());
+        }
+        let AllocationInputs { pods, assignments, slices, devices } = &inputs;
+        let merged = self.retention.apply(assignments, pods.as_ref());
+        let expires = !merged.unconfirmed.is_empty();
+        let result = resolve_allocations(
+            devices,
+            &merged,
+            pods.as_ref(),
+            slices.as_deref(),
+            self.memory_unit,
+        );
+        let problems = result.problems.clone();
+        let previous = self.latest.as_ref().map(|latest| &latest.table);
+        let table = build_table(result, previous, now);
+        let latest = (table.clone(), problems.clone());
+        self.latest = Some(CachedAllocations { inputs, expires, table, problems });
+        latest
+    }
+}
+
+/// Indexes the allocations of `result` at `now` (monotonic); those that `previous` has, too, keep
+/// their time.
+fn build_table(
+    result: AllocationResult,
+    previous: Option<&AllocationTable>,
+    now: Duration,
+) -> AllocationTable {
+    let AllocationResult { mut allocations, completeness, problems: _ } = result;
+    for allocation in &mut allocations {
+        let before = previous.into_iter().flat_map(|table| table.of_device(&allocation.device));
+        let mut same = before.filter(|before| {
+            before.container.matches(&allocation.container)
+                && (before.confirmed, before.running) == (allocation.confirmed, allocation.running)
+        });
+        allocation.known_since = same.next().map_or(now, |before| before.known_since);
+    }
+    AllocationTable::new(allocations, completeness)
+}

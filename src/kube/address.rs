@@ -1,0 +1,120 @@
+//! Where the API server, or the kubelet instead of it, is configured.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use kube::client::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use super::endpoint::{self, Endpoint};
+use super::request_error::RequestError;
+
+/// The server that pods are read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// The API server of the cluster that this pod runs in, with the pod's service account.
+    InCluster,
+    /// The API server of the current context of a kubeconfig file.
+    Kubeconfig(PathBuf),
+    /// The kubelet of this node.
+    Kubelet(Endpoint),
+}
+
+impl Address {
+    /// A client with the present credentials. A new client reads tokens and files again.
+    ///
+    /// # Errors
+    /// A file, URL or credential cannot be used.
+    pub async fn client(&self) -> Result<Client, RequestError> {
+        if let Self::Kubelet(kubelet) = self {
+            return kubelet.client();
+        }
+        let config = self.config().await?;
+        if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
+            return Err(RequestError::config(
+                format!(
+                    "{self}: the user needs a credential plugin, and the exporter runs no programs"
+                ),
+                "use a kubeconfig with a token or a client certificate",
+            ));
+        }
+        endpoint::new_client(config, &self.to_string(), "")
+    }
+
+    /// The URL of the server.
+    ///
+    /// # Errors
+    /// A file, URL or credential cannot be used.
+    pub async fn server_url(&self) -> Result<String, RequestError> {
+        Ok(self.config().await?.cluster_url.to_string())
+    }
+
+    async fn config(&self) -> Result<kube::Config, RequestError> {
+        match self {
+            Self::InCluster => kube::Config::incluster().map_err(|e| {
+                RequestError::config(
+                    format!("the in-cluster configuration cannot be read: {e}"),
+                    "pass --kubeconfig, or run as a pod with a service account token",
+                )
+            }),
+            Self::Kubeconfig(path) => {
+                let unusable = |e: KubeconfigError| {
+                    let reason = kubeconfig_error(&e);
+                    RequestError::config(
+                        format!("{self}: {reason}"),
+                        "use a file that kubectl accepts",
+                    )
+                };
+                let file = Kubeconfig::read_from(path).map_err(unusable)?;
+                let options = KubeConfigOptions::default();
+                kube::Config::from_custom_kubeconfig(file, &options).await.map_err(unusable)
+            }
+            Self::Kubelet(kubelet) => kubelet.config(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InCluster => f.write_str("service account"),
+            Self::Kubeconfig(path) => write!(f, "--kubeconfig {}", path.display()),
+            Self::Kubelet(kubelet) => f.write_str(&kubelet.url),
+        }
+    }
+}
+
+fn kubeconfig_error(error: &KubeconfigError) -> String {
+    // The text of this variant contains the path a second time, in debug format.
+    if let KubeconfigError::ReadConfig(cause, _) = error {
+        cause.to_string()
+    } else {
+        error.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::source::FailureReason;
+
+    #[tokio::test]
+    async fn error_of_an_unreadable_kubeconfig_contains_its_path() {
+        let fault = Address::Kubeconfig("/no/such".into()).client().await.err().unwrap();
+        assert_eq!(fault.reason, FailureReason::Config);
+        assert!(fault.to_string().contains("--kubeconfig /no/such"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn kubeconfig_with_a_credential_plugin_is_rejected() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+            clusters: [{name: k, cluster: {server: 'http://127.0.0.1:1'}}]\n\
+            users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false}}}]\n\
+            contexts: [{name: c, context: {cluster: k, user: u}}]\n";
+        std::fs::write(&path, text).unwrap();
+        let fault = Address::Kubeconfig(path).client().await.err().unwrap();
+        assert!(fault.problem.message.contains("the exporter runs no programs"), "{fault}");
+    }
+}

@@ -1,0 +1,240 @@
+//! The JSON of a pod, as the API server and the kubelet send it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
+
+use super::container::{Container, ContainerKind, is_gpu_resource};
+use super::filtered_map::{FilteredMap, KeyFilter};
+use super::{ANNOTATIONS, CONFIG_HASH, CONFIG_MIRROR, Pod};
+use crate::model::PodRef;
+
+/// Reads `null` as the default: Go encodes an empty list as `null`.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[derive(Debug)]
+struct KeptAnnotation;
+
+impl KeyFilter for KeptAnnotation {
+    fn matches(key: &str) -> bool {
+        ANNOTATIONS.contains(&key)
+    }
+}
+
+#[derive(Debug)]
+struct GpuResource;
+
+impl KeyFilter for GpuResource {
+    fn matches(key: &str) -> bool {
+        is_gpu_resource(key)
+    }
+}
+
+/// A pod of the Kubernetes API, with the fields that are read.
+#[derive(Deserialize)]
+pub(super) struct RawPod {
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "or_default")]
+    spec: PodSpec,
+    #[serde(default, deserialize_with = "or_default")]
+    status: PodStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    uid: Arc<str>,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "or_default")]
+    annotations: FilteredMap<KeptAnnotation>,
+    #[serde(default, deserialize_with = "or_default")]
+    labels: BTreeMap<Box<str>, Box<str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    #[serde(deserialize_with = "or_default")]
+    node_name: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    containers: Vec<ContainerSpec>,
+    #[serde(deserialize_with = "or_default")]
+    init_containers: Vec<ContainerSpec>,
+    #[serde(deserialize_with = "or_default")]
+    ephemeral_containers: Vec<ContainerSpec>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claims: Vec<ClaimSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerSpec {
+    name: Arc<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    restart_policy: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    resources: Resources,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    #[serde(deserialize_with = "or_default")]
+    limits: FilteredMap<GpuResource>,
+    #[serde(deserialize_with = "or_default")]
+    requests: FilteredMap<GpuResource>,
+    #[serde(deserialize_with = "or_default")]
+    claims: Vec<ContainerClaim>,
+}
+
+#[derive(Deserialize)]
+struct ContainerClaim {
+    name: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClaimSpec {
+    name: Box<str>,
+    #[serde(default)]
+    resource_claim_name: Option<Box<str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    #[serde(deserialize_with = "or_default")]
+    phase: Box<str>,
+    #[serde(deserialize_with = "or_default")]
+    container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    init_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    ephemeral_container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    resource_claim_statuses: Vec<ClaimSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerStatus {
+    name: Arc<str>,
+    #[serde(default, rename = "containerID", deserialize_with = "or_default")]
+    container_id: Box<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    state: ContainerState,
+    #[serde(default, deserialize_with = "or_default")]
+    last_state: ContainerState,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ContainerState {
+    running: Option<IgnoredAny>,
+    terminated: Option<Terminated>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Terminated {
+    #[serde(rename = "containerID", deserialize_with = "or_default")]
+    container_id: Box<str>,
+}
+
+impl From<RawPod> for Pod {
+    fn from(RawPod { metadata, spec, status }: RawPod) -> Self {
+        let config_hash = config_hash(&metadata);
+        let PodStatus { container_statuses, init_container_statuses, .. } = &status;
+        let ephemeral = &status.ephemeral_container_statuses;
+        let app = |_: &ContainerSpec| ContainerKind::App;
+        let init = |c: &ContainerSpec| {
+            let restartable = &*c.restart_policy == "Always";
+            ContainerKind::Init { restartable }
+        };
+        let containers = [
+            containers(spec.containers, container_statuses, app),
+            containers(spec.init_containers, init_container_statuses, init),
+            containers(spec.ephemeral_containers, ephemeral, |_| ContainerKind::Ephemeral),
+        ];
+        let mut claims: BTreeMap<_, _> =
+            spec.resource_claims.into_iter().map(|c| (c.name, c.resource_claim_name)).collect();
+        for claim in status.resource_claim_statuses {
+            claims.insert(claim.name, claim.resource_claim_name);
+        }
+        Self {
+            id: PodRef { uid: metadata.uid, namespace: metadata.namespace, name: metadata.name },
+            config_hash,
+            node: spec.node_name,
+            deleting: metadata.deletion_timestamp.is_some(),
+            terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
+            annotations: metadata.annotations.0,
+            labels: metadata.labels,
+            containers: containers.into_iter().flatten().collect(),
+            claims,
+        }
+    }
+}
+
+/// The hash identifies cgroups of this node, and every creator of a pod may write annotations. It
+/// is therefore accepted only in the form of the kubelet: on a mirror pod both annotations contain
+/// it. A static pod in the kubelet's own list has it as its UID and needs no second key.
+fn config_hash(metadata: &Metadata) -> Option<Arc<str>> {
+    let annotations = &metadata.annotations.0;
+    let hash = annotations.get(CONFIG_HASH)?;
+    let mirrored = annotations.get(CONFIG_MIRROR) == Some(hash);
+    let hex = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (mirrored && hex).then(|| Arc::from(&**hash))
+}
+
+fn containers(
+    specs: Vec<ContainerSpec>,
+    statuses: &[ContainerStatus],
+    kind: impl Fn(&ContainerSpec) -> ContainerKind,
+) -> Vec<Container> {
+    specs
+        .into_iter()
+        .map(|spec| {
+            let status = statuses.iter().find(|status| status.name == spec.name);
+            let kind = kind(&spec);
+            let mut resources = spec.resources.requests.0;
+            resources.extend(spec.resources.limits.0);
+            Container {
+                name: spec.name,
+                kind,
+                resources,
+                claims: spec.resources.claims.into_iter().map(|claim| claim.name).collect(),
+                ids: status.map(ids).unwrap_or_default(),
+                terminated: status.is_some_and(|status| status.state.terminated.is_some()),
+                running: status.is_some_and(|status| status.state.running.is_some()),
+            }
+        })
+        .collect()
+}
+
+fn ids(status: &ContainerStatus) -> Vec<Arc<str>> {
+    let container_id_of = |state: &ContainerState| {
+        state.terminated.as_ref().map(|ended| ended.container_id.clone()).unwrap_or_default()
+    };
+    let mut ids = Vec::new();
+    for id in [
+        status.container_id.clone(),
+        container_id_of(&status.state),
+        container_id_of(&status.last_state),
+    ] {
+        // `containerd://<id>`: the runtime's name is not part of the id.
+        let id = id.rsplit("//").next().unwrap_or_default();
+        if !id.is_empty() && !ids.iter().any(|known: &Arc<str>| &**known == id) {
+            ids.push(Arc::from(id));
+        }
+    }
+    ids
+}
