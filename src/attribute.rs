@@ -28,7 +28,7 @@ use self::activity::DeviceActivity;
 use self::allocation_state::AllocationState;
 use self::current_sample::CurrentSample;
 use self::device::DeviceAttribution;
-use self::gpu::{AttributedGpu, GpuEvents};
+use self::gpu::AttributedGpu;
 use self::owner::OwnerResolver;
 use self::partition_processes::PartitionProcesses;
 use self::series_target::PodLabelCache;
@@ -110,20 +110,10 @@ pub fn attribute(
     let users = gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten());
     let unallocated_users: BTreeSet<ContainerIdentity> =
         users.flat_map(PartitionProcesses::unallocated_users).cloned().collect();
-    let mut pod_labels = PodLabelCache::default();
-    for gpu in &gpus {
-        let sample = gpu.current.sample;
-        pod_labels.collect(context, &sample.gpu, &sample.partitions);
-    }
+    let pod_labels = PodLabelCache::of(context, gpus.iter().map(|gpu| gpu.current.sample));
     let mut devices =
         DeviceAttribution::new(context, &driver, &node, &unallocated_users, &pod_labels);
-    for gpu in &gpus {
-        let uuid = &gpu.current.sample.gpu.uuid;
-        let xids = sample.xids.get(uuid).cloned().unwrap_or_default();
-        let clocks = sample.clock_events.get(uuid).copied().unwrap_or(Err(Missing::Pending));
-        let health = sample.health.get(uuid).ok_or(Missing::Pending);
-        devices.add(gpu, &GpuEvents { xids: &xids, clocks, health });
-    }
+    gpus.iter().for_each(|gpu| devices.add(gpu, &sample));
     let dropped_pod_labels = pod_labels.dropped();
     let snapshot = Snapshot {
         at: sample.at,
@@ -153,11 +143,7 @@ pub fn attribute(
             attribution: devices.stats,
             host_pid_namespace: context.host_pids,
             sources: context.sources.to_vec(),
-            pod_count: context
-                .owner_resolver
-                .pods
-                .filter(|pods| pods.synced)
-                .map(|pods| to_u64(pods.len())),
+            pod_count: pod_count(context),
             dropped_pod_labels,
             allocation_problems: context.problems.clone(),
             rejections: Vec::new(),
@@ -191,6 +177,12 @@ fn attributed_gpus<'a>(
     (gpus, unidentified)
 }
 
+/// Number of pods on the node, if all are known.
+fn pod_count(context: &AttributionContext<'_>) -> Option<u64> {
+    let pods = context.owner_resolver.pods.filter(|pods| pods.synced)?;
+    u64::try_from(pods.len()).ok()
+}
+
 fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {
     let gpu_count = match (sample.gpu_count, &sample.driver) {
         (None, DriverState::Down(_)) => Err(Missing::DriverGone),
@@ -214,8 +206,4 @@ fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {
 
 fn node_readings(selected: &SelectedFamilies<NodeSource>, node: &NodeSample) -> Vec<Reading> {
     selected.families().iter().map(|family| (family.metric.source)(node)).collect()
-}
-
-fn to_u64(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
 }

@@ -108,7 +108,7 @@ impl Topic {
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Outcome {
     /// As expected.
     Ok,
     /// No problem, but useful information.
@@ -121,7 +121,7 @@ pub enum Verdict {
     Skipped,
 }
 
-impl Verdict {
+impl Outcome {
     /// Every verdict, in the order of the summary line.
     pub const ALL: [Self; 5] = [Self::Ok, Self::Note, Self::Warning, Self::Failure, Self::Skipped];
 
@@ -156,7 +156,7 @@ pub struct Finding {
     /// The checked object: a path, a symbol, a URL or a name.
     pub subject: String,
     /// The severity.
-    pub verdict: Verdict,
+    pub verdict: Outcome,
     /// What was found, in one sentence.
     pub message: String,
     /// How to fix it; none if there is nothing to fix.
@@ -168,7 +168,7 @@ impl Finding {
     /// and each is truncated to 2000 characters.
     #[must_use]
     pub fn new(
-        verdict: Verdict,
+        verdict: Outcome,
         topic: Topic,
         subject: impl AsRef<str>,
         message: impl AsRef<str>,
@@ -178,34 +178,34 @@ impl Finding {
         Self { topic, subject, verdict, message, remedy: None }
     }
 
-    /// A finding of [`Verdict::Ok`].
+    /// A finding of [`Outcome::Ok`].
     #[must_use]
     pub fn ok(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Ok, topic, subject, message)
+        Self::new(Outcome::Ok, topic, subject, message)
     }
 
-    /// A finding of [`Verdict::Note`].
+    /// A finding of [`Outcome::Note`].
     #[must_use]
     pub fn note(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Note, topic, subject, message)
+        Self::new(Outcome::Note, topic, subject, message)
     }
 
-    /// A finding of [`Verdict::Warning`].
+    /// A finding of [`Outcome::Warning`].
     #[must_use]
     pub fn warning(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Warning, topic, subject, message)
+        Self::new(Outcome::Warning, topic, subject, message)
     }
 
-    /// A finding of [`Verdict::Failure`].
+    /// A finding of [`Outcome::Failure`].
     #[must_use]
     pub fn failure(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Failure, topic, subject, message)
+        Self::new(Outcome::Failure, topic, subject, message)
     }
 
-    /// A finding of [`Verdict::Skipped`]; the message gives the reason.
+    /// A finding of [`Outcome::Skipped`]; the message gives the reason.
     #[must_use]
     pub fn skipped(topic: Topic, subject: impl AsRef<str>, message: impl AsRef<str>) -> Self {
-        Self::new(Verdict::Skipped, topic, subject, message)
+        Self::new(Outcome::Skipped, topic, subject, message)
     }
 
     /// A failure with the message and the remedy of a problem.

@@ -14,6 +14,7 @@ mod owner;
 mod problem;
 mod process;
 mod reading;
+mod zero_doubt;
 
 pub use allocation::{AllocateMode, AllocatedFraction, ContainerAllocation, DeviceAllocation};
 pub use cgroup_location::{CgroupLocation, ContainerId, PodPath, PodUid};
@@ -25,10 +26,11 @@ pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
 pub use gpu::{Gpu, Limits, MigDevice, NodeSample};
 pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
 pub use moment::Moment;
-pub use owner::{Owner, OwnerClass, OwnerEvidence, Unresolved};
+pub use owner::{Owner, OwnerClass, OwnerEvidence, OwnerKind, Unresolved};
 pub use problem::Problem;
 pub use process::{
     DeviceProcesses, EngineUtilization, ProcessId, ProcessKind, ProcessSample, StaleProcessEntry,
     Usage,
 };
 pub use reading::{Missing, Reading};
+pub use zero_doubt::ZeroDoubt;

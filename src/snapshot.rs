@@ -9,8 +9,8 @@ use std::time::Duration;
 use self::device_usage::DeviceUsage;
 use crate::labels::Labels;
 use crate::model::{
-    AllocatedFraction, ContainerAllocation, Discards, Gpu, Missing, Moment, Reading, Unresolved,
-    Usage,
+    AllocatedFraction, ContainerAllocation, Discards, Gpu, Missing, Moment, OwnerEvidence,
+    OwnerKind, Reading, Unresolved, Usage, ZeroDoubt,
 };
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
@@ -147,11 +147,11 @@ impl SourceHealth {
 #[derive(Clone, Debug, Default)]
 pub struct AttributionStats {
     /// Number of processes with a known owner, by evidence and owner class.
-    pub attributed: BTreeMap<(&'static str, &'static str), u64>,
+    pub attributed: BTreeMap<(OwnerEvidence, OwnerKind), u64>,
     /// Number of processes without series, by reason.
-    pub unresolved: BTreeMap<&'static str, u64>,
+    pub unresolved: BTreeMap<Unresolved, u64>,
     /// Number of containers on devices that have no process and no 0, by reason.
-    pub withheld_zeros: BTreeMap<&'static str, u64>,
+    pub withheld_zeros: BTreeMap<ZeroDoubt, u64>,
     /// Framebuffer by owner class, of each GPU or GPU instance.
     pub framebuffer: Vec<FramebufferBalance>,
 }
@@ -160,7 +160,7 @@ impl AttributionStats {
     /// Whether newer data of the cluster may resolve a process.
     #[must_use]
     pub fn may_resolve(&self) -> bool {
-        self.unresolved.keys().any(|reason| *reason != Unresolved::MpsServer.label())
+        self.unresolved.keys().any(|reason| *reason != Unresolved::MpsServer)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::catalog::exporter_metrics::ExporterMetricId;
-use crate::model::{Missing, Reading};
+use crate::model::{Missing, OwnerEvidence, OwnerKind, Reading};
 use crate::nvml::inventory::DriverInfo;
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
@@ -27,7 +27,7 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
         ExporterMetricId::DriverUp => unlabelled(flag(matches!(health.driver, DriverState::Up(_)))),
         ExporterMetricId::Released => unlabelled(flag(health.driver.is_released())),
         ExporterMetricId::DriverInfo => driver_info(&health.driver),
-        ExporterMetricId::DriverOpenFailures => by_reason(&health.open_failures),
+        ExporterMetricId::DriverOpenFailures => by_reason(&health.open_failures, |reason| reason),
         ExporterMetricId::SnapshotTimestamp => unlabelled(snapshot.at.unix_seconds()),
         ExporterMetricId::CycleDuration => unlabelled(health.cycle_duration.as_secs_f64()),
         ExporterMetricId::Cycles => unlabelled(to_f64(health.cycles)),
@@ -46,14 +46,13 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
         ExporterMetricId::HostPidNamespace => {
             health.host_pid_namespace.map_or_else(Vec::new, |host_pids| unlabelled(flag(host_pids)))
         }
-        ExporterMetricId::Attributed => {
-            let count = |((source, result), n): (&(&str, &str), &u64)| {
-                (vec![(*source).to_owned(), (*result).to_owned()], to_f64(*n))
-            };
-            health.attribution.attributed.iter().map(count).collect()
+        ExporterMetricId::Attributed => attributed(health),
+        ExporterMetricId::Unresolved => {
+            by_reason(&health.attribution.unresolved, |reason| reason.label())
         }
-        ExporterMetricId::Unresolved => by_reason(&health.attribution.unresolved),
-        ExporterMetricId::WithheldZeros => by_reason(&health.attribution.withheld_zeros),
+        ExporterMetricId::WithheldZeros => {
+            by_reason(&health.attribution.withheld_zeros, |reason| reason.label())
+        }
         ExporterMetricId::UnlistedUse => health.gpus.iter().filter_map(unlisted_use).collect(),
         ExporterMetricId::Framebuffer => {
             health.attribution.framebuffer.iter().flat_map(framebuffer).collect()
@@ -61,8 +60,12 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
         ExporterMetricId::SourceContact => source_contact(snapshot),
         ExporterMetricId::SourceFailures => source_failures(health),
         ExporterMetricId::Pods => health.pod_count.map_or_else(Vec::new, |n| unlabelled(to_f64(n))),
-        ExporterMetricId::AllocationProblems => by_reason(&health.allocation_problems),
-        ExporterMetricId::DroppedPodLabels => by_reason(&health.dropped_pod_labels),
+        ExporterMetricId::AllocationProblems => {
+            by_reason(&health.allocation_problems, |reason| reason)
+        }
+        ExporterMetricId::DroppedPodLabels => {
+            by_reason(&health.dropped_pod_labels, |reason| reason)
+        }
         ExporterMetricId::GpuUnidentified => health
             .unidentified
             .iter()
@@ -98,8 +101,18 @@ fn driver_info(driver: &DriverState) -> Vec<ExporterSample> {
     }
 }
 
-fn by_reason(counts: &BTreeMap<&'static str, u64>) -> Vec<ExporterSample> {
-    counts.iter().map(|(reason, n)| (vec![(*reason).to_owned()], to_f64(*n))).collect()
+fn attributed(health: &ExporterHealth) -> Vec<ExporterSample> {
+    let count = |((source, result), n): (&(OwnerEvidence, OwnerKind), &u64)| {
+        (vec![source.label().to_owned(), result.label().to_owned()], to_f64(*n))
+    };
+    health.attribution.attributed.iter().map(count).collect()
+}
+
+fn by_reason<R: Copy>(
+    counts: &BTreeMap<R, u64>,
+    label: impl Fn(R) -> &'static str,
+) -> Vec<ExporterSample> {
+    counts.iter().map(|(reason, n)| (vec![label(*reason).to_owned()], to_f64(*n))).collect()
 }
 
 fn source_name(gpu: u32) -> String {

@@ -7,14 +7,13 @@
 mod absence;
 mod from_snapshot;
 mod gpu_state;
-mod owner_kind;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::absence::Absence;
 pub use self::gpu_state::GpuState;
-pub use self::owner_kind::OwnerKind;
 use crate::model::AllocateMode;
+pub use crate::model::OwnerKind;
 
 /// The version of the JSON format, incremented for every incompatible change. A new field is compatible.
 pub const VERSION: u32 = 2;

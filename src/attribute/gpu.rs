@@ -11,10 +11,8 @@ use super::partition_processes::PartitionProcesses;
 use super::series_target::{GpuTargets, info_labels};
 use crate::catalog::GpuEventInputs;
 use crate::labels::Dialect;
-use crate::model::{
-    AllocateMode, ClockEventCounts, DeviceAllocation, HealthState, LinkStates, Missing, Reading,
-    XidState,
-};
+use crate::model::{AllocateMode, DeviceAllocation, LinkStates, Missing, Reading, XidState};
+use crate::sample::Sample;
 use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
 use crate::snapshot::GpuHealth;
@@ -27,21 +25,12 @@ pub(super) struct AttributedGpu<'a> {
     pub(super) processes: Vec<Result<PartitionProcesses<'a>, Missing>>,
 }
 
-/// Events of a GPU since the exporter started.
-pub(super) struct GpuEvents<'a> {
-    /// XID errors.
-    pub(super) xids: &'a XidState,
-    /// Counts of clock event reasons.
-    pub(super) clocks: Result<ClockEventCounts, Missing>,
-    /// Health watches.
-    pub(super) health: Result<&'a HealthState, Missing>,
-}
-
 impl DeviceAttribution<'_> {
-    /// Adds a GPU and its events.
-    pub(super) fn add(&mut self, gpu: &AttributedGpu<'_>, events: &GpuEvents<'_>) {
+    /// Adds a GPU, with its events in the sample of the node.
+    pub(super) fn add(&mut self, gpu: &AttributedGpu<'_>, node: &Sample) {
         let current = &gpu.current;
         let sample = current.sample;
+        let xids = node.xids.get(&sample.gpu.uuid).cloned().unwrap_or_default();
         let info_labels = info_labels(&self.context.selection.info_labels, self.driver, sample);
         let targets = GpuTargets {
             context: self.context,
@@ -50,7 +39,7 @@ impl DeviceAttribution<'_> {
             sample,
         };
         let readings = current.readings(&sample.readings, &self.context.selection.device);
-        let inputs = self.event_inputs(current, events);
+        let inputs = self.event_inputs(current, &xids, node);
         let mut missing = self.missing_of_gpu(current, &readings, &inputs);
         self.push_whole_gpu(current, &targets, &readings, &inputs);
         let mut balances = InstanceBalances::default();
@@ -90,7 +79,7 @@ impl DeviceAttribution<'_> {
                 .state
                 .ok()
                 .and_then(|()| sample.partitions.iter().find_map(|part| part.unlisted_use)),
-            xids: events.xids.counts.clone(),
+            xids: xids.counts,
             readings,
         });
     }
@@ -99,15 +88,18 @@ impl DeviceAttribution<'_> {
     fn event_inputs<'s>(
         &self,
         current: &CurrentSample<'s>,
-        events: &GpuEvents<'s>,
+        xids: &'s XidState,
+        node: &'s Sample,
     ) -> GpuEventInputs<'s> {
+        let uuid = &current.sample.gpu.uuid;
+        let clock_events = node.clock_events.get(uuid).copied();
         GpuEventInputs {
-            xids: events.xids,
+            xids,
             // Earlier counts of a GPU that cannot be read are not its current state.
-            clock_events: current.state.and(events.clocks),
+            clock_events: current.state.and(clock_events.unwrap_or(Err(Missing::Pending))),
             peers: if current.state.is_ok() { &current.sample.peers } else { &[] },
             links: current.state.and(links(current.sample)),
-            health: current.state.and(events.health),
+            health: current.state.and(node.health.get(uuid).ok_or(Missing::Pending)),
             state: current.state,
             windows: self.context.selection.scope.windows,
             label_last_xid: matches!(self.context.schema.dialect, Dialect::DcgmExporter(_)),

@@ -379,7 +379,7 @@ mod tests {
             resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('e'))]), Duration::ZERO)
         };
         let (found, evidence) = of(None);
-        assert_eq!((found.label(), evidence), ("container", Some(OwnerEvidence::Logs)));
+        assert_eq!((found.kind().label(), evidence), ("container", Some(OwnerEvidence::Logs)));
         assert_eq!(
             of(Some(&pods(false))).1,
             Some(OwnerEvidence::Logs),
@@ -401,7 +401,7 @@ mod tests {
             let id = ContainerId::parse(id(digit).as_bytes()).unwrap();
             resolver.resolve(&CgroupLocation::Container(id), Duration::ZERO).0
         };
-        assert_eq!(of('a').label(), "container");
+        assert_eq!(of('a').kind().label(), "container");
         assert_eq!(of('f'), Owner::NonPodContainer);
     }
 

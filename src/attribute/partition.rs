@@ -10,10 +10,11 @@ use super::partition_processes::PartitionProcesses;
 use super::partition_usage;
 use super::process_series::{AttributedPartition, ProcessTables, published_usages};
 use super::series_target::{InfoLabels, SeriesTarget};
-use super::verdict::ZeroDoubt;
 use crate::catalog::{DeviceSource, GpuEventInputs};
 use crate::labels::{Labels, OWNER, WorkloadLabels};
-use crate::model::{AllocatedFraction, DeviceAllocation, Missing, OwnerClass, Reading, Usage};
+use crate::model::{
+    AllocatedFraction, DeviceAllocation, Missing, OwnerClass, Reading, Usage, ZeroDoubt,
+};
 use crate::nvml::probe::mebibytes;
 use crate::sample::partition::PartitionSample;
 use crate::selection::SelectedFamilies;
@@ -151,7 +152,9 @@ impl DeviceAttribution<'_> {
                 let allocations = self.context.allocation.allocations_of(added.device());
                 usage.containers = partition_usage::unknown_usages(allocations, reason);
                 usage.processes = Err(reason);
-                self.count_withheld_zeros(ZeroDoubt::NoProcessList, allocations.len());
+                if self.context.selection.needs_processes() {
+                    self.count_withheld_zeros(ZeroDoubt::NoProcessList, allocations.len());
+                }
                 return usage;
             }
         };
@@ -183,7 +186,7 @@ impl DeviceAttribution<'_> {
     fn count_withheld_zeros(&mut self, doubt: ZeroDoubt, n: usize) {
         if n > 0 {
             let n = u64::try_from(n).unwrap_or(u64::MAX);
-            *self.stats.withheld_zeros.entry(doubt.label()).or_default() += n;
+            *self.stats.withheld_zeros.entry(doubt).or_default() += n;
         }
     }
 
@@ -191,12 +194,12 @@ impl DeviceAttribution<'_> {
         let Ok(processes) = added.processes else { return };
         for process in &processes.processes {
             if let Some(evidence) = process.owner_evidence {
-                let key = (evidence.label(), process.owner.label());
+                let key = (evidence, process.owner.kind());
                 *self.stats.attributed.entry(key).or_default() += 1;
             }
         }
         for reason in processes.unresolved() {
-            *self.stats.unresolved.entry(reason.label()).or_default() += 1;
+            *self.stats.unresolved.entry(reason).or_default() += 1;
         }
     }
 

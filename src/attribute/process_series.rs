@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::partition_processes::{AttributedProcess, PartitionProcesses};
-use super::verdict::{self, IdleEvidence, Verdict, ZeroDoubt};
+use super::verdict::{self, IdleEvidence, Verdict};
 use super::{AttributionContext, ProcessSeries};
 use crate::labels::{Labels, ProcessLabelValues, WorkloadLabels};
 use crate::model::{
     AllocateMode, ContainerIdentity, DeviceAllocation, EngineUtilization, Gpu, Missing, Owner,
-    ProcessSample, Usage,
+    ProcessSample, Usage, ZeroDoubt,
 };
 use crate::sample::partition::PartitionSample;
 

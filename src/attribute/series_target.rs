@@ -52,8 +52,17 @@ impl SeriesTarget<'_> {
 pub(super) struct PodLabelCache(BTreeMap<Arc<str>, PodLabels>);
 
 impl PodLabelCache {
-    /// Adds the labels of the pods that the partitions of a GPU are allocated to.
-    pub(super) fn collect(
+    /// The labels of the pods that the partitions of these GPUs are allocated to.
+    pub(super) fn of<'s>(
+        context: &AttributionContext<'_>,
+        gpus: impl Iterator<Item = &'s DeviceSample>,
+    ) -> Self {
+        let mut cache = Self::default();
+        gpus.for_each(|sample| cache.collect(context, &sample.gpu, &sample.partitions));
+        cache
+    }
+
+    fn collect(
         &mut self,
         context: &AttributionContext<'_>,
         gpu: &Gpu,

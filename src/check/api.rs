@@ -243,7 +243,7 @@ fn node_finding(node: &NodeName, exists: &Result<bool, RequestError>) -> Finding
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
     use crate::model::Problem;
 
@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn server_that_denies_its_version_is_reachable() {
-        assert_eq!(version_finding("u", &Err(denied(401))).verdict, Verdict::Failure);
-        assert_eq!(version_finding("u", &Err(denied(403))).verdict, Verdict::Note);
+        assert_eq!(version_finding("u", &Err(denied(401))).verdict, Outcome::Failure);
+        assert_eq!(version_finding("u", &Err(denied(403))).verdict, Outcome::Note);
         let finding = version_finding("u", &Ok("v1.34.0".to_owned()));
         assert_eq!(finding.message, "reachable: Kubernetes v1.34.0");
     }
@@ -272,9 +272,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                (Topic::Api, Verdict::Failure),
-                (Topic::Rights, Verdict::Skipped),
-                (Topic::Node, Verdict::Skipped)
+                (Topic::Api, Outcome::Failure),
+                (Topic::Rights, Outcome::Skipped),
+                (Topic::Node, Outcome::Skipped)
             ]
         );
     }
@@ -296,23 +296,23 @@ mod tests {
         let node = NodeName::new("n1").unwrap();
         let tried =
             |status| findings(Some(&node), &probe(status), &FeaturesInUse::default()).remove(2);
-        assert_eq!((tried(403).verdict, &*tried(403).subject), (Verdict::Failure, "u/api/v1/pods"));
-        assert_eq!(tried(429).verdict, Verdict::Warning);
+        assert_eq!((tried(403).verdict, &*tried(403).subject), (Outcome::Failure, "u/api/v1/pods"));
+        assert_eq!(tried(429).verdict, Outcome::Warning);
     }
 
     #[test]
     fn unknown_node_name_fails_with_a_remedy() {
         let node = NodeName::new("n1").unwrap();
-        assert_eq!(node_finding(&node, &Ok(true)).verdict, Verdict::Ok);
+        assert_eq!(node_finding(&node, &Ok(true)).verdict, Outcome::Ok);
         let finding = node_finding(&node, &Ok(false));
-        assert_eq!(finding.verdict, Verdict::Failure);
+        assert_eq!(finding.verdict, Outcome::Failure);
         assert!(finding.remedy.unwrap().contains("spec.nodeName"));
-        assert_eq!(node_finding(&node, &Err(denied(403))).verdict, Verdict::Skipped);
+        assert_eq!(node_finding(&node, &Err(denied(403))).verdict, Outcome::Skipped);
     }
 
     #[test]
     fn pod_without_token_is_a_warning() {
-        assert_eq!(not_configured_finding(true).verdict, Verdict::Warning);
-        assert_eq!(not_configured_finding(false).verdict, Verdict::Skipped);
+        assert_eq!(not_configured_finding(true).verdict, Outcome::Warning);
+        assert_eq!(not_configured_finding(false).verdict, Outcome::Skipped);
     }
 }

@@ -71,7 +71,7 @@ fn timestamps(gpus: &[GpuHealth]) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
     use std::time::Duration;
 
@@ -83,12 +83,12 @@ mod tests {
 
     #[test]
     fn clock_that_is_not_set_fails() {
-        assert_eq!(wall(at(1, NOON)).verdict, Verdict::Ok);
+        assert_eq!(wall(at(1, NOON)).verdict, Outcome::Ok);
         let message = |wall_us| wall(at(1, wall_us)).message;
         assert_eq!(message(1_796_083_200_000_000), "2026-12-01T00:00:00Z");
         assert_eq!(message(u64::MAX), "18446744073709");
         let finding = wall(at(1, 5_000_000));
-        assert_eq!(finding.verdict, Verdict::Failure);
+        assert_eq!(finding.verdict, Outcome::Failure);
         assert!(finding.message.starts_with("5 s since 1970"));
     }
 
@@ -98,15 +98,15 @@ mod tests {
             let finding = clock_step(at(1, NOON), at(3, wall));
             (finding.verdict, finding.message)
         };
-        assert_eq!(result(NOON + 2_000_000).0, Verdict::Ok);
+        assert_eq!(result(NOON + 2_000_000).0, Outcome::Ok);
         let (verdict, message) = result(NOON + 9_000_000);
-        assert_eq!(verdict, Verdict::Warning);
+        assert_eq!(verdict, Outcome::Warning);
         assert_eq!(message, "stepped forward by 7000 ms during the check");
         assert!(result(NOON).1.contains("back by 2000 ms"));
     }
 
     #[test]
     fn timestamps_are_skipped_without_gpus() {
-        assert_eq!(timestamps(&[]).verdict, Verdict::Skipped);
+        assert_eq!(timestamps(&[]).verdict, Outcome::Skipped);
     }
 }

@@ -182,7 +182,7 @@ fn device_nodes(nodes: &[(String, io::Result<()>)], up: bool) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
     use crate::model::Problem;
     use crate::sample::DriverDown;
@@ -210,12 +210,12 @@ mod tests {
     fn version_mismatch_is_a_warning_with_a_remedy() {
         let text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.1.2  x\n";
         let finding = module("/p", &Ok(text.to_owned()), Some(&up("550.54.15")));
-        assert_eq!(finding.verdict, Verdict::Warning);
+        assert_eq!(finding.verdict, Outcome::Warning);
         assert!(finding.remedy.unwrap().contains("reboot"));
-        assert_eq!(module("/p", &Ok(text.to_owned()), Some(&up("535.1.2"))).verdict, Verdict::Ok);
+        assert_eq!(module("/p", &Ok(text.to_owned()), Some(&up("535.1.2"))).verdict, Outcome::Ok);
         let gone = || Err(io::Error::from(io::ErrorKind::NotFound));
-        assert_eq!(module("/p", &gone(), None).verdict, Verdict::Failure);
-        assert_eq!(module("/p", &gone(), Some(&up("1"))).verdict, Verdict::Note);
+        assert_eq!(module("/p", &gone(), None).verdict, Outcome::Failure);
+        assert_eq!(module("/p", &gone(), Some(&up("1"))).verdict, Outcome::Note);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
             let problem = Problem::without_remedy("x");
             let down = DriverState::Down(DriverDown::Closed { reason, problem });
             let finding = session(&down);
-            assert_eq!(finding.verdict, Verdict::Failure);
+            assert_eq!(finding.verdict, Outcome::Failure);
             assert!(finding.remedy.is_some_and(|remedy| remedy.len() > 20), "{reason}");
         }
         let message = session(&DriverState::Up(up(""))).message;
@@ -250,11 +250,11 @@ mod tests {
         assert_eq!(device_nodes(&nodes, false)[0].message, "4 device nodes can be opened");
         let denied = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
         let finding = device_nodes(&[("/dev/nvidiactl".to_owned(), denied())], false).remove(0);
-        assert_eq!(finding.verdict, Verdict::Failure);
+        assert_eq!(finding.verdict, Outcome::Failure);
         assert!(finding.remedy.unwrap().contains("container runtime"));
         assert_eq!(
             device_nodes(&[("/dev/nvidiactl".to_owned(), denied())], true)[0].verdict,
-            Verdict::Note
+            Outcome::Note
         );
     }
 }

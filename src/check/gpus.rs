@@ -172,7 +172,7 @@ fn remedy(missing: Missing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
     use crate::model::{Discards, Gpu, Moment};
     use std::sync::Arc;
@@ -205,7 +205,7 @@ mod tests {
         let finding = gpu(&health(Ok(())), &rows);
         assert_eq!(
             (finding.verdict, &*finding.message),
-            (Verdict::Ok, "NVIDIA T4: 1 of 3 selected readings; unsupported: B; pending: C")
+            (Outcome::Ok, "NVIDIA T4: 1 of 3 selected readings; unsupported: B; pending: C")
         );
         assert_eq!(finding.subject, "GPU 3 (GPU-x)");
     }
@@ -214,7 +214,7 @@ mod tests {
     fn denied_and_failed_readings_are_a_warning_with_remedies() {
         let rows = [("A", Err(Missing::Failed(999))), ("B", Err(Missing::Denied)), ("C", Ok(0.0))];
         let finding = gpu(&health(Ok(())), &rows);
-        assert_eq!(finding.verdict, Verdict::Warning);
+        assert_eq!(finding.verdict, Outcome::Warning);
         assert_eq!(
             finding.message,
             "NVIDIA T4: 1 of 3 selected readings; denied: B; failed (nvmlReturn_t 999): A"
@@ -225,23 +225,23 @@ mod tests {
 
     #[test]
     fn lost_or_hung_gpu_fails() {
-        assert_eq!(gpu(&health(Err(Missing::Lost)), &[]).verdict, Verdict::Failure);
+        assert_eq!(gpu(&health(Err(Missing::Lost)), &[]).verdict, Outcome::Failure);
         let hung = GpuHealth { responded: false, ..health(Ok(())) };
-        assert_eq!(gpu(&hung, &[("A", Ok(1.0))]).verdict, Verdict::Failure);
+        assert_eq!(gpu(&hung, &[("A", Ok(1.0))]).verdict, Outcome::Failure);
         for (missing, word) in
             [(Some(Missing::Lost), "lost"), (Some(Missing::Pending), "hung"), (None, "hung")]
         {
             let finding = unidentified(1, missing);
-            assert_eq!(finding.verdict, Verdict::Failure);
+            assert_eq!(finding.verdict, Outcome::Failure);
             assert!(finding.message.contains(word), "{}", finding.message);
         }
     }
 
     #[test]
     fn driver_without_gpus_fails() {
-        assert_eq!(count(Some(Ok(0.0))).verdict, Verdict::Failure);
+        assert_eq!(count(Some(Ok(0.0))).verdict, Outcome::Failure);
         assert_eq!(count(Some(Ok(1.0))).message, "1 GPU");
         assert_eq!(count(Some(Ok(8.0))).message, "8 GPUs");
-        assert_eq!(count(None).verdict, Verdict::Failure);
+        assert_eq!(count(None).verdict, Outcome::Failure);
     }
 }

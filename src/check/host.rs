@@ -7,7 +7,7 @@ use std::fs;
 use super::{Finding, Topic, count_noun};
 use crate::host::ProcRoot;
 use crate::host::cgroup::version::CgroupVersion;
-use crate::model::{CgroupLocation, Discard, Owner, Unresolved};
+use crate::model::{CgroupLocation, Discard, OwnerKind, Unresolved};
 use crate::sample::Sample;
 use crate::snapshot::AttributionStats;
 
@@ -131,18 +131,18 @@ fn processes(listed: &ListedProcesses, stats: &AttributionStats) -> Finding {
     if listed.processes + stale == 0 {
         return Finding::ok(Topic::Processes, LIST, "no process on any GPU");
     }
-    let mut owners = BTreeMap::<&str, u64>::new();
+    let mut owners = BTreeMap::<OwnerKind, u64>::new();
     for ((_, owner), n) in &stats.attributed {
-        *owners.entry(owner).or_default() += n;
+        *owners.entry(*owner).or_default() += n;
     }
-    let of = |owner: &str| owners.get(owner).copied().unwrap_or_default();
-    let non_pod = of(Owner::NonPodContainer.label());
+    let of = |owner| owners.get(&owner).copied().unwrap_or_default();
+    let non_pod = of(OwnerKind::ContainerWithoutPod);
     let mut message = format!(
         "{} listed on GPUs: {} of pods, {} of other containers, {} of the host",
         count_noun(listed.processes, "process"),
-        of("container"),
+        of(OwnerKind::Container),
         non_pod,
-        of("host")
+        of(OwnerKind::Host)
     );
     for (reason, n) in &listed.stale {
         // Writing to a string does not fail.
@@ -164,7 +164,7 @@ fn processes(listed: &ListedProcesses, stats: &AttributionStats) -> Finding {
 /// container without a pod counts as unresolved, too; those are subtracted.
 fn unresolved(stats: &AttributionStats, non_pod: u64) -> Vec<(Unresolved, u64)> {
     let in_grace = |reason| if reason == Unresolved::NoPod { non_pod } else { 0 };
-    let count = |reason: Unresolved| stats.unresolved.get(reason.label()).copied();
+    let count = |reason: Unresolved| stats.unresolved.get(&reason).copied();
     let problems = Unresolved::ALL.into_iter().filter(|reason| *reason != Unresolved::MpsServer);
     let counts = problems.filter_map(|reason| {
         let n = count(reason)?.saturating_sub(in_grace(reason));
@@ -233,19 +233,20 @@ fn version(form: CgroupVersion) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
+    use crate::model::OwnerEvidence;
 
     #[test]
     fn container_pid_namespace_fails_only_if_process_series_are_selected() {
-        assert_eq!(namespace("p", Some(true), true).verdict, Verdict::Ok);
+        assert_eq!(namespace("p", Some(true), true).verdict, Outcome::Ok);
         let hidden = namespace("p", Some(false), true);
         assert_eq!(
             (hidden.verdict, hidden.remedy.as_deref()),
-            (Verdict::Failure, Some("set hostPID: true"))
+            (Outcome::Failure, Some("set hostPID: true"))
         );
-        assert_eq!(namespace("p", Some(false), false).verdict, Verdict::Note);
-        assert_eq!(namespace("p", None, true).verdict, Verdict::Warning);
+        assert_eq!(namespace("p", Some(false), false).verdict, Outcome::Note);
+        assert_eq!(namespace("p", None, true).verdict, Outcome::Warning);
     }
 
     #[test]
@@ -253,18 +254,18 @@ mod tests {
         let message = |pids, name: &str| proc_root("/proc", pids, &Ok(name.to_owned())).message;
         assert_eq!(message(12, "systemd"), "12 processes visible; pid 1 is systemd");
         assert_eq!(message(1, "x"), "1 process visible; pid 1 is x");
-        assert_eq!(proc_root("/proc", 1, &Err(Discard::Denied)).verdict, Verdict::Warning);
-        assert_eq!(proc_root("/tmp", 0, &Err(Discard::Gone)).verdict, Verdict::Failure);
+        assert_eq!(proc_root("/proc", 1, &Err(Discard::Denied)).verdict, Outcome::Warning);
+        assert_eq!(proc_root("/tmp", 0, &Err(Discard::Gone)).verdict, Outcome::Failure);
     }
 
     #[test]
     fn processes_of_unknown_owner_are_a_warning() {
         let mut stats = AttributionStats::default();
-        assert_eq!(processes(&ListedProcesses::default(), &stats).verdict, Verdict::Ok);
+        assert_eq!(processes(&ListedProcesses::default(), &stats).verdict, Outcome::Ok);
         let listed = ListedProcesses { processes: 3, ..ListedProcesses::default() };
-        stats.attributed.insert(("cgroup", "container"), 2);
-        assert_eq!(processes(&listed, &stats).verdict, Verdict::Ok);
-        stats.unresolved.insert("no_pod", 1);
+        stats.attributed.insert((OwnerEvidence::Cgroup, OwnerKind::Container), 2);
+        assert_eq!(processes(&listed, &stats).verdict, Outcome::Ok);
+        stats.unresolved.insert(Unresolved::NoPod, 1);
         let finding = processes(&listed, &stats);
         assert_eq!(
             finding.message,
@@ -272,8 +273,8 @@ mod tests {
              owner (no_pod)"
         );
         assert!(finding.remedy.unwrap().contains("rights"));
-        stats.attributed.insert(("cgroup", Owner::NonPodContainer.label()), 1);
-        assert_eq!(processes(&listed, &stats).verdict, Verdict::Ok, "a container without a pod");
+        stats.attributed.insert((OwnerEvidence::Cgroup, OwnerKind::ContainerWithoutPod), 1);
+        assert_eq!(processes(&listed, &stats).verdict, Outcome::Ok, "a container without a pod");
     }
 
     #[test]

@@ -140,7 +140,7 @@ fn directory(directory: &Path) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
 
     fn assigned(devices: &[(&str, &[&str])]) -> ContainerAssignment {
@@ -174,16 +174,16 @@ mod tests {
             (FailureReason::Timeout, "log"),
         ] {
             let finding = list_finding("/s", &Err(RequestError::new(failure, "x")));
-            assert_eq!(finding.verdict, Verdict::Failure);
+            assert_eq!(finding.verdict, Outcome::Failure);
             assert!(finding.remedy.unwrap().contains(word), "{failure:?}");
         }
-        assert_eq!(socket_finding(None, &None).verdict, Verdict::Skipped);
+        assert_eq!(socket_finding(None, &None).verdict, Outcome::Skipped);
     }
 
     #[test]
     fn missing_log_directory_is_a_note() {
         let home = tempfile::tempdir().unwrap();
         assert_eq!(directory(home.path()).message, "0 names");
-        assert_eq!(directory(&home.path().join("x")).verdict, Verdict::Note);
+        assert_eq!(directory(&home.path().join("x")).verdict, Outcome::Note);
     }
 }

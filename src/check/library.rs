@@ -152,11 +152,11 @@ fn load_findings(results: Vec<(PathBuf, LoadResult)>, version: &str) -> Vec<Find
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
     use crate::model::Problem;
 
-    fn verdicts(results: Vec<(&str, LoadResult)>) -> Vec<(Verdict, String)> {
+    fn verdicts(results: Vec<(&str, LoadResult)>) -> Vec<(Outcome, String)> {
         let results = results.into_iter().map(|(path, result)| (path.into(), result)).collect();
         let findings = load_findings(results, "12.550.54.15").into_iter();
         findings.map(|f| (f.verdict, format!("{}: {}", f.subject, f.message))).collect()
@@ -173,9 +173,9 @@ mod tests {
         assert_eq!(
             verdicts(results),
             [
-                (Verdict::Skipped, "/a: no such file".to_owned()),
+                (Outcome::Skipped, "/a: no such file".to_owned()),
                 (
-                    Verdict::Ok,
+                    Outcome::Ok,
                     "/b/libnvidia-ml.so.1: loaded from /b/libnvidia-ml.so.550; NVML 12.550.54.15"
                         .to_owned()
                 ),
@@ -197,11 +197,11 @@ mod tests {
                 reason: DownReason::DriverNotLoaded,
                 remedy: "load it",
             })),
-            [("/a".to_owned(), Verdict::Skipped), ("/b".to_owned(), Verdict::Ok)]
+            [("/a".to_owned(), Outcome::Skipped), ("/b".to_owned(), Outcome::Ok)]
         );
         let problem = Problem::without_remedy("no response");
         let unknown = found(DriverDown::Closed { reason: DownReason::Hung, problem });
-        assert!(unknown.len() == 3 && unknown.iter().all(|(_, v)| *v == Verdict::Skipped));
+        assert!(unknown.len() == 3 && unknown.iter().all(|(_, v)| *v == Outcome::Skipped));
     }
 
     #[test]
@@ -211,13 +211,13 @@ mod tests {
         let (verdict, message) = found.last().unwrap();
         assert_eq!(
             (*verdict, &**message),
-            (Verdict::Failure, "libnvidia-ml.so.1: not found in any of 2 locations")
+            (Outcome::Failure, "libnvidia-ml.so.1: not found in any of 2 locations")
         );
         let found = verdicts(vec![("/a", not_found())]);
-        assert_eq!(found, [(Verdict::Failure, "/a: no such file".to_owned())]);
+        assert_eq!(found, [(Outcome::Failure, "/a: no such file".to_owned())]);
         let rejected = LoadResult::Rejected { message: "no NVML".to_owned(), remedy: SET_LIBRARY };
         let found = verdicts(vec![("/a", not_found()), ("/b", rejected)]);
         assert_eq!(found.len(), 2);
-        assert_eq!(found[1].0, Verdict::Failure);
+        assert_eq!(found[1].0, Outcome::Failure);
     }
 }

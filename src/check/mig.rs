@@ -112,18 +112,18 @@ fn profiles(devices: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
 
     fn finding(
         devices: Option<&[&str]>,
         complete: Result<(), Missing>,
         denied: usize,
-    ) -> (Verdict, String) {
+    ) -> (Outcome, String) {
         let devices = devices.map(|all| all.iter().map(|one| (*one).to_owned()).collect());
         let layout = MigLayout { subject: "GPU 0".to_owned(), devices, complete, denied };
         let finding = mig_findings(&[layout]).remove(0);
-        if finding.verdict == Verdict::Failure {
+        if finding.verdict == Outcome::Failure {
             assert_eq!(finding.remedy.as_deref(), Some(REMEDY));
         }
         (finding.verdict, finding.message)
@@ -133,18 +133,18 @@ mod tests {
     fn mig_devices_are_counted_by_profile() {
         let message = "MIG is on: 3 devices (2 × 1g.10gb, 1 × 2g.20gb)".to_owned();
         let devices = ["1g.10gb", "2g.20gb", "1g.10gb"];
-        assert_eq!(finding(Some(&devices), Ok(()), 0), (Verdict::Ok, message));
-        assert_eq!(finding(Some(&[]), Ok(()), 0).0, Verdict::Note);
+        assert_eq!(finding(Some(&devices), Ok(()), 0), (Outcome::Ok, message));
+        assert_eq!(finding(Some(&[]), Ok(()), 0).0, Outcome::Note);
         let message = "off or unsupported on 1 GPU".to_owned();
-        assert_eq!(finding(None, Ok(()), 0), (Verdict::Ok, message));
-        assert_eq!(mig_findings(&[])[0].verdict, Verdict::Skipped);
+        assert_eq!(finding(None, Ok(()), 0), (Outcome::Ok, message));
+        assert_eq!(mig_findings(&[])[0].verdict, Outcome::Skipped);
     }
 
     #[test]
     fn denied_access_has_a_remedy() {
-        assert_eq!(finding(Some(&[]), Err(Missing::Denied), 0).0, Verdict::Failure);
-        assert_eq!(finding(Some(&["1g.5gb"]), Err(Missing::Denied), 0).0, Verdict::Warning);
-        assert_eq!(finding(Some(&["1g.5gb"]), Ok(()), 1).0, Verdict::Warning);
-        assert_eq!(finding(Some(&[]), Err(Missing::Failed(999)), 0).0, Verdict::Warning);
+        assert_eq!(finding(Some(&[]), Err(Missing::Denied), 0).0, Outcome::Failure);
+        assert_eq!(finding(Some(&["1g.5gb"]), Err(Missing::Denied), 0).0, Outcome::Warning);
+        assert_eq!(finding(Some(&["1g.5gb"]), Ok(()), 1).0, Outcome::Warning);
+        assert_eq!(finding(Some(&[]), Err(Missing::Failed(999)), 0).0, Outcome::Warning);
     }
 }

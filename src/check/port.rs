@@ -137,7 +137,7 @@ fn in_use(subject: &str, url: &str, program: &ListeningProgram) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
 
     fn of(responses: &[&str]) -> ListeningProgram {
@@ -170,9 +170,9 @@ mod tests {
     #[test]
     fn severity_depends_on_the_program_that_uses_the_address() {
         let verdict = |program| in_use("a", "u", &program).verdict;
-        assert_eq!(verdict(ListeningProgram::NvmlExporter(String::new())), Verdict::Note);
-        assert_eq!(verdict(ListeningProgram::OtherExporter), Verdict::Warning);
-        assert_eq!(verdict(ListeningProgram::OtherProgram("x".to_owned())), Verdict::Failure);
+        assert_eq!(verdict(ListeningProgram::NvmlExporter(String::new())), Outcome::Note);
+        assert_eq!(verdict(ListeningProgram::OtherExporter), Outcome::Warning);
+        assert_eq!(verdict(ListeningProgram::OtherProgram("x".to_owned())), Outcome::Failure);
     }
 
     #[test]

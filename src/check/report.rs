@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Finding, Verdict};
+use super::{Finding, Outcome};
 
 /// The version of the report's JSON form; incremented if a key is removed or changes its meaning.
 const VERSION: u32 = 2;
@@ -23,10 +23,10 @@ impl Report {
         Self { findings }
     }
 
-    /// Whether there is a finding of [`Verdict::Failure`].
+    /// Whether there is a finding of [`Outcome::Failure`].
     #[must_use]
     pub fn has_failures(&self) -> bool {
-        self.count(Verdict::Failure) > 0
+        self.count(Outcome::Failure) > 0
     }
 
     /// The report as JSON: `version`, `exporter`, `counts` by verdict, and `findings`.
@@ -35,18 +35,18 @@ impl Report {
     /// Returns the serialization error; none is expected for texts and counts.
     pub fn json(&self) -> Result<String, serde_json::Error> {
         let counts = VerdictCounts {
-            ok: self.count(Verdict::Ok),
-            note: self.count(Verdict::Note),
-            warning: self.count(Verdict::Warning),
-            failure: self.count(Verdict::Failure),
-            skipped: self.count(Verdict::Skipped),
+            ok: self.count(Outcome::Ok),
+            note: self.count(Outcome::Note),
+            warning: self.count(Outcome::Warning),
+            failure: self.count(Outcome::Failure),
+            skipped: self.count(Outcome::Skipped),
         };
         let exporter = env!("CARGO_PKG_VERSION");
         let report = JsonReport { version: VERSION, exporter, counts, findings: &self.findings };
         Ok(serde_json::to_string_pretty(&report)? + "\n")
     }
 
-    fn count(&self, verdict: Verdict) -> usize {
+    fn count(&self, verdict: Outcome) -> usize {
         self.findings.iter().filter(|finding| finding.verdict == verdict).count()
     }
 }
@@ -77,7 +77,7 @@ impl fmt::Display for Report {
                 writeln!(f, "{:<19} remedy: {remedy}", "")?;
             }
         }
-        let counts = Verdict::ALL.map(|verdict| (verdict, self.count(verdict)));
+        let counts = Outcome::ALL.map(|verdict| (verdict, self.count(verdict)));
         let present = counts.into_iter().filter(|(_, n)| *n > 0);
         let counts: Vec<String> = present.map(|(verdict, n)| verdict.count(n)).collect();
         writeln!(f, "\n{} findings: {}", self.findings.len(), counts.join(", "))

@@ -130,7 +130,7 @@ pub(super) fn pod_list_finding(url: &str, list: &Result<(), RequestError>) -> Fi
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::Outcome;
     use super::*;
     use crate::model::Problem;
 
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    fn verdicts(features: &FeaturesInUse, reviews: &[Result<bool, RequestError>]) -> Vec<Verdict> {
+    fn verdicts(features: &FeaturesInUse, reviews: &[Result<bool, RequestError>]) -> Vec<Outcome> {
         let findings = review_findings(&required_permissions(features), reviews);
         findings.iter().map(|finding| finding.verdict).collect()
     }
@@ -151,20 +151,20 @@ mod tests {
     fn denied_permission_is_as_severe_as_its_importance() {
         let no = || [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false)];
         let unused = verdicts(&FeaturesInUse::default(), &no());
-        assert_eq!(unused, [Verdict::Failure, Verdict::Failure, Verdict::Note, Verdict::Note]);
+        assert_eq!(unused, [Outcome::Failure, Outcome::Failure, Outcome::Note, Outcome::Note]);
         let config_map = Some(("a".to_owned(), "b".to_owned()));
         let all = FeaturesInUse { claims: true, release_label: true, config_map };
         assert_eq!(
             verdicts(&all, &no()),
             [
-                Verdict::Failure,
-                Verdict::Failure,
-                Verdict::Warning,
-                Verdict::Warning,
-                Verdict::Failure
+                Outcome::Failure,
+                Outcome::Failure,
+                Outcome::Warning,
+                Outcome::Warning,
+                Outcome::Failure
             ]
         );
-        assert_eq!(verdicts(&FeaturesInUse::default(), &[Ok(true)]), [Verdict::Ok]);
-        assert_eq!(verdicts(&FeaturesInUse::default(), &[Err(denied(403))]), [Verdict::Warning]);
+        assert_eq!(verdicts(&FeaturesInUse::default(), &[Ok(true)]), [Outcome::Ok]);
+        assert_eq!(verdicts(&FeaturesInUse::default(), &[Err(denied(403))]), [Outcome::Warning]);
     }
 }

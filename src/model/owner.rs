@@ -52,14 +52,43 @@ impl Owner {
         }
     }
 
+    /// The kind of owner.
+    #[must_use]
+    pub fn kind(&self) -> OwnerKind {
+        match self {
+            Self::Container(_) => OwnerKind::Container,
+            Self::Host => OwnerKind::Host,
+            Self::NonPodContainer => OwnerKind::ContainerWithoutPod,
+            Self::Unknown(_) => OwnerKind::Unknown,
+        }
+    }
+}
+
+/// A kind of owner.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerKind {
+    /// A container of a pod.
+    Container,
+    /// The host.
+    Host,
+    /// A container without a pod.
+    ContainerWithoutPod,
+    /// Unknown.
+    Unknown,
+}
+
+impl OwnerKind {
     /// Value of the `result` label.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
-            Self::Container(_) => "container",
+            Self::Container => "container",
             Self::Host => "host",
-            Self::NonPodContainer => "container_without_pod",
-            Self::Unknown(_) => "unknown",
+            Self::ContainerWithoutPod => "container_without_pod",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod board;
 mod errors;
+mod gpm_readings;
 
 use std::cell::OnceCell;
 
@@ -16,6 +17,8 @@ use super::raw::memory::Memory;
 use super::raw::{self, Handle};
 use crate::model::{Missing, Reading};
 use crate::policy::TEMPERATURE_MAX;
+
+pub use gpm_readings::GpmReadings;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -45,20 +48,6 @@ pub struct MinMeanMax {
     pub mean: f64,
     /// Maximum.
     pub max: f64,
-}
-
-/// GPM readings of the device, by metric.
-#[derive(Clone, Copy, Debug)]
-pub struct GpmReadings<'a> {
-    /// Requested metrics (`nvmlGpmMetricId_t`).
-    pub ids: &'a [u32],
-    /// Their readings, in the same order.
-    pub readings: Result<&'a [Reading], Missing>,
-}
-
-impl GpmReadings<'_> {
-    /// No metrics.
-    pub const NONE: Self = Self { ids: &[], readings: Err(Missing::Unsupported) };
 }
 
 impl<'nvml> Probe<'nvml> {

@@ -22,7 +22,7 @@ use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
 use crate::kube::source::FailureReason;
 use crate::kube::{kubelet_pods, watch as pod_watch};
-use crate::model::{DownReason, Missing, PodUid};
+use crate::model::{DownReason, Missing, PodUid, ZeroDoubt};
 use crate::nvml::mock::MockEnv;
 use crate::policy;
 use crate::publish::Published;
@@ -230,8 +230,16 @@ impl Pipeline {
     /// The system cannot start a thread.
     pub(super) fn sample_until_ready(&mut self) -> anyhow::Result<Arc<Published>> {
         let notice = SlowNotice::start("the driver and the cluster", policy::ONCE_STARTUP_TIMEOUT)?;
-        self.run_until(|_, snapshot| is_ready(snapshot, |source| source.up));
+        self.run_until(|_, snapshot| {
+            is_ready(snapshot, |source| source.up) && has_pods(snapshot) && has_idle(snapshot)
+        });
         drop(notice);
+        wait_for_window();
+        let published = self.cycle();
+        // A source that has responded since may have added an allocation.
+        if has_idle(published.snapshot()) {
+            return Ok(published);
+        }
         wait_for_window();
         Ok(self.cycle())
     }
@@ -297,6 +305,11 @@ fn has_pods(snapshot: &Snapshot) -> bool {
         |source: &SourceHealth| [pod_watch::SOURCE, kubelet_pods::SOURCE].contains(&source.name);
     let is_up = snapshot.health.sources.iter().any(|source| source.up && lists_pods(source));
     snapshot.health.pod_count.is_some() || !is_up
+}
+
+/// Whether the process lists are newer than the allocations, so that idle containers have their 0.
+fn has_idle(snapshot: &Snapshot) -> bool {
+    !snapshot.health.attribution.withheld_zeros.contains_key(&ZeroDoubt::StaleProcessList)
 }
 
 /// Waits for one utilization window.

@@ -2,7 +2,7 @@
 
 use super::{
     Absence, ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NodeView, Number,
-    OwnerKind, PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
+    PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
 };
 use crate::catalog::headline::Headline;
 use crate::catalog::{DeviceSource, xid};
@@ -192,15 +192,13 @@ impl From<&MigDevice> for MigView {
 
 impl From<&ProcessUsage> for ProcessView {
     fn from(entry: &ProcessUsage) -> Self {
-        let (owner, reason) = match &entry.owner {
-            Owner::Container(_) => (OwnerKind::Container, None),
-            Owner::Host => (OwnerKind::Host, None),
-            Owner::NonPodContainer => (OwnerKind::ContainerWithoutPod, None),
-            Owner::Unknown(reason) => (OwnerKind::Unknown, Some(reason.label().to_owned())),
+        let reason = match &entry.owner {
+            Owner::Unknown(reason) => Some(reason.label().to_owned()),
+            Owner::Container(_) | Owner::Host | Owner::NonPodContainer => None,
         };
         let process = entry.process.as_ref();
         Self {
-            owner,
+            owner: entry.owner.kind(),
             reason,
             pid: process.map(|process| process.pid),
             name: process.map_or_else(String::new, |process| process.name.to_string()),

@@ -55,7 +55,7 @@ fn findings(args: &[&str]) -> (bool, Vec<Value>) {
     (failed == 0, findings)
 }
 
-/// Verdict, message and remedy of the first finding of `topic` about `subject`.
+/// Outcome, message and remedy of the first finding of `topic` about `subject`.
 fn about(findings: &[Value], topic: &str, subject: &str) -> (String, String, String) {
     let is = |finding: &&Value| {
         finding["topic"] == topic && finding["subject"].as_str().unwrap().contains(subject)

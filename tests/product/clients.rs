@@ -105,8 +105,7 @@ pub(crate) fn start_prometheus_for(address: &str, seconds: u32) -> (Client, temp
 fn prometheus_stores_the_series_under_their_exact_names() {
     let exporter =
         Exporter::start(&["--mock=demo", "--collect-interval", "500", "--node-name", "node-1"]);
-    let metrics =
-        exporter.wait_for("process series", |p| p.contains("DCGM_CUSTOM_PROCESS_SM_UTIL"));
+    exporter.wait_for("process series", |p| p.contains("DCGM_CUSTOM_PROCESS_SM_UTIL"));
 
     let (server, _directory) = start_prometheus(&exporter);
     let query = "/api/v1/label/__name__/values";
@@ -115,6 +114,7 @@ fn prometheus_stores_the_series_under_their_exact_names() {
     let stored: serde_json::Value = serde_json::from_str(&response).unwrap();
     let stored: BTreeSet<&str> =
         stored["data"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    let metrics = exporter.metrics();
     let exposed: BTreeSet<&str> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -28,8 +28,9 @@ fn containers(node: &Value, gpu: usize) -> &Vec<Value> {
 #[test]
 fn node_has_containers_processes_and_units() {
     let exporter = Exporter::start(&["--mock=demo", "--collect-interval", "500"]);
-    let node = wait_for_node(&exporter, "a busy pod", |node| {
-        node["gpus"][0]["parts"][0]["containers"][0]["sm_percent"] == 97.0
+    let node = wait_for_node(&exporter, "a busy and an idle pod", |node| {
+        let sm_percent = |gpu: usize| &node["gpus"][gpu]["parts"][0]["containers"][0]["sm_percent"];
+        *sm_percent(0) == 97.0 && *sm_percent(7) == 0.0
     });
     assert_eq!(node["version"], 2);
     assert_eq!(node["ready"], true);

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use nvml_exporter::attribute::verdict::{
-    AllocationEvidence, DeviceEvidence, IdleEvidence, ProcessEvidence, Verdict, ZeroDoubt, idle,
-    verdict,
+    AllocationEvidence, DeviceEvidence, IdleEvidence, ProcessEvidence, Verdict, idle, verdict,
 };
-use nvml_exporter::model::{AllocateMode, ContainerIdentity, Owner, PodRef, Unresolved};
+use nvml_exporter::model::{AllocateMode, ContainerIdentity, Owner, PodRef, Unresolved, ZeroDoubt};
 use nvml_exporter::sample::unlisted_use::UnlistedUse;
 
 use crate::readme::compare_section;

@@ -83,13 +83,8 @@ impl AllocationJoin<'_> {
                     let result = if unique_name {
                         self.resolve_share(tracked, &share, oversubscribes, assigned)
                     } else {
-                        Err((
-                            match self.find_device(&share) {
-                                Ok(device) => Some(Arc::clone(device.uuid)),
-                                Err(gpu) => gpu,
-                            },
-                            AllocationProblem::AmbiguousPod,
-                        ))
+                        let found = self.find_device(&share).map(|gpu| Arc::clone(gpu.uuid));
+                        Err((found.map_or_else(|gpu| gpu, Some), AllocationProblem::AmbiguousPod))
                     };
                     match result {
                         Ok(allocation) => self.candidates.extend(allocation.map(|allocation| {
