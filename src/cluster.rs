@@ -3,6 +3,7 @@
 //! Each source is a task that publishes its state, and keeps the last one while the source is down.
 //! The sampling thread only reads the newest state: no cycle waits for the cluster.
 
+pub mod channels;
 pub mod sources;
 
 use std::collections::BTreeMap;
@@ -15,12 +16,13 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::{Notify, watch};
 
+pub use self::channels::{PodLogNames, SourceChannels};
 pub use self::sources::Sources;
 use crate::attribute::allocation_table::{AllocationTable, DeviceAllocation};
 use crate::attribute::family::AllocationState;
 use crate::attribute::owner::{ContainerIdentity, OwnerResolver};
 use crate::clock::Clock;
-use crate::host::pod_logs::{self, LoggedContainers, LoggedPods};
+use crate::host::pod_logs;
 use crate::kube;
 use crate::kube::allocation::{
     AllocatableGpu, AllocatableMig, AllocationResult, MemoryUnit, resolve_allocations,
@@ -28,7 +30,7 @@ use crate::kube::allocation::{
 use crate::kube::api::Address;
 use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::kubelet_pods::KubeletPodPoller;
-use crate::kube::node_label::{self, LabelRequirement, NodeLabelWatch};
+use crate::kube::node_label::{self, NodeLabelWatch};
 use crate::kube::pod_resources::{self, PodResourcesPoller, PodResourcesState};
 use crate::kube::pods::PodSnapshot;
 use crate::kube::resource_slices::{self, ResourceSlicePoller};
@@ -42,27 +44,13 @@ use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
 use crate::snapshot::SourceHealth;
 
-/// Receivers of the newest state of all sources.
+/// Joins the newest states of all sources.
 pub struct Cluster {
-    pods: Option<watch::Receiver<PodSnapshot>>,
-    pod_resources: Option<watch::Receiver<PodResourcesState>>,
-    slices: Option<watch::Receiver<resource_slices::ResourceSlicesState>>,
-    label: Option<(LabelRequirement, watch::Receiver<node_label::NodeLabelState>)>,
-    logs: watch::Receiver<Arc<PodLogNames>>,
-    refresh: Arc<Notify>,
-    refresh_logs: Arc<Notify>,
-    refresh_slices: Arc<Notify>,
+    channels: SourceChannels,
     started_at: Duration,
     memory_unit: MemoryUnit,
     retention: AllocationRetention,
     cache: Option<AllocationCache>,
-}
-
-/// Pod and container names from the kubelet's log directories.
-#[derive(Debug, Default)]
-pub struct PodLogNames {
-    pods: Option<LoggedPods>,
-    containers: Option<LoggedContainers>,
 }
 
 /// The allocation table and its inputs. It is resolved again when an input changes.
@@ -177,8 +165,7 @@ impl Cluster {
             // The tasks do not end; the thread ends with the process.
             runtime.block_on(std::future::pending::<()>());
         })?;
-        let started_at = clock.now().mono;
-        Ok(Self {
+        let channels = SourceChannels {
             pods,
             pod_resources,
             slices,
@@ -187,15 +174,20 @@ impl Cluster {
             refresh,
             refresh_logs,
             refresh_slices,
-            started_at,
-            memory_unit,
-            retention: AllocationRetention::default(),
-            cache: None,
-        })
+        };
+        Ok(Self::new(channels, memory_unit, clock.now().mono))
     }
 }
 
 impl Cluster {
+    /// Joins what `channels` receive. `memory_unit` is the unit of `aliyun.com/gpu-mem`; the sources
+    /// were started at `started_at` (monotonic).
+    #[must_use]
+    pub fn new(channels: SourceChannels, memory_unit: MemoryUnit, started_at: Duration) -> Self {
+        let retention = AllocationRetention::default();
+        Self { channels, started_at, memory_unit, retention, cache: None }
+    }
+
     /// The newest state, with the allocations of `devices`, for a cycle that began at `now`
     /// (monotonic). `needs_containers`: whether series of containers or processes are selected, and
     /// not only pod labels of devices.
@@ -205,10 +197,11 @@ impl Cluster {
         now: Duration,
         needs_containers: bool,
     ) -> ClusterState {
-        let pods = self.pods.as_ref().map(|pods| pods.borrow().clone());
-        let pod_resources = self.pod_resources.as_ref().map(|state| state.borrow().clone());
-        let slices = self.slices.as_ref().map(|slices| slices.borrow().clone());
-        let label = self.label.as_ref().map(|(_, state)| state.borrow().health.clone());
+        let pods = self.channels.pods.as_ref().map(|pods| pods.borrow().clone());
+        let pod_resources =
+            self.channels.pod_resources.as_ref().map(|state| state.borrow().clone());
+        let slices = self.channels.slices.as_ref().map(|slices| slices.borrow().clone());
+        let label = self.channels.label.as_ref().map(|(_, state)| state.borrow().health.clone());
         // Not every cluster has these sources: they are reported after their first success.
         let optional = slices.as_ref().map(|state| state.health.clone()).into_iter().chain(label);
         let sources = (pods.iter().map(|pods| &pods.health))
@@ -239,14 +232,14 @@ impl Cluster {
             (LatestAllocations::Table(_), Some(cache)) => cache.problems.clone(),
             _ => BTreeMap::new(),
         };
-        let logs = Arc::clone(&self.logs.borrow());
+        let logs = Arc::clone(&self.channels.logs.borrow());
         ClusterState { pods, logs, allocations, sources, problems }
     }
 
     /// The watched label (`KEY=VALUE`), if the node has it at `now` (monotonic).
     #[must_use]
     pub fn release_label(&self, now: Duration) -> Option<Arc<str>> {
-        let (label, state) = self.label.as_ref()?;
+        let (label, state) = self.channels.label.as_ref()?;
         state.borrow().is_set(now).then(|| Arc::clone(&label.text))
     }
 
@@ -254,8 +247,8 @@ impl Cluster {
     /// cycle.
     pub fn request_refresh(&self, unresolved: bool) {
         if unresolved {
-            self.refresh.notify_one();
-            self.refresh_logs.notify_one();
+            self.channels.refresh.notify_one();
+            self.channels.refresh_logs.notify_one();
         }
     }
 
@@ -263,7 +256,7 @@ impl Cluster {
     fn request_slices(&self, assignments: &Assignments, slices: Option<&SliceTable>) {
         let mut claims = assignments.containers.iter().flat_map(|container| &container.claims);
         if claims.any(|claim| slices.is_none_or(|slices| slices.get(claim).is_none())) {
-            self.refresh_slices.notify_one();
+            self.channels.refresh_slices.notify_one();
         }
     }
 
