@@ -113,7 +113,9 @@ pub fn attribute(
     let pod_labels = PodLabelCache::of(context, gpus.iter().map(|gpu| gpu.current.sample));
     let mut devices =
         DeviceAttribution::new(context, &driver, &node, &unallocated_users, &pod_labels);
-    gpus.iter().for_each(|gpu| devices.add(gpu, &sample));
+    for gpu in &gpus {
+        devices.add(gpu, &sample);
+    }
     let dropped_pod_labels = pod_labels.dropped();
     let snapshot = Snapshot {
         at: sample.at,

@@ -4,6 +4,7 @@
 //! The sampling thread only reads the newest state: no cycle waits for the cluster.
 
 mod allocation_cache;
+pub mod channels;
 mod pod_log_names;
 mod running_sources;
 pub mod sources;
@@ -14,14 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::allocation_cache::{AllocationCache, AllocationInputs};
-use self::pod_log_names::PodLogNames;
-use self::running_sources::RunningSources;
+pub use self::channels::{PodLogNames, SourceChannels};
 pub use self::sources::Sources;
 use crate::attribute::allocation_state::AllocationState;
 use crate::attribute::allocation_table::AllocationTable;
 use crate::attribute::owner::OwnerResolver;
 use crate::clock::Clock;
-use crate::kube::allocation::{AllocatableGpu, AllocatableMig};
+use crate::kube::allocation::{AllocatableGpu, AllocatableMig, MemoryUnit};
 use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::pod_resources::PodResourcesState;
 use crate::kube::pods::PodSnapshot;
@@ -35,7 +35,7 @@ use crate::snapshot::SourceHealth;
 
 /// The sources of one node, and the allocations that result from them.
 pub struct Cluster {
-    running: RunningSources,
+    channels: SourceChannels,
     cache: AllocationCache,
 }
 
@@ -64,9 +64,14 @@ impl Cluster {
     /// # Errors
     /// The OS error, if the runtime or its thread cannot be created.
     pub fn start(sources: Sources, clock: Clock) -> io::Result<Self> {
-        let cache = AllocationCache::new(sources.memory_unit);
-        let running = RunningSources::start(sources, clock)?;
-        Ok(Self { running, cache })
+        let memory_unit = sources.memory_unit;
+        Ok(Self::new(running_sources::start(sources, clock)?, memory_unit))
+    }
+
+    /// Joins what `channels` receive. `memory_unit` is the unit of `aliyun.com/gpu-mem`.
+    #[must_use]
+    pub fn new(channels: SourceChannels, memory_unit: MemoryUnit) -> Self {
+        Self { channels, cache: AllocationCache::new(memory_unit) }
     }
 
     /// The newest state at `now` (monotonic), after the devices were read, with the allocations of
@@ -78,11 +83,11 @@ impl Cluster {
         now: Duration,
         needs_containers: bool,
     ) -> ClusterState {
-        let running = &self.running;
-        let pods = running.pods.as_ref().map(|pods| pods.borrow().clone());
-        let pod_resources = running.pod_resources.as_ref().map(|state| state.borrow().clone());
-        let slices = running.slices.as_ref().map(|slices| slices.borrow().clone());
-        let label = running.label.as_ref().map(|(_, state)| state.borrow().health.clone());
+        let channels = &self.channels;
+        let pods = channels.pods.as_ref().map(|pods| pods.borrow().clone());
+        let pod_resources = channels.pod_resources.as_ref().map(|state| state.borrow().clone());
+        let slices = channels.slices.as_ref().map(|slices| slices.borrow().clone());
+        let label = channels.label.as_ref().map(|(_, state)| state.borrow().health.clone());
         // Not every cluster has these sources: they are reported after their first success.
         let optional = slices.as_ref().map(|state| state.health.clone()).into_iter().chain(label);
         let sources = (pods.iter().map(|pods| &pods.health))
@@ -90,7 +95,7 @@ impl Cluster {
             .map(|health| source_health(health, now))
             .chain(optional.filter(|h| h.last_success.is_some()).map(|h| source_health(&h, now)))
             .collect();
-        let logs = Arc::clone(&running.logs.borrow());
+        let logs = Arc::clone(&channels.logs.borrow());
         let mut problems = BTreeMap::new();
         let allocations = match pod_resources {
             None => LatestAllocations::NoSource,
@@ -113,7 +118,7 @@ impl Cluster {
     /// The watched label (`KEY=VALUE`), if the node has it at `now` (monotonic).
     #[must_use]
     pub fn release_label(&self, now: Duration) -> Option<Arc<str>> {
-        let (label, state) = self.running.label.as_ref()?;
+        let (label, state) = self.channels.label.as_ref()?;
         state.borrow().is_set(now).then(|| Arc::clone(&label.text))
     }
 
@@ -121,8 +126,8 @@ impl Cluster {
     /// cycle.
     pub fn request_refresh(&self, unresolved: bool) {
         if unresolved {
-            self.running.refresh.notify_one();
-            self.running.refresh_logs.notify_one();
+            self.channels.refresh.notify_one();
+            self.channels.refresh_logs.notify_one();
         }
     }
 
@@ -130,7 +135,7 @@ impl Cluster {
     fn request_slices(&self, assignments: &Assignments, slices: Option<&SliceTable>) {
         let mut claims = assignments.containers.iter().flat_map(|container| &container.claims);
         if claims.any(|claim| slices.is_none_or(|slices| slices.get(claim).is_none())) {
-            self.running.refresh_slices.notify_one();
+            self.channels.refresh_slices.notify_one();
         }
     }
 }

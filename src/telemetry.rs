@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::catalog::exporter_metrics::ExporterMetricId;
-use crate::model::{Missing, OwnerEvidence, OwnerKind, Reading};
+use crate::model::{Missing, OwnerEvidence, OwnerKind, Reading, Unresolved, ZeroDoubt};
 use crate::nvml::inventory::DriverInfo;
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
@@ -48,10 +48,10 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
         }
         ExporterMetricId::Attributed => attributed(health),
         ExporterMetricId::Unresolved => {
-            by_reason(&health.attribution.unresolved, |reason| reason.label())
+            by_reason(&health.attribution.unresolved, Unresolved::label)
         }
         ExporterMetricId::WithheldZeros => {
-            by_reason(&health.attribution.withheld_zeros, |reason| reason.label())
+            by_reason(&health.attribution.withheld_zeros, ZeroDoubt::label)
         }
         ExporterMetricId::UnlistedUse => health.gpus.iter().filter_map(unlisted_use).collect(),
         ExporterMetricId::Framebuffer => {
@@ -260,7 +260,7 @@ fn log_unlisted_use(before: Option<UnlistedUse>, now: &GpuHealth) {
             kind.label()
         ),
         (Some(_), None) => {
-            info!(gpu, "the driver's process list accounts for the use of the GPU again")
+            info!(gpu, "the driver's process list accounts for the use of the GPU again");
         }
         _ => {}
     }

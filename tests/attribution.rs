@@ -11,7 +11,7 @@ use nvml_exporter::attribute::allocation_state::AllocationState;
 use nvml_exporter::attribute::allocation_table::AllocationTable;
 use nvml_exporter::attribute::owner::OwnerResolver;
 use nvml_exporter::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
-use nvml_exporter::kube::allocation::AllocationCompleteness;
+use nvml_exporter::kube::allocation::{AllocationCompleteness, Coverage};
 use nvml_exporter::kube::pod;
 use nvml_exporter::kube::pods::PodSnapshot;
 use nvml_exporter::kube::pods::store::PodStore;
@@ -72,6 +72,13 @@ fn pods(containers: &[(usize, bool)]) -> PodSnapshot {
     store.end_list(Duration::ZERO);
     store.health.record_success(Duration::ZERO);
     store.snapshot(Duration::ZERO)
+}
+
+/// The allocations of all pods are known.
+fn completeness(pods: &PodSnapshot) -> AllocationCompleteness {
+    let known = pods.iter().map(|tracked| Arc::clone(&tracked.pod.id.uid)).collect();
+    let coverage = Coverage::Pods { known, unknown_holders: false };
+    AllocationCompleteness { coverage, ..AllocationCompleteness::default() }
 }
 
 fn container_identity(pod: usize, container: usize) -> ContainerIdentity {
@@ -195,8 +202,8 @@ struct Node {
 
 impl Node {
     fn new(pods: PodSnapshot, allocations: Vec<DeviceAllocation>) -> Self {
-        let allocations = AllocationTable::new(allocations, AllocationCompleteness::default())
-            .as_of(NOW.mono, true);
+        let allocations =
+            AllocationTable::new(allocations, completeness(&pods)).as_of(NOW.mono, true);
         Self {
             dialect: Dialect::Ack,
             device_pods: None,

@@ -30,11 +30,7 @@ impl<'a> AllocationState<'a> {
         device: &str,
         first_seen: Duration,
     ) -> AllocationEvidence {
-        match self.without_container() {
-            AllocationEvidence::Unknown => {}
-            other => return other,
-        }
-        let Self::Known(table) = self else { return AllocationEvidence::Unknown };
+        let Self::Known(table) = self else { return self.without_container() };
         match table.mode_of(container, device) {
             Some(mode) => AllocationEvidence::Allocated(mode),
             // A device is allocated before the container starts.
@@ -99,8 +95,8 @@ mod tests {
         };
         let doubt = |name: &str, doubt| ((("team".into()), name.into()), [doubt].into());
         let completeness = AllocationCompleteness {
-            coverage: Coverage::AllBut {
-                unlisted: ["unlisted".into()].into(),
+            coverage: Coverage::Pods {
+                known: ["train", "other", "doubtful", "partly"].map(Into::into).into(),
                 unknown_holders: true,
             },
             doubts: [

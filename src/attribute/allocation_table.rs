@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kube::allocation::{AllocationCompleteness, AllocationDoubt, Coverage};
-use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation, PodRef};
+use crate::kube::assignments::PodName;
+use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation};
 
 /// All device allocations of a node at one time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -64,18 +65,28 @@ impl AllocationTable {
             .find(|allocation| allocation.container.matches(container))
             .or(first)
             .map(|allocation| allocation.mode)
+            .or_else(|| self.init_candidate(container, device))
+    }
+
+    /// Mode of a device that an init container of the pod of `container` can have been allocated.
+    /// The kubelet lists the device for no container.
+    fn init_candidate(&self, container: &ContainerIdentity, device: &str) -> Option<AllocateMode> {
+        let candidates = &self.index.completeness.init_candidates;
+        if candidates.is_empty() {
+            return None;
+        }
+        candidates.get(&pod_name(container))?.get(device).copied()
     }
 
     /// Whether it is known what the pod of `container` was allocated of `device`.
     #[must_use]
     pub fn knows_all_of(&self, container: &ContainerIdentity, device: &str) -> bool {
-        let PodRef { uid, namespace, name } = &container.pod;
-        let name = (Arc::clone(namespace), Arc::clone(name));
+        let name = pod_name(container);
         let AllocationCompleteness { coverage, doubts, .. } = &self.index.completeness;
         let is_covered = match coverage {
             Coverage::None => false,
             Coverage::Listed(pods) => pods.contains(&name),
-            Coverage::AllBut { unlisted, .. } => !unlisted.contains(uid),
+            Coverage::Pods { known, .. } => known.contains(&container.pod.uid),
         };
         let in_doubt = |doubt: &AllocationDoubt| doubt.concerns(device);
         is_covered && !doubts.get(&name).is_some_and(|doubts| doubts.iter().any(in_doubt))
@@ -90,7 +101,7 @@ impl AllocationTable {
     /// Whether a pod with unknown allocations may hold devices.
     fn has_unknown_holders(&self) -> bool {
         let AllocationCompleteness { coverage, node_uncertain, .. } = &self.index.completeness;
-        *node_uncertain || matches!(coverage, Coverage::AllBut { unknown_holders: true, .. })
+        *node_uncertain || matches!(coverage, Coverage::Pods { unknown_holders: true, .. })
     }
 
     /// Allocation mode of the node: the maximum over its allocations; `None` if one is unknown.
@@ -119,4 +130,8 @@ impl AllocationTable {
         // memory, and a scheduler may allocate the memory of a pod that is still being deleted.
         Some((memory / total).clamp(0.0, 1.0))
     }
+}
+
+fn pod_name(container: &ContainerIdentity) -> PodName {
+    (Arc::clone(&container.pod.namespace), Arc::clone(&container.pod.name))
 }

@@ -167,12 +167,13 @@ impl DeviceAttribution<'_> {
             scope.virtual_gpus && allocation.mode == AllocateMode::Share
         };
         let device = partition.device_uuid(&targets.sample.gpu);
-        let shares = targets.context.allocation.allocations_of(device).iter().filter(shared);
+        let allocations = targets.context.allocation.allocations_of(device).iter();
         PartitionTargets {
             device: Some(targets.device(Some(partition))),
             repeats_gpu: partition.mig.is_none()
                 || (partition.reports_instance && scope.devices.repeats_gpu_readings()),
-            shares: shares
+            shares: allocations
+                .filter(shared)
                 .map(|allocation| {
                     (allocation, targets.container(Some(partition), Some(allocation)))
                 })

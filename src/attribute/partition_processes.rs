@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::AttributionContext;
 use super::container_summary::ContainerSummaries;
-use super::verdict::{self, DeviceEvidence, ProcessEvidence, Verdict};
+use super::verdict::{self, DeviceEvidence, MpsClients, ProcessEvidence, Verdict};
 use crate::model::{
     ContainerIdentity, DeviceProcesses, Gpu, Owner, OwnerEvidence, ProcessKind, ProcessSample,
     StaleProcessEntry, Unresolved, Usage,
@@ -85,9 +85,10 @@ impl<'a> PartitionProcesses<'a> {
             .collect();
         let is_uncertain = |process: &AttributedProcess| match process.verdict {
             // Its owner is certain.
-            Verdict::Withheld(Unresolved::MpsServer | Unresolved::Allocation) => false,
+            Verdict::Process(_)
+            | Verdict::Illegal
+            | Verdict::Withheld(Unresolved::MpsServer | Unresolved::Allocation) => false,
             Verdict::Withheld(_) => true,
-            Verdict::Process(_) | Verdict::Illegal => false,
         };
         evidence.unresolved_process = processes.iter().any(is_uncertain)
             || stale_owners.iter().any(|owner| matches!(owner, Owner::Unknown(_)));
@@ -96,14 +97,10 @@ impl<'a> PartitionProcesses<'a> {
 
     /// Whether each process on the device is known, and its owner.
     pub(super) fn is_complete(&self) -> bool {
-        let DeviceEvidence {
-            mps_clients: _,
-            hidden_mps_clients,
-            lists_all_processes,
-            unresolved_process,
-            unlisted_use,
-        } = self.evidence;
-        lists_all_processes && !unresolved_process && !hidden_mps_clients && unlisted_use.is_none()
+        let DeviceEvidence { mps_clients, lists_all_processes, unresolved_process, unlisted_use } =
+            self.evidence;
+        let hides_clients = mps_clients == MpsClients::Hidden;
+        lists_all_processes && !unresolved_process && !hides_clients && unlisted_use.is_none()
     }
 
     /// Containers with a process on the device that it is not allocated to, or not certainly.
@@ -123,9 +120,8 @@ impl<'a> PartitionProcesses<'a> {
             Verdict::Withheld(reason) => Some(reason),
             Verdict::Process(_) | Verdict::Illegal => None,
         });
-        let entries = self.stale_entries().filter_map(|(entry, owner)| {
-            matches!(owner, Owner::Unknown(_)).then(|| entry.reason.into())
-        });
+        let entries = self.stale_entries().filter(|(_, owner)| matches!(owner, Owner::Unknown(_)));
+        let entries = entries.map(|(entry, _)| entry.reason.into());
         processes.chain(entries)
     }
 
@@ -153,13 +149,17 @@ fn device_evidence(
     partition: &PartitionSample,
     listing: &DeviceProcesses,
 ) -> DeviceEvidence {
-    let mps_clients = listing.processes.iter().any(|process| process.kind == ProcessKind::Mps);
-    let server = listing.processes.iter().find(|process| is_mps_server(&process.name));
+    let mut processes = listing.processes.iter();
+    let has_clients = processes.clone().any(|process| process.kind == ProcessKind::Mps);
+    let server = processes.find(|process| is_mps_server(&process.name));
+    let hides_clients =
+        server.is_some_and(|server| !listing.lists_mps_clients || is_at_work(&server.usage));
     DeviceEvidence {
-        mps_clients,
-        hidden_mps_clients: server.is_some_and(|server| {
-            !mps_clients && (!listing.lists_mps_clients || is_at_work(&server.usage))
-        }),
+        mps_clients: match (has_clients, hides_clients) {
+            (true, _) => MpsClients::Listed,
+            (false, true) => MpsClients::Hidden,
+            (false, false) => MpsClients::None,
+        },
         lists_all_processes: context.host_pids == Some(true),
         unresolved_process: false,
         unlisted_use: partition.unlisted_use,

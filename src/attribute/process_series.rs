@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::partition_processes::{AttributedProcess, PartitionProcesses};
-use super::verdict::{self, IdleEvidence, Verdict};
+use super::verdict::{self, ContainerState, IdleEvidence, Verdict};
 use super::{AttributionContext, ProcessSeries};
 use crate::labels::{Labels, ProcessLabelValues, WorkloadLabels};
 use crate::model::{
@@ -153,8 +153,11 @@ impl<'a> AttributedPartition<'a> {
     fn idle(&self, allocation: &DeviceAllocation) -> Result<Usage, ZeroDoubt> {
         let users = self.unallocated_users;
         let evidence = IdleEvidence {
-            confirmed: allocation.confirmed,
-            running: allocation.running,
+            state: match (allocation.confirmed, allocation.running) {
+                (false, _) => ContainerState::Unconfirmed,
+                (true, false) => ContainerState::NotRunning,
+                (true, true) => ContainerState::Running,
+            },
             listed_since: self.partition.listed_at > allocation.known_since,
             works_elsewhere: users.iter().any(|user| user.matches(&allocation.container)),
         };
@@ -225,9 +228,7 @@ impl ProcessTables {
 }
 
 /// Values that count as published or missing: the usage of each process with a series.
-pub(super) fn published_usages<'a>(
-    partition: AttributedPartition<'a>,
-) -> impl Iterator<Item = Usage> + 'a {
+pub(super) fn published_usages(partition: AttributedPartition<'_>) -> impl Iterator<Item = Usage> {
     let published = |(_, process): &(&ProcessSample, &AttributedProcess)| {
         !matches!(process.verdict, Verdict::Withheld(_))
     };

@@ -47,10 +47,8 @@ pub enum AllocationEvidence {
 /// What is known of a device besides its processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceEvidence {
-    /// The driver lists MPS clients.
-    pub mps_clients: bool,
-    /// The driver lists an MPS server at work, without clients.
-    pub hidden_mps_clients: bool,
+    /// The MPS clients on it.
+    pub mps_clients: MpsClients,
     /// The exporter runs in the host's PID namespace, where the driver lists all processes.
     pub lists_all_processes: bool,
     /// A listed process has an unknown owner.
@@ -59,13 +57,33 @@ pub struct DeviceEvidence {
     pub unlisted_use: Option<UnlistedUse>,
 }
 
+/// The MPS clients on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MpsClients {
+    /// None.
+    None,
+    /// The driver lists them.
+    Listed,
+    /// An MPS server works, and the driver does not list its clients.
+    Hidden,
+}
+
+/// State of a container that is allocated a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Its pod exists, it is running, and no init container of the pod is.
+    Running,
+    /// Its pod exists, and the container is not running, or an init container of the pod is.
+    NotRunning,
+    /// Its pod may no longer exist.
+    Unconfirmed,
+}
+
 /// What is known of a container that is allocated a device without having a process on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleEvidence {
-    /// Its pod still exists, and its allocation is known.
-    pub confirmed: bool,
-    /// It is running, and no init container of its pod is.
-    pub running: bool,
+    /// Whether it can be at work.
+    pub state: ContainerState,
     /// The process list was read after the allocation and the state of the container were known.
     pub listed_since: bool,
     /// It has a process on a device that it was not allocated.
@@ -119,7 +137,7 @@ pub fn verdict(
 /// Its name alone is no evidence: any process can change it.
 #[must_use]
 pub fn serves_mps_clients(process: ProcessEvidence, owner: &Owner, device: DeviceEvidence) -> bool {
-    process.mps_server && (*owner == Owner::Host || device.mps_clients)
+    process.mps_server && (*owner == Owner::Host || device.mps_clients == MpsClients::Listed)
 }
 
 /// Whether a container without a listed process on a device is idle there.
@@ -127,23 +145,18 @@ pub fn serves_mps_clients(process: ProcessEvidence, owner: &Owner, device: Devic
 /// # Errors
 /// The first reason why this is not certain.
 pub fn idle(container: IdleEvidence, device: DeviceEvidence) -> Result<(), ZeroDoubt> {
-    let DeviceEvidence {
-        mps_clients: _,
-        hidden_mps_clients,
-        lists_all_processes,
-        unresolved_process,
-        unlisted_use,
-    } = device;
-    let IdleEvidence { confirmed, running, listed_since, works_elsewhere } = container;
+    let DeviceEvidence { mps_clients, lists_all_processes, unresolved_process, unlisted_use } =
+        device;
+    let IdleEvidence { state, listed_since, works_elsewhere } = container;
     let unlisted = |kind| unlisted_use == Some(kind);
     let doubts = [
         (!lists_all_processes, ZeroDoubt::HiddenProcesses),
         (unresolved_process, ZeroDoubt::UnresolvedProcess),
         (unlisted(UnlistedUse::Utilization), ZeroDoubt::UnlistedUtilization),
         (unlisted(UnlistedUse::Framebuffer), ZeroDoubt::UnlistedFramebuffer),
-        (hidden_mps_clients, ZeroDoubt::MpsClients),
-        (!confirmed, ZeroDoubt::UnconfirmedPod),
-        (!running, ZeroDoubt::NotRunning),
+        (mps_clients == MpsClients::Hidden, ZeroDoubt::MpsClients),
+        (state == ContainerState::Unconfirmed, ZeroDoubt::UnconfirmedPod),
+        (state == ContainerState::NotRunning, ZeroDoubt::NotRunning),
         (!listed_since, ZeroDoubt::StaleProcessList),
         (works_elsewhere, ZeroDoubt::OtherDevice),
     ];

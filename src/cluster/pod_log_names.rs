@@ -5,23 +5,15 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::Sources;
-use crate::host::pod_logs::{self, LoggedContainers, LoggedPods, PodLogsError};
+use super::channels::PodLogNames;
+use crate::host::pod_logs::{self, PodLogsError};
 use crate::policy;
 
-/// The names in the directories; none of a directory that does not exist.
-#[derive(Debug, Default)]
-pub(super) struct PodLogNames {
-    pub(super) pods: Option<LoggedPods>,
-    pub(super) containers: Option<LoggedContainers>,
-}
-
-impl PodLogNames {
-    fn read(sources: &Sources) -> Result<Self, PodLogsError> {
-        Ok(Self {
-            pods: pod_logs::read_pods(&sources.pod_logs)?,
-            containers: pod_logs::read_containers(&sources.container_logs)?,
-        })
-    }
+fn read(sources: &Sources) -> Result<PodLogNames, PodLogsError> {
+    Ok(PodLogNames {
+        pods: pod_logs::read_pods(&sources.pod_logs)?,
+        containers: pod_logs::read_containers(&sources.container_logs)?,
+    })
 }
 
 /// Publishes the names periodically and when `refresh` is notified.
@@ -32,7 +24,7 @@ pub(super) async fn run(
 ) {
     let mut warned = false;
     while !publish.is_closed() {
-        match PodLogNames::read(&sources) {
+        match read(&sources) {
             Ok(names) => {
                 warned = false;
                 publish.send_replace(Arc::new(names));

@@ -1,4 +1,4 @@
-//! The tasks of the sources, and what they have published last.
+//! The tasks of the sources.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,8 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
 use super::Sources;
-use super::pod_log_names::{self, PodLogNames};
+use super::channels::SourceChannels;
+use super::pod_log_names;
 use crate::clock::Clock;
 use crate::kube::address::Address;
 use crate::kube::kubelet_pods::{self, KubeletPodPoller};
@@ -21,45 +22,31 @@ use crate::kube::resource_slices::{ResourceSlicePoller, ResourceSlicesState};
 use crate::kube::watch::{self as pod_watch, PodWatch};
 use crate::policy;
 
-/// Receivers of the newest state of each source, and requests for an early poll.
-pub(super) struct RunningSources {
-    pub(super) pods: Option<watch::Receiver<PodSnapshot>>,
-    pub(super) pod_resources: Option<watch::Receiver<PodResourcesState>>,
-    pub(super) slices: Option<watch::Receiver<ResourceSlicesState>>,
-    pub(super) label: Option<(LabelRequirement, watch::Receiver<NodeLabelState>)>,
-    pub(super) logs: watch::Receiver<Arc<PodLogNames>>,
-    pub(super) refresh: Arc<Notify>,
-    pub(super) refresh_logs: Arc<Notify>,
-    pub(super) refresh_slices: Arc<Notify>,
-}
-
-impl RunningSources {
-    /// Starts a task for each of `sources`, and the thread that runs them.
-    ///
-    /// # Errors
-    /// The OS error, if the runtime or its thread cannot be created.
-    pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let refresh = Arc::<Notify>::default();
-        let (refresh_logs, refresh_slices) = (Arc::<Notify>::default(), Arc::<Notify>::default());
-        let (publish, logs) = watch::channel(Arc::default());
-        let running = Self {
-            pods: start_pods(&runtime, &sources, clock, &refresh),
-            pod_resources: start_pod_resources(&runtime, &sources, clock, &refresh),
-            slices: start_slices(&runtime, &sources, clock, &refresh_slices),
-            label: start_label(&runtime, &sources, clock),
-            logs,
-            refresh,
-            refresh_logs,
-            refresh_slices,
-        };
-        runtime.spawn(pod_log_names::run(sources, publish, Arc::clone(&running.refresh_logs)));
-        thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-            // The tasks do not end; the thread ends with the process.
-            runtime.block_on(std::future::pending::<()>());
-        })?;
-        Ok(running)
-    }
+/// Starts a task for each of `sources`, and the thread that runs them.
+///
+/// # Errors
+/// The OS error, if the runtime or its thread cannot be created.
+pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let refresh = Arc::<Notify>::default();
+    let (refresh_logs, refresh_slices) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+    let (publish, logs) = watch::channel(Arc::default());
+    let channels = SourceChannels {
+        pods: start_pods(&runtime, &sources, clock, &refresh),
+        pod_resources: start_pod_resources(&runtime, &sources, clock, &refresh),
+        slices: start_slices(&runtime, &sources, clock, &refresh_slices),
+        label: start_label(&runtime, &sources, clock),
+        logs,
+        refresh,
+        refresh_logs,
+        refresh_slices,
+    };
+    runtime.spawn(pod_log_names::run(sources, publish, Arc::clone(&channels.refresh_logs)));
+    thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+        // The tasks do not end; the thread ends with the process.
+        runtime.block_on(std::future::pending::<()>());
+    })?;
+    Ok(channels)
 }
 
 /// Reads the pods from the API server or the kubelet. `changed` is notified when they change.

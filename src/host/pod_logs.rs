@@ -76,6 +76,16 @@ const NAME_MAX: usize = 255;
 const ID_PREFIX_MIN: usize = 12;
 
 impl LoggedContainers {
+    /// The containers of the names of links; other names are skipped.
+    #[must_use]
+    pub fn from_links<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut containers = Self::default();
+        for (id, container) in names.filter_map(container_link) {
+            containers.add(id, container);
+        }
+        containers
+    }
+
     /// The container with this id; `None` if links with different names match.
     #[must_use]
     pub fn find(&self, id: &ContainerId) -> Option<&LoggedContainer> {
@@ -155,13 +165,7 @@ pub fn read_pods(directory: &Path) -> Result<Option<LoggedPods>, PodLogsError> {
 /// Returns an error if the directory exists but cannot be listed or has too many entries.
 pub fn read_containers(directory: &Path) -> Result<Option<LoggedContainers>, PodLogsError> {
     let Some(names) = entry_names(directory, |_| true)? else { return Ok(None) };
-    let mut containers = LoggedContainers::default();
-    for name in names {
-        if let Some((id, container)) = container_link(&name) {
-            containers.add(id, container);
-        }
-    }
-    Ok(Some(containers))
+    Ok(Some(LoggedContainers::from_links(names.iter().map(String::as_str))))
 }
 
 fn is_directory(entry: &fs::DirEntry) -> bool {

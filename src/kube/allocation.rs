@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::assignments::{Assignments, PodName, SliceTable};
+use super::device_id::{self, DeviceId};
 use super::pods::{PodSnapshot, UidLookup};
 use super::problem::AllocationProblem;
 use crate::model::{AllocateMode, DeviceAllocation, PodRef};
@@ -27,7 +28,7 @@ mod from_annotations;
 mod from_kubelet;
 mod index;
 
-use index::DeviceIndex;
+use index::{DeviceIndex, DeviceMatch};
 
 /// A GPU of this node.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +89,8 @@ pub struct AllocationCompleteness {
     pub coverage: Coverage,
     /// Allocations that are not known, by pod.
     pub doubts: BTreeMap<PodName, BTreeSet<AllocationDoubt>>,
+    /// Devices that an init container of a pod can have been allocated, and how.
+    pub init_candidates: BTreeMap<PodName, BTreeMap<Arc<str>, AllocateMode>>,
     /// Devices of which the allocated amount is unknown.
     pub uncertain_devices: BTreeSet<Arc<str>>,
     /// Whether an amount of an unknown device is allocated.
@@ -122,19 +125,19 @@ pub enum Coverage {
     None,
     /// The pods in the kubelet's List, if no pod source is available.
     Listed(BTreeSet<PodName>),
-    /// All pods except those that request GPUs and are not in the kubelet's List.
-    AllBut {
-        /// UIDs of these pods. Their allocations are unknown or may be outdated.
-        unlisted: BTreeSet<Arc<str>>,
-        /// Whether the allocations of one of them are unknown: it may have any device that is not
-        /// exclusively allocated.
+    /// These pods of the pod list.
+    Pods {
+        /// Their UIDs: they request no GPUs, or the kubelet's List has all their devices.
+        known: BTreeSet<Arc<str>>,
+        /// Whether the allocations of another pod of the list are unknown: it may have any device
+        /// that is not exclusively allocated.
         unknown_holders: bool,
     },
 }
 
 impl Default for Coverage {
     fn default() -> Self {
-        Self::AllBut { unlisted: BTreeSet::new(), unknown_holders: false }
+        Self::Pods { known: BTreeSet::new(), unknown_holders: false }
     }
 }
 
@@ -197,16 +200,13 @@ impl AllocationJoin<'_> {
     fn add_doubt(&mut self, pod: PodName, gpu: Option<&Arc<str>>) {
         let completeness = &mut self.result.completeness;
         let doubts = completeness.doubts.entry(pod).or_default();
-        match gpu {
-            Some(gpu) => {
-                let devices = self.index.with_partitions(gpu);
-                doubts.extend(devices.iter().cloned().map(AllocationDoubt::Device));
-                completeness.uncertain_devices.extend(devices);
-            }
-            None => {
-                doubts.insert(AllocationDoubt::Any);
-                completeness.node_uncertain = true;
-            }
+        if let Some(gpu) = gpu {
+            let devices = self.index.with_partitions(gpu);
+            doubts.extend(devices.iter().cloned().map(AllocationDoubt::Device));
+            completeness.uncertain_devices.extend(devices);
+        } else {
+            doubts.insert(AllocationDoubt::Any);
+            completeness.node_uncertain = true;
         }
     }
 
@@ -230,19 +230,47 @@ impl AllocationJoin<'_> {
             .iter()
             .map(|(_, allocation)| Arc::clone(&allocation.container.pod.uid))
             .collect();
-        let (mut unlisted, mut unknown_holders) = (BTreeSet::new(), false);
-        let live = pods.iter().map(|tracked| &tracked.pod).filter(|pod| !pod.has_ended());
-        for pod in live.filter(|pod| pod.requests_gpus()) {
+        let (mut known, mut unknown_holders) = (BTreeSet::new(), false);
+        for pod in pods.iter().map(|tracked| &tracked.pod) {
             let name = pod_name(&pod.id);
-            if !assignments.pods.contains(&name) {
-                unlisted.insert(Arc::clone(&pod.id.uid));
-                if !retained(&name) && !allocated.contains(&pod.id.uid) {
-                    unknown_holders = true;
-                    self.count_problem(AllocationProblem::UnlistedPod);
+            let is_live = !pod.has_ended() && pod.requests_gpus();
+            let unlisted = pod.unlisted_resources();
+            if !is_live || (assignments.pods.contains(&name) && unlisted.is_empty()) {
+                known.insert(Arc::clone(&pod.id.uid));
+            } else if !unlisted.is_empty() {
+                unknown_holders = true;
+                self.add_init_candidates(name, &unlisted);
+            } else if !retained(&name) && !allocated.contains(&pod.id.uid) {
+                unknown_holders = true;
+                self.count_problem(AllocationProblem::UnlistedPod);
+            }
+        }
+        Coverage::Pods { known, unknown_holders }
+    }
+
+    /// Records the devices of `resources` that the kubelet can have allocated to an init container:
+    /// those that it lists for no container.
+    fn add_init_candidates(&mut self, pod: PodName, resources: &BTreeSet<&str>) {
+        let assignments = self.assignments;
+        let candidates = self.result.completeness.init_candidates.entry(pod).or_default();
+        for (resource, ids) in &assignments.allocatable {
+            if !resources.contains(&**resource) {
+                continue;
+            }
+            let listed = assignments.containers.iter().flat_map(|container| &container.devices);
+            let listed: BTreeSet<&str> = listed
+                .filter(|(other, _)| other == resource)
+                .flat_map(|(_, ids)| ids.iter().map(AsRef::as_ref))
+                .collect();
+            for id in ids.iter().filter(|id| !listed.contains(&***id)) {
+                let DeviceId::Device { name, replica } = device_id::parse(id) else { continue };
+                if let DeviceMatch::Found(device) = self.index.by_name(name) {
+                    let shared = replica.is_some();
+                    let mode = if shared { AllocateMode::Share } else { AllocateMode::Exclusive };
+                    candidates.insert(Arc::clone(device.uuid), mode);
                 }
             }
         }
-        Coverage::AllBut { unlisted, unknown_holders }
     }
 
     /// Resolves the candidates of each device together.

@@ -4,7 +4,7 @@ pub mod container;
 mod filtered_map;
 mod raw;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::container::{Container, ContainerKind};
@@ -93,6 +93,27 @@ impl Pod {
         let is_allocation = |key: &str| key != CONFIG_HASH && key != CONFIG_MIRROR;
         self.containers.iter().any(requests)
             || self.annotations.keys().any(|key| is_allocation(key))
+    }
+
+    /// GPU resources of which its init containers request more than its other containers. The
+    /// kubelet does not list what it allocates to init containers that do not restart; the other
+    /// containers get the same devices.
+    #[must_use]
+    pub fn unlisted_resources(&self) -> BTreeSet<&str> {
+        let initializes = |c: &&Container| c.kind == (ContainerKind::Init { restartable: false });
+        let quantity = |container: &Container, resource: &str| {
+            let text = container.resources.get(resource)?;
+            Some(text.parse::<u64>().unwrap_or(u64::MAX))
+        };
+        let init = self.containers.iter().filter(initializes);
+        let requested = init.flat_map(|c| c.resources.keys().map(move |name| (c, &**name)));
+        let is_unlisted = |(init, resource): &(&Container, &str)| {
+            let others = self.containers.iter().filter(|c| !initializes(c));
+            let listed: u64 =
+                others.filter_map(|other| quantity(other, resource)).fold(0, u64::saturating_add);
+            quantity(init, resource).is_some_and(|init| init > listed)
+        };
+        requested.filter(is_unlisted).map(|(_, resource)| resource).collect()
     }
 
     /// `spec.containers`. Annotations refer to their positions.

@@ -281,10 +281,12 @@ impl IdentifiedGpu {
             },
             discards: &mut context.discards,
         };
-        let utilization = match self.mig {
-            MigMode::On => Err(Missing::Unsupported),
-            _ if context.selection.needs_processes() => probe.gpu_utilization(),
-            _ => Err(Missing::Pending),
+        let utilization = if self.mig == MigMode::On {
+            Err(Missing::Unsupported)
+        } else if context.selection.needs_processes() {
+            probe.gpu_utilization()
+        } else {
+            Err(Missing::Pending)
         };
         self.partitions.sample(now, window, utilization, &mut context)
     }

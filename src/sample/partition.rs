@@ -254,7 +254,9 @@ impl PartitionReader {
 
 fn count_discards(listing: &Result<DeviceProcesses, Missing>, discards: &mut Discards) {
     let Ok(DeviceProcesses { processes, stale_entries, .. }) = listing else { return };
-    stale_entries.iter().for_each(|entry| discards.count(entry.reason));
+    for entry in stale_entries {
+        discards.count(entry.reason);
+    }
     let memory = processes.iter().map(|process| process.usage.memory);
     let invalid = memory.filter(|memory| *memory == Err(Missing::Invalid));
     invalid.for_each(|_| discards.count(Discard::Memory));

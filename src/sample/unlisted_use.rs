@@ -126,8 +126,17 @@ mod tests {
         }
     }
 
-    fn listing(processes: Vec<ProcessSample>) -> Result<DeviceProcesses, Missing> {
-        Ok(DeviceProcesses { processes, ..DeviceProcesses::default() })
+    /// A process list as a detector takes it.
+    type Listing = Result<DeviceProcesses, Missing>;
+
+    const EMPTY: Listing = Ok(DeviceProcesses {
+        processes: Vec::new(),
+        stale_entries: Vec::new(),
+        lists_mps_clients: true,
+    });
+
+    fn one(sm: Result<f64, Missing>, memory: Result<u64, Missing>) -> Listing {
+        EMPTY.map(|list| DeviceProcesses { processes: vec![process(sm, memory)], ..list })
     }
 
     /// Results of consecutive readings: utilization, used framebuffer and process list.
@@ -147,24 +156,23 @@ mod tests {
 
     #[test]
     fn utilization_without_a_process_counts_in_two_readings_in_a_row() {
-        let none = || listing(Vec::new());
         let use_ = Some(UnlistedUse::Utilization);
         assert_eq!(
-            results(&[(88.0, 0, none()), (88.0, 0, none()), (0.0, 0, none()), (5.0, 0, none())]),
+            results(&[(88.0, 0, EMPTY), (88.0, 0, EMPTY), (0.0, 0, EMPTY), (5.0, 0, EMPTY)]),
             [None, use_, None, None]
         );
     }
 
     #[test]
     fn a_process_that_has_just_ended_accounts_for_utilization() {
-        let (busy, none) = (listing(vec![process(Ok(88.0), Ok(0))]), || listing(Vec::new()));
-        assert_eq!(results(&[(88.0, 0, busy), (88.0, 0, none()), (0.0, 0, none())]), [None; 3]);
+        let busy = one(Ok(88.0), Ok(0));
+        assert_eq!(results(&[(88.0, 0, busy), (88.0, 0, EMPTY), (0.0, 0, EMPTY)]), [None; 3]);
     }
 
     #[test]
     fn a_process_that_is_known_to_be_idle_accounts_for_low_utilization_only() {
-        let idle = || listing(vec![process(Ok(0.0), Ok(0))]);
-        let unknown = || listing(vec![process(Err(Missing::Unsupported), Ok(0))]);
+        let idle = || one(Ok(0.0), Ok(0));
+        let unknown = || one(Err(Missing::Unsupported), Ok(0));
         assert_eq!(results(&[(3.0, 0, idle()), (3.0, 0, idle())]), [None; 2]);
         assert_eq!(results(&[(88.0, 0, unknown()), (88.0, 0, unknown())]), [None; 2]);
         let busy = results(&[(88.0, 0, idle()), (88.0, 0, idle())]);
@@ -173,21 +181,20 @@ mod tests {
 
     #[test]
     fn framebuffer_is_unlisted_above_the_tolerance() {
-        let none = || listing(Vec::new());
-        let holder = || listing(vec![process(Ok(0.0), Ok(20 * GIB))]);
-        let unknown = || listing(vec![process(Ok(0.0), Err(Missing::Unsupported))]);
+        let holder = || one(Ok(0.0), Ok(20 * GIB));
+        let unknown = || one(Ok(0.0), Err(Missing::Unsupported));
         let full = Some(UnlistedUse::Framebuffer);
         let twice =
             |used, list: &dyn Fn() -> _| results(&[(0.0, used, list()), (0.0, used, list())]);
-        assert_eq!(twice(600 << 20, &none), [None, None]);
-        assert_eq!(twice(20 * GIB, &none), [None, full]);
+        assert_eq!(twice(600 << 20, &|| EMPTY), [None, None]);
+        assert_eq!(twice(20 * GIB, &|| EMPTY), [None, full]);
         assert_eq!(twice(20 * GIB, &holder), [None, None]);
         assert_eq!(twice(20 * GIB, &unknown), [None, None]);
     }
 
     #[test]
     fn memory_info_without_the_reserved_part_proves_nothing() {
-        let list = listing(Vec::new());
+        let list = EMPTY;
         let device = DeviceUse {
             utilization: Err(Missing::Unsupported),
             framebuffer: Ok(Memory { reserved: None, ..memory(20 * GIB) }),
@@ -199,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_failed_list_starts_again() {
-        let (none, failed) = (|| listing(Vec::new()), Err(Missing::Failed(999)));
-        let readings = [(88.0, 0, none()), (88.0, 0, failed), (88.0, 0, none()), (88.0, 0, none())];
+        let failed = Err(Missing::Failed(999));
+        let readings = [(88.0, 0, EMPTY), (88.0, 0, failed), (88.0, 0, EMPTY), (88.0, 0, EMPTY)];
         assert_eq!(results(&readings), [None, None, None, Some(UnlistedUse::Utilization)]);
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use nvml_exporter::attribute::verdict::{
-    AllocationEvidence, DeviceEvidence, IdleEvidence, ProcessEvidence, Verdict, idle, verdict,
+    AllocationEvidence, ContainerState, DeviceEvidence, IdleEvidence, MpsClients, ProcessEvidence,
+    Verdict, idle, verdict,
 };
 use nvml_exporter::model::{AllocateMode, ContainerIdentity, Owner, PodRef, Unresolved, ZeroDoubt};
 use nvml_exporter::sample::unlisted_use::UnlistedUse;
@@ -12,15 +13,14 @@ use nvml_exporter::sample::unlisted_use::UnlistedUse;
 use crate::readme::compare_section;
 
 const DEVICE: DeviceEvidence = DeviceEvidence {
-    mps_clients: false,
-    hidden_mps_clients: false,
+    mps_clients: MpsClients::None,
     lists_all_processes: true,
     unresolved_process: false,
     unlisted_use: None,
 };
 const PROCESS: ProcessEvidence = ProcessEvidence { mps_server: false, settled: true };
 const IDLE: IdleEvidence =
-    IdleEvidence { confirmed: true, running: true, listed_since: true, works_elsewhere: false };
+    IdleEvidence { state: ContainerState::Running, listed_since: true, works_elsewhere: false };
 const ALLOCATIONS: [(&str, AllocationEvidence); 6] = [
     ("allocated to the pod", AllocationEvidence::Allocated(AllocateMode::Exclusive)),
     ("known, without this device", AllocationEvidence::NotAllocated),
@@ -39,7 +39,7 @@ fn container() -> Owner {
 fn processes() -> Vec<(String, ProcessEvidence, Owner, DeviceEvidence)> {
     let new = ProcessEvidence { settled: false, ..PROCESS };
     let server = ProcessEvidence { mps_server: true, ..PROCESS };
-    let clients = DeviceEvidence { mps_clients: true, ..DEVICE };
+    let clients = DeviceEvidence { mps_clients: MpsClients::Listed, ..DEVICE };
     let mut all = vec![
         ("container of a pod".to_owned(), PROCESS, container(), DEVICE),
         ("host".to_owned(), PROCESS, Owner::Host, DEVICE),
@@ -69,7 +69,9 @@ fn cell(verdict: Verdict) -> String {
 /// The decision table of docs/attribution.md.
 fn verdict_table() -> String {
     let mut table = "| owner of the process |".to_owned();
-    ALLOCATIONS.iter().for_each(|(name, _)| write!(table, " {name} |").unwrap());
+    for (name, _) in ALLOCATIONS {
+        write!(table, " {name} |").unwrap();
+    }
     writeln!(table, "\n|---|{}", "---|".repeat(ALLOCATIONS.len())).unwrap();
     for (name, process, owner, device) in processes() {
         write!(table, "| {name} |").unwrap();
@@ -97,9 +99,15 @@ fn doubtful() -> Vec<(ZeroDoubt, IdleEvidence, DeviceEvidence)> {
         device(ZeroDoubt::UnresolvedProcess, DeviceEvidence { unresolved_process: true, ..DEVICE }),
         device(ZeroDoubt::UnlistedUtilization, unlisted(UnlistedUse::Utilization)),
         device(ZeroDoubt::UnlistedFramebuffer, unlisted(UnlistedUse::Framebuffer)),
-        device(ZeroDoubt::MpsClients, DeviceEvidence { hidden_mps_clients: true, ..DEVICE }),
-        container(ZeroDoubt::UnconfirmedPod, IdleEvidence { confirmed: false, ..IDLE }),
-        container(ZeroDoubt::NotRunning, IdleEvidence { running: false, ..IDLE }),
+        device(ZeroDoubt::MpsClients, DeviceEvidence { mps_clients: MpsClients::Hidden, ..DEVICE }),
+        container(
+            ZeroDoubt::UnconfirmedPod,
+            IdleEvidence { state: ContainerState::Unconfirmed, ..IDLE },
+        ),
+        container(
+            ZeroDoubt::NotRunning,
+            IdleEvidence { state: ContainerState::NotRunning, ..IDLE },
+        ),
         container(ZeroDoubt::StaleProcessList, IdleEvidence { listed_since: false, ..IDLE }),
         container(ZeroDoubt::OtherDevice, IdleEvidence { works_elsewhere: true, ..IDLE }),
     ]

@@ -1,11 +1,12 @@
 //! Random worlds with random faults, run through the whole pipeline over NVML's C ABI. Every exposition is
-//! checked against the invariants.
+//! checked against the invariants. Worlds with a whole cluster are in [`attribution`].
 //!
 //! A seed produces the same worlds in the same order. The number of cycles per world depends on the clock.
 //! `SIMULATION_SEED=7 SIMULATION_CYCLES=1000000 cargo test --test simulation` runs other worlds, and more.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod attribution;
 mod exposition;
 mod invariants;
 mod pipeline;

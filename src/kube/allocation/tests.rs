@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kube::annotations::fixtures::pod;
 use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
+use crate::kube::pod::container::ContainerKind;
 use crate::kube::pod::{self, Pod};
 use crate::kube::pods::store::PodStore;
 use crate::model::Claim;
@@ -342,20 +343,41 @@ fn memory_of_a_pod_being_deleted_may_be_allocated_again() {
 fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
     let empty = Assignments { requested_at: T, ..Assignments::default() };
     let out = join(&empty, &pods([plain_pod("a"), pod("x", &[], &[("c", "")], &[])]));
-    let unlisted = ["uid-a".into()].into();
-    assert_eq!(out.completeness.coverage, Coverage::AllBut { unlisted, unknown_holders: true });
+    let known = ["uid-x".into()].into();
+    assert_eq!(out.completeness.coverage, Coverage::Pods { known, unknown_holders: true });
     assert_eq!(uncertainty(&out), (vec![], false, vec![("unlisted_pod", 1)]));
     let retained = Assignments {
         containers: assignments(vec![assigned("a", "c", "r", &["x"])]).containers,
         ..empty
     };
     let out = join(&retained, &pods([plain_pod("a")]));
-    let unlisted = ["uid-a".into()].into();
-    assert_eq!(out.completeness.coverage, Coverage::AllBut { unlisted, unknown_holders: false });
+    let coverage = Coverage::Pods { known: BTreeSet::new(), unknown_holders: false };
+    assert_eq!(out.completeness.coverage, coverage);
     assert_eq!(uncertainty(&out), (vec![], false, vec![]));
     let without_pods =
         resolve_allocations(&devices(), &assignments(vec![]), None, None, MemoryUnit::Auto);
     assert_eq!(without_pods.completeness.coverage, Coverage::Listed(assignments(vec![]).pods));
+}
+
+#[test]
+fn an_init_container_can_have_the_devices_that_no_container_is_listed_with() {
+    let mut list = assignments(vec![assigned("b", "c", "nvidia.com/gpu", &[A])]);
+    list.pods.insert(("demo".into(), "a".into()));
+    list.allocatable =
+        [("nvidia.com/gpu".into(), [A, B].map(Box::from).into()), ("x".into(), vec![])].into();
+    let init = |requests, app| {
+        let mut pod = pod("a", &[], &[("main", app), ("init", requests)], &[]);
+        pod.containers[1].kind = ContainerKind::Init { restartable: false };
+        join(&list, &pods([pod, plain_pod("b")])).completeness
+    };
+    let completeness = init("nvidia.com/gpu=1", "");
+    let candidates: BTreeMap<Arc<str>, _> = [(B.into(), AllocateMode::Exclusive)].into();
+    let pod: PodName = ("demo".into(), "a".into());
+    assert_eq!(completeness.init_candidates, [(pod, candidates)].into());
+    let known = ["uid-b".into()].into();
+    assert_eq!(completeness.coverage, Coverage::Pods { known, unknown_holders: true });
+    let reused = init("nvidia.com/gpu=1", "nvidia.com/gpu=1");
+    assert_eq!(reused.init_candidates, BTreeMap::new(), "the app container has the same device");
 }
 
 #[test]

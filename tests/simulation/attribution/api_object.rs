@@ -1,0 +1,104 @@
+//! A pod as the API server returns it.
+
+use serde_json::{Map, Value, json};
+
+use super::timeline::{Container, Kind, Ms, Pod};
+
+/// Delay of a watch event.
+const EVENT_DELAY: Ms = 200;
+
+/// When watch events of the pod arrive, in order.
+pub(crate) fn changes(pod: &Pod) -> Vec<Ms> {
+    let runs = pod.containers.iter().flat_map(|container| &container.runs);
+    let status = runs.flat_map(|run| [run.start, run.end]).chain(pod.completed);
+    let object = [Some(pod.created), pod.deleted, pod.gone].into_iter().flatten();
+    let removed = removed(pod);
+    let mut all: Vec<Ms> = status.map(|at| at + pod.lag).collect();
+    all.extend(object.map(|at| at + EVENT_DELAY));
+    all.retain(|at| *at >= pod.created && *at <= removed);
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Whether the object exists at `at`.
+pub(crate) fn exists(pod: &Pod, at: Ms) -> bool {
+    pod.created + EVENT_DELAY <= at && at < removed(pod)
+}
+
+fn removed(pod: &Pod) -> Ms {
+    pod.gone.map_or(Ms::MAX, |gone| gone + EVENT_DELAY)
+}
+
+/// The object at `at`.
+pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
+    let mut annotations: Map<String, Value> =
+        pod.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    if let Some(hash) = &pod.hash {
+        annotations.insert("kubernetes.io/config.hash".to_owned(), json!(hash));
+        annotations.insert("kubernetes.io/config.mirror".to_owned(), json!(hash));
+    }
+    let mut metadata = json!({
+        "uid": pod.uid, "namespace": pod.namespace, "name": pod.name,
+        "annotations": annotations, "resourceVersion": at.to_string(),
+    });
+    if pod.deleted.is_some_and(|deleted| deleted + EVENT_DELAY <= at) {
+        metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    let of = |kinds: &[Kind]| -> Vec<&Container> {
+        pod.containers.iter().filter(|container| kinds.contains(&container.kind)).collect()
+    };
+    let (apps, inits) = (of(&[Kind::App]), of(&[Kind::Init, Kind::Sidecar]));
+    let ephemeral = of(&[Kind::Ephemeral]);
+    let seen = at.saturating_sub(pod.lag);
+    let specs = |all: &[&Container]| all.iter().map(|c| spec(c)).collect::<Vec<_>>();
+    let statuses = |all: &[&Container]| all.iter().map(|c| status(c, seen)).collect::<Vec<_>>();
+    let completed = pod.completed.is_some_and(|completed| completed <= seen);
+    json!({
+        "kind": "Pod",
+        "metadata": metadata,
+        "spec": {
+            "nodeName": "node-1",
+            "containers": specs(&apps),
+            "initContainers": specs(&inits),
+            "ephemeralContainers": specs(&ephemeral),
+        },
+        "status": {
+            "phase": if completed { "Succeeded" } else { "Running" },
+            "containerStatuses": statuses(&apps),
+            "initContainerStatuses": statuses(&inits),
+            "ephemeralContainerStatuses": statuses(&ephemeral),
+        },
+    })
+}
+
+fn spec(container: &Container) -> Value {
+    let limits: Map<String, Value> =
+        container.requests.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let mut spec = json!({ "name": container.name, "resources": { "limits": limits } });
+    if container.kind == Kind::Sidecar {
+        spec["restartPolicy"] = json!("Always");
+    }
+    spec
+}
+
+/// The status that was reported for the time `seen`.
+fn status(container: &Container, seen: Ms) -> Value {
+    let started = container.runs.iter().filter(|run| run.start <= seen);
+    let mut ids = started.rev();
+    let (current, last) = (ids.next(), ids.next());
+    let Some(run) = current else {
+        return json!({ "name": container.name, "state": { "waiting": {} } });
+    };
+    let id = |id: &str| format!("containerd://{id}");
+    let state = if seen < run.end {
+        json!({ "running": {} })
+    } else {
+        json!({ "terminated": { "containerID": id(&run.id) } })
+    };
+    let last = last
+        .map_or_else(|| json!({}), |run| json!({ "terminated": { "containerID": id(&run.id) } }));
+    json!({
+        "name": container.name, "containerID": id(&run.id), "state": state, "lastState": last,
+    })
+}

@@ -1,0 +1,273 @@
+//! Random pods: what each is allocated, and what happens to it.
+
+use fastrand::Rng;
+
+use super::super::timeline::{Allocation, Container, Device, Kind, Ms, Pod, Run, World};
+use super::chance;
+use super::sharing::{Sharing, Slot, allocate, forged_annotations};
+
+/// Creates pods in the order of their creation times.
+pub(super) struct PodGenerator<'a> {
+    rng: &'a mut Rng,
+    world: &'a World,
+    sharing: Sharing,
+    /// Each slot, and when it is free.
+    slots: Vec<(Slot, Ms)>,
+    pods: Vec<Pod>,
+    ids: u64,
+}
+
+/// How a pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Runs,
+    /// Deleted with a grace period.
+    Terminates,
+    /// Succeeded or failed, and perhaps deleted later.
+    Completes,
+    ForceDeleted,
+}
+
+impl<'a> PodGenerator<'a> {
+    pub(super) fn new(rng: &'a mut Rng, world: &'a World) -> Self {
+        let sharing = Sharing::random(rng);
+        let slots = |device: Device| {
+            let count = if device.instance.is_some() { 1 } else { sharing.slots_per_gpu() };
+            (0..count).map(move |replica| (Slot { device, replica, count }, 0))
+        };
+        let slots = world.devices().into_iter().flat_map(slots).collect();
+        Self { rng, world, sharing, slots, pods: Vec::new(), ids: 0 }
+    }
+
+    /// The pods, and whether GPUs are time-sliced.
+    pub(super) fn generate(mut self) -> (Vec<Pod>, bool) {
+        let count = self.rng.usize(1..=7);
+        let mut times: Vec<Ms> =
+            (0..count).map(|_| self.rng.u64(0..self.world.length * 4 / 5)).collect();
+        // Some pods are older than the exporter.
+        let early = self.rng.usize(0..=count);
+        times.iter_mut().take(early).for_each(|at| *at /= 20);
+        times.sort_unstable();
+        let mut replacement: Option<(Ms, String)> = None;
+        for at in times {
+            let name = replacement.take().filter(|(gone, _)| *gone < self.world.length);
+            let (created, name) = match name {
+                Some((gone, name)) => (gone.max(at), name),
+                None => (at, format!("pod-{}", self.pods.len())),
+            };
+            let pod = self.pod(created, name);
+            let is_replaced = chance(self.rng, 60);
+            replacement =
+                pod.gone.filter(|_| is_replaced).map(|gone| (gone + 300, pod.name.clone()));
+            self.pods.push(pod);
+        }
+        (self.pods, self.sharing == Sharing::TimeSlicing)
+    }
+
+    fn pod(&mut self, created: Ms, name: String) -> Pod {
+        let number = self.pods.len() as u64;
+        let uid = format!("{:08x}-1111-4111-8111-{number:012x}", self.rng.u32(..));
+        let hash = chance(self.rng, 6).then(|| format!("{:032x}", self.rng.u128(..)));
+        let mut pod = Pod {
+            uid,
+            hash,
+            namespace: format!("team-{}", self.rng.u8(0..2)),
+            name,
+            annotations: Vec::new(),
+            forges: false,
+            created,
+            admitted: created + self.rng.u64(100..1_500),
+            deleted: None,
+            gone: None,
+            completed: None,
+            lag: self.rng.u64(300..3_000),
+            containers: self.containers(),
+        };
+        if let Some(same) = self.pods.iter().find(|earlier| earlier.name == pod.name) {
+            pod.namespace.clone_from(&same.namespace);
+        }
+        let taken = self.allocate(&mut pod);
+        if pod.annotations.is_empty() && chance(self.rng, 6) {
+            let gpu = &self.world.gpus[self.rng.usize(0..self.world.gpus.len())];
+            pod.annotations = forged_annotations(gpu.minor);
+            pod.forges = true;
+        }
+        self.schedule(&mut pod);
+        let released = pod.released();
+        for slot in taken {
+            let free = released.max(pod.gone.or(pod.completed).unwrap_or(released));
+            self.slots[slot].1 = free.saturating_add(500);
+        }
+        pod
+    }
+
+    fn containers(&mut self) -> Vec<Container> {
+        let empty = |name: &str, kind| Container {
+            name: name.to_owned(),
+            kind,
+            runs: Vec::new(),
+            requests: Vec::new(),
+            listed: Vec::new(),
+            allocations: Vec::new(),
+        };
+        let mut all = vec![empty("main", Kind::App)];
+        for (name, kind, percent) in [
+            ("second", Kind::App, 25),
+            ("init", Kind::Init, 30),
+            ("sidecar", Kind::Sidecar, 15),
+            ("debug", Kind::Ephemeral, 10),
+        ] {
+            if chance(self.rng, percent) {
+                all.push(empty(name, kind));
+            }
+        }
+        all
+    }
+
+    /// Gives devices to the containers of a pod; returns the slots.
+    fn allocate(&mut self, pod: &mut Pod) -> Vec<usize> {
+        if chance(self.rng, 12) {
+            return Vec::new();
+        }
+        if chance(self.rng, 4)
+            && let Some(taken) = self.allocate_undivided(pod)
+        {
+            return taken;
+        }
+        let apps = pod.containers.iter().filter(|container| container.kind == Kind::App).count();
+        let mut taken: Vec<usize> = Vec::new();
+        for position in 0..apps {
+            let wanted = match position {
+                0 => 1 + usize::from(self.sharing.is_by_container() && chance(self.rng, 15)),
+                _ => usize::from(self.sharing.is_by_container() && chance(self.rng, 50)),
+            };
+            for _ in 0..wanted {
+                let Some(slot) = self.free_slot(pod.created, &taken) else { continue };
+                let container = &mut pod.containers[position];
+                let place = (position, apps);
+                let chosen = (self.sharing, self.slots[slot].0);
+                let annotations = allocate(self.rng, self.world, chosen, container, place);
+                pod.annotations.extend(annotations);
+                taken.push(slot);
+            }
+        }
+        self.allocate_to_init(pod);
+        taken
+    }
+
+    /// A free slot of a device of which the pod has none yet.
+    fn free_slot(&mut self, at: Ms, taken: &[usize]) -> Option<usize> {
+        let devices: Vec<Device> = taken.iter().map(|slot| self.slots[*slot].0.device).collect();
+        let is_free =
+            |(slot, free_at): &(Slot, Ms)| *free_at <= at && !devices.contains(&slot.device);
+        let free: Vec<usize> =
+            (0..self.slots.len()).filter(|slot| is_free(&self.slots[*slot])).collect();
+        (!free.is_empty()).then(|| free[self.rng.usize(0..free.len())])
+    }
+
+    /// An init container that requests a GPU gets that of the app container, or keeps it for itself. The
+    /// kubelet does not list it.
+    fn allocate_to_init(&mut self, pod: &mut Pod) {
+        if self.sharing != Sharing::Exclusive {
+            return;
+        }
+        let main = pod.containers[0].clone();
+        let alone = chance(self.rng, 15);
+        let Some(init) = pod.containers.iter_mut().find(|c| c.kind == Kind::Init) else { return };
+        init.requests.clone_from(&main.requests);
+        if alone {
+            init.allocations = main.allocations.iter().map(hidden).collect();
+            let main = &mut pod.containers[0];
+            (main.requests, main.listed, main.allocations) = (Vec::new(), Vec::new(), Vec::new());
+        }
+    }
+
+    /// Allocates a GPU with MIG by its own UUID.
+    fn allocate_undivided(&mut self, pod: &mut Pod) -> Option<Vec<usize>> {
+        let is_divided = |gpu: &usize| !self.world.gpus[*gpu].instances.is_empty();
+        let gpu = (0..self.world.gpus.len()).find(is_divided)?;
+        let of_gpu = |slot: &usize| self.slots[*slot].0.device.gpu == gpu;
+        let slots: Vec<usize> = (0..self.slots.len()).filter(of_gpu).collect();
+        slots.iter().all(|slot| self.slots[*slot].1 <= pod.created).then_some(())?;
+        let device = Device { gpu, instance: None };
+        let memory = f64::from(self.world.gpus[gpu].total_mib);
+        let main = &mut pod.containers[0];
+        main.requests.push(("nvidia.com/gpu", "1".to_owned()));
+        main.listed.push(("nvidia.com/gpu", vec![self.world.gpus[gpu].uuid.clone()]));
+        main.allocations.push(Allocation {
+            device,
+            shared: false,
+            memory,
+            reserved: true,
+            compute: 0.0,
+            hidden: true,
+        });
+        Some(slots)
+    }
+
+    /// Sets what happens to a pod.
+    fn schedule(&mut self, pod: &mut Pod) {
+        let forever = self.world.length * 10;
+        let mut ready = pod.admitted + self.rng.u64(300..3_000);
+        for container in pod.containers.iter_mut().filter(|c| c.kind == Kind::Init) {
+            let end = ready + self.rng.u64(2_000..40_000);
+            container.runs.push(run(&mut self.ids, ready, end));
+            ready = end + self.rng.u64(200..2_000);
+        }
+        let fate = match self.rng.u8(0..10) {
+            0..=3 => Fate::Runs,
+            4..=6 => Fate::Terminates,
+            7 | 8 => Fate::Completes,
+            _ => Fate::ForceDeleted,
+        };
+        let life = self.rng.u64(10_000..200_000);
+        let (deleted, stop) = match fate {
+            Fate::Runs => (None, forever),
+            Fate::Completes => (None, ready + life),
+            Fate::Terminates | Fate::ForceDeleted => {
+                (Some(ready + life), ready + life + self.rng.u64(500..35_000))
+            }
+        };
+        for container in pod.containers.iter_mut().filter(|c| c.kind != Kind::Init) {
+            let mut start = ready + self.rng.u64(0..2_000);
+            if container.kind == Kind::Ephemeral {
+                start += self.rng.u64(2_000..30_000);
+            }
+            if start >= stop {
+                continue;
+            }
+            while container.kind == Kind::App && container.runs.len() < 3 && chance(self.rng, 15) {
+                let end = start + self.rng.u64(3_000..60_000);
+                if end + 12_000 >= deleted.unwrap_or(stop) {
+                    break;
+                }
+                container.runs.push(run(&mut self.ids, start, end));
+                start = end + self.rng.u64(500..10_000);
+            }
+            container.runs.push(run(&mut self.ids, start, stop));
+        }
+        pod.deleted = deleted;
+        let last = pod.last_run_end();
+        match fate {
+            Fate::Runs => {}
+            Fate::Terminates => pod.gone = Some(last + pod.lag + self.rng.u64(300..1_000)),
+            Fate::ForceDeleted => pod.gone = deleted,
+            Fate::Completes => {
+                pod.completed = Some(last);
+                if self.rng.bool() {
+                    let deleted = last + self.rng.u64(5_000..60_000);
+                    (pod.deleted, pod.gone) = (Some(deleted), Some(deleted + 500));
+                }
+            }
+        }
+    }
+}
+
+fn hidden(allocation: &Allocation) -> Allocation {
+    Allocation { hidden: true, ..allocation.clone() }
+}
+
+fn run(ids: &mut u64, start: Ms, end: Ms) -> Run {
+    *ids += 1;
+    Run { id: format!("{:016x}{:048x}", *ids * 0x9e37_79b9, *ids), start, end }
+}

@@ -1,0 +1,218 @@
+//! How the scheduler and the device plugin of a node state what a container is allocated.
+
+use fastrand::Rng;
+
+use super::super::timeline::{Allocation, Container, Device, Gpu, World};
+
+/// How GPUs without MIG are allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Exclusive,
+    TimeSlicing,
+    AckV1,
+    AckV2,
+    Hami,
+    VolcanoVgpu,
+    VolcanoMemory,
+    Koordinator,
+}
+
+/// A part of a device that one container can hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) device: Device,
+    pub(super) replica: u32,
+    /// Number of slots of the device.
+    pub(super) count: u32,
+}
+
+impl Sharing {
+    pub(super) fn random(rng: &mut Rng) -> Self {
+        match rng.u8(0..12) {
+            0..=3 => Self::Exclusive,
+            4 | 5 => Self::TimeSlicing,
+            6 => Self::AckV1,
+            7 => Self::AckV2,
+            8 => Self::Hami,
+            9 => Self::VolcanoVgpu,
+            10 => Self::VolcanoMemory,
+            _ => Self::Koordinator,
+        }
+    }
+
+    pub(super) fn slots_per_gpu(self) -> u32 {
+        if self == Self::Exclusive { 1 } else { 3 }
+    }
+
+    /// Whether a container may hold slots of several devices, and a pod those of several containers.
+    pub(super) fn is_by_container(self) -> bool {
+        matches!(self, Self::Exclusive | Self::TimeSlicing)
+    }
+}
+
+/// Gives `slot` to `container`, number `position` of the app containers of `apps`. Returns the annotations.
+pub(super) fn allocate(
+    rng: &mut Rng,
+    world: &World,
+    (sharing, slot): (Sharing, Slot),
+    container: &mut Container,
+    (position, apps): (usize, usize),
+) -> Vec<(String, String)> {
+    let gpu = &world.gpus[slot.device.gpu];
+    container.allocations.push(Allocation {
+        device: slot.device,
+        shared: slot.count > 1,
+        memory: f64::from(world.total_mib(slot.device)),
+        reserved: true,
+        compute: 0.0,
+        hidden: false,
+    });
+    // Ids of units name any GPU of the node.
+    let any = world.gpus[rng.usize(0..world.gpus.len())].uuid.clone();
+    match sharing {
+        _ if slot.device.instance.is_some() => by_instance(rng, gpu, slot, container),
+        Sharing::Exclusive | Sharing::TimeSlicing => by_id(rng, gpu, slot, container),
+        Sharing::AckV1 => ack_v1(gpu, slot, &any, container),
+        Sharing::AckV2 => ack_v2(rng, gpu, slot, &any, (container, position)),
+        Sharing::Hami | Sharing::VolcanoVgpu => {
+            let (mib, percent) = share(rng, gpu, slot, container);
+            let mut entry = format!("{},NVIDIA,{mib},{percent}:;", gpu.uuid);
+            entry.insert_str(0, &";".repeat(position));
+            entry.push_str(&";".repeat(apps - 1 - position));
+            let id = vec![format!("{any}-{}", slot.replica)];
+            if sharing == Sharing::VolcanoVgpu {
+                list(container, "volcano.sh/vgpu-number", id);
+                return vec![text("volcano.sh/vgpu-ids-new", entry)];
+            }
+            list(container, "nvidia.com/gpu", id);
+            vec![
+                text("hami.io/vgpu-devices-allocated", entry),
+                text("hami.io/bind-phase", "success"),
+            ]
+        }
+        Sharing::VolcanoMemory => {
+            let (mib, _) = share(rng, gpu, slot, container);
+            allocation(container).compute = 0.0;
+            list(container, "volcano.sh/gpu-memory", vec![format!("{any}-{}", slot.replica)]);
+            container.requests = vec![("volcano.sh/gpu-memory", mib.to_string())];
+            vec![text("volcano.sh/gpu-index", gpu.minor.to_string())]
+        }
+        Sharing::Koordinator => {
+            let (mib, percent) = share(rng, gpu, slot, container);
+            list(container, "koordinator.sh/gpu", vec![gpu.minor.to_string()]);
+            let json = format!(
+                "{{\"gpu\":[{{\"minor\":{},\"resources\":{{\"koordinator.sh/gpu-core\":\"{percent}\",\
+                 \"koordinator.sh/gpu-memory\":\"{mib}Mi\"}}}}]}}",
+                gpu.minor
+            );
+            vec![text("scheduling.koordinator.sh/device-allocated", json)]
+        }
+    }
+}
+
+fn by_instance(
+    rng: &mut Rng,
+    gpu: &Gpu,
+    slot: Slot,
+    container: &mut Container,
+) -> Vec<(String, String)> {
+    let instance = &gpu.instances[slot.device.instance.unwrap_or_default()];
+    let id = match rng.u8(0..4) {
+        0 => format!("MIG-{}/{}/0", gpu.uuid, instance.id),
+        1 => format!("nvidia{}/gi{}", gpu.minor, instance.id),
+        _ => instance.uuid.clone(),
+    };
+    let resource = if rng.bool() { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
+    list(container, resource, vec![id]);
+    Vec::new()
+}
+
+fn by_id(rng: &mut Rng, gpu: &Gpu, slot: Slot, container: &mut Container) -> Vec<(String, String)> {
+    let (is_gke, replica) = (rng.u8(0..5) == 0, slot.replica);
+    allocation(container).reserved = slot.count == 1;
+    let id = match (slot.count, is_gke) {
+        (1, false) => gpu.uuid.clone(),
+        (1, true) => format!("nvidia{}", gpu.minor),
+        (_, false) => format!("{}::{replica}", gpu.uuid),
+        (_, true) => format!("nvidia{}/vgpu{replica}", gpu.minor),
+    };
+    list(container, "nvidia.com/gpu", vec![id]);
+    Vec::new()
+}
+
+/// The units of a GPU and of a slot; lists those of the slot.
+fn units(gpu: &Gpu, slot: Slot, any: &str, container: &mut Container) -> (u32, u32) {
+    let of_gpu = gpu.total_mib / 1024;
+    let units = of_gpu / slot.count;
+    allocation(container).memory *= f64::from(units) / f64::from(of_gpu);
+    let id = |n: u32| format!("{any}-_-{}", 100 * slot.replica + n);
+    list(container, "aliyun.com/gpu-mem", (0..units).map(id).collect());
+    (of_gpu, units)
+}
+
+fn ack_v1(gpu: &Gpu, slot: Slot, any: &str, container: &mut Container) -> Vec<(String, String)> {
+    let (of_gpu, units) = units(gpu, slot, any, container);
+    vec![
+        text("ALIYUN_COM_GPU_MEM_DEV", of_gpu.to_string()),
+        text("ALIYUN_COM_GPU_MEM_IDX", gpu.minor.to_string()),
+        text("ALIYUN_COM_GPU_MEM_POD", units.to_string()),
+        text("ALIYUN_COM_GPU_MEM_ASSIGNED", "true"),
+    ]
+}
+
+fn ack_v2(
+    rng: &mut Rng,
+    gpu: &Gpu,
+    slot: Slot,
+    any: &str,
+    (container, position): (&mut Container, usize),
+) -> Vec<(String, String)> {
+    let (of_gpu, units) = units(gpu, slot, any, container);
+    let matrix = |n: u32| format!("{{\"{position}\":{{\"{}\":{n}}}}}", gpu.minor);
+    let mut all = vec![
+        text("scheduler.framework.gpushare.allocation", matrix(units)),
+        text("scheduler.framework.gpushare.assigned", "true"),
+    ];
+    let percent = percent(rng);
+    if percent > 0 {
+        allocation(container).compute = f64::from(percent) / 100.0;
+        all.push(text("gpushare.alibabacloud.com/core-percentage", matrix(percent)));
+    }
+    all.extend(rng.bool().then(|| text("ALIYUN_COM_GPU_MEM_DEV", of_gpu.to_string())));
+    all
+}
+
+/// Gives a slot by MiB and percent, and returns both.
+fn share(rng: &mut Rng, gpu: &Gpu, slot: Slot, container: &mut Container) -> (u32, u32) {
+    let (mib, percent) = (gpu.total_mib / slot.count, percent(rng));
+    let allocation = allocation(container);
+    (allocation.memory, allocation.compute) = (f64::from(mib), f64::from(percent) / 100.0);
+    (mib, percent)
+}
+
+fn percent(rng: &mut Rng) -> u32 {
+    [0, 25, 30][rng.usize(0..3)]
+}
+
+/// The newest allocation of a container.
+fn allocation(container: &mut Container) -> &mut Allocation {
+    container.allocations.last_mut().unwrap()
+}
+
+fn text(key: &str, value: impl Into<String>) -> (String, String) {
+    (key.to_owned(), value.into())
+}
+
+/// Annotations of a pod that was not scheduled by the sharing scheduler.
+pub(super) fn forged_annotations(minor: u32) -> Vec<(String, String)> {
+    vec![
+        text("scheduler.framework.gpushare.allocation", format!("{{\"0\":{{\"{minor}\":8}}}}")),
+        text("scheduler.framework.gpushare.assigned", "true"),
+    ]
+}
+
+/// Adds ids to the kubelet's List, and the request of as many.
+fn list(container: &mut Container, resource: &'static str, ids: Vec<String>) {
+    container.requests.push((resource, ids.len().to_string()));
+    container.listed.push((resource, ids));
+}

@@ -1,0 +1,252 @@
+//! Law 7: what is known has its series. A fault silences only what depends on it.
+
+use super::super::series::{Family, ProcessSeries, Subject, device};
+use super::super::timeline::{Device, FaultKind, Kind, MPS_SERVER, Mps, Ms, Pod, Process};
+use super::{Case, Checked, DRIVER_RECOVERED, OUTLIVED, RECOVERED, SETTLED, STATUS_LAG, violation};
+use crate::exposition::Sample;
+
+impl Case<'_> {
+    pub(super) fn check_completeness(&self, samples: &[Sample]) -> Vec<Checked> {
+        let mut all = Vec::new();
+        for device in self.world.devices() {
+            if !self.lists_processes(device) {
+                continue;
+            }
+            all.extend(self.processes_on(device).map(|process| self.has_series(process, device)));
+            if self.has_healthy_sources() {
+                all.push(self.has_zeros(device));
+            }
+        }
+        if self.has_healthy_sources() {
+            all.push(self.has_allocations(samples));
+        }
+        all
+    }
+
+    fn has_series(&self, process: &Process, device: Device) -> Checked {
+        let at = self.received.at;
+        let is_new = process.start.max(self.received.started) + SETTLED + STATUS_LAG > at;
+        if is_new || !process.is_alive(at) || process.is_mps_server() {
+            return Ok(());
+        }
+        let Some((family, kind)) = self.expected_family(process, device) else { return Ok(()) };
+        let kind =
+            if process.name == MPS_SERVER { "7: no series of a renamed process" } else { kind };
+        for metric in ["MEM_USED", "SM_UTIL"] {
+            if !self.lacks(process, device, metric) && !self.shows(process, device, family, metric)
+            {
+                let detail = format!("{family:?} {metric} of {process:?} on {device:?}");
+                return violation(kind, detail);
+            }
+        }
+        Ok(())
+    }
+
+    /// The family that a process must have; none if that is in doubt.
+    fn expected_family(&self, process: &Process, device: Device) -> Option<(Family, &'static str)> {
+        let at = self.received.at;
+        let healthy = self.has_healthy_sources();
+        let Some(pod) = self.pod_of(process) else {
+            return healthy
+                .then_some((Family::Illegal, "7: no series of a process outside of pods"));
+        };
+        if at > pod.end() {
+            // The exporter may have started after the end of the pod.
+            let end = pod.end().max(self.received.started).max(process.start);
+            let outlived = healthy && at >= end + OUTLIVED + RECOVERED;
+            return outlived.then_some((Family::Illegal, "7: no series of an outlived process"));
+        }
+        if !self.is_settled(pod) || self.is_reused(process) || pod.forges {
+            return None;
+        }
+        if pod.is_allocated(device) {
+            let known = !pod.has_hidden_allocation();
+            let kind = if healthy {
+                "7: no series of a process"
+            } else if self.was_known(pod) {
+                "7: no series while a source is down"
+            } else if self.is_stated_by_node(pod) {
+                "7: no series without the API server"
+            } else {
+                return None;
+            };
+            return known.then_some((Family::Process, kind));
+        }
+        let kind = "7: no series of an illegal process";
+        (healthy && !pod.has_hidden_allocation()).then_some((Family::Illegal, kind))
+    }
+
+    /// Whether another process had the pid shortly before.
+    fn is_reused(&self, process: &Process) -> bool {
+        let mut others = self.world.processes.iter().filter(|other| other.pid == process.pid);
+        others
+            .any(|other| other.end <= process.start && process.start < other.listed_until + SETTLED)
+    }
+
+    /// Whether pod and allocation were known before sources failed, and nothing has changed since.
+    fn was_known(&self, pod: &Pod) -> bool {
+        let at = self.received.at;
+        let mut sources: Vec<(Ms, Ms)> = Vec::new();
+        for fault in self.world.faults.iter().filter(|fault| fault.kind.is_of_source()) {
+            sources.push((fault.from, fault.to));
+        }
+        // The start of the outages that follow each other.
+        let mut since = at;
+        while let Some((from, _)) =
+            sources.iter().find(|(from, to)| *from < since && *to + RECOVERED > since)
+        {
+            since = *from;
+        }
+        let known = since.saturating_sub(SETTLED + STATUS_LAG);
+        let changed = pod.events().iter().any(|event| (known..=at).contains(event));
+        pod.created < known && self.received.started + RECOVERED < since && !changed
+    }
+
+    /// Whether the kubelet states the devices of a pod and the log directories its names, with the API
+    /// server down since before the exporter started.
+    fn is_stated_by_node(&self, pod: &Pod) -> bool {
+        let at = self.received.at;
+        let since = self.received.started.saturating_sub(RECOVERED);
+        let kubelet = |kind| matches!(kind, FaultKind::KubeletDown | FaultKind::KubeletRestart);
+        let same = |other: &&Pod| other.name == pod.name && other.namespace == pod.namespace;
+        self.received.pods.is_none()
+            && !self.world.faults_within(since, at).any(kubelet)
+            && self.world.pods.iter().filter(same).count() == 1
+            && pod.annotations.is_empty()
+            && !self.world.lists_ended
+    }
+
+    /// Whether the driver lacked a metric of a container of the process recently.
+    fn lacks(&self, process: &Process, device: Device, metric: &str) -> bool {
+        let is_memory = metric == "MEM_USED";
+        let same = |pid: u32| {
+            let mut all = self.world.processes.iter().filter(|other| other.pid == pid);
+            all.any(|other| match (self.world.owner(other), self.world.owner(process)) {
+                (Some((pod, container)), Some((own_pod, own))) => {
+                    pod == own_pod && container.name == own.name
+                }
+                _ => other.pid == process.pid,
+            })
+        };
+        let fails = |kind| match kind {
+            FaultKind::MemoryUnknown(pid) => is_memory && same(pid),
+            FaultKind::RowInvalid(pid) => !is_memory && same(pid),
+            FaultKind::RowsFail(gpu) => !is_memory && gpu == device.gpu,
+            FaultKind::ListFails(_)
+            | FaultKind::ListUnsupported(_)
+            | FaultKind::ListEmpty(_)
+            | FaultKind::Hang(_)
+            | FaultKind::TotalZero(_)
+            | FaultKind::Unreadable(_)
+            | FaultKind::KubeletDown
+            | FaultKind::KubeletRestart
+            | FaultKind::ApiDown => false,
+        };
+        let at = self.received.at;
+        let since = at.saturating_sub(DRIVER_RECOVERED);
+        let used = process.use_of(device);
+        let never = !is_memory && used.is_none_or(|used| self.lacks_utilization(process, used));
+        never || self.is_reading_new(device) || self.world.faults_within(since, at).any(fails)
+    }
+
+    /// Whether the device was read for the first time, or a process on it has a pid that was reused.
+    fn is_reading_new(&self, device: Device) -> bool {
+        self.received.read[device.gpu].len() < 3
+            || self.processes_on(device).any(|process| self.is_reused(process))
+    }
+
+    fn shows(&self, process: &Process, device: Device, family: Family, metric: &str) -> bool {
+        let names = self.world.owner(process).map(|(pod, container)| {
+            let pod = &self.world.pods[pod];
+            (pod.namespace.as_str(), pod.name.as_str(), container.name.as_str())
+        });
+        let is_its = |series: &&ProcessSeries<'_>| match series.subject {
+            Subject::Pid(pid) => pid == process.pid,
+            Subject::Container => series.names == names || series.names.is_none(),
+            Subject::Idle => false,
+        };
+        self.series.iter().filter(is_its).any(|series| {
+            series.device == device && series.family == family && series.metric == metric
+        })
+    }
+
+    /// A pod whose devices no source states.
+    fn has_unknown_allocations(&self) -> bool {
+        let (at, from) = (self.received.at, self.received.at.saturating_sub(SETTLED));
+        let may_hold = |pod: &&Pod| pod.created <= at && from < pod.released();
+        self.world.pods.iter().filter(may_hold).any(Pod::has_hidden_allocation)
+    }
+
+    /// Every idle container has a 0, if the owners of all processes are certain. An MPS server without listed
+    /// clients may work for any container.
+    fn has_zeros(&self, device: Device) -> Checked {
+        let at = self.received.at;
+        if self.world.gpus[device.gpu].mps != Mps::Off {
+            return Ok(());
+        }
+        let is_certain = |process: &Process| {
+            let pod = self.pod_of(process);
+            process.start + SETTLED + STATUS_LAG < at
+                && pod.is_none_or(|pod| at < pod.end() && self.is_settled(pod))
+        };
+        if !self.processes_on(device).all(is_certain) {
+            return Ok(());
+        }
+        let ended = |process: &Process| process.end <= at && at < process.listed_until + SETTLED;
+        if self.world.processes.iter().any(ended) || self.has_unknown_allocations() {
+            return Ok(());
+        }
+        for (index, pod) in self.world.pods.iter().enumerate() {
+            if at < pod.admitted || at >= pod.end() || !self.is_settled(pod) || pod.forges {
+                continue;
+            }
+            for container in pod.containers.iter().filter(|c| c.kind == Kind::App) {
+                let holds = container.allocations.iter().any(|a| a.device == device && !a.hidden);
+                let is_of = |p: &&Process| self.is_of_container(p, index, &container.name);
+                let mut own = self.world.processes.iter().filter(is_of);
+                let busy =
+                    own.any(|p| p.is_alive(at) || (p.end..p.listed_until + SETTLED).contains(&at));
+                let names =
+                    Some((pod.namespace.as_str(), pod.name.as_str(), container.name.as_str()));
+                let shown = self.series.iter().any(|series| {
+                    series.names == names && series.device == device && series.metric == "MEM_USED"
+                });
+                if holds && !busy && container.runs_within(at, at) && !shown {
+                    return violation("7: no 0", format!("{names:?} on {device:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The allocations of all devices are stated.
+    fn has_allocations(&self, samples: &[Sample]) -> Checked {
+        let at = self.received.at;
+        let is_settled = self.world.pods.iter().all(|pod| self.is_settled(pod));
+        if !is_settled || self.has_unknown_allocations() || self.has_unknown_pod() {
+            return Ok(());
+        }
+        let since = at.saturating_sub(DRIVER_RECOVERED);
+        for wanted in self.world.devices() {
+            let fails = |kind| matches!(kind, FaultKind::Hang(gpu) | FaultKind::TotalZero(gpu) if gpu == wanted.gpu);
+            let of = |sample: &&Sample| sample.name == "DCGM_CUSTOM_DEV_FB_ALLOCATED";
+            let mut shown = samples.iter().filter(of);
+            if !self.world.faults_within(since, at).any(fails)
+                && !shown.any(|sample| device(sample, self.world) == Some(wanted))
+            {
+                return violation("7: no FB_ALLOCATED", format!("{wanted:?}"));
+            }
+        }
+        if !samples.iter().any(|sample| sample.name == "DCGM_CUSTOM_ALLOCATE_MODE") {
+            return violation("7: no ALLOCATE_MODE", "absent");
+        }
+        Ok(())
+    }
+
+    /// A pod that the kubelet lists and the API server has deleted.
+    fn has_unknown_pod(&self) -> bool {
+        let at = self.received.at;
+        let is_deleted = |pod: &Pod| pod.gone.is_some_and(|gone| gone <= at);
+        self.world.pods.iter().any(|pod| is_deleted(pod) && at < pod.released() + SETTLED)
+    }
+}

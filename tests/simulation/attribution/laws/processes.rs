@@ -1,0 +1,164 @@
+//! Laws 1 and 2: a series of a process has its owner, its family and its value.
+
+use super::super::series::{Family, ProcessSeries};
+use super::super::timeline::{FaultKind, Mps, Ms, Owner, Pod, Process, Use};
+use super::{Case, Checked, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
+
+impl Case<'_> {
+    pub(super) fn check_process(&self, series: &ProcessSeries<'_>, pid: u32) -> Checked {
+        let read = self.received.read_at(series.device.gpu).unwrap_or_default();
+        if self.received.at - read > MAX_AGE {
+            return violation("1: stale", format!("read at {read}: {:?}", series.sample));
+        }
+        let Some((_, process)) = self.process(pid, series.device) else {
+            return violation("1: no such process", format!("{:?}", series.sample));
+        };
+        let Some(used) = process.use_of(series.device) else {
+            return violation("1: another device", format!("{process:?}: {:?}", series.sample));
+        };
+        if process.is_mps_server() {
+            return violation("1: MPS server", format!("{:?}", series.sample));
+        }
+        self.check_value(series, process, used)?;
+        let owner = owner_names(self.world, process);
+        if let Some((namespace, pod, container)) = series.names
+            && owner != format!("{namespace}/{pod}/{container}")
+        {
+            return violation("1: another owner", format!("{owner}: {:?}", series.sample));
+        }
+        match (self.pod_of(process), series.family) {
+            (None, Family::Process) => {
+                violation("1: PROCESS outside of a pod", format!("{owner}: {:?}", series.sample))
+            }
+            (None, Family::Illegal) => Ok(()),
+            (Some(pod), Family::Process) => self.check_allocated(series, process, pod),
+            (Some(pod), Family::Illegal) => self.check_illegal(series, process, pod),
+        }
+    }
+
+    fn check_allocated(&self, series: &ProcessSeries<'_>, process: &Process, pod: &Pod) -> Checked {
+        let at = self.received.at;
+        let detail = || format!("{process:?}, pod end {}: {:?}", pod.end(), series.sample);
+        if series.names.is_none() {
+            return violation("1: PROCESS without pod labels", detail());
+        }
+        // A forged annotation may change the family of its own pod.
+        if !pod.is_allocated(series.device) && pod.forges {
+            return Ok(());
+        }
+        if !pod.is_allocated(series.device) {
+            return violation("1: PROCESS without an allocation", detail());
+        }
+        Self::check_mode(series, pod)?;
+        if self.knows_end(pod, at) {
+            return violation("1: PROCESS of an ended pod", detail());
+        }
+        Ok(())
+    }
+
+    /// The mode of a series of a pod that is allocated the device.
+    pub(super) fn check_mode(series: &ProcessSeries<'_>, pod: &Pod) -> Checked {
+        let mode = if pod.shares(series.device) { "share" } else { "exclusive" };
+        if series.sample.label("AllocateMode") == Some(mode) || pod.forges {
+            return Ok(());
+        }
+        violation("1: another mode", format!("{mode}: {:?}", series.sample))
+    }
+
+    fn check_illegal(&self, series: &ProcessSeries<'_>, process: &Process, pod: &Pod) -> Checked {
+        let at = self.received.at;
+        let outlived = at >= pod.end().saturating_add(OUTLIVED);
+        let detail = || format!("{process:?}, pod end {}: {:?}", pod.end(), series.sample);
+        if outlived {
+            return Ok(());
+        }
+        if pod.is_allocated(series.device) {
+            return violation("2: ILLEGAL although allocated", detail());
+        }
+        if series.names.is_none() {
+            return violation("2: ILLEGAL without its pod", detail());
+        }
+        if self.knows_end(pod, at) {
+            return violation("2: ILLEGAL of an ended pod", detail());
+        }
+        Ok(())
+    }
+
+    /// Whether the sources have stated the end of a pod.
+    fn knows_end(&self, pod: &Pod, at: Ms) -> bool {
+        let end = pod.end().saturating_add(SETTLED + pod.lag);
+        at > end && self.has_healthy_sources()
+    }
+
+    fn check_value(&self, series: &ProcessSeries<'_>, process: &Process, used: &Use) -> Checked {
+        let value = series.sample.value;
+        let expected = match series.metric {
+            "MEM_USED" => f64::from(used.mib)..=f64::from(used.mib),
+            "SM_UTIL" => self.utilization(process, used),
+            _ => 0.0..=0.0,
+        };
+        if series.metric == "MEM_USED" && self.lacks_memory(process) {
+            return violation("1: unknown memory", format!("{:?}", series.sample));
+        }
+        if series.metric != "MEM_USED" && self.lacks_utilization(process, used) {
+            return violation("1: unknown utilization", format!("{:?}", series.sample));
+        }
+        if expected.contains(&value) {
+            return Ok(());
+        }
+        violation("1: another value", format!("{expected:?}: {process:?}: {:?}", series.sample))
+    }
+
+    /// Mean utilization in the window of the last reading, at least and at most.
+    pub(super) fn utilization(
+        &self,
+        process: &Process,
+        used: &Use,
+    ) -> std::ops::RangeInclusive<f64> {
+        let sm = f64::from(used.sm);
+        let covered = match self.received.read[used.device.gpu].as_slice() {
+            [at, before, ..] => process.start + 1_000 <= *before && *at <= process.end,
+            _ => false,
+        };
+        if covered { sm..=sm } else { 0.0..=sm }
+    }
+
+    /// Whether the driver does not state the memory of the process.
+    pub(super) fn lacks_memory(&self, process: &Process) -> bool {
+        self.fault_at_reading(FaultKind::MemoryUnknown(process.pid), &process.uses)
+    }
+
+    /// Whether the driver does not state the utilization of the process.
+    pub(super) fn lacks_utilization(&self, process: &Process, used: &Use) -> bool {
+        let gpu = used.device.gpu;
+        let only = std::slice::from_ref(used);
+        let invalid = used.sm > 0
+            && self.is_in_window(process, gpu)
+            && self.fault_at_reading(FaultKind::RowInvalid(process.pid), only);
+        let is_client = self.world.gpus[gpu].mps != Mps::Off && self.pod_of(process).is_some();
+        used.device.instance.is_some()
+            || is_client
+            || invalid
+            || self.fault_at_reading(FaultKind::RowsFail(gpu), only)
+    }
+
+    fn is_in_window(&self, process: &Process, gpu: usize) -> bool {
+        self.received.read_at(gpu).is_some_and(|at| process.start < at)
+    }
+
+    fn fault_at_reading(&self, kind: FaultKind, uses: &[Use]) -> bool {
+        let mut readings = uses.iter().filter_map(|used| self.received.read_at(used.device.gpu));
+        readings.any(|at| self.world.has_fault(kind, at))
+    }
+
+    /// Whether `/proc` denied access to the process at the last reading.
+    pub(super) fn is_unreadable(&self, process: &Process) -> bool {
+        self.fault_at_reading(FaultKind::Unreadable(process.pid), &process.uses)
+    }
+
+    /// Whether the process runs in this container of a pod, in any of its runs.
+    pub(super) fn is_of_container(&self, process: &Process, pod: usize, name: &str) -> bool {
+        let Owner::Run(owner, container, _) = process.owner else { return false };
+        owner == pod && self.world.pods[owner].containers[container].name == name
+    }
+}
