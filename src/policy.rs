@@ -184,6 +184,8 @@ pub const TOP_RESPONSE_MAX: usize = 64 << 20;
 pub const TOP_KEY_TIMEOUT: Duration = Duration::from_millis(200);
 /// A subcommand that waits longer than this prints what it waits for.
 pub const SLOW_NOTICE_AFTER: Duration = Duration::from_secs(1);
+/// Framebuffer of an MPS server without clients, bytes. Before Volta it holds that of its clients, too.
+pub const MPS_SERVER_FRAMEBUFFER_MAX: u64 = 128 << 20;
 /// Framebuffer without a listed process that the driver itself may use, bytes.
 pub const UNLISTED_FRAMEBUFFER_MIN: u64 = 1 << 30;
 /// The same on large boards, as a divisor of the total framebuffer: 2 %.

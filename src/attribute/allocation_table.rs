@@ -68,14 +68,14 @@ impl AllocationTable {
             .or_else(|| self.init_candidate(container, device))
     }
 
-    /// Mode of a device that an init container of the pod of `container` can have been allocated.
-    /// The kubelet lists the device for no container.
+    /// Mode of a device that `container`, an init container, can have been allocated: the kubelet
+    /// lists the device for no container.
     fn init_candidate(&self, container: &ContainerIdentity, device: &str) -> Option<AllocateMode> {
         let candidates = &self.index.completeness.init_candidates;
         if candidates.is_empty() {
             return None;
         }
-        candidates.get(&pod_name(container))?.get(device).copied()
+        candidates.get(&(pod_name(container), Arc::clone(&container.name)))?.get(device).copied()
     }
 
     /// Whether it is known what the pod of `container` was allocated of `device`.
@@ -107,9 +107,13 @@ impl AllocationTable {
     /// Allocation mode of the node: the maximum over its allocations; `None` if one is unknown.
     #[must_use]
     pub fn mode(&self) -> Option<AllocateMode> {
-        let modes = self.index.by_device.values().flatten().map(|allocation| allocation.mode);
-        let mode = modes.max().unwrap_or_default();
-        let certain = self.fresh && (mode == AllocateMode::Share || !self.has_unknown_holders());
+        let all = || self.index.by_device.values().flatten();
+        let confirmed = all().filter(|allocation| allocation.confirmed);
+        let mode = confirmed.map(|allocation| allocation.mode).max().unwrap_or_default();
+        let known = self.index.completeness.uncertain_devices.is_empty()
+            && !self.has_unknown_holders()
+            && all().all(|allocation| allocation.confirmed);
+        let certain = self.fresh && (mode == AllocateMode::Share || known);
         certain.then_some(mode)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{ContainerIdentity, Owner, ProcessSample, Usage};
+use crate::model::{ContainerIdentity, Missing, Owner, ProcessSample, Usage};
 
 /// Each container with a process on a device.
 pub(super) struct ContainerSummaries(BTreeMap<ContainerIdentity, ContainerSummary>);
@@ -19,18 +19,32 @@ pub(super) struct ContainerSummary {
 impl ContainerSummaries {
     /// Summarizes `processes`, each with its owner.
     pub(super) fn of<'a>(processes: impl Iterator<Item = (&'a ProcessSample, &'a Owner)>) -> Self {
-        let mut summaries = BTreeMap::<ContainerIdentity, ContainerSummary>::new();
+        let mut summaries = Self(BTreeMap::new());
         for (process, owner) in processes {
-            let Owner::Container(container) = owner else { continue };
-            if let Some(summary) = summaries.get_mut(container) {
-                summary.first_seen = summary.first_seen.min(process.first_seen);
-                summary.usage = summary.usage.with(process.usage);
-            } else {
-                let ProcessSample { first_seen, usage, .. } = *process;
-                summaries.insert(container.clone(), ContainerSummary { first_seen, usage });
+            summaries.add(owner, process.first_seen, process.usage);
+        }
+        summaries
+    }
+
+    /// Adds the use of a process of `owner` that was first seen at `first_seen` (monotonic).
+    pub(super) fn add(&mut self, owner: &Owner, first_seen: Duration, usage: Usage) {
+        let Owner::Container(container) = owner else { return };
+        if let Some(summary) = self.0.get_mut(container) {
+            summary.first_seen = summary.first_seen.min(first_seen);
+            summary.usage = summary.usage.with(usage);
+        } else {
+            self.0.insert(container.clone(), ContainerSummary { first_seen, usage });
+        }
+    }
+
+    /// Withholds the usage of all containers, or of those of one pod: a process with an unknown
+    /// owner may be one of theirs.
+    pub(super) fn withhold(&mut self, pod_uid: Option<&str>, reason: Missing) {
+        for (container, summary) in &mut self.0 {
+            if pod_uid.is_none_or(|uid| *container.pod.uid == *uid) {
+                summary.usage = Usage { memory: Err(reason), utilization: Err(reason) };
             }
         }
-        Self(summaries)
     }
 
     /// The processes of `container`, if it has one on the device.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::pod_logs::{LoggedContainers, LoggedPod, LoggedPods};
-use crate::kube::pods::{PodSnapshot, TrackedPod, UidLookup};
-use crate::kube::source::SourceState;
+use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod, UidLookup};
 use crate::model::{
     CgroupLocation, ContainerId, ContainerIdentity, Owner, OwnerEvidence, PodPath, PodRef, PodUid,
     Unresolved,
@@ -97,9 +96,19 @@ impl OwnerResolver<'_> {
         }
     }
 
+    /// UID of the pod of a cgroup, if the pod is known.
+    pub(super) fn pod_uid(&self, location: &CgroupLocation) -> Option<&Arc<str>> {
+        let CgroupLocation::Pod(paths) = location else { return None };
+        let path = paths.iter().rev().find(|path| !self.node_pods.contains(&path.uid))?;
+        match self.pods?.by_uid(path.uid.as_str()) {
+            UidLookup::Live(tracked) => Some(&tracked.pod.id.uid),
+            UidLookup::Ambiguous | UidLookup::Deleted(_) | UidLookup::Unknown => None,
+        }
+    }
+
     /// Whether the pod list is complete and current, so that a missing pod does not exist.
-    fn has_all_pods(&self) -> bool {
-        self.pods.is_some_and(|pods| pods.synced && pods.health.state == SourceState::Up)
+    pub(super) fn has_all_pods(&self) -> bool {
+        self.pods.is_some_and(PodSnapshot::is_current)
     }
 
     /// Container of a pod with this id.
@@ -136,7 +145,10 @@ impl OwnerResolver<'_> {
         // The kubelet lists allocations by name: of a pod and its successor, it may mean either.
         let same_name =
             |other: &&LoggedPod| (&other.namespace, &other.name) == (&pod.namespace, &pod.name);
-        if logged.values().filter(same_name).count() > 1 {
+        let known =
+            self.pods.map_or(NameLookup::Unknown, |pods| pods.by_name(&pod.namespace, &pod.name));
+        let is_known = matches!(known, NameLookup::One(_) | NameLookup::Ambiguous);
+        if is_known || logged.values().filter(same_name).count() > 1 {
             return Err(Unresolved::Ambiguous);
         }
         let container = path.container.as_ref().and_then(|id| self.logged_containers?.find(id));

@@ -6,10 +6,10 @@ use super::AttributionContext;
 use super::container_summary::ContainerSummaries;
 use super::verdict::{self, DeviceEvidence, MpsClients, ProcessEvidence, Verdict};
 use crate::model::{
-    ContainerIdentity, DeviceProcesses, Gpu, Owner, OwnerEvidence, ProcessKind, ProcessSample,
-    StaleProcessEntry, Unresolved, Usage,
+    ContainerIdentity, DeviceProcesses, Discard, Gpu, Missing, Owner, OwnerEvidence, ProcessKind,
+    ProcessSample, StaleProcessEntry, Unresolved, Usage,
 };
-use crate::policy::{NON_POD_CONTAINER_DELAY, UNLISTED_FRAMEBUFFER_MIN, is_mps_server};
+use crate::policy::{MPS_SERVER_FRAMEBUFFER_MAX, NON_POD_CONTAINER_DELAY, is_mps_server};
 use crate::sample::partition::PartitionSample;
 
 /// The processes of one device.
@@ -56,11 +56,33 @@ impl<'a> PartitionProcesses<'a> {
                 None => Owner::Unknown(entry.reason.into()),
             })
             .collect();
-        let mut evidence = device_evidence(context, partition, listing);
+        let mut evidence = device_evidence(context, partition, listing, &owners);
         let own = listing.processes.iter().zip(&owners).filter(|(process, (owner, _))| {
             !verdict::serves_mps_clients(process_evidence(process, resolver.now), owner, evidence)
         });
-        let containers = ContainerSummaries::of(own.map(|(process, (owner, _))| (process, owner)));
+        let mut containers =
+            ContainerSummaries::of(own.map(|(process, (owner, _))| (process, owner)));
+        for (entry, owner) in listing.stale_entries.iter().zip(&stale_owners) {
+            // The process is alive, and how much it works is unknown.
+            if matches!(entry.reason, Discard::Denied | Discard::Unreadable) {
+                let (memory, utilization) = (Err(Missing::Denied), Err(Missing::Denied));
+                let usage = Usage { memory, utilization };
+                containers.add(owner, resolver.now, usage);
+                if matches!(owner, Owner::Unknown(_)) {
+                    containers.withhold(None, Missing::Denied);
+                }
+            }
+        }
+        for (process, (owner, _)) in listing.processes.iter().zip(&owners) {
+            let pod = process.location.as_deref().ok().and_then(|at| resolver.pod_uid(at));
+            match (owner, pod) {
+                (Owner::Unknown(Unresolved::Denied | Unresolved::Unreadable), _) => {
+                    containers.withhold(None, Missing::Denied);
+                }
+                (Owner::Unknown(_), Some(uid)) => containers.withhold(Some(uid), Missing::Pending),
+                _ => {}
+            }
+        }
         let device = partition.device_uuid(gpu);
         let attribute = |process: &ProcessSample, owner: Owner, owner_evidence| {
             let allocation = match &owner {
@@ -148,12 +170,15 @@ fn device_evidence(
     context: &AttributionContext<'_>,
     partition: &PartitionSample,
     listing: &DeviceProcesses,
+    owners: &[(Owner, Option<OwnerEvidence>)],
 ) -> DeviceEvidence {
-    let mut processes = listing.processes.iter();
-    let has_clients = processes.clone().any(|process| process.kind == ProcessKind::Mps);
-    let server = processes.find(|process| is_mps_server(&process.name));
+    let mut processes = listing.processes.iter().zip(owners);
+    let has_clients = processes.clone().any(|(process, _)| process.kind == ProcessKind::Mps);
+    // A process in a pod with the name of a server is not known to be one.
+    let server = processes
+        .find(|(process, (owner, _))| is_mps_server(&process.name) && *owner == Owner::Host);
     let hides_clients =
-        server.is_some_and(|server| !listing.lists_mps_clients || is_at_work(&server.usage));
+        server.is_some_and(|(server, _)| !listing.lists_mps_clients || is_at_work(&server.usage));
     DeviceEvidence {
         mps_clients: match (has_clients, hides_clients) {
             (true, _) => MpsClients::Listed,
@@ -169,7 +194,11 @@ fn device_evidence(
 /// Whether an MPS server uses more than an idle server does. Before Volta the driver lists the
 /// work and the memory of clients as those of the server.
 fn is_at_work(usage: &Usage) -> bool {
-    let holds = usage.memory.map_or(true, |memory| memory > UNLISTED_FRAMEBUFFER_MIN);
-    let works = usage.utilization.is_ok_and(|engines| engines.sm > 0.0);
+    let holds = usage.memory.map_or(true, |memory| memory > MPS_SERVER_FRAMEBUFFER_MAX);
+    let works = match usage.utilization {
+        Ok(engines) => engines.sm > 0.0,
+        // MIG devices have no utilization per process.
+        Err(missing) => missing != Missing::Unsupported,
+    };
     holds || works
 }

@@ -109,10 +109,22 @@ pub(super) fn activity(
         window: partition.partition.utilization,
         energy,
         complete: partition.processes.is_complete(),
-        containers: partition.users().map(container).collect(),
+        containers: without_namesakes(partition.users().map(container).collect()),
         processes: partition.processes.iter().zip(labels).map(process).collect(),
         owner_labels: Vec::new(),
     }
+}
+
+/// Drops containers whose labels another one has, too: those of a pod and of its successor with the
+/// same name. A series must not occur twice.
+fn without_namesakes(containers: Vec<ContainerActivity>) -> Vec<ContainerActivity> {
+    let same = |a: &ContainerActivity, b: &ContainerActivity| {
+        a.container.names() == b.container.names() && a.labels == b.labels
+    };
+    let has_namesake =
+        |one: &ContainerActivity| containers.iter().filter(|other| same(one, other)).count() > 1;
+    let unique: Vec<bool> = containers.iter().map(|one| !has_namesake(one)).collect();
+    containers.into_iter().zip(unique).filter(|(_, unique)| *unique).map(|(c, _)| c).collect()
 }
 
 fn mode(allocation: Option<&DeviceAllocation>) -> AllocateMode {

@@ -151,9 +151,10 @@ impl<'a> AttributedPartition<'a> {
 
     /// Usage of a container without a listed process: 0 if that is certain.
     fn idle(&self, allocation: &DeviceAllocation) -> Result<Usage, ZeroDoubt> {
-        let users = self.unallocated_users;
+        let (users, resolver) = (self.unallocated_users, &self.context.owner_resolver);
         let evidence = IdleEvidence {
-            state: match (allocation.confirmed, allocation.running) {
+            // The state of a container is that of the last pod list.
+            state: match (allocation.confirmed && resolver.has_all_pods(), allocation.running) {
                 (false, _) => ContainerState::Unconfirmed,
                 (true, false) => ContainerState::NotRunning,
                 (true, true) => ContainerState::Running,

@@ -37,7 +37,9 @@ struct CachedAllocations {
 impl AllocationInputs {
     fn same_as(&self, other: &Self) -> bool {
         let same_pods = match (&self.pods, &other.pods) {
-            (Some(pods), Some(others)) => pods.same_as(others),
+            (Some(pods), Some(others)) => {
+                pods.same_as(others) && pods.is_current() == others.is_current()
+            }
             (pods, others) => pods.is_none() && others.is_none(),
         };
         same_pods
@@ -59,8 +61,14 @@ impl AllocationCache {
         inputs: AllocationInputs,
         now: Duration,
     ) -> (AllocationTable, BTreeMap<&'static str, u64>) {
-        let is_current =
-            |cached: &&CachedAllocations| !cached.expires && cached.inputs.same_as(&inputs);
+        // Whether a name is ambiguous depends on when the List was requested.
+        let is_unchanged = |cached: &CachedAllocations| {
+            cached.problems.is_empty()
+                || cached.inputs.assignments.requested_at == inputs.assignments.requested_at
+        };
+        let is_current = |cached: &&CachedAllocations| {
+            !cached.expires && cached.inputs.same_as(&inputs) && is_unchanged(cached)
+        };
         if let Some(cached) = self.latest.as_ref().filter(is_current) {
             return (cached.table.clone(), cached.problems.clone());
         }

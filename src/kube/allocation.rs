@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use super::assignments::{Assignments, PodName, SliceTable};
 use super::device_id::{self, DeviceId};
+use super::pod::Pod;
+use super::pod::container::{Container, ContainerKind};
 use super::pods::{PodSnapshot, UidLookup};
 use super::problem::AllocationProblem;
 use crate::model::{AllocateMode, DeviceAllocation, PodRef};
@@ -89,8 +91,8 @@ pub struct AllocationCompleteness {
     pub coverage: Coverage,
     /// Allocations that are not known, by pod.
     pub doubts: BTreeMap<PodName, BTreeSet<AllocationDoubt>>,
-    /// Devices that an init container of a pod can have been allocated, and how.
-    pub init_candidates: BTreeMap<PodName, BTreeMap<Arc<str>, AllocateMode>>,
+    /// Devices that an init container can have been allocated, and how, by pod and container.
+    pub init_candidates: BTreeMap<(PodName, Arc<str>), BTreeMap<Arc<str>, AllocateMode>>,
     /// Devices of which the allocated amount is unknown.
     pub uncertain_devices: BTreeSet<Arc<str>>,
     /// Whether an amount of an unknown device is allocated.
@@ -230,17 +232,21 @@ impl AllocationJoin<'_> {
             .iter()
             .map(|(_, allocation)| Arc::clone(&allocation.container.pod.uid))
             .collect();
-        let (mut known, mut unknown_holders) = (BTreeSet::new(), false);
+        // While the API server is down, there may be pods that no source has.
+        let (mut known, mut unknown_holders) = (BTreeSet::new(), !pods.is_current());
         for pod in pods.iter().map(|tracked| &tracked.pod) {
             let name = pod_name(&pod.id);
             let is_live = !pod.has_ended() && pod.requests_gpus();
             let unlisted = pod.unlisted_resources();
-            if !is_live || (assignments.pods.contains(&name) && unlisted.is_empty()) {
+            if !is_live || (unlisted.is_empty() && self.lists_all_requests(pod)) {
                 known.insert(Arc::clone(&pod.id.uid));
             } else if !unlisted.is_empty() {
                 unknown_holders = true;
-                self.add_init_candidates(name, &unlisted);
-            } else if !retained(&name) && !allocated.contains(&pod.id.uid) {
+                self.add_init_candidates(pod, &unlisted);
+            } else if !retained(&name)
+                && !allocated.contains(&pod.id.uid)
+                && !self.result.completeness.doubts.contains_key(&name)
+            {
                 unknown_holders = true;
                 self.count_problem(AllocationProblem::UnlistedPod);
             }
@@ -248,28 +254,56 @@ impl AllocationJoin<'_> {
         Coverage::Pods { known, unknown_holders }
     }
 
+    /// Whether the kubelet's List has a pod with all of its containers that request GPUs.
+    fn lists_all_requests(&self, pod: &Pod) -> bool {
+        let name = pod_name(&pod.id);
+        let is_assigned = |container: &Container| {
+            self.assignments.containers.iter().any(|assigned| {
+                assigned.container == container.name
+                    && (&assigned.namespace, &assigned.pod) == (&name.0, &name.1)
+            })
+        };
+        let is_listable = |container: &&Container| match container.kind {
+            ContainerKind::App => true,
+            ContainerKind::Init { restartable } => restartable,
+            ContainerKind::Ephemeral => false,
+        };
+        let mut requesting = pod.containers.iter().filter(is_listable);
+        self.assignments.pods.contains(&name)
+            && requesting.all(|container| !container.requests_gpu() || is_assigned(container))
+    }
+
     /// Records the devices of `resources` that the kubelet can have allocated to an init container:
     /// those that it lists for no container.
-    fn add_init_candidates(&mut self, pod: PodName, resources: &BTreeSet<&str>) {
+    fn add_init_candidates(&mut self, pod: &Pod, resources: &BTreeSet<&str>) {
         let assignments = self.assignments;
-        let candidates = self.result.completeness.init_candidates.entry(pod).or_default();
-        for (resource, ids) in &assignments.allocatable {
-            if !resources.contains(&**resource) {
-                continue;
-            }
-            let listed = assignments.containers.iter().flat_map(|container| &container.devices);
-            let listed: BTreeSet<&str> = listed
-                .filter(|(other, _)| other == resource)
-                .flat_map(|(_, ids)| ids.iter().map(AsRef::as_ref))
-                .collect();
-            for id in ids.iter().filter(|id| !listed.contains(&***id)) {
-                let DeviceId::Device { name, replica } = device_id::parse(id) else { continue };
-                if let DeviceMatch::Found(device) = self.index.by_name(name) {
-                    let shared = replica.is_some();
-                    let mode = if shared { AllocateMode::Share } else { AllocateMode::Exclusive };
-                    candidates.insert(Arc::clone(device.uuid), mode);
-                }
-            }
+        let found = |id: &Box<str>| match device_id::parse(id) {
+            DeviceId::Device { name, replica } => match self.index.by_name(name) {
+                DeviceMatch::Found(device) => Some((Arc::clone(device.uuid), replica)),
+                DeviceMatch::PartitionOf(_) | DeviceMatch::Unknown => None,
+            },
+            DeviceId::SharedUnit { .. } | DeviceId::Pci | DeviceId::Unknown => None,
+        };
+        let listed = assignments.containers.iter().flat_map(|container| &container.devices);
+        let listed: BTreeSet<_> =
+            listed.flat_map(|(_, ids)| ids.iter().filter_map(found)).collect();
+        let allocatable = assignments.allocatable.iter();
+        let allocatable = allocatable.filter(|(resource, _)| resources.contains(&***resource));
+        let free = allocatable
+            .flat_map(|(_, ids)| ids.iter().filter_map(found))
+            .filter(|device| !listed.contains(device))
+            .map(|(uuid, replica)| {
+                let shared = replica.is_some();
+                (uuid, if shared { AllocateMode::Share } else { AllocateMode::Exclusive })
+            });
+        let candidates: BTreeMap<_, _> = free.collect();
+        let is_init = |container: &&Container| {
+            container.kind == (ContainerKind::Init { restartable: false })
+                && container.resources.keys().any(|resource| resources.contains(&**resource))
+        };
+        for container in pod.containers.iter().filter(is_init) {
+            let key = (pod_name(&pod.id), Arc::clone(&container.name));
+            self.result.completeness.init_candidates.insert(key, candidates.clone());
         }
     }
 

@@ -13,6 +13,8 @@ pub struct Assignments {
     /// All pods in the List, with or without devices. A pod that is missing may still have devices:
     /// the List of a restarted kubelet is empty at first.
     pub pods: BTreeSet<PodName>,
+    /// Names that several pods of the List have: an ended pod and its successor.
+    pub repeated: BTreeSet<PodName>,
     /// Pods of `containers` that are not in this List and that may no longer exist.
     pub unconfirmed: BTreeSet<PodName>,
     /// Containers with allocated devices, in the order of the response.
@@ -94,6 +96,7 @@ impl Assignments {
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.pods == other.pods
+            && self.repeated == other.repeated
             && self.containers == other.containers
             && self.allocatable == other.allocatable
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use self::index::PodIndex;
 use super::pod::Pod;
 use super::pod::container::Container;
-use super::source::HealthTracker;
+use super::source::{HealthTracker, SourceState};
 use crate::model::PodRef;
 
 /// The pods of this node at one time. Cloning it is cheap.
@@ -158,6 +158,12 @@ impl PodSnapshot {
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.index, &other.index)
+    }
+
+    /// Whether it contains all pods of the node as they are now.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.synced && self.health.state == SourceState::Up
     }
 
     /// Number of pods.

@@ -22,8 +22,8 @@ pub enum AllocationProblem {
     InvalidAmount,
     /// Units of a shared GPU are allocated, and no annotation contains the device.
     NoAnnotation,
-    /// An annotation allocates a GPU to a pod that requests none. Annotations are not trusted: every
-    /// creator of a pod may write them.
+    /// An annotation allocates a GPU to a container that has no share of one, according to the
+    /// kubelet. Annotations are not trusted: every creator of a pod may write them.
     UnrequestedAnnotation,
     /// An annotation allocates a device that, according to the kubelet, another pod has exclusively.
     ContradictedAnnotation,

@@ -41,9 +41,10 @@ impl AllocationRetention {
         self.0.retain(|name, retained| {
             list.pods.contains(name)
                 || match presence(name, pods) {
-                    Presence::Live(uid) => *retained.uid.get_or_insert_with(|| uid.clone()) == uid,
+                    Presence::Live(uid) if retained.uid.is_some() => retained.uid == Some(uid),
                     Presence::Gone => false,
-                    Presence::Unknown => {
+                    // A pod that was unknown when it was listed may have a successor by now.
+                    Presence::Live(_) | Presence::Unknown => {
                         list.requested_at.saturating_sub(retained.listed) < POD_UNLISTED_MAX
                     }
                 }
@@ -51,7 +52,8 @@ impl AllocationRetention {
         let mut merged = list.clone();
         let listed = ListedDevices::of(list);
         for (name, retained) in self.0.iter().filter(|(name, _)| !list.pods.contains(*name)) {
-            if !matches!(presence(name, pods), Presence::Live(_)) {
+            let is_live = matches!(presence(name, pods), Presence::Live(_));
+            if !is_live || retained.uid.is_none() {
                 merged.unconfirmed.insert(name.clone());
             }
             merged
@@ -83,7 +85,7 @@ fn presence((namespace, name): &PodName, pods: Option<&PodSnapshot>) -> Presence
     let Some(pods) = pods else { return Presence::Unknown };
     match pods.by_name(namespace, name) {
         NameLookup::One(tracked) if tracked.pod.has_ended() => Presence::Gone,
-        NameLookup::One(tracked) if tracked.listed => {
+        NameLookup::One(tracked) if tracked.listed && pods.is_current() => {
             Presence::Live(Arc::clone(&tracked.pod.id.uid))
         }
         NameLookup::Deleted(_) => Presence::Gone,
@@ -166,6 +168,7 @@ mod tests {
             store.apply(pod(name, &[], &[("c", "nvidia.com/gpu=1")], &[]), T(0));
         }
         store.end_list(T(0));
+        store.health.record_success(T(0));
         store
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::from_kubelet::{AssignedContainers, ContainerKey};
+use super::from_kubelet::{AssignedContainers, ContainerKey, is_shared_by_scheduler};
 use super::index::{DeviceMatch, IndexedDevice};
 use super::{
     AllocationJoin, AllocationOrigin, AllocationProblem, MemoryUnit, pod_name, positive_mib,
@@ -23,6 +23,13 @@ const OVERSUBSCRIPTION_MAX: f64 = 16.0;
 
 /// The uncertain device, if it is known, and the reason.
 type Uncertainty = (Option<Arc<str>>, AllocationProblem);
+
+/// Whether a container requests a resource of a GPU sharing scheduler. A request of whole GPUs does
+/// not confirm an annotation: every creator of a pod may write one.
+fn requests_units(container: &Container) -> bool {
+    let mut resources = container.resources.iter();
+    resources.any(|(resource, quantity)| is_shared_by_scheduler(resource) && &**quantity != "0")
+}
 
 impl AllocationJoin<'_> {
     /// Adds the allocations of annotations. `assigned` are the containers with allocations of the
@@ -69,7 +76,7 @@ impl AllocationJoin<'_> {
             if is_in(&assigned.with_devices) {
                 return Some(());
             }
-            if !pod.containers.iter().any(Container::requests_gpu) {
+            if !pod.containers.iter().any(requests_units) {
                 self.count_problem(AllocationProblem::UnrequestedAnnotation);
                 return Some(());
             }
@@ -141,7 +148,7 @@ impl AllocationJoin<'_> {
         if assigned.with_devices.contains(&key) {
             return Ok(None);
         }
-        if !container.requests_gpu() && !assigned.with_units.contains(&key) {
+        if !requests_units(container) && !assigned.with_units.contains(&key) {
             return Err(uncertain(AllocationProblem::UnrequestedAnnotation));
         }
         let memory = self.memory_mib(&target, share.memory, oversubscribes).map_err(uncertain)?;
@@ -157,7 +164,8 @@ impl AllocationJoin<'_> {
             reserved: true,
             replica: None,
             claim: None,
-            confirmed: tracked.listed,
+            // A pod of the same name may have replaced it while the API server is down.
+            confirmed: tracked.listed && self.pods.is_some_and(PodSnapshot::is_current),
             running,
             known_since: Duration::ZERO,
         }))

@@ -10,6 +10,7 @@ use crate::kube::assignments::{
     Assignments, ClaimedDevice, ContainerAssignment, PodName, SliceDevice,
 };
 use crate::kube::device_id::{self, DeviceId};
+use crate::kube::pod::container::Container;
 use crate::kube::pods::{NameLookup, UidLookup};
 use crate::model::{AllocateMode, Claim, ContainerIdentity, DeviceAllocation, PodRef};
 
@@ -111,6 +112,9 @@ impl AllocationJoin<'_> {
         let Some(pods) = self.pods else { return by_name() };
         let requested_at = self.assignments.requested_at;
         let deleted_at = pods.name_deleted_at(namespace, name);
+        if self.assignments.repeated.contains(&(Arc::clone(namespace), Arc::clone(name))) {
+            return Err(AllocationProblem::AmbiguousPod);
+        }
         match pods.by_name(namespace, name) {
             // The List may be about the deleted pod with this name.
             NameLookup::One(_)
@@ -119,10 +123,14 @@ impl AllocationJoin<'_> {
                 Err(AllocationProblem::AmbiguousPod)
             }
             NameLookup::One(tracked) if tracked.pod.has_ended() => Ok(None),
-            NameLookup::One(tracked) if tracked.container(&assigned.container).is_none() => {
-                Err(AllocationProblem::NoContainer)
-            }
-            NameLookup::One(tracked) => Ok(Some(tracked.pod.id.clone())),
+            NameLookup::One(tracked) => match tracked.container(&assigned.container) {
+                None => Err(AllocationProblem::NoContainer),
+                // The List is about a successor that the pod list does not have yet.
+                Some(container) if !requests_all(container, assigned) => {
+                    Err(AllocationProblem::AmbiguousPod)
+                }
+                Some(_) => Ok(Some(tracked.pod.id.clone())),
+            },
             NameLookup::Ambiguous => Err(AllocationProblem::AmbiguousPod),
             // Requested after the deletion: it may be a new pod that is not listed yet.
             NameLookup::Deleted(_)
@@ -307,6 +315,13 @@ impl AllocationJoin<'_> {
     }
 }
 
+/// Whether a container requests the GPU resources of which it is assigned devices.
+fn requests_all(container: &Container, assigned: &ContainerAssignment) -> bool {
+    let mut resources = assigned.devices.iter().map(|(resource, _)| resource);
+    resources
+        .all(|resource| !is_nvidia_resource(resource) || container.resources.contains_key(resource))
+}
+
 fn claim(claimed: &ClaimedDevice, slice: &SliceDevice) -> Claim {
     let is_mig = slice.kind.as_deref() == Some("mig");
     let of_mig = |text: &Option<Box<str>>| match text {
@@ -345,7 +360,7 @@ fn device_key(claimed: &ClaimedDevice) -> DeviceKey<'_> {
 
 /// Whether a scheduler, not the kubelet, selects the GPUs of this resource. Its ids then have no
 /// meaning.
-fn is_shared_by_scheduler(resource: &str) -> bool {
+pub(super) fn is_shared_by_scheduler(resource: &str) -> bool {
     let (domain, name) = resource.split_once('/').unwrap_or_default();
     matches!(domain, "aliyun.com" | "volcano.sh" | "koordinator.sh") && name.contains("gpu")
 }

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::kube::annotations::fixtures::pod;
 use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
-use crate::kube::pod::container::ContainerKind;
 use crate::kube::pod::{self, Pod};
 use crate::kube::pods::store::PodStore;
 use crate::model::Claim;
@@ -44,6 +43,7 @@ fn pods(pods: impl IntoIterator<Item = Pod>) -> PodSnapshot {
         store.apply(pod, Duration::ZERO);
     }
     store.end_list(Duration::ZERO);
+    store.health.record_success(Duration::ZERO);
     store.snapshot(Duration::ZERO)
 }
 
@@ -99,7 +99,8 @@ fn whole_gpus_and_mig_devices_are_exclusive() {
             assigned("b", "c", "nvidia.com/mig-1g.10gb", &[mig]),
             assigned("b", "d", "rdma/hca", &["x"]),
         ]);
-        let out = join(&assignments, &pods([plain_pod("a"), plain_pod("b")]));
+        let requests = [("c", "nvidia.com/mig-1g.10gb=1"), ("d", "")];
+        let out = join(&assignments, &pods([plain_pod("a"), pod("b", &[], &requests, &[])]));
         assert_eq!(
             rows(&out),
             [
@@ -118,7 +119,8 @@ fn replicas_of_one_gpu_are_one_allocation_without_limits() {
         assigned("a", "c", "nvidia.com/gpu", &[&two[0], &two[1]]),
         assigned("b", "c", "nvidia.com/gpu.shared", &["nvidia1/vgpu7"]),
     ]);
-    let out = join(&assignments, &pods([plain_pod("a"), plain_pod("b")]));
+    let shared = pod("b", &[], &[("c", "nvidia.com/gpu.shared=1")], &[]);
+    let out = join(&assignments, &pods([plain_pod("a"), shared]));
     let allocation = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
     assert_eq!(rows(&out), [allocation("a"), allocation("b")]);
     assert_eq!(uncertainty(&out), (vec![], false, vec![]));
@@ -228,8 +230,12 @@ fn kubelet_takes_precedence_over_annotations() {
     let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     let out = join(&assignments, &pods([plain_pod("a"), forged_pod, idle]));
     assert_eq!(rows(&out), [("a", "c", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true)]);
-    let problems = vec![("contradicted_annotation", 1), ("unrequested_annotation", 1)];
+    let problems = vec![("unlisted_pod", 1), ("unrequested_annotation", 2)];
     assert_eq!(uncertainty(&out), (vec![], false, problems));
+    let text = r#"{"0":{"1":12}}"#;
+    let contradicted = pod("b", &[(ACK, text)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
+    let out = join(&assignments, &pods([plain_pod("a"), contradicted]));
+    assert_eq!(uncertainty(&out), (vec![], false, vec![("contradicted_annotation", 1)]));
 
     let own = pod("a", &[(HAMI, &forged)], &[("c", "nvidia.com/gpu=1")], &[]);
     let other = format!(";{B},NVIDIA,20000,0:;");
@@ -245,7 +251,10 @@ fn kubelet_takes_precedence_over_annotations() {
     }
     let waiting = pod("b", &[(HAMI, &other)], &requests, &[]);
     let out = join(&assignments, &pods([plain_pod("a"), waiting]));
-    assert_eq!(uncertainty(&out), (vec![B], false, vec![("unrequested_annotation", 1)]));
+    let problems = vec![("unlisted_pod", 1), ("unrequested_annotation", 1)];
+    assert_eq!(uncertainty(&out), (vec![], false, problems));
+    let known = ["uid-a".into()].into();
+    assert_eq!(out.completeness.coverage, Coverage::Pods { known, unknown_holders: true });
     let out = join(&assignments, &pods([own]));
     assert_eq!(out.allocations.len(), 1, "ids of devices need no annotation");
     assert_eq!(uncertainty(&out), (vec![], false, vec![]));
@@ -292,6 +301,7 @@ fn name_reused_after_the_request_is_ambiguous() {
         let mut store = PodStore::new("test", "n1");
         store.begin_list();
         store.end_list(Duration::ZERO);
+        store.health.record_success(Duration::ZERO);
         store.apply(plain_pod("web-0"), second);
         store.delete("uid-web-0", deleted_at);
         let gone = join(&assignments, &store.snapshot(deleted_at));
@@ -322,7 +332,7 @@ fn pod_keeps_its_allocations_until_it_has_ended() {
     let ended_annotated = Pod { terminal: true, ..annotated };
     for gone in [ended, end(plain_pod("a")), ended_annotated] {
         let out = join(&assignments, &pods([gone]));
-        assert_eq!(out, AllocationResult::default());
+        assert_eq!((out.allocations.len(), uncertainty(&out)), (0, (vec![], false, vec![])));
     }
     let deleting = Pod { deleting: true, ..plain_pod("a") };
     let out = join(&assignments, &pods([deleting]));
@@ -373,7 +383,7 @@ fn an_init_container_can_have_the_devices_that_no_container_is_listed_with() {
     let completeness = init("nvidia.com/gpu=1", "");
     let candidates: BTreeMap<Arc<str>, _> = [(B.into(), AllocateMode::Exclusive)].into();
     let pod: PodName = ("demo".into(), "a".into());
-    assert_eq!(completeness.init_candidates, [(pod, candidates)].into());
+    assert_eq!(completeness.init_candidates, [((pod, "init".into()), candidates)].into());
     let known = ["uid-b".into()].into();
     assert_eq!(completeness.coverage, Coverage::Pods { known, unknown_holders: true });
     let reused = init("nvidia.com/gpu=1", "nvidia.com/gpu=1");
@@ -388,6 +398,19 @@ fn unconfirmed_allocation_makes_its_device_uncertain() {
     let out = resolve_allocations(&devices(), &kept, None, None, MemoryUnit::Auto);
     assert_eq!((out.allocations.len(), out.allocations[0].confirmed), (1, false));
     assert_eq!(uncertainty(&out), (vec![A], false, vec![("unlisted_pod", 1)]));
+}
+
+#[test]
+fn an_assignment_that_the_pod_does_not_request_is_that_of_its_successor() {
+    let list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let out = join(&list, &pods([pod("a", &[], &[("c", "")], &[])]));
+    assert_eq!(rows(&out), []);
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("ambiguous_pod", 1)]));
+    // The List contains the old and the new pod.
+    let pod_a: PodName = ("demo".into(), "a".into());
+    let list = Assignments { repeated: [pod_a].into(), ..list };
+    let out = join(&list, &pods([plain_pod("a")]));
+    assert_eq!(uncertainty(&out), (vec![A], false, vec![("ambiguous_pod", 1)]));
 }
 
 #[test]
@@ -433,7 +456,8 @@ fn unknown_devices_are_uncertain() {
     }
     let assignments =
         assignments(vec![assigned("a", "c", "nvidia.com/GA102GL_A10", &["0000:1b:00.0"])]);
-    assert_eq!(join(&assignments, &pods([plain_pod("a")])), AllocationResult::default());
+    let out = join(&assignments, &pods([plain_pod("a")]));
+    assert_eq!((out.allocations.len(), uncertainty(&out)), (0, (vec![], false, vec![])));
 }
 
 fn claim(pod: &str, claim: &str, device: &str) -> ContainerAssignment {
@@ -520,9 +544,11 @@ fn claims_are_resolved_by_slices() {
     assert_eq!(uncertainty(&contested), (vec![A], false, vec![("contested_device", 2)]));
 
     let on_demand = run(vec![claim("a", "x", "on-demand")]);
-    assert_eq!(uncertainty(&on_demand), (vec![C, MIG], false, vec![("unknown_device", 1)]));
+    let problems = vec![("unknown_device", 1), ("unlisted_pod", 1)];
+    assert_eq!(uncertainty(&on_demand), (vec![C, MIG], false, problems));
     let unknown = run(vec![claim("a", "x", "gpu-7")]);
-    assert_eq!(uncertainty(&unknown), (vec![], true, vec![("no_slice", 1)]));
+    let problems = vec![("no_slice", 1), ("unlisted_pod", 1)];
+    assert_eq!(uncertainty(&unknown), (vec![], true, problems));
 }
 
 fn any_id() -> impl Strategy<Value = String> {
@@ -669,6 +695,7 @@ fn check_recorded(list: &str, api: &str) {
         store.apply(pod::parse(item.to_string().as_bytes()).unwrap(), Duration::ZERO);
     }
     store.end_list(Duration::ZERO);
+    store.health.record_success(Duration::ZERO);
     let (mut containers, mut expected) = (Vec::new(), BTreeSet::new());
     let mut units = false;
     for pod in items(&list["pod_resources"]) {

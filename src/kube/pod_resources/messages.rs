@@ -22,6 +22,8 @@ pub struct PodResourcesList {
     /// Every pod, with devices or without; only the first [`PODS_MAX`], which is more than any
     /// kubelet runs.
     pub pods: BTreeSet<PodName>,
+    /// Names that several pods have: an ended pod and its successor.
+    pub repeated: BTreeSet<PodName>,
     /// The containers of these pods with allocated devices, in the order of the response.
     pub containers: Vec<ContainerAssignment>,
 }
@@ -130,7 +132,9 @@ impl ListPodResourcesResponse {
                 continue;
             }
             list.containers.extend(pod.assigned(&name.0, &name.1));
-            list.pods.insert(name);
+            if let Some(name) = list.pods.replace(name) {
+                list.repeated.insert(name);
+            }
         }
         Ok(list)
     }
@@ -233,7 +237,7 @@ mod tests {
             dynamic_resources: Vec::new(),
         };
         let idle = ContainerResources { name: "side".into(), ..ContainerResources::default() };
-        let PodResourcesList { pods, containers: assigned } =
+        let PodResourcesList { pods, containers: assigned, repeated: _ } =
             list(vec![idle, container]).into_list().unwrap();
         assert_eq!(pods, BTreeSet::from([("demo".into(), "train".into())]));
         assert_eq!(assigned.len(), 1);

@@ -68,6 +68,7 @@ pub(crate) struct Exporter {
     assignments: PodResourcesState,
     publish_assignments: watch::Sender<PodResourcesState>,
     publish_logs: watch::Sender<Arc<PodLogNames>>,
+    allocatable: BTreeMap<Box<str>, Vec<Box<str>>>,
     refresh: Arc<Notify>,
     refresh_logs: Arc<Notify>,
     gpus: Vec<GpuReader>,
@@ -108,6 +109,7 @@ impl Exporter {
             assignments,
             publish_assignments,
             publish_logs,
+            allocatable: allocatable(world),
             refresh,
             refresh_logs,
             gpus: world.gpus.iter().map(|_| GpuReader::default()).collect(),
@@ -187,9 +189,10 @@ impl Exporter {
         self.assignments.health.record_success(now);
         self.assignments.assignments = Some(Arc::new(Assignments {
             pods: list.pods,
+            repeated: list.repeated,
             unconfirmed: BTreeSet::new(),
             containers: list.containers,
-            allocatable: BTreeMap::new(),
+            allocatable: self.allocatable.clone(),
             requested_at: now,
         }));
         self.publish_assignments.send_replace(self.assignments.clone());
@@ -281,6 +284,18 @@ impl Exporter {
     pub(crate) fn scrape_own(&self) -> String {
         exposition(self.last.as_ref().unwrap(), PageScope::Exporter).unwrap()
     }
+}
+
+/// The devices of the node, under each resource that allocates one exclusively.
+fn allocatable(world: &World) -> BTreeMap<Box<str>, Vec<Box<str>>> {
+    let devices = world.gpus.iter().flat_map(|gpu| {
+        let instances = gpu.instances.iter().map(|instance| instance.uuid.as_str());
+        let whole = gpu.instances.is_empty().then_some(gpu.uuid.as_str());
+        instances.chain(whole)
+    });
+    let ids: Vec<Box<str>> = devices.map(Box::from).collect();
+    let resources = ["nvidia.com/gpu", "nvidia.com/mig-1g.10gb"];
+    resources.map(|resource| (Box::from(resource), ids.clone())).into()
 }
 
 fn frame(value: &serde_json::Value) -> JsonFrame {

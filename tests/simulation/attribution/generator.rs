@@ -137,9 +137,10 @@ fn named(rng: &mut Rng, world: &World, all: Vec<(Owner, Ms, Ms, Vec<Use>)>) -> V
     }
     for (n, (owner, start, end, uses)) in (1_000..).zip(all) {
         let is_free = |earlier: &&Process| earlier.listed_until + 3_000 < start;
-        let reused = processes.iter().filter(is_free).map(|process| process.pid).max();
+        let newest = processes.iter().filter(is_free).max_by_key(|process| process.listed_until);
+        let reused = newest.map(|process| process.pid);
         let taken = |pid: u32| processes.iter().any(|p| p.pid == pid && !is_free(&p));
-        let reused = reused.filter(|pid| !taken(*pid) && chance(rng, 20));
+        let reused = reused.filter(|pid| !taken(*pid) && chance(rng, 40));
         let has_mps = uses.iter().any(|used| world.gpus[used.device.gpu].mps != Mps::Off);
         let renamed = matches!(owner, Owner::Run(..)) && !has_mps && chance(rng, 3);
         let name = if renamed { MPS_SERVER.to_owned() } else { format!("worker-{n}") };

@@ -126,7 +126,8 @@ impl<'a> PodGenerator<'a> {
 
     /// Gives devices to the containers of a pod; returns the slots.
     fn allocate(&mut self, pod: &mut Pod) -> Vec<usize> {
-        if chance(self.rng, 12) {
+        let is_replacement = self.pods.iter().any(|earlier| earlier.name == pod.name);
+        if !is_replacement && chance(self.rng, 12) {
             return Vec::new();
         }
         if chance(self.rng, 4)
@@ -172,7 +173,9 @@ impl<'a> PodGenerator<'a> {
             return;
         }
         let main = pod.containers[0].clone();
-        let alone = chance(self.rng, 15);
+        // App containers get the devices of the init container before others.
+        let mut others = pod.containers.iter().skip(1);
+        let alone = chance(self.rng, 15) && others.all(|container| container.requests.is_empty());
         let Some(init) = pod.containers.iter_mut().find(|c| c.kind == Kind::Init) else { return };
         init.requests.clone_from(&main.requests);
         if alone {
@@ -214,7 +217,7 @@ impl<'a> PodGenerator<'a> {
             container.runs.push(run(&mut self.ids, ready, end));
             ready = end + self.rng.u64(200..2_000);
         }
-        let fate = match self.rng.u8(0..10) {
+        let fate = match self.rng.u8(0..11) {
             0..=3 => Fate::Runs,
             4..=6 => Fate::Terminates,
             7 | 8 => Fate::Completes,

@@ -73,7 +73,14 @@ impl Case<'_> {
             return known.then_some((Family::Process, kind));
         }
         let kind = "7: no series of an illegal process";
-        (healthy && !pod.has_hidden_allocation()).then_some((Family::Illegal, kind))
+        let unknown = pod.has_hidden_allocation() || self.shares_its_name(pod);
+        (healthy && !unknown).then_some((Family::Illegal, kind))
+    }
+
+    /// Whether the kubelet may list an earlier pod of the same name beside a pod: it lists names only.
+    fn shares_its_name(&self, pod: &Pod) -> bool {
+        let same = |other: &&Pod| other.name == pod.name && other.namespace == pod.namespace;
+        self.world.pods.iter().filter(same).count() > 1
     }
 
     /// Whether another process had the pid shortly before.

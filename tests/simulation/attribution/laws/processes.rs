@@ -1,7 +1,7 @@
 //! Laws 1 and 2: a series of a process has its owner, its family and its value.
 
 use super::super::series::{Family, ProcessSeries};
-use super::super::timeline::{FaultKind, Mps, Ms, Owner, Pod, Process, Use};
+use super::super::timeline::{Fault, FaultKind, Mps, Ms, Owner, Pod, Process, Use};
 use super::{Case, Checked, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
 
 impl Case<'_> {
@@ -56,6 +56,14 @@ impl Case<'_> {
         Ok(())
     }
 
+    /// Whether the API server was down from the creation of a pod, or the start of the exporter, to its removal.
+    fn is_unseen(&self, pod: &Pod) -> bool {
+        let (from, gone) = (pod.created.max(self.received.started), pod.gone.unwrap_or(Ms::MAX));
+        let covers = |fault: &Fault| fault.from <= from && gone <= fault.to;
+        let mut down = self.world.faults.iter().filter(|fault| fault.kind == FaultKind::ApiDown);
+        gone <= from || down.any(covers)
+    }
+
     /// The mode of a series of a pod that is allocated the device.
     pub(super) fn check_mode(series: &ProcessSeries<'_>, pod: &Pod) -> Checked {
         let mode = if pod.shares(series.device) { "share" } else { "exclusive" };
@@ -67,7 +75,10 @@ impl Case<'_> {
 
     fn check_illegal(&self, series: &ProcessSeries<'_>, process: &Process, pod: &Pod) -> Checked {
         let at = self.received.at;
-        let outlived = at >= pod.end().saturating_add(OUTLIVED);
+        // The end of a pod that the exporter never saw is unknown to it.
+        let end =
+            if self.is_unseen(pod) { process.start.max(self.received.started) } else { pod.end() };
+        let outlived = at >= end.saturating_add(OUTLIVED);
         let detail = || format!("{process:?}, pod end {}: {:?}", pod.end(), series.sample);
         if outlived {
             return Ok(());
@@ -120,7 +131,20 @@ impl Case<'_> {
             [at, before, ..] => process.start + 1_000 <= *before && *at <= process.end,
             _ => false,
         };
+        if self.overlaps_predecessor(process, used.device.gpu) {
+            return 0.0..=100.0;
+        }
         if covered { sm..=sm } else { 0.0..=sm }
+    }
+
+    /// Whether an earlier process with the pid worked in the second before the last reading but one: the
+    /// driver's rows name only pids, and the window begins a second early.
+    fn overlaps_predecessor(&self, process: &Process, gpu: usize) -> bool {
+        let [_, before, ..] = self.received.read[gpu].as_slice() else { return false };
+        let mut others = self.world.processes.iter().filter(|other| other.pid == process.pid);
+        others.any(|other| {
+            other.start < process.start && other.end + 1_000 > *before && other.end <= *before
+        })
     }
 
     /// Whether the driver does not state the memory of the process.
