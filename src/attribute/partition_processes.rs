@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::AttributionContext;
 use super::container_summary::ContainerSummaries;
+use super::owner::OwnerResolver;
 use super::verdict::{self, DeviceEvidence, MpsClients, ProcessEvidence, Verdict};
 use crate::model::{
     ContainerIdentity, DeviceProcesses, Discard, Gpu, Missing, Owner, OwnerEvidence, ProcessKind,
@@ -31,6 +32,18 @@ pub(super) struct AttributedProcess {
     pub(super) verdict: Verdict,
 }
 
+impl AttributedProcess {
+    /// Whether its owner is not certain.
+    fn is_uncertain(&self) -> bool {
+        match self.verdict {
+            Verdict::Process(_)
+            | Verdict::Illegal
+            | Verdict::Withheld(Unresolved::MpsServer | Unresolved::Allocation) => false,
+            Verdict::Withheld(_) => true,
+        }
+    }
+}
+
 impl<'a> PartitionProcesses<'a> {
     /// Attributes the processes of `partition`.
     pub(super) fn new(
@@ -40,49 +53,12 @@ impl<'a> PartitionProcesses<'a> {
         listing: &'a DeviceProcesses,
     ) -> Self {
         let resolver = &context.owner_resolver;
-        let owners: Vec<(Owner, Option<OwnerEvidence>)> = listing
-            .processes
-            .iter()
-            .map(|process| match &process.location {
-                Ok(location) => resolver.resolve(location, process.first_seen),
-                Err(discard) => (Owner::Unknown((*discard).into()), None),
-            })
-            .collect();
-        let stale_owners: Vec<Owner> = listing
-            .stale_entries
-            .iter()
-            .map(|entry| match entry.location.as_deref() {
-                Some(location) => resolver.resolve(location, resolver.now).0,
-                None => Owner::Unknown(entry.reason.into()),
-            })
-            .collect();
+        let owners: Vec<_> =
+            listing.processes.iter().map(|process| owner(resolver, process)).collect();
+        let stale_owners: Vec<_> =
+            listing.stale_entries.iter().map(|entry| stale_owner(resolver, entry)).collect();
         let mut evidence = device_evidence(context, partition, listing, &owners);
-        let own = listing.processes.iter().zip(&owners).filter(|(process, (owner, _))| {
-            !verdict::serves_mps_clients(process_evidence(process, resolver.now), owner, evidence)
-        });
-        let mut containers =
-            ContainerSummaries::of(own.map(|(process, (owner, _))| (process, owner)));
-        for (entry, owner) in listing.stale_entries.iter().zip(&stale_owners) {
-            // The process is alive, and how much it works is unknown.
-            if matches!(entry.reason, Discard::Denied | Discard::Unreadable) {
-                let (memory, utilization) = (Err(Missing::Denied), Err(Missing::Denied));
-                let usage = Usage { memory, utilization };
-                containers.add(owner, resolver.now, usage);
-                if matches!(owner, Owner::Unknown(_)) {
-                    containers.withhold(None, Missing::Denied);
-                }
-            }
-        }
-        for (process, (owner, _)) in listing.processes.iter().zip(&owners) {
-            let pod = process.location.as_deref().ok().and_then(|at| resolver.pod_uid(at));
-            match (owner, pod) {
-                (Owner::Unknown(Unresolved::Denied | Unresolved::Unreadable), _) => {
-                    containers.withhold(None, Missing::Denied);
-                }
-                (Owner::Unknown(_), Some(uid)) => containers.withhold(Some(uid), Missing::Pending),
-                _ => {}
-            }
-        }
+        let containers = summaries(resolver, listing, &owners, &stale_owners, evidence);
         let device = partition.device_uuid(gpu);
         let attribute = |process: &ProcessSample, owner: Owner, owner_evidence| {
             let allocation = match &owner {
@@ -105,14 +81,7 @@ impl<'a> PartitionProcesses<'a> {
         let processes: Vec<_> = (listing.processes.iter().zip(owners))
             .map(|(process, (owner, owner_evidence))| attribute(process, owner, owner_evidence))
             .collect();
-        let is_uncertain = |process: &AttributedProcess| match process.verdict {
-            // Its owner is certain.
-            Verdict::Process(_)
-            | Verdict::Illegal
-            | Verdict::Withheld(Unresolved::MpsServer | Unresolved::Allocation) => false,
-            Verdict::Withheld(_) => true,
-        };
-        evidence.unresolved_process = processes.iter().any(is_uncertain)
+        evidence.unresolved_process = processes.iter().any(AttributedProcess::is_uncertain)
             || stale_owners.iter().any(|owner| matches!(owner, Owner::Unknown(_)));
         Self { listing, processes, stale_owners, containers, evidence }
     }
@@ -158,6 +127,57 @@ impl<'a> PartitionProcesses<'a> {
     }
 }
 
+type ResolvedOwner = (Owner, Option<OwnerEvidence>);
+
+fn owner(resolver: &OwnerResolver<'_>, process: &ProcessSample) -> ResolvedOwner {
+    match &process.location {
+        Ok(location) => resolver.resolve(location, process.first_seen),
+        Err(discard) => (Owner::Unknown((*discard).into()), None),
+    }
+}
+
+fn stale_owner(resolver: &OwnerResolver<'_>, entry: &StaleProcessEntry) -> Owner {
+    match entry.location.as_deref() {
+        Some(location) => resolver.resolve(location, resolver.now).0,
+        None => Owner::Unknown(entry.reason.into()),
+    }
+}
+
+/// The processes of each container, without MPS servers, whose use is that of their clients.
+fn summaries(
+    resolver: &OwnerResolver<'_>,
+    listing: &DeviceProcesses,
+    owners: &[ResolvedOwner],
+    stale_owners: &[Owner],
+    evidence: DeviceEvidence,
+) -> ContainerSummaries {
+    let own = listing.processes.iter().zip(owners).filter(|(process, (owner, _))| {
+        !verdict::serves_mps_clients(process_evidence(process, resolver.now), owner, evidence)
+    });
+    let mut containers = ContainerSummaries::of(own.map(|(process, (owner, _))| (process, owner)));
+    for (entry, owner) in listing.stale_entries.iter().zip(stale_owners) {
+        // The process is alive, and what it uses is unknown.
+        if matches!(entry.reason, Discard::Denied | Discard::Unreadable) {
+            let (memory, utilization) = (Err(Missing::Denied), Err(Missing::Denied));
+            containers.add(owner, resolver.now, Usage { memory, utilization });
+            if matches!(owner, Owner::Unknown(_)) {
+                containers.withhold(None, Missing::Denied);
+            }
+        }
+    }
+    for (process, (owner, _)) in listing.processes.iter().zip(owners) {
+        let pod = process.location.as_deref().ok().and_then(|at| resolver.pod_uid(at));
+        match (owner, pod) {
+            (Owner::Unknown(Unresolved::Denied | Unresolved::Unreadable), _) => {
+                containers.withhold(None, Missing::Denied);
+            }
+            (Owner::Unknown(_), Some(uid)) => containers.withhold(Some(uid), Missing::Pending),
+            _ => {}
+        }
+    }
+    containers
+}
+
 fn process_evidence(process: &ProcessSample, now: Duration) -> ProcessEvidence {
     ProcessEvidence {
         mps_server: is_mps_server(&process.name),
@@ -170,7 +190,7 @@ fn device_evidence(
     context: &AttributionContext<'_>,
     partition: &PartitionSample,
     listing: &DeviceProcesses,
-    owners: &[(Owner, Option<OwnerEvidence>)],
+    owners: &[ResolvedOwner],
 ) -> DeviceEvidence {
     let mut processes = listing.processes.iter().zip(owners);
     let has_clients = processes.clone().any(|(process, _)| process.kind == ProcessKind::Mps);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::partition_processes::{AttributedProcess, PartitionProcesses};
-use super::verdict::{self, ContainerState, IdleEvidence, Verdict};
+use super::verdict::{self, HolderState, IdleEvidence, Verdict};
 use super::{AttributionContext, ProcessSeries};
 use crate::labels::{Labels, ProcessLabelValues, WorkloadLabels};
 use crate::model::{
@@ -155,9 +155,9 @@ impl<'a> AttributedPartition<'a> {
         let evidence = IdleEvidence {
             // The state of a container is that of the last pod list.
             state: match (allocation.confirmed && resolver.has_all_pods(), allocation.running) {
-                (false, _) => ContainerState::Unconfirmed,
-                (true, false) => ContainerState::NotRunning,
-                (true, true) => ContainerState::Running,
+                (false, _) => HolderState::Unconfirmed,
+                (true, false) => HolderState::NotRunning,
+                (true, true) => HolderState::Running,
             },
             listed_since: self.partition.listed_at > allocation.known_since,
             works_elsewhere: users.iter().any(|user| user.matches(&allocation.container)),

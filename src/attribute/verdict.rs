@@ -68,9 +68,9 @@ pub enum MpsClients {
     Hidden,
 }
 
-/// State of a container that is allocated a device.
+/// State of a container that holds a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContainerState {
+pub enum HolderState {
     /// Its pod exists, it is running, and no init container of the pod is.
     Running,
     /// Its pod exists, and the container is not running, or an init container of the pod is.
@@ -83,7 +83,7 @@ pub enum ContainerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleEvidence {
     /// Whether it can be at work.
-    pub state: ContainerState,
+    pub state: HolderState,
     /// The process list was read after the allocation and the state of the container were known.
     pub listed_since: bool,
     /// It has a process on a device that it was not allocated.
@@ -155,8 +155,8 @@ pub fn idle(container: IdleEvidence, device: DeviceEvidence) -> Result<(), ZeroD
         (unlisted(UnlistedUse::Utilization), ZeroDoubt::UnlistedUtilization),
         (unlisted(UnlistedUse::Framebuffer), ZeroDoubt::UnlistedFramebuffer),
         (mps_clients == MpsClients::Hidden, ZeroDoubt::MpsClients),
-        (state == ContainerState::Unconfirmed, ZeroDoubt::UnconfirmedPod),
-        (state == ContainerState::NotRunning, ZeroDoubt::NotRunning),
+        (state == HolderState::Unconfirmed, ZeroDoubt::UnconfirmedPod),
+        (state == HolderState::NotRunning, ZeroDoubt::NotRunning),
         (!listed_since, ZeroDoubt::StaleProcessList),
         (works_elsewhere, ZeroDoubt::OtherDevice),
     ];

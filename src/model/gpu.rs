@@ -58,6 +58,6 @@ impl Default for Limits {
 pub struct NodeSample {
     /// Number of GPUs, including lost ones (`nvmlDeviceGetCount_v2`).
     pub gpu_count: Reading,
-    /// [`AllocateMode`] of the node, as a number.
+    /// [`AllocateMode`](super::AllocateMode) of the node, as a number.
     pub allocate_mode: Reading,
 }

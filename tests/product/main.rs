@@ -22,6 +22,7 @@ mod doc_links;
 mod documents;
 mod driver_release;
 mod events;
+mod evidence;
 mod exporter;
 mod exposition;
 mod faults;

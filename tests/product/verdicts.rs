@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use nvml_exporter::attribute::verdict::{
-    AllocationEvidence, ContainerState, DeviceEvidence, IdleEvidence, MpsClients, ProcessEvidence,
+    AllocationEvidence, DeviceEvidence, HolderState, IdleEvidence, MpsClients, ProcessEvidence,
     Verdict, idle, verdict,
 };
 use nvml_exporter::model::{AllocateMode, ContainerIdentity, Owner, PodRef, Unresolved, ZeroDoubt};
@@ -20,7 +20,7 @@ const DEVICE: DeviceEvidence = DeviceEvidence {
 };
 const PROCESS: ProcessEvidence = ProcessEvidence { mps_server: false, settled: true };
 const IDLE: IdleEvidence =
-    IdleEvidence { state: ContainerState::Running, listed_since: true, works_elsewhere: false };
+    IdleEvidence { state: HolderState::Running, listed_since: true, works_elsewhere: false };
 const ALLOCATIONS: [(&str, AllocationEvidence); 6] = [
     ("allocated to the pod", AllocationEvidence::Allocated(AllocateMode::Exclusive)),
     ("known, without this device", AllocationEvidence::NotAllocated),
@@ -102,12 +102,9 @@ fn doubtful() -> Vec<(ZeroDoubt, IdleEvidence, DeviceEvidence)> {
         device(ZeroDoubt::MpsClients, DeviceEvidence { mps_clients: MpsClients::Hidden, ..DEVICE }),
         container(
             ZeroDoubt::UnconfirmedPod,
-            IdleEvidence { state: ContainerState::Unconfirmed, ..IDLE },
+            IdleEvidence { state: HolderState::Unconfirmed, ..IDLE },
         ),
-        container(
-            ZeroDoubt::NotRunning,
-            IdleEvidence { state: ContainerState::NotRunning, ..IDLE },
-        ),
+        container(ZeroDoubt::NotRunning, IdleEvidence { state: HolderState::NotRunning, ..IDLE }),
         container(ZeroDoubt::StaleProcessList, IdleEvidence { listed_since: false, ..IDLE }),
         container(ZeroDoubt::OtherDevice, IdleEvidence { works_elsewhere: true, ..IDLE }),
     ]

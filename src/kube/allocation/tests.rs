@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kube::annotations::fixtures::pod;
 use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
+use crate::kube::pod::container::ContainerKind;
 use crate::kube::pod::{self, Pod};
 use crate::kube::pods::store::PodStore;
 use crate::model::Claim;

@@ -1,0 +1,128 @@
+//! The pods with known allocations, and the devices that an init container can have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::index::DeviceMatch;
+use super::{AllocationJoin, AllocationProblem, pod_name};
+use crate::kube::assignments::PodName;
+use crate::kube::device_id::{self, DeviceId};
+use crate::kube::pod::Pod;
+use crate::kube::pod::container::{Container, ContainerKind};
+use crate::model::AllocateMode;
+
+/// The pods with known allocations.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Coverage {
+    /// No pod: the pod list is not complete yet, and a pod may have allocations that only its
+    /// annotations contain.
+    None,
+    /// The pods in the kubelet's List, if no pod source is available.
+    Listed(BTreeSet<PodName>),
+    /// These pods of the pod list.
+    Pods {
+        /// Their UIDs: they request no GPUs, or the kubelet's List has all their devices.
+        known: BTreeSet<Arc<str>>,
+        /// Whether the allocations of another pod of the list are unknown: it may have any device
+        /// that is not exclusively allocated.
+        unknown_holders: bool,
+    },
+}
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self::Pods { known: BTreeSet::new(), unknown_holders: false }
+    }
+}
+
+impl AllocationJoin<'_> {
+    /// The pods with known allocations. Call it after the candidates are complete.
+    pub(super) fn coverage(&mut self) -> Coverage {
+        let assignments = self.assignments;
+        let Some(pods) = self.pods else { return Coverage::Listed(assignments.pods.clone()) };
+        if !pods.synced {
+            return Coverage::None;
+        }
+        let retained = |(namespace, name): &PodName| {
+            assignments.containers.iter().any(|c| c.namespace == *namespace && c.pod == *name)
+        };
+        let allocated: BTreeSet<_> = self
+            .candidates
+            .iter()
+            .map(|(_, allocation)| Arc::clone(&allocation.container.pod.uid))
+            .collect();
+        // While the API server is down, there may be pods that no source has.
+        let (mut known, mut unknown_holders) = (BTreeSet::new(), !pods.is_current());
+        for pod in pods.iter().map(|tracked| &tracked.pod) {
+            let name = pod_name(&pod.id);
+            let is_live = !pod.has_ended() && pod.requests_gpus();
+            let unlisted = pod.unlisted_resources();
+            if !is_live || (unlisted.is_empty() && self.lists_all_requests(pod)) {
+                known.insert(Arc::clone(&pod.id.uid));
+            } else if !unlisted.is_empty() {
+                unknown_holders = true;
+                self.add_init_candidates(pod, &unlisted);
+            } else if !retained(&name)
+                && !allocated.contains(&pod.id.uid)
+                && !self.result.completeness.doubts.contains_key(&name)
+            {
+                unknown_holders = true;
+                self.count_problem(AllocationProblem::UnlistedPod);
+            }
+        }
+        Coverage::Pods { known, unknown_holders }
+    }
+
+    /// Whether the kubelet's List has a pod with all of its containers that request GPUs.
+    fn lists_all_requests(&self, pod: &Pod) -> bool {
+        let name = pod_name(&pod.id);
+        let is_assigned = |container: &Container| {
+            self.assignments.containers.iter().any(|assigned| {
+                assigned.container == container.name
+                    && (&assigned.namespace, &assigned.pod) == (&name.0, &name.1)
+            })
+        };
+        let is_listable = |container: &&Container| match container.kind {
+            ContainerKind::App => true,
+            ContainerKind::Init { restartable } => restartable,
+            ContainerKind::Ephemeral => false,
+        };
+        let mut requesting = pod.containers.iter().filter(is_listable);
+        self.assignments.pods.contains(&name)
+            && requesting.all(|container| !container.requests_gpu() || is_assigned(container))
+    }
+
+    /// Records the devices of `resources` that the kubelet can have allocated to an init container:
+    /// those that it lists for no container.
+    fn add_init_candidates(&mut self, pod: &Pod, resources: &BTreeSet<&str>) {
+        let assignments = self.assignments;
+        let found = |id: &str| match device_id::parse(id) {
+            DeviceId::Device { name, replica } => match self.index.by_name(name) {
+                DeviceMatch::Found(device) => Some((Arc::clone(device.uuid), replica)),
+                DeviceMatch::PartitionOf(_) | DeviceMatch::Unknown => None,
+            },
+            DeviceId::SharedUnit { .. } | DeviceId::Pci | DeviceId::Unknown => None,
+        };
+        let listed = assignments.containers.iter().flat_map(|container| &container.devices);
+        let listed: BTreeSet<_> =
+            listed.flat_map(|(_, ids)| ids.iter().filter_map(|id| found(id))).collect();
+        let allocatable = assignments.allocatable.iter();
+        let allocatable = allocatable.filter(|(resource, _)| resources.contains(&***resource));
+        let free = allocatable
+            .flat_map(|(_, ids)| ids.iter().filter_map(|id| found(id)))
+            .filter(|device| !listed.contains(device))
+            .map(|(uuid, replica)| {
+                let shared = replica.is_some();
+                (uuid, if shared { AllocateMode::Share } else { AllocateMode::Exclusive })
+            });
+        let candidates: BTreeMap<_, _> = free.collect();
+        let is_init = |container: &&Container| {
+            container.kind == (ContainerKind::Init { restartable: false })
+                && container.resources.keys().any(|resource| resources.contains(&**resource))
+        };
+        for container in pod.containers.iter().filter(is_init) {
+            let key = (pod_name(&pod.id), Arc::clone(&container.name));
+            self.result.completeness.init_candidates.insert(key, candidates.clone());
+        }
+    }
+}
