@@ -143,7 +143,7 @@ fn stale_owner(resolver: &OwnerResolver<'_>, entry: &StaleProcessEntry) -> Owner
     }
 }
 
-/// The processes of each container, without MPS servers, whose use is that of their clients.
+/// The processes of each container, without MPS servers: their use is that of their clients.
 fn summaries(
     resolver: &OwnerResolver<'_>,
     listing: &DeviceProcesses,

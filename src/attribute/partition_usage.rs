@@ -115,7 +115,7 @@ pub(super) fn activity(
     }
 }
 
-/// Drops containers whose labels another one has, too: those of a pod and of its successor with the
+/// Drops containers with the labels of another one, too: those of a pod and of its successor with the
 /// same name. A series must not occur twice.
 fn without_namesakes(containers: Vec<ContainerActivity>) -> Vec<ContainerActivity> {
     let same = |a: &ContainerActivity, b: &ContainerActivity| {

@@ -98,38 +98,30 @@ pub fn verdict(
     allocation: AllocationEvidence,
     device: DeviceEvidence,
 ) -> Verdict {
-    let mode = match allocation {
-        AllocationEvidence::NoCluster => return Verdict::Process(AllocateMode::None),
-        AllocationEvidence::Allocated(mode) => Some(mode),
-        AllocationEvidence::NoSource
-        | AllocationEvidence::Pending
-        | AllocationEvidence::NotAllocated
-        | AllocationEvidence::Unknown => None,
-    };
+    if allocation == AllocationEvidence::NoCluster {
+        return Verdict::Process(AllocateMode::None);
+    }
     if serves_mps_clients(process, owner, device) {
         return Verdict::Withheld(Unresolved::MpsServer);
     }
-    let is_container = match owner {
-        Owner::Unknown(reason) => return Verdict::Withheld(*reason),
-        Owner::NonPodContainer
-            if allocation != AllocationEvidence::NoSource && !process.settled =>
-        {
-            // The pod status may not contain a container that has just started.
-            return Verdict::Withheld(Unresolved::NoPod);
-        }
-        Owner::Host | Owner::NonPodContainer => false,
-        Owner::Container(_) => true,
-    };
-    match (allocation, mode) {
-        (AllocationEvidence::NoCluster | AllocationEvidence::NoSource, _) => {
+    match (owner, allocation) {
+        (Owner::Unknown(reason), _) => Verdict::Withheld(*reason),
+        (_, AllocationEvidence::NoCluster | AllocationEvidence::NoSource) => {
             Verdict::Process(AllocateMode::None)
         }
-        (AllocationEvidence::Pending, _) => Verdict::Withheld(Unresolved::Allocation),
-        (_, Some(mode)) if is_container => Verdict::Process(mode),
-        (AllocationEvidence::Unknown, _) if is_container => {
+        // The pod status may not contain a container that has just started.
+        (Owner::NonPodContainer, _) if !process.settled => Verdict::Withheld(Unresolved::NoPod),
+        (_, AllocationEvidence::Pending) | (Owner::Container(_), AllocationEvidence::Unknown) => {
             Verdict::Withheld(Unresolved::Allocation)
         }
-        _ => Verdict::Illegal,
+        (Owner::Container(_), AllocationEvidence::Allocated(mode)) => Verdict::Process(mode),
+        (Owner::Container(_), AllocationEvidence::NotAllocated)
+        | (
+            Owner::Host | Owner::NonPodContainer,
+            AllocationEvidence::Allocated(_)
+            | AllocationEvidence::NotAllocated
+            | AllocationEvidence::Unknown,
+        ) => Verdict::Illegal,
     }
 }
 

@@ -85,9 +85,15 @@ impl fmt::Display for Address {
 }
 
 fn kubeconfig_error(error: &KubeconfigError) -> String {
-    // The text of this variant contains the path a second time, in debug format.
+    // The text of the first variant contains the path a second time, in debug format; that of the
+    // second contains lines of the file, which has credentials.
     if let KubeconfigError::ReadConfig(cause, _) = error {
         cause.to_string()
+    } else if let KubeconfigError::Parse(cause) = error {
+        let place = cause.location().map_or_else(String::new, |location| {
+            format!("line {}, column {}: ", location.line(), location.column())
+        });
+        format!("{place}this is not the YAML of a kubeconfig")
     } else {
         error.to_string()
     }
@@ -103,6 +109,19 @@ mod tests {
         let fault = Address::Kubeconfig("/no/such".into()).client().await.err().unwrap();
         assert_eq!(fault.reason, FailureReason::Config);
         assert!(fault.to_string().contains("--kubeconfig /no/such"), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn error_of_an_invalid_kubeconfig_contains_none_of_its_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        for text in ["users:\n- user: {token: SECRET\n  bad: [", "users: SECRET\n", "SECRET"] {
+            std::fs::write(&path, text).unwrap();
+            let fault = Address::Kubeconfig(path.clone()).client().await.err().unwrap();
+            let message = fault.to_string();
+            assert!(!message.contains("SECRET"), "{message}");
+            assert!(message.contains("line 1") || message.contains("line 3"), "{message}");
+        }
     }
 
     #[tokio::test]

@@ -77,7 +77,7 @@ pub(crate) struct Process {
     /// Until when the driver lists the process, at least until its end.
     pub(crate) listed_until: Ms,
     pub(crate) uses: Vec<Use>,
-    /// The pod whose cgroup path the process has made below its own, by index.
+    /// The pod of the cgroup path that the process has made below its own, by index.
     pub(crate) forged: Option<usize>,
 }
 

@@ -177,7 +177,7 @@ impl Case<'_> {
         })
     }
 
-    /// A pod whose devices no source states.
+    /// A pod with devices that no source states.
     fn has_unknown_allocations(&self) -> bool {
         let (at, from) = (self.received.at, self.received.at.saturating_sub(SETTLED));
         let may_hold = |pod: &&Pod| pod.created <= at && from < pod.released();
