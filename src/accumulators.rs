@@ -198,7 +198,7 @@ impl DeviceAccumulator {
         let series = cycle.containers.iter().filter_map(|active| {
             let accumulator =
                 self.containers.iter().find(|c| c.container.matches(&active.container))?;
-            Some((&active.labels, value(accumulator, active.usage.sm()).ok()?))
+            Some((active.labels.as_ref()?, value(accumulator, active.usage.sm()).ok()?))
         });
         series.collect()
     }
@@ -290,7 +290,7 @@ mod tests {
                 None => containers.push(ContainerActivity {
                     container: owner.clone(),
                     usage: process.usage,
-                    labels: name_label(&owner.pod.uid),
+                    labels: Some(name_label(&owner.pod.uid)),
                 }),
             }
         }

@@ -223,7 +223,7 @@ mod tests {
             namespace: hostile(),
             pod: hostile(),
             container: hostile(),
-            mode: AllocateMode::Share,
+            mode: Some(AllocateMode::Share),
             memory_granted_mib: Some(absent()),
             compute_granted_ratio: Some(absent()),
             sm_percent: absent(),

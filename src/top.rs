@@ -155,8 +155,9 @@ fn partition_lines(part: &PartitionView, width: usize, processes: bool) -> Vec<L
 fn container_line(container: &ContainerView, width: usize) -> Line<'static> {
     let name = format!("    {}/{} {}", container.namespace, container.pod, container.container);
     let mode = match container.mode {
-        AllocateMode::None => "unallocated",
-        AllocateMode::Exclusive | AllocateMode::Share => container.mode.label(),
+        Some(AllocateMode::None) => "unallocated",
+        Some(mode @ (AllocateMode::Exclusive | AllocateMode::Share)) => mode.label(),
+        None => "unknown",
     };
     let numbers = [&container.sm_percent, &container.memory_used_mib];
     columns(LineBuilder::new().push(&name, Style::new()), mode, numbers, width)

@@ -155,8 +155,9 @@ pub struct ContainerView {
     pub pod: String,
     /// Name of the container.
     pub container: String,
-    /// `exclusive` or `share`; `none` if the container uses the device without an allocation.
-    pub mode: AllocateMode,
+    /// `exclusive` or `share`; `none` if the container uses the device without an allocation. None
+    /// while it is unknown whether it has one.
+    pub mode: Option<AllocateMode>,
     /// Allocated framebuffer; none without an allocation.
     pub memory_granted_mib: Option<Number>,
     /// Allocated fraction of the compute, 0 to 1; none if it is not limited.

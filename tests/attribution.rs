@@ -449,6 +449,36 @@ fn container_series_is_the_sum_of_its_processes_up_to_100_percent() {
     assert_eq!(sum.memory, Ok(20 * MIB));
 }
 
+#[test]
+fn a_container_with_an_mps_server_is_not_idle() {
+    let node = Node::new(
+        pods(&[(1, false), (1, false)]),
+        vec![shared_allocation(0, 0), shared_allocation(1, 0)],
+    );
+    let server = ProcessSample {
+        name: "nvidia-cuda-mps".into(),
+        ..process(7, Ok(pod_location(0, 0)), 30, 0.0)
+    };
+    let client =
+        ProcessSample { kind: ProcessKind::Mps, ..process(8, Ok(pod_location(1, 0)), 10, 20.0) };
+    let snapshot = node.publish(listing(vec![server, client]), 40);
+    let found = names(&snapshot.tables.processes);
+    assert_eq!(found, ["pod-1/c0 8"], "its use is that of the client");
+}
+
+#[test]
+fn the_mode_of_a_container_is_unknown_while_its_allocation_is() {
+    let node = Node::new(pods(&[(1, false)]), Vec::new());
+    let user = |node: &Node| {
+        let busy = process(7, Ok(pod_location(0, 0)), 30, 0.0);
+        let snapshot = node.publish(listing(vec![busy]), 40);
+        snapshot.device_usages[0].partitions[0].containers[0].mode
+    };
+    assert_eq!(user(&node), Some(AllocateMode::None));
+    let unknown = AllocationTable::new([], AllocationCompleteness::default()).as_of(NOW.mono, true);
+    assert_eq!(user(&Node { allocations: unknown, ..node }), None);
+}
+
 /// Cgroup of a generated process.
 fn location() -> impl Strategy<Value = Result<CgroupLocation, Discard>> {
     prop_oneof![

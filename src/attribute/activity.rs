@@ -48,6 +48,6 @@ pub struct ContainerActivity {
     pub container: ContainerIdentity,
     /// Memory and engine utilization.
     pub usage: Usage,
-    /// Labels of the container's series.
-    pub labels: Labels,
+    /// Labels of the container's series; `None` if it has none, because they are not certain.
+    pub labels: Option<Labels>,
 }

@@ -67,15 +67,13 @@ impl OwnerResolver<'_> {
         (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup))
     }
 
-    /// Container in the outermost pod below the node. A workload can create cgroups with any name
-    /// below its own, but none above it.
+    /// Container in the outermost pod below the node.
     fn pod_owner(
         &self,
         paths: &[PodPath],
         first_seen: Duration,
     ) -> Result<(ContainerIdentity, OwnerEvidence), NotOwned> {
-        let outermost = paths.iter().rev().find(|path| !self.node_pods.contains(&path.uid));
-        let path = outermost.ok_or(Unresolved::NoPod)?;
+        let path = self.outermost(paths).ok_or(Unresolved::NoPod)?;
         let uid = path.uid.as_str();
         let outlives = |since| self.now.saturating_sub(since) >= POD_OUTLIVED_MAX;
         match self.pods.map_or(UidLookup::Unknown, |pods| pods.by_uid(uid)) {
@@ -96,14 +94,22 @@ impl OwnerResolver<'_> {
         }
     }
 
-    /// UID of the pod of a cgroup, if the pod is known.
-    pub(super) fn pod_uid(&self, location: &CgroupLocation) -> Option<&Arc<str>> {
+    /// UID of the pod of a cgroup as the identity of its containers has it.
+    pub(super) fn pod_uid<'s>(&'s self, location: &'s CgroupLocation) -> Option<&'s str> {
         let CgroupLocation::Pod(paths) = location else { return None };
-        let path = paths.iter().rev().find(|path| !self.node_pods.contains(&path.uid))?;
-        match self.pods?.by_uid(path.uid.as_str()) {
+        let uid = self.outermost(paths)?.uid.as_str();
+        match self.pods.map_or(UidLookup::Unknown, |pods| pods.by_uid(uid)) {
             UidLookup::Live(tracked) => Some(&tracked.pod.id.uid),
-            UidLookup::Ambiguous | UidLookup::Deleted(_) | UidLookup::Unknown => None,
+            // Known from the names of logs only.
+            UidLookup::Unknown => Some(uid),
+            UidLookup::Ambiguous | UidLookup::Deleted(_) => None,
         }
+    }
+
+    /// The outermost pod below the node. A workload can create cgroups with any name below its own,
+    /// but none above it.
+    fn outermost<'p>(&self, paths: &'p [PodPath]) -> Option<&'p PodPath> {
+        paths.iter().rev().find(|path| !self.node_pods.contains(&path.uid))
     }
 
     /// Whether the pod list is complete and current, so that a missing pod does not exist.

@@ -94,6 +94,14 @@ impl<'a> PartitionProcesses<'a> {
         lists_all_processes && !unresolved_process && !hides_clients && unlisted_use.is_none()
     }
 
+    /// Verdict on the processes of `container`; `None` if the device has none of it that runs.
+    pub(super) fn verdict_on(&self, container: &ContainerIdentity) -> Option<Verdict> {
+        let is_own = |process: &&AttributedProcess| {
+            process.owner.container().is_some_and(|owner| owner.matches(container))
+        };
+        self.processes.iter().find(is_own).map(|process| process.verdict)
+    }
+
     /// Containers with a process on the device that it is not allocated to, or not certainly.
     pub(super) fn unallocated_users(&self) -> impl Iterator<Item = &ContainerIdentity> {
         self.processes.iter().filter_map(|process| match (&process.owner, process.verdict) {
@@ -165,14 +173,19 @@ fn summaries(
             }
         }
     }
-    for (process, (owner, _)) in listing.processes.iter().zip(owners) {
-        let pod = process.location.as_deref().ok().and_then(|at| resolver.pod_uid(at));
-        match (owner, pod) {
-            (Owner::Unknown(Unresolved::Denied | Unresolved::Unreadable), _) => {
+    let unknown =
+        |(_, (owner, _)): &(&ProcessSample, &ResolvedOwner)| matches!(owner, Owner::Unknown(_));
+    for (process, _) in listing.processes.iter().zip(owners).filter(unknown) {
+        match &process.location {
+            Err(Discard::Denied | Discard::Unreadable) => {
                 containers.withhold(None, Missing::Denied);
             }
-            (Owner::Unknown(_), Some(uid)) => containers.withhold(Some(uid), Missing::Pending),
-            _ => {}
+            Ok(location) => {
+                if let Some(uid) = resolver.pod_uid(location) {
+                    containers.withhold(Some(uid), Missing::Pending);
+                }
+            }
+            Err(_) => {}
         }
     }
     containers

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::activity::{ContainerActivity, DeviceActivity, ProcessActivity};
 use super::framebuffer_accounting::FramebufferByOwner;
 use super::partition_processes::AttributedProcess;
-use super::process_series::{AttributedPartition, PENDING};
+use super::process_series::{AttributedPartition, DeviceUser, PENDING};
 use super::series_target::InfoLabels;
 use super::verdict::Verdict;
 use crate::labels::Labels;
 use crate::model::{
-    AllocateMode, DeviceAllocation, Missing, OwnerClass, ProcessSample, Reading, Unresolved, Usage,
+    DeviceAllocation, Missing, OwnerClass, ProcessSample, Reading, Unresolved, Usage,
 };
 use crate::snapshot::device_usage::{ContainerUsage, ProcessInfo, ProcessUsage};
 
@@ -37,13 +37,13 @@ fn owner_class(process: &AttributedProcess) -> OwnerClass {
 
 /// Usage of each container that the device is allocated to or that uses it.
 pub(super) fn container_usages(partition: AttributedPartition<'_>) -> Vec<ContainerUsage> {
-    let usage = |(container, allocation)| ContainerUsage {
-        container: Clone::clone(container),
-        mode: mode(allocation),
-        allocation: allocation.map(DeviceAllocation::series_values),
-        usage: partition.container_usage(container, allocation),
+    let usage = |user: DeviceUser<'_>| ContainerUsage {
+        container: user.container.clone(),
+        mode: user.mode,
+        allocation: user.allocation.map(DeviceAllocation::series_values),
+        usage: partition.container_usage(user.container, user.allocation),
     };
-    partition.users().map(usage).collect()
+    partition.users().into_iter().map(usage).collect()
 }
 
 /// Usage of the containers that a device without a readable process list is allocated to.
@@ -53,7 +53,7 @@ pub(super) fn unknown_usages(
 ) -> Vec<ContainerUsage> {
     let usage = |allocation: &DeviceAllocation| ContainerUsage {
         container: allocation.container.clone(),
-        mode: allocation.mode,
+        mode: Some(allocation.mode),
         allocation: Some(allocation.series_values()),
         usage: Usage { memory: Err(reason), utilization: Err(reason) },
     };
@@ -98,10 +98,19 @@ pub(super) fn activity(
                 labels,
             }
         };
-    let container = |(container, allocation)| ContainerActivity {
-        container: Clone::clone(container),
-        usage: partition.known_usage(container, allocation),
-        labels: partition.container_labels(container, mode(allocation), info_labels),
+    let users = partition.users();
+    // A pod and its successor can have one name: a series must not occur twice.
+    let is_unique = |user: &DeviceUser<'_>| {
+        let same = users.iter().filter(|other| other.container.names() == user.container.names());
+        same.count() == 1
+    };
+    let container = |user: &DeviceUser<'_>| ContainerActivity {
+        container: user.container.clone(),
+        usage: partition.usage(*user),
+        labels: user
+            .mode
+            .filter(|_| is_unique(user))
+            .map(|mode| partition.container_labels(user.container, mode, info_labels)),
     };
     DeviceActivity {
         device: partition.device().into(),
@@ -109,24 +118,8 @@ pub(super) fn activity(
         window: partition.partition.utilization,
         energy,
         complete: partition.processes.is_complete(),
-        containers: without_namesakes(partition.users().map(container).collect()),
+        containers: users.iter().map(container).collect(),
         processes: partition.processes.iter().zip(labels).map(process).collect(),
         owner_labels: Vec::new(),
     }
-}
-
-/// Drops containers with the labels of another one, too: those of a pod and of its successor with the
-/// same name. A series must not occur twice.
-fn without_namesakes(containers: Vec<ContainerActivity>) -> Vec<ContainerActivity> {
-    let same = |a: &ContainerActivity, b: &ContainerActivity| {
-        a.container.names() == b.container.names() && a.labels == b.labels
-    };
-    let has_namesake =
-        |one: &ContainerActivity| containers.iter().filter(|other| same(one, other)).count() > 1;
-    let unique: Vec<bool> = containers.iter().map(|one| !has_namesake(one)).collect();
-    containers.into_iter().zip(unique).filter(|(_, unique)| *unique).map(|(c, _)| c).collect()
-}
-
-fn mode(allocation: Option<&DeviceAllocation>) -> AllocateMode {
-    allocation.map_or(AllocateMode::None, |allocation| allocation.mode)
 }

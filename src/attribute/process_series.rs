@@ -24,6 +24,15 @@ pub(super) struct AttributedPartition<'a> {
     pub(super) unallocated_users: &'a BTreeSet<ContainerIdentity>,
 }
 
+/// A container that a device is allocated to, or that uses it.
+#[derive(Clone, Copy)]
+pub(super) struct DeviceUser<'a> {
+    pub(super) container: &'a ContainerIdentity,
+    pub(super) allocation: Option<&'a DeviceAllocation>,
+    /// How the device is allocated to it or to its pod; `None` while that is unknown.
+    pub(super) mode: Option<AllocateMode>,
+}
+
 /// Series of the processes of a device, and of its idle containers.
 #[derive(Default)]
 pub(super) struct ProcessTables {
@@ -144,9 +153,13 @@ impl<'a> AttributedPartition<'a> {
 
     /// Whether the driver lists an entry of `container`.
     fn is_listed(&self, container: &ContainerIdentity) -> bool {
-        let of_entry = |owner: &Owner| owner.container().is_some_and(|c| c.matches(container));
-        self.processes.containers.get(container).is_some()
-            || self.processes.stale_owners.iter().any(of_entry)
+        self.listed_owners().any(|listed| listed.matches(container))
+    }
+
+    /// The containers of all entries in the process list, those of MPS servers included.
+    fn listed_owners(&self) -> impl Iterator<Item = &'a ContainerIdentity> + use<'a> {
+        let live = self.processes.processes.iter().map(|process| &process.owner);
+        live.chain(&self.processes.stale_owners).filter_map(Owner::container)
     }
 
     /// Usage of a container without a listed process: 0 if that is certain.
@@ -168,7 +181,7 @@ impl<'a> AttributedPartition<'a> {
     }
 
     /// Usage of the processes that are known to be of a container.
-    pub(super) fn known_usage(
+    fn known_usage(
         &self,
         container: &ContainerIdentity,
         allocation: Option<&DeviceAllocation>,
@@ -182,6 +195,11 @@ impl<'a> AttributedPartition<'a> {
         }
     }
 
+    /// Usage of the processes that are known to be of a user.
+    pub(super) fn usage(&self, user: DeviceUser<'_>) -> Usage {
+        self.known_usage(user.container, user.allocation)
+    }
+
     /// Usage of a container; pending unless all processes of the device are known.
     pub(super) fn container_usage(
         &self,
@@ -191,33 +209,31 @@ impl<'a> AttributedPartition<'a> {
         if self.processes.is_complete() { self.known_usage(container, allocation) } else { PENDING }
     }
 
-    /// The containers that the device is allocated to, each with its allocation, and those that
-    /// have a process on it without an allocation.
-    pub(super) fn users(
-        &self,
-    ) -> impl Iterator<Item = (&'a ContainerIdentity, Option<&'a DeviceAllocation>)> {
+    /// The containers that the device is allocated to, and those that have an entry in its process
+    /// list without an allocation.
+    pub(super) fn users(&self) -> Vec<DeviceUser<'a>> {
         let allocations = self.context.allocation.allocations_of(self.device());
-        let listed = self.listed_containers();
-        let known = {
-            let listed = listed.clone();
-            move |container: &'a ContainerIdentity| {
-                listed.iter().copied().find(|busy| busy.matches(container)).unwrap_or(container)
+        let listed: BTreeSet<_> = self.listed_owners().collect();
+        let allocated = allocations.iter().map(|allocation| {
+            let own = listed.iter().copied().find(|listed| listed.matches(&allocation.container));
+            DeviceUser {
+                container: own.unwrap_or(&allocation.container),
+                allocation: Some(allocation),
+                mode: Some(allocation.mode),
             }
+        });
+        let is_allocated = |container: &ContainerIdentity| {
+            allocations.iter().any(|allocation| allocation.container.matches(container))
         };
-        let allocated = allocations
-            .iter()
-            .map(move |allocation| (known(&allocation.container), Some(allocation)));
-        let has_allocation = |busy: &ContainerIdentity| {
-            allocations.iter().any(|allocation| allocation.container.matches(busy))
-        };
-        let unallocated: Vec<_> = listed.into_iter().filter(|busy| !has_allocation(busy)).collect();
-        allocated.chain(unallocated.into_iter().map(|busy| (busy, None)))
-    }
-
-    /// Containers with an entry in the process list.
-    fn listed_containers(&self) -> BTreeSet<&'a ContainerIdentity> {
-        let live = self.processes.processes.iter().map(|process| &process.owner);
-        live.chain(&self.processes.stale_owners).filter_map(Owner::container).collect()
+        let others = listed.iter().filter(|listed| !is_allocated(listed)).map(|container| {
+            let mode = match self.processes.verdict_on(container) {
+                Some(Verdict::Process(mode)) => Some(mode),
+                Some(Verdict::Illegal) => Some(AllocateMode::None),
+                Some(Verdict::Withheld(_)) | None => None,
+            };
+            DeviceUser { container, allocation: None, mode }
+        });
+        allocated.chain(others).collect()
     }
 }
 

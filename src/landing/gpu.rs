@@ -229,9 +229,10 @@ fn allocation(container: &ContainerView) -> Markup {
         Number::Absent { absent } => format!("memory absent: {absent}"),
     };
     html! {
-        @if container.mode == AllocateMode::None { span.state.warn { "not allocated" } }
-        @else {
-            (container.mode.label())
+        @if container.mode == Some(AllocateMode::None) {
+            span.state.warn { "not allocated" }
+        } @else {
+            (container.mode.map_or("allocation unknown", AllocateMode::label))
             @if let Some(mib) = &container.memory_granted_mib { ", " (memory(mib)) }
             @if let Some(ratio) = &container.compute_granted_ratio { ", " (compute(ratio)) }
         }

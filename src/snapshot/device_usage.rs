@@ -41,8 +41,8 @@ pub struct PartitionUsage {
 pub struct ContainerUsage {
     /// The container.
     pub container: ContainerIdentity,
-    /// How the device is allocated to the container.
-    pub mode: AllocateMode,
+    /// How the device is allocated to the container; none while that is unknown.
+    pub mode: Option<AllocateMode>,
     /// The allocation; none for a container that uses the device without one.
     pub allocation: Option<ContainerAllocation>,
     /// Usage of all processes of the container together.

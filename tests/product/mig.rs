@@ -127,3 +127,31 @@ fn failed_mig_enumeration_does_not_affect_other_gpus() {
         "the MIG devices of the other GPU are present"
     );
 }
+
+#[test]
+fn mig_device_with_the_uuid_of_a_former_one_has_its_own_labels_and_total() {
+    const UUID: &str = "MIG-5d7e3c70-0f1b-4c8e-9a51-2b7d6c1f0a01";
+    let layout = |bounds: &str, profile: &str| {
+        format!("{{ {bounds}, instances = [{{ profile = \"{profile}\", uuid = \"{UUID}\" }}] }}")
+    };
+    let (first, second) = (layout("to = 60", "1g.10gb"), layout("from = 60", "2g.20gb"));
+    let at = |now: u32| {
+        format!("now = {now}\n[[gpu]]\nmodel = \"H100\"\nmig = [\n{first},\n{second},\n]\n")
+    };
+    let scenario = Scenario::new("mig-uuid", &at(30));
+    let exporter = Exporter::start(&[&[scenario.flag().as_str()], FLAGS.as_slice()].concat());
+    let total = |metrics: &str, profile: &str| {
+        let labels = [&*format!("GPU_I_PROFILE=\"{profile}\"")];
+        value(metrics, "DCGM_CUSTOM_DEV_FB_TOTAL", &labels)
+    };
+    let metrics =
+        exporter.wait_for("the first device", |metrics| total(metrics, "1g.10gb").is_some());
+    let small = total(&metrics, "1g.10gb").unwrap();
+    scenario.rewrite(&at(90));
+    let metrics = exporter.wait_for("the second device", |metrics| {
+        // Meanwhile its total is not published under the labels of the first one.
+        assert!(total(metrics, "1g.10gb").is_none_or(|mib| mib <= small), "{metrics}");
+        total(metrics, "2g.20gb").is_some()
+    });
+    assert!(total(&metrics, "2g.20gb").unwrap() > 1.5 * small);
+}

@@ -53,15 +53,18 @@ impl AllocationJoin<'_> {
             .collect();
         // While the API server is down, there may be pods that no source has.
         let (mut known, mut unknown_holders) = (BTreeSet::new(), !pods.is_current());
+        let mut initializing = Vec::new();
         for pod in pods.iter().map(|tracked| &tracked.pod) {
             let name = pod_name(&pod.id);
-            let is_live = !pod.has_ended() && pod.requests_gpus();
-            let unlisted = pod.unlisted_resources();
-            if !is_live || (unlisted.is_empty() && self.lists_all_requests(pod)) {
+            if pod.has_ended() || !pod.requests_gpus() {
                 known.insert(Arc::clone(&pod.id.uid));
-            } else if !unlisted.is_empty() {
-                unknown_holders = true;
-                self.add_init_candidates(pod, &unlisted);
+                continue;
+            }
+            let unlisted = pod.unlisted_resources();
+            if !unlisted.is_empty() {
+                initializing.push((pod, unlisted));
+            } else if self.lists_all_requests(pod) {
+                known.insert(Arc::clone(&pod.id.uid));
             } else if !retained(&name)
                 && !allocated.contains(&pod.id.uid)
                 && !self.result.completeness.doubts.contains_key(&name)
@@ -70,6 +73,13 @@ impl AllocationJoin<'_> {
                 self.count_problem(AllocationProblem::UnlistedPod);
             }
         }
+        // A device that the List lacks may be that of another pod, if the List lacks one.
+        if !unknown_holders {
+            for (pod, resources) in &initializing {
+                self.add_init_candidates(pod, resources);
+            }
+        }
+        let unknown_holders = unknown_holders || !initializing.is_empty();
         Coverage::Pods { known, unknown_holders }
     }
 

@@ -63,12 +63,6 @@ impl AllocationJoin<'_> {
     pub(super) fn join_assignments(&mut self) -> AssignedContainers {
         let mut assigned_containers = AssignedContainers::default();
         let assignments = self.assignments;
-        let mut entry_counts = BTreeMap::<_, u32>::new();
-        for assigned in &assignments.containers {
-            *entry_counts
-                .entry((&assigned.namespace, &assigned.pod, &assigned.container))
-                .or_default() += 1;
-        }
         let claimants = claimants_by_device(assignments);
         for assigned in &assignments.containers {
             let resolved = self.resolve(assigned, &claimants);
@@ -76,13 +70,7 @@ impl AllocationJoin<'_> {
             {
                 continue;
             }
-            let entry = (&assigned.namespace, &assigned.pod, &assigned.container);
-            let pod = match entry_counts.get(&entry) {
-                // An ended pod and a newer one with the same name.
-                Some(2..) => Err(AllocationProblem::AmbiguousPod),
-                _ => self.find_pod(assigned),
-            };
-            match pod {
+            match self.find_pod(assigned) {
                 Ok(Some(pod)) => self.add_candidates(
                     &pod,
                     &assigned.container,
@@ -109,12 +97,13 @@ impl AllocationJoin<'_> {
             let (namespace, name) = (Arc::clone(namespace), Arc::clone(name));
             Ok(Some(PodRef { uid: "".into(), namespace, name }))
         };
-        let Some(pods) = self.pods else { return by_name() };
-        let requested_at = self.assignments.requested_at;
-        let deleted_at = pods.name_deleted_at(namespace, name);
+        // An ended pod and its successor.
         if self.assignments.repeated.contains(&(Arc::clone(namespace), Arc::clone(name))) {
             return Err(AllocationProblem::AmbiguousPod);
         }
+        let Some(pods) = self.pods else { return by_name() };
+        let requested_at = self.assignments.requested_at;
+        let deleted_at = pods.name_deleted_at(namespace, name);
         match pods.by_name(namespace, name) {
             // The List may be about the deleted pod with this name.
             NameLookup::One(_)
@@ -162,7 +151,9 @@ impl AllocationJoin<'_> {
             assigned_containers.with_devices.insert((pod.clone(), Arc::clone(container)));
         }
         let name = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
-        let confirmed = !self.assignments.unconfirmed.contains(&name);
+        // Until the pods are listed, the name may be that of an ended pod.
+        let is_listed = self.pods.is_none_or(|pods| pods.synced);
+        let confirmed = is_listed && !self.assignments.unconfirmed.contains(&name);
         let lookup = self.pods.map(|pods| pods.by_uid(&pod.uid));
         let running =
             matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.pod.runs(container));
