@@ -67,6 +67,9 @@ impl AllocationRetention {
         self.0.retain(|name, _| !list.pods.contains(name));
         for assigned in &list.containers {
             let name = (Arc::clone(&assigned.namespace), Arc::clone(&assigned.pod));
+            if is_ambiguous(&name, list, pods) {
+                continue;
+            }
             let uid = || match presence(&name, pods) {
                 Presence::Live(uid) => Some(uid),
                 Presence::Gone | Presence::Unknown => None,
@@ -79,6 +82,12 @@ impl AllocationRetention {
             retained.containers.push(assigned.clone());
         }
     }
+}
+
+/// Whether a name in the List may be that of a pod or of its predecessor.
+fn is_ambiguous(name: &PodName, list: &Assignments, pods: Option<&PodSnapshot>) -> bool {
+    let deleted_at = pods.and_then(|pods| pods.name_deleted_at(&name.0, &name.1));
+    list.repeated.contains(name) || deleted_at.is_some_and(|at| at >= list.requested_at)
 }
 
 fn presence((namespace, name): &PodName, pods: Option<&PodSnapshot>) -> Presence {
@@ -206,6 +215,21 @@ mod tests {
         store.apply(next, T(2));
         let merged = retention.apply(&list(&[], 3), Some(&store.snapshot(T(3))));
         assert_eq!(allocated(&merged), []);
+    }
+
+    #[test]
+    fn devices_that_may_be_those_of_the_predecessor_are_not_retained() {
+        let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        next.id.uid = "other".into();
+        let repeated = Assignments { repeated: [name("a")].into(), ..list(&BOTH[..1], 3) };
+        for ambiguous in [repeated, list(&BOTH[..1], 2)] {
+            let (mut retention, mut store) = (AllocationRetention::default(), store(&["a"]));
+            store.delete("uid-a", T(2));
+            store.apply(next.clone(), T(2));
+            let _listed = retention.apply(&ambiguous, Some(&store.snapshot(T(3))));
+            let merged = retention.apply(&list(&[], 4), Some(&store.snapshot(T(4))));
+            assert_eq!(allocated(&merged), []);
+        }
     }
 
     #[test]
