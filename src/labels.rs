@@ -1,88 +1,24 @@
 //! Label names and values of device, process and node series, in each dialect.
 
+mod dialect;
 mod set;
+mod table;
+mod values;
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use self::dialect::{Compat, Dialect, LabelOptions};
 pub use self::set::Labels;
-use crate::model::{AllocateMode, Claim, Gpu, MigDevice, NO_CLAIM};
+use self::set::{LabelEncoder, LabelValue};
+use self::table::{Conditions, DialectLabels, LabelField, LabelRow, NODE_NAME};
+use self::values::LabelValues;
+pub use self::values::{DeviceLabelInput, OwnerLabels, ProcessLabelValues, WorkloadLabels};
+use crate::model::{Gpu, MigDevice};
 
 /// Label of series that are repeated for each HPC job on the device.
 pub const HPC_JOB: &str = "hpc_job";
 /// Label of device series that are divided by class of owner.
 pub const OWNER: &str = "owner";
-
-/// Label naming scheme.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Names of the GPU exporter of Alibaba Cloud ACK.
-    Ack,
-    /// Names of NVIDIA's dcgm-exporter, of one version or of several at once.
-    DcgmExporter(Vec<Compat>),
-}
-
-/// A range of versions of dcgm-exporter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Compat {
-    /// Up to 4.8.2.
-    V4_8,
-    /// 4.8.3 and 4.8.4.
-    V4_8_4,
-    /// 4.9 and later.
-    V4_9,
-}
-
-/// Label values of a container or process on a device.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WorkloadLabels<'a> {
-    /// How the device is allocated to the container.
-    pub mode: AllocateMode,
-    /// Namespace, pod and container; `None` gives empty labels.
-    pub container: Option<(&'a str, &'a str, &'a str)>,
-    /// The process; `None` for series without process labels.
-    pub process: Option<ProcessLabelValues<'a>>,
-}
-
-/// Label values of a process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessLabelValues<'a> {
-    /// Value of `ProcessId` (`process_id`).
-    pub pid: &'a str,
-    /// Value of `ProcessName` (`process_name`).
-    pub name: &'a str,
-    /// Value of `ProcessType` (`process_type`).
-    pub kind: &'a str,
-}
-
-/// Label values of the container that a device is allocated to; empty without an allocation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnerLabels<'a> {
-    /// Namespace of the pod.
-    pub namespace: &'a str,
-    /// Name of the pod.
-    pub pod: &'a str,
-    /// Name of the container.
-    pub container: &'a str,
-    /// UID of the pod, if enabled.
-    pub uid: Option<&'a str>,
-    /// The resource claim that allocated the device, if enabled.
-    pub claim: Option<&'a Claim>,
-    /// Replica of the device, if enabled.
-    pub replica: Option<String>,
-}
-
-/// Labels of a device series besides those of the device.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DeviceLabelInput<'a> {
-    /// Info labels of the device: name and value.
-    pub info_labels: &'a [(Arc<str>, Arc<str>)],
-    /// Labels of the container that the device is allocated to; `None` if disabled.
-    pub owner: Option<&'a OwnerLabels<'a>>,
-    /// Labels that distinguish this series from others of the device.
-    pub extra_labels: &'a [(&'a str, &'a str)],
-}
 
 /// Label naming scheme, and label values that all series have in common.
 #[derive(Clone, Debug)]
@@ -99,25 +35,6 @@ pub struct LabelSchema {
     pub options: LabelOptions,
 }
 
-/// Options of dcgm-exporter for label names and values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LabelOptions {
-    /// Omit the host name (`--no-hostname`).
-    pub no_hostname: bool,
-    /// Use the old names for UUID, pod, namespace and container (`--use-old-namespace`).
-    pub old_namespace: bool,
-    /// Replace blanks in the model name by hyphens (`--replace-blanks-in-model-name`).
-    pub replace_blanks: bool,
-}
-
-/// Label values of a device.
-struct DeviceLabelValues<'a> {
-    index: String,
-    file: String,
-    model: Cow<'a, str>,
-    instance: Vec<(&'static str, String)>,
-}
-
 impl LabelSchema {
     /// Sets the node name, also as the host name.
     #[must_use]
@@ -125,61 +42,9 @@ impl LabelSchema {
         Self { hostname: name.to_owned(), node_name: name.to_owned(), ..self }
     }
 
-    /// All label names of a dialect, with any options: those of a MIG device that is shared,
-    /// claimed and used by a process.
-    #[must_use]
-    pub fn names(dialect: &Dialect) -> BTreeSet<String> {
-        let dialect = match dialect {
-            Dialect::Ack => Dialect::Ack,
-            Dialect::DcgmExporter(_) => {
-                Dialect::DcgmExporter(vec![Compat::V4_8, Compat::V4_8_4, Compat::V4_9])
-            }
-        };
-        let none: Arc<str> = "".into();
-        let gpu = Gpu {
-            index: 0,
-            minor: None,
-            uuid: Arc::clone(&none),
-            name: Arc::clone(&none),
-            pci_bus_id: Arc::clone(&none),
-        };
-        let mig = MigDevice {
-            uuid: Arc::clone(&none),
-            profile: none,
-            gpu_instance: 0,
-            compute_instance: 0,
-            multiprocessors: None,
-            shares_instance: true,
-        };
-        let owner = OwnerLabels {
-            uid: Some(""),
-            claim: Some(&NO_CLAIM),
-            replica: Some(String::new()),
-            ..OwnerLabels::default()
-        };
-        let input = DeviceLabelInput { owner: Some(&owner), ..DeviceLabelInput::default() };
-        let workload = WorkloadLabels {
-            process: Some(ProcessLabelValues::default()),
-            ..WorkloadLabels::default()
-        };
-        let mut names = BTreeSet::new();
-        for old_namespace in [false, true] {
-            let schema = Self {
-                dialect: dialect.clone(),
-                hostname: String::new(),
-                node_name: String::new(),
-                extra: Vec::new(),
-                options: LabelOptions { old_namespace, ..LabelOptions::default() },
-            };
-            for labels in [
-                schema.device(&gpu, Some(&mig), &input),
-                schema.workload(&gpu, Some(&mig), &workload, &[]),
-                schema.node(),
-            ] {
-                names.extend(labels.pairs().into_iter().map(|(name, _)| name.to_owned()));
-            }
-        }
-        names
+    /// All label names of a dialect, with any options.
+    pub fn names(dialect: &Dialect) -> impl Iterator<Item = &'static str> + use<> {
+        DialectLabels::of(dialect).names()
     }
 
     /// Labels of a device series: of a GPU, or of the GPU instance of a MIG device.
@@ -190,13 +55,10 @@ impl LabelSchema {
         mig: Option<&MigDevice>,
         input: &DeviceLabelInput<'_>,
     ) -> Labels {
-        let device = self.device_values(gpu, mig);
-        let mut labels = self.device_pairs(gpu, &device, input.info_labels);
-        if let Some(owner) = &input.owner {
-            labels.extend(self.owner_pairs(owner));
-        }
-        labels.extend(input.extra_labels);
-        self.finish(labels)
+        let rows = DialectLabels::of(&self.dialect).device;
+        let none = WorkloadLabels::default();
+        let values = self.values(gpu, mig, input.owner, &none);
+        self.encode(rows, &values, input.info_labels, input.extra_labels)
     }
 
     /// Labels of the series of a process or a container on a device.
@@ -208,187 +70,70 @@ impl LabelSchema {
         workload: &WorkloadLabels<'_>,
         info_labels: &[(Arc<str>, Arc<str>)],
     ) -> Labels {
-        let (device, compute) = (self.device_values(gpu, mig), compute_instance(mig));
-        let compute = compute.iter().map(|(key, value)| (*key, value.as_str()));
+        let rows = DialectLabels::of(&self.dialect).workload;
         let (namespace, pod, container) = workload.container.unwrap_or_default();
         let owner = OwnerLabels { namespace, pod, container, ..OwnerLabels::default() };
-        let mut labels = Vec::with_capacity(16);
-        match &self.dialect {
-            Dialect::Ack => {
-                labels.extend([
-                    ("AllocateMode", workload.mode.label()),
-                    ("ContainerName", container),
-                    ("NamespaceName", namespace),
-                    ("NodeName", &self.node_name),
-                    ("PodName", pod),
-                ]);
-                labels.extend(workload.process.iter().flat_map(|process| {
-                    [
-                        ("ProcessId", process.pid),
-                        ("ProcessName", process.name),
-                        ("ProcessType", process.kind),
-                    ]
-                }));
-                labels.extend([
-                    ("UUID", &*gpu.uuid),
-                    ("device", &device.file),
-                    ("gpu", &device.index),
-                    ("modelName", &device.model),
-                ]);
-                labels.extend(device.instance.iter().map(|(key, value)| (*key, value.as_str())));
-                labels.extend(compute);
-            }
-            Dialect::DcgmExporter(_) => {
-                labels = self.device_pairs(gpu, &device, info_labels);
-                labels.extend(compute);
-                labels.extend(self.owner_pairs(&owner));
-                labels.push(("allocate_mode", workload.mode.label()));
-                labels.extend(workload.process.iter().flat_map(|process| {
-                    [
-                        ("process_id", process.pid),
-                        ("process_name", process.name),
-                        ("process_type", process.kind),
-                    ]
-                }));
-            }
-        }
-        self.finish(labels)
+        let values = self.values(gpu, mig, Some(&owner), workload);
+        self.encode(rows, &values, info_labels, &[])
     }
 
     /// Labels of a node series that is not repeated per GPU.
     #[must_use]
     pub fn node(&self) -> Labels {
-        self.finish(vec![("NodeName", &self.node_name)])
+        let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        Labels::from_pairs([(NODE_NAME, self.node_name.as_str())].into_iter().chain(extra))
     }
 
-    fn device_values<'a>(&self, gpu: &'a Gpu, mig: Option<&MigDevice>) -> DeviceLabelValues<'a> {
-        let model = if self.options.replace_blanks {
-            gpu.name.split_whitespace().collect::<Vec<_>>().join("-").into()
-        } else {
-            Cow::Borrowed(&*gpu.name)
-        };
-        DeviceLabelValues {
-            index: gpu.index.to_string(),
-            file: device_file(gpu),
-            model,
-            instance: instance(mig),
-        }
-    }
-
-    /// Labels of the device, with its info labels.
-    fn device_pairs<'a>(
+    fn values<'a>(
         &'a self,
         gpu: &'a Gpu,
-        device: &'a DeviceLabelValues<'_>,
-        info_labels: &'a [(Arc<str>, Arc<str>)],
-    ) -> Vec<(&'a str, &'a str)> {
-        let instance = device.instance.iter().map(|(key, value)| (*key, value.as_str()));
-        let info_labels = info_labels.iter().map(|(key, value)| (&**key, &**value));
-        let mut labels = Vec::with_capacity(20);
-        match &self.dialect {
-            Dialect::Ack => {
-                if !self.options.no_hostname {
-                    labels.push(("Hostname", &*self.hostname));
-                }
-                labels.extend([
-                    ("NodeName", &*self.node_name),
-                    ("UUID", &gpu.uuid),
-                    ("device", &device.file),
-                    ("gpu", &device.index),
-                    ("modelName", &device.model),
-                ]);
-                labels.extend(instance);
-            }
-            Dialect::DcgmExporter(compat) => {
-                let uuid = if self.options.old_namespace { "uuid" } else { "UUID" };
-                labels.extend([
-                    ("gpu", &*device.index),
-                    (uuid, &gpu.uuid),
-                    ("pci_bus_id", &gpu.pci_bus_id),
-                    ("device", &device.file),
-                    ("modelName", &device.model),
-                ]);
-                labels.extend(instance);
-                if !self.options.no_hostname {
-                    labels.extend(host_keys(compat).map(|key| (key, &*self.hostname)));
-                }
-            }
+        mig: Option<&'a MigDevice>,
+        owner: Option<&'a OwnerLabels<'a>>,
+        workload: &'a WorkloadLabels<'a>,
+    ) -> LabelValues<'a> {
+        LabelValues {
+            hostname: &self.hostname,
+            node_name: &self.node_name,
+            replace_blanks: self.options.replace_blanks,
+            gpu,
+            mig,
+            owner,
+            workload,
         }
-        labels.extend(info_labels);
-        labels
     }
 
-    fn owner_pairs<'a>(
+    fn encode(
         &self,
-        owner: &'a OwnerLabels<'a>,
-    ) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let [container, namespace, pod]: [&'a str; 3] = self.owner_keys();
-        let uid = owner.uid.map(|uid| ("pod_uid", uid));
-        let replica = owner.replica.as_deref().map(|replica| ("vgpu", replica));
-        [(container, owner.container)]
-            .into_iter()
-            .chain(owner.claim.into_iter().flat_map(claim_pairs))
-            .chain([(namespace, owner.namespace), (pod, owner.pod)])
-            .chain(uid)
-            .chain(replica)
-    }
-
-    fn owner_keys(&self) -> [&'static str; 3] {
-        match self.dialect {
-            Dialect::Ack => ["ContainerName", "NamespaceName", "PodName"],
-            Dialect::DcgmExporter(_) if self.options.old_namespace => {
-                ["container_name", "pod_namespace", "pod_name"]
+        rows: &[LabelRow],
+        values: &LabelValues<'_>,
+        info_labels: &[(Arc<str>, Arc<str>)],
+        extra_labels: &[(&str, &str)],
+    ) -> Labels {
+        let conditions = Conditions::of(&self.dialect, self.options);
+        let mut labels = LabelEncoder::default();
+        for row in rows.iter().filter(|row| conditions.meet(row.when)) {
+            if let LabelField::InfoLabels = row.field {
+                for (name, value) in info_labels {
+                    labels.push(name, LabelValue::Text(value));
+                }
+            } else if let Some(value) = values.get(row.field) {
+                labels.push(row.name, value);
             }
-            Dialect::DcgmExporter(_) => ["container", "namespace", "pod"],
         }
+        for (name, value) in extra_labels {
+            labels.push(name, LabelValue::Text(value));
+        }
+        for (name, value) in &self.extra {
+            labels.push(name, LabelValue::Text(value));
+        }
+        labels.finish()
     }
-
-    fn finish<'a>(&'a self, labels: Vec<(&'a str, &'a str)>) -> Labels {
-        let extra = self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        Labels::from_pairs(labels.into_iter().chain(extra))
-    }
-}
-
-fn claim_pairs(claim: &Claim) -> [(&str, &str); 7] {
-    [
-        ("dra_claim_name", &claim.name),
-        ("dra_claim_namespace", &claim.namespace),
-        ("dra_device_name", &claim.device),
-        ("dra_driver_name", &claim.driver),
-        ("dra_mig_device_uuid", &claim.mig_uuid),
-        ("dra_mig_profile", &claim.mig_profile),
-        ("dra_pool_name", &claim.pool),
-    ]
-}
-
-/// Label names for the host name, of all these versions.
-fn host_keys<'a>(compat: &[Compat]) -> impl Iterator<Item = &'a str> + use<'a> {
-    let old = compat.contains(&Compat::V4_8);
-    let new = compat.iter().any(|compat| *compat != Compat::V4_8);
-    old.then_some("Hostname").into_iter().chain(new.then_some("hostname"))
-}
-
-/// Labels of the GPU instance, named as in dcgm-exporter.
-fn instance(mig: Option<&MigDevice>) -> Vec<(&'static str, String)> {
-    mig.map_or_else(Vec::new, |mig| {
-        vec![("GPU_I_PROFILE", mig.profile.to_string()), ("GPU_I_ID", mig.gpu_instance.to_string())]
-    })
-}
-
-/// Label of the compute instance, if its GPU instance has several.
-fn compute_instance(mig: Option<&MigDevice>) -> Option<(&'static str, String)> {
-    let mig = mig.filter(|mig| mig.shares_instance)?;
-    Some(("GPU_C_ID", mig.compute_instance.to_string()))
-}
-
-fn device_file(gpu: &Gpu) -> String {
-    gpu.minor.map(|minor| format!("nvidia{minor}")).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::NO_CLAIM;
+    use crate::model::{AllocateMode, NO_CLAIM};
 
     const DCGM: [Compat; 1] = [Compat::V4_8];
 
@@ -446,9 +191,9 @@ mod tests {
 
     #[test]
     fn ack_dialect_uses_no_target_label_of_the_scrape_job() {
-        let names = LabelSchema::names(&Dialect::Ack);
+        let names: Vec<_> = LabelSchema::names(&Dialect::Ack).collect();
         for name in ["namespace", "pod", "node", "service", "job", "instance", "container"] {
-            assert!(!names.contains(name), "{name}");
+            assert!(!names.contains(&name), "{name}");
         }
     }
 

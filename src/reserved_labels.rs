@@ -27,9 +27,7 @@ impl ReservedLabels {
         let events = EVENT.iter().flat_map(|row| row.source.labels);
         let fixed =
             TARGET_LABELS.iter().chain(target_labels).chain(events).chain(&[HPC_JOB, OWNER]);
-        let mut names = LabelSchema::names(dialect);
-        names.extend(fixed.map(|&name| name.to_owned()));
-        Self(names)
+        Self(LabelSchema::names(dialect).chain(fixed.copied()).map(str::to_owned).collect())
     }
 
     /// Adds the names of `--extra-label`.

@@ -26,23 +26,11 @@ impl Labels {
     /// A label set of these pairs. Keys must be valid label names. Of several pairs with the same
     /// key the first is kept: Prometheus rejects a scrape in which a series has a label twice.
     pub fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut text = String::with_capacity(256);
-        let mut previous: Option<&str> = None;
-        let mut keys = Keys::default();
+        let mut labels = LabelEncoder::default();
         for (key, value) in pairs {
-            if !keys.insert(key) {
-                continue;
-            }
-            if let Some(value) = previous.replace(value) {
-                text.push_str("=\"");
-                push(&mut text, value, escape);
-                text.push_str("\",");
-            }
-            text.push_str(key);
+            labels.push(key, LabelValue::Text(value));
         }
-        let last = text.len();
-        push(&mut text, previous.unwrap_or_default(), String::push);
-        Self(Arc::new(EncodedLabels { text, last }))
+        labels.finish()
     }
 
     /// Length of the encoded text, bytes.
@@ -86,6 +74,48 @@ impl Labels {
     }
 }
 
+/// A label value.
+pub(super) enum LabelValue<'a> {
+    Text(&'a str),
+    Owned(String),
+    Number(u32),
+    /// The device file with this minor number.
+    DeviceFile(u32),
+}
+
+/// Encodes a label set.
+#[derive(Default)]
+pub(super) struct LabelEncoder<'a> {
+    text: String,
+    /// The value of the last key, which is not in the text yet.
+    last: Option<LabelValue<'a>>,
+    keys: Keys<'a>,
+}
+
+impl<'a> LabelEncoder<'a> {
+    /// Adds a label, unless the set has its key.
+    pub(super) fn push(&mut self, key: &'a str, value: LabelValue<'a>) {
+        if !self.keys.insert(key) {
+            return;
+        }
+        if let Some(value) = self.last.replace(value) {
+            self.text.push_str("=\"");
+            push(&mut self.text, &value, escape);
+            self.text.push_str("\",");
+        } else {
+            self.text.reserve(256);
+        }
+        self.text.push_str(key);
+    }
+
+    pub(super) fn finish(self) -> Labels {
+        let Self { mut text, last: value, .. } = self;
+        let last = text.len();
+        push(&mut text, &value.unwrap_or(LabelValue::Text("")), String::push);
+        Labels(Arc::new(EncodedLabels { text, last }))
+    }
+}
+
 /// The keys of a label set so far. It is created for each series in each cycle: one bit distinguishes
 /// most keys, without a comparison or an allocation.
 #[derive(Default)]
@@ -115,8 +145,28 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// Appends a value: truncated, with control characters replaced. `add` encodes a character.
-fn push(text: &mut String, value: &str, add: impl Fn(&mut String, char)) {
+/// Appends a value; `add` encodes a character.
+fn push(text: &mut String, value: &LabelValue<'_>, add: impl Fn(&mut String, char)) {
+    match value {
+        LabelValue::Text(value) => push_text(text, value, add),
+        LabelValue::Owned(value) => push_text(text, value, add),
+        LabelValue::Number(number) => push_number(text, *number),
+        LabelValue::DeviceFile(minor) => {
+            text.push_str("nvidia");
+            push_number(text, *minor);
+        }
+    }
+}
+
+fn push_number(text: &mut String, number: u32) {
+    match u8::try_from(number) {
+        Ok(digit @ 0..=9) => text.push(char::from(b'0' + digit)),
+        _ => text.push_str(&number.to_string()),
+    }
+}
+
+/// Appends a text: truncated, with control characters replaced.
+fn push_text(text: &mut String, value: &str, add: impl Fn(&mut String, char)) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     if value.len() <= VALUE_MAX && value.bytes().all(plain) {
         return text.push_str(value);
