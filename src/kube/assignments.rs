@@ -13,8 +13,9 @@ pub struct Assignments {
     /// All pods in the List, with or without devices. A pod that is missing may still have devices:
     /// the List of a restarted kubelet is empty at first.
     pub pods: BTreeSet<PodName>,
-    /// Names that several pods of the List have: an ended pod and its successor.
-    pub repeated: BTreeSet<PodName>,
+    /// Names that are those of an ended pod and of its successor in the List, or of which it is not
+    /// known which of both they are.
+    pub ambiguous: BTreeSet<PodName>,
     /// Pods of `containers` that are not in this List and that may no longer exist.
     pub unconfirmed: BTreeSet<PodName>,
     /// Containers with allocated devices, in the order of the response.
@@ -96,7 +97,7 @@ impl Assignments {
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.pods == other.pods
-            && self.repeated == other.repeated
+            && self.ambiguous == other.ambiguous
             && self.containers == other.containers
             && self.allocatable == other.allocatable
     }

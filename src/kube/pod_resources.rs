@@ -157,14 +157,14 @@ impl PollSession {
                 kubelet
             }
         };
-        let PodResourcesList { pods, repeated, containers } =
+        let PodResourcesList { pods, ambiguous, containers } =
             kubelet.list(response_timeout).await?;
         let usable = self.refresh_allocatable(&mut kubelet, requested_at).await;
         self.kubelet = usable.then_some(kubelet);
         let allocatable = self.allocatable.as_ref().map(|(devices, _)| devices.clone());
         Ok(Assignments {
             pods,
-            repeated,
+            ambiguous,
             unconfirmed: BTreeSet::new(),
             containers,
             allocatable: allocatable.unwrap_or_default(),

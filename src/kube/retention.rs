@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignments::{Assignments, ClaimedDevice, ContainerAssignment, PodName};
-use super::pods::{NameLookup, PodSnapshot};
+use super::pods::{NameLookup, PodSnapshot, TrackedPod};
 use crate::policy::POD_UNLISTED_MAX;
 
 /// The last known allocations of pods with devices, by pod name.
@@ -23,6 +23,9 @@ struct Retained {
     containers: Vec<ContainerAssignment>,
     /// When the last List that contains it was requested (monotonic).
     listed: Duration,
+    /// When the List was requested with which a started successor of the pod was first known
+    /// (monotonic). Later Lists contain the successor.
+    successor_started: Option<Duration>,
 }
 
 /// State of a pod that is not in a List.
@@ -37,7 +40,8 @@ impl AllocationRetention {
     /// still exist.
     #[must_use]
     pub fn apply(&mut self, list: &Assignments, pods: Option<&PodSnapshot>) -> Assignments {
-        self.record(list, pods);
+        let (list, unrecorded) = &self.without_predecessors(list, pods);
+        self.record(list, unrecorded, pods);
         self.0.retain(|name, retained| {
             list.pods.contains(name)
                 || match presence(name, pods) {
@@ -63,11 +67,57 @@ impl AllocationRetention {
         merged
     }
 
-    fn record(&mut self, list: &Assignments, pods: Option<&PodSnapshot>) {
-        self.0.retain(|name, _| !list.pods.contains(name));
+    /// Resolves names that may be those of a deleted pod and of its successor, which the kubelet
+    /// lists both until the first is cleaned up: an earlier List identifies the devices of the
+    /// first. A name that is not resolved is ambiguous in the result. Its allocations, and those of
+    /// a deleted pod that is still listed, are not to be recorded: the second result.
+    fn without_predecessors(
+        &mut self,
+        list: &Assignments,
+        pods: Option<&PodSnapshot>,
+    ) -> (Assignments, BTreeSet<PodName>) {
+        let mut remaining = list.clone();
+        let mut unrecorded: BTreeSet<PodName> =
+            list.pods.iter().filter(|name| is_ambiguous(name, list, pods)).cloned().collect();
+        for (name, retained) in self.0.iter_mut().filter(|(name, _)| list.pods.contains(*name)) {
+            let Some(successor) = retained.successor(name, pods) else { continue };
+            let has_started = successor.pod.containers.iter().any(|c| !c.ids.is_empty());
+            if has_started && retained.successor_started.is_none() {
+                retained.successor_started = Some(list.requested_at);
+            }
+            let mut others: Vec<_> = list.containers.clone();
+            others.retain(|assigned| is_of(assigned, name));
+            let listed = retained.containers.iter().all(|old| {
+                let position = others.iter().position(|assigned| assigned == old);
+                position.map(|position| others.remove(position)).is_some()
+            });
+            if !listed {
+                continue;
+            }
+            if !others.is_empty() {
+                remaining.ambiguous.remove(name);
+                remaining.containers.retain(|assigned| !is_of(assigned, name));
+                remaining.containers.append(&mut others);
+                unrecorded.insert(name.clone());
+            } else if retained.successor_started.is_none_or(|at| at >= list.requested_at) {
+                // The successor may have been allocated the same devices.
+                remaining.ambiguous.insert(name.clone());
+                unrecorded.insert(name.clone());
+            }
+        }
+        (remaining, unrecorded)
+    }
+
+    fn record(
+        &mut self,
+        list: &Assignments,
+        unrecorded: &BTreeSet<PodName>,
+        pods: Option<&PodSnapshot>,
+    ) {
+        self.0.retain(|name, _| !list.pods.contains(name) || unrecorded.contains(name));
         for assigned in &list.containers {
             let name = (Arc::clone(&assigned.namespace), Arc::clone(&assigned.pod));
-            if is_ambiguous(&name, list, pods) {
+            if unrecorded.contains(&name) {
                 continue;
             }
             let uid = || match presence(&name, pods) {
@@ -78,8 +128,27 @@ impl AllocationRetention {
                 uid: uid(),
                 containers: Vec::new(),
                 listed: list.requested_at,
+                successor_started: None,
             });
             retained.containers.push(assigned.clone());
+        }
+    }
+}
+
+impl Retained {
+    /// The live pod that replaced the retained one under its name.
+    fn successor<'p>(
+        &self,
+        (namespace, name): &PodName,
+        pods: Option<&'p PodSnapshot>,
+    ) -> Option<&'p TrackedPod> {
+        let uid = self.uid.as_ref()?;
+        match pods?.by_name(namespace, name) {
+            NameLookup::One(tracked) if tracked.pod.id.uid != *uid => Some(tracked),
+            NameLookup::One(_)
+            | NameLookup::Deleted(_)
+            | NameLookup::Ambiguous
+            | NameLookup::Unknown => None,
         }
     }
 }
@@ -87,7 +156,11 @@ impl AllocationRetention {
 /// Whether a name in the List may be that of a pod or of its predecessor.
 fn is_ambiguous(name: &PodName, list: &Assignments, pods: Option<&PodSnapshot>) -> bool {
     let deleted_at = pods.and_then(|pods| pods.name_deleted_at(&name.0, &name.1));
-    list.repeated.contains(name) || deleted_at.is_some_and(|at| at >= list.requested_at)
+    list.ambiguous.contains(name) || deleted_at.is_some_and(|at| at >= list.requested_at)
+}
+
+fn is_of(assigned: &ContainerAssignment, (namespace, pod): &PodName) -> bool {
+    (&assigned.namespace, &assigned.pod) == (namespace, pod)
 }
 
 fn presence((namespace, name): &PodName, pods: Option<&PodSnapshot>) -> Presence {
@@ -221,7 +294,7 @@ mod tests {
     fn devices_that_may_be_those_of_the_predecessor_are_not_retained() {
         let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
         next.id.uid = "other".into();
-        let repeated = Assignments { repeated: [name("a")].into(), ..list(&BOTH[..1], 3) };
+        let repeated = Assignments { ambiguous: [name("a")].into(), ..list(&BOTH[..1], 3) };
         for ambiguous in [repeated, list(&BOTH[..1], 2)] {
             let (mut retention, mut store) = (AllocationRetention::default(), store(&["a"]));
             store.delete("uid-a", T(2));
@@ -230,6 +303,50 @@ mod tests {
             let merged = retention.apply(&list(&[], 4), Some(&store.snapshot(T(4))));
             assert_eq!(allocated(&merged), []);
         }
+    }
+
+    #[test]
+    fn devices_of_the_predecessor_are_distinguished_by_an_earlier_list() {
+        let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        next.id.uid = "other".into();
+        let both = |first: &str, second: &str, at| Assignments {
+            ambiguous: [name("a")].into(),
+            ..list(&[("a", Some(first)), ("a", Some(second))], at)
+        };
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a"]));
+        let _listed = retention.apply(&list(&BOTH[..1], 1), Some(&store.snapshot(T(1))));
+        store.delete("uid-a", T(2));
+        store.apply(next, T(2));
+        let pods = store.snapshot(T(3));
+        for (list, expected) in
+            [(both("A", "B", 3), vec![("a", "B")]), (both("B", "A", 4), vec![("a", "B")])]
+        {
+            let merged = retention.apply(&list, Some(&pods));
+            assert_eq!((allocated(&merged), merged.ambiguous.len()), (expected, 0));
+        }
+        let merged = retention.apply(&both("B", "C", 5), Some(&pods));
+        assert_eq!(merged.ambiguous.len(), 1, "neither is that of the predecessor");
+        let only = Assignments { ambiguous: [name("a")].into(), ..list(&BOTH[..1], 6) };
+        assert_eq!(retention.apply(&only, Some(&pods)).ambiguous.len(), 1, "the device of either");
+    }
+
+    #[test]
+    fn same_devices_are_those_of_the_successor_once_it_has_started() {
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a"]));
+        let _listed = retention.apply(&list(&BOTH[..1], 1), Some(&store.snapshot(T(1))));
+        store.delete("uid-a", T(2));
+        let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        next.id.uid = "other".into();
+        store.apply(next.clone(), T(2));
+        let merged = retention.apply(&list(&BOTH[..1], 3), Some(&store.snapshot(T(3))));
+        assert_eq!(merged.ambiguous.len(), 1, "it may not be admitted yet");
+        next.containers[0].ids.push("c1".into());
+        store.apply(next, T(4));
+        let pods = store.snapshot(T(4));
+        let merged = retention.apply(&list(&BOTH[..1], 3), Some(&pods));
+        assert_eq!(merged.ambiguous.len(), 1, "the List is older");
+        let merged = retention.apply(&list(&BOTH[..1], 5), Some(&pods));
+        assert_eq!((merged.ambiguous.len(), allocated(&merged)), (0, vec![("a", "A")]));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl AllocationJoin<'_> {
             Ok(Some(PodRef { uid: "".into(), namespace, name }))
         };
         // An ended pod and its successor.
-        if self.assignments.repeated.contains(&(Arc::clone(namespace), Arc::clone(name))) {
+        if self.assignments.ambiguous.contains(&(Arc::clone(namespace), Arc::clone(name))) {
             return Err(AllocationProblem::AmbiguousPod);
         }
         let Some(pods) = self.pods else { return by_name() };

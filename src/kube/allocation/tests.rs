@@ -409,7 +409,7 @@ fn an_assignment_that_the_pod_does_not_request_is_that_of_its_successor() {
     assert_eq!(uncertainty(&out), (vec![A], false, vec![("ambiguous_pod", 1)]));
     // The List contains the old and the new pod.
     let pod_a: PodName = ("demo".into(), "a".into());
-    let list = Assignments { repeated: [pod_a].into(), ..list };
+    let list = Assignments { ambiguous: [pod_a].into(), ..list };
     let out = join(&list, &pods([plain_pod("a")]));
     assert_eq!(uncertainty(&out), (vec![A], false, vec![("ambiguous_pod", 1)]));
 }

@@ -23,7 +23,7 @@ pub struct PodResourcesList {
     /// kubelet runs.
     pub pods: BTreeSet<PodName>,
     /// Names that several pods have: an ended pod and its successor.
-    pub repeated: BTreeSet<PodName>,
+    pub ambiguous: BTreeSet<PodName>,
     /// The containers of these pods with allocated devices, in the order of the response.
     pub containers: Vec<ContainerAssignment>,
 }
@@ -133,7 +133,7 @@ impl ListPodResourcesResponse {
             }
             list.containers.extend(pod.assigned(&name.0, &name.1));
             if let Some(name) = list.pods.replace(name) {
-                list.repeated.insert(name);
+                list.ambiguous.insert(name);
             }
         }
         Ok(list)
@@ -237,7 +237,7 @@ mod tests {
             dynamic_resources: Vec::new(),
         };
         let idle = ContainerResources { name: "side".into(), ..ContainerResources::default() };
-        let PodResourcesList { pods, containers: assigned, repeated: _ } =
+        let PodResourcesList { pods, containers: assigned, ambiguous: _ } =
             list(vec![idle, container]).into_list().unwrap();
         assert_eq!(pods, BTreeSet::from([("demo".into(), "train".into())]));
         assert_eq!(assigned.len(), 1);

@@ -189,7 +189,7 @@ impl Exporter {
         self.assignments.health.record_success(now);
         self.assignments.assignments = Some(Arc::new(Assignments {
             pods: list.pods,
-            repeated: list.repeated,
+            ambiguous: list.ambiguous,
             unconfirmed: BTreeSet::new(),
             containers: list.containers,
             allocatable: self.allocatable.clone(),

@@ -1,5 +1,6 @@
 //! Law 7: what is known has its series. A fault silences only what depends on it.
 
+use super::super::node::{ListedPod, Node};
 use super::super::series::{Family, ProcessSeries, Subject, device};
 use super::super::timeline::{Device, FaultKind, Kind, MPS_SERVER, Mps, Ms, Pod, Process};
 use super::{Case, Checked, DRIVER_RECOVERED, OUTLIVED, RECOVERED, SETTLED, STATUS_LAG, violation};
@@ -115,8 +116,15 @@ impl Case<'_> {
         let at = self.received.at;
         let since = self.received.started.saturating_sub(RECOVERED);
         let kubelet = |kind| matches!(kind, FaultKind::KubeletDown | FaultKind::KubeletRestart);
+        // A restarted kubelet waits for the API server.
+        let list = Node { world: self.world, at: at.saturating_sub(SETTLED) }.list();
+        let is_it = |listed: &ListedPod<'_>| {
+            (listed.namespace, listed.name) == (pod.namespace.as_str(), pod.name.as_str())
+        };
+        let is_listed = list.is_some_and(|list| list.iter().any(is_it));
         let same = |other: &&Pod| other.name == pod.name && other.namespace == pod.namespace;
         self.received.pods.is_none()
+            && is_listed
             && !self.world.faults_within(since, at).any(kubelet)
             && self.world.pods.iter().filter(same).count() == 1
             && pod.annotations.is_empty()
@@ -132,7 +140,8 @@ impl Case<'_> {
                 (Some((pod, container)), Some((own_pod, own))) => {
                     pod == own_pod && container.name == own.name
                 }
-                _ => other.pid == process.pid,
+                // Without a pod, all processes have one sum.
+                _ => self.world.per_container || other.pid == process.pid,
             })
         };
         let fails = |kind| match kind {

@@ -1,7 +1,9 @@
 //! Laws 1 and 2: a series of a process has its owner, its family and its value.
 
 use super::super::series::{Family, ProcessSeries};
-use super::super::timeline::{Fault, FaultKind, Mps, Ms, Owner, Pod, Process, Use};
+use super::super::timeline::{
+    Container, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, Use,
+};
 use super::{Case, Checked, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
 
 impl Case<'_> {
@@ -43,7 +45,7 @@ impl Case<'_> {
             return violation("1: PROCESS without pod labels", detail());
         }
         // A forged annotation may change the family of its own pod.
-        if !pod.is_allocated(series.device) && pod.forges {
+        if !pod.is_allocated(series.device) && (pod.forges || self.may_hold_unlisted(pod, series)) {
             return Ok(());
         }
         if !pod.is_allocated(series.device) {
@@ -54,6 +56,23 @@ impl Case<'_> {
             return violation("1: PROCESS of an ended pod", detail());
         }
         Ok(())
+    }
+
+    /// Whether the series is that of an init container with devices that no source states, on a device that no
+    /// other pod is allocated.
+    pub(super) fn may_hold_unlisted(&self, pod: &Pod, series: &ProcessSeries<'_>) -> bool {
+        let at = self.received.at;
+        let is_init = |container: &Container| {
+            container.kind == Kind::Init
+                && series.names.is_some_and(|(.., name)| name == container.name)
+                && container.allocations.iter().any(|allocation| allocation.hidden)
+        };
+        let mut others = self.world.pods.iter().filter(|other| other.uid != pod.uid);
+        pod.containers.iter().any(is_init)
+            && !others.any(|other| {
+                other.is_allocated(series.device)
+                    && (other.admitted + SETTLED..other.released()).contains(&at)
+            })
     }
 
     /// Whether the API server was down from the creation of a pod, or the start of the exporter, to its removal.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::series::{Family, ProcessSeries, Subject};
-use super::super::timeline::{Device, Owner, Process};
+use super::super::timeline::{Device, Owner, Pod, Process};
 use super::{Case, Checked, violation};
 
 impl Case<'_> {
@@ -28,7 +28,9 @@ impl Case<'_> {
             return self.check_zero(names, series);
         }
         let is_process = series.family == Family::Process;
-        if candidates.iter().any(|(_, pod, _)| pod.forges) {
+        let is_excused =
+            |pod: &Pod| pod.forges || is_process && self.may_hold_unlisted(pod, series);
+        if candidates.iter().any(|(_, pod, _)| is_excused(pod)) {
             return Ok(());
         }
         if candidates.iter().all(|(_, pod, _)| pod.is_allocated(series.device) != is_process) {
