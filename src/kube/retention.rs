@@ -12,7 +12,7 @@ use super::assignments::{Assignments, ClaimedDevice, ContainerAssignment, PodNam
 use super::pods::{NameLookup, PodSnapshot, TrackedPod};
 use crate::policy::POD_UNLISTED_MAX;
 
-/// The last known allocations of pods with devices, by pod name.
+/// The last known allocations of pods, by pod name.
 #[derive(Debug, Default)]
 pub struct AllocationRetention(BTreeMap<PodName, Retained>);
 
@@ -57,7 +57,7 @@ impl AllocationRetention {
         let listed = ListedDevices::of(list);
         for (name, retained) in self.0.iter().filter(|(name, _)| !list.pods.contains(*name)) {
             let is_live = matches!(presence(name, pods), Presence::Live(_));
-            if !is_live || retained.uid.is_none() {
+            if !retained.containers.is_empty() && (!is_live || retained.uid.is_none()) {
                 merged.unconfirmed.insert(name.clone());
             }
             merged
@@ -98,7 +98,9 @@ impl AllocationRetention {
                 remaining.ambiguous.remove(name);
                 remaining.containers.retain(|assigned| !is_of(assigned, name));
                 remaining.containers.append(&mut others);
-                unrecorded.insert(name.clone());
+                if list.ambiguous.contains(name) {
+                    unrecorded.insert(name.clone());
+                }
             } else if retained.successor_started.is_none_or(|at| at >= list.requested_at) {
                 // The successor may have been allocated the same devices.
                 remaining.ambiguous.insert(name.clone());
@@ -115,22 +117,19 @@ impl AllocationRetention {
         pods: Option<&PodSnapshot>,
     ) {
         self.0.retain(|name, _| !list.pods.contains(name) || unrecorded.contains(name));
-        for assigned in &list.containers {
-            let name = (Arc::clone(&assigned.namespace), Arc::clone(&assigned.pod));
-            if unrecorded.contains(&name) {
-                continue;
-            }
-            let uid = || match presence(&name, pods) {
+        for name in list.pods.difference(unrecorded) {
+            let uid = match presence(name, pods) {
                 Presence::Live(uid) => Some(uid),
                 Presence::Gone | Presence::Unknown => None,
             };
-            let retained = self.0.entry(name.clone()).or_insert_with(|| Retained {
-                uid: uid(),
-                containers: Vec::new(),
+            let of_pod = list.containers.iter().filter(|assigned| is_of(assigned, name));
+            let retained = Retained {
+                uid,
+                containers: of_pod.cloned().collect(),
                 listed: list.requested_at,
                 successor_started: None,
-            });
-            retained.containers.push(assigned.clone());
+            };
+            self.0.insert(name.clone(), retained);
         }
     }
 }
@@ -328,6 +327,22 @@ mod tests {
         assert_eq!(merged.ambiguous.len(), 1, "neither is that of the predecessor");
         let only = Assignments { ambiguous: [name("a")].into(), ..list(&BOTH[..1], 6) };
         assert_eq!(retention.apply(&only, Some(&pods)).ambiguous.len(), 1, "the device of either");
+    }
+
+    #[test]
+    fn devices_are_those_of_the_successor_if_the_predecessor_had_none() {
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a"]));
+        let _listed = retention.apply(&list(&[("a", None)], 1), Some(&store.snapshot(T(1))));
+        store.delete("uid-a", T(2));
+        let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        next.id.uid = "other".into();
+        store.apply(next, T(2));
+        let pods = store.snapshot(T(3));
+        for at in [3, 4] {
+            let both = Assignments { ambiguous: [name("a")].into(), ..list(&BOTH[..1], at) };
+            let merged = retention.apply(&both, Some(&pods));
+            assert_eq!((allocated(&merged), merged.ambiguous.len()), (vec![("a", "A")], 0));
+        }
     }
 
     #[test]
