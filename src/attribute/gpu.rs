@@ -8,7 +8,7 @@ use super::framebuffer_balance::InstanceBalances;
 use super::missing_counts::MissingCounts;
 use super::partition::{AddedPartition, PartitionTargets};
 use super::partition_processes::PartitionProcesses;
-use super::series_target::{GpuTargets, info_labels};
+use super::series_target::{GpuTargets, SeriesTarget, info_labels};
 use crate::catalog::GpuEventInputs;
 use crate::labels::Dialect;
 use crate::model::{AllocateMode, DeviceAllocation, LinkStates, Missing, Reading, XidState};
@@ -53,6 +53,10 @@ impl DeviceAttribution<'_> {
                 targets: &targets,
                 info_labels: &info_labels,
             };
+            if targets.device.as_ref().is_some_and(SeriesTarget::waits_for_pod) {
+                let known = readings.iter().filter(|reading| reading.is_ok());
+                missing.add_repeated(Missing::Pending, known.count());
+            }
             if targets.repeats_gpu && partition.mig.is_some() {
                 targets.device.iter().for_each(|target| self.push_gpu(target, &readings, &inputs));
             }

@@ -26,10 +26,18 @@ pub(super) struct SeriesTarget<'a> {
     info_labels: Cow<'a, InfoLabels>,
     owner: Option<OwnerLabels<'a>>,
     jobs: &'a [Arc<str>],
+    /// Its pod is not known yet, and labels of the pod are enabled: series with other labels would
+    /// follow.
+    waits_for_pod: bool,
 }
 
 impl SeriesTarget<'_> {
-    /// Label sets with `more` labels: one, or one per HPC job on the device.
+    /// Whether it has no series until its pod is known.
+    pub(super) fn waits_for_pod(&self) -> bool {
+        self.waits_for_pod
+    }
+
+    /// Label sets with `more` labels: one, or one per HPC job on the device; none while its pod is not known.
     pub(super) fn label_sets(&self, schema: &LabelSchema, more: &[(&str, &str)]) -> Vec<Labels> {
         let set = |more: &[(&str, &str)]| {
             let input = DeviceLabelInput {
@@ -39,6 +47,9 @@ impl SeriesTarget<'_> {
             };
             schema.device(self.gpu, self.mig, &input)
         };
+        if self.waits_for_pod {
+            return Vec::new();
+        }
         if self.jobs.is_empty() {
             return vec![set(more)];
         }
@@ -150,7 +161,20 @@ impl<'a> GpuTargets<'a> {
             info_labels,
             owner: pods.map(|pods| owner_labels(allocation, pods, replicas)),
             jobs: jobs.map_or(&[][..], Vec::as_slice),
+            waits_for_pod: allocation
+                .is_some_and(|allocation| self.waits_for(&allocation.container.pod.uid)),
         }
+    }
+
+    /// Whether the UID or labels of this pod are enabled and its object is not known yet.
+    fn waits_for(&self, uid: &str) -> bool {
+        let (Some(enabled), Some(pods)) =
+            (self.context.device_pods, self.context.owner_resolver.pods)
+        else {
+            return false;
+        };
+        let is_known = || matches!(pods.by_uid(uid), UidLookup::Live(_));
+        (enabled.uid || enabled.labels.is_some()) && pods.is_awaited() && !is_known()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use self::index::PodIndex;
 use super::pod::Pod;
 use super::pod::container::Container;
-use super::source::{HealthTracker, SourceState};
+use super::source::{FailureReason, HealthTracker, SourceState};
 use crate::model::PodRef;
 
 /// The pods of this node at one time. Cloning it is cheap.
@@ -164,6 +164,14 @@ impl PodSnapshot {
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.synced && self.health.state == SourceState::Up
+    }
+
+    /// Whether pods that are missing are expected once the source responds. A source that denies
+    /// access, or has no usable address, does not respond before its configuration is changed.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let refused = [FailureReason::Denied, FailureReason::Config].map(SourceState::Down);
+        !refused.contains(&self.health.state)
     }
 
     /// Number of pods.

@@ -60,6 +60,36 @@ fn kubelet_names_are_used_when_the_api_server_denies_access() {
 }
 
 #[test]
+fn device_series_wait_for_the_labels_of_their_pod() {
+    let down = NODE.replace("effect = \"denied\"", "effect = \"hang\"");
+    for flag in ["--kubernetes-enable-pod-labels", "--kubernetes-enable-pod-uid"] {
+        let scenario = Scenario::new("down", &down);
+        let exporter = start(&scenario, &[flag]);
+        let free = ["gpu=\"1\"", "namespace=\"\",pod=\"\""];
+        let pending = ["gpu=\"0\"", "reason=\"pending\""];
+        let metrics = exporter.wait_for("the free GPU", |metrics| {
+            value(metrics, GPU_UTIL, &free).is_some()
+                && value(metrics, "nvml_exporter_gpu_missing_readings", &pending).is_some()
+                && value(metrics, "nvml_exporter_source_up", &["source=\"pod_resources\""])
+                    == Some(1.0)
+        });
+        assert_eq!(value(&metrics, GPU_UTIL, &["gpu=\"0\"", "pod=\"train\""]), None, "{metrics}");
+
+        scenario.rewrite(&down.replace("effect = \"hang\"", "effect = \"slow\"\nfrom = 9e9"));
+        let train = ["gpu=\"0\"", "pod=\"train\""];
+        let metrics =
+            exporter.wait_for("the pod", |metrics| value(metrics, GPU_UTIL, &train).is_some());
+        let lines = series(&metrics, GPU_UTIL);
+        let line = lines.iter().find(|line| line.contains("pod=\"train\"")).unwrap();
+        assert!(
+            line.contains("app=\"llama\"")
+                || line.contains("pod_uid=\"") && !line.contains("pod_uid=\"\""),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn host_pid_namespace_is_required_only_for_process_series() {
     let scenario = Scenario::new("denied", NODE);
     let directory = tempfile::tempdir().unwrap();
