@@ -17,7 +17,7 @@ pub(crate) fn generate(seed: u64) -> World {
     let rng = &mut rng;
     // A process may outlive its pod for 10 minutes, which only a long world shows.
     let length =
-        if chance(rng, 8) { rng.u64(900_000..1_500_000) } else { rng.u64(90_000..300_000) };
+        if chance(rng, 10) { rng.u64(900_000..1_500_000) } else { rng.u64(90_000..300_000) };
     let gpus: Vec<Gpu> = (0..rng.usize(1..=3)).map(|index| gpu(rng, index)).collect();
     let mut world = World {
         length,
@@ -100,7 +100,8 @@ fn processes(rng: &mut Rng, world: &World) -> Vec<Process> {
                     if start >= run.end || start > world.length || uses.is_empty() {
                         continue;
                     }
-                    let end = if chance(rng, 8) {
+                    let is_restarted = run_index + 1 < container.runs.len();
+                    let end = if chance(rng, if is_restarted { 30 } else { 12 }) {
                         run.end + rng.u64(2_000..1_000_000)
                     } else if chance(rng, 25) {
                         run.end.min(start + rng.u64(1_000..60_000))

@@ -6,6 +6,8 @@ use super::timeline::{
 
 /// Time for which a restarted kubelet does not respond, and for which its List is empty then.
 const KUBELET_STARTUP: Ms = 2_000;
+/// Time after which the kubelet removes the logs of a pod that is gone.
+const LOGS_KEPT: Ms = 90_000;
 /// Framebuffer that no process accounts for, MiB.
 const DRIVER_MIB: u32 = 300;
 
@@ -97,9 +99,11 @@ impl<'a> Node<'a> {
 
     /// Pods in the log directories, with the names and ids of their started containers.
     pub(crate) fn logged(&self) -> Vec<(&'a Pod, Vec<(&'a str, &'a str)>)> {
-        let exists = |pod: &&Pod| pod.admitted <= self.at && self.at < pod.released();
+        let removed = |pod: &Pod| pod.released().saturating_add(LOGS_KEPT);
+        let exists = |pod: &&Pod| pod.admitted <= self.at && self.at < removed(pod);
+        // The kubelet removes the logs of all runs but the last two.
         let started = |container: &'a Container| {
-            let runs = container.runs.iter().filter(|run| run.start + 50 <= self.at);
+            let runs = container.runs.iter().rev().filter(|run| run.start + 50 <= self.at).take(2);
             runs.map(|run| (container.name.as_str(), run.id.as_str()))
         };
         let of = |pod: &'a Pod| (pod, pod.containers.iter().flat_map(started).collect());

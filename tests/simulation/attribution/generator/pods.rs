@@ -239,7 +239,12 @@ impl<'a> PodGenerator<'a> {
             if start >= stop {
                 continue;
             }
-            while container.kind == Kind::App && container.runs.len() < 3 && chance(self.rng, 15) {
+            // Some containers crash again and again.
+            let (restarts, percent) = if chance(self.rng, 10) { (6, 80) } else { (3, 15) };
+            while container.kind == Kind::App
+                && container.runs.len() < restarts
+                && chance(self.rng, percent)
+            {
                 let end = start + self.rng.u64(3_000..60_000);
                 if end + 12_000 >= deleted.unwrap_or(stop) {
                     break;

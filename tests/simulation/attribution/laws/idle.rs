@@ -1,8 +1,8 @@
 //! Law 3: a 0 is a statement about a running container without a process.
 
 use super::super::series::{Family, ProcessSeries};
-use super::super::timeline::{Container, Device, FaultKind, Ms, Pod};
-use super::{Case, Checked, MAX_AGE, SETTLED, STATUS_LAG, violation};
+use super::super::timeline::{Container, Device, FaultKind, Ms, Pod, Process};
+use super::{Case, Checked, MAX_AGE, OUTLIVED, SETTLED, STATUS_LAG, violation};
 
 /// Framebuffer that no process accounts for above which the process list contradicts the device, MiB.
 const UNLISTED_MIB: u32 = 1_024;
@@ -75,6 +75,15 @@ impl Case<'_> {
             && !self.driver_hides(device)
         {
             return Some(("3: 0 of a busy container", text(&format!("{process:?}"))));
+        }
+        let outlives = |process: &&Process| {
+            let pod = self.pod_of(process).filter(|pod| self.knows_end(pod, self.received.at));
+            pod.is_some_and(|pod| read < pod.end().saturating_add(OUTLIVED))
+        };
+        if let Some(process) = self.processes_on(device).find(outlives)
+            && !self.driver_hides(device)
+        {
+            return Some(("3: 0 beside a process of an ended pod", text(&format!("{process:?}"))));
         }
         let elsewhere = self.world.processes.iter().find(|process| {
             let foreign = |device: Device| !pod.is_allocated(device);

@@ -115,7 +115,7 @@ impl Case<'_> {
     }
 
     /// Whether the sources have stated the end of a pod.
-    fn knows_end(&self, pod: &Pod, at: Ms) -> bool {
+    pub(super) fn knows_end(&self, pod: &Pod, at: Ms) -> bool {
         let end = pod.end().saturating_add(SETTLED + pod.lag);
         at > end && self.has_healthy_sources()
     }
