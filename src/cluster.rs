@@ -193,6 +193,7 @@ pub fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
             let mig = partition.mig.as_deref()?;
             Some(AllocatableMig {
                 uuid: Arc::clone(&mig.uuid),
+                index: mig.index,
                 gpu_instance: mig.gpu_instance,
                 compute_instance: mig.compute_instance,
                 framebuffer_mib: total(partition),

@@ -172,6 +172,7 @@ mod tests {
         MigDevice {
             uuid: "MIG-1".into(),
             profile: "3g.40gb".into(),
+            index: 0,
             gpu_instance: 2,
             compute_instance: 1,
             multiprocessors: Some(42),

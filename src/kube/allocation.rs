@@ -4,7 +4,7 @@
 //! There are three kinds of evidence, strongest first: a device id that identifies its device; a
 //! resource claim with a device in a resource slice; an annotation of a GPU sharing scheduler. A
 //! unit of a shared GPU ([`DeviceId::SharedUnit`]) only shows that there must be such an
-//! annotation. If the pod or the amount of an allocation is unknown, its device is marked as
+//! annotation, and an annotation counts only with such units. If the pod or the amount of an allocation is unknown, its device is marked as
 //! uncertain; if the device is unknown too, the node is. Then no container is reported as having
 //! no allocation.
 //!
@@ -19,10 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::assignments::{Assignments, PodName, SliceTable};
-use super::pods::{PodSnapshot, UidLookup};
+use super::pods::PodSnapshot;
 use super::problem::AllocationProblem;
 use crate::model::{AllocateMode, DeviceAllocation, PodRef};
 
+mod conflicts;
 mod coverage;
 mod from_annotations;
 mod from_kubelet;
@@ -49,6 +50,8 @@ pub struct AllocatableGpu {
 pub struct AllocatableMig {
     /// `nvmlDeviceGetUUID` of the MIG device.
     pub uuid: Arc<str>,
+    /// Its index on the GPU.
+    pub index: u32,
     /// Id of its GPU instance.
     pub gpu_instance: u32,
     /// Id of its compute instance.
@@ -135,10 +138,12 @@ pub fn resolve_allocations(
         slices,
         unit,
         candidates: Vec::new(),
+        whole_devices: BTreeSet::new(),
         result: AllocationResult::default(),
     };
     join.result.completeness.node_uncertain = pods.is_some_and(|pods| !pods.synced);
     let assigned = join.join_assignments();
+    join.whole_devices = join.devices_allocated_whole();
     join.join_annotations(&assigned);
     join.result.completeness.coverage = join.coverage();
     join.resolve_conflicts()
@@ -159,6 +164,9 @@ struct AllocationJoin<'a> {
     slices: Option<&'a SliceTable>,
     unit: MemoryUnit,
     candidates: Vec<(AllocationOrigin, DeviceAllocation)>,
+    /// Devices that the kubelet has allocated whole to one container. Set before the annotations are
+    /// joined.
+    whole_devices: BTreeSet<Arc<str>>,
     result: AllocationResult,
 }
 
@@ -180,109 +188,19 @@ impl AllocationJoin<'_> {
         if let Some(gpu) = gpu {
             let devices = self.index.with_partitions(gpu);
             doubts.extend(devices.iter().cloned().map(AllocationDoubt::Device));
+            // No other pod can hold a device that the kubelet has allocated whole.
+            let whole = &self.whole_devices;
+            let devices = devices.into_iter().filter(|device| !whole.contains(device));
             completeness.uncertain_devices.extend(devices);
         } else {
             doubts.insert(AllocationDoubt::Any);
             completeness.node_uncertain = true;
         }
     }
-
-    /// Records that the allocated amount of a device is unknown.
-    fn mark_uncertain(&mut self, device: &Arc<str>, problem: AllocationProblem) {
-        self.count_problem(problem);
-        self.result.completeness.uncertain_devices.insert(Arc::clone(device));
-    }
-
-    /// Resolves the candidates of each device together.
-    fn resolve_conflicts(mut self) -> AllocationResult {
-        let mut by_device = BTreeMap::<_, Vec<_>>::new();
-        for (evidence, allocation) in std::mem::take(&mut self.candidates) {
-            by_device
-                .entry(Arc::clone(&allocation.device))
-                .or_default()
-                .push((evidence, allocation));
-        }
-        for (device, allocations) in by_device {
-            self.resolve_device(&device, allocations);
-        }
-        let key = |s: &DeviceAllocation| (s.container.clone(), Arc::clone(&s.device));
-        self.result.allocations.sort_by_cached_key(key);
-        self.result
-    }
-
-    fn resolve_device(
-        &mut self,
-        device: &Arc<str>,
-        allocations: Vec<(AllocationOrigin, DeviceAllocation)>,
-    ) {
-        let from_kubelet = |evidence: AllocationOrigin| {
-            matches!(evidence, AllocationOrigin::Id | AllocationOrigin::Claim)
-        };
-        let allocated_by_kubelet = allocations.iter().any(|(evidence, _)| from_kubelet(*evidence));
-        let mut accepted = BTreeMap::<_, DeviceAllocation>::new();
-        let (mut strict, mut ids, mut claims) = (true, false, false);
-        for (evidence, allocation) in allocations {
-            match evidence {
-                AllocationOrigin::Annotation { .. } if allocated_by_kubelet => {
-                    self.count_problem(AllocationProblem::ContradictedAnnotation);
-                    continue;
-                }
-                AllocationOrigin::Annotation { oversubscribes } => strict &= !oversubscribes,
-                AllocationOrigin::Id => ids = true,
-                AllocationOrigin::Claim => claims = true,
-            }
-            let container = allocation.container.clone();
-            accepted
-                .entry(container)
-                .and_modify(|merged| merge(merged, &allocation))
-                .or_insert(allocation);
-        }
-        let exclusive =
-            accepted.values().any(|allocation| allocation.mode == AllocateMode::Exclusive);
-        if (ids && claims) || (exclusive && accepted.len() > 1) {
-            self.count_problem(AllocationProblem::ContestedDevice);
-            for container in accepted.keys() {
-                self.add_doubt(pod_name(&container.pod), Some(device));
-            }
-            return;
-        }
-        // A scheduler may allocate the memory of a pod again while that pod is being deleted.
-        let counts = |allocation: &&DeviceAllocation| {
-            allocation.reserved && !self.is_deleting(&allocation.container.pod)
-        };
-        let sum: f64 = accepted.values().filter(counts).filter_map(|s| s.memory).sum();
-        let framebuffer = self.index.framebuffer(device);
-        if strict && framebuffer.is_some_and(|total| sum > total * (1.0 + 1e-6)) {
-            self.mark_uncertain(device, AllocationProblem::Overcommitted);
-        }
-        if accepted.values().any(|allocation| !allocation.confirmed) {
-            self.mark_uncertain(device, AllocationProblem::UnlistedPod);
-        }
-        self.result.allocations.extend(accepted.into_values());
-    }
-
-    fn is_deleting(&self, pod: &PodRef) -> bool {
-        let found = self.pods.map(|pods| pods.by_uid(&pod.uid));
-        matches!(found, Some(UidLookup::Live(tracked)) if tracked.pod.deleting)
-    }
 }
 
 fn pod_name(pod: &PodRef) -> PodName {
     (Arc::clone(&pod.namespace), Arc::clone(&pod.name))
-}
-
-/// Merges two allocations of one device to one container.
-fn merge(into: &mut DeviceAllocation, other: &DeviceAllocation) {
-    into.memory = match (into.memory, other.memory) {
-        (Some(a), Some(b)) if into.reserved && other.reserved => Some(a + b),
-        (Some(a), Some(b)) => Some(a.max(b)),
-        _ => None,
-    };
-    let limited = into.compute > 0.0 && other.compute > 0.0;
-    into.compute = if limited { (into.compute + other.compute).min(1.0) } else { 0.0 };
-    into.mode = into.mode.max(other.mode);
-    into.reserved &= other.reserved;
-    into.replica = into.replica.into_iter().chain(other.replica).min();
 }
 
 /// A memory size that is a positive number; None for any other value.

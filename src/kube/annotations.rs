@@ -7,10 +7,11 @@ use super::pod::Pod;
 use super::pod::container::{Container, ContainerKind};
 use super::problem::AllocationProblem;
 
-pub mod ack;
-pub mod hami;
-pub mod koordinator;
-pub mod volcano;
+mod ack;
+mod hami;
+mod hami_mig;
+mod koordinator;
+mod volcano;
 
 /// A share of a GPU that an annotation allocates.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +42,31 @@ pub enum GpuName {
     Minor(u32),
     /// By its UUID.
     Uuid(Box<str>),
+    /// A MIG device.
+    Mig {
+        /// UUID of its GPU.
+        gpu: Box<str>,
+        /// Which of its MIG devices.
+        mig: MigName,
+    },
+}
+
+/// How an annotation identifies a MIG device of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MigName {
+    /// The scheduler has chosen a place on the GPU, and the device plugin has not created it yet.
+    Pending,
+    /// By its UUID and the ids of its instances, which have to agree.
+    Identity {
+        /// UUID of the MIG device.
+        uuid: Box<str>,
+        /// Id of its GPU instance.
+        gpu_instance: u32,
+        /// Id of its compute instance.
+        compute_instance: u32,
+    },
+    /// By its index on the GPU. Its memory has to agree with the allocated amount.
+    Index(u32),
 }
 
 /// An amount of memory as an annotation writes it.
@@ -61,6 +87,48 @@ pub enum MemoryAmount {
     Unknown,
 }
 
+/// The resource at the kubelet of a mode of GPU sharing: a container with a share in this mode holds
+/// units of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareResource {
+    /// Memory units of ACK GPU sharing, both versions.
+    Ack,
+    /// Devices of `HAMi`, one per share. Their name can be configured, and is that of whole GPUs.
+    Hami,
+    /// Devices of Volcano's vGPU, one per share.
+    VolcanoVgpu,
+    /// Memory units of the older sharing of Volcano.
+    VolcanoMemory,
+    /// Resources of koordinator. Its scheduler reports them to the API server without a device
+    /// plugin, unless the node has one.
+    Koordinator,
+}
+
+impl ShareResource {
+    /// The mode of a resource of which the kubelet allocates units of shared GPUs.
+    #[must_use]
+    pub fn of(resource: &str) -> Option<Self> {
+        match resource.split_once('/').unwrap_or_default() {
+            ("aliyun.com", "gpu-mem") => Some(Self::Ack),
+            ("volcano.sh", "vgpu-number") => Some(Self::VolcanoVgpu),
+            ("volcano.sh", "gpu-memory") => Some(Self::VolcanoMemory),
+            ("koordinator.sh", name) if name.contains("gpu") => Some(Self::Koordinator),
+            ("aliyun.com" | "volcano.sh" | "koordinator.sh", _) => None,
+            _ => Some(Self::Hami),
+        }
+    }
+
+    /// The number of units at the kubelet that a share takes; `None` if the annotation does not state it.
+    #[must_use]
+    pub fn units_of(self, share: &GpuShare) -> Option<f64> {
+        match (self, share.memory) {
+            (Self::Ack, MemoryAmount::Units { units, .. }) => Some(units),
+            (Self::Hami | Self::VolcanoVgpu, _) => Some(1.0),
+            _ => None,
+        }
+    }
+}
+
 /// GPU allocation in a pod's annotations.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnnotationAllocation {
@@ -70,6 +138,8 @@ pub enum AnnotationAllocation {
     Pending,
     /// Shares of GPUs are allocated.
     Allocated {
+        /// The resource at the kubelet.
+        resource: ShareResource,
         /// The shares.
         shares: Vec<GpuShare>,
         /// The sum of all shares of a GPU may exceed its memory.
@@ -77,13 +147,26 @@ pub enum AnnotationAllocation {
     },
 }
 
-/// Parses the annotations of the scheduler that allocated this pod's devices. If several
-/// schedulers wrote annotations, the one of the device plugin has precedence.
+type Parser = fn(&Pod) -> Result<AnnotationAllocation, AllocationProblem>;
+
+const PARSERS: [(ShareResource, Parser); 5] = [
+    (ShareResource::Hami, hami::parse),
+    (ShareResource::VolcanoVgpu, volcano::parse_vgpu),
+    (ShareResource::VolcanoMemory, volcano::parse_memory),
+    (ShareResource::Ack, ack::parse),
+    (ShareResource::Koordinator, koordinator::parse),
+];
+
+/// Parses the annotations of the scheduler that allocated this pod's devices: those of the first mode
+/// of which the pod `holds` a resource.
 ///
 /// # Errors
 /// An annotation is malformed or refers to containers that the pod does not have.
-pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
-    for read in [hami::parse, volcano::parse, ack::parse, koordinator::parse] {
+pub fn parse(
+    pod: &Pod,
+    holds: impl Fn(ShareResource) -> bool,
+) -> Result<AnnotationAllocation, AllocationProblem> {
+    for (_, read) in PARSERS.iter().filter(|(resource, _)| holds(*resource)) {
         match read(pod)? {
             AnnotationAllocation::Absent => {}
             allocation @ (AnnotationAllocation::Pending
@@ -176,21 +259,44 @@ mod tests {
     #[test]
     fn pod_without_annotations_has_no_allocation() {
         let pod = pod("a", &[("hami.io/bind-phase", "success")], &[("c", "nvidia.com/gpu=1")], &[]);
-        assert_eq!(parse(&pod), Ok(AnnotationAllocation::Absent));
+        assert_eq!(parse(&pod, |_| true), Ok(AnnotationAllocation::Absent));
     }
 
     #[test]
-    fn scheduler_of_the_device_plugin_has_precedence() {
+    fn annotation_of_the_mode_that_the_pod_holds_is_parsed() {
         let koordinator = r#"{"gpu":[{"minor":1,"resources":{"koordinator.sh/gpu-core":"50"}}]}"#;
         let annotations = [
             ("scheduling.koordinator.sh/device-allocated", koordinator),
             ("scheduler.framework.gpushare.allocation", r#"{"0":{"0":4}}"#),
         ];
         let pod = pod("a", &annotations, &[("c", "aliyun.com/gpu-mem=4")], &[]);
-        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse(&pod) else {
-            panic!("nothing allocated")
-        };
-        assert_eq!(parts[0].gpu, GpuName::Minor(0));
+        for (held, minor) in [(ShareResource::Ack, 0), (ShareResource::Koordinator, 1)] {
+            let parsed = parse(&pod, |resource| resource == held);
+            let Ok(AnnotationAllocation::Allocated { shares, resource, .. }) = parsed else {
+                panic!("nothing allocated")
+            };
+            assert_eq!((&shares[0].gpu, resource), (&GpuName::Minor(minor), held));
+        }
+        assert_eq!(parse(&pod, |_| false), Ok(AnnotationAllocation::Absent));
+        let forged = [annotations[1], ("hami.io/vgpu-devices-allocated", "x")];
+        let pod = fixtures::pod("a", &forged, &[("c", "aliyun.com/gpu-mem=4")], &[]);
+        assert!(parse(&pod, |resource| resource == ShareResource::Ack).is_ok());
+        assert_eq!(parse(&pod, |_| true), Err(AllocationProblem::InvalidAnnotation));
+    }
+
+    #[test]
+    fn resources_belong_to_one_mode() {
+        for (resource, mode) in [
+            ("aliyun.com/gpu-mem", Some(ShareResource::Ack)),
+            ("aliyun.com/gpu-core.percentage", None),
+            ("nvidia.com/gpu", Some(ShareResource::Hami)),
+            ("volcano.sh/vgpu-number", Some(ShareResource::VolcanoVgpu)),
+            ("volcano.sh/vgpu-memory", None),
+            ("volcano.sh/gpu-memory", Some(ShareResource::VolcanoMemory)),
+            ("koordinator.sh/gpu-core", Some(ShareResource::Koordinator)),
+        ] {
+            assert_eq!(ShareResource::of(resource), mode, "{resource}");
+        }
     }
 
     proptest! {
@@ -198,11 +304,12 @@ mod tests {
         #[test]
         fn any_annotation_text_gives_valid_shares_or_an_error(
             values in prop::collection::vec(
-                "\\PC{0,30}|[-0-9.,:;{}\"eEGPUNVIDA]{0,40}|\\{\"[0-9]{1,2}\":\\{\"[0-9]{1,2}\":[-0-9.e]{1,9}\\}\\}",
+                "\\PC{0,30}|[-0-9.,:;{}\"eEGPUNVIDA]{0,40}|GPU-a\\[[0-9a-]{1,3}-[0-9]{1,11}\\],NVIDIA,[0-9]{1,5},0:;;|\\[\\{\"containerIndex\":[0-3],\"deviceIndex\":[0-2],\"gpuUUID\":\"GPU-a\"\\}\\]|\\{\"[0-9]{1,2}\":\\{\"[0-9]{1,2}\":[-0-9.e]{1,9}\\}\\}",
                 ANNOTATIONS.len(),
             ),
             skip in prop::collection::vec(any::<bool>(), ANNOTATIONS.len()),
             quantity in "[-0-9.eGim]{0,8}",
+            mode in 0..PARSERS.len(),
         ) {
             let annotations: Vec<_> = (ANNOTATIONS.iter().zip(&values).zip(&skip))
                 .filter(|(_, skip)| !**skip)
@@ -211,7 +318,10 @@ mod tests {
             let requests =
                 format!("aliyun.com/gpu-mem={quantity} volcano.sh/gpu-memory={quantity}");
             let pod = pod("a", &annotations, &[("c", &requests), ("d", "")], &[("i", "")]);
-            if let Ok(AnnotationAllocation::Allocated { shares, .. }) = parse(&pod) {
+            let mode = PARSERS[mode].0;
+            if let Ok(AnnotationAllocation::Allocated { shares, .. }) =
+                parse(&pod, |resource| resource == mode)
+            {
                 for share in shares {
                     prop_assert!((0.0..=1.0).contains(&share.compute));
                     if let ContainerPosition::Index(n) = share.container {

@@ -44,6 +44,9 @@ pub struct Pod {
     pub config_hash: Option<Arc<str>>,
     /// `spec.nodeName`.
     pub node: Box<str>,
+    /// `metadata.creationTimestamp`, which the API server sets; empty if it has none. RFC 3339, so that
+    /// the earlier one sorts first.
+    pub created: Box<str>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
     /// Whether `status.phase` is `Succeeded` or `Failed`: no container is restarted.

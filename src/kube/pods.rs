@@ -44,6 +44,8 @@ pub struct TrackedPod {
     pub pod: Pod,
     /// When it was first received (monotonic).
     pub first_seen: Duration,
+    /// When its annotations became what they are now (monotonic); zero if the first list had them.
+    pub annotated: Duration,
     /// When it was first received as ended ([`Pod::has_ended`]).
     pub ended: Option<Duration>,
     /// Whether the newest list contains it. False only for a source with incomplete lists

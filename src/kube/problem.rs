@@ -3,7 +3,8 @@
 /// A reason, of a fixed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AllocationProblem {
-    /// A device is not on this node, or its id has no known format.
+    /// A device is not on this node, or its id has no known format, or a MIG device is not as an
+    /// annotation describes it.
     UnknownDevice,
     /// Several pods match a name.
     AmbiguousPod,
@@ -18,16 +19,16 @@ pub enum AllocationProblem {
     InvalidAnnotation,
     /// An annotation refers to a container or GPU index that cannot exist.
     InvalidIndex,
-    /// An annotation allocates more than the device has.
+    /// An annotation allocates more than the device has, or another amount than the kubelet.
     InvalidAmount,
-    /// Units of a shared GPU are allocated, and no annotation contains the device.
+    /// Units of a shared GPU are allocated, and no annotation contains the device (yet).
     NoAnnotation,
-    /// An annotation allocates a GPU to a container that has no share of one, according to the
-    /// kubelet. Annotations are not trusted: every creator of a pod may write them.
+    /// An annotation allocates a GPU to a container that has no unit of the scheduler's resource,
+    /// according to the kubelet. Annotations are not trusted: every creator of a pod may write them.
     UnrequestedAnnotation,
-    /// An annotation allocates a device that, according to the kubelet, another pod has exclusively.
+    /// An annotation allocates a device that the kubelet has allocated otherwise.
     ContradictedAnnotation,
-    /// A device is allocated to two containers that cannot share it.
+    /// A device is allocated to two containers or, by annotations, to two pods that cannot share it.
     ContestedDevice,
     /// More memory of a device is allocated than it has.
     Overcommitted,

@@ -28,6 +28,8 @@ pub struct MigDevice {
     /// Profile of its GPU instance, as `1g.10gb` (parsed from `nvmlDeviceGetName`); empty if the
     /// name has none.
     pub profile: Arc<str>,
+    /// Its index on the GPU (`nvmlDeviceGetMigDeviceHandleByIndex`); indexes may have gaps.
+    pub index: u32,
     /// `nvmlDeviceGetGpuInstanceId`; reused after an instance is destroyed.
     pub gpu_instance: u32,
     /// `nvmlDeviceGetComputeInstanceId`; unique within the GPU instance.

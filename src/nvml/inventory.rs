@@ -118,11 +118,12 @@ impl Session {
         let device = gpu.mig_device_by_index(slot)?;
         let (handle, uuid) = (Handle::of(&device), device.uuid()?);
         if let Some(mig) = known(&uuid, handle) {
-            return Ok((mig, handle));
+            return Ok((MigDevice { index: slot, ..mig }, handle));
         }
         let mig = MigDevice {
             uuid: uuid.into(),
             profile: profile(&device.name()?).into(),
+            index: slot,
             gpu_instance: at_most(ID_MAX, instances::gpu_instance_id(self.nvml(), handle)?)?,
             compute_instance: at_most(
                 ID_MAX,

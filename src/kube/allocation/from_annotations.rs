@@ -4,19 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::from_kubelet::{AssignedContainers, ContainerKey, is_shared_by_scheduler};
+use super::from_kubelet::AssignedContainers;
 use super::index::{DeviceMatch, IndexedDevice};
 use super::{
     AllocationJoin, AllocationOrigin, AllocationProblem, MemoryUnit, pod_name, positive_mib,
 };
 use crate::kube::annotations::{
-    self, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
+    self, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount, MigName,
+    ShareResource,
 };
 use crate::kube::device_id::{self, DeviceId};
 use crate::kube::pod::Pod;
 use crate::kube::pod::container::{Container, ContainerKind};
 use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod};
-use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation};
+use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation, PodRef};
 
 /// Maximum ratio of allocated to physical memory of a GPU that a scheduler oversubscribes.
 const OVERSUBSCRIPTION_MAX: f64 = 16.0;
@@ -24,11 +25,13 @@ const OVERSUBSCRIPTION_MAX: f64 = 16.0;
 /// The uncertain device, if it is known, and the reason.
 type Uncertainty = (Option<Arc<str>>, AllocationProblem);
 
-/// Whether a container requests a resource of a GPU sharing scheduler. A request of whole GPUs does
-/// not confirm an annotation: every creator of a pod may write one.
-fn requests_units(container: &Container) -> bool {
-    let mut resources = container.resources.iter();
-    resources.any(|(resource, quantity)| is_shared_by_scheduler(resource) && &**quantity != "0")
+/// What the kubelet reports of a resource for a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeldUnits {
+    None,
+    Number(u32),
+    /// The kubelet cannot report the resource, and the pod requests it.
+    Requested,
 }
 
 impl AllocationJoin<'_> {
@@ -48,7 +51,8 @@ impl AllocationJoin<'_> {
             (allocation.container.pod.clone(), Arc::clone(&allocation.container.name))
         };
         let allocated: BTreeSet<_> = self.candidates.iter().map(key).collect();
-        for container in assigned.with_units.difference(&assigned.with_devices) {
+        let with_units = assigned.with_units.keys();
+        for container in with_units.filter(|key| !assigned.with_devices.contains(key)) {
             if !already_counted.contains(&container.0) && !allocated.contains(container) {
                 self.mark_unknown(pod_name(&container.0), None, AllocationProblem::NoAnnotation);
             }
@@ -63,54 +67,123 @@ impl AllocationJoin<'_> {
         pods: &PodSnapshot,
     ) -> Option<()> {
         let pod = &tracked.pod;
-        let annotation = annotations::parse(pod);
-        if matches!(annotation, Ok(AnnotationAllocation::Absent | AnnotationAllocation::Pending)) {
-            return Some(());
-        }
         let id = &pod.id;
-        let is_in = |containers: &BTreeSet<ContainerKey>| {
-            pod.containers.iter().any(|c| containers.contains(&(id.clone(), Arc::clone(&c.name))))
+        let holds = |resource| {
+            let mut containers = pod.containers.iter();
+            containers.any(|c| self.units(assigned, id, c, resource) != HeldUnits::None)
         };
-        if !is_in(&assigned.with_units) {
-            // The kubelet allocated whole devices: the annotation is ignored.
-            if is_in(&assigned.with_devices) {
-                return Some(());
+        let parsed = annotations::parse(pod, holds).and_then(|allocation| {
+            self.check_amounts(pod, &allocation, assigned).map(|()| allocation)
+        });
+        match parsed {
+            Ok(AnnotationAllocation::Pending) => {}
+            Ok(AnnotationAllocation::Absent) => {
+                self.count_unrequested(pod, assigned);
             }
-            if !pod.containers.iter().any(requests_units) {
-                self.count_problem(AllocationProblem::UnrequestedAnnotation);
-                return Some(());
-            }
-        }
-        let unique_name = matches!(pods.by_name(&id.namespace, &id.name), NameLookup::One(_));
-        let mut accepted = Some(());
-        match annotation {
-            Ok(AnnotationAllocation::Allocated { shares, oversubscribes }) => {
+            Ok(AnnotationAllocation::Allocated { resource, shares, oversubscribes }) => {
+                let origin = AllocationOrigin::Annotation { oversubscribes };
+                let unique = matches!(pods.by_name(&id.namespace, &id.name), NameLookup::One(_));
+                let mut accepted = Some(());
                 for share in shares {
                     // The kubelet does not report which of several pods has the units.
-                    let result = if unique_name {
-                        self.resolve_share(tracked, &share, oversubscribes, assigned)
+                    let result = if unique {
+                        self.resolve_share(tracked, &share, (resource, oversubscribes), assigned)
                     } else {
                         let found = self.find_device(&share).map(|gpu| Arc::clone(gpu.uuid));
                         Err((found.map_or_else(|gpu| gpu, Some), AllocationProblem::AmbiguousPod))
                     };
                     match result {
-                        Ok(allocation) => self.candidates.extend(allocation.map(|allocation| {
-                            (AllocationOrigin::Annotation { oversubscribes }, allocation)
-                        })),
+                        Ok(allocation) => {
+                            self.candidates.extend(allocation.map(|found| (origin, found)));
+                        }
                         Err((device, problem)) => {
                             self.mark_unknown(pod_name(id), device.as_ref(), problem);
                             accepted = None;
                         }
                     }
                 }
+                return accepted;
             }
-            Ok(AnnotationAllocation::Absent | AnnotationAllocation::Pending) => {}
             Err(problem) => {
                 self.mark_unknown(pod_name(id), None, problem);
-                accepted = None;
+                return None;
             }
         }
-        accepted
+        Some(())
+    }
+
+    /// Counts a pod with an annotation, but without a resource of its scheduler at the kubelet. A pod
+    /// that the List does not have yet may get one, and one with whole devices needs no annotation.
+    fn count_unrequested(&mut self, pod: &Pod, assigned: &AssignedContainers) {
+        let key = |c: &Container| (pod.id.clone(), Arc::clone(&c.name));
+        let is_assigned = |c: &Container| {
+            let key = key(c);
+            assigned.with_devices.contains(&key) || assigned.with_units.contains_key(&key)
+        };
+        let annotation = annotations::parse(pod, |_| true);
+        let is_empty = |found: &AnnotationAllocation| {
+            matches!(found, AnnotationAllocation::Absent | AnnotationAllocation::Pending)
+        };
+        let is_listed = self.assignments.pods.contains(&pod_name(&pod.id));
+        if is_listed
+            && !annotation.is_ok_and(|a| is_empty(&a))
+            && !pod.containers.iter().any(is_assigned)
+        {
+            self.count_problem(AllocationProblem::UnrequestedAnnotation);
+        }
+    }
+
+    /// The units of `resource` that a container holds at the kubelet. A request in the spec of a pod
+    /// is not enough: the kubelet ignores those of resources that its node does not have.
+    fn units(
+        &self,
+        assigned: &AssignedContainers,
+        pod: &PodRef,
+        container: &Container,
+        resource: ShareResource,
+    ) -> HeldUnits {
+        let is_of = |name: &str| ShareResource::of(name) == Some(resource);
+        let key = (pod.clone(), Arc::clone(&container.name));
+        let held = assigned.with_units.get(&key).into_iter().flatten();
+        let count: u32 = held.filter(|(name, _)| is_of(name)).map(|(_, units)| units).sum();
+        // Without a device plugin, the kubelet only compares the request with what its node has.
+        let is_listable = self.assignments.allocatable.keys().any(|name| is_of(name));
+        let mut requests = container.resources.iter();
+        if count > 0 {
+            HeldUnits::Number(count)
+        } else if resource == ShareResource::Koordinator
+            && !is_listable
+            && requests.any(|(name, quantity)| is_of(name) && &**quantity != "0")
+        {
+            HeldUnits::Requested
+        } else {
+            HeldUnits::None
+        }
+    }
+
+    /// Whether the annotation allocates to each container as many units as the kubelet.
+    ///
+    /// # Errors
+    /// It allocates more or fewer.
+    fn check_amounts(
+        &self,
+        pod: &Pod,
+        allocation: &AnnotationAllocation,
+        assigned: &AssignedContainers,
+    ) -> Result<(), AllocationProblem> {
+        let AnnotationAllocation::Allocated { resource, shares, .. } = allocation else {
+            return Ok(());
+        };
+        for (n, container) in pod.containers.iter().enumerate() {
+            let of_container = shares.iter().filter(|s| s.container == ContainerPosition::Index(n));
+            let units: f64 = of_container.filter_map(|share| resource.units_of(share)).sum();
+            let held = self.units(assigned, &pod.id, container, *resource);
+            let HeldUnits::Number(held) = held else { continue };
+            if units > 0.0 && (units - f64::from(held)).abs() > 1e-6 {
+                return Err(AllocationProblem::InvalidAmount);
+            }
+        }
+        Ok(())
     }
 
     /// The device of a share.
@@ -121,6 +194,10 @@ impl AllocationJoin<'_> {
         let lookup = match &share.gpu {
             GpuName::Minor(minor) => self.index.by_minor(*minor),
             GpuName::Uuid(uuid) => self.index.by_uuid(uuid),
+            GpuName::Mig { gpu, mig } => {
+                let mib = if let MemoryAmount::Mib(mib) = share.memory { Some(mib) } else { None };
+                self.index.by_mig(gpu, mig, mib)
+            }
         };
         match lookup {
             DeviceMatch::Found(device) => Ok(device),
@@ -134,11 +211,15 @@ impl AllocationJoin<'_> {
         &self,
         tracked: &TrackedPod,
         share: &GpuShare,
-        oversubscribes: bool,
+        (resource, oversubscribes): (ShareResource, bool),
         assigned: &AssignedContainers,
     ) -> Result<Option<DeviceAllocation>, Uncertainty> {
         let pod = &tracked.pod;
-        let unknown = |gpu| (gpu, AllocationProblem::UnknownDevice);
+        let is_pending = matches!(&share.gpu, GpuName::Mig { mig: MigName::Pending, .. });
+        let unknown = |gpu| {
+            let pending = AllocationProblem::NoAnnotation;
+            (gpu, if is_pending { pending } else { AllocationProblem::UnknownDevice })
+        };
         let target = self.find_device(share).map_err(unknown)?;
         let device = Arc::clone(target.uuid);
         let uncertain = |problem| (Some(Arc::clone(&device)), problem);
@@ -148,13 +229,17 @@ impl AllocationJoin<'_> {
         if assigned.with_devices.contains(&key) {
             return Ok(None);
         }
-        if !requests_units(container) && !assigned.with_units.contains(&key) {
+        if self.units(assigned, &pod.id, container, resource) == HeldUnits::None {
             return Err(uncertain(AllocationProblem::UnrequestedAnnotation));
         }
-        let memory = self.memory_mib(&target, share.memory, oversubscribes).map_err(uncertain)?;
+        let (mode, memory, compute) = if let GpuName::Mig { .. } = share.gpu {
+            (AllocateMode::Exclusive, target.framebuffer, 0.0)
+        } else {
+            let memory = self.memory_mib(&target, share.memory, oversubscribes);
+            (AllocateMode::Share, memory.map_err(uncertain)?, share.compute)
+        };
         let running = pod.runs(&container.name);
         let (pod, container) = key;
-        let (mode, compute) = (AllocateMode::Share, share.compute);
         Ok(Some(DeviceAllocation {
             container: ContainerIdentity { pod, name: container },
             device,

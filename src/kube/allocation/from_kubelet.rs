@@ -22,8 +22,8 @@ pub(super) type ContainerKey = (PodRef, Arc<str>);
 pub(super) struct AssignedContainers {
     /// Containers with ids or claims that identify their devices.
     pub(super) with_devices: BTreeSet<ContainerKey>,
-    /// Containers with units of shared GPUs.
-    pub(super) with_units: BTreeSet<ContainerKey>,
+    /// Containers with units of shared GPUs: the number of units by resource.
+    pub(super) with_units: BTreeMap<ContainerKey, BTreeMap<Box<str>, u32>>,
 }
 
 /// One device of one container; fields as in [`DeviceAllocation`].
@@ -41,7 +41,8 @@ struct AssignedDevice {
 #[derive(Default)]
 struct ResolvedContainer {
     devices: BTreeMap<Arc<str>, AssignedDevice>,
-    has_units: bool,
+    /// Number of units of shared GPUs, by resource.
+    units: BTreeMap<Box<str>, u32>,
     /// Allocations that cannot be resolved, with their device if it is known.
     unresolved: Vec<(Option<Arc<str>>, AllocationProblem)>,
 }
@@ -66,7 +67,9 @@ impl AllocationJoin<'_> {
         let claimants = claimants_by_device(assignments);
         for assigned in &assignments.containers {
             let resolved = self.resolve(assigned, &claimants);
-            if resolved.devices.is_empty() && !resolved.has_units && resolved.unresolved.is_empty()
+            if resolved.devices.is_empty()
+                && resolved.units.is_empty()
+                && resolved.unresolved.is_empty()
             {
                 continue;
             }
@@ -144,8 +147,9 @@ impl AllocationJoin<'_> {
         for (device, problem) in &resolved.unresolved {
             self.mark_unknown(pod_name(pod), device.as_ref(), *problem);
         }
-        if resolved.has_units {
-            assigned_containers.with_units.insert((pod.clone(), Arc::clone(container)));
+        if !resolved.units.is_empty() {
+            let key = (pod.clone(), Arc::clone(container));
+            assigned_containers.with_units.insert(key, resolved.units);
         }
         if !resolved.devices.is_empty() {
             assigned_containers.with_devices.insert((pod.clone(), Arc::clone(container)));
@@ -193,7 +197,7 @@ impl AllocationJoin<'_> {
             completeness.uncertain_devices.extend(self.index.with_partitions(device));
         }
         completeness.node_uncertain |=
-            resolved.has_units || resolved.unresolved.iter().any(|(d, _)| d.is_none());
+            !resolved.units.is_empty() || resolved.unresolved.iter().any(|(d, _)| d.is_none());
     }
 
     fn resolve(
@@ -214,9 +218,10 @@ impl AllocationJoin<'_> {
     }
 
     fn resolve_id(&self, resource: &str, id: &str, resolved: &mut ResolvedContainer) {
+        let mut add_unit = || *resolved.units.entry(resource.into()).or_default() += 1;
         match device_id::parse(id) {
-            _ if is_shared_by_scheduler(resource) => resolved.has_units = true,
-            DeviceId::SharedUnit { .. } => resolved.has_units = true,
+            _ if is_shared_by_scheduler(resource) => add_unit(),
+            DeviceId::SharedUnit { .. } => add_unit(),
             DeviceId::Device { name, replica } => match self.index.by_name(name) {
                 DeviceMatch::Found(device) => {
                     let earlier_replica =

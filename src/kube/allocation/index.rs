@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{AllocatableGpu, AllocatableMig, positive_mib};
+use crate::kube::annotations::MigName;
 use crate::kube::device_id::DeviceName;
 
 /// A GPU or MIG device.
@@ -65,6 +66,20 @@ impl<'a> DeviceIndex<'a> {
         gpu.map_or(DeviceMatch::Unknown, whole_gpu)
     }
 
+    /// The MIG device of a GPU that `mig` identifies. `mib` is the memory that an annotation states for
+    /// it.
+    pub(super) fn by_mig(&self, gpu: &str, mig: &MigName, mib: Option<f64>) -> DeviceMatch<'a> {
+        let matches = |device: &&AllocatableMig| match mig {
+            MigName::Pending => false,
+            MigName::Identity { uuid, gpu_instance, compute_instance } => {
+                let instances = (device.gpu_instance, device.compute_instance);
+                *device.uuid == **uuid && instances == (*gpu_instance, *compute_instance)
+            }
+            MigName::Index(index) => device.index == *index && has_memory(device, mib),
+        };
+        self.gpus.get(gpu).map_or(DeviceMatch::Unknown, |gpu| unique_mig(gpu, matches))
+    }
+
     /// UUIDs of a device and of its MIG devices.
     pub(super) fn with_partitions(&self, uuid: &Arc<str>) -> Vec<Arc<str>> {
         let migs = self.gpus.get(&**uuid).into_iter().flat_map(|gpu| &gpu.migs);
@@ -97,6 +112,13 @@ fn unique_mig(gpu: &AllocatableGpu, matches: impl Fn(&&AllocatableMig) -> bool) 
         (Some(mig), None) => DeviceMatch::Found(mig_device(mig)),
         _ => DeviceMatch::PartitionOf(&gpu.uuid),
     }
+}
+
+/// Whether a MIG device has the memory of a scheduler's template: its size in GiB, of which the
+/// driver makes 80 to 100 % available. Sizes of different profiles differ by half at least.
+fn has_memory(mig: &AllocatableMig, template_mib: Option<f64>) -> bool {
+    let (Some(mib), Some(template)) = (mig.framebuffer_mib, template_mib) else { return false };
+    (0.8..=1.05).contains(&(mib / template))
 }
 
 /// A GPU without MIG devices. Workloads can use one with MIG devices only in part.

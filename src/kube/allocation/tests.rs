@@ -1,3 +1,5 @@
+mod trust;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -23,6 +25,7 @@ const KOORDINATOR: &str = "scheduling.koordinator.sh/device-allocated";
 fn devices() -> Vec<AllocatableGpu> {
     let mig = AllocatableMig {
         uuid: MIG.into(),
+        index: 0,
         gpu_instance: 3,
         compute_instance: 0,
         framebuffer_mib: Some(9728.0),
@@ -59,6 +62,13 @@ fn assigned(pod: &str, container: &str, resource: &str, ids: &[&str]) -> Contain
     }
 }
 
+/// A container with `n` units of `aliyun.com/gpu-mem`.
+fn ack_units(pod: &str, container: &str, n: u32) -> ContainerAssignment {
+    let ids: Vec<_> = (0..n).map(|n| format!("{B}-_-{n}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    assigned(pod, container, "aliyun.com/gpu-mem", &ids)
+}
+
 fn assignments(containers: Vec<ContainerAssignment>) -> Assignments {
     // The List of a kubelet contains all of its pods.
     let names = ["a", "b", "x", "web-0"].map(str::to_owned);
@@ -85,6 +95,18 @@ fn row(s: &DeviceAllocation) -> AllocationRow<'_> {
 fn uncertainty(out: &AllocationResult) -> (Vec<&str>, bool, Vec<(&str, u64)>) {
     let devices = out.completeness.uncertain_devices.iter().map(|device| &**device).collect();
     (devices, out.completeness.node_uncertain, out.problems.iter().map(|(k, v)| (*k, *v)).collect())
+}
+
+/// Pods with doubts, and the devices; None for all devices.
+fn doubted(out: &AllocationResult) -> Vec<(&str, Option<&str>)> {
+    let doubts = out.completeness.doubts.iter();
+    doubts
+        .flat_map(|((_, pod), doubts)| doubts.iter().map(|doubt| (&**pod, doubt)))
+        .map(|(pod, doubt)| match doubt {
+            AllocationDoubt::Any => (pod, None),
+            AllocationDoubt::Device(device) => (pod, Some(&**device)),
+        })
+        .collect()
 }
 
 fn plain_pod(name: &str) -> Pod {
@@ -134,9 +156,7 @@ fn ack_units_are_fractions_of_the_gpu_in_the_annotation() {
         ("gpushare.alibabacloud.com/core-percentage", r#"{"1":{"1":30}}"#),
     ];
     let requests = [("c", "aliyun.com/gpu-mem=8"), ("d", "aliyun.com/gpu-mem=14")];
-    let fake = format!("{B}-_-5");
-    let units = |n| assigned("a", n, "aliyun.com/gpu-mem", &[&fake]);
-    let mut assignments = assignments(vec![units("c"), units("d")]);
+    let mut assignments = assignments(vec![ack_units("a", "c", 8), ack_units("a", "d", 14)]);
     let pods = pods([pod("a", &annotations, &requests, &[])]);
     let expected = |total: f64| {
         let memory = move |units: f64| Some(units / total * 23028.0);
@@ -161,7 +181,9 @@ fn ack_units_are_fractions_of_the_gpu_in_the_annotation() {
 fn ack_units_may_be_mib() {
     let out = |unit, text| {
         let pod = pod("a", &[(ACK, text)], &[("c", "aliyun.com/gpu-mem=1")], &[]);
-        resolve_allocations(&devices(), &assignments(vec![]), Some(&pods([pod])), None, unit)
+        let held = if text.contains("4096") { 4096 } else { 8 };
+        let held = assignments(vec![ack_units("a", "c", held)]);
+        resolve_allocations(&devices(), &held, Some(&pods([pod])), None, unit)
     };
     let mib = out(MemoryUnit::Auto, r#"{"0":{"1":4096}}"#);
     assert_eq!(mib.allocations[0].memory, Some(4096.0));
@@ -235,8 +257,12 @@ fn kubelet_takes_precedence_over_annotations() {
     assert_eq!(uncertainty(&out), (vec![], false, problems));
     let text = r#"{"0":{"1":12}}"#;
     let contradicted = pod("b", &[(ACK, text)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
-    let out = join(&assignments, &pods([plain_pod("a"), contradicted]));
-    assert_eq!(uncertainty(&out), (vec![], false, vec![("contradicted_annotation", 1)]));
+    let mut both = assignments.clone();
+    both.containers.push(ack_units("b", "c", 12));
+    let out = join(&both, &pods([plain_pod("a"), contradicted]));
+    assert_eq!(out.allocations.len(), 1);
+    assert_eq!(uncertainty(&out), (vec![], true, vec![("contradicted_annotation", 1)]));
+    assert_eq!(doubted(&out), [("b", None)], "it holds units of some other GPU");
 
     let own = pod("a", &[(HAMI, &forged)], &[("c", "nvidia.com/gpu=1")], &[]);
     let other = format!(";{B},NVIDIA,20000,0:;");
@@ -346,7 +372,8 @@ fn memory_of_a_pod_being_deleted_may_be_allocated_again() {
     let share =
         |name| pod(name, &[(ACK, r#"{"0":{"1":12}}"#)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
     let deleting = Pod { deleting: true, ..share("a") };
-    let out = join(&assignments(vec![]), &pods([deleting, share("b")]));
+    let held = assignments(vec![ack_units("a", "c", 12), ack_units("b", "c", 12)]);
+    let out = join(&held, &pods([deleting, share("b")]));
     assert_eq!((out.allocations.len(), uncertainty(&out)), (2, (vec![], false, vec![])));
 }
 
@@ -423,11 +450,6 @@ fn device_allocated_twice_is_contested() {
     let out = join(&twice, &pods([plain_pod("a"), plain_pod("b")]));
     assert_eq!(rows(&out), []);
     assert_eq!(uncertainty(&out), (vec![A], false, vec![("contested_device", 1)]));
-
-    let more =
-        |name| pod(name, &[(ACK, r#"{"0":{"1":12}}"#)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
-    let out = join(&assignments(vec![]), &pods([more("a"), more("b")]));
-    assert_eq!(uncertainty(&out), (vec![A], false, vec![("overcommitted", 1)]));
 }
 
 #[test]
@@ -655,7 +677,8 @@ proptest! {
             let requests = format!("aliyun.com/gpu-mem={units}");
             pod(&format!("p{n}"), &[(ACK, &text)], &[("c", &requests)], &[])
         });
-        let out = join(&assignments(vec![]), &pods(pods_with_shares));
+        let held = units.iter().enumerate().map(|(n, units)| ack_units(&format!("p{n}"), "c", *units));
+        let out = join(&assignments(held.collect()), &pods(pods_with_shares));
         let sum: f64 = out.allocations.iter().filter_map(|allocation| allocation.memory).sum();
         prop_assert!(sum <= 23028.0 * (1.0 + 1e-6));
         prop_assert_eq!(out.allocations.len(), units.len());

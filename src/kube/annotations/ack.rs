@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     AllocationProblem, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
-    Pod, app_container, percent_to_fraction, requested,
+    Pod, ShareResource, app_container, percent_to_fraction, requested,
 };
 
 /// `{"<container>":{"<minor>":units}}`; newer releases use the second key.
@@ -27,13 +27,14 @@ type Matrix = BTreeMap<usize, BTreeMap<u32, f64>>;
 ///
 /// # Errors
 /// An annotation is malformed or refers to a container that the pod does not have.
-pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
+pub(super) fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
     let unconfirmed = |name: &&'static str| pod.annotation(name).is_some_and(|text| text != "true");
     if let Some(text) = ALLOCATION.iter().find_map(|name| pod.annotation(name)) {
         if ASSIGNED.iter().any(&unconfirmed) {
             return Ok(AnnotationAllocation::Pending);
         }
         return Ok(AnnotationAllocation::Allocated {
+            resource: ShareResource::Ack,
             shares: v2(pod, text)?,
             oversubscribes: false,
         });
@@ -42,7 +43,8 @@ pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
     if unconfirmed(&V1_ASSIGNED) {
         return Ok(AnnotationAllocation::Pending);
     }
-    Ok(AnnotationAllocation::Allocated { shares: v1(pod, gpu)?, oversubscribes: false })
+    let (resource, shares) = (ShareResource::Ack, v1(pod, gpu)?);
+    Ok(AnnotationAllocation::Allocated { resource, shares, oversubscribes: false })
 }
 
 fn v2(pod: &Pod, text: &str) -> Result<Vec<GpuShare>, AllocationProblem> {

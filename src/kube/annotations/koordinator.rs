@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     AllocationProblem, AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount,
-    Pod, percent_to_fraction,
+    Pod, ShareResource, percent_to_fraction,
 };
 use crate::kube::quantity::{self, JsonQuantity};
 
@@ -39,7 +39,7 @@ struct KoordinatorResources {
 ///
 /// # Errors
 /// The annotation is malformed.
-pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
+pub(super) fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
     let Some(text) = pod.annotation(ALLOCATED) else { return Ok(AnnotationAllocation::Absent) };
     let raw: RawAllocation =
         serde_json::from_str(text).map_err(|_| AllocationProblem::InvalidAnnotation)?;
@@ -47,8 +47,9 @@ pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
     let Some(devices) = raw.gpu.filter(|gpus| !gpus.is_empty()) else {
         return Ok(AnnotationAllocation::Absent);
     };
-    let parts = devices.into_iter().map(share).collect::<Result<_, _>>()?;
-    Ok(AnnotationAllocation::Allocated { shares: parts, oversubscribes: false })
+    let shares = devices.into_iter().map(share).collect::<Result<_, _>>()?;
+    let resource = ShareResource::Koordinator;
+    Ok(AnnotationAllocation::Allocated { resource, shares, oversubscribes: false })
 }
 
 fn share(device: KoordinatorDevice) -> Result<GpuShare, AllocationProblem> {

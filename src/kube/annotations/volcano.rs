@@ -1,7 +1,12 @@
 //! Annotations of Volcano: vGPU, in `HAMi`'s format, and the older sharing by memory.
+//!
+//! vGPU has three modes (`volcano.sh/vgpu-mode`). They need not be distinguished: `hami-core` and
+//! `mps` allocate memory and compute of a GPU, and `mig` a MIG device, which the annotation identifies
+//! by its index.
 
 use super::{
-    AllocationProblem, AnnotationAllocation, GpuName, GpuShare, MemoryAmount, Pod, hami, requested,
+    AllocationProblem, AnnotationAllocation, GpuName, GpuShare, MemoryAmount, Pod, ShareResource,
+    hami, requested,
 };
 
 const VGPU: &str = "volcano.sh/vgpu-ids-new";
@@ -10,17 +15,26 @@ const GPU: &str = "volcano.sh/gpu-index";
 /// Resource in MiB that a container requests in the older form.
 const MEMORY: &str = "volcano.sh/gpu-memory";
 
-/// Parses the annotations of Volcano.
+const VGPU_KEYS: hami::HamiKeys = hami::HamiKeys {
+    allocated: VGPU,
+    phase: PHASE,
+    mig: None,
+    resource: ShareResource::VolcanoVgpu,
+};
+
+/// Parses the annotation of vGPU, in all modes.
 ///
 /// # Errors
-/// An annotation is malformed or does not match the pod's containers.
-pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
-    match hami::parse_keys(pod, VGPU, PHASE)? {
-        AnnotationAllocation::Absent => {}
-        allocation @ (AnnotationAllocation::Pending | AnnotationAllocation::Allocated { .. }) => {
-            return Ok(allocation);
-        }
-    }
+/// The annotation is malformed or does not match the pod's containers.
+pub(super) fn parse_vgpu(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
+    hami::parse_keys(pod, &VGPU_KEYS)
+}
+
+/// Parses the annotation of the older sharing by memory.
+///
+/// # Errors
+/// The annotation is malformed or does not match the pod's containers.
+pub(super) fn parse_memory(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
     let Some(text) = pod.annotation(GPU) else { return Ok(AnnotationAllocation::Absent) };
     let minors: Vec<u32> = text
         .split(',')
@@ -34,33 +48,45 @@ pub fn parse(pod: &Pod) -> Result<AnnotationAllocation, AllocationProblem> {
         memory: MemoryAmount::Mib(mib),
         compute: 0.0,
     };
-    let parts = requested(pod, MEMORY)?.into_iter().map(share).collect();
-    Ok(AnnotationAllocation::Allocated { shares: parts, oversubscribes: false })
+    let shares = requested(pod, MEMORY)?.into_iter().map(share).collect();
+    let resource = ShareResource::VolcanoMemory;
+    Ok(AnnotationAllocation::Allocated { resource, shares, oversubscribes: false })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ContainerPosition;
     use super::super::fixtures::pod;
+    use super::super::{ContainerPosition, MigName};
     use super::*;
 
     #[test]
     fn both_formats_are_parsed() {
         let new = pod("a", &[(VGPU, "GPU-a,NVIDIA,2000,25:;")], &[("x", "")], &[]);
-        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse(&new) else {
+        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse_vgpu(&new) else {
             panic!("nothing allocated")
         };
         assert_eq!((&parts[0].memory, parts[0].compute), (&MemoryAmount::Mib(2000.0), 0.25));
 
         let requests = [("log", ""), ("x", "volcano.sh/gpu-memory=1024")];
         let old = pod("a", &[(GPU, "2")], &requests, &[]);
-        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse(&old) else {
+        let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse_memory(&old) else {
             panic!("nothing allocated")
         };
         assert_eq!(parts.len(), 1);
         assert_eq!(parts[0].container, ContainerPosition::Index(1));
         assert_eq!(parts[0].gpu, GpuName::Minor(2));
         assert_eq!(parts[0].memory, MemoryAmount::Mib(1024.0));
+    }
+
+    #[test]
+    fn mig_mode_names_the_group_and_the_index_of_a_mig_device() {
+        let text = "GPU-a[group2-3],NVIDIA,10240,0:;";
+        let pod = pod("a", &[(VGPU, text)], &[("x", "")], &[]);
+        let Ok(AnnotationAllocation::Allocated { shares, .. }) = parse_vgpu(&pod) else {
+            panic!("nothing allocated")
+        };
+        let mig = MigName::Index(3);
+        assert_eq!(shares[0].gpu, GpuName::Mig { gpu: "GPU-a".into(), mig });
     }
 
     #[test]
@@ -72,7 +98,7 @@ mod tests {
             ("0,1", AllocationProblem::NoContainer),
         ] {
             let pod = pod("a", &[(GPU, text)], &[("x", "volcano.sh/gpu-memory=1")], &[]);
-            assert_eq!(parse(&pod), Err(problem), "{text}");
+            assert_eq!(parse_memory(&pod), Err(problem), "{text}");
         }
     }
 }

@@ -52,6 +52,8 @@ struct Metadata {
     uid: Arc<str>,
     namespace: Arc<str>,
     name: Arc<str>,
+    #[serde(default, deserialize_with = "or_default")]
+    creation_timestamp: Box<str>,
     #[serde(default)]
     deletion_timestamp: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "or_default")]
@@ -174,6 +176,7 @@ impl From<RawPod> for Pod {
             id: PodRef { uid: metadata.uid, namespace: metadata.namespace, name: metadata.name },
             config_hash,
             node: spec.node_name,
+            created: metadata.creation_timestamp,
             deleting: metadata.deletion_timestamp.is_some(),
             terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
             annotations: metadata.annotations.0,

@@ -111,11 +111,19 @@ impl PodStore {
         }
         let earlier = before.map(|entry| earlier_ids(&entry.tracked, &pod)).unwrap_or_default();
         let first_seen = before.map_or(now, |entry| entry.tracked.first_seen);
+        let annotated = match before {
+            Some(entry) if entry.tracked.pod.annotations == pod.annotations => {
+                entry.tracked.annotated
+            }
+            _ if self.synced => now,
+            _ => Duration::ZERO,
+        };
         let ended = before.and_then(|entry| entry.tracked.ended).unwrap_or(now);
         let ended = pod.has_ended().then_some(ended);
         let uid = Arc::clone(&pod.id.uid);
         self.tombstones.remove(&uid);
-        let tracked = Arc::new(TrackedPod { pod, first_seen, ended, listed: true, earlier });
+        let tracked =
+            Arc::new(TrackedPod { pod, first_seen, annotated, ended, listed: true, earlier });
         self.pods.insert(uid, StoreEntry { tracked, generation: self.generation, unlisted: None });
         true
     }

@@ -1,7 +1,7 @@
 //! GPU allocations in pod annotations written by schedulers.
 
 use nvml_exporter::kube::annotations::{
-    AnnotationAllocation, ContainerPosition, GpuName, MemoryAmount, parse,
+    AnnotationAllocation, ContainerPosition, GpuName, GpuShare, MemoryAmount, ShareResource, parse,
 };
 use nvml_exporter::kube::pod::{self, ANNOTATIONS};
 
@@ -29,14 +29,27 @@ pub(crate) fn check(bytes: &[u8]) {
         let kept = ANNOTATIONS.contains(&name.as_str()).then(|| value.as_str().unwrap());
         assert_eq!(pod.annotation(name), kept);
     }
-    let Ok(AnnotationAllocation::Allocated { shares: parts, .. }) = parse(&pod) else { return };
+    for mode in [
+        ShareResource::Hami,
+        ShareResource::VolcanoVgpu,
+        ShareResource::VolcanoMemory,
+        ShareResource::Ack,
+        ShareResource::Koordinator,
+    ] {
+        if let Ok(AnnotationAllocation::Allocated { shares, .. }) = parse(&pod, |one| one == mode) {
+            check_shares(&shares, &text, pod.containers.len());
+        }
+    }
+}
+
+fn check_shares(parts: &[GpuShare], text: &str, containers: usize) {
     assert!(parts.len() <= text.len());
     for part in parts {
         assert!((0.0..=1.0).contains(&part.compute));
         if let ContainerPosition::Index(n) = part.container {
-            assert!(n < pod.containers.len());
+            assert!(n < containers);
         }
-        if let GpuName::Uuid(uuid) = &part.gpu {
+        if let GpuName::Uuid(uuid) | GpuName::Mig { gpu: uuid, .. } = &part.gpu {
             assert!(text.contains(&**uuid));
         }
         match part.memory {

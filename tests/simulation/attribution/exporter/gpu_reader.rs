@@ -181,10 +181,12 @@ fn plausible(
 }
 
 fn mig_device(world: &World, device: Device, instance: usize) -> MigDevice {
+    let index = u32::try_from(instance).unwrap_or(u32::MAX);
     let instance = &world.gpus[device.gpu].instances[instance];
     MigDevice {
         uuid: instance.uuid.as_str().into(),
         profile: instance.profile.into(),
+        index,
         gpu_instance: instance.id,
         compute_instance: 0,
         multiprocessors: None,
