@@ -206,6 +206,7 @@ fn mig_h100_in_dcgm_exporter_dialect() {
 #[test]
 fn hami() {
     check("hami", &metrics_of("hami", 60, &[]));
+    check("hami-mig", &metrics_of("hami-mig", 60, &[]));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod accumulators;
+mod annotations;
 mod check;
 mod clients;
 mod clock_jumps;

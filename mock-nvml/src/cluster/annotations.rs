@@ -9,6 +9,7 @@ use crate::{
     scenario::{
         Gpu,
         cluster::{Container, ContainerKind, GpuAllocation, GpuShare, Pod},
+        mig::{MigForm, SchedulerMig},
     },
 };
 
@@ -18,21 +19,31 @@ pub(crate) fn pod_annotations(pod: &Pod, gpus: &[Gpu]) -> BTreeMap<String, Strin
     let mut annotations = BTreeMap::new();
     ack(&containers, gpus, &mut annotations);
     ack_v1(&containers, gpus, &mut annotations);
-    let hami = |allocation: &GpuAllocation| {
-        if let GpuAllocation::Hami(shares) = allocation { shares.clone() } else { vec![] }
+    let entries = |is_volcano: bool, allocation: &GpuAllocation| {
+        if let GpuAllocation::SchedulerMig(form, devices) = allocation
+            && is_volcano == (*form == MigForm::Volcano)
+        {
+            return mig_entries(*form, devices, gpus);
+        }
+        match (is_volcano, allocation) {
+            (false, GpuAllocation::Hami(shares)) | (true, GpuAllocation::Volcano(shares)) => {
+                share_entries(shares, gpus)
+            }
+            _ => String::new(),
+        }
     };
-    let volcano = |allocation: &GpuAllocation| {
-        if let GpuAllocation::Volcano(shares) = allocation { shares.clone() } else { vec![] }
-    };
-    if let Some(text) = share_list(&containers, gpus, hami) {
+    let hami = |allocation: &GpuAllocation| entries(false, allocation);
+    let volcano = |allocation: &GpuAllocation| entries(true, allocation);
+    if let Some(text) = share_list(&containers, hami) {
         for key in ["hami.io/vgpu-devices-allocated", "hami.io/vgpu-devices-to-allocate"] {
             annotations.insert(key.into(), text.clone());
         }
         annotations.insert("hami.io/bind-phase".into(), "success".into());
     }
-    if let Some(text) = share_list(&containers, gpus, volcano) {
+    if let Some(text) = share_list(&containers, volcano) {
         annotations.insert("volcano.sh/vgpu-ids-new".into(), text);
     }
+    hami_mig(&containers, gpus, &mut annotations);
     koordinator(&containers, gpus, &mut annotations);
     annotations.extend(pod.annotations.clone());
     annotations
@@ -89,20 +100,65 @@ fn ack_v1(containers: &[&Container], gpus: &[Gpu], annotations: &mut BTreeMap<St
     }
 }
 
-/// `UUID,NVIDIA,<MiB>,<percent>:` per device, `;` after each container, including one without devices.
+fn uuid(gpus: &[Gpu], index: usize) -> &str {
+    gpus.get(index).map(|gpu| gpu.uuid.as_str()).unwrap_or_default()
+}
+
+/// `UUID,NVIDIA,<MiB>,<percent>:` per device.
+fn share_entries(shares: &[GpuShare], gpus: &[Gpu]) -> String {
+    let entry = |share: &GpuShare| {
+        format!("{},NVIDIA,{},{}:", uuid(gpus, share.gpu), share.mib, share.cores)
+    };
+    shares.iter().map(entry).collect()
+}
+
+/// The same for MIG devices. Before `HAMi` 2.10, and in Volcano, the UUID has a suffix: template of the
+/// layout, and index of the MIG device.
+fn mig_entries(form: MigForm, devices: &[SchedulerMig], gpus: &[Gpu]) -> String {
+    let entry = |device: &SchedulerMig| {
+        let (suffix, mib) = match form {
+            MigForm::HamiIdentity => (String::new(), device.profile.mib),
+            MigForm::HamiIndex => (format!("[0-{}]", device.index), device.template_mib()),
+            MigForm::Volcano => (format!("[group1-{}]", device.index), device.template_mib()),
+        };
+        format!("{}{suffix},NVIDIA,{mib},0:", uuid(gpus, device.gpu))
+    };
+    devices.iter().map(entry).collect()
+}
+
+/// The MIG devices of `HAMi` since 2.10.
+fn hami_mig(containers: &[&Container], gpus: &[Gpu], annotations: &mut BTreeMap<String, String>) {
+    let mut all = vec![];
+    for (at, container) in containers.iter().enumerate() {
+        let GpuAllocation::SchedulerMig(MigForm::HamiIdentity, devices) = &container.allocation
+        else {
+            continue;
+        };
+        for (n, device) in devices.iter().enumerate() {
+            all.push(json!({
+                "containerIndex": at,
+                "deviceIndex": n,
+                "gpuUUID": uuid(gpus, device.gpu),
+                "profile": device.profile.name,
+                "placement": { "start": device.start, "size": device.profile.memory_slices },
+                "migUUID": device.uuid,
+                "gpuInstanceID": device.ids.gpu_instance,
+                "computeInstanceID": device.ids.compute_instance,
+            }));
+        }
+    }
+    if !all.is_empty() {
+        annotations.insert("hami.io/vgpu-mig-allocations".into(), json!(all).to_string());
+    }
+}
+
+/// The entries of each container, with `;` after each, including one without devices.
 fn share_list(
     containers: &[&Container],
-    gpus: &[Gpu],
-    shares: impl Fn(&GpuAllocation) -> Vec<GpuShare>,
+    entries: impl Fn(&GpuAllocation) -> String,
 ) -> Option<String> {
-    let entry = |share: &GpuShare| {
-        let uuid = gpus.get(share.gpu).map(|gpu| gpu.uuid.as_str()).unwrap_or_default();
-        format!("{uuid},NVIDIA,{},{}:", share.mib, share.cores)
-    };
-    let texts: Vec<String> = containers
-        .iter()
-        .map(|container| shares(&container.allocation).iter().map(entry).collect())
-        .collect();
+    let texts: Vec<String> =
+        containers.iter().map(|container| entries(&container.allocation)).collect();
     texts.iter().any(|text| !text.is_empty()).then(|| texts.join(";") + ";")
 }
 
@@ -147,6 +203,7 @@ fn koordinator(
 mod tests {
     use super::*;
     use crate::cluster::tests::{cluster, scenario};
+    use crate::scenario::Scenario;
 
     fn annotations(containers: &str) -> (BTreeMap<String, String>, String) {
         let scenario = scenario(&format!("[[pod]]\nname = \"p\"\ncontainers = [{containers}]\n"));
@@ -173,6 +230,36 @@ mod tests {
         );
         let value = |key: &str| found[&format!("ALIYUN_COM_GPU_MEM_{key}")].as_str();
         assert_eq!(["IDX", "POD", "DEV", "ASSIGNED"].map(value), ["1", "7", "15", "true"]);
+    }
+
+    #[test]
+    fn mig_devices_have_an_index_or_an_identity() {
+        let annotations = |key: &str| {
+            let scenario = Scenario::parse("test", &format!(
+                "[[gpu]]\nmodel = \"A100\"\n\
+                 mig = [{{ instances = [{{ profile = \"3g.40gb\" }}, {{ profile = \"1g.10gb\", gi = 9, slot = 4 }}] }}]\n\
+                 [cluster]\n[[pod]]\nname = \"p\"\n\
+                 containers = [{{ name = \"a\" }}, {{ name = \"b\", {key} = [\"0/9\"] }}]\n"
+            ))
+            .unwrap();
+            let gpu = scenario.gpus[0].uuid.clone();
+            (pod_annotations(&cluster(&scenario).pods[0], &scenario.gpus), gpu)
+        };
+        let (older, gpu) = annotations("hami_mig_index");
+        let entry = format!(";{gpu}[0-4],NVIDIA,10240,0:;");
+        assert_eq!(older["hami.io/vgpu-devices-allocated"], entry);
+        assert!(!older.contains_key("hami.io/vgpu-mig-allocations"));
+        let (volcano, gpu) = annotations("volcano_mig");
+        let entry = format!(";{gpu}[group1-4],NVIDIA,10240,0:;");
+        assert_eq!(volcano["volcano.sh/vgpu-ids-new"], entry);
+        let (newer, gpu) = annotations("hami_mig");
+        let text = &newer["hami.io/vgpu-devices-allocated"];
+        assert!(text.starts_with(&format!(";{gpu},NVIDIA,")), "{text}");
+        let mig: serde_json::Value =
+            serde_json::from_str(&newer["hami.io/vgpu-mig-allocations"]).unwrap();
+        let [mig] = &mig.as_array().unwrap()[..] else { panic!("one device") };
+        assert_eq!((&mig["containerIndex"], &mig["gpuInstanceID"]), (&json!(1), &json!(9)));
+        assert_eq!((&mig["gpuUUID"], &mig["profile"]), (&json!(gpu), &json!("1g.10gb")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     scenario::{
         Gpu,
         cluster::{GpuAllocation, OfferedDevice, PluginDevice},
+        mig::{MigForm, unpartitioned_windows},
     },
     window::Window,
 };
@@ -85,7 +86,10 @@ impl DevicePlugins {
                 self.set_mode(gpus.iter().copied(), SharingMode::Slices(*replicas))
             }
             GpuAllocation::Gke(_) => self.set_mode(all, SharingMode::Gke),
-            GpuAllocation::Hami(_) => self.set_mode(all, SharingMode::Hami),
+            GpuAllocation::Hami(_)
+            | GpuAllocation::SchedulerMig(MigForm::HamiIdentity | MigForm::HamiIndex, _) => {
+                self.set_mode(all, SharingMode::Hami)
+            }
             GpuAllocation::Claim(_, devices) => {
                 self.set_mode(devices.iter().filter_map(|device| device.gpu), SharingMode::Claimed)
             }
@@ -94,7 +98,8 @@ impl DevicePlugins {
             | GpuAllocation::Ack(..)
             | GpuAllocation::AckV1(..)
             | GpuAllocation::Koordinator(_)
-            | GpuAllocation::Volcano(_) => Ok(()),
+            | GpuAllocation::Volcano(_)
+            | GpuAllocation::SchedulerMig(MigForm::Volcano, _) => Ok(()),
         }
     }
 
@@ -129,7 +134,10 @@ impl DevicePlugins {
         let ack = any(|allocation| {
             matches!(allocation, GpuAllocation::Ack(..) | GpuAllocation::AckV1(..))
         });
-        let volcano = any(|allocation| matches!(allocation, GpuAllocation::Volcano(_)));
+        let volcano = any(|allocation| {
+            use GpuAllocation::{SchedulerMig, Volcano};
+            matches!(allocation, Volcano(_) | SchedulerMig(MigForm::Volcano, _))
+        });
         let koordinator = any(|allocation| matches!(allocation, GpuAllocation::Koordinator(_)));
         let partitioned = any(|allocation| matches!(allocation, GpuAllocation::Mig(_)));
         let plain = self.modes.iter().any(Option::is_some);
@@ -204,8 +212,12 @@ impl DevicePlugins {
             for id in ids {
                 self.add_device(&resource, id, Some(gpu.index), numa);
             }
+            // HAMi's plugin offers the same devices in MIG mode, and creates MIG devices on demand.
+            if mode == SharingMode::Hami {
+                continue;
+            }
             for state in self.devices.iter_mut().skip(first) {
-                state.offered = unpartitioned_windows(gpu);
+                state.offered = unpartitioned_windows(&gpu.mig);
             }
             self.offer_mig_devices(gpu, numa);
         }
@@ -300,6 +312,13 @@ impl DevicePlugins {
                     devices.push(self.allocate_any(GPU_RESOURCE, life)?);
                 }
             }
+            GpuAllocation::SchedulerMig(form, migs) => {
+                let volcano = *form == MigForm::Volcano;
+                let resource = if volcano { VOLCANO } else { GPU_RESOURCE };
+                for _ in migs {
+                    devices.push(self.allocate_any(resource, life)?);
+                }
+            }
             GpuAllocation::Volcano(shares) => {
                 for _ in shares {
                     devices.push(self.allocate_any(VOLCANO, life)?);
@@ -372,19 +391,6 @@ impl DevicePlugins {
             |state: DeviceState| OfferedDevice { device: state.device, offered: state.offered };
         self.devices.into_iter().map(offer).collect()
     }
-}
-
-/// The times at which MIG mode of a GPU is off.
-fn unpartitioned_windows(gpu: &Gpu) -> Vec<Window> {
-    let mut from = f64::NEG_INFINITY;
-    let mut gaps = vec![];
-    for layout in &*gpu.mig {
-        gaps.push(Window { from, to: layout.during.from });
-        from = layout.during.to;
-    }
-    gaps.push(Window { from, to: f64::INFINITY });
-    gaps.retain(|gap| gap.from < gap.to);
-    gaps
 }
 
 #[cfg(test)]

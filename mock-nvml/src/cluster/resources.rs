@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::scenario::{
     Gpu,
     cluster::{GpuAllocation, GpuShare},
+    mig::{MigForm, SchedulerMig},
 };
 
 /// Resource of the NVIDIA, GKE and `HAMi` plugins.
@@ -62,6 +63,14 @@ pub(crate) fn limits(allocation: &GpuAllocation) -> BTreeMap<String, String> {
                 ("nvidia.com/gpumem", each(|share| share.mib)),
                 ("nvidia.com/gpucores", each(|share| share.cores)),
             ]
+        }
+        GpuAllocation::SchedulerMig(form, devices) => {
+            let mib = devices.first().map(SchedulerMig::template_mib).unwrap_or_default();
+            let (resource, memory) = match form {
+                MigForm::HamiIdentity | MigForm::HamiIndex => (GPU_RESOURCE, "nvidia.com/gpumem"),
+                MigForm::Volcano => (VOLCANO, "volcano.sh/vgpu-memory"),
+            };
+            vec![(resource, devices.len().to_string()), (memory, mib.to_string())]
         }
         GpuAllocation::Koordinator(shares) => vec![
             ("koordinator.sh/gpu-core", sum(&mut shares.iter().map(|share| share.cores))),

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::window::Window;
+use crate::{
+    scenario::mig::{MigForm, SchedulerMig},
+    window::Window,
+};
 
 /// The node and the cluster around it.
 #[derive(Clone, Debug)]
@@ -228,6 +231,8 @@ pub(crate) enum GpuAllocation {
     Koordinator(Vec<GpuShare>),
     /// Volcano
     Volcano(Vec<GpuShare>),
+    /// MIG devices that one of these schedulers allocates.
+    SchedulerMig(MigForm, Vec<SchedulerMig>),
     /// DRA: the name of a resource claim in the namespace of the pod, and its devices.
     Claim(String, Vec<ClaimedDevice>),
 }

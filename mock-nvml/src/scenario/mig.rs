@@ -53,6 +53,40 @@ pub(crate) struct InstanceIds {
     pub(crate) compute_instance: u32,
 }
 
+/// How a scheduler's annotation identifies MIG devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MigForm {
+    /// `HAMi` since 2.10: UUID and instance ids.
+    HamiIdentity,
+    /// `HAMi` before 2.10: index of the MIG device.
+    HamiIndex,
+    /// Volcano, mode `mig`: index of the MIG device.
+    Volcano,
+}
+
+/// A MIG device that a scheduler allocates.
+#[derive(Clone, Debug)]
+pub(crate) struct SchedulerMig {
+    /// Index of the GPU.
+    pub(crate) gpu: usize,
+    /// UUID of the MIG device.
+    pub(crate) uuid: String,
+    /// Index of the MIG device.
+    pub(crate) index: u32,
+    pub(crate) ids: InstanceIds,
+    pub(crate) profile: &'static Profile,
+    /// First memory slice.
+    pub(crate) start: u32,
+}
+
+impl SchedulerMig {
+    /// The memory in the name of the profile, in MiB, which the templates of the schedulers have.
+    pub(crate) fn template_mib(&self) -> u64 {
+        let gib = self.profile.name.split_once('.').map_or("", |(_, size)| size);
+        gib.split("gb").next().and_then(|gib| gib.parse::<u64>().ok()).unwrap_or_default() * 1_024
+    }
+}
+
 /// Fractions of the GPU resources that an instance has, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct EngineFraction {
@@ -60,6 +94,19 @@ pub(crate) struct EngineFraction {
     pub(crate) compute: f64,
     /// Memory slices.
     pub(crate) memory: f64,
+}
+
+/// The times at which MIG mode of a GPU with these layouts is off.
+pub(crate) fn unpartitioned_windows(layouts: &[MigLayout]) -> Vec<Window> {
+    let mut from = f64::NEG_INFINITY;
+    let mut gaps = vec![];
+    for layout in layouts {
+        gaps.push(Window { from, to: layout.during.from });
+        from = layout.during.to;
+    }
+    gaps.push(Window { from, to: f64::INFINITY });
+    gaps.retain(|gap| gap.from < gap.to);
+    gaps
 }
 
 impl MigLayout {

@@ -26,6 +26,7 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("abi-535", include_str!("../../scenarios/abi-535.toml")),
     ("huge", include_str!("../../scenarios/huge.toml")),
     ("hami", include_str!("../../scenarios/hami.toml")),
+    ("hami-mig", include_str!("../../scenarios/hami-mig.toml")),
     ("dra", include_str!("../../scenarios/dra.toml")),
     ("lifecycle", include_str!("../../scenarios/lifecycle.toml")),
 ];
@@ -166,7 +167,7 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, bert-hpa, abi-535, huge, hami, dra, lifecycle; give one of them"
+             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, dra, lifecycle; give one of them"
         );
     }
 }

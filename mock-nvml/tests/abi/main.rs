@@ -43,7 +43,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 15] = [
+const BUILT_IN: [&str; 16] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -57,6 +57,7 @@ const BUILT_IN: [&str; 15] = [
     "abi-535",
     "huge",
     "hami",
+    "hami-mig",
     "dra",
     "lifecycle",
 ];
@@ -176,6 +177,7 @@ fn built_in_scenarios_have_their_gpus() {
         ("NVIDIA L20", 2, 46_068),
         ("NVIDIA A100-SXM4-80GB", 16, 81_920),
         ("NVIDIA L40S", 2, 46_068),
+        ("NVIDIA H100 80GB HBM3", 2, 81_559),
         ("NVIDIA H100 80GB HBM3", 5, 81_559),
         ("NVIDIA L20", 4, 46_068),
     ];

@@ -70,6 +70,9 @@ pub(in crate::scenario_file) struct ContainerTable {
     pub(in crate::scenario_file) hami: Option<Spanned<Vec<ShareTable>>>,
     pub(in crate::scenario_file) koordinator: Option<Spanned<Vec<ShareTable>>>,
     pub(in crate::scenario_file) volcano: Option<Spanned<Vec<ShareTable>>>,
+    pub(in crate::scenario_file) hami_mig: Option<Spanned<Vec<String>>>,
+    pub(in crate::scenario_file) hami_mig_index: Option<Spanned<Vec<String>>>,
+    pub(in crate::scenario_file) volcano_mig: Option<Spanned<Vec<String>>>,
     pub(in crate::scenario_file) claim: Option<Spanned<ClaimTable>>,
     pub(in crate::scenario_file) devices: Option<Spanned<BTreeMap<String, Vec<String>>>>,
     #[serde(default)]

@@ -9,7 +9,7 @@ use crate::{
     scenario::{
         Gpu,
         cluster::{ClaimedDevice, GpuAllocation, GpuShare},
-        mig::{ComputeInstance, GpuInstance},
+        mig::{ComputeInstance, GpuInstance, InstanceIds, MigForm, SchedulerMig},
     },
     scenario_file::{
         error::{SpannedError, ValidationResult},
@@ -39,6 +39,9 @@ pub(super) fn check(
         ("hami", spec.hami.as_ref().map(Spanned::span)),
         ("koordinator", spec.koordinator.as_ref().map(Spanned::span)),
         ("volcano", spec.volcano.as_ref().map(Spanned::span)),
+        ("hami_mig", spec.hami_mig.as_ref().map(Spanned::span)),
+        ("hami_mig_index", spec.hami_mig_index.as_ref().map(Spanned::span)),
+        ("volcano_mig", spec.volcano_mig.as_ref().map(Spanned::span)),
         ("claim", spec.claim.as_ref().map(Spanned::span)),
     ];
     let present: Vec<_> =
@@ -88,6 +91,12 @@ fn allocation(
         shares(tables).map(GpuAllocation::Koordinator)
     } else if let Some(tables) = &table.volcano {
         shares(tables).map(GpuAllocation::Volcano)
+    } else if let Some(ids) = &table.hami_mig {
+        scheduler_mig(MigForm::HamiIdentity, ids.get_ref(), gpus, mig.1)
+    } else if let Some(ids) = &table.hami_mig_index {
+        scheduler_mig(MigForm::HamiIndex, ids.get_ref(), gpus, mig.1)
+    } else if let Some(ids) = &table.volcano_mig {
+        scheduler_mig(MigForm::Volcano, ids.get_ref(), gpus, mig.1)
     } else if let Some(table) = &table.claim {
         let whole = table.get_ref().gpus.as_ref().map(which).transpose()?;
         claim(table.get_ref(), whole.unwrap_or_default(), gpus, mig.1)
@@ -117,6 +126,27 @@ fn mig_devices(
         Ok((strategy.resource(&gi.device_profile(ci)), ci.uuid.clone()))
     };
     ids.iter().map(device).collect::<Result<_, String>>().map(GpuAllocation::Mig)
+}
+
+fn scheduler_mig(
+    form: MigForm,
+    ids: &[String],
+    gpus: &[Gpu],
+    start: f64,
+) -> Result<GpuAllocation, String> {
+    let device = |id: &String| {
+        let (gpu, gi, ci) = mig_device(id, gpus, start)?;
+        Ok(SchedulerMig {
+            gpu: gpu.index,
+            uuid: ci.uuid.clone(),
+            index: ci.slot,
+            ids: InstanceIds { gpu_instance: gi.id, compute_instance: ci.id },
+            profile: gi.profile,
+            start: gi.start,
+        })
+    };
+    let devices = ids.iter().map(device).collect::<Result<_, String>>()?;
+    Ok(GpuAllocation::SchedulerMig(form, devices))
 }
 
 fn ack_v1(table: &AckTable, gpus: &[usize]) -> Result<GpuAllocation, String> {
