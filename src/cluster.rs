@@ -9,7 +9,7 @@ mod pod_log_names;
 mod running_sources;
 pub mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,10 @@ use crate::kube::allocation::{AllocatableGpu, AllocatableMig, MemoryUnit};
 use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::pod_resources::PodResourcesState;
 use crate::kube::pods::PodSnapshot;
+use crate::kube::problem::AllocationProblem;
+use crate::kube::sharing::SharingEvidence;
 use crate::kube::source::{FailureReason, HealthTracker, SourceState};
-use crate::nvml::probe::mebibytes;
+use crate::nvml::probe::{EXCLUSIVE_PROCESS, mebibytes};
 use crate::policy;
 use crate::sample::Sample;
 use crate::sample::device::DeviceSample;
@@ -37,6 +39,8 @@ use crate::snapshot::SourceHealth;
 pub struct Cluster {
     channels: SourceChannels,
     cache: AllocationCache,
+    /// UUIDs of the GPUs that have had MPS clients since their compute mode is "exclusive process".
+    mps_gpus: BTreeSet<Arc<str>>,
 }
 
 /// State of the cluster in one cycle.
@@ -71,7 +75,7 @@ impl Cluster {
     /// Joins what `channels` receive. `memory_unit` is the unit of `aliyun.com/gpu-mem`.
     #[must_use]
     pub fn new(channels: SourceChannels, memory_unit: MemoryUnit) -> Self {
-        Self { channels, cache: AllocationCache::new(memory_unit) }
+        Self { channels, cache: AllocationCache::new(memory_unit), mps_gpus: BTreeSet::new() }
     }
 
     /// The newest state at `now` (monotonic), after the devices were read, with the allocations of
@@ -79,10 +83,11 @@ impl Cluster {
     /// not only pod labels of devices.
     pub fn state(
         &mut self,
-        devices: Vec<AllocatableGpu>,
+        mut devices: Vec<AllocatableGpu>,
         now: Duration,
         needs_containers: bool,
     ) -> ClusterState {
+        self.complete_evidence(&mut devices);
         let channels = &self.channels;
         let pods = channels.pods.as_ref().map(|pods| pods.borrow().clone());
         let pod_resources = channels.pod_resources.as_ref().map(|state| state.borrow().clone());
@@ -108,11 +113,34 @@ impl Cluster {
                 let inputs = AllocationInputs { pods, assignments, slices, devices };
                 let table;
                 (table, problems) = self.cache.resolve(inputs, now);
+                if !needs_containers {
+                    // Amounts are not exported, and their evidence is not read.
+                    problems.remove(AllocationProblem::UnknownReplica.label());
+                }
                 LatestAllocations::Table(table.as_of(as_of, is_fresh))
             }
             Some(PodResourcesState { assignments: None, .. }) => LatestAllocations::Pending,
         };
         ClusterState { pods, logs, allocations, sources, problems }
+    }
+
+    /// Adds to what the driver reports now how the GPUs are shared: what the node's labels state, and
+    /// MPS clients of earlier cycles.
+    fn complete_evidence(&mut self, devices: &mut [AllocatableGpu]) {
+        let label = self.channels.label.as_ref().and_then(|(_, state)| state.borrow().sharing);
+        for AllocatableGpu { uuid, sharing, .. } in devices {
+            sharing.label = label;
+            match sharing.exclusive_process {
+                Some(true) if sharing.mps_clients => {
+                    self.mps_gpus.insert(Arc::clone(uuid));
+                }
+                Some(false) => {
+                    self.mps_gpus.remove(uuid);
+                }
+                Some(true) | None => {}
+            }
+            sharing.mps_clients = self.mps_gpus.contains(uuid);
+        }
     }
 
     /// The watched label (`KEY=VALUE`), if the node has it at `now` (monotonic).
@@ -181,11 +209,18 @@ fn source_health(health: &HealthTracker, now: Duration) -> SourceHealth {
     }
 }
 
+/// Whether the driver lists MPS clients.
+fn has_mps_clients(partition: &PartitionSample) -> bool {
+    partition.listing.as_ref().is_ok_and(|listing| listing.has_mps_clients)
+}
+
 /// The allocatable devices of a sample, from the latest sample of each GPU. GPUs without one are
 /// left out.
 #[must_use]
 pub fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
     let samples = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
+    let count = sample.gpu_count.and_then(|(count, _)| count.ok());
+    let is_only = sample.gpus.len() == 1 && count.is_none_or(|count| count <= 1.0);
     let allocatable = |latest: &DeviceSample| {
         let total =
             |partition: &PartitionSample| partition.framebuffer.ok().map(|m| mebibytes(m.total));
@@ -205,6 +240,12 @@ pub fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
             uuid: Arc::clone(&latest.gpu.uuid),
             minor: latest.gpu.minor,
             framebuffer_mib: whole.and_then(total),
+            is_only: is_only && latest.partitions_complete.is_ok(),
+            sharing: SharingEvidence {
+                label: None,
+                exclusive_process: latest.compute_mode.ok().map(|mode| mode == EXCLUSIVE_PROCESS),
+                mps_clients: whole.is_some_and(has_mps_clients),
+            },
             migs: latest.partitions.iter().filter_map(mig).collect(),
         }
     };

@@ -29,6 +29,7 @@ pub mod request_error;
 pub mod resource_slices;
 pub mod retention;
 pub mod self_review;
+pub mod sharing;
 pub mod source;
 pub mod watch;
 pub mod watch_event;

@@ -96,7 +96,7 @@ fn shared_allocation(pod: usize, container: usize) -> DeviceAllocation {
         device: GPU.into(),
         mode: AllocateMode::Share,
         memory: Some(100.0),
-        compute: 0.3,
+        compute: Some(0.3),
         reserved: true,
         replica: None,
         claim: None,
@@ -161,6 +161,7 @@ fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
         gpu: Arc::new(gpu),
         handle: Handle::none(),
         limits: Limits::default(),
+        compute_mode: Ok(0.0),
         at: NOW,
         readings: vec![Some(cached); nvml_exporter::catalog::DEVICE.len()],
         mig_parent_readings: None,
@@ -525,7 +526,7 @@ proptest! {
             .map(|mib| StaleProcessEntry { reason: Discard::Gone, location: None, memory: Ok(mib * MIB) })
             .collect();
         let used: u64 = processes.iter().map(|(_, mib, _)| mib).chain(&stale_memory).sum();
-        let list = DeviceProcesses { processes: listed, stale_entries: exited, lists_mps_clients: true };
+        let list = DeviceProcesses { processes: listed, stale_entries: exited, lists_mps_clients: true, ..DeviceProcesses::default() };
         let snapshot = node.publish(list, used + unaccounted);
         let (processes, illegal) = (&snapshot.tables.processes, &snapshot.tables.illegal);
 

@@ -86,6 +86,8 @@ pub(crate) struct Gpu {
     pub(crate) lost: Vec<Window>,
     /// Hardware faults.
     pub(crate) hardware: HardwareFaults,
+    /// Whether its compute mode is "exclusive process", which the device plugin sets for MPS.
+    pub(crate) exclusive_process: bool,
     /// MIG layouts, sorted by time.
     pub(crate) mig: Arc<[MigLayout]>,
     /// Indexes in [`Scenario::processes`].

@@ -65,6 +65,8 @@ impl<'a> AllocationState<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::kube::allocation::{AllocationCompleteness, AllocationDoubt, Coverage};
     use crate::model::{AllocateMode, PodRef};
@@ -85,7 +87,7 @@ mod tests {
             device: GPU.into(),
             mode: AllocateMode::Exclusive,
             memory: Some(80.0),
-            compute: 0.0,
+            compute: Some(0.0),
             reserved: true,
             replica: None,
             claim: None,
@@ -138,6 +140,39 @@ mod tests {
         assert_eq!(evidence("partly", &table), AllocationEvidence::NotAllocated, "of GPU 0");
         let partly = AllocationState::Known(&table).evidence(&container("partly"), "GPU-1", SEEN);
         assert_eq!(partly, AllocationEvidence::Unknown);
+    }
+
+    #[test]
+    fn only_holder_is_one_certain_running_container_of_the_pod() {
+        let only_holder =
+            |change: fn(&mut DeviceAllocation), others: &[(&str, &str)], pod: &str| {
+                let Some(mut train) = table(100, true).of_device(GPU).first().cloned() else {
+                    panic!("the allocation of train")
+                };
+                change(&mut train);
+                let more = others.iter().map(|(pod, name)| DeviceAllocation {
+                    container: ContainerIdentity { name: (*name).into(), ..container(pod) },
+                    ..train.clone()
+                });
+                let completeness = AllocationCompleteness {
+                    coverage: Coverage::Pods {
+                        known: [Arc::from("train")].into(),
+                        unknown_holders: false,
+                    },
+                    ..AllocationCompleteness::default()
+                };
+                let all = more.chain([train.clone()]).collect::<Vec<_>>();
+                let table = AllocationTable::new(all, completeness);
+                table.only_holder(&container(pod).pod, GPU).map(|found| found.name.to_string())
+            };
+        let main = Some("main".to_owned());
+        assert_eq!(only_holder(|_| (), &[], "train"), main);
+        assert_eq!(only_holder(|_| (), &[("other", "main")], "train"), main);
+        assert_eq!(only_holder(|_| (), &[("train", "second")], "train"), None);
+        assert_eq!(only_holder(|_| (), &[], "other"), None);
+        assert_eq!(only_holder(|_| (), &[("other", "x")], "other"), None, "not all is known of it");
+        assert_eq!(only_holder(|train| train.running = false, &[], "train"), None);
+        assert_eq!(only_holder(|train| train.confirmed = false, &[], "train"), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::kube::allocation::{AllocationCompleteness, AllocationDoubt, Coverage};
 use crate::kube::assignments::PodName;
-use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation};
+use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation, PodRef};
 
 /// All device allocations of a node at one time. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +76,17 @@ impl AllocationTable {
             return None;
         }
         candidates.get(&(pod_name(container), Arc::clone(&container.name)))?.get(device).copied()
+    }
+
+    /// The container of a pod that holds `device`, if it runs and it is certain that no other container
+    /// of the pod holds it.
+    #[must_use]
+    pub fn only_holder(&self, pod: &PodRef, device: &str) -> Option<&ContainerIdentity> {
+        let is_own = |allocation: &&DeviceAllocation| allocation.container.pod.uid == pod.uid;
+        let mut holders = self.of_device(device).iter().filter(is_own);
+        let holder = holders.next().filter(|_| holders.next().is_none())?;
+        let is_certain = holder.confirmed && self.knows_all_of(&holder.container, device);
+        (is_certain && holder.running).then_some(&holder.container)
     }
 
     /// Whether it is known what the pod of `container` was allocated of `device`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::host::pod_logs::{LoggedContainers, LoggedPod, LoggedPods};
+use crate::kube::pod::container::{Container, ContainerKind};
 use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod, UidLookup};
 use crate::model::{
     CgroupLocation, ContainerId, ContainerIdentity, Owner, OwnerEvidence, PodPath, PodRef, PodUid,
@@ -104,6 +105,26 @@ impl OwnerResolver<'_> {
             UidLookup::Unknown => Some(uid),
             UidLookup::Ambiguous | UidLookup::Deleted(_) => None,
         }
+    }
+
+    /// The pod of a process without a known container, if the process can be the sandbox of the pod,
+    /// which works for all of its containers: the pod has a runtime class, all of its containers that
+    /// are still to end run, and none of them has the id in the cgroup. While the status of a
+    /// container is late, this holds for a process of any runtime, too.
+    pub(super) fn sandboxed_pod(&self, location: &CgroupLocation) -> Option<&TrackedPod> {
+        let CgroupLocation::Pod(paths) = location else { return None };
+        let path = self.outermost(paths)?;
+        let UidLookup::Live(tracked) = self.pods?.by_uid(path.uid.as_str()) else { return None };
+        let runs = |c: &Container| match c.kind {
+            ContainerKind::App | ContainerKind::Init { restartable: true } => c.running,
+            ContainerKind::Init { restartable: false } => c.terminated,
+            ContainerKind::Ephemeral => true,
+        };
+        let is_sandboxed = tracked.ended.is_none()
+            && tracked.pod.may_be_sandboxed()
+            && tracked.pod.containers.iter().all(runs)
+            && self.has_all_pods();
+        is_sandboxed.then_some(tracked)
     }
 
     /// The outermost pod below the node. A workload can create cgroups with any name below its own,
@@ -290,6 +311,57 @@ mod tests {
             "it may be the next run of either container"
         );
         assert_eq!(found(&[path(SERVE, None)]).0, unresolved);
+    }
+
+    #[test]
+    fn sandboxed_pod_has_a_runtime_class_and_containers_that_all_run() {
+        let sandboxed = |class: &str, change: fn(&mut pod::Pod), synced: bool, id: char| {
+            let mut pod = pod(SERVE, "serve", &[("web", Some('b')), ("log", Some('c'))], "");
+            pod.runtime_class = class.into();
+            change(&mut pod);
+            let mut store = PodStore::new("api", "n");
+            store.apply(pod, Duration::ZERO);
+            if synced {
+                store.end_list(Duration::ZERO);
+                store.health.record_success(Duration::ZERO);
+            }
+            let pods = store.snapshot(Duration::ZERO);
+            let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
+            let location = CgroupLocation::Pod(vec![path(SERVE, Some(id))]);
+            let unresolved = Owner::Unknown(Unresolved::NoContainer);
+            resolver.resolve(&location, Duration::ZERO).0 == unresolved
+                && resolver.sandboxed_pod(&location).is_some()
+        };
+        let init = |running, terminated| Container {
+            name: "init".into(),
+            kind: ContainerKind::Init { restartable: false },
+            resources: std::collections::BTreeMap::new(),
+            claims: vec![],
+            ids: vec![],
+            terminated,
+            running,
+        };
+        assert!(sandboxed("gvisor", |_| (), true, 'f'));
+        assert!(!sandboxed("gvisor", |_| (), true, 'c'), "the id of a container");
+        assert!(!sandboxed("gvisor", |_| (), false, 'f'), "the pod list is not complete");
+        assert!(!sandboxed("gvisor", |pod| pod.containers[1].running = false, true, 'f'));
+        for class in ["", "nvidia", "nvidia-cdi", "nvidia-legacy"] {
+            assert!(!sandboxed(class, |_| (), true, 'f'), "{class:?}");
+        }
+        let mut pod = pod(SERVE, "serve", &[("web", Some('b'))], "");
+        pod.runtime_class = "gvisor".into();
+        for (running, terminated) in [(true, false), (false, false), (false, true)] {
+            pod.containers.truncate(1);
+            pod.containers.push(init(running, terminated));
+            let mut store = PodStore::new("api", "n");
+            store.apply(pod.clone(), Duration::ZERO);
+            store.end_list(Duration::ZERO);
+            store.health.record_success(Duration::ZERO);
+            let pods = store.snapshot(Duration::ZERO);
+            let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
+            let location = CgroupLocation::Pod(vec![path(SERVE, None)]);
+            assert_eq!(resolver.sandboxed_pod(&location).is_some(), terminated, "{running}");
+        }
     }
 
     #[test]

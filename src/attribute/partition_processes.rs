@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::AttributionContext;
+use super::allocation_state::AllocationState;
 use super::container_summary::ContainerSummaries;
 use super::owner::OwnerResolver;
 use super::verdict::{self, DeviceEvidence, MpsClients, ProcessEvidence, Verdict};
@@ -53,13 +54,13 @@ impl<'a> PartitionProcesses<'a> {
         listing: &'a DeviceProcesses,
     ) -> Self {
         let resolver = &context.owner_resolver;
+        let device = partition.device_uuid(gpu);
         let owners: Vec<_> =
-            listing.processes.iter().map(|process| owner(resolver, process)).collect();
+            listing.processes.iter().map(|process| owner(context, process, device)).collect();
         let stale_owners: Vec<_> =
             listing.stale_entries.iter().map(|entry| stale_owner(resolver, entry)).collect();
         let mut evidence = device_evidence(context, partition, listing, &owners);
         let containers = summaries(resolver, listing, &owners, &stale_owners, evidence);
-        let device = partition.device_uuid(gpu);
         let attribute = |process: &ProcessSample, owner: Owner, owner_evidence| {
             let allocation = match &owner {
                 // The allocations of a container do not change while it runs.
@@ -137,11 +138,35 @@ impl<'a> PartitionProcesses<'a> {
 
 type ResolvedOwner = (Owner, Option<OwnerEvidence>);
 
-fn owner(resolver: &OwnerResolver<'_>, process: &ProcessSample) -> ResolvedOwner {
-    match &process.location {
-        Ok(location) => resolver.resolve(location, process.first_seen),
-        Err(discard) => (Owner::Unknown((*discard).into()), None),
+fn owner(context: &AttributionContext<'_>, process: &ProcessSample, device: &str) -> ResolvedOwner {
+    let resolver = &context.owner_resolver;
+    let location = match &process.location {
+        Ok(location) => location,
+        Err(discard) => return (Owner::Unknown((*discard).into()), None),
+    };
+    let found = resolver.resolve(location, process.first_seen);
+    if found.0 != Owner::Unknown(Unresolved::NoContainer) {
+        return found;
     }
+    match sandboxed_owner(context, process, device) {
+        Some(container) => (Owner::Container(container), Some(OwnerEvidence::Inferred)),
+        None => found,
+    }
+}
+
+/// The only container of a sandboxed pod that holds the device.
+fn sandboxed_owner(
+    context: &AttributionContext<'_>,
+    process: &ProcessSample,
+    device: &str,
+) -> Option<ContainerIdentity> {
+    let AllocationState::Known(table) = context.allocation else { return None };
+    let resolver = &context.owner_resolver;
+    if !process_evidence(process, resolver.now).settled {
+        return None;
+    }
+    let sandboxed = resolver.sandboxed_pod(process.location.as_ref().ok()?)?;
+    table.only_holder(&sandboxed.pod.id, device).cloned()
 }
 
 fn stale_owner(resolver: &OwnerResolver<'_>, entry: &StaleProcessEntry) -> Owner {

@@ -8,10 +8,9 @@
 //! uncertain; if the device is unknown too, the node is. Then no container is reported as having
 //! no allocation.
 //!
-//! Limits: replicas of time-slicing and of MPS look the same (they are treated as time-slicing,
-//! which does not limit memory); claims with administrative access are not marked (a device of two
-//! claims is therefore contested); allocations without a device plugin are invisible while the pods
-//! are unknown.
+//! Limits: the amount of a replica is unknown until it is certain whether it is one of time-slicing
+//! or of MPS; claims with administrative access are not marked (a device of two claims is therefore
+//! contested); allocations without a device plugin are invisible while the pods are unknown.
 //!
 //! [`DeviceId::SharedUnit`]: super::device_id::DeviceId::SharedUnit
 
@@ -21,6 +20,7 @@ use std::sync::Arc;
 use super::assignments::{Assignments, PodName, SliceTable};
 use super::pods::PodSnapshot;
 use super::problem::AllocationProblem;
+use super::sharing::SharingEvidence;
 use crate::model::{AllocateMode, DeviceAllocation, PodRef};
 
 mod conflicts;
@@ -28,6 +28,8 @@ mod coverage;
 mod from_annotations;
 mod from_kubelet;
 mod index;
+mod replicas;
+mod resource;
 
 pub use coverage::Coverage;
 use index::DeviceIndex;
@@ -41,6 +43,10 @@ pub struct AllocatableGpu {
     pub minor: Option<u32>,
     /// Size of its framebuffer, MiB.
     pub framebuffer_mib: Option<f64>,
+    /// Whether the node has no other GPU.
+    pub is_only: bool,
+    /// Evidence of how its replicas are shared.
+    pub sharing: SharingEvidence,
     /// Its MIG devices.
     pub migs: Vec<AllocatableMig>,
 }

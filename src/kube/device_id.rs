@@ -52,6 +52,9 @@ pub enum DeviceName<'a> {
         /// Id of the GPU instance.
         gpu_instance: u32,
     },
+    /// `tegra` (Jetson, Thor) or `all` (WSL): the device plugin advertises all that there is as one
+    /// device. Plugins of other vendors may use these words, too.
+    OnlyGpu,
 }
 
 /// Parses an id.
@@ -79,6 +82,9 @@ pub fn parse(id: &str) -> DeviceId<'_> {
 }
 
 fn device_name(id: &str) -> Option<DeviceName<'_>> {
+    if matches!(id, "tegra" | "all") {
+        return Some(DeviceName::OnlyGpu);
+    }
     if is_uuid(id, "GPU-") {
         return Some(DeviceName::Gpu(id));
     }
@@ -175,6 +181,10 @@ mod tests {
         let instance = DeviceName::MinorMig { minor: 0, gpu_instance: 3 };
         assert_eq!(parse("nvidia0/gi3"), real(instance));
         assert_eq!(parse("nvidia0/gi3/vgpu1"), replica(instance, 1));
+        for only in ["tegra", "all"] {
+            assert_eq!(parse(only), real(DeviceName::OnlyGpu));
+            assert_eq!(parse(&format!("{only}::2")), replica(DeviceName::OnlyGpu, 2));
+        }
     }
 
     #[test]
@@ -207,6 +217,15 @@ mod tests {
             "nvidia0/".into(),
             "nvidia0/gi".into(),
             "nvidia0/vgpu1/gi0".into(),
+            "nvidia0/gi0/vgpu1/vgpu2".into(),
+            "nvidia0/gi0/vgpu".into(),
+            "nvidia0/gi0/vgpu1::0".into(),
+            "all::".into(),
+            "tegra::x".into(),
+            "tegra0".into(),
+            "tegra-0".into(),
+            "tegra/vgpu0".into(),
+            "All".into(),
             "nvidia99999999999".into(),
             "::".into(),
             "1b:00.0.0".into(),
@@ -217,6 +236,32 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn only_the_canonical_form_of_an_id_is_accepted(
+            id in "(nvidia|tegra|all|MIG-)?[0-9/a-z:+]{0,12}(gi|vgpu|::)?[0-9]{0,3}"
+        ) {
+            let text = |name| match name {
+                DeviceName::Gpu(uuid) | DeviceName::Mig(uuid) => uuid.to_owned(),
+                DeviceName::LegacyMig { gpu, gpu_instance, compute_instance } => {
+                    format!("MIG-{gpu}/{gpu_instance}/{compute_instance}")
+                }
+                DeviceName::Minor(minor) => format!("nvidia{minor}"),
+                DeviceName::MinorMig { minor, gpu_instance } => {
+                    format!("nvidia{minor}/gi{gpu_instance}")
+                }
+                DeviceName::OnlyGpu if id.starts_with("all") => "all".to_owned(),
+                DeviceName::OnlyGpu => "tegra".to_owned(),
+            };
+            if let DeviceId::Device { name, replica } = parse(&id) {
+                let name = text(name);
+                let forms = match replica {
+                    None => vec![name],
+                    Some(n) => vec![format!("{name}::{n}"), format!("{name}/vgpu{n}")],
+                };
+                prop_assert!(forms.contains(&id), "{id}: {forms:?}");
+            }
+        }
+
         #[test]
         fn uuid_of_any_id_is_its_prefix(id in "\\PC{0,60}|(GPU-|MIG-|nvidia)[-0-9a-f/:_]{0,50}") {
             if let DeviceId::Device { name: DeviceName::Gpu(gpu) | DeviceName::Mig(gpu), .. } = parse(&id) {

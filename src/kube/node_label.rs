@@ -1,4 +1,4 @@
-//! Watches the node object for one label with one value.
+//! Watches the labels of the node: for one label with one value, and for its sharing strategy.
 //!
 //! NVIDIA's MIG manager sets `nvidia.com/mig.config.state` to `pending` before it changes the MIG
 //! configuration.
@@ -15,6 +15,7 @@ use super::json_stream::{JsonFrame, LineReader};
 use super::node_event::{self, Node, NodeEvent};
 use super::node_name::NodeName;
 use super::request_error::RequestError;
+use super::sharing::SharingStrategy;
 use super::source::{FailureReason, HealthTracker};
 use super::watch_timings::WatchTimings;
 use crate::clock::Clock;
@@ -51,6 +52,9 @@ impl LabelRequirement {
 pub struct NodeLabelState {
     /// Whether the source is up, and its failures.
     pub health: HealthTracker,
+    /// How the GPUs are shared, according to the last labels of the node. They hardly change, and are
+    /// valid while the source is down.
+    pub sharing: Option<SharingStrategy>,
     set: bool,
 }
 
@@ -58,7 +62,7 @@ impl NodeLabelState {
     /// The state before the first response.
     #[must_use]
     pub fn unknown() -> Self {
-        Self { health: HealthTracker::new(SOURCE), set: false }
+        Self { health: HealthTracker::new(SOURCE), sharing: None, set: false }
     }
 
     /// Whether the node has the label at `now` (monotonic). The last state is valid for
@@ -128,23 +132,28 @@ impl NodeLabelWatch {
         let mut lines = LineReader::new(policy::KUBE_OBJECT_MAX);
         while let Some(data) = next_chunk(&mut body, self.timings.idle_timeout).await? {
             for frame in lines.feed(&data) {
-                let set = self.read(&frame)?;
-                publish.send_modify(|state| state.set = set.unwrap_or(state.set));
+                if let Some((set, sharing)) = self.read(&frame)? {
+                    publish.send_modify(|state| (state.set, state.sharing) = (set, sharing));
+                }
             }
             publish.send_modify(|state| state.health.record_success(self.clock.now().mono));
         }
         Ok(())
     }
 
-    /// Whether the node has the label; none if the event is not about this node.
-    fn read(&self, frame: &JsonFrame) -> Result<Option<bool>, RequestError> {
-        let has_label = |node: Node| {
-            let value = node.labels.get(&*self.label.key);
-            value.map(String::as_str) == Some(&*self.label.value)
+    /// Whether the node has the label, and its sharing strategy; none if the event is not about this
+    /// node.
+    fn read(
+        &self,
+        frame: &JsonFrame,
+    ) -> Result<Option<(bool, Option<SharingStrategy>)>, RequestError> {
+        let read = |node: &Node| {
+            let value = node.labels.get(&*self.label.key).map(String::as_str);
+            (value == Some(&*self.label.value), SharingStrategy::from_labels(&node.labels))
         };
         Ok(match node_event::parse(frame)? {
-            NodeEvent::Applied(node) if node.name == self.node.as_str() => Some(has_label(node)),
-            NodeEvent::Deleted(name) if name == self.node.as_str() => Some(false),
+            NodeEvent::Applied(node) if node.name == self.node.as_str() => Some(read(&node)),
+            NodeEvent::Deleted(name) if name == self.node.as_str() => Some((false, None)),
             NodeEvent::Applied(_) | NodeEvent::Deleted(_) | NodeEvent::Other => None,
         })
     }

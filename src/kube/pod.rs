@@ -47,6 +47,8 @@ pub struct Pod {
     /// `metadata.creationTimestamp`, which the API server sets; empty if it has none. RFC 3339, so that
     /// the earlier one sorts first.
     pub created: Box<str>,
+    /// `spec.runtimeClassName`; empty for the default runtime.
+    pub runtime_class: Box<str>,
     /// Whether `metadata.deletionTimestamp` is set.
     pub deleting: bool,
     /// Whether `status.phase` is `Succeeded` or `Failed`: no container is restarted.
@@ -87,6 +89,13 @@ impl Pod {
         let mut containers = self.containers.iter();
         containers.any(|c| *c.name == *container && c.running)
             && !self.containers.iter().any(initializes)
+    }
+
+    /// Whether its runtime may run all containers in one sandbox, and thus in one cgroup. The classes
+    /// of NVIDIA's GPU operator are those of a runtime that does not.
+    #[must_use]
+    pub fn may_be_sandboxed(&self) -> bool {
+        !matches!(&*self.runtime_class, "" | "nvidia" | "nvidia-cdi" | "nvidia-legacy")
     }
 
     /// Whether it requests GPUs, or has an annotation that allocates some.
@@ -146,7 +155,7 @@ mod tests {
             "managedFields": [{"manager": "kubelet"}]
         },
         "spec": {
-            "nodeName": "node-1",
+            "nodeName": "node-1", "runtimeClassName": "gvisor",
             "containers": [
                 {"name": "a", "resources": {
                     "limits": {"nvidia.com/gpu": "1", "cpu": "2"},
@@ -177,6 +186,7 @@ mod tests {
     fn only_needed_fields_are_kept() {
         let pod = parse(FULL.as_bytes()).unwrap();
         assert_eq!((&*pod.id.uid, &*pod.node, pod.has_ended()), ("u-1", "node-1", false));
+        assert!(pod.may_be_sandboxed());
         assert_eq!(pod.annotations.len(), 1);
         assert_eq!(pod.annotation("hami.io/bind-phase"), Some("success"));
         let names: Vec<_> = pod.containers.iter().map(|c| (&*c.name, c.kind)).collect();
@@ -206,7 +216,8 @@ mod tests {
             assert!(parse(invalid.as_bytes()).is_err(), "{invalid}");
         }
         let bare = br#"{"metadata":{"uid":"u","name":"x","namespace":"y","annotations":null},"spec":null,"status":null}"#;
-        assert!(!parse(bare).unwrap().has_ended());
+        let bare = parse(bare).unwrap();
+        assert!(!bare.has_ended() && !bare.may_be_sandboxed());
     }
 
     #[test]

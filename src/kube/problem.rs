@@ -34,6 +34,9 @@ pub enum AllocationProblem {
     Overcommitted,
     /// A claimed device is in no resource slice.
     NoSlice,
+    /// A replica of a device is allocated, and it is not certain whether it is one of time-slicing or
+    /// of MPS, or how many replicas there are.
+    UnknownReplica,
 }
 
 impl AllocationProblem {
@@ -55,6 +58,7 @@ impl AllocationProblem {
             Self::ContestedDevice => "contested_device",
             Self::Overcommitted => "overcommitted",
             Self::NoSlice => "no_slice",
+            Self::UnknownReplica => "unknown_replica",
         }
     }
 }

@@ -55,8 +55,8 @@ pub struct DeviceAllocation {
     pub mode: AllocateMode,
     /// Allocated framebuffer, MiB; `None` if unknown, never 0.
     pub memory: Option<f64>,
-    /// Allocated fraction of the device's compute, 0 to 1; 0 is unlimited.
-    pub compute: f64,
+    /// Allocated fraction of the device's compute, 0 to 1; 0 is unlimited, `None` if unknown.
+    pub compute: Option<f64>,
     /// Whether the memory is reserved for the container, so that the allocations of a device add
     /// up. Otherwise each container may use all of it.
     pub reserved: bool,
@@ -80,7 +80,7 @@ impl DeviceAllocation {
         let known = if self.confirmed { Ok(()) } else { Err(Missing::Pending) };
         ContainerAllocation {
             memory: known.and(self.memory.ok_or(Missing::Pending)),
-            compute: known.map(|()| self.compute),
+            compute: known.and(self.compute.ok_or(Missing::Pending)),
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Gpu {
     pub uuid: Arc<str>,
     /// `nvmlDeviceGetName`.
     pub name: Arc<str>,
-    /// `nvmlDeviceGetPciInfo_v3`, as `00000000:1B:00.0`.
+    /// `nvmlDeviceGetPciInfo_v3`, as `00000000:1B:00.0`; empty on platforms without PCI.
     pub pci_bus_id: Arc<str>,
 }
 

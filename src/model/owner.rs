@@ -151,7 +151,7 @@ pub enum OwnerEvidence {
     Cgroup,
     /// The pod status contains the container id.
     Status,
-    /// It is the only container of the pod.
+    /// It is the only container of the pod; or of a sandboxed pod, the only one that holds the device.
     Inferred,
     /// From the names of the kubelet's log directories and links.
     Logs,

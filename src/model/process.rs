@@ -111,6 +111,8 @@ pub struct DeviceProcesses {
     pub stale_entries: Vec<StaleProcessEntry>,
     /// Whether the list of MPS clients was read; false if the driver does not support it.
     pub lists_mps_clients: bool,
+    /// Whether MPS clients are listed.
+    pub has_mps_clients: bool,
 }
 
 /// Utilization of each engine, percent (0 to 100).

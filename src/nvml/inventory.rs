@@ -1,5 +1,7 @@
 //! Driver versions, GPUs and MIG devices of a session.
 
+use std::sync::Arc;
+
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings::nvmlReturn_enum_NVML_ERROR_NOT_FOUND as NOT_FOUND;
 
@@ -56,8 +58,8 @@ impl Session {
     /// Identity and handle of the GPU at `index`.
     ///
     /// # Errors
-    /// Returns the NVML error if UUID, name or PCI bus id cannot be read: there is no fallback
-    /// identity.
+    /// Returns the NVML error if UUID or name cannot be read: there is no fallback identity. Minor
+    /// number and PCI bus id may be unsupported: the GPU of a Jetson is not on a PCI bus.
     pub fn identify(&self, index: u32) -> Result<(Gpu, Handle), Missing> {
         let device = self.nvml().device_by_index(index)?;
         let gpu = Gpu {
@@ -67,7 +69,8 @@ impl Session {
                 .transpose()?,
             uuid: device.uuid()?.into(),
             name: device.name()?.into(),
-            pci_bus_id: device.pci_info()?.bus_id.into(),
+            pci_bus_id: unsupported_as_none(device.pci_info())?
+                .map_or_else(Arc::default, |pci| pci.bus_id.into()),
         };
         Ok((gpu, Handle::of(&device)))
     }

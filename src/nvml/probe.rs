@@ -380,6 +380,9 @@ pub fn celsius(value: f64) -> Reading {
     if value <= TEMPERATURE_MAX { Ok(value) } else { Err(Missing::Invalid) }
 }
 
+/// The compute mode "exclusive process" in DCGM's encoding.
+pub const EXCLUSIVE_PROCESS: f64 = 2.0;
+
 /// Converts bytes to whole MiB, truncated as in DCGM series.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "2^53 MiB is beyond any GPU")]

@@ -16,6 +16,9 @@ pub struct DeviceSample {
     pub handle: Handle,
     /// Power and temperature limits.
     pub limits: Limits,
+    /// Compute mode in DCGM's encoding (`nvmlDeviceGetComputeMode`), if container
+    /// families are selected.
+    pub compute_mode: Reading,
     /// When the read began.
     pub at: Moment,
     /// One cached reading per row of the device slice of the catalog, in its order; `None` for rows
@@ -94,6 +97,7 @@ mod tests {
             gpu,
             handle: Handle::none(),
             limits: Limits::default(),
+            compute_mode: Err(Missing::Pending),
             at,
             readings: cells,
             mig_parent_readings: None,

@@ -62,7 +62,7 @@ pub struct HealthReader {
 }
 
 /// A cached value and when it was read (monotonic).
-struct Cached<T>(Option<(Duration, T)>);
+pub struct Cached<T>(Option<(Duration, T)>);
 
 impl<T> Default for Cached<T> {
     fn default() -> Self {
@@ -72,7 +72,7 @@ impl<T> Default for Cached<T> {
 
 impl<T: Clone> Cached<T> {
     /// Returns the cached value, or reads it if `is_fresh` (given the value and its age) is false.
-    fn get_or_read(
+    pub fn get_or_read(
         &mut self,
         now: Duration,
         is_fresh: impl Fn(&T, Duration) -> bool,
@@ -84,7 +84,8 @@ impl<T: Clone> Cached<T> {
 }
 
 /// Whether a value of this age is fresh in the slow tier.
-fn is_fresh_slow<T>(_: &T, age: Duration) -> bool {
+#[must_use]
+pub fn is_fresh_slow<T>(_: &T, age: Duration) -> bool {
     !Tier::Slow.due(Some(Duration::ZERO), age)
 }
 

@@ -8,7 +8,7 @@ use nvml_wrapper_sys::bindings::field_id;
 use super::device::DeviceSample;
 use super::gpm::GpmReader;
 use super::gpu_utilization::GpuUtilizationSampler;
-use super::health_reader::{self, HealthReader};
+use super::health_reader::{self, Cached, HealthReader, is_fresh_slow};
 use super::info_labels::InfoLabelReader;
 use super::limits::LimitReader;
 use super::mig_mode::MigMode;
@@ -19,7 +19,7 @@ use super::process_utilization::UtilizationCursor;
 use super::reading_cache::{CachedReading, ReadingCache};
 use crate::host::ProcRoot;
 use crate::host::cgroup_cache::CgroupCache;
-use crate::model::{Discards, Gpu, Missing, Moment};
+use crate::model::{Discards, Gpu, Missing, Moment, Reading};
 use crate::nvml::Session;
 use crate::nvml::probe::{GpmReadings, Probe};
 use crate::nvml::raw::Handle;
@@ -72,6 +72,7 @@ pub(super) struct IdentifiedGpu {
     parent_readings: ReadingCache,
     gpm: GpmReader,
     limits: LimitReader,
+    compute_mode: Cached<Reading>,
     info_labels: InfoLabelReader,
     peer_links: PeerLinks,
     health: HealthReader,
@@ -92,6 +93,7 @@ impl IdentifiedGpu {
             parent_readings: ReadingCache::default(),
             gpm: GpmReader::new(Arc::clone(session), None),
             limits: LimitReader::default(),
+            compute_mode: Cached::default(),
             info_labels: InfoLabelReader::default(),
             peer_links: PeerLinks::default(),
             health: HealthReader::default(),
@@ -156,6 +158,7 @@ impl IdentifiedGpu {
             gpu: Arc::clone(&self.gpu),
             handle,
             limits,
+            compute_mode: self.read_compute_mode(&selection, &probe, now.mono),
             at: now,
             readings: self.readings.to_vec(),
             mig_parent_readings: self.read_mig_parent(context, now, gpm),
@@ -171,6 +174,19 @@ impl IdentifiedGpu {
         };
         self.is_down = sample.state().is_err();
         sample
+    }
+
+    /// Compute mode, which shows whether NVIDIA's device plugin shares the GPU by MPS.
+    fn read_compute_mode(
+        &mut self,
+        selection: &Selection,
+        probe: &Probe<'_>,
+        now: Duration,
+    ) -> Reading {
+        if !selection.has_container_families() {
+            return Err(Missing::Pending);
+        }
+        self.compute_mode.get_or_read(now, is_fresh_slow, || probe.compute_mode())
     }
 
     /// The field ids for one batch: those of rows that are due, and those for health and energy.

@@ -114,7 +114,7 @@ impl ProcessTable {
         }
         self.processes = known;
         processes.sort_unstable_by_key(|process| process.id);
-        Ok(DeviceProcesses { processes, stale_entries, lists_mps_clients })
+        Ok(DeviceProcesses { processes, stale_entries, lists_mps_clients, has_mps_clients })
     }
 
     /// Whether a pid was listed in the last cycle and is not an MPS server. A device without an MPS

@@ -133,6 +133,7 @@ mod tests {
         processes: Vec::new(),
         stale_entries: Vec::new(),
         lists_mps_clients: true,
+        has_mps_clients: false,
     });
 
     fn one(sm: Result<f64, Missing>, memory: Result<u64, Missing>) -> Listing {

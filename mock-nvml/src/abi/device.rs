@@ -38,7 +38,7 @@ values! {
     nvmlDeviceGetBrand: c_uint = |board| Ok(board.model().brand);
     nvmlDeviceGetArchitecture: c_uint = |board| Ok(board.model().architecture);
     nvmlDeviceGetPersistenceMode: c_uint = |board| Ok(c_uint::from(board.model().persistence));
-    nvmlDeviceGetComputeMode: c_uint = |_| Ok(0);
+    nvmlDeviceGetComputeMode: c_uint = |board| Ok(compute_mode(board));
     nvmlDeviceGetDisplayMode: c_uint = |board| Ok(c_uint::from(has_display(board)));
     nvmlDeviceGetDisplayActive: c_uint = |board| Ok(c_uint::from(has_display(board)));
     nvmlDeviceGetBoardId: c_uint = |board| Ok(board.gpu().pci.bus << 8 | board.gpu().pci.device);
@@ -64,6 +64,11 @@ pairs! {
         let on = c_uint::from(board.mig_mode()?);
         Ok((on, on))
     };
+}
+
+/// `NVML_COMPUTEMODE_DEFAULT`, or `NVML_COMPUTEMODE_EXCLUSIVE_PROCESS` with the device plugin's MPS daemon.
+fn compute_mode(board: &Board) -> c_uint {
+    if board.gpu().exclusive_process { 3 } else { 0 }
 }
 
 #[unsafe(no_mangle)]

@@ -9,13 +9,27 @@ const CONTROLLERS: [&str; 9] =
 /// Content of `/proc/<pid>/cgroup` for a process in the container `id` of a pod, without the final
 /// newline.
 pub(crate) fn text(cgroups: CgroupFormat, runtime: Runtime, pod: &Pod, id: &str) -> String {
-    let path = path(cgroups.systemd, runtime, pod, id);
+    let path = if pod.is_sandboxed() {
+        sandbox_path(cgroups.systemd, runtime, pod)
+    } else {
+        path(cgroups.systemd, runtime, pod, id)
+    };
     if !cgroups.v1 {
         return format!("0::{path}");
     }
     let lines = CONTROLLERS.iter().zip((1..=CONTROLLERS.len()).rev());
     let lines = lines.map(|(name, at)| format!("{at}:{name}:{path}"));
     lines.chain([format!("0::{path}")]).collect::<Vec<_>>().join("\n")
+}
+
+/// The cgroup of all processes of a gVisor sandbox: that of the sandbox as systemd has it, else that of
+/// the pod.
+fn sandbox_path(systemd: bool, runtime: Runtime, pod: &Pod) -> String {
+    let path = path(systemd, runtime, pod, &pod.sandbox_id);
+    match path.rsplit_once('/') {
+        Some((pod, _)) if !systemd => pod.to_owned(),
+        _ => path,
+    }
 }
 
 fn path(systemd: bool, runtime: Runtime, pod: &Pod, id: &str) -> String {
@@ -85,6 +99,14 @@ mod tests {
         ] {
             assert_eq!(cgroup_of(keys, pod), expected);
         }
+        let sandbox = cgroup_of("", "runtime_class = \"gvisor\"");
+        let (pod, scope) = sandbox.rsplit_once('/').unwrap();
+        assert!(pod.ends_with("pod11111111_2222_4333_8444_555555555555.slice"), "{sandbox}");
+        assert!(scope.starts_with("cri-containerd-") && !scope.contains("ID"), "{sandbox}");
+        assert_eq!(
+            cgroup_of("cgroups = \"cgroupfs-v2\"", "runtime_class = \"gvisor\""),
+            "0::/kubepods/besteffort/pod11111111-2222-4333-8444-555555555555",
+        );
         let text = cgroup_of("cgroups = \"cgroupfs-v1\"", "");
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 10);

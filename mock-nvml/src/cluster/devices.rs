@@ -20,7 +20,7 @@ const DEVICES_PER_GPU: u32 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SharingMode {
     Whole,
-    Slices(u32),
+    Slices(u32, bool),
     Gke,
     Hami,
     Claimed,
@@ -30,7 +30,8 @@ impl SharingMode {
     fn text(self) -> String {
         match self {
             Self::Whole => "as a whole GPU".into(),
-            Self::Slices(replicas) => format!("in {replicas} slices"),
+            Self::Slices(replicas, false) => format!("in {replicas} slices"),
+            Self::Slices(replicas, true) => format!("in {replicas} slices with MPS"),
             Self::Gke => "by the GKE plugin".into(),
             Self::Hami => "by HAMi".into(),
             Self::Claimed => "by a resource claim".into(),
@@ -82,8 +83,8 @@ impl DevicePlugins {
         let all = 0..self.modes.len();
         match allocation {
             GpuAllocation::Whole(gpus) => self.set_mode(gpus.iter().copied(), SharingMode::Whole),
-            GpuAllocation::Slices(gpus, replicas) => {
-                self.set_mode(gpus.iter().copied(), SharingMode::Slices(*replicas))
+            GpuAllocation::Slices(gpus, replicas, mps) => {
+                self.set_mode(gpus.iter().copied(), SharingMode::Slices(*replicas, *mps))
             }
             GpuAllocation::Gke(_) => self.set_mode(all, SharingMode::Gke),
             GpuAllocation::Hami(_)
@@ -191,7 +192,7 @@ impl DevicePlugins {
                 gke.iter().filter(|id| id.starts_with(&format!("{name}/"))).collect();
             let ids: Vec<String> = match mode {
                 SharingMode::Whole => vec![gpu.uuid.clone()],
-                SharingMode::Slices(replicas) => {
+                SharingMode::Slices(replicas, _) => {
                     (0..replicas).map(|n| format!("{}::{n}", gpu.uuid)).collect()
                 }
                 SharingMode::Claimed => vec![],
@@ -277,7 +278,7 @@ impl DevicePlugins {
             |gpu| self.allocate_first(GPU_RESOURCE, life, |state| state.gpu == Some(gpu));
         match allocation {
             GpuAllocation::Nothing | GpuAllocation::Koordinator(_) | GpuAllocation::Claim(..) => {}
-            GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, _) => {
+            GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, ..) => {
                 for index in gpus {
                     devices.push(of_gpu(*index).ok_or_else(|| {
                         format!(

@@ -139,6 +139,9 @@ impl PodSerializer<'_> {
             "terminationGracePeriodSeconds": 30,
             "securityContext": {},
         });
+        if let Some(class) = &pod.runtime_class {
+            insert_key(&mut spec, "runtimeClassName", class.as_str());
+        }
         for (key, kinds) in [
             ("initContainers", &[ContainerKind::Init, ContainerKind::Sidecar][..]),
             ("ephemeralContainers", &[ContainerKind::Ephemeral][..]),

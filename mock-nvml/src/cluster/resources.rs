@@ -46,7 +46,7 @@ pub(crate) fn limits(allocation: &GpuAllocation) -> BTreeMap<String, String> {
     let sum = |of: &mut dyn Iterator<Item = u32>| of.map(u64::from).sum::<u64>().to_string();
     let limits = match allocation {
         GpuAllocation::Nothing | GpuAllocation::Claim(..) => vec![],
-        GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, _) => whole(gpus.len()),
+        GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, ..) => whole(gpus.len()),
         GpuAllocation::Gke(ids) => whole(ids.len()),
         GpuAllocation::Mig(ids) => return mig_limits(ids),
         GpuAllocation::Ack(gpus, gib, cores) => {

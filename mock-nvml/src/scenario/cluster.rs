@@ -28,6 +28,9 @@ pub(crate) struct Cluster {
     pub(crate) faults: Vec<ClusterFault>,
 }
 
+/// Name of the runtime class of gVisor.
+const GVISOR: &str = "gvisor";
+
 /// A label of the node.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeLabel {
@@ -120,6 +123,10 @@ pub(crate) struct Pod {
     /// Labels in the scenario.
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) qos: Qos,
+    /// `spec.runtimeClassName`
+    pub(crate) runtime_class: Option<String>,
+    /// Container id of its sandbox: 64 hexadecimal digits.
+    pub(crate) sandbox_id: String,
     /// From creation until its containers have been removed.
     pub(crate) lifetime: Window,
     /// World time of the deletion timestamp.
@@ -143,6 +150,11 @@ impl Pod {
     /// The longest status lag of its containers, in seconds.
     pub(crate) fn status_lag(&self) -> f64 {
         self.containers.iter().map(|container| container.status_lag).fold(0.0, f64::max)
+    }
+
+    /// Whether its processes are in the cgroup of its sandbox.
+    pub(crate) fn is_sandboxed(&self) -> bool {
+        self.runtime_class.as_deref() == Some(GVISOR)
     }
 
     pub(crate) fn containers_of_kind(
@@ -215,8 +227,8 @@ pub(crate) enum GpuAllocation {
     Nothing,
     /// Whole GPUs.
     Whole(Vec<usize>),
-    /// One replica of each of these GPUs, and the number of replicas: time-slicing or MPS.
-    Slices(Vec<usize>, u32),
+    /// One replica of each of these GPUs, the number of replicas, and whether they are those of MPS.
+    Slices(Vec<usize>, u32, bool),
     /// MIG devices: resource and UUID.
     Mig(Vec<(String, String)>),
     /// Device ids of the GKE plugin.
@@ -328,6 +340,14 @@ pub(crate) struct ClusterFault {
 }
 
 impl Cluster {
+    /// Whether the device plugin shares this GPU by MPS.
+    pub(crate) fn uses_mps(&self, gpu: usize) -> bool {
+        let mut containers = self.pods.iter().flat_map(|pod| &pod.containers);
+        containers.any(|container| {
+            matches!(&container.allocation, GpuAllocation::Slices(gpus, _, true) if gpus.contains(&gpu))
+        })
+    }
+
     /// Whether the API server permits this verb on this resource.
     pub(crate) fn allows(&self, verb: &str, resource: &str) -> bool {
         !self.denied.iter().any(|right| right.verb == verb && right.resource == resource)

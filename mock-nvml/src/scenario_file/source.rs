@@ -29,6 +29,9 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("hami-mig", include_str!("../../scenarios/hami-mig.toml")),
     ("dra", include_str!("../../scenarios/dra.toml")),
     ("lifecycle", include_str!("../../scenarios/lifecycle.toml")),
+    ("gke", include_str!("../../scenarios/gke.toml")),
+    ("gvisor", include_str!("../../scenarios/gvisor.toml")),
+    ("jetson", include_str!("../../scenarios/jetson.toml")),
 ];
 
 /// Why a scenario cannot be loaded.
@@ -167,7 +170,8 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, dra, lifecycle; give one of them"
+             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, dra, lifecycle, gke, \
+              gvisor, jetson; give one of them"
         );
     }
 }

@@ -42,6 +42,9 @@ const MAX_HOLD: f64 = 100_000.0;
 pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenario> {
     let mut gpus = gpus::check(seed, &file.gpu)?;
     let cluster = cluster::check(seed, file, &gpus)?;
+    for gpu in &mut gpus {
+        gpu.exclusive_process = cluster.as_ref().is_some_and(|one| one.uses_mps(gpu.index));
+    }
     let processes = processes::check(&file.process, &mut gpus, cluster.as_deref())?;
     let count = gpus.len();
     let driver = driver(&file.driver)?;

@@ -43,7 +43,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 16] = [
+const BUILT_IN: [&str; 19] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -60,6 +60,9 @@ const BUILT_IN: [&str; 16] = [
     "hami-mig",
     "dra",
     "lifecycle",
+    "gke",
+    "gvisor",
+    "jetson",
 ];
 const MIB: u64 = 1 << 20;
 
@@ -180,9 +183,11 @@ fn built_in_scenarios_have_their_gpus() {
         ("NVIDIA H100 80GB HBM3", 2, 81_559),
         ("NVIDIA H100 80GB HBM3", 5, 81_559),
         ("NVIDIA L20", 4, 46_068),
+        ("Tesla T4", 2, 15_360),
+        ("Tesla T4", 2, 15_360),
     ];
-    // One driver is too old for some of these calls: see drivers.rs.
-    let recent = BUILT_IN.iter().filter(|scenario| **scenario != "old-driver");
+    // One driver is too old for some of these calls (see drivers.rs), and a Jetson supports fewer.
+    let recent = BUILT_IN.iter().filter(|scenario| !["old-driver", "jetson"].contains(*scenario));
     assert_eq!(recent.clone().count(), expected.len());
     for (scenario, (name, count, mib)) in recent.zip(expected) {
         let env = MockEnv::built_in(scenario);

@@ -154,8 +154,11 @@ fn merge(into: &mut DeviceAllocation, other: &DeviceAllocation) {
         (Some(a), Some(b)) => Some(a.max(b)),
         _ => None,
     };
-    let limited = into.compute > 0.0 && other.compute > 0.0;
-    into.compute = if limited { (into.compute + other.compute).min(1.0) } else { 0.0 };
+    into.compute = match (into.compute, other.compute) {
+        (Some(a), Some(b)) if a > 0.0 && b > 0.0 => Some((a + b).min(1.0)),
+        (Some(_), Some(_)) => Some(0.0),
+        _ => None,
+    };
     into.mode = into.mode.max(other.mode);
     into.reserved &= other.reserved;
     into.replica = into.replica.into_iter().chain(other.replica).min();

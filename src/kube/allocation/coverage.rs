@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::index::DeviceMatch;
+use super::resource::is_of_nvidia;
 use super::{AllocationJoin, AllocationProblem, pod_name};
 use crate::kube::assignments::PodName;
-use crate::kube::device_id::{self, DeviceId};
+use crate::kube::device_id::{self, DeviceId, DeviceName};
 use crate::kube::pod::Pod;
 use crate::kube::pod::container::{Container, ContainerKind};
 use crate::model::AllocateMode;
@@ -106,7 +107,8 @@ impl AllocationJoin<'_> {
     /// those that it lists for no container.
     fn add_init_candidates(&mut self, pod: &Pod, resources: &BTreeSet<&str>) {
         let assignments = self.assignments;
-        let found = |id: &str| match device_id::parse(id) {
+        let found = |resource: &str, id: &str| match device_id::parse(id) {
+            DeviceId::Device { name: DeviceName::OnlyGpu, .. } if !is_of_nvidia(resource) => None,
             DeviceId::Device { name, replica } => match self.index.by_name(name) {
                 DeviceMatch::Found(device) => Some((Arc::clone(device.uuid), replica)),
                 DeviceMatch::PartitionOf(_) | DeviceMatch::Unknown => None,
@@ -115,11 +117,11 @@ impl AllocationJoin<'_> {
         };
         let listed = assignments.containers.iter().flat_map(|container| &container.devices);
         let listed: BTreeSet<_> =
-            listed.flat_map(|(_, ids)| ids.iter().filter_map(|id| found(id))).collect();
+            listed.flat_map(|(name, ids)| ids.iter().filter_map(|id| found(name, id))).collect();
         let allocatable = assignments.allocatable.iter();
         let allocatable = allocatable.filter(|(resource, _)| resources.contains(&***resource));
         let free = allocatable
-            .flat_map(|(_, ids)| ids.iter().filter_map(|id| found(id)))
+            .flat_map(|(name, ids)| ids.iter().filter_map(|id| found(name, id)))
             .filter(|device| !listed.contains(device))
             .map(|(uuid, replica)| {
                 let shared = replica.is_some();

@@ -233,10 +233,10 @@ impl AllocationJoin<'_> {
             return Err(uncertain(AllocationProblem::UnrequestedAnnotation));
         }
         let (mode, memory, compute) = if let GpuName::Mig { .. } = share.gpu {
-            (AllocateMode::Exclusive, target.framebuffer, 0.0)
+            (AllocateMode::Exclusive, target.framebuffer, Some(0.0))
         } else {
             let memory = self.memory_mib(&target, share.memory, oversubscribes);
-            (AllocateMode::Share, memory.map_err(uncertain)?, share.compute)
+            (AllocateMode::Share, memory.map_err(uncertain)?, Some(share.compute))
         };
         let running = pod.runs(&container.name);
         let (pod, container) = key;

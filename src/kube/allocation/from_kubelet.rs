@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::index::{DeviceMatch, IndexedDevice};
+use super::replicas::ReplicaShare;
+use super::resource::{is_nvidia_resource, is_of_nvidia, is_shared_by_scheduler};
 use super::{AllocationDoubt, AllocationJoin, AllocationOrigin, AllocationProblem, pod_name};
 use crate::kube::assignments::{
     Assignments, ClaimedDevice, ContainerAssignment, PodName, SliceDevice,
 };
-use crate::kube::device_id::{self, DeviceId};
+use crate::kube::device_id::{self, DeviceId, DeviceName};
 use crate::kube::pod::container::Container;
 use crate::kube::pods::{NameLookup, UidLookup};
 use crate::model::{AllocateMode, Claim, ContainerIdentity, DeviceAllocation, PodRef};
@@ -32,6 +34,7 @@ struct AssignedDevice {
     device: Arc<str>,
     mode: AllocateMode,
     memory: Option<f64>,
+    compute: Option<f64>,
     reserved: bool,
     replica: Option<u32>,
     claim: Option<Arc<Claim>>,
@@ -45,6 +48,36 @@ struct ResolvedContainer {
     units: BTreeMap<Box<str>, u32>,
     /// Allocations that cannot be resolved, with their device if it is known.
     unresolved: Vec<(Option<Arc<str>>, AllocationProblem)>,
+}
+
+impl ResolvedContainer {
+    /// Adds the device of an id, or another replica of a device.
+    fn add_id(&mut self, device: &IndexedDevice<'_>, replica: Option<u32>, share: ReplicaShare) {
+        let earlier = self.devices.remove(device.uuid).filter(|earlier| earlier.replica.is_some());
+        let ReplicaShare { memory, compute, reserved } = match &earlier {
+            Some(AssignedDevice { memory, compute, reserved: true, .. }) if share.reserved => {
+                let sum = |one: Option<f64>, other: Option<f64>| Some(one? + other?);
+                ReplicaShare {
+                    memory: sum(*memory, share.memory),
+                    compute: sum(*compute, share.compute).map(|compute| compute.min(1.0)),
+                    reserved: true,
+                }
+            }
+            _ => share,
+        };
+        let shared = replica.is_some();
+        let assigned_device = AssignedDevice {
+            evidence: AllocationOrigin::Id,
+            device: Arc::clone(device.uuid),
+            mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
+            memory,
+            compute,
+            reserved,
+            replica: earlier.and_then(|earlier| earlier.replica).into_iter().chain(replica).min(),
+            claim: None,
+        };
+        self.devices.insert(Arc::clone(device.uuid), assigned_device);
+    }
 }
 
 type DeviceKey<'a> = (&'a str, &'a str, &'a str);
@@ -162,14 +195,17 @@ impl AllocationJoin<'_> {
         let running =
             matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.pod.runs(container));
         for assigned_device in resolved.devices.into_values() {
-            let AssignedDevice { evidence, device, mode, memory, reserved, replica, claim } =
-                assigned_device;
+            let AssignedDevice { evidence, device, mode, memory, compute, .. } = assigned_device;
+            let AssignedDevice { reserved, replica, claim, .. } = assigned_device;
+            if replica.is_some() && compute.is_none() {
+                self.count_problem(AllocationProblem::UnknownReplica);
+            }
             let allocation = DeviceAllocation {
                 container: ContainerIdentity { pod: pod.clone(), name: Arc::clone(container) },
                 device,
                 mode,
                 memory,
-                compute: 0.0,
+                compute,
                 reserved,
                 replica,
                 claim,
@@ -221,22 +257,16 @@ impl AllocationJoin<'_> {
         let mut add_unit = || *resolved.units.entry(resource.into()).or_default() += 1;
         match device_id::parse(id) {
             _ if is_shared_by_scheduler(resource) => add_unit(),
+            // Device ids of other vendors may be the same words.
+            DeviceId::Device { name: DeviceName::OnlyGpu, .. } if !is_of_nvidia(resource) => {}
             DeviceId::SharedUnit { .. } => add_unit(),
             DeviceId::Device { name, replica } => match self.index.by_name(name) {
                 DeviceMatch::Found(device) => {
-                    let earlier_replica =
-                        resolved.devices.get(device.uuid).and_then(|earlier| earlier.replica);
-                    let shared = replica.is_some();
-                    let assigned_device = AssignedDevice {
-                        evidence: AllocationOrigin::Id,
-                        device: Arc::clone(device.uuid),
-                        mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
-                        memory: device.framebuffer,
-                        reserved: !shared,
-                        replica: earlier_replica.into_iter().chain(replica).min(),
-                        claim: None,
+                    let share = match replica {
+                        None => ReplicaShare::whole(&device),
+                        Some(replica) => self.replica_share(resource, (name, replica), &device),
                     };
-                    resolved.devices.insert(Arc::clone(device.uuid), assigned_device);
+                    resolved.add_id(&device, replica, share);
                 }
                 DeviceMatch::PartitionOf(gpu) => {
                     resolved
@@ -292,6 +322,7 @@ impl AllocationJoin<'_> {
                     mode: if shared { AllocateMode::Share } else { AllocateMode::Exclusive },
                     // The memory of a share is only in the claim.
                     memory: device.framebuffer.filter(|_| claimed.share.is_none()),
+                    compute: Some(0.0),
                     reserved: !shared,
                     replica: None,
                     claim: Some(Arc::new(claim(claimed, slice))),
@@ -311,11 +342,15 @@ impl AllocationJoin<'_> {
     }
 }
 
-/// Whether a container requests the GPU resources of which it is assigned devices.
+/// Whether a container requests the GPU resources of which it is assigned devices. The device plugin
+/// can be configured with any name, such as `nvidia.com/a100-40g`.
 fn requests_all(container: &Container, assigned: &ContainerAssignment) -> bool {
-    let mut resources = assigned.devices.iter().map(|(resource, _)| resource);
-    resources
-        .all(|resource| !is_nvidia_resource(resource) || container.resources.contains_key(resource))
+    let is_gpu = |id: &str| matches!(device_id::parse(id), DeviceId::Device { .. });
+    assigned.devices.iter().all(|(resource, ids)| {
+        let is_gpu_resource = is_nvidia_resource(resource)
+            || (is_of_nvidia(resource) && ids.iter().any(|id| is_gpu(id)));
+        !is_gpu_resource || container.resources.contains_key(resource)
+    })
 }
 
 fn claim(claimed: &ClaimedDevice, slice: &SliceDevice) -> Claim {
@@ -352,17 +387,4 @@ fn claimants_by_device(assignments: &Assignments) -> ClaimantsByDevice<'_> {
 
 fn device_key(claimed: &ClaimedDevice) -> DeviceKey<'_> {
     (&claimed.driver, &claimed.pool, &claimed.device)
-}
-
-/// Whether a scheduler, not the kubelet, selects the GPUs of this resource. Its ids then have no
-/// meaning.
-pub(super) fn is_shared_by_scheduler(resource: &str) -> bool {
-    let (domain, name) = resource.split_once('/').unwrap_or_default();
-    matches!(domain, "aliyun.com" | "volcano.sh" | "koordinator.sh") && name.contains("gpu")
-}
-
-/// Whether this is a GPU resource of NVIDIA's device plugin. Network devices have the same domain.
-fn is_nvidia_resource(resource: &str) -> bool {
-    let name = resource.strip_prefix("nvidia.com/").unwrap_or_default();
-    name.contains("gpu") || name.starts_with("mig-")
 }

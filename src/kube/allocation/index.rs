@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{AllocatableGpu, AllocatableMig, positive_mib};
 use crate::kube::annotations::MigName;
 use crate::kube::device_id::DeviceName;
+use crate::kube::sharing::SharingEvidence;
 
 /// A GPU or MIG device.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,7 @@ pub(super) struct IndexedDevice<'a> {
     pub(super) uuid: &'a Arc<str>,
     /// MiB.
     pub(super) framebuffer: Option<f64>,
+    pub(super) sharing: SharingEvidence,
 }
 
 /// Result of a lookup.
@@ -40,7 +42,7 @@ impl<'a> DeviceIndex<'a> {
             index.devices.insert(&gpu.uuid, gpu_device(gpu));
             index.gpus.insert(&gpu.uuid, gpu);
             for mig in &gpu.migs {
-                index.devices.insert(&mig.uuid, mig_device(mig));
+                index.devices.insert(&mig.uuid, mig_device(gpu, mig));
             }
             if let Some(minor) = gpu.minor {
                 index.minors.entry(minor).and_modify(|gpu| *gpu = None).or_insert(Some(gpu));
@@ -96,6 +98,10 @@ impl<'a> DeviceIndex<'a> {
                 self.gpus.get(gpu).map_or(DeviceMatch::Unknown, |gpu| unique_mig(gpu, matches))
             }
             DeviceName::Minor(minor) => self.by_minor(minor),
+            DeviceName::OnlyGpu => {
+                let mut gpus = self.gpus.values().filter(|gpu| gpu.is_only);
+                gpus.next().map_or(DeviceMatch::Unknown, |gpu| whole_gpu(gpu))
+            }
             DeviceName::MinorMig { minor, gpu_instance } => {
                 let matches = |mig: &&AllocatableMig| mig.gpu_instance == gpu_instance;
                 let gpu = self.minors.get(&minor).copied().flatten();
@@ -109,7 +115,7 @@ impl<'a> DeviceIndex<'a> {
 fn unique_mig(gpu: &AllocatableGpu, matches: impl Fn(&&AllocatableMig) -> bool) -> DeviceMatch<'_> {
     let mut matching = gpu.migs.iter().filter(matches);
     match (matching.next(), matching.next()) {
-        (Some(mig), None) => DeviceMatch::Found(mig_device(mig)),
+        (Some(mig), None) => DeviceMatch::Found(mig_device(gpu, mig)),
         _ => DeviceMatch::PartitionOf(&gpu.uuid),
     }
 }
@@ -131,9 +137,11 @@ fn whole_gpu(gpu: &AllocatableGpu) -> DeviceMatch<'_> {
 }
 
 fn gpu_device(gpu: &AllocatableGpu) -> IndexedDevice<'_> {
-    IndexedDevice { uuid: &gpu.uuid, framebuffer: positive_mib(gpu.framebuffer_mib) }
+    let framebuffer = positive_mib(gpu.framebuffer_mib);
+    IndexedDevice { uuid: &gpu.uuid, framebuffer, sharing: gpu.sharing }
 }
 
-fn mig_device(mig: &AllocatableMig) -> IndexedDevice<'_> {
-    IndexedDevice { uuid: &mig.uuid, framebuffer: positive_mib(mig.framebuffer_mib) }
+fn mig_device<'a>(gpu: &AllocatableGpu, mig: &'a AllocatableMig) -> IndexedDevice<'a> {
+    let framebuffer = positive_mib(mig.framebuffer_mib);
+    IndexedDevice { uuid: &mig.uuid, framebuffer, sharing: gpu.sharing }
 }

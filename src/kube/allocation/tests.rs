@@ -10,6 +10,7 @@ use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, 
 use crate::kube::pod::container::ContainerKind;
 use crate::kube::pod::{self, Pod};
 use crate::kube::pods::store::PodStore;
+use crate::kube::sharing::SharingStrategy::{self, Mps, TimeSlicing};
 use crate::model::Claim;
 
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
@@ -35,6 +36,8 @@ fn devices() -> Vec<AllocatableGpu> {
         uuid: uuid.into(),
         minor: Some(minor),
         framebuffer_mib: Some(23028.0),
+        is_only: false,
+        sharing: SharingEvidence { exclusive_process: Some(false), ..SharingEvidence::default() },
         migs,
     };
     vec![gpu(A, 1, vec![]), gpu(B, 0, vec![]), gpu(C, 2, vec![mig])]
@@ -81,7 +84,7 @@ fn join(assignments: &Assignments, pods: &PodSnapshot) -> AllocationResult {
     resolve_allocations(&devices(), assignments, Some(pods), None, MemoryUnit::Auto)
 }
 
-/// Pod, container, device, mode, memory, compute, reserved.
+/// Pod, container, device, mode, memory, compute (-1 if it is unknown), reserved.
 type AllocationRow<'a> = (&'a str, &'a str, &'a str, AllocateMode, Option<f64>, f64, bool);
 
 fn rows(out: &AllocationResult) -> Vec<AllocationRow<'_>> {
@@ -89,7 +92,8 @@ fn rows(out: &AllocationResult) -> Vec<AllocationRow<'_>> {
 }
 
 fn row(s: &DeviceAllocation) -> AllocationRow<'_> {
-    (&s.container.pod.name, &s.container.name, &s.device, s.mode, s.memory, s.compute, s.reserved)
+    let compute = s.compute.unwrap_or(-1.0);
+    (&s.container.pod.name, &s.container.name, &s.device, s.mode, s.memory, compute, s.reserved)
 }
 
 fn uncertainty(out: &AllocationResult) -> (Vec<&str>, bool, Vec<(&str, u64)>) {
@@ -143,10 +147,146 @@ fn replicas_of_one_gpu_are_one_allocation_without_limits() {
         assigned("b", "c", "nvidia.com/gpu.shared", &["nvidia1/vgpu7"]),
     ]);
     let shared = pod("b", &[], &[("c", "nvidia.com/gpu.shared=1")], &[]);
-    let out = join(&assignments, &pods([plain_pod("a"), shared]));
+    let out = join_shared(&assignments, &pods([plain_pod("a"), shared]), LABELLED(TimeSlicing));
     let allocation = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
     assert_eq!(rows(&out), [allocation("a"), allocation("b")]);
     assert_eq!(uncertainty(&out), (vec![], false, vec![]));
+}
+
+const LABELLED: fn(SharingStrategy) -> SharingEvidence =
+    |strategy| SharingEvidence { label: Some(strategy), ..SharingEvidence::default() };
+
+fn join_shared(
+    assignments: &Assignments,
+    pods: &PodSnapshot,
+    sharing: SharingEvidence,
+) -> AllocationResult {
+    let devices: Vec<_> =
+        devices().into_iter().map(|gpu| AllocatableGpu { sharing, ..gpu }).collect();
+    resolve_allocations(&devices, assignments, Some(pods), None, MemoryUnit::Auto)
+}
+
+/// Two pods with one and with two of four replicas of a GPU, in the format of the device plugin or
+/// of GKE.
+fn replicas_of_two_pods(gke: bool) -> Assignments {
+    let id = |n: u32| if gke { format!("nvidia1/vgpu{n}") } else { format!("{A}::{n}") };
+    let resource = "nvidia.com/gpu.shared";
+    let mut assignments = assignments(vec![
+        assigned("a", "c", resource, &[&id(2)]),
+        assigned("b", "c", resource, &[&id(0), &id(3)]),
+    ]);
+    let others = [format!("{B}::0"), "nvidia0/vgpu0".to_owned(), A.to_owned()];
+    let ids = (0..4).map(id).chain(others).map(Into::into).collect();
+    assignments.allocatable.insert(resource.into(), ids);
+    assignments
+}
+
+fn replica_pods() -> PodSnapshot {
+    let requests = [("c", "nvidia.com/gpu.shared=2")];
+    pods(["a", "b"].map(|name| pod(name, &[], &requests, &[])))
+}
+
+#[test]
+fn replicas_with_mps_are_equal_parts_of_memory_and_compute() {
+    let share = AllocateMode::Share;
+    let clients = SharingEvidence {
+        exclusive_process: Some(true),
+        mps_clients: true,
+        ..SharingEvidence::default()
+    };
+    for (gke, sharing) in [(false, clients), (false, LABELLED(Mps)), (true, LABELLED(Mps))] {
+        let out = join_shared(&replicas_of_two_pods(gke), &replica_pods(), sharing);
+        let expected = [
+            ("a", "c", A, share, Some(5757.0), 0.25, true),
+            ("b", "c", A, share, Some(11514.0), 0.5, true),
+        ];
+        assert_eq!(rows(&out), expected, "{gke} {sharing:?}");
+        assert_eq!(uncertainty(&out), (vec![], false, vec![]));
+        let replicas: Vec<_> = out.allocations.iter().map(|s| s.replica).collect();
+        assert_eq!(replicas, [Some(2), Some(0)]);
+    }
+}
+
+#[test]
+fn amount_of_a_replica_is_unknown_if_the_strategy_or_the_number_is() {
+    let exclusive = SharingEvidence { exclusive_process: Some(true), ..SharingEvidence::default() };
+    let all = replicas_of_two_pods(false);
+    let without = |id: &str| {
+        let mut assignments = all.clone();
+        assignments
+            .allocatable
+            .values_mut()
+            .for_each(|ids| ids.retain(|other| !other.contains(id)));
+        assignments
+    };
+    for (name, assignments, sharing) in [
+        ("no MPS client yet", all.clone(), exclusive),
+        ("unknown compute mode", all.clone(), SharingEvidence::default()),
+        ("GKE without a label", replicas_of_two_pods(true), devices()[0].sharing),
+        ("an unhealthy replica", without("::1"), LABELLED(Mps)),
+        ("fewer replicas than are allocated", without("::3"), LABELLED(Mps)),
+        ("no list of replicas", without("GPU"), LABELLED(Mps)),
+    ] {
+        let out = join_shared(&assignments, &replica_pods(), sharing);
+        let unknown = |pod| {
+            let found = out.allocations.iter().find(|s| &*s.container.pod.name == pod).unwrap();
+            found.memory.is_none() && found.compute.is_none()
+        };
+        assert!(unknown("b"), "{name}");
+        assert!(out.problems.contains_key("unknown_replica"), "{name}: {:?}", out.problems);
+        assert_eq!(uncertainty(&out).0, [""; 0], "{name}: the allocation itself is certain");
+    }
+}
+
+#[test]
+fn id_of_the_only_gpu_is_that_gpu_if_there_is_one() {
+    let assignments =
+        |resource: &str, id: &str| assignments(vec![assigned("a", "c", resource, &[id])]);
+    let pods = pods([pod("a", &[], &[("c", "nvidia.com/gpu=1 nvidia.com/orin=1")], &[])]);
+    let join = |gpu: AllocatableGpu, is_only, assignments: &Assignments| {
+        let gpu = AllocatableGpu { is_only, ..gpu };
+        resolve_allocations(&[gpu], assignments, Some(&pods), None, MemoryUnit::Auto)
+    };
+    let [gpu, _, with_mig] = <[AllocatableGpu; 3]>::try_from(devices()).unwrap();
+    for id in ["all", "tegra"] {
+        let out = join(gpu.clone(), true, &assignments("nvidia.com/gpu", id));
+        let expected = ("a", "c", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true);
+        assert_eq!(rows(&out), [expected], "{id}");
+        assert_eq!(uncertainty(&out), (vec![], false, vec![]));
+        let replica = assignments("nvidia.com/orin", &format!("{id}::1"));
+        let expected = ("a", "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
+        assert_eq!(rows(&join(gpu.clone(), true, &replica)), [expected], "{id}");
+        let out = join(gpu.clone(), false, &assignments("nvidia.com/gpu", id));
+        assert_eq!(rows(&out), []);
+        assert_eq!(uncertainty(&out), (vec![], true, vec![("unknown_device", 1)]), "two GPUs");
+        let out = join(with_mig.clone(), true, &assignments("nvidia.com/gpu", id));
+        assert_eq!(uncertainty(&out), (vec![C, MIG], false, vec![("unknown_device", 1)]), "MIG");
+        let out = join(gpu.clone(), true, &assignments("x.com/npu", id));
+        assert_eq!((rows(&out), uncertainty(&out)), (vec![], (vec![], false, vec![])), "{id}");
+    }
+}
+
+#[test]
+fn resources_with_suffixes_and_configured_names_are_those_of_gpus() {
+    for (resource, id, device, memory) in [
+        ("nvidia.com/mig-1g.10gb.me", MIG, MIG, 9728.0),
+        ("nvidia.com/mig-1g.10gb-me", MIG, MIG, 9728.0),
+        ("nvidia.com/mig-1g.10gb.gfx", MIG, MIG, 9728.0),
+        ("nvidia.com/mig-1c.3g.40gb.shared", "nvidia2/gi3/vgpu1", MIG, 9728.0),
+        ("nvidia.com/a100-40g", A, A, 23028.0),
+        ("nvidia.com/gpu.shared", A, A, 23028.0),
+    ] {
+        let assignments = assignments(vec![assigned("a", "c", resource, &[id])]);
+        let requests = format!("{resource}=1");
+        let requesting = pod("a", &[], &[("c", &requests)], &[]);
+        assert!(requesting.requests_gpus(), "{resource}");
+        let label = LABELLED(TimeSlicing);
+        let out = join_shared(&assignments, &pods([requesting]), label);
+        let found: Vec<_> = rows(&out).iter().map(|row| (row.2, row.4)).collect();
+        assert_eq!(found, [(device, Some(memory))], "{resource}");
+        let out = join_shared(&assignments, &pods([pod("a", &[], &[("c", "")], &[])]), label);
+        assert_eq!(uncertainty(&out).2, [("ambiguous_pod", 1)], "{resource}: of another pod");
+    }
 }
 
 #[test]
@@ -584,6 +724,9 @@ fn any_id() -> impl Strategy<Value = String> {
             "nvidia0",
             "nvidia1/vgpu2",
             "nvidia2/gi3",
+            "nvidia2/gi3/vgpu0",
+            "all",
+            "tegra::1",
             "x",
             ""
         ])
@@ -613,6 +756,17 @@ fn any_pod() -> impl Strategy<Value = Pod> {
     )
 }
 
+fn any_sharing() -> impl Strategy<Value = SharingEvidence> {
+    let label = prop::sample::select(vec![None, Some(TimeSlicing), Some(Mps)]);
+    (label, any::<Option<bool>>(), any::<bool>()).prop_map(
+        |(label, exclusive_process, mps_clients)| SharingEvidence {
+            label,
+            exclusive_process,
+            mps_clients,
+        },
+    )
+}
+
 proptest! {
     /// For any input: pods and containers exist and have not ended, numbers are in range, no entry
     /// is duplicated, and an exclusive device is allocated to one container.
@@ -625,13 +779,18 @@ proptest! {
              prop::collection::vec(any_id(), 0..3)),
             0..6,
         ),
+        sharing in any_sharing(),
+        allocatable in prop::collection::vec(any_id(), 0..8),
     ) {
         let pods = pods(any_pods);
         let containers = assigned_ids.iter().map(|(n, container, resource, ids)| {
             let ids: Vec<_> = ids.iter().map(String::as_str).collect();
             assigned(&format!("p{n}"), container, resource, &ids)
         });
-        let out = join(&assignments(containers.collect()), &pods);
+        let mut assignments = assignments(containers.collect());
+        let allocatable = allocatable.into_iter().map(String::into_boxed_str).collect();
+        assignments.allocatable.insert("nvidia.com/gpu".into(), allocatable);
+        let out = join_shared(&assignments, &pods, sharing);
         let mut seen = BTreeSet::new();
         let mut by_device = BTreeMap::<_, Vec<_>>::new();
         for allocation in &out.allocations {
@@ -640,7 +799,7 @@ proptest! {
             prop_assert!(!tracked.pod.has_ended());
             prop_assert!(tracked.container(&allocation.container.name).is_some());
             prop_assert!(allocation.memory.is_none_or(|mib| mib.is_finite() && mib > 0.0));
-            prop_assert!((0.0..=1.0).contains(&allocation.compute));
+            prop_assert!((0.0..=1.0).contains(&allocation.compute.unwrap_or_default()));
             prop_assert!(seen.insert((&allocation.container, &allocation.device)));
             by_device.entry(&allocation.device).or_default().push(allocation);
         }
@@ -753,6 +912,8 @@ fn check_recorded(list: &str, api: &str) {
         uuid: gpu.into(),
         minor: None,
         framebuffer_mib: Some(23028.0),
+        is_only: false,
+        sharing: SharingEvidence { exclusive_process: Some(false), ..SharingEvidence::default() },
         migs: vec![],
     };
     let devices: Vec<_> = gpus.into_iter().map(allocatable).collect();

@@ -68,6 +68,8 @@ struct PodSpec {
     #[serde(deserialize_with = "or_default")]
     node_name: Box<str>,
     #[serde(deserialize_with = "or_default")]
+    runtime_class_name: Box<str>,
+    #[serde(deserialize_with = "or_default")]
     containers: Vec<ContainerSpec>,
     #[serde(deserialize_with = "or_default")]
     init_containers: Vec<ContainerSpec>,
@@ -177,6 +179,7 @@ impl From<RawPod> for Pod {
             config_hash,
             node: spec.node_name,
             created: metadata.creation_timestamp,
+            runtime_class: spec.runtime_class_name,
             deleting: metadata.deletion_timestamp.is_some(),
             terminal: matches!(&*status.phase, "Succeeded" | "Failed"),
             annotations: metadata.annotations.0,

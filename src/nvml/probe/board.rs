@@ -4,7 +4,7 @@ use nvml_wrapper::enum_wrappers::device::{
     Clock, ComputeMode, GpuVirtualizationMode, TemperatureThreshold,
 };
 
-use super::{Probe, celsius};
+use super::{EXCLUSIVE_PROCESS, Probe, celsius};
 use crate::model::{Missing, Reading};
 use crate::nvml::raw::{self, health::Fabric};
 
@@ -128,7 +128,7 @@ impl Probe<'_> {
         match self.device.compute_mode()? {
             ComputeMode::Default => Ok(0.0),
             ComputeMode::Prohibited => Ok(1.0),
-            ComputeMode::ExclusiveProcess => Ok(2.0),
+            ComputeMode::ExclusiveProcess => Ok(EXCLUSIVE_PROCESS),
             ComputeMode::ExclusiveThread => Err(Missing::Invalid),
         }
     }

@@ -16,6 +16,8 @@ pub(crate) fn check(bytes: &[u8]) {
                 DeviceName::MinorMig { minor, gpu_instance } => {
                     format!("nvidia{minor}/gi{gpu_instance}")
                 }
+                DeviceName::OnlyGpu if id.starts_with("all") => "all".to_owned(),
+                DeviceName::OnlyGpu => "tegra".to_owned(),
             };
             let printed = match replica {
                 None => vec![name],

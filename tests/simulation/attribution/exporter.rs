@@ -18,12 +18,14 @@ use nvml_exporter::host::pod_logs::{LoggedContainers, LoggedPod};
 use nvml_exporter::kube::allocation::MemoryUnit;
 use nvml_exporter::kube::assignments::Assignments;
 use nvml_exporter::kube::json_stream::JsonFrame;
+use nvml_exporter::kube::node_label::{LabelRequirement, NodeLabelState};
 use nvml_exporter::kube::pod_resources::PodResourcesState;
 use nvml_exporter::kube::pod_resources::messages::{
     ContainerDevices, ContainerResources, ListPodResourcesResponse, PodResources,
 };
 use nvml_exporter::kube::pods::PodSnapshot;
 use nvml_exporter::kube::pods::store::PodStore;
+use nvml_exporter::kube::sharing::SharingStrategy::{Mps, TimeSlicing};
 use nvml_exporter::kube::source::FailureReason;
 use nvml_exporter::kube::watch_event::PodWatchState;
 use nvml_exporter::labels::{Dialect, LabelOptions, LabelSchema};
@@ -89,11 +91,14 @@ impl Exporter {
         let (publish_assignments, pod_resources) = watch::channel(assignments.clone());
         let (publish_logs, logs) = watch::channel(Arc::new(PodLogNames::default()));
         let (refresh, refresh_logs) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let strategy = if world.has_mps_replicas { Mps } else { TimeSlicing };
+        let mut label = NodeLabelState::unknown();
+        label.sharing = Some(strategy);
         let channels = SourceChannels {
             pods: Some(receive_pods),
             pod_resources: Some(pod_resources),
             slices: None,
-            label: None,
+            label: LabelRequirement::parse("released=").zip(Some(watch::channel(label).1)),
             logs,
             refresh: Arc::clone(&refresh),
             refresh_logs: Arc::clone(&refresh_logs),
@@ -286,14 +291,18 @@ impl Exporter {
     }
 }
 
-/// The devices of the node, under each resource that allocates one exclusively.
+/// The devices of the node, under each resource that allocates one exclusively, or the replicas of MPS.
 fn allocatable(world: &World) -> BTreeMap<Box<str>, Vec<Box<str>>> {
     let devices = world.gpus.iter().flat_map(|gpu| {
         let instances = gpu.instances.iter().map(|instance| instance.uuid.as_str());
         let whole = gpu.instances.is_empty().then_some(gpu.uuid.as_str());
         instances.chain(whole)
     });
-    let ids: Vec<Box<str>> = devices.map(Box::from).collect();
+    let replicas = world.gpus.iter().filter(|_| world.has_mps_replicas).flat_map(|gpu| {
+        let ids = |n| [format!("{}::{n}", gpu.uuid), format!("nvidia{}/vgpu{n}", gpu.minor)];
+        (0..3).flat_map(ids).map(String::into_boxed_str)
+    });
+    let ids: Vec<Box<str>> = devices.map(Box::from).chain(replicas).collect();
     let resources = ["nvidia.com/gpu", "nvidia.com/mig-1g.10gb"];
     resources.map(|resource| (Box::from(resource), ids.clone())).into()
 }

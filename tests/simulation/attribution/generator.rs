@@ -24,6 +24,7 @@ pub(crate) fn generate(seed: u64) -> World {
         cgroup_v2: rng.bool(),
         per_container: chance(rng, 30),
         lists_ended: chance(rng, 15),
+        has_mps_replicas: seed.is_multiple_of(2),
         gpus,
         pods: Vec::new(),
         processes: Vec::new(),
@@ -32,6 +33,7 @@ pub(crate) fn generate(seed: u64) -> World {
     };
     let (pods, is_time_sliced) = PodGenerator::new(rng, &world).generate();
     world.pods = pods;
+    world.has_mps_replicas &= is_time_sliced;
     if is_time_sliced {
         for gpu in world.gpus.iter_mut().filter(|gpu| gpu.instances.is_empty()) {
             gpu.mps = [Mps::Off, Mps::Off, Mps::Listed, Mps::Unlisted][rng.usize(0..4)];

@@ -13,6 +13,7 @@ pub(crate) const MPS_SERVER: &str = "nvidia-cuda-mps";
 
 /// A node and everything that happens on it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
 pub(crate) struct World {
     pub(crate) length: Ms,
     pub(crate) cgroup_v2: bool,
@@ -20,6 +21,8 @@ pub(crate) struct World {
     pub(crate) per_container: bool,
     /// The kubelet's List contains ended pods (before Kubernetes 1.34).
     pub(crate) lists_ended: bool,
+    /// The replicas of its GPUs are those of MPS, not of time-slicing. A label of the node states it.
+    pub(crate) has_mps_replicas: bool,
     pub(crate) gpus: Vec<Gpu>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) processes: Vec<Process>,

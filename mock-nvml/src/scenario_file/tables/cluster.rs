@@ -49,6 +49,7 @@ pub(in crate::scenario_file) struct PodTable {
     pub(in crate::scenario_file) annotations: Option<Spanned<BTreeMap<String, String>>>,
     pub(in crate::scenario_file) labels: Option<Spanned<BTreeMap<String, String>>>,
     pub(in crate::scenario_file) qos: Option<Spanned<String>>,
+    pub(in crate::scenario_file) runtime_class: Option<Spanned<String>>,
     pub(in crate::scenario_file) containers: Spanned<Vec<Spanned<ContainerTable>>>,
 }
 

@@ -101,6 +101,7 @@ fn gpu(seed: &str, index: usize, table: &GpuTable, count: u32) -> ValidationResu
         lost: windows("lost", &table.lost)?,
         hardware: hardware::check(table, model)?,
         mig: mig::check(seed, index, table, model)?.into(),
+        exclusive_process: false,
         processes: vec![],
     })
 }

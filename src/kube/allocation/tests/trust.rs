@@ -95,7 +95,12 @@ fn each_mode_is_accepted_with_its_units_at_the_kubelet() {
             _ => (AllocateMode::Share, out.allocations[0].memory, 0.0),
         };
         let DeviceAllocation { mode: found, memory, compute, .. } = out.allocations[0];
-        assert_eq!((found, memory, compute), expected, "{}", mode.name);
+        assert_eq!(
+            (found, memory, compute),
+            (expected.0, expected.1, Some(expected.2)),
+            "{}",
+            mode.name
+        );
     }
 }
 

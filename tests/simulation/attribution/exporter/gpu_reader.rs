@@ -102,6 +102,7 @@ impl GpuReader {
             gpu: Arc::new(identity),
             handle: Handle::none(),
             limits: Limits::default(),
+            compute_mode: Ok(0.0),
             at,
             readings,
             mig_parent_readings: None,

@@ -71,7 +71,7 @@ pub(super) fn allocate(
     let any = world.gpus[rng.usize(0..world.gpus.len())].uuid.clone();
     match sharing {
         _ if slot.device.instance.is_some() => by_instance(rng, gpu, slot, container),
-        Sharing::Exclusive | Sharing::TimeSlicing => by_id(rng, gpu, slot, container),
+        Sharing::Exclusive | Sharing::TimeSlicing => by_id(rng, world, slot, container),
         Sharing::AckV1 => ack_v1(gpu, slot, &any, container),
         Sharing::AckV2 => ack_v2(rng, gpu, slot, &any, (container, position)),
         Sharing::Hami | Sharing::VolcanoVgpu => {
@@ -127,9 +127,20 @@ fn by_instance(
     Vec::new()
 }
 
-fn by_id(rng: &mut Rng, gpu: &Gpu, slot: Slot, container: &mut Container) -> Vec<(String, String)> {
+fn by_id(
+    rng: &mut Rng,
+    world: &World,
+    slot: Slot,
+    container: &mut Container,
+) -> Vec<(String, String)> {
+    let gpu = &world.gpus[slot.device.gpu];
     let (is_gke, replica) = (rng.u8(0..5) == 0, slot.replica);
-    allocation(container).reserved = slot.count == 1;
+    let held = allocation(container);
+    held.reserved = slot.count == 1 || world.has_mps_replicas;
+    if slot.count > 1 && world.has_mps_replicas {
+        held.compute = 1.0 / f64::from(slot.count);
+        held.memory *= held.compute;
+    }
     let id = match (slot.count, is_gke) {
         (1, false) => gpu.uuid.clone(),
         (1, true) => format!("nvidia{}", gpu.minor),

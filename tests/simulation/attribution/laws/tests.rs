@@ -79,6 +79,7 @@ fn world() -> World {
         cgroup_v2: true,
         per_container: false,
         lists_ended: false,
+        has_mps_replicas: false,
         gpus: vec![gpu(0), gpu(1)],
         pods: vec![pod("busy", GPU), pod("idle", OTHER)],
         processes: vec![process(1, 0, GPU), process(2, 0, GPU)],

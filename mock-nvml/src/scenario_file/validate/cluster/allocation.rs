@@ -113,7 +113,7 @@ fn slices(table: &SlicesTable, gpus: Vec<usize>) -> Result<GpuAllocation, String
     if *mps && gpus.len() > 1 {
         return Err("with MPS the plugin allocates a replica of one GPU only: write one GPU".into());
     }
-    Ok(GpuAllocation::Slices(gpus, *replicas))
+    Ok(GpuAllocation::Slices(gpus, *replicas, *mps))
 }
 
 fn mig_devices(

@@ -106,6 +106,8 @@ fn pod<'a>(
         annotations: labels::annotations(spec.annotations.as_ref())?,
         labels: labels::labels(spec.labels.as_ref())?,
         qos: Qos::BestEffort,
+        runtime_class: runtime_class(spec)?,
+        sandbox_id: String::new(),
         lifetime: life,
         deletion_time: moment("deleting", spec.deleting.as_ref(), life)?,
         forced_deletion_time: forced_deletion(spec, life)?,
@@ -164,6 +166,7 @@ fn identify(pod: &mut Pod, spec: &PodTable, seed: &str, before: usize) -> Valida
     };
     pod.config_hash = spec.is_static.then(|| hex(&format!("{key}/manifest"), before, 2));
     let uid = &pod.uid;
+    pod.sandbox_id = hex(uid, 0, 4);
     for container in &mut pod.containers {
         let key = format!("{uid}/{}", container.name);
         for (at, run) in container.runs.iter_mut().enumerate() {
@@ -171,6 +174,10 @@ fn identify(pod: &mut Pod, spec: &PodTable, seed: &str, before: usize) -> Valida
         }
     }
     Ok(())
+}
+
+fn runtime_class(spec: &PodTable) -> ValidationResult<Option<String>> {
+    spec.runtime_class.as_ref().map(|name| validate_name("runtime_class", name, 253)).transpose()
 }
 
 fn life(spec: &PodTable) -> ValidationResult<Window> {
