@@ -59,7 +59,7 @@ impl<'a> PartitionProcesses<'a> {
             listing.processes.iter().map(|process| owner(context, process, device)).collect();
         let stale_owners: Vec<_> =
             listing.stale_entries.iter().map(|entry| stale_owner(resolver, entry)).collect();
-        let mut evidence = device_evidence(context, partition, listing, &owners);
+        let mut evidence = device_evidence(context, partition, listing, (&owners, &stale_owners));
         let containers = summaries(resolver, listing, &owners, &stale_owners, evidence);
         let attribute = |process: &ProcessSample, owner: Owner, owner_evidence| {
             let allocation = match &owner {
@@ -228,15 +228,20 @@ fn device_evidence(
     context: &AttributionContext<'_>,
     partition: &PartitionSample,
     listing: &DeviceProcesses,
-    owners: &[ResolvedOwner],
+    (owners, stale_owners): (&[ResolvedOwner], &[Owner]),
 ) -> DeviceEvidence {
     let mut processes = listing.processes.iter().zip(owners);
     let has_clients = processes.clone().any(|(process, _)| process.kind == ProcessKind::Mps);
     // A process in a pod with the name of a server is not known to be one.
     let server = processes
         .find(|(process, (owner, _))| is_mps_server(&process.name) && *owner == Owner::Host);
-    let hides_clients =
-        server.is_some_and(|(server, _)| !listing.lists_mps_clients || is_at_work(&server.usage));
+    // A process of the host with a name that cannot be read may be a server.
+    let is_unnamed = |(entry, owner): (&StaleProcessEntry, &Owner)| {
+        *owner == Owner::Host && matches!(entry.reason, Discard::Denied | Discard::Unreadable)
+    };
+    let hides_clients = server
+        .is_some_and(|(server, _)| !listing.lists_mps_clients || is_at_work(&server.usage))
+        || listing.stale_entries.iter().zip(stale_owners).any(is_unnamed);
     DeviceEvidence {
         mps_clients: match (has_clients, hides_clients) {
             (true, _) => MpsClients::Listed,

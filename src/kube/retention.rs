@@ -101,7 +101,9 @@ impl AllocationRetention {
                 if list.ambiguous.contains(name) {
                     unrecorded.insert(name.clone());
                 }
-            } else if retained.successor_started.is_none_or(|at| at >= list.requested_at) {
+            } else if retained.successor_started.is_none_or(|at| at >= list.requested_at)
+                || !is_complete(list, pods)
+            {
                 // The successor may have been allocated the same devices.
                 remaining.ambiguous.insert(name.clone());
                 unrecorded.insert(name.clone());
@@ -150,6 +152,16 @@ impl Retained {
             | NameLookup::Unknown => None,
         }
     }
+}
+
+/// Whether a List contains all pods that have started, unlike that of a restarted kubelet.
+fn is_complete(list: &Assignments, pods: Option<&PodSnapshot>) -> bool {
+    let mut all = pods.into_iter().flat_map(PodSnapshot::iter).map(|tracked| &tracked.pod);
+    all.all(|pod| {
+        let has_started = pod.containers.iter().any(|container| !container.ids.is_empty());
+        let name = (Arc::clone(&pod.id.namespace), Arc::clone(&pod.id.name));
+        pod.has_ended() || !has_started || list.pods.contains(&name)
+    })
 }
 
 /// Whether a name in the List may be that of a pod or of its predecessor.
@@ -362,6 +374,31 @@ mod tests {
         assert_eq!(merged.ambiguous.len(), 1, "the List is older");
         let merged = retention.apply(&list(&BOTH[..1], 5), Some(&pods));
         assert_eq!((merged.ambiguous.len(), allocated(&merged)), (0, vec![("a", "A")]));
+        let mut other = pod("b", &[], &[("c", "")], &[]);
+        other.containers[0].ids.push("b1".into());
+        store.apply(other, T(6));
+        let merged = retention.apply(&list(&BOTH[..1], 7), Some(&store.snapshot(T(6))));
+        assert_eq!(merged.ambiguous.len(), 0, "the devices are recorded as those of the successor");
+    }
+
+    #[test]
+    fn list_of_a_restarted_kubelet_does_not_contain_the_successor_for_certain() {
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a", "b"]));
+        let _listed = retention.apply(&list(&BOTH, 1), Some(&store.snapshot(T(1))));
+        store.delete("uid-a", T(2));
+        let mut next = pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        next.id.uid = "other".into();
+        next.containers[0].ids.push("c1".into());
+        store.apply(next, T(2));
+        let mut other = pod("b", &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        other.containers[0].ids.push("b1".into());
+        store.apply(other, T(2));
+        let pods = store.snapshot(T(3));
+        for at in [3, 4] {
+            let merged = retention.apply(&list(&BOTH[..1], at), Some(&pods));
+            assert!(merged.ambiguous.contains(&name("a")), "without b the List is not complete");
+        }
+        assert!(retention.apply(&list(&BOTH, 5), Some(&pods)).ambiguous.is_empty());
     }
 
     #[test]
