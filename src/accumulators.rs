@@ -11,12 +11,9 @@ use crate::attribute::activity::DeviceActivity;
 use crate::catalog::AccumulatedMetric;
 use crate::labels::Labels;
 use crate::model::{ContainerIdentity, Owner, OwnerClass, ProcessId, Reading};
-use crate::policy::GPU_RETENTION;
+use crate::policy::{GPU_RETENTION, SAMPLE_DELAY_MAX};
 use crate::selection::Selection;
 use crate::snapshot::Series;
-
-/// A gap shorter than this is rounding: NVML stamps its samples in whole microseconds.
-const ROUNDING: Duration = Duration::from_millis(1);
 
 /// The accumulators of a node, by UUID of the device.
 #[derive(Debug, Default)]
@@ -138,6 +135,10 @@ impl DeviceAccumulator {
     /// Distributes the energy since the last value of the GPU's counter by SM time.
     fn accumulate_energy(&mut self, cycle: &DeviceActivity) {
         let Ok(counter) = cycle.energy else { return };
+        if cycle.window.is_ok_and(|window| window.span.is_zero()) {
+            // The next window shows who used the energy since the last one.
+            return;
+        }
         let before = self.last_energy.replace((cycle.at, counter));
         let Some((read_at, before)) = before else { return };
         // A counter that decreased was reset: the energy used since is unknown and left out.
@@ -230,9 +231,11 @@ impl EnergyShares {
         let (Ok(shares), Ok(watched), true) = (shares, cycle.window, cycle.complete) else {
             return Self { processes: none, idle: 0.0, unknown: 1.0 };
         };
-        // The energy of the time outside the utilization window is unknown.
+        // The energy of the time outside the utilization window is unknown, except for that of
+        // samples that will be delivered later, as those of the last window were.
         let gap = time.saturating_sub(watched.span);
-        let covered = if gap < ROUNDING { 1.0 } else { watched.span.div_duration_f64(time) };
+        let covered =
+            if gap <= SAMPLE_DELAY_MAX { 1.0 } else { watched.span.div_duration_f64(time) };
         let all = shares.iter().sum::<f64>() + watched.unlisted_sm;
         if all > 0.0 {
             let processes = shares.iter().map(|share| share / all * covered).collect();

@@ -25,7 +25,7 @@ pub use down_reason::DownReason;
 pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
 pub use gpu::{Gpu, Limits, MigDevice, NodeSample};
 pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
-pub use moment::Moment;
+pub use moment::{Moment, micros};
 pub use owner::{Owner, OwnerClass, OwnerEvidence, OwnerKind, Unresolved};
 pub use problem::Problem;
 pub use process::{

@@ -13,9 +13,34 @@ pub const SLOW_TIER: Duration = Duration::from_secs(10);
 pub const RING_READ_EVERY: Duration = Duration::from_secs(5);
 /// Length of the driver's sample buffer: after a longer pause, samples were lost.
 pub const RING_SPAN: Duration = Duration::from_secs(12);
-/// Maximum delay between a sample and its arrival in the driver's buffer (the firmware delivers
-/// once a second). The cursor stays this far behind the clock.
-pub const RING_LATENCY: Duration = Duration::from_secs(1);
+/// Maximum time between two samples of the driver; a longer time is a gap.
+pub const SAMPLE_PERIOD_MAX: Duration = Duration::from_millis(1_500);
+/// Period of the driver's samples on most boards; others take one a second.
+pub const SAMPLE_PERIOD_DEFAULT: Duration = Duration::from_micros(166_667);
+/// Time without a new sample after which the driver has stopped sampling: a period and a delivery of
+/// one second each, and a margin.
+pub const SAMPLE_STALL: Duration = Duration::from_secs(3);
+/// Maximum age of the newest sample that the driver returns: a period and a delivery of one second
+/// each.
+pub const SAMPLE_DELAY_MAX: Duration = Duration::from_secs(2);
+/// An answer that takes longer than this may contain samples that were taken after the call.
+pub const LATE_CALL: Duration = Duration::from_millis(50);
+/// A larger change of the offset of the driver's clock is a step of a clock: stamps are late by at
+/// most a period and a delivery of one second each.
+pub const CLOCK_STEP: Duration = Duration::from_millis(2_500);
+/// Window of the offset of the driver's clock; slow drift is followed within two of them.
+pub const DRIVER_CLOCK_WINDOW: Duration = Duration::from_secs(60);
+/// Maximum difference between the last busy sample of a GPU and the newest row of its processes, if
+/// both have stamps of one clock.
+pub const CLOCK_AGREEMENT: Duration = Duration::from_millis(500);
+/// Number of windows in a row without a valid row of a busy GPU after which it is reported.
+pub const REFUSED_WINDOWS: u32 = 3;
+/// Maximum age of a field value when the driver returns it: some are cached for a second, and a call
+/// may be late.
+pub const FIELD_STAMP_AGE: Duration = Duration::from_secs(2);
+/// A wall clock that deviates by more than this from the monotonic clock between two readings was
+/// set; the kernel slews it by at most 0.05 %.
+pub const WALL_CLOCK_STEP: Duration = Duration::from_millis(50);
 /// A row with a time stamp further in the future than this is invalid.
 pub const STAMP_TOLERANCE: Duration = Duration::from_secs(1);
 /// Maximum number of GPUs; a larger count of the driver is invalid.

@@ -5,6 +5,7 @@
 mod clock_event_history;
 pub mod device;
 mod device_reader;
+pub mod driver_clock;
 pub mod driver_reader;
 mod driver_session;
 mod driver_state;
@@ -32,6 +33,7 @@ pub mod processes;
 pub mod reading_cache;
 mod release_state;
 pub mod unlisted_use;
+pub mod utilization_source;
 pub mod xid_history;
 
 use std::collections::BTreeMap;
@@ -141,7 +143,7 @@ impl Sampler {
     pub fn read_utilization(&mut self) {
         let now = self.clock.now();
         self.receive_late();
-        self.gpus.send(&GpuRequest::ReadUtilization(now), now);
+        self.gpus.send(&GpuRequest::ReadUtilization, now);
         self.collect(now, now.mono + self.deadline);
     }
 

@@ -194,6 +194,10 @@ pub struct GpuHealth {
     pub missing: [u64; Missing::REASONS.len()],
     /// Number of rows that were dropped as invalid, by reason.
     pub discards: Discards,
+    /// Offset of the driver's clock from the wall clock, seconds, if known.
+    pub driver_clock_offset: Option<f64>,
+    /// Whether the GPU was busy in the last windows, and none of their utilization rows was valid.
+    pub refuses_all_rows: bool,
     /// Use of the GPU or one of its MIG devices that no listed process accounts for.
     pub unlisted_use: Option<UnlistedUse>,
     /// Number of XIDs since the exporter started, by code.
@@ -245,6 +249,8 @@ impl Snapshot {
         if self.health.host_pid_namespace == Some(false) {
             warnings.push(HIDDEN_PROCESSES.to_owned());
         }
+        let refusing = self.health.gpus.iter().filter(|gpu| gpu.refuses_all_rows);
+        warnings.extend(refusing.map(|gpu| format!("GPU {}: {REFUSED_ROWS}", gpu.gpu.index)));
         let down = self.health.sources.iter().filter(|source| !source.up);
         warnings.extend(down.map(|source| {
             let state = source.age.map_or("has never responded".to_owned(), |age| {
@@ -259,6 +265,10 @@ impl Snapshot {
 /// The warning if the exporter does not run in the host's PID namespace.
 pub const HIDDEN_PROCESSES: &str = "not in the host's PID namespace: the driver hides processes, so no \
      container is reported idle; set hostPID: true";
+
+/// The warning if a GPU is busy and no row of its processes is valid.
+pub const REFUSED_ROWS: &str = "busy, but the driver returns no valid utilization row of a process: the \
+     utilization of its processes is absent; see nvml_exporter_discarded_rows_total";
 
 impl GpuHealth {
     fn summary(&self) -> String {

@@ -12,7 +12,8 @@ use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
 use crate::selection::Selection;
 use crate::snapshot::{
-    ExporterHealth, FramebufferBalance, GpuHealth, HIDDEN_PROCESSES, Snapshot, SourceHealth,
+    ExporterHealth, FramebufferBalance, GpuHealth, HIDDEN_PROCESSES, REFUSED_ROWS, Snapshot,
+    SourceHealth,
 };
 
 /// Label values of one sample, in the order of the label names of its catalog row, and its value.
@@ -52,6 +53,10 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
         }
         ExporterMetricId::WithheldZeros => {
             by_reason(&health.attribution.withheld_zeros, ZeroDoubt::label)
+        }
+        ExporterMetricId::DriverClockOffset => {
+            let offset = |gpu: &GpuHealth| Some((gpu_labels(gpu), gpu.driver_clock_offset?));
+            health.gpus.iter().filter_map(offset).collect()
         }
         ExporterMetricId::UnlistedUse => health.gpus.iter().filter_map(unlisted_use).collect(),
         ExporterMetricId::Framebuffer => {
@@ -216,6 +221,7 @@ pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
         });
         log_gpu(was.map(|was| was.state), gpu);
         log_unlisted_use(was.and_then(|was| was.unlisted_use), gpu);
+        log_refused_rows(was.is_some_and(|was| was.refuses_all_rows), gpu);
         log_xids(before, gpu);
         let same = before.is_some_and(|was| Arc::ptr_eq(&was.selection, &now.selection));
         let readings = was.filter(|_| same).map(|was| was.readings.as_slice());
@@ -248,6 +254,15 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
 fn unlisted_use(gpu: &GpuHealth) -> Option<(Vec<String>, f64)> {
     let kind = gpu.unlisted_use?.label().to_owned();
     Some((vec![gpu.gpu.index.to_string(), gpu.gpu.uuid.to_string(), kind], 1.0))
+}
+
+fn log_refused_rows(before: bool, now: &GpuHealth) {
+    let gpu = now.gpu.index;
+    match (before, now.refuses_all_rows) {
+        (false, true) => warn!(gpu, "{REFUSED_ROWS}"),
+        (true, false) => info!(gpu, "the driver returns valid utilization rows again"),
+        _ => {}
+    }
 }
 
 fn log_unlisted_use(before: Option<UnlistedUse>, now: &GpuHealth) {

@@ -174,6 +174,8 @@ fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
         partitions: vec![partition],
         partitions_complete: Ok(()),
         discards: Discards::default(),
+        driver_clock_offset: None,
+        refuses_all_rows: false,
     };
     Sample {
         at: NOW,

@@ -231,5 +231,7 @@ fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
         partitions: vec![part],
         partitions_complete: Ok(()),
         discards: Discards::default(),
+        driver_clock_offset: Some(0.0),
+        refuses_all_rows: false,
     }
 }

@@ -63,7 +63,8 @@ impl<'a> CurrentSample<'a> {
 
     /// Withholds a value that is too old. The reason of a missing value does not expire.
     fn reading(&self, cached: CachedReading, tier: Tier) -> Reading {
-        let age = self.now.mono.saturating_sub(cached.at);
+        // A reading of the last sample is as old as the sample.
+        let age = self.now.mono.saturating_sub(cached.at.min(self.sample.at.mono));
         let too_old = age > tier.max_age(self.max_age);
         if too_old && cached.reading.is_ok() { Err(Missing::Hung) } else { cached.reading }
     }

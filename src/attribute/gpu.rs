@@ -79,6 +79,8 @@ impl DeviceAttribution<'_> {
             request_duration: current.gpu.request_duration,
             missing: missing.counts(),
             discards: sample.discards,
+            driver_clock_offset: sample.driver_clock_offset.filter(|_| current.state.is_ok()),
+            refuses_all_rows: sample.refuses_all_rows && current.state.is_ok(),
             unlisted_use: current
                 .state
                 .ok()

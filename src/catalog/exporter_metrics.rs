@@ -63,6 +63,8 @@ pub enum ExporterMetricId {
     Unresolved,
     /// Number of containers without a process and without a 0, by reason.
     WithheldZeros,
+    /// Offset of the driver's clock of a GPU.
+    DriverClockOffset,
     /// Use of a GPU that no listed process accounts for.
     UnlistedUse,
     /// Framebuffer memory by owner.
@@ -227,6 +229,13 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         kind: Gauge,
         labels: &["reason"],
         help: "Containers without a process on a GPU or MIG device that they are allocated, and not certainly idle there, by reason; reasons without containers are omitted.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::DriverClockOffset,
+        name: "nvml_exporter_driver_clock_offset_seconds",
+        kind: Gauge,
+        labels: &["gpu", "UUID"],
+        help: "Clock of the driver's utilization samples minus the wall clock, too low by the delay of the samples (up to 2 s); absent until it is known.",
     },
     ExporterMetric {
         id: ExporterMetricId::UnlistedUse,

@@ -193,6 +193,8 @@ mod tests {
             request_duration: None,
             missing: [0; Missing::REASONS.len()],
             discards: Discards::default(),
+            driver_clock_offset: None,
+            refuses_all_rows: false,
             unlisted_use: None,
             xids: BTreeMap::new(),
             readings: Vec::new(),

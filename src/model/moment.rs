@@ -22,3 +22,9 @@ impl Moment {
         (self.wall_us / 1000) as f64 / 1000.0
     }
 }
+
+/// Whole microseconds of a duration, the unit of NVML's time stamps.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -3,9 +3,9 @@
 use nvml_wrapper_sys::bindings::field_id;
 
 use super::Session;
-use super::raw::fields::{Field, field_values};
+use super::raw::fields::{Field, FieldReading, field_values};
 use super::raw::{Handle, topology};
-use crate::model::{LinkStates, Missing, Reading};
+use crate::model::{LinkStates, Missing};
 
 const COUNT: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_LINK_COUNT);
 /// Since driver 510.
@@ -23,7 +23,7 @@ impl Session {
         let fields: Vec<Field> =
             (0..self.link_count(gpu)?).map(|link| Field::of_link(STATE, link)).collect();
         let readings = field_values(self.nvml(), gpu, &fields)?;
-        let state = |(link, reading): (u32, Reading)| {
+        let state = |(link, FieldReading { reading, .. }): (u32, FieldReading)| {
             let read_singly = |_| topology::link_state(self.nvml(), gpu, link);
             (link, reading.and_then(to_u32).or_else(read_singly))
         };
@@ -32,7 +32,7 @@ impl Session {
 
     fn link_count(&self, gpu: Handle) -> Result<u32, Missing> {
         let count = field_values(self.nvml(), gpu, &[COUNT])?.first().copied();
-        match to_u32(count.unwrap_or(Err(Missing::Unsupported))?)? {
+        match to_u32(count.ok_or(Missing::Unsupported)?.reading?)? {
             0 => Err(Missing::Unsupported),
             count => Ok(count.min(LINKS_MAX)),
         }

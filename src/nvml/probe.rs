@@ -1,23 +1,26 @@
 //! Per-cycle cache of the NVML reads of one device: each call is made at most once.
 
 mod board;
+mod counter_time;
 mod errors;
 mod gpm_readings;
 
 use std::cell::OnceCell;
 
 use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
+use nvml_wrapper::enum_wrappers::device::{Clock as ClockDomain, TemperatureSensor};
 use nvml_wrapper::struct_wrappers::device::{BAR1MemoryInfo, Utilization};
 
 use super::Session;
-use super::raw::fields::Field;
+use super::raw::fields::{Field, FieldReading};
 use super::raw::health::{Fabric, SpareRows};
 use super::raw::memory::Memory;
 use super::raw::{self, Handle};
-use crate::model::{Missing, Reading};
+use crate::clock::Clock;
+use crate::model::{Missing, Moment, Reading};
 use crate::policy::TEMPERATURE_MAX;
 
+pub use counter_time::CounterTime;
 pub use gpm_readings::GpmReadings;
 
 const MIB: u64 = 1024 * 1024;
@@ -28,7 +31,8 @@ pub struct Probe<'nvml> {
     handle: Handle,
     device: Device<'nvml>,
     fields: &'nvml [Field],
-    field_values: OnceCell<Result<Vec<Reading>, Missing>>,
+    clock: Clock,
+    field_values: OnceCell<Result<FieldBatch, Missing>>,
     memory: OnceCell<Result<Memory, Missing>>,
     memory_floor: u64,
     utilization: OnceCell<Result<Utilization, Missing>>,
@@ -37,6 +41,12 @@ pub struct Probe<'nvml> {
     spare_rows: OnceCell<Result<SpareRows, Missing>>,
     gpm: GpmReadings<'nvml>,
     sampled_utilization: Result<MinMeanMax, Missing>,
+}
+
+/// The fields of one call, and when it returned.
+struct FieldBatch {
+    values: Vec<FieldReading>,
+    returned: Moment,
 }
 
 /// Minimum, mean and maximum of utilization samples, percent.
@@ -53,10 +63,16 @@ pub struct MinMeanMax {
 impl<'nvml> Probe<'nvml> {
     /// Creates a probe. All of `fields` are read in one call when the first of them is needed.
     #[must_use]
-    pub fn new(session: &'nvml Session, handle: Handle, fields: &'nvml [Field]) -> Self {
+    pub fn new(
+        session: &'nvml Session,
+        handle: Handle,
+        fields: &'nvml [Field],
+        clock: Clock,
+    ) -> Self {
         Self {
             session,
             handle,
+            clock,
             device: handle.device(session.nvml()),
             fields,
             field_values: OnceCell::new(),
@@ -275,7 +291,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn sm_clock(&self) -> Reading {
-        Ok(f64::from(self.device.clock_info(Clock::SM)?))
+        Ok(f64::from(self.device.clock_info(ClockDomain::SM)?))
     }
 
     /// Memory clock, MHz (`nvmlDeviceGetClockInfo`).
@@ -283,7 +299,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn memory_clock(&self) -> Reading {
-        Ok(f64::from(self.device.clock_info(Clock::Memory)?))
+        Ok(f64::from(self.device.clock_info(ClockDomain::Memory)?))
     }
 
     /// Video engine clock, MHz (`nvmlDeviceGetClockInfo`).
@@ -291,7 +307,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn video_clock(&self) -> Reading {
-        Ok(f64::from(self.device.clock_info(Clock::Video)?))
+        Ok(f64::from(self.device.clock_info(ClockDomain::Video)?))
     }
 
     /// Application SM clock, MHz (`nvmlDeviceGetApplicationsClock` of the graphics clock, which the
@@ -300,7 +316,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn application_sm_clock(&self) -> Reading {
-        Ok(f64::from(self.device.applications_clock(Clock::Graphics)?))
+        Ok(f64::from(self.device.applications_clock(ClockDomain::Graphics)?))
     }
 
     /// Application memory clock, MHz (`nvmlDeviceGetApplicationsClock`).
@@ -308,7 +324,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn application_memory_clock(&self) -> Reading {
-        Ok(f64::from(self.device.applications_clock(Clock::Memory)?))
+        Ok(f64::from(self.device.applications_clock(ClockDomain::Memory)?))
     }
 
     /// Number of pages retired because of single-bit errors (`nvmlDeviceGetRetiredPages`).
@@ -361,10 +377,29 @@ impl<'nvml> Probe<'nvml> {
     /// Returns the NVML error of the field or of the call; unsupported for a field that was not
     /// requested.
     pub fn field(&self, field: Field) -> Reading {
-        let read = || raw::fields::field_values(self.session.nvml(), self.handle, self.fields);
-        let values = self.field_values.get_or_init(read).as_ref().map_err(|m| *m)?;
+        self.counter(field).and_then(|(reading, _)| reading)
+    }
+
+    /// As [`Probe::field`], with the time of the reading.
+    ///
+    /// # Errors
+    /// Returns the NVML error of the call; unsupported for a field that was not requested.
+    pub fn counter(&self, field: Field) -> Result<(Reading, CounterTime), Missing> {
+        let read = || {
+            let values = raw::fields::field_values(self.session.nvml(), self.handle, self.fields)?;
+            Ok(FieldBatch { values, returned: self.clock.now() })
+        };
+        let batch = self.field_values.get_or_init(read).as_ref().map_err(|m| *m)?;
         let position = self.fields.iter().position(|f| *f == field);
-        position.and_then(|at| values.get(at)).copied().unwrap_or(Err(Missing::Unsupported))
+        let value = position.and_then(|at| batch.values.get(at)).ok_or(Missing::Unsupported)?;
+        let time = CounterTime { stamp_us: value.stamp_us, returned: batch.returned };
+        Ok((value.reading, time))
+    }
+
+    /// The time now: when a reading was taken, if called after it.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.clock.now()
     }
 }
 

@@ -48,6 +48,10 @@ pub struct DeviceSample {
     pub partitions_complete: Result<(), Missing>,
     /// Discarded rows since the session began.
     pub discards: Discards,
+    /// Offset of the driver's clock from the wall clock, seconds, if known.
+    pub driver_clock_offset: Option<f64>,
+    /// Whether the GPU was busy in the last windows, and none of their utilization rows was valid.
+    pub refuses_all_rows: bool,
 }
 
 impl DeviceSample {
@@ -59,7 +63,7 @@ impl DeviceSample {
         // Cached readings of earlier cycles are not evidence of the current state.
         let cells =
             self.readings.iter().chain(self.partitions.iter().flat_map(|part| &part.readings));
-        let present = cells.flatten().filter(|cell| cell.at == self.at.mono);
+        let present = cells.flatten().filter(|cell| cell.at >= self.at.mono);
         let framebuffers = self.partitions.iter().map(|part| part.framebuffer.map(drop));
         let all = present.map(|cell| cell.reading.map(drop)).chain(framebuffers);
         let now = || all.clone();
@@ -110,6 +114,8 @@ mod tests {
             partitions: Vec::new(),
             partitions_complete: Ok(()),
             discards: Discards::default(),
+            driver_clock_offset: None,
+            refuses_all_rows: false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::device::DeviceSample;
 use super::identified_gpu::{IdentifiedGpu, ReaderContext};
+use crate::clock::Clock;
 use crate::host::ProcRoot;
 use crate::model::{Missing, Moment};
 use crate::nvml::Session;
@@ -14,7 +15,7 @@ use crate::selection::Selection;
 #[derive(Clone, Debug)]
 pub(super) enum GpuRequest {
     /// Only read the utilization ring buffers.
-    ReadUtilization(Moment),
+    ReadUtilization,
     /// Read all selected families that are due; with index and handle of all GPUs, for peer-to-peer
     /// queries.
     Sample(Moment, Arc<Selection>, Arc<[(u32, Handle)]>),
@@ -29,8 +30,13 @@ pub(super) struct DeviceReader {
 
 impl DeviceReader {
     /// Creates a reader of the GPU at `index`; the GPU is not identified yet.
-    pub(super) fn new(session: Arc<Session>, index: u32, proc_root: ProcRoot) -> Self {
-        Self { index, context: ReaderContext::new(session, proc_root), identified: None }
+    pub(super) fn new(
+        session: Arc<Session>,
+        index: u32,
+        proc_root: ProcRoot,
+        clock: Clock,
+    ) -> Self {
+        Self { index, context: ReaderContext::new(session, proc_root, clock), identified: None }
     }
 
     /// Handles one request; [`GpuRequest::ReadUtilization`] has no result.
@@ -39,9 +45,9 @@ impl DeviceReader {
     /// The GPU cannot be identified.
     pub(super) fn handle(&mut self, request: GpuRequest) -> Option<Result<DeviceSample, Missing>> {
         match request {
-            GpuRequest::ReadUtilization(now) => {
+            GpuRequest::ReadUtilization => {
                 if let Some(gpu) = &mut self.identified {
-                    gpu.read_utilization(&mut self.context, now);
+                    gpu.read_utilization(&mut self.context);
                 }
                 None
             }

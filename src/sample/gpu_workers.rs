@@ -33,7 +33,8 @@ impl GpuWorkers {
     pub(super) fn spawn_up_to(&mut self, count: f64, session: &Arc<Session>) {
         while f64::from(self.count()) < count {
             let index = self.count();
-            let mut reader = DeviceReader::new(Arc::clone(session), index, self.proc_root.clone());
+            let (session, proc_root) = (Arc::clone(session), self.proc_root.clone());
+            let mut reader = DeviceReader::new(session, index, proc_root, self.clock);
             let name = format!("gpu-{index}");
             match Worker::spawn(name, &self.live, move |request| reader.handle(request)) {
                 Ok(worker) => {

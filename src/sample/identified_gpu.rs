@@ -17,6 +17,8 @@ use super::partitions::Partitions;
 use super::peer_links::PeerLinks;
 use super::process_utilization::UtilizationCursor;
 use super::reading_cache::{CachedReading, ReadingCache};
+use super::utilization_source::{NvmlUtilization, RingBuffers};
+use crate::clock::Clock;
 use crate::host::ProcRoot;
 use crate::host::cgroup_cache::CgroupCache;
 use crate::model::{Discards, Gpu, Missing, Moment, Reading};
@@ -25,8 +27,6 @@ use crate::nvml::probe::{GpmReadings, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::clocks::clock_event_reasons;
 use crate::nvml::raw::fields::Field;
-use crate::nvml::raw::samples::{SampleBuffer, gpu_utilization};
-use crate::nvml::raw::utilization::{UtilizationBuffers, process_utilization};
 use crate::selection::Selection;
 
 /// Energy consumption since the driver was loaded, mJ.
@@ -37,22 +37,22 @@ pub(super) struct ReaderContext {
     pub(super) session: Arc<Session>,
     /// The families to read, of the last request.
     pub(super) selection: Arc<Selection>,
+    clock: Clock,
     proc_root: ProcRoot,
     cgroup_cache: CgroupCache,
-    utilization_buffers: UtilizationBuffers,
-    sample_buffer: SampleBuffer,
+    ring_buffers: RingBuffers,
     discards: Discards,
 }
 
 impl ReaderContext {
-    pub(super) fn new(session: Arc<Session>, proc_root: ProcRoot) -> Self {
+    pub(super) fn new(session: Arc<Session>, proc_root: ProcRoot, clock: Clock) -> Self {
         Self {
             session,
+            clock,
             selection: Arc::default(),
             proc_root,
             cgroup_cache: CgroupCache::default(),
-            utilization_buffers: UtilizationBuffers::default(),
-            sample_buffer: SampleBuffer::default(),
+            ring_buffers: RingBuffers::default(),
             discards: Discards::default(),
         }
     }
@@ -110,10 +110,27 @@ impl IdentifiedGpu {
         &self.gpu
     }
 
-    /// Reads the utilization ring buffers.
-    pub(super) fn read_utilization(&mut self, context: &mut ReaderContext, now: Moment) {
-        self.read_process_utilization(context, now);
-        self.read_gpu_utilization(context, now);
+    /// Reads the utilization ring buffers, as far as selected families need them.
+    pub(super) fn read_utilization(&mut self, context: &mut ReaderContext) {
+        let mut source = NvmlUtilization {
+            session: &context.session,
+            handle: self.handle,
+            buffers: &mut context.ring_buffers,
+            clock: context.clock,
+        };
+        let (processes, sampler) = (&mut self.process_utilization, &mut self.gpu_utilization);
+        if self.mig != MigMode::On && context.selection.needs_processes() {
+            processes.read(&mut source, sampler, &mut context.discards);
+            return;
+        }
+        // Drivers do not support the rows of processes while MIG is enabled.
+        let is_mig = self.mig == MigMode::On;
+        processes.reset(if is_mig { Missing::Unsupported } else { Missing::Pending });
+        if context.selection.needs_utilization_samples() {
+            let _progress = sampler.read(&mut source);
+        } else {
+            *sampler = GpuUtilizationSampler::default();
+        }
     }
 
     /// Reads all selected families that are due.
@@ -127,20 +144,14 @@ impl IdentifiedGpu {
         let selection = Arc::clone(&context.selection);
         let handle = self.handle;
         let partitions_complete = self.enumerate_partitions(&session);
-        if selection.needs_processes() {
-            self.read_process_utilization(context, now);
-        } else {
-            self.process_utilization.mark_failed(Missing::Pending);
-        }
-        self.gpu_utilization.set_enabled(selection.needs_utilization_samples());
-        self.read_gpu_utilization(context, now);
-        self.readings.set_video_idle(self.process_utilization.video_idle());
+        self.read_utilization(context);
         let fields = self.fields(&selection, now.mono);
         let ids = self.gpm_metrics(&selection);
-        let readings = self.gpm.read(handle, &ids, now.mono).map(<[_]>::to_vec);
+        let taken_at = context.clock.now().mono;
+        let readings = self.gpm.read(handle, &ids, taken_at).map(<[_]>::to_vec);
         let gpm =
             GpmReadings { ids: &ids, readings: readings.as_deref().map_err(|missing| *missing) };
-        let probe = Probe::new(&session, handle, &fields)
+        let probe = Probe::new(&session, handle, &fields, context.clock)
             .with_gpm(gpm)
             .with_sampled_utilization(self.gpu_utilization.take_min_mean_max());
         self.readings.refresh(&selection.device, &probe, now.mono);
@@ -171,6 +182,8 @@ impl IdentifiedGpu {
             partitions: self.sample_partitions(context, now, &probe),
             partitions_complete,
             discards: context.discards,
+            driver_clock_offset: self.process_utilization.clock_offset(),
+            refuses_all_rows: self.process_utilization.refuses_all_rows(),
         };
         self.is_down = sample.state().is_err();
         sample
@@ -244,37 +257,15 @@ impl IdentifiedGpu {
         now: Moment,
         gpm: GpmReadings<'_>,
     ) -> Option<Vec<Option<CachedReading>>> {
-        let ReaderContext { session, selection, .. } = context;
+        let ReaderContext { session, selection, clock, .. } = context;
         if self.mig != MigMode::On || !selection.scope.devices.reads_mig_gpu_as_whole() {
             self.parent_readings.clear();
             return None;
         }
         let fields = self.parent_readings.due_fields(&selection.instance, now.mono);
-        let probe = Probe::new(session, self.handle, &fields).with_gpm(gpm);
+        let probe = Probe::new(session, self.handle, &fields, *clock).with_gpm(gpm);
         self.parent_readings.refresh(&selection.instance, &probe, now.mono);
         Some(self.parent_readings.to_vec())
-    }
-
-    fn read_process_utilization(&mut self, context: &mut ReaderContext, now: Moment) {
-        if self.mig == MigMode::On {
-            // Drivers do not support this call while MIG is enabled.
-            self.process_utilization.mark_failed(Missing::Unsupported);
-            return;
-        }
-        let since = self.process_utilization.last_seen_us(now);
-        let (nvml, buffers) = (context.session.nvml(), &mut context.utilization_buffers);
-        match process_utilization(nvml, self.handle, since, buffers) {
-            Ok(rows) => self.process_utilization.add_rows(&rows, now, &mut context.discards),
-            Err(missing) => self.process_utilization.mark_failed(missing),
-        }
-    }
-
-    fn read_gpu_utilization(&mut self, context: &mut ReaderContext, now: Moment) {
-        if self.gpu_utilization.is_enabled() {
-            let (nvml, since) = (context.session.nvml(), self.gpu_utilization.last_seen_us(now));
-            let samples = gpu_utilization(nvml, self.handle, since, &mut context.sample_buffer);
-            self.gpu_utilization.add_samples(samples, now);
-        }
     }
 
     fn sample_partitions(
@@ -288,6 +279,7 @@ impl IdentifiedGpu {
         let window = window.as_ref().map_err(|missing| *missing);
         let mut context = ReadContext {
             session: &context.session,
+            clock: context.clock,
             selection: &context.selection,
             gpu: self.handle,
             gpm: probe.gpm_readings(),

@@ -8,6 +8,7 @@ use super::process_utilization::{UtilizationWindow, WindowSummary};
 use super::processes::{ProcessLookup, ProcessTable, RunningLists};
 use super::reading_cache::{CachedReading, ReadingCache};
 use super::unlisted_use::UnlistedUse;
+use crate::clock::Clock;
 use crate::host::cgroup_cache::CgroupCache;
 use crate::host::{ProcRoot, ProcessIdentity};
 use crate::model::{
@@ -75,6 +76,8 @@ pub struct PartitionReader {
 pub struct ReadContext<'a> {
     /// The NVML session of the handles.
     pub session: &'a Arc<Session>,
+    /// For the times of readings.
+    pub clock: Clock,
     /// The families to read.
     pub selection: &'a Selection,
     /// Handle of the GPU.
@@ -167,25 +170,27 @@ impl PartitionReader {
         let selection = context.selection;
         let fields = self.readings.due_fields(&selection.instance, now.mono);
         let ids = selection.instance.gpm_metrics();
-        let readings = self.read_gpm(context, &ids, now.mono);
+        let readings = self.read_gpm(context, &ids, context.clock.now().mono);
         let gpm = match &readings {
             Some(readings) => {
                 GpmReadings { ids: &ids, readings: readings.as_deref().map_err(|m| *m) }
             }
             None => context.gpm,
         };
-        let probe = Probe::new(context.session, self.handle, &fields).with_gpm(gpm);
+        let probe = Probe::new(context.session, self.handle, &fields, context.clock).with_gpm(gpm);
         let total = probe.memory().ok().map(|memory| memory.total);
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
         if self.mig.is_some() {
             self.is_resized |= total.zip(self.total).is_some_and(|(now, before)| now != before);
             self.total = self.total.or(total);
         }
+        let listed_at = context.clock.now().mono;
         let listing = if self.is_resized {
             Err(Missing::Pending)
         } else if selection.needs_processes() {
             let lists = self.read_lists(context.session, total, now.mono);
-            self.processes.merge(lists, window, now.mono, &mut context.process_lookup)
+            let seen_at = context.clock.now().mono;
+            self.processes.merge(lists, window, seen_at, &mut context.process_lookup)
         } else {
             Err(Missing::Pending)
         };
@@ -206,7 +211,7 @@ impl PartitionReader {
             readings: self.readings.to_vec(),
             reports_instance: self.reports_instance,
             framebuffer: if self.is_resized { Err(Missing::Pending) } else { probe.memory() },
-            listed_at: now.mono,
+            listed_at,
             listing,
             utilization,
             unlisted_use: None,

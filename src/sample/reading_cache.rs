@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::catalog::DeviceSource;
 use crate::catalog::unit::max_plausible;
 use crate::model::{Missing, Reading};
-use crate::nvml::probe::Probe;
+use crate::nvml::probe::{CounterTime, Probe};
 use crate::nvml::raw::fields::Field;
 use crate::policy::Tier;
 use crate::selection::SelectedFamilies;
@@ -15,7 +15,7 @@ use crate::selection::SelectedFamilies;
 pub struct CachedReading {
     /// The value, or the reason why it is missing.
     pub reading: Reading,
-    /// When the device was read (monotonic).
+    /// When it was taken: after the call (monotonic).
     pub at: Duration,
 }
 
@@ -28,11 +28,11 @@ pub struct ReadingCache {
     counters: Vec<Option<CounterSum>>,
 }
 
-/// Sum of the counters of a rate, and when they were read (monotonic).
+/// Sum of the counters of a rate, and when they were read.
 #[derive(Clone, Copy, Debug)]
 struct CounterSum {
     sum: f64,
-    at: Duration,
+    time: CounterTime,
 }
 
 impl ReadingCache {
@@ -80,9 +80,9 @@ impl ReadingCache {
         {
             match selected.metric(row) {
                 Some(metric) if due(*cached, metric.tier, idle, now) => {
-                    let reading = read(&metric.source, probe, counter, now)
+                    let reading = read(&metric.source, probe, counter)
                         .and_then(|value| check_plausible(metric.unit, value));
-                    *cached = Some(CachedReading { reading, at: now });
+                    *cached = Some(CachedReading { reading, at: probe.now().mono });
                 }
                 Some(_) => {}
                 None => (*cached, *counter) = (None, None),
@@ -120,41 +120,38 @@ fn due(cached: Option<CachedReading>, tier: Tier, video_idle: bool, now: Duratio
     }
 }
 
-fn read(
-    source: &DeviceSource,
-    probe: &Probe<'_>,
-    counter: &mut Option<CounterSum>,
-    now: Duration,
-) -> Reading {
+fn read(source: &DeviceSource, probe: &Probe<'_>, counter: &mut Option<CounterSum>) -> Reading {
     match source {
         DeviceSource::Field(field, convert) => probe.field(*field).and_then(convert),
         DeviceSource::Read(read) | DeviceSource::ReadOrUsage(read, _) => read(probe),
         DeviceSource::Sampled(of) => probe.sampled_utilization().map(of),
-        DeviceSource::Rate(fields, convert) => rate(fields, probe, counter, now).map(convert),
+        DeviceSource::Rate(fields, convert) => rate(fields, probe, counter).map(convert),
         DeviceSource::Gpm(id, convert) => probe.gpm(*id).map(convert),
         DeviceSource::GpmOrRate(id, convert, fields, rate_convert) => match probe.gpm(*id) {
-            Err(Missing::Unsupported) => rate(fields, probe, counter, now).map(rate_convert),
+            Err(Missing::Unsupported) => rate(fields, probe, counter).map(rate_convert),
             measured => measured.map(convert),
         },
     }
 }
 
-fn rate(
-    fields: &[Field],
-    probe: &Probe<'_>,
-    counter: &mut Option<CounterSum>,
-    now: Duration,
-) -> Reading {
-    let sum = fields.iter().map(|field| probe.field(*field)).sum::<Reading>()?;
-    rate_between(counter.replace(CounterSum { sum, at: now }), CounterSum { sum, at: now })
+fn rate(fields: &[Field], probe: &Probe<'_>, counter: &mut Option<CounterSum>) -> Reading {
+    let mut now: Option<CounterSum> = None;
+    for field in fields {
+        let (value, time) = probe.counter(*field)?;
+        let sum = now.map_or(0.0, |before| before.sum) + value?;
+        now = Some(CounterSum { sum, time });
+    }
+    let now = now.ok_or(Missing::Unsupported)?;
+    rate_between(counter.replace(now), now)
 }
 
 /// Rate per second between two counter sums. Pending if there is no previous sum or the counter was
 /// reset.
 fn rate_between(before: Option<CounterSum>, now: CounterSum) -> Reading {
     match before {
-        Some(before) if before.at < now.at && before.sum <= now.sum => {
-            Ok((now.sum - before.sum) / now.at.saturating_sub(before.at).as_secs_f64())
+        Some(before) if before.sum <= now.sum => {
+            let elapsed = now.time.since(before.time).ok_or(Missing::Pending)?;
+            Ok((now.sum - before.sum) / elapsed.as_secs_f64())
         }
         _ => Err(Missing::Pending),
     }
@@ -172,12 +169,15 @@ fn check_plausible(unit: &str, value: f64) -> Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Moment;
     use crate::policy::SLOW_TIER;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn counter_sum(sum: f64, seconds: u32) -> CounterSum {
-        CounterSum { sum, at: SECOND * seconds }
+        let mono = SECOND * seconds;
+        let returned = Moment { mono, wall_us: u64::from(seconds) * 1_000_000 };
+        CounterSum { sum, time: CounterTime { stamp_us: 0, returned } }
     }
 
     #[test]

@@ -19,6 +19,7 @@ fn check(name: &str, metrics: &str) {
         filters => vec![
             (r"(_timestamp_seconds(?:\{[^}]*\})?) [0-9.e+]+", "$1 <time>"),
             (r"(_duration_seconds(?:\{[^}]*\})?) [0-9.e+-]+", "$1 <duration>"),
+            (r"(nvml_exporter_driver_clock_offset_seconds\{[^}]*\}) [0-9.e+-]+", "$1 <offset>"),
             (r"(nvml_exporter_discarded_rows_total\{[^}]*\}) [0-9]+", "$1 <rows>"),
             // On a busy machine the first request may be sent before the mock kubelet has started.
             (concat!(

@@ -97,7 +97,9 @@ impl Invariants {
         if !value.is_finite() {
             return Err("not a number".to_owned());
         }
-        let may_be_negative = unit == "C" || name == "nvml_exporter_framebuffer_bytes";
+        let may_be_negative = unit == "C"
+            || name == "nvml_exporter_framebuffer_bytes"
+            || name == "nvml_exporter_driver_clock_offset_seconds";
         if *value < 0.0 && !may_be_negative {
             return Err("negative".to_owned());
         }

@@ -43,6 +43,15 @@ impl Field {
     }
 }
 
+/// The reading of a field, and its time stamp by the driver.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FieldReading {
+    /// The value.
+    pub reading: Reading,
+    /// When the driver took it, microseconds since the Unix epoch; not positive if unknown.
+    pub stamp_us: i64,
+}
+
 /// `nvmlDeviceGetFieldValues`: readings of `fields` in the same order, in one call.
 ///
 /// # Errors
@@ -51,13 +60,17 @@ pub fn field_values(
     nvml: &Nvml,
     handle: Handle,
     fields: &[Field],
-) -> Result<Vec<Reading>, Missing> {
+) -> Result<Vec<FieldReading>, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetFieldValues)?;
     let mut values: Vec<nvmlFieldValue_t> = fields.iter().copied().map(blank_field).collect();
     let count = i32::try_from(values.len()).map_err(|_| Missing::Invalid)?;
     // SAFETY: `values` holds `count` live structs.
     check(unsafe { call(handle.0, count, values.as_mut_ptr()) })?;
-    Ok(values.iter().map(field_reading).collect())
+    let read = |value: &nvmlFieldValue_t| FieldReading {
+        reading: field_reading(value),
+        stamp_us: value.timestamp,
+    };
+    Ok(values.iter().map(read).collect())
 }
 
 fn blank_field(field: Field) -> nvmlFieldValue_t {

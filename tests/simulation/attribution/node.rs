@@ -193,6 +193,22 @@ impl<'a> Node<'a> {
         if self.has(FaultKind::TotalZero(device.gpu)) { (0, used) } else { (total, used) }
     }
 
+    /// Time and utilization of the samples of a GPU since `since`: each half second, and now.
+    pub(crate) fn samples(&self, gpu: usize, since: Ms) -> Result<Vec<(Ms, u32)>, CallError> {
+        if !self.world.gpus[gpu].instances.is_empty() {
+            return Err(CallError::Unsupported);
+        }
+        let oldest = self.at.saturating_sub(36_000) / 500;
+        let grid = (oldest..=self.at / 500).map(|step| step * 500).filter(|at| *at < self.at);
+        let used_at = |at: Ms| {
+            let ran = |process: &&Process| process.start < at && at <= process.end;
+            let uses = self.world.processes.iter().filter(ran).flat_map(|process| &process.uses);
+            uses.filter(|used| used.device.gpu == gpu).map(|used| used.sm).sum::<u32>().min(100)
+        };
+        let stamps = grid.chain([self.at]).filter(|at| *at > since);
+        Ok(stamps.map(|at| (at, used_at(at))).collect())
+    }
+
     /// Utilization of a GPU, percent.
     pub(crate) fn utilization(&self, gpu: usize) -> u32 {
         let uses = self.alive().flat_map(|process| &process.uses);

@@ -14,14 +14,17 @@ use nvml_exporter::model::{
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::nvml::raw::processes::RunningProcess;
+use nvml_exporter::nvml::raw::samples::UtilizationSample;
 use nvml_exporter::nvml::raw::utilization::UtilizationRow;
 use nvml_exporter::sample::SampledGpu;
 use nvml_exporter::sample::device::DeviceSample;
+use nvml_exporter::sample::gpu_utilization::GpuUtilizationSampler;
 use nvml_exporter::sample::partition::PartitionSample;
 use nvml_exporter::sample::process_utilization::{UtilizationCursor, UtilizationWindow};
 use nvml_exporter::sample::processes::{ProcessLookup, ProcessTable, RunningLists};
 use nvml_exporter::sample::reading_cache::CachedReading;
 use nvml_exporter::sample::unlisted_use::{DeviceUse, UnlistedUseDetector};
+use nvml_exporter::sample::utilization_source::UtilizationSource;
 use nvml_exporter::selection::Selection;
 
 use super::WALL_US;
@@ -34,6 +37,7 @@ const MIB: u64 = 1 << 20;
 #[derive(Default)]
 pub(super) struct GpuReader {
     utilization: UtilizationCursor,
+    sampler: GpuUtilizationSampler,
     cgroups: CgroupCache,
     processes: BTreeMap<Device, ProcessTable>,
     detectors: BTreeMap<Device, UnlistedUseDetector>,
@@ -54,19 +58,8 @@ impl GpuReader {
             return;
         }
         let gpu = &node.world.gpus[index];
-        let since_us = self.utilization.last_seen_us(at);
-        match node.rows(index, since_us.saturating_sub(WALL_US) / 1000) {
-            Ok(rows) => {
-                let row = |row: &Row| UtilizationRow {
-                    pid: row.pid,
-                    stamp_us: WALL_US + row.at * 1000,
-                    percent: [row.sm, 0, 0, 0],
-                };
-                let rows: Vec<UtilizationRow> = rows.iter().map(row).collect();
-                self.utilization.add_rows(&rows, at, &mut self.discards);
-            }
-            Err(error) => self.utilization.mark_failed(missing(error)),
-        }
+        let mut ring = NodeRing { node, index, at };
+        self.utilization.read(&mut ring, &mut self.sampler, &mut self.discards);
         self.cgroups.begin_cycle(at.mono);
         let window = self.utilization.finish_window();
         let window = window.as_ref().map_err(|missing| *missing);
@@ -115,6 +108,8 @@ impl GpuReader {
             partitions,
             partitions_complete: Ok(()),
             discards: self.discards,
+            driver_clock_offset: self.utilization.clock_offset(),
+            refuses_all_rows: self.utilization.refuses_all_rows(),
         };
         self.sampled = SampledGpu {
             latest: Some(Ok(Arc::new(sample))),
@@ -167,6 +162,48 @@ impl GpuReader {
             utilization,
             unlisted_use: None,
         }
+    }
+}
+
+/// The ring buffers of a GPU of the node.
+struct NodeRing<'a, 'n> {
+    node: &'a Node<'n>,
+    index: usize,
+    at: Moment,
+}
+
+impl NodeRing<'_, '_> {
+    fn since(last_seen_us: u64) -> u64 {
+        last_seen_us.saturating_sub(WALL_US) / 1000
+    }
+}
+
+impl UtilizationSource for NodeRing<'_, '_> {
+    fn samples(&mut self, last_seen_us: u64) -> Result<Vec<UtilizationSample>, Missing> {
+        let samples = self.node.samples(self.index, Self::since(last_seen_us)).map_err(missing)?;
+        let sample = |(at, percent): (u64, u32)| UtilizationSample {
+            stamp_us: WALL_US + at * 1000,
+            percent,
+        };
+        Ok(samples.into_iter().map(sample).collect())
+    }
+
+    fn rows(&mut self, last_seen_us: u64) -> Result<Vec<UtilizationRow>, Missing> {
+        let row = |row: &Row| UtilizationRow {
+            pid: row.pid,
+            stamp_us: WALL_US + row.at * 1000,
+            percent: [row.sm, 0, 0, 0],
+        };
+        let rows = self.node.rows(self.index, Self::since(last_seen_us)).map_err(missing)?;
+        Ok(rows.iter().map(row).collect())
+    }
+
+    fn is_busy(&mut self) -> Result<bool, Missing> {
+        Ok(self.node.utilization(self.index) > 0)
+    }
+
+    fn now(&self) -> Moment {
+        self.at
     }
 }
 
