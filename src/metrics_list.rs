@@ -61,7 +61,7 @@ fn metrics(requests: &[FamilyRequest]) -> impl Iterator<Item = MetricInfo<'_>> {
         source: row.symbol,
         read_every: match row.tier {
             Tier::Cycle => "cycle".to_owned(),
-            Tier::Video => format!("cycle or {} s", SLOW_TIER.as_secs()),
+            Tier::Second => "cycle, at most once a second".to_owned(),
             Tier::Slow => format!("{} s", SLOW_TIER.as_secs()),
         },
         absent: row.absent,

@@ -22,6 +22,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_DRIVER_NOT_LOADED as DRIVER_NOT_LOADED,
     nvmlReturn_enum_NVML_ERROR_LIB_RM_VERSION_MISMATCH as LIB_RM_VERSION_MISMATCH,
     nvmlReturn_enum_NVML_ERROR_NO_PERMISSION as NO_PERMISSION,
+    nvmlReturn_enum_NVML_ERROR_UNKNOWN as UNKNOWN,
 };
 
 use crate::model::{DownReason, Missing, Problem};
@@ -167,7 +168,9 @@ fn init_error(path: &Path, error: NvmlError) -> LibraryError {
         NvmlErrorKind::Code(NO_PERMISSION) => {
             (DownReason::Denied, "give the exporter access to /dev/nvidiactl")
         }
-        NvmlErrorKind::Code(_) => (DownReason::Failed, "check the kernel log for NVRM lines"),
+        NvmlErrorKind::Code(_) | NvmlErrorKind::UnknownValue => {
+            (DownReason::Failed, "check the kernel log for NVRM lines")
+        }
     };
     LibraryError::Init { library: path.to_owned(), error: text, reason, remedy }
 }
@@ -178,7 +181,12 @@ enum NvmlErrorKind {
     NoSymbol,
     /// An `nvmlReturn_t`.
     Code(u32),
+    /// A value that the wrapper does not know.
+    UnknownValue,
 }
+
+/// Last `nvmlReturn_t` that the wrapper has a variant for; unknown codes begin after it.
+const LAST_KNOWN_CODE: u32 = 22;
 
 impl NvmlErrorKind {
     #[expect(
@@ -188,7 +196,10 @@ impl NvmlErrorKind {
     fn of(error: NvmlError) -> Self {
         match error {
             NvmlError::FailedToLoadSymbol(_) => Self::NoSymbol,
-            // The wrapper has variants for codes up to 22; newer codes are returned in this one.
+            // Both an unknown code and an unknown value of an enumeration.
+            NvmlError::UnexpectedVariant(code) if code <= LAST_KNOWN_CODE || code == UNKNOWN => {
+                Self::UnknownValue
+            }
             NvmlError::UnexpectedVariant(code) => Self::Code(code),
             other => Self::Code(other.into()),
         }
@@ -219,6 +230,7 @@ impl From<NvmlError> for Missing {
         match NvmlErrorKind::of(error) {
             NvmlErrorKind::NoSymbol => Self::Unsupported,
             NvmlErrorKind::Code(code) => Self::from_code(code),
+            NvmlErrorKind::UnknownValue => Self::Invalid,
         }
     }
 }

@@ -6,8 +6,14 @@ use std::time::Duration;
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// Minimum of `--collect-interval`; shorter ones cost more than they show.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// Minimum time between two reads of slowly changing values (temperatures, limits).
+/// Minimum time between two reads of values that change with the load (clocks, temperatures, limits).
+pub const SECOND_TIER: Duration = Duration::from_secs(1);
+/// Time between two reads of slowly changing values (error counters, thresholds).
 pub const SLOW_TIER: Duration = Duration::from_secs(10);
+/// Maximum time between two reads of slowly changing values, if there is a cycle in it.
+pub const SLOW_TIER_MAX: Duration = Duration::from_millis(10_500);
+/// A cycle may begin this much too early: the one before was late.
+pub const CYCLE_JITTER: Duration = Duration::from_millis(50);
 /// Maximum time between two reads of the driver's sample buffer (a ring). The shortest known one
 /// holds 72 samples of 1/6 s, which is 12 s.
 pub const RING_READ_EVERY: Duration = Duration::from_secs(5);
@@ -231,9 +237,9 @@ pub fn is_mps_server(comm: &str) -> bool {
 pub enum Tier {
     /// Every cycle.
     Cycle,
-    /// Every cycle while a video engine is in use, otherwise at most every [`SLOW_TIER`].
-    Video,
-    /// At most every [`SLOW_TIER`].
+    /// Every cycle, but at most every [`SECOND_TIER`].
+    Second,
+    /// Every [`SLOW_TIER`], or every cycle if that is longer.
     Slow,
 }
 
@@ -242,8 +248,20 @@ impl Tier {
     #[must_use]
     pub fn due(self, last: Option<Duration>, now: Duration) -> bool {
         match (self, last) {
-            (Self::Cycle | Self::Video, _) | (_, None) => true,
+            (Self::Cycle, _) | (_, None) => true,
+            (Self::Second, Some(last)) => now.saturating_sub(last) + CYCLE_JITTER >= SECOND_TIER,
             (Self::Slow, Some(last)) => now.saturating_sub(last) >= SLOW_TIER,
+        }
+    }
+
+    /// Maximum age of a reading at the end of a cycle, if cycles are `interval` apart and the driver
+    /// responds.
+    #[must_use]
+    pub fn age(self, interval: Duration) -> Duration {
+        match self {
+            Self::Cycle => interval,
+            Self::Second => interval.max(SECOND_TIER),
+            Self::Slow => interval.max(SLOW_TIER_MAX),
         }
     }
 
@@ -251,8 +269,8 @@ impl Tier {
     #[must_use]
     pub fn max_age(self, max_age: Duration) -> Duration {
         match self {
-            Self::Cycle => max_age,
-            Self::Video | Self::Slow => max_age.max(2 * SLOW_TIER),
+            Self::Cycle | Self::Second => max_age,
+            Self::Slow => max_age.max(2 * SLOW_TIER),
         }
     }
 }
@@ -271,6 +289,13 @@ pub fn cgroup_location_due(since: Duration, unresolved: Option<Duration>) -> boo
 #[must_use]
 pub fn default_max_age(interval: Duration) -> Duration {
     (3 * interval).max(Duration::from_secs(15))
+}
+
+/// Whether slowly changing values that were last read at `last` are due at `now`: in the next cycle,
+/// which is `interval` later, they would be too old.
+#[must_use]
+pub fn slow_tier_due(last: Duration, now: Duration, interval: Duration) -> bool {
+    now.saturating_sub(last) + interval > SLOW_TIER_MAX
 }
 
 /// How long a cycle waits for the GPUs before it publishes without those that have not responded.
@@ -330,6 +355,23 @@ mod tests {
         let pauses: Vec<u64> = (1..8).map(|n| open_backoff(n).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(open_backoff(u32::MAX), OPEN_BACKOFF_MAX);
+    }
+
+    #[test]
+    fn slow_values_are_at_most_ten_and_a_half_seconds_old_at_any_interval() {
+        for ms in [100_u32, 300, 1000, 1001, 2000, 3000, 5000, 5003, 7000, 10_000] {
+            let interval = Duration::from_millis(u64::from(ms));
+            let (mut last, mut now) = (Duration::ZERO, Duration::ZERO);
+            for _ in 0..1000 {
+                now += interval;
+                assert!(now - last <= SLOW_TIER_MAX, "{:?} old at {interval:?}", now - last);
+                if slow_tier_due(last, now, interval) {
+                    last = now;
+                }
+            }
+        }
+        let minute = Duration::from_secs(60);
+        assert!(slow_tier_due(Duration::ZERO, minute, minute));
     }
 
     #[test]

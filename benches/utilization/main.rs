@@ -9,7 +9,11 @@
 //! phases, and the largest error in a minute, in percentage points. The driver rounds means down, which is an error
 //! of up to -1.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and fails by panicking"
+)]
 
 #[path = "../../tests/utilization/driver.rs"]
 mod driver;
@@ -24,7 +28,7 @@ use nvml_exporter::sample::utilization_source::UtilizationSource;
 
 use self::driver::{Driver, Load, PID, SECOND, Samples, seconds};
 
-const PHASES: u32 = 24;
+const PHASES: u32 = 12;
 const MINUTES: usize = 10;
 
 /// Percent and length of the windows of one interval.
@@ -166,13 +170,17 @@ fn main() {
         ("1 s", SECOND, 0, Samples::Supported),
         ("1/6 s, no GPU samples", SECOND / 6, 0, Samples::Unsupported),
         ("1 s, no GPU samples", SECOND, 0, Samples::Unsupported),
+        ("1/6 s, GPU samples 3 s ahead", SECOND / 6, 0, Samples::WallClock),
     ];
     println!("| load | driver | interval | tiled | | difference | | overlap | |");
     println!("|---|---|---|---|---|---|---|---|---|");
     for (shape, period, load) in loads() {
         for (name, period_us, delivery_us, samples) in drivers {
             for interval in [1, 5, 15, 30, 60] {
-                let driver = Driver { period_us, delivery_us, samples, ..Driver::new(load) };
+                let mut driver = Driver { period_us, delivery_us, samples, ..Driver::new(load) };
+                if samples == Samples::WallClock {
+                    driver.offsets = vec![(0, -3_000_000)];
+                }
                 let cells = [
                     errors::<Tiled>(&driver, interval * SECOND, period),
                     errors::<Difference>(&driver, interval * SECOND, period),
@@ -190,11 +198,13 @@ fn main() {
 }
 
 fn loads() -> impl Iterator<Item = (&'static str, f64, Load)> {
-    [0.3, 1.0, 5.0, 7.0, 30.0].into_iter().flat_map(|period| {
+    let steady = ("constant", 1.0, Load::Constant(60.5));
+    let moving = [0.3, 1.0, 5.0, 7.0, 30.0].into_iter().flat_map(|period| {
         [
             ("square", period, Load::Square { period, duty: 0.5 }),
             ("burst", period, Load::Square { period, duty: 0.1 }),
             ("saw", period, Load::Saw { period }),
         ]
-    })
+    });
+    std::iter::once(steady).chain(moving)
 }

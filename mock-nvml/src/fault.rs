@@ -40,6 +40,8 @@ pub(crate) enum Substitute {
     AllBitsSet,
     /// No rows of processes, as drivers return that cannot see processes.
     NoRows,
+    /// This number: an enumeration value of a newer driver, or a GPM metric out of range.
+    Number(u32),
 }
 
 thread_local! {

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod hardware;
 pub(crate) mod mig;
 pub(crate) mod pipes;
+pub(crate) mod samples;
 
 use std::sync::Arc;
 
@@ -88,6 +89,8 @@ pub(crate) struct Gpu {
     pub(crate) hardware: HardwareFaults,
     /// Whether its compute mode is "exclusive process", which the device plugin sets for MPS.
     pub(crate) exclusive_process: bool,
+    /// When utilization samples are taken, and their clock.
+    pub(crate) samples: samples::SampleTiming,
     /// MIG layouts, sorted by time.
     pub(crate) mig: Arc<[MigLayout]>,
     /// Indexes in [`Scenario::processes`].

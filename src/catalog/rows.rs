@@ -87,9 +87,10 @@ const fn concat<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<D
     rows
 }
 
-/// Thousands of KiB, truncated, as in dcgm-exporter.
+/// Whole MB/s, the documented unit of DCGM's fields, from KiB/s. DCGM itself divides KiB by 1000, which
+/// does not agree with its bytes per second.
 fn kib_to_mb(kib_per_second: f64) -> f64 {
-    (kib_per_second / 1000.0).trunc()
+    (kib_per_second * 1024.0 / 1e6).trunc()
 }
 
 #[cfg(test)]

@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(finding.verdict, Outcome::Warning);
         assert_eq!(
             finding.message,
-            "NVIDIA T4: 1 of 3 selected readings; denied: B; failed (nvmlReturn_t 999): A"
+            "NVIDIA T4: 1 of 3 selected readings; denied: B; failed (NVML_ERROR_UNKNOWN): A"
         );
         let remedy = finding.remedy.unwrap();
         assert!(remedy.contains("run as root") && remedy.contains("dmesg"), "{remedy}");

@@ -13,6 +13,7 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED as NOT_SUPPORTED,
     nvmlReturn_enum_NVML_ERROR_RESET_REQUIRED as RESET_REQUIRED,
     nvmlReturn_enum_NVML_ERROR_UNINITIALIZED as UNINITIALIZED,
+    nvmlReturn_enum_NVML_ERROR_UNKNOWN as UNKNOWN,
 };
 
 /// Why a reading has no value. Absent is not zero: only `Ok` becomes a series.
@@ -77,10 +78,55 @@ impl Missing {
     }
 }
 
+/// Names of `nvmlReturn_t` from 1 on, without `NVML_ERROR_`.
+const CODE_NAMES: [&str; 30] = [
+    "UNINITIALIZED",
+    "INVALID_ARGUMENT",
+    "NOT_SUPPORTED",
+    "NO_PERMISSION",
+    "ALREADY_INITIALIZED",
+    "NOT_FOUND",
+    "INSUFFICIENT_SIZE",
+    "INSUFFICIENT_POWER",
+    "DRIVER_NOT_LOADED",
+    "TIMEOUT",
+    "IRQ_ISSUE",
+    "LIBRARY_NOT_FOUND",
+    "FUNCTION_NOT_FOUND",
+    "CORRUPTED_INFOROM",
+    "GPU_IS_LOST",
+    "RESET_REQUIRED",
+    "OPERATING_SYSTEM",
+    "LIB_RM_VERSION_MISMATCH",
+    "IN_USE",
+    "MEMORY",
+    "NO_DATA",
+    "VGPU_ECC_NOT_SUPPORTED",
+    "INSUFFICIENT_RESOURCES",
+    "FREQ_NOT_SUPPORTED",
+    "ARGUMENT_VERSION_MISMATCH",
+    "DEPRECATED",
+    "NOT_READY",
+    "GPU_NOT_FOUND",
+    "INVALID_STATE",
+    "RESET_TYPE_NOT_SUPPORTED",
+];
+
+/// Name of an `nvmlReturn_t` without `NVML_ERROR_`; `None` if it is not known.
+fn code_name(code: u32) -> Option<&'static str> {
+    if code == UNKNOWN {
+        return Some("UNKNOWN");
+    }
+    CODE_NAMES.get(usize::try_from(code.checked_sub(1)?).ok()?).copied()
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(code) => write!(f, "failed (nvmlReturn_t {code})"),
+            Self::Failed(code) => match code_name(*code) {
+                Some(name) => write!(f, "failed (NVML_ERROR_{name})"),
+                None => write!(f, "failed (nvmlReturn_t {code})"),
+            },
             Self::Unsupported
             | Self::Denied
             | Self::Lost
@@ -112,5 +158,15 @@ mod tests {
             Missing::Failed(999),
         ];
         assert_eq!(all.map(Missing::reason), Missing::REASONS);
+    }
+
+    #[test]
+    fn error_codes_have_names() {
+        let text = |code| Missing::Failed(code).to_string();
+        assert_eq!(text(DEPRECATED), "failed (NVML_ERROR_DEPRECATED)");
+        assert_eq!(text(27), "failed (NVML_ERROR_NOT_READY)");
+        assert_eq!(text(UNKNOWN), "failed (NVML_ERROR_UNKNOWN)");
+        assert_eq!(text(31), "failed (nvmlReturn_t 31)");
+        assert_eq!(code_name(GPU_IS_LOST), Some("GPU_IS_LOST"));
     }
 }

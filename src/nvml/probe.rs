@@ -37,6 +37,9 @@ pub struct Probe<'nvml> {
     memory_floor: u64,
     utilization: OnceCell<Result<Utilization, Missing>>,
     bar1: OnceCell<Result<BAR1MemoryInfo, Missing>>,
+    /// SM, memory and video clock, MHz.
+    clocks: [OnceCell<Reading>; 3],
+    clock_event_reasons: OnceCell<Result<u64, Missing>>,
     fabric: OnceCell<Result<Fabric, Missing>>,
     spare_rows: OnceCell<Result<SpareRows, Missing>>,
     gpm: GpmReadings<'nvml>,
@@ -80,6 +83,8 @@ impl<'nvml> Probe<'nvml> {
             memory_floor: 0,
             utilization: OnceCell::new(),
             bar1: OnceCell::new(),
+            clocks: [const { OnceCell::new() }; 3],
+            clock_event_reasons: OnceCell::new(),
             fabric: OnceCell::new(),
             spare_rows: OnceCell::new(),
             gpm: GpmReadings::NONE,
@@ -291,7 +296,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn sm_clock(&self) -> Reading {
-        Ok(f64::from(self.device.clock_info(ClockDomain::SM)?))
+        self.clock(ClockDomain::SM)
     }
 
     /// Memory clock, MHz (`nvmlDeviceGetClockInfo`).
@@ -299,7 +304,7 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn memory_clock(&self) -> Reading {
-        Ok(f64::from(self.device.clock_info(ClockDomain::Memory)?))
+        self.clock(ClockDomain::Memory)
     }
 
     /// Video engine clock, MHz (`nvmlDeviceGetClockInfo`).
@@ -307,7 +312,19 @@ impl<'nvml> Probe<'nvml> {
     /// # Errors
     /// Returns the NVML error.
     pub fn video_clock(&self) -> Reading {
-        Ok(f64::from(self.device.clock_info(ClockDomain::Video)?))
+        self.clock(ClockDomain::Video)
+    }
+
+    /// Each clock is read once, so that its values in two units agree.
+    fn clock(&self, domain: ClockDomain) -> Reading {
+        let read = || Ok(f64::from(self.device.clock_info(domain.clone())?));
+        let known = match domain {
+            ClockDomain::Graphics => return read(),
+            ClockDomain::SM => &self.clocks[0],
+            ClockDomain::Memory => &self.clocks[1],
+            ClockDomain::Video => &self.clocks[2],
+        };
+        *known.get_or_init(read)
     }
 
     /// Application SM clock, MHz (`nvmlDeviceGetApplicationsClock` of the graphics clock, which the
@@ -355,9 +372,9 @@ impl<'nvml> Probe<'nvml> {
     /// Performance state, 0 (fastest) to 15 (`nvmlDeviceGetPerformanceState`).
     ///
     /// # Errors
-    /// Returns the NVML error; invalid if the state is `NVML_PSTATE_UNKNOWN`.
+    /// Returns the NVML error; invalid for `NVML_PSTATE_UNKNOWN` and unknown states.
     pub fn performance_state(&self) -> Reading {
-        let state = self.device.performance_state()?.as_c();
+        let state = raw::modes::performance_state(self.session.nvml(), self.handle)?;
         if state <= 15 { Ok(f64::from(state)) } else { Err(Missing::Invalid) }
     }
 
@@ -367,7 +384,16 @@ impl<'nvml> Probe<'nvml> {
     /// Returns the NVML error.
     #[expect(clippy::cast_precision_loss, reason = "NVML defines the low 9 bits")]
     pub fn clock_event_reasons(&self) -> Reading {
-        Ok(raw::clocks::clock_event_reasons(self.session.nvml(), self.handle)? as f64)
+        Ok(self.clock_event_bits()? as f64)
+    }
+
+    /// Clock event (throttle) reasons.
+    ///
+    /// # Errors
+    /// Returns the NVML error.
+    pub fn clock_event_bits(&self) -> Result<u64, Missing> {
+        let read = || raw::clocks::clock_event_reasons(self.session.nvml(), self.handle);
+        *self.clock_event_reasons.get_or_init(read)
     }
 
     /// Unconverted value of a field (`nvmlDeviceGetFieldValues`); `field` must be one of those

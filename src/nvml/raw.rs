@@ -17,6 +17,7 @@ pub mod health;
 pub mod instances;
 pub mod memory;
 pub mod mock_env;
+pub mod modes;
 pub mod processes;
 pub mod retired_pages;
 pub mod samples;

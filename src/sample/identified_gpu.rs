@@ -25,7 +25,6 @@ use crate::model::{Discards, Gpu, Missing, Moment, Reading};
 use crate::nvml::Session;
 use crate::nvml::probe::{GpmReadings, Probe};
 use crate::nvml::raw::Handle;
-use crate::nvml::raw::clocks::clock_event_reasons;
 use crate::nvml::raw::fields::Field;
 use crate::selection::Selection;
 
@@ -158,7 +157,7 @@ impl IdentifiedGpu {
         let limits = self.limits.read(&probe);
         let energy = selection.needs_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
         let clock_event_reasons = (selection.needs_clock_events() || selection.needs_health())
-            .then(|| clock_event_reasons(session.nvml(), handle));
+            .then(|| probe.clock_event_bits());
         let links = self.health.link_states(&selection, &session, handle, now.mono);
         let health = selection.needs_health().then_some(links.clone()).flatten();
         let health = health

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::catalog::DeviceSource;
-use crate::catalog::unit::max_plausible;
+use crate::catalog::unit::plausible;
 use crate::model::{Missing, Reading};
 use crate::nvml::probe::{CounterTime, Probe};
 use crate::nvml::raw::fields::Field;
-use crate::policy::Tier;
+use crate::policy::{Tier, slow_tier_due};
 use crate::selection::SelectedFamilies;
 
 /// A reading and its time.
@@ -24,8 +24,20 @@ pub struct CachedReading {
 #[derive(Default)]
 pub struct ReadingCache {
     readings: Vec<Option<CachedReading>>,
-    video_idle: bool,
     counters: Vec<Option<CounterSum>>,
+    /// Begin of the last cycle (monotonic).
+    last_cycle: Option<Duration>,
+    /// Begin of the last cycle in which the rows of a tier were due (monotonic). Rows of one tier are
+    /// due together, so that rows of one kind have one age.
+    last_second: Option<Duration>,
+    last_slow: Option<Duration>,
+}
+
+/// The tiers that are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DueTiers {
+    second: bool,
+    slow: bool,
 }
 
 /// Sum of the counters of a rate, and when they were read.
@@ -41,11 +53,6 @@ impl ReadingCache {
         *self = Self::default();
     }
 
-    /// Sets whether the video engines are known to be idle.
-    pub fn set_video_idle(&mut self, idle: bool) {
-        self.video_idle = idle;
-    }
-
     /// The field ids of all selected rows that are due at `now` (monotonic), for one batch.
     #[must_use]
     pub fn due_fields(
@@ -53,9 +60,10 @@ impl ReadingCache {
         selected: &SelectedFamilies<DeviceSource>,
         now: Duration,
     ) -> Vec<Field> {
+        let tiers = self.due_tiers(now);
         let mut fields = Vec::new();
         for family in selected.families() {
-            if self.due(self.cached(family.row), family.metric.tier, now) {
+            if due(self.cached(family.row), family.metric.tier, tiers) {
                 let new = family.metric.source.fields().iter();
                 let new: Vec<Field> =
                     new.filter(|field| !fields.contains(*field)).copied().collect();
@@ -75,13 +83,16 @@ impl ReadingCache {
     ) {
         self.readings.resize(selected.row_count(), None);
         self.counters.resize(selected.row_count(), None);
-        let idle = self.video_idle;
+        let tiers = self.due_tiers(now);
+        self.last_cycle = Some(now);
+        self.last_second = if tiers.second { Some(now) } else { self.last_second };
+        self.last_slow = if tiers.slow { Some(now) } else { self.last_slow };
         for (row, (cached, counter)) in self.readings.iter_mut().zip(&mut self.counters).enumerate()
         {
             match selected.metric(row) {
-                Some(metric) if due(*cached, metric.tier, idle, now) => {
+                Some(metric) if due(*cached, metric.tier, tiers) => {
                     let reading = read(&metric.source, probe, counter)
-                        .and_then(|value| check_plausible(metric.unit, value));
+                        .and_then(|value| plausible(metric.unit, value).ok_or(Missing::Invalid));
                     *cached = Some(CachedReading { reading, at: probe.now().mono });
                 }
                 Some(_) => {}
@@ -90,8 +101,12 @@ impl ReadingCache {
         }
     }
 
-    fn due(&self, cached: Option<CachedReading>, tier: Tier, now: Duration) -> bool {
-        due(cached, tier, self.video_idle, now)
+    fn due_tiers(&self, now: Duration) -> DueTiers {
+        let interval = self.last_cycle.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        DueTiers {
+            second: Tier::Second.due(self.last_second, now),
+            slow: self.last_slow.is_none_or(|last| slow_tier_due(last, now, interval)),
+        }
     }
 
     /// The cached readings in the order of the rows.
@@ -107,16 +122,11 @@ impl ReadingCache {
 
 /// Whether a reading is due. An unsupported reading is retried at the rate of the slow tier, any
 /// other failed reading in the next cycle.
-fn due(cached: Option<CachedReading>, tier: Tier, video_idle: bool, now: Duration) -> bool {
-    match cached {
-        Some(CachedReading { reading: Ok(0.0), at }) if tier == Tier::Video && video_idle => {
-            Tier::Slow.due(Some(at), now)
-        }
-        Some(CachedReading { reading: Ok(_), at }) => tier.due(Some(at), now),
-        Some(CachedReading { reading: Err(Missing::Unsupported), at }) => {
-            Tier::Slow.due(Some(at), now)
-        }
-        None | Some(CachedReading { reading: Err(_), .. }) => true,
+fn due(cached: Option<CachedReading>, tier: Tier, tiers: DueTiers) -> bool {
+    match (cached.map(|cached| cached.reading), tier) {
+        (Some(Ok(_)), Tier::Slow) | (Some(Err(Missing::Unsupported)), _) => tiers.slow,
+        (Some(Ok(_)), Tier::Second) => tiers.second,
+        (Some(Ok(_)), Tier::Cycle) | (Some(Err(_)) | None, _) => true,
     }
 }
 
@@ -157,20 +167,10 @@ fn rate_between(before: Option<CounterSum>, now: CounterSum) -> Reading {
     }
 }
 
-/// Rejects values above the maximum of their unit: drivers set all bits for an unknown value.
-fn check_plausible(unit: &str, value: f64) -> Reading {
-    if value.is_finite() && value <= max_plausible(unit) {
-        Ok(value)
-    } else {
-        Err(Missing::Invalid)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Moment;
-    use crate::policy::SLOW_TIER;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -198,37 +198,33 @@ mod tests {
     }
 
     #[test]
-    fn all_bits_set_is_invalid() {
-        let ones = f64::from(u32::MAX);
-        for (unit, value) in [("W", ones / 1000.0), ("Hz", ones * 1e6), ("count", ones)] {
-            assert_eq!(check_plausible(unit, value), Err(Missing::Invalid), "{unit}");
-            assert_eq!(check_plausible(unit, 700.0), Ok(700.0), "{unit}");
-        }
-        assert_eq!(check_plausible("bitmask", 18_446_744_073_709_551_615.0), Err(Missing::Invalid));
-        assert_eq!(check_plausible("mJ", 1e15), Ok(1e15));
-        assert_eq!(check_plausible("%", f64::INFINITY), Err(Missing::Invalid));
-    }
-
-    #[test]
-    fn unsupported_reading_is_retried_rarely() {
-        let cached = |reading| Some(CachedReading { reading, at: SECOND });
-        let due = |cached, tier, now| due(cached, tier, false, now);
-        assert!(due(None, Tier::Slow, SECOND));
-        assert!(due(cached(Ok(1.0)), Tier::Cycle, 2 * SECOND));
-        assert!(!due(cached(Ok(1.0)), Tier::Slow, 2 * SECOND));
-        assert!(!due(cached(Err(Missing::Unsupported)), Tier::Cycle, 2 * SECOND));
-        assert!(due(cached(Err(Missing::Unsupported)), Tier::Cycle, SECOND + SLOW_TIER));
-        assert!(due(cached(Err(Missing::Failed(999))), Tier::Slow, 2 * SECOND));
-    }
-
-    #[test]
-    fn idle_video_engines_are_read_rarely() {
-        let due = |reading, idle, at| {
-            due(Some(CachedReading { reading, at: SECOND }), Tier::Video, idle, at)
+    fn rows_of_one_tier_are_due_together() {
+        let mut cache = ReadingCache::default();
+        let mut read_at = |at: Duration| {
+            let tiers = cache.due_tiers(at);
+            cache.last_cycle = Some(at);
+            cache.last_second = if tiers.second { Some(at) } else { cache.last_second };
+            cache.last_slow = if tiers.slow { Some(at) } else { cache.last_slow };
+            (tiers.second, tiers.slow)
         };
-        assert!(!due(Ok(0.0), true, 2 * SECOND));
-        assert!(due(Ok(0.0), true, SECOND + SLOW_TIER));
-        assert!(due(Ok(0.0), false, 2 * SECOND), "in use or unknown");
-        assert!(due(Ok(5.0), true, 2 * SECOND), "not idle at the last read");
+        assert_eq!(read_at(SECOND), (true, true));
+        assert_eq!(read_at(SECOND * 3 / 2), (false, false));
+        assert_eq!(read_at(SECOND * 199 / 100), (true, false), "the cycle before was late");
+        assert_eq!(read_at(SECOND * 5), (true, false));
+        assert_eq!(read_at(SECOND * 9), (true, true), "in the next cycle they would be too old");
+    }
+
+    #[test]
+    fn failed_reading_is_retried_and_an_unsupported_one_rarely() {
+        let cached = |reading| Some(CachedReading { reading, at: SECOND });
+        let neither = DueTiers { second: false, slow: false };
+        let slow = DueTiers { second: false, slow: true };
+        assert!(due(None, Tier::Slow, neither));
+        assert!(due(cached(Ok(1.0)), Tier::Cycle, neither));
+        assert!(!due(cached(Ok(1.0)), Tier::Second, slow));
+        assert!(!due(cached(Ok(1.0)), Tier::Slow, neither));
+        assert!(!due(cached(Err(Missing::Unsupported)), Tier::Cycle, neither));
+        assert!(due(cached(Err(Missing::Unsupported)), Tier::Cycle, slow));
+        assert!(due(cached(Err(Missing::Failed(999))), Tier::Slow, neither));
     }
 }

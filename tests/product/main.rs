@@ -46,5 +46,6 @@ mod sharing;
 mod text_round_trip;
 #[cfg(feature = "top")]
 mod top;
+mod values;
 mod verdicts;
 mod web;

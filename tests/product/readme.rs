@@ -94,34 +94,37 @@ fn write_row(table: &mut String, name: &str, row: &CatalogRow, defaults: &Defaul
     let CatalogRow { scope, kind, unit, symbol, help, absent, .. } = row;
     let kind = kind.as_str();
     let (ack, dcgm) = defaults.cells(row.name);
-    let (interval, age) = read_cells(row);
+    let (interval, age, kept) = read_cells(row);
     writeln!(
         table,
-        "| {name} | {scope} | {kind} | {unit} | {help} | `{symbol}` | {ack} | {dcgm} | {interval} | {age} | {absent} |"
+        "| {name} | {scope} | {kind} | {unit} | {help} | `{symbol}` | {ack} | {dcgm} | {interval} | {age} | {kept} | {absent} |"
     )
     .unwrap();
 }
 
-/// How often the row is read, and how old its value can be with the default interval.
-fn read_cells(row: &CatalogRow) -> (String, String) {
+/// How often the row is read, and how old its value can be with the default interval: while the driver responds,
+/// and while it does not.
+fn read_cells(row: &CatalogRow) -> (String, String, String) {
     let slow = SLOW_TIER.as_secs();
     let kept = || "kept".to_owned();
     if row.is_info_label {
-        return ("once per session".to_owned(), String::new());
+        return ("once per session".to_owned(), "the session".to_owned(), String::new());
     }
     if row.symbol.starts_with("v1.PodResources") {
-        return (format!("{} s", POD_RESOURCES_EVERY.as_secs()), kept());
+        let interval = format!("{} s", POD_RESOURCES_EVERY.as_secs());
+        return (interval.clone(), interval, kept());
     }
     if row.symbol.starts_with("nvmlEventSetWait") {
-        return ("on event".to_owned(), kept());
+        return ("on event".to_owned(), format!("{} s", DEFAULT_INTERVAL.as_secs()), kept());
     }
     let interval = match row.tier {
         Tier::Cycle => "cycle".to_owned(),
-        Tier::Video => format!("cycle while video engines work, else {slow} s"),
+        Tier::Second => "cycle, at most once a second".to_owned(),
         Tier::Slow => format!("{slow} s"),
     };
-    let age = row.tier.max_age(default_max_age(DEFAULT_INTERVAL));
-    (interval, format!("{} s", age.as_secs()))
+    let age = format!("{} s", row.tier.age(DEFAULT_INTERVAL).as_secs_f64());
+    let kept = row.tier.max_age(default_max_age(DEFAULT_INTERVAL));
+    (interval, age, format!("{} s", kept.as_secs()))
 }
 
 // One test, because two parts are written to the same file.
@@ -134,8 +137,8 @@ fn generated_parts_are_current() {
         &format!("```text\n{}```\n", without_trailing_blanks(&help)),
     );
 
-    let mut table = "| series | scope | type | unit | meaning | source | `ack` | `dcgm-exporter` | read | max. age | absent |\n\
-                     |---|---|---|---|---|---|---|---|---|---|---|\n"
+    let mut table = "| series | scope | type | unit | meaning | source | `ack` | `dcgm-exporter` | read | age | max. age | absent |\n\
+                     |---|---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     series(&mut table);
     compare_section("docs/metrics.md", "series", &table);

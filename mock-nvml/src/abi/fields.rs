@@ -36,7 +36,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetFieldValues(
 fn fill(value: &mut nvmlFieldValue_t, board: &Board) {
     let result = board.field(value.fieldId, value.scopeId);
     value.nvmlReturn = result.err().map_or(0, |code| code.0);
-    value.timestamp = c_longlong::try_from(board.now().wall).unwrap_or(c_longlong::MAX);
+    value.timestamp = c_longlong::try_from(board.driver_time()).unwrap_or(c_longlong::MAX);
     value.latencyUsec = 1;
     // Writes the whole union: a short value must leave no stale bytes.
     (value.valueType, value.value) = match result {

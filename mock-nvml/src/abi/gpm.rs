@@ -17,6 +17,7 @@ use crate::{
         call::{dispatch, world},
         pointer::put,
     },
+    fault::{self, Substitute},
     return_code::{NvmlResult, ReturnCode},
     world::gpm::metric::{Metric, text as metric_text},
 };
@@ -125,6 +126,10 @@ pub(super) unsafe extern "C" fn nvmlGpmMetricsGet(
 }
 
 fn fill(metric: &mut nvmlGpmMetric_t, result: NvmlResult<Metric>) {
+    let result = match fault::substitute() {
+        Some(Substitute::Number(number)) => result.map(|_| Metric { value: f64::from(number) }),
+        Some(Substitute::AllBitsSet | Substitute::NoRows) | None => result,
+    };
     let (name, unit) = metric_text(metric.metricId);
     let text = |text: &'static CStr| text.as_ptr().cast_mut();
     metric.nvmlReturn = result.err().map_or(0, |code| code.0);

@@ -20,13 +20,17 @@ pub(super) unsafe fn put<T>(out: *mut T, value: T) -> NvmlResult<()> {
         return Err(ReturnCode::INVALID_ARGUMENT);
     }
     // Only numbers: a text without a NUL or a huge count of rows would crash the client.
-    if fault::substitute() == Some(Substitute::AllBitsSet) && size_of::<T>() <= size_of::<u64>() {
-        // SAFETY: not null, so valid for this write by this function's contract.
-        unsafe { out.write_bytes(0xFF, 1) };
-    } else {
-        // SAFETY: as above.
-        unsafe { out.write(value) };
-    }
+    let bytes = match fault::substitute().filter(|_| size_of::<T>() <= size_of::<u64>()) {
+        Some(Substitute::AllBitsSet) => [0xFF; size_of::<u64>()],
+        Some(Substitute::Number(number)) => u64::from(number).to_le_bytes(),
+        Some(Substitute::NoRows) | None => {
+            // SAFETY: not null, so valid for this write by this function's contract.
+            unsafe { out.write(value) };
+            return Ok(());
+        }
+    };
+    // SAFETY: as above, and `T` is no longer than the bytes.
+    unsafe { bytes.as_ptr().copy_to_nonoverlapping(out.cast(), size_of::<T>()) };
     Ok(())
 }
 

@@ -91,8 +91,18 @@ pub(super) struct GpuTable {
     pub(super) nvlink: Option<Spanned<NvLinkTable>>,
     #[serde(default)]
     pub(super) slowed: Vec<ThrottleTable>,
+    pub(super) samples: Option<Spanned<SamplesTable>>,
     #[serde(default)]
     pub(super) mig: Vec<Spanned<LayoutTable>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SamplesTable {
+    pub(super) period: Option<f64>,
+    pub(super) delivery: Option<f64>,
+    #[serde(default)]
+    pub(super) clock: Vec<(f64, f64)>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,6 +160,7 @@ pub(super) struct FaultTable {
     pub(super) missing: Option<Spanned<bool>>,
     pub(super) ones: Option<Spanned<bool>>,
     pub(super) empty: Option<Spanned<bool>>,
+    pub(super) value: Option<u32>,
 }
 
 /// `false`, `"unreadable"` or `{ from, to }`.

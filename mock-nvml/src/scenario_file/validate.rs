@@ -178,7 +178,7 @@ mod tests {
                 "3: unknown key \"cuont\", did you mean \"count\"? the keys here are model, count, uuid, \
                  serial, minor, pcie_replays_per_hour, ambient, \
                  memory_total, lost, ecc, retired, remapped, \
-                 nvlink, slowed, mig",
+                 nvlink, slowed, samples, mig",
             ),
             ("[[gpu]]\ncount = 2\n", "1: missing key \"model\": add it"),
             (

@@ -20,6 +20,7 @@ use crate::{
         board::view::BoardView,
         load::{self, Load},
         physics,
+        sample_ring::SampleRing,
         thermal_state::ThermalState,
     },
 };
@@ -77,6 +78,18 @@ impl Board {
     /// Sampling period of the engines in µs.
     pub(crate) fn sample_period_us(&self) -> u32 {
         round_u32(self.model().sample_period * 1e6)
+    }
+
+    /// The buffer of utilization samples.
+    fn sample_ring(&self) -> SampleRing<'_> {
+        let timing = &self.gpu.samples;
+        let period = timing.period.unwrap_or(self.model().sample_period);
+        SampleRing { period, since: self.up_since, timing }
+    }
+
+    /// Current time by the clock of the driver, µs.
+    pub(crate) fn driver_time(&self) -> u64 {
+        self.gpu.samples.stamp(self.now.wall, self.now.world)
     }
 
     /// Utilization of SM and memory controller in percent.

@@ -6,6 +6,7 @@ use crate::{
     clock::Now,
     numeric::{float, floor_u32, floor_u64, round_u32},
     return_code::{NvmlResult, ReturnCode},
+    scenario::samples::SampleTiming,
     world::load::Load,
 };
 
@@ -35,14 +36,16 @@ pub(crate) struct UtilizationRow {
 
 /// Sampling period and start of a buffer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SampleRing {
+pub(crate) struct SampleRing<'a> {
     /// Seconds between two samples.
     pub(crate) period: f64,
     /// World time at which the driver was loaded: no sample is older.
     pub(crate) since: f64,
+    /// Delivery and clock of the samples.
+    pub(crate) timing: &'a SampleTiming,
 }
 
-impl SampleRing {
+impl SampleRing<'_> {
     /// One row per process that was busy in a sample newer than `last_seen` (wall µs), by pid.
     ///
     /// `loads(time, emit)` passes the load of each process that runs at a world time to `emit`.
@@ -77,11 +80,13 @@ impl SampleRing {
     /// multiples of the period, also if world time is fixed.
     pub(crate) fn samples(self, now: Now) -> impl Iterator<Item = (u64, f64)> {
         let period = u64::from(round_u32(self.period * 1e6)).max(1);
-        let newest = now.wall / period;
+        let delivery = u64::from(round_u32(self.timing.delivery * 1e6)).max(1);
+        let newest = now.wall / delivery * delivery / period;
         (newest.saturating_sub(CAPACITY - 1)..=newest)
             .map(move |step| step * period)
-            .map(move |stamp| (stamp, if now.fixed { now.world } else { world_at(now, stamp) }))
+            .map(move |taken| (taken, if now.fixed { now.world } else { world_at(now, taken) }))
             .filter(move |sample| sample.1 >= self.since)
+            .map(move |(taken, world)| (self.timing.stamp(taken, world), world))
     }
 }
 
@@ -113,7 +118,8 @@ fn row(pid: u32, stamp: u64, sum: Load, samples: u64) -> UtilizationRow {
 mod tests {
     use super::*;
 
-    const RING: SampleRing = SampleRing { period: 0.1, since: f64::NEG_INFINITY };
+    const AT_ONCE: &SampleTiming = &SampleTiming { period: None, delivery: 0.0, clock: Vec::new() };
+    const RING: SampleRing = SampleRing { period: 0.1, since: f64::NEG_INFINITY, timing: AT_ONCE };
     /// A whole second, so that the newest sample is taken at exactly this time.
     const NOW: Now = Now { real: 50.0, wall: 1_000_000_000, world: 50.0, fixed: false };
 
@@ -183,6 +189,19 @@ mod tests {
         assert_eq!(rows.first().unwrap().sm, 60);
         let later = SampleRing { since: 50.1, ..RING };
         assert_eq!(later.rows(NOW, 0, |_, emit| emit(7, sm(60.0))), Err(ReturnCode::NOT_FOUND));
+    }
+
+    #[test]
+    fn samples_are_delivered_together_with_the_stamps_of_the_drivers_clock() {
+        let timing =
+            SampleTiming { period: None, delivery: 1.0, clock: vec![(0.0, 1.5), (50.0, -3.0)] };
+        let ring = SampleRing { timing: &timing, ..RING };
+        let later = Now { wall: NOW.wall + 900_000, world: 50.9, ..NOW };
+        let newest = |now| ring.samples(now).last().unwrap().0;
+        assert_eq!(newest(NOW), NOW.wall - 3_000_000, "the clock was set back at 50 s");
+        assert_eq!(newest(later), NOW.wall - 3_000_000, "nothing is delivered before 51 s");
+        let before = ring.samples(NOW).nth(70).unwrap().0;
+        assert_eq!(before, NOW.wall - 100_000 + 1_500_000);
     }
 
     #[test]

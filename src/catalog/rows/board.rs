@@ -6,7 +6,7 @@ use nvml_wrapper_sys::bindings::field_id;
 use crate::catalog::metric::{Metric, counter, gauge};
 use crate::catalog::source::DeviceSource::{self, Field, Rate, Read};
 use crate::nvml::raw::fields::Field as Id;
-use crate::policy::Tier::Slow;
+use crate::policy::Tier::{Second, Slow};
 
 const BATCH: &str = "nvmlDeviceGetFieldValues";
 const THRESHOLD: &str = "nvmlDeviceGetTemperatureThreshold";
@@ -45,7 +45,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
         unit: "bitmask",
         symbol: "nvmlDeviceGetCurrentClocksEventReasons",
-        tier: Slow,
+        tier: Second,
         help: "Clock event reasons (bitmask of nvmlClocksEventReasons).",
         ..gauge(Read(|p| p.clock_event_reasons()))
     },
@@ -95,7 +95,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_POWER_MGMT_LIMIT",
         unit: "W",
         symbol: "nvmlDeviceGetPowerManagementLimit",
-        tier: Slow,
+        tier: Second,
         help: "Requested power limit (in W).",
         absent: "boards without a power limit",
         ..gauge(Read(|p| p.power_limit()))
@@ -131,7 +131,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_ENFORCED_POWER_LIMIT",
         unit: "W",
         symbol: "nvmlDeviceGetEnforcedPowerLimit",
-        tier: Slow,
+        tier: Second,
         help: "Enforced power limit: the minimum of all active limits (in W).",
         absent: "boards without a power limit",
         ..gauge(Read(|p| p.power_limit_enforced()))
@@ -172,7 +172,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_PCIE_LINK_GEN",
         unit: "gen",
         symbol: "nvmlDeviceGetCurrPcieLinkGeneration",
-        tier: Slow,
+        tier: Second,
         help: "Current PCIe link generation; lower while the GPU is idle.",
         ..gauge(Read(|p| p.pcie_generation()))
     },
@@ -180,7 +180,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_PCIE_LINK_WIDTH",
         unit: "lanes",
         symbol: "nvmlDeviceGetCurrPcieLinkWidth",
-        tier: Slow,
+        tier: Second,
         help: "Current PCIe link width (in lanes).",
         ..gauge(Read(|p| p.pcie_width()))
     },
@@ -204,7 +204,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_FAN_SPEED",
         unit: "%",
         symbol: "nvmlDeviceGetFanSpeed_v2",
-        tier: Slow,
+        tier: Second,
         help: "Intended fan speed (in % of the nominal speed, may be above 100).",
         absent: "passively cooled boards",
         ..gauge(Read(|p| p.fan_speed()))
@@ -319,6 +319,7 @@ pub(super) const BASE_UNITS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_SM_CLOCK_HERTZ",
         unit: "Hz",
         symbol: "nvmlDeviceGetClockInfo",
+        tier: Second,
         help: "SM clock frequency (in Hz).",
         ..gauge(Read(|p| Ok(p.sm_clock()? * 1e6)))
     },
@@ -326,6 +327,7 @@ pub(super) const BASE_UNITS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_MEMORY_CLOCK_HERTZ",
         unit: "Hz",
         symbol: "nvmlDeviceGetClockInfo",
+        tier: Second,
         help: "Memory clock frequency (in Hz).",
         ..gauge(Read(|p| Ok(p.memory_clock()? * 1e6)))
     },
@@ -343,7 +345,7 @@ pub(super) const BASE_UNITS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_FAN_SPEED_RATIO",
         unit: "ratio",
         symbol: "nvmlDeviceGetFanSpeed_v2",
-        tier: Slow,
+        tier: Second,
         help: "Intended fan speed (1 is the nominal speed).",
         absent: "passively cooled boards",
         ..gauge(Read(|p| Ok(p.fan_speed()? / 100.0)))

@@ -8,14 +8,14 @@ use crate::catalog::metric::{Metric, counter, gauge};
 use crate::catalog::source::DeviceSource::{self, Rate, Read, ReadOrUsage};
 use crate::nvml::probe::celsius;
 use crate::nvml::raw::fields::Field;
-use crate::policy::Tier::{self, Slow};
+use crate::policy::Tier::{Second, Slow};
 
 pub(super) const GPU: &[Metric<DeviceSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_SM_CLOCK",
         unit: "MHz",
         symbol: "nvmlDeviceGetClockInfo",
-        tier: Slow,
+        tier: Second,
         help: "SM clock frequency (in MHz).",
         ..gauge(Read(|p| p.sm_clock()))
     },
@@ -23,7 +23,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_MEM_CLOCK",
         unit: "MHz",
         symbol: "nvmlDeviceGetClockInfo",
-        tier: Slow,
+        tier: Second,
         help: "Memory clock frequency (in MHz).",
         ..gauge(Read(|p| p.memory_clock()))
     },
@@ -31,7 +31,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_VIDEO_CLOCK",
         unit: "MHz",
         symbol: "nvmlDeviceGetClockInfo",
-        tier: Slow,
+        tier: Second,
         help: "Video engine clock frequency (in MHz).",
         ..gauge(Read(|p| p.video_clock()))
     },
@@ -65,7 +65,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_GPU_TEMP",
         unit: "C",
         symbol: "nvmlDeviceGetTemperature",
-        tier: Slow,
+        tier: Second,
         help: "GPU temperature (in C).",
         headline: Some(Headline::Temperature),
         ..gauge(Read(|p| p.temperature()))
@@ -118,7 +118,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_ENC_UTIL",
         unit: "%",
         symbol: "nvmlDeviceGetEncoderUtilization",
-        tier: Tier::Video,
+        tier: Second,
         help: "Video encoder utilization (in %).",
         absent: "while MIG is enabled",
         ..gauge(ReadOrUsage(|p| p.encoder_utilization(), |usage| Ok(usage.utilization?.encoder)))
@@ -127,7 +127,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_DEC_UTIL",
         unit: "%",
         symbol: "nvmlDeviceGetDecoderUtilization",
-        tier: Tier::Video,
+        tier: Second,
         help: "Video decoder utilization (in %).",
         absent: "while MIG is enabled",
         ..gauge(ReadOrUsage(|p| p.decoder_utilization(), |usage| Ok(usage.utilization?.decoder)))
@@ -136,7 +136,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_PSTATE",
         unit: "P-state",
         symbol: "nvmlDeviceGetPerformanceState",
-        tier: Slow,
+        tier: Second,
         help: "Performance state (P-state), 0 (highest performance) to 15 (lowest).",
         absent: "while the driver reports it as unknown",
         ..gauge(Read(|p| p.performance_state()))
@@ -145,7 +145,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
         unit: "bitmask",
         symbol: "nvmlDeviceGetCurrentClocksEventReasons",
-        tier: Slow,
+        tier: Second,
         help: "Clock event (throttle) reasons (bitmask of nvmlClocksEventReasons).",
         headline: Some(Headline::ClockEvents),
         ..gauge(Read(|p| p.clock_event_reasons()))
@@ -214,6 +214,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_RETIRED_DBE",
         unit: "pages",
         symbol: "nvmlDeviceGetFieldValues",
+        tier: Slow,
         help: "Framebuffer pages retired because of double-bit ECC errors.",
         absent: "without ECC; Ampere and later, which remap rows instead",
         ..counter(DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_RETIRED_DBE), Ok))
@@ -222,6 +223,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_RETIRED_PENDING",
         unit: "bool",
         symbol: "nvmlDeviceGetFieldValues",
+        tier: Slow,
         help: "1 while page retirements are pending until the next reboot.",
         absent: "without ECC; Ampere and later, which remap rows instead",
         ..counter(DeviceSource::Field(Field::of(field_id::NVML_FI_DEV_RETIRED_PENDING), Ok))

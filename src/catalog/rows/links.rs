@@ -18,6 +18,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Flit CRC errors on all NVLinks.",
         absent: OLDER,
         ..counter(Field(Id::of(field_id::NVML_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL), Ok))
@@ -26,6 +27,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Data CRC errors on all NVLinks.",
         absent: OLDER,
         ..counter(Field(Id::of(field_id::NVML_FI_DEV_NVLINK_CRC_DATA_ERROR_COUNT_TOTAL), Ok))
@@ -34,6 +36,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Replays on all NVLinks.",
         absent: OLDER,
         ..counter(Field(Id::of(field_id::NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL), Ok))
@@ -42,6 +45,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Recoveries on all NVLinks.",
         absent: OLDER,
         ..counter(Field(Id::of(field_id::NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL), Ok))
@@ -50,6 +54,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_REPLAY_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Replays on all NVLinks (counter since Hopper).",
         absent: "before Hopper, and boards without NVLink",
         ..counter(Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY), Ok))
@@ -58,6 +63,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_RECOVERY_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Recoveries on all NVLinks (counter since Hopper).",
         absent: "before Hopper, and boards without NVLink",
         ..counter(Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY), Ok))
@@ -66,6 +72,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_CRC_ERROR_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "CRC errors on all NVLinks (counter since Hopper).",
         absent: "before Hopper, and boards without NVLink",
         ..counter(Field(Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_CRC), Ok))
@@ -74,6 +81,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_RECOVERY_SUCCESSFUL_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Successful recoveries on all NVLinks.",
         absent: "before Blackwell, and boards without NVLink",
         ..counter(Field(
@@ -85,6 +93,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_RECOVERY_FAILED_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Failed recoveries on all NVLinks.",
         absent: "before Blackwell, and boards without NVLink",
         ..counter(Field(
@@ -96,6 +105,7 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         name: "DCGM_FI_DEV_NVLINK_RECOVERY_EVENT_TOTAL",
         unit: "count",
         symbol: BATCH,
+        tier: Slow,
         help: "Recoveries on all NVLinks, successful or not.",
         absent: "before Blackwell, and boards without NVLink",
         ..counter(Field(

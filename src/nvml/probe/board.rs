@@ -1,7 +1,10 @@
 //! Reads of a board: clock, temperature and power limits, fan, PCIe link, modes, licences, fabric.
 
-use nvml_wrapper::enum_wrappers::device::{
-    Clock, ComputeMode, GpuVirtualizationMode, TemperatureThreshold,
+use nvml_wrapper::enum_wrappers::device::{Clock, GpuVirtualizationMode, TemperatureThreshold};
+use nvml_wrapper_sys::bindings::{
+    nvmlComputeMode_enum_NVML_COMPUTEMODE_DEFAULT as DEFAULT,
+    nvmlComputeMode_enum_NVML_COMPUTEMODE_EXCLUSIVE_PROCESS as EXCLUSIVE_PROCESS_MODE,
+    nvmlComputeMode_enum_NVML_COMPUTEMODE_PROHIBITED as PROHIBITED,
 };
 
 use super::{EXCLUSIVE_PROCESS, Probe, celsius};
@@ -123,13 +126,13 @@ impl Probe<'_> {
     /// (`nvmlDeviceGetComputeMode`).
     ///
     /// # Errors
-    /// Returns the NVML error; invalid for the obsolete exclusive-thread mode.
+    /// Returns the NVML error; invalid for the obsolete exclusive-thread mode and unknown modes.
     pub fn compute_mode(&self) -> Reading {
-        match self.device.compute_mode()? {
-            ComputeMode::Default => Ok(0.0),
-            ComputeMode::Prohibited => Ok(1.0),
-            ComputeMode::ExclusiveProcess => Ok(EXCLUSIVE_PROCESS),
-            ComputeMode::ExclusiveThread => Err(Missing::Invalid),
+        match raw::modes::compute_mode(self.session.nvml(), self.handle)? {
+            DEFAULT => Ok(0.0),
+            PROHIBITED => Ok(1.0),
+            EXCLUSIVE_PROCESS_MODE => Ok(EXCLUSIVE_PROCESS),
+            _ => Err(Missing::Invalid),
         }
     }
 

@@ -85,6 +85,9 @@ fn effect(table: &Spanned<FaultTable>) -> ValidationResult<Effect> {
     if let Some(code) = &spec.code {
         effects.push(self::code(code)?);
     }
+    if let Some(number) = spec.value {
+        effects.push(Effect::Substitute(Substitute::Number(number)));
+    }
     if let Some(delay) = &spec.delay {
         let seconds = *delay.get_ref();
         let error = || format!("delay = {seconds} is out of range: write 0 to 3600 seconds");
@@ -93,7 +96,7 @@ fn effect(table: &Spanned<FaultTable>) -> ValidationResult<Effect> {
     }
     let [effect] = effects[..] else {
         let text = "a fault has exactly one of code, delay, hang = true, missing = true, ones = true, \
-                    empty = true: write one of them";
+                    empty = true, value: write one of them";
         return Err(SpannedError::new(table.span(), text));
     };
     Ok(effect)
@@ -125,12 +128,12 @@ mod tests {
             (
                 power.to_owned(),
                 "3: a fault has exactly one of code, delay, hang = true, missing = true, ones = \
-                 true, empty = true: write one of them",
+                 true, empty = true, value: write one of them",
             ),
             (
                 format!("{power}hang = true\ndelay = 1\n"),
                 "3: a fault has exactly one of code, delay, hang = true, missing = true, ones = \
-                 true, empty = true: write one of them",
+                 true, empty = true, value: write one of them",
             ),
             (
                 format!("{power}code = \"GPU_LOST\"\n"),

@@ -7,10 +7,10 @@ use toml::Spanned;
 use crate::{
     models::{Model, table::MODELS},
     numeric::clamp_u32,
-    scenario::{Gpu, Pci},
+    scenario::{Gpu, Pci, samples::SampleTiming},
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure, suggestion},
-        tables::GpuTable,
+        tables::{GpuTable, SamplesTable},
         validate::{
             hardware,
             identity::{hash, is_uuid, uuid},
@@ -100,10 +100,27 @@ fn gpu(seed: &str, index: usize, table: &GpuTable, count: u32) -> ValidationResu
         memory_total: table.memory_total.as_ref().map(memory::parse_total).transpose()?,
         lost: windows("lost", &table.lost)?,
         hardware: hardware::check(table, model)?,
+        samples: table.samples.as_ref().map_or_else(|| Ok(SampleTiming::default()), samples)?,
         mig: mig::check(seed, index, table, model)?.into(),
         exclusive_process: false,
         processes: vec![],
     })
+}
+
+fn samples(table: &Spanned<SamplesTable>) -> ValidationResult<SampleTiming> {
+    let SamplesTable { period, delivery, clock } = table.get_ref();
+    let in_range = |seconds: &Option<f64>, range: Range<f64>| {
+        seconds.is_none_or(|seconds| range.contains(&seconds))
+    };
+    ensure(in_range(period, 0.01..60.0) && in_range(delivery, 0.0..60.0), table, || {
+        "period or delivery is out of range: write seconds, from 0.01 and 0 to below 60".into()
+    })?;
+    let ascending = clock.is_sorted_by(|one, next| one.0 < next.0);
+    ensure(ascending && clock.iter().all(|(_, offset)| offset.abs() <= 1e9), table, || {
+        "clock is not [[from, offset], …] with ascending times: write seconds".into()
+    })?;
+    let delivery = delivery.unwrap_or_default();
+    Ok(SampleTiming { period: *period, delivery, clock: clock.clone() })
 }
 
 fn model(value: &Spanned<String>) -> ValidationResult<&'static Model> {

@@ -78,7 +78,7 @@ impl Board {
                 return self.true_field(field, scope).map(FieldValue::all_bits_set);
             }
             Some(
-                Effect::Substitute(Substitute::NoRows)
+                Effect::Substitute(Substitute::NoRows | Substitute::Number(_))
                 | Effect::Delay(_)
                 | Effect::Hang
                 | Effect::Missing,

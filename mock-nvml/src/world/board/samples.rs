@@ -3,7 +3,7 @@
 use crate::{
     numeric::{floor_u32, round_u32},
     return_code::{NvmlResult, ReturnCode},
-    world::{board::Board, load, physics, sample_ring::SampleRing},
+    world::{board::Board, load, physics},
 };
 
 impl Board {
@@ -35,7 +35,7 @@ impl Board {
         if self.layout().is_some() && !matches!(kind, 0 | 5 | 6) {
             return Err(ReturnCode::NOT_SUPPORTED);
         }
-        let ring = SampleRing { period: self.model().sample_period, since: self.up_since };
+        let ring = self.sample_ring();
         let newer = ring.samples(self.now).filter(|(stamp, _)| *stamp > last_seen);
         let samples = newer
             .map(|(stamp, time)| value(time).map(|value| (stamp, value)))

@@ -11,7 +11,7 @@ use crate::{
     world::{
         board::Board,
         load::{self, Load},
-        sample_ring::{SampleRing, UtilizationRow, stamp_of_age},
+        sample_ring::{UtilizationRow, stamp_of_age},
     },
 };
 
@@ -107,7 +107,7 @@ impl Board {
         if fault::substitute() == Some(Substitute::NoRows) {
             return Ok(vec![]);
         }
-        let ring = SampleRing { period: self.model().sample_period, since: self.up_since };
+        let ring = self.sample_ring();
         let loads = |time, emit: &mut dyn FnMut(u32, Load)| {
             load::for_each_share(&self.scenario, &self.gpu, time, emit);
         };
@@ -129,7 +129,7 @@ impl Board {
             .filter(move |one| one.gpu == self.gpu.index && one.during.contains(now.world));
         active.flat_map(|garbage| &garbage.rows).map(move |row| UtilizationRow {
             pid: row.pid,
-            stamp: stamp_of_age(now, row.age),
+            stamp: self.gpu.samples.stamp(stamp_of_age(now, row.age), now.world),
             sm: row.sm,
             mem: row.mem,
             enc: row.enc,
