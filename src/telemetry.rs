@@ -55,8 +55,7 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
             by_reason(&health.attribution.withheld_zeros, ZeroDoubt::label)
         }
         ExporterMetricId::DriverClockOffset => {
-            let offset = |gpu: &GpuHealth| Some((gpu_labels(gpu), gpu.driver_clock_offset?));
-            health.gpus.iter().filter_map(offset).collect()
+            health.gpus.iter().filter_map(clock_offset).collect()
         }
         ExporterMetricId::UnlistedUse => health.gpus.iter().filter_map(unlisted_use).collect(),
         ExporterMetricId::Framebuffer => {
@@ -76,10 +75,7 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
             .iter()
             .map(|(gpu, missing)| (vec![gpu.to_string(), missing.reason().to_owned()], 1.0))
             .collect(),
-        ExporterMetricId::HttpRejected => {
-            let sample = |(reason, n): &(&str, u64)| (vec![(*reason).to_owned()], to_f64(*n));
-            health.rejections.iter().map(sample).collect()
-        }
+        ExporterMetricId::HttpRejected => rejections(health),
         ExporterMetricId::ThreadsAbandoned => unlabelled(to_f64(health.abandoned_threads as u64)),
     }
 }
@@ -249,6 +245,15 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
             warn!(reason = down.reason().label(), "driver is down: {}", down.problem());
         }
     }
+}
+
+fn rejections(health: &ExporterHealth) -> Vec<ExporterSample> {
+    let sample = |(reason, n): &(&str, u64)| (vec![(*reason).to_owned()], to_f64(*n));
+    health.rejections.iter().map(sample).collect()
+}
+
+fn clock_offset(gpu: &GpuHealth) -> Option<ExporterSample> {
+    Some((gpu_labels(gpu), gpu.driver_clock_offset?))
 }
 
 fn unlisted_use(gpu: &GpuHealth) -> Option<(Vec<String>, f64)> {

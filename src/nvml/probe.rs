@@ -1,6 +1,7 @@
 //! Per-cycle cache of the NVML reads of one device: each call is made at most once.
 
 mod board;
+mod clocks;
 mod counter_time;
 mod errors;
 mod gpm_readings;
@@ -8,7 +9,7 @@ mod gpm_readings;
 use std::cell::OnceCell;
 
 use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::{Clock as ClockDomain, TemperatureSensor};
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::struct_wrappers::device::{BAR1MemoryInfo, Utilization};
 
 use super::Session;
@@ -291,59 +292,6 @@ impl<'nvml> Probe<'nvml> {
         self.bar1.get_or_init(read).clone()
     }
 
-    /// SM clock, MHz (`nvmlDeviceGetClockInfo`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn sm_clock(&self) -> Reading {
-        self.clock(ClockDomain::SM)
-    }
-
-    /// Memory clock, MHz (`nvmlDeviceGetClockInfo`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn memory_clock(&self) -> Reading {
-        self.clock(ClockDomain::Memory)
-    }
-
-    /// Video engine clock, MHz (`nvmlDeviceGetClockInfo`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn video_clock(&self) -> Reading {
-        self.clock(ClockDomain::Video)
-    }
-
-    /// Each clock is read once, so that its values in two units agree.
-    fn clock(&self, domain: ClockDomain) -> Reading {
-        let read = || Ok(f64::from(self.device.clock_info(domain.clone())?));
-        let known = match domain {
-            ClockDomain::Graphics => return read(),
-            ClockDomain::SM => &self.clocks[0],
-            ClockDomain::Memory => &self.clocks[1],
-            ClockDomain::Video => &self.clocks[2],
-        };
-        *known.get_or_init(read)
-    }
-
-    /// Application SM clock, MHz (`nvmlDeviceGetApplicationsClock` of the graphics clock, which the
-    /// SMs use).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn application_sm_clock(&self) -> Reading {
-        Ok(f64::from(self.device.applications_clock(ClockDomain::Graphics)?))
-    }
-
-    /// Application memory clock, MHz (`nvmlDeviceGetApplicationsClock`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn application_memory_clock(&self) -> Reading {
-        Ok(f64::from(self.device.applications_clock(ClockDomain::Memory)?))
-    }
-
     /// Number of pages retired because of single-bit errors (`nvmlDeviceGetRetiredPages`).
     ///
     /// # Errors
@@ -376,24 +324,6 @@ impl<'nvml> Probe<'nvml> {
     pub fn performance_state(&self) -> Reading {
         let state = raw::modes::performance_state(self.session.nvml(), self.handle)?;
         if state <= 15 { Ok(f64::from(state)) } else { Err(Missing::Invalid) }
-    }
-
-    /// Clock event (throttle) reasons, a bitmask (`nvmlDeviceGetCurrentClocksEventReasons`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    #[expect(clippy::cast_precision_loss, reason = "NVML defines the low 9 bits")]
-    pub fn clock_event_reasons(&self) -> Reading {
-        Ok(self.clock_event_bits()? as f64)
-    }
-
-    /// Clock event (throttle) reasons.
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn clock_event_bits(&self) -> Result<u64, Missing> {
-        let read = || raw::clocks::clock_event_reasons(self.session.nvml(), self.handle);
-        *self.clock_event_reasons.get_or_init(read)
     }
 
     /// Unconverted value of a field (`nvmlDeviceGetFieldValues`); `field` must be one of those

@@ -165,11 +165,11 @@ mod tests {
 
     fn read(
         sampler: &mut GpuUtilizationSampler,
-        samples: &[(u64, u32)],
+        buffer: &[(u64, u32)],
         seconds: u64,
     ) -> SampleProgress {
-        let samples = samples.iter().map(|(ms, percent)| sample(*ms, *percent)).collect();
-        sampler.read(&mut Buffer(Ok(samples), seconds)).unwrap()
+        let buffer = buffer.iter().map(|(ms, percent)| sample(*ms, *percent)).collect();
+        sampler.read(&mut Buffer(Ok(buffer), seconds)).unwrap()
     }
 
     #[test]

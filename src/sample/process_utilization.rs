@@ -16,23 +16,23 @@
 //! process is unknown for that window, not 0.
 
 mod row;
+mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use self::row::{Bounds, RowClass, newest_plausible};
+use self::window::RowsSeen;
+pub use self::window::{UtilizationWindow, WindowSummary};
 use super::driver_clock::DriverClock;
 use super::gpu_utilization::{GpuUtilizationSampler, SampleProgress};
 use super::utilization_source::UtilizationSource;
-use crate::model::{Discards, EngineUtilization, Missing, Moment, micros};
+use crate::model::{Discards, Missing, Moment, micros};
 use crate::nvml::raw::utilization::UtilizationRow;
 use crate::policy::{
     CLOCK_AGREEMENT, IDLE_LIST_UTILIZATION_MAX, LATE_CALL, REFUSED_WINDOWS, RING_SPAN,
     SAMPLE_STALL, STAMP_TOLERANCE, WALL_CLOCK_STEP,
 };
-
-/// Use of each engine (SM, memory, encoder, decoder), as percent × µs.
-type EngineTime = [u64; 4];
 
 /// Cursor of one GPU, and the rows since the last window ended.
 #[derive(Debug, Default)]
@@ -64,83 +64,6 @@ enum Agreement {
     Same,
     /// They do not.
     Different,
-}
-
-/// Utilization of the processes of one GPU in one cycle.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UtilizationWindow {
-    engine_times: HashMap<u32, EngineTime>,
-    /// Pids with an invalid row.
-    invalid: HashSet<u32>,
-    /// Why the utilization of all processes is unknown.
-    unknown: Option<Missing>,
-    covered_us: u64,
-    rows: RowsSeen,
-    /// Whether it is the window of an earlier cycle: there is no newer sample.
-    is_repeated: bool,
-}
-
-/// What the rows of a window were.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct RowsSeen {
-    valid: bool,
-    refused: bool,
-}
-
-/// Length of a window, and the use that belongs to no listed process.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct WindowSummary {
-    /// Time that the window adds to the earlier ones; 0 if it is the window of an earlier cycle.
-    pub span: Duration,
-    /// Mean SM utilization of all pids that are not listed, percent; mostly of processes that have
-    /// exited.
-    pub unlisted_sm: f64,
-}
-
-impl UtilizationWindow {
-    /// Summary of the window; `listed` returns whether a pid is in the process list.
-    ///
-    /// # Errors
-    /// [`Missing::Invalid`] if a pid that is not listed has an invalid row.
-    pub fn summary(&self, listed: impl Fn(u32) -> bool) -> Result<WindowSummary, Missing> {
-        if self.invalid.iter().any(|pid| !listed(*pid)) {
-            return Err(Missing::Invalid);
-        }
-        let unlisted = self.engine_times.iter().filter(|(pid, _)| !listed(**pid));
-        let sm = unlisted.map(|(_, [sm, ..])| mean(*sm, self.covered_us)).sum();
-        let new_us = if self.is_repeated { 0 } else { self.covered_us };
-        Ok(WindowSummary { span: Duration::from_micros(new_us), unlisted_sm: sm })
-    }
-
-    /// Mean utilization of each engine by `pid`, percent; 0 for a process without a row.
-    ///
-    /// # Errors
-    /// [`Missing::Invalid`] if the process has an invalid row.
-    pub fn utilization(&self, pid: u32) -> Result<EngineUtilization, Missing> {
-        if self.invalid.contains(&pid) {
-            return Err(Missing::Invalid);
-        }
-        let [sm, memory, encoder, decoder] = self
-            .engine_times
-            .get(&pid)
-            .map_or([0.0; 4], |times| times.map(|time| mean(time, self.covered_us)));
-        Ok(EngineUtilization { sm, memory, encoder, decoder })
-    }
-
-    fn add<'a>(&mut self, rows: impl Iterator<Item = &'a UtilizationRow>, span_us: u64) {
-        self.covered_us += span_us;
-        for row in rows {
-            let times = self.engine_times.entry(row.pid).or_default();
-            for (sum, percent) in times.iter_mut().zip(row.percent) {
-                *sum += u64::from(percent) * span_us;
-            }
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a window of a century fits in 2^53 µs")]
-fn mean(time: u64, covered_us: u64) -> f64 {
-    if covered_us == 0 { 0.0 } else { time as f64 / covered_us as f64 }
 }
 
 impl UtilizationCursor {
@@ -441,13 +364,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Discard;
+    use crate::model::{Discard, EngineUtilization};
     use crate::nvml::raw::samples::UtilizationSample;
 
     const SECOND: u64 = 1_000_000;
     const START: u64 = 1_700_000_000 * SECOND;
 
-    /// A driver whose GPU is always busy, with a sample each second and the given rows.
+    /// A driver with a GPU that is always busy, a sample each second and the given rows.
     struct FixedRows {
         seconds: u64,
         rows: Vec<UtilizationRow>,

@@ -27,6 +27,7 @@ mod evidence;
 mod exporter;
 mod exposition;
 mod faults;
+mod freshness;
 mod gpm;
 mod health;
 mod http;

@@ -136,8 +136,8 @@ impl Driver {
     }
 
     fn offset_at(&self, at_us: u64) -> i64 {
-        let before = self.offsets.iter().filter(|(from, _)| *from <= at_us);
-        before.last().map_or(0, |(_, offset)| *offset)
+        let step = self.offsets.iter().rfind(|(from, _)| *from <= at_us);
+        step.map_or(0, |(_, offset)| *offset)
     }
 }
 

@@ -183,7 +183,7 @@ fn late_answers_do_not_change_the_mean() {
         for phase in 0..5 {
             let load = Load::Square { period: 5.0, duty: 0.5 };
             let phase = f64::from(phase);
-            let driver = Driver { rows_late_us, samples_late_us, phase, ..Driver::new(load) };
+            let driver = Driver { phase, rows_late_us, samples_late_us, ..Driver::new(load) };
             let mut reader = Reader::new(driver, 5 * SECOND);
             reader.cycle().unwrap_err();
             let windows = reader.cycles(60);

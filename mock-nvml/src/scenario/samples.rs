@@ -15,8 +15,8 @@ pub(crate) struct SampleTiming {
 impl SampleTiming {
     /// The stamp of something that happened at a wall clock (µs) and world time.
     pub(crate) fn stamp(&self, wall: u64, world: f64) -> u64 {
-        let steps = self.clock.iter().filter(|(from, _)| *from <= world);
-        let offset = steps.last().map_or(0.0, |(_, offset)| *offset);
+        let step = self.clock.iter().rfind(|(from, _)| *from <= world);
+        let offset = step.map_or(0.0, |(_, offset)| *offset);
         wall.saturating_add_signed(offset_us(offset))
     }
 }
