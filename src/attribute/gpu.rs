@@ -15,6 +15,7 @@ use crate::model::{AllocateMode, DeviceAllocation, LinkStates, Missing, Reading,
 use crate::sample::Sample;
 use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
+use crate::sample::unlisted_use::UnlistedUse;
 use crate::snapshot::GpuHealth;
 use crate::snapshot::device_usage::DeviceUsage;
 
@@ -81,10 +82,7 @@ impl DeviceAttribution<'_> {
             discards: sample.discards,
             driver_clock_offset: sample.driver_clock_offset.filter(|_| current.state.is_ok()),
             refuses_all_rows: sample.refuses_all_rows && current.state.is_ok(),
-            unlisted_use: current
-                .state
-                .ok()
-                .and_then(|()| sample.partitions.iter().find_map(|part| part.unlisted_use)),
+            unlisted_use: unlisted_use(current),
             xids: xids.counts,
             readings,
         });
@@ -186,6 +184,12 @@ impl DeviceAttribution<'_> {
                 .collect(),
         }
     }
+}
+
+/// Use that no listed process of the GPU accounts for.
+fn unlisted_use(current: &CurrentSample<'_>) -> Option<UnlistedUse> {
+    current.state.ok()?;
+    current.sample.partitions.iter().find_map(|partition| partition.unlisted_use)
 }
 
 fn links(sample: &DeviceSample) -> Result<&LinkStates, Missing> {
