@@ -347,6 +347,13 @@ fn no_container_is_idle_if_the_process_list_is_incomplete() {
         let list = DeviceProcesses { stale_entries: vec![entry], ..DeviceProcesses::default() };
         assert_eq!(idle(&node.publish(list, 1)), Vec::<String>::new(), "{reason:?}");
     }
+    let unnamed = StaleProcessEntry {
+        reason: Discard::Denied,
+        location: Some(CgroupLocation::Host.into()),
+        memory: Ok(MIB),
+    };
+    let list = DeviceProcesses { stale_entries: vec![unnamed], ..DeviceProcesses::default() };
+    assert_eq!(idle(&node.publish(list, 1)), Vec::<String>::new(), "it may be an MPS server");
     for host_pids in [Some(false), None] {
         let node =
             Node { host_pids, ..Node::new(pods(&[(1, false)]), vec![shared_allocation(0, 0)]) };
