@@ -124,6 +124,7 @@ impl Args {
             mock: self.mock.or_else(|| dcgm.fake_gpus.then(|| "demo".to_owned())),
             library: library_paths(self.nvml_library.as_deref()),
             process_series: self.series.process_series(),
+            allocation_options: self.cluster.allocation_options(),
             cluster: self.cluster.into_sources(&schema, release_label, &mut self.warnings)?,
             release_triggers,
             procfs: self.procfs,

@@ -21,7 +21,7 @@ use crate::attribute::allocation_state::AllocationState;
 use crate::attribute::allocation_table::AllocationTable;
 use crate::attribute::owner::OwnerResolver;
 use crate::clock::Clock;
-use crate::kube::allocation::{AllocatableGpu, AllocatableMig, MemoryUnit};
+use crate::kube::allocation::{AllocatableGpu, AllocatableMig, AllocationOptions};
 use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::pod_resources::PodResourcesState;
 use crate::kube::pods::PodSnapshot;
@@ -67,15 +67,14 @@ impl Cluster {
     ///
     /// # Errors
     /// The OS error, if the runtime or its thread cannot be created.
-    pub fn start(sources: Sources, clock: Clock) -> io::Result<Self> {
-        let memory_unit = sources.memory_unit;
-        Ok(Self::new(running_sources::start(sources, clock)?, memory_unit))
+    pub fn start(sources: Sources, options: AllocationOptions, clock: Clock) -> io::Result<Self> {
+        Ok(Self::new(running_sources::start(sources, clock)?, options))
     }
 
-    /// Joins what `channels` receive. `memory_unit` is the unit of `aliyun.com/gpu-mem`.
+    /// Joins what `channels` receive.
     #[must_use]
-    pub fn new(channels: SourceChannels, memory_unit: MemoryUnit) -> Self {
-        Self { channels, cache: AllocationCache::new(memory_unit), mps_gpus: BTreeSet::new() }
+    pub fn new(channels: SourceChannels, options: AllocationOptions) -> Self {
+        Self { channels, cache: AllocationCache::new(options), mps_gpus: BTreeSet::new() }
     }
 
     /// The newest state at `now` (monotonic), after the devices were read, with the allocations of

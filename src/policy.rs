@@ -178,6 +178,9 @@ pub const WATCH_INITIAL_EVENTS: Duration = Duration::from_secs(30);
 /// A process may outlive its pod by this much before its use counts as unallocated, because drivers
 /// take minutes to tear down a context that hangs. Deleted pods are kept for as long.
 pub const POD_OUTLIVED_MAX: Duration = Duration::from_secs(600);
+/// A pod of a GPU group without a reservation pod is not reported as one without an allocation until
+/// it is this old: the list of a kubelet that has just started may lack the reservation pod.
+pub const RESERVATION_DELAY: Duration = Duration::from_secs(60);
 /// A pod that a kubelet no longer lists, without having reported its end, is kept this long: a
 /// restarted kubelet lists no pods at first, and static pods only while the API server is down.
 pub const POD_UNLISTED_MAX: Duration = Duration::from_secs(600);

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cluster::Sources;
 use crate::kube::address::Address;
-use crate::kube::allocation::MemoryUnit;
+use crate::kube::allocation::{AllocationOptions, MemoryUnit, RESERVATION_NAMESPACES};
 use crate::kube::endpoint::{Endpoint, EndpointAuth};
 use crate::kube::node_label::LabelRequirement;
 use crate::kube::node_name::{NodeName, NodeNameError};
@@ -77,6 +77,17 @@ pub(super) struct ClusterArgs {
     /// Unit of `aliyun.com/gpu-mem`, if the pod annotations do not state it
     #[arg(long, env = "NVML_EXPORTER_GPU_MEM_UNIT", value_enum, default_value_t = UnitName::Auto)]
     gpu_mem_unit: UnitName,
+
+    /// Namespaces of the pods that reserve GPUs for GPU fractions (KAI Scheduler, Run:ai); pods in
+    /// them are trusted
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_GPU_RESERVATION_NAMESPACES",
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        default_value = RESERVATION_NAMESPACES
+    )]
+    gpu_reservation_namespaces: Vec<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -116,6 +127,15 @@ impl ClusterArgs {
         kubelet.or_else(|| self.kubeconfig.clone().map(Address::Kubeconfig))
     }
 
+    /// What the flags state of allocations.
+    pub(super) fn allocation_options(&self) -> AllocationOptions {
+        let namespaces = self.gpu_reservation_namespaces.iter();
+        AllocationOptions {
+            memory_unit: self.gpu_mem_unit.into(),
+            reservation_namespaces: namespaces.filter(|name| !name.is_empty()).cloned().collect(),
+        }
+    }
+
     /// The sources of the node that `schema` names; `None` without a cluster.
     ///
     /// # Errors
@@ -133,7 +153,6 @@ impl ClusterArgs {
             pod_resources: socket,
             pod_logs: self.pod_logs,
             container_logs: self.container_logs,
-            memory_unit: self.gpu_mem_unit.into(),
             release_label,
             timings: WatchTimings::default(),
             startup_timeout: Duration::ZERO,

@@ -9,6 +9,7 @@ use super::driver_release::ReleaseTriggers;
 use crate::attribute::{DevicePodLabels, ProcessSeries};
 use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
+use crate::kube::allocation::AllocationOptions;
 use crate::labels::{Dialect, LabelSchema};
 use crate::selection::SelectionScope;
 use crate::serve::Timeouts;
@@ -55,6 +56,8 @@ pub struct ReadConfig {
     pub process_series: ProcessSeries,
     /// Sources of pods and allocations; `None` without a cluster.
     pub cluster: Option<Sources>,
+    /// What the flags state of allocations.
+    pub allocation_options: AllocationOptions,
     /// Conditions on which NVML is released, in addition to signals.
     pub release_triggers: ReleaseTriggers,
     /// Directory to read as `/proc`, if it was set.

@@ -34,7 +34,9 @@ impl<'a> AllocationState<'a> {
         match table.mode_of(container, device) {
             Some(mode) => AllocationEvidence::Allocated(mode),
             // A device is allocated before the container starts.
-            None if table.knows_all_of(container, device) && table.is_current(first_seen) => {
+            None if table.knows_all_of(container, device)
+                && table.is_current(container, first_seen) =>
+            {
                 AllocationEvidence::NotAllocated
             }
             None => AllocationEvidence::Unknown,

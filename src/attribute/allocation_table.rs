@@ -103,10 +103,12 @@ impl AllocationTable {
         is_covered && !doubts.get(&name).is_some_and(|doubts| doubts.iter().any(in_doubt))
     }
 
-    /// Whether the allocations of pods that were running at `since` are confirmed.
+    /// Whether the allocations of the pod of `container`, which was running at `since`, are
+    /// confirmed.
     #[must_use]
-    pub fn is_current(&self, since: Duration) -> bool {
-        self.fresh && self.as_of >= since
+    pub fn is_current(&self, container: &ContainerIdentity, since: Duration) -> bool {
+        let known_from = self.index.completeness.unreserved.get(&pod_name(container));
+        self.fresh && self.as_of >= since.max(known_from.copied().unwrap_or_default())
     }
 
     /// Whether a pod with unknown allocations may hold devices.

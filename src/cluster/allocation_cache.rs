@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attribute::allocation_table::AllocationTable;
-use crate::kube::allocation::{AllocatableGpu, AllocationResult, MemoryUnit, resolve_allocations};
+use crate::kube::allocation::{
+    AllocatableGpu, AllocationOptions, AllocationResult, resolve_allocations,
+};
 use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::pods::PodSnapshot;
 use crate::kube::retention::AllocationRetention;
@@ -20,7 +22,7 @@ pub(super) struct AllocationInputs {
 
 /// The last table with its inputs.
 pub(super) struct AllocationCache {
-    memory_unit: MemoryUnit,
+    options: AllocationOptions,
     retention: AllocationRetention,
     latest: Option<CachedAllocations>,
 }
@@ -50,9 +52,9 @@ impl AllocationInputs {
 }
 
 impl AllocationCache {
-    /// An empty cache; `memory_unit` is the unit of `aliyun.com/gpu-mem`.
-    pub(super) fn new(memory_unit: MemoryUnit) -> Self {
-        Self { memory_unit, retention: AllocationRetention::default(), latest: None }
+    /// An empty cache.
+    pub(super) fn new(options: AllocationOptions) -> Self {
+        Self { options, retention: AllocationRetention::default(), latest: None }
     }
 
     /// The table of `inputs` at `now` (monotonic), and the number of allocations that were not accepted, by reason.
@@ -75,13 +77,8 @@ impl AllocationCache {
         let AllocationInputs { pods, assignments, slices, devices } = &inputs;
         let merged = self.retention.apply(assignments, pods.as_ref());
         let expires = !merged.unconfirmed.is_empty();
-        let result = resolve_allocations(
-            devices,
-            &merged,
-            pods.as_ref(),
-            slices.as_deref(),
-            self.memory_unit,
-        );
+        let result =
+            resolve_allocations(devices, &merged, pods.as_ref(), slices.as_deref(), &self.options);
         let problems = result.problems.clone();
         let previous = self.latest.as_ref().map(|latest| &latest.table);
         let table = build_table(result, previous, now);

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::kube::address::Address;
-use crate::kube::allocation::MemoryUnit;
 use crate::kube::node_label::LabelRequirement;
 use crate::kube::node_name::NodeName;
 use crate::kube::watch_timings::WatchTimings;
@@ -23,8 +22,6 @@ pub struct Sources {
     pub pod_logs: PathBuf,
     /// Directory of links to container logs, such as `/var/log/containers`.
     pub container_logs: PathBuf,
-    /// Unit of `aliyun.com/gpu-mem`.
-    pub memory_unit: MemoryUnit,
     /// Node label on which NVML is released.
     pub release_label: Option<LabelRequirement>,
     /// Timeouts and retry delays of API requests.
@@ -58,7 +55,6 @@ impl Sources {
             pod_resources: Some(socket.join("kubelet.sock")),
             pod_logs: environment.join("pods-log"),
             container_logs: environment.join("containers-log"),
-            memory_unit: MemoryUnit::Auto,
             release_label: label,
             timings: WatchTimings { start_jitter: Duration::ZERO, ..WatchTimings::default() },
             startup_timeout: policy::MOCK_STARTUP_TIMEOUT,

@@ -1,10 +1,11 @@
 //! Resolves device allocations: joins the kubelet's assignments, the pods and their annotations,
 //! and the devices of the node. No I/O, no clock.
 //!
-//! There are three kinds of evidence, strongest first: a device id that identifies its device; a
-//! resource claim with a device in a resource slice; an annotation of a GPU sharing scheduler. A
-//! unit of a shared GPU ([`DeviceId::SharedUnit`]) only shows that there must be such an
-//! annotation, and an annotation counts only with such units. If the pod or the amount of an allocation is unknown, its device is marked as
+//! There are four kinds of evidence, strongest first: a device id that identifies its device; a
+//! resource claim with a device in a resource slice; a GPU group, for which a reservation pod holds
+//! such a device id; an annotation of a GPU sharing scheduler. A unit of a shared GPU
+//! ([`DeviceId::SharedUnit`]) only shows that there must be such an annotation, and an annotation
+//! counts only with such units. If the pod or the amount of an allocation is unknown, its device is marked as
 //! uncertain; if the device is unknown too, the node is. Then no container is reported as having
 //! no allocation.
 //!
@@ -16,6 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::assignments::{Assignments, PodName, SliceTable};
 use super::pods::PodSnapshot;
@@ -26,13 +28,17 @@ use crate::model::{AllocateMode, DeviceAllocation, PodRef};
 mod conflicts;
 mod coverage;
 mod from_annotations;
+mod from_groups;
 mod from_kubelet;
 mod index;
+mod options;
 mod replicas;
 mod resource;
 
 pub use coverage::Coverage;
+use from_groups::Reservation;
 use index::DeviceIndex;
+pub use options::{AllocationOptions, MemoryUnit, RESERVATION_NAMESPACES};
 
 /// A GPU of this node.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,19 +74,6 @@ pub struct AllocatableMig {
     pub compute: Option<f64>,
 }
 
-/// Unit of `aliyun.com/gpu-mem`, for when neither annotations nor device ids contain the number of
-/// units of a GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MemoryUnit {
-    /// GiB, or MiB if more units are allocated than the GPU has GiB.
-    #[default]
-    Auto,
-    /// GiB.
-    Gib,
-    /// MiB.
-    Mib,
-}
-
 /// All allocations of the node, and where they are incomplete.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AllocationResult {
@@ -99,6 +92,9 @@ pub struct AllocationCompleteness {
     pub coverage: Coverage,
     /// Allocations that are not known, by pod.
     pub doubts: BTreeMap<PodName, BTreeSet<AllocationDoubt>>,
+    /// Pods in a GPU group without a reservation pod: their allocations are known only from this
+    /// time on (monotonic).
+    pub unreserved: BTreeMap<PodName, Duration>,
     /// Devices that an init container can have been allocated, and how, by pod and container.
     pub init_candidates: BTreeMap<(PodName, Arc<str>), BTreeMap<Arc<str>, AllocateMode>>,
     /// Devices of which the allocated amount is unknown.
@@ -135,22 +131,25 @@ pub fn resolve_allocations(
     assignments: &Assignments,
     pods: Option<&PodSnapshot>,
     slices: Option<&SliceTable>,
-    unit: MemoryUnit,
+    options: &AllocationOptions,
 ) -> AllocationResult {
     let mut join = AllocationJoin {
         index: DeviceIndex::new(devices),
         assignments,
         pods,
         slices,
-        unit,
+        options,
         candidates: Vec::new(),
         whole_devices: BTreeSet::new(),
+        reservations: Vec::new(),
+        hidden_reservation: false,
         result: AllocationResult::default(),
     };
     join.result.completeness.node_uncertain = pods.is_some_and(|pods| !pods.synced);
     let assigned = join.join_assignments();
     join.whole_devices = join.devices_allocated_whole();
     join.join_annotations(&assigned);
+    join.join_groups();
     join.result.completeness.coverage = join.coverage();
     join.resolve_conflicts()
 }
@@ -160,7 +159,11 @@ pub fn resolve_allocations(
 enum AllocationOrigin {
     Id,
     Claim,
-    Annotation { oversubscribes: bool },
+    Annotation {
+        oversubscribes: bool,
+    },
+    /// The GPU of a reservation pod, by its group.
+    Group,
 }
 
 struct AllocationJoin<'a> {
@@ -168,11 +171,14 @@ struct AllocationJoin<'a> {
     assignments: &'a Assignments,
     pods: Option<&'a PodSnapshot>,
     slices: Option<&'a SliceTable>,
-    unit: MemoryUnit,
+    options: &'a AllocationOptions,
     candidates: Vec<(AllocationOrigin, DeviceAllocation)>,
     /// Devices that the kubelet has allocated whole to one container. Set before the annotations are
     /// joined.
     whole_devices: BTreeSet<Arc<str>>,
+    reservations: Vec<Reservation>,
+    /// Whether the kubelet lists a pod in a reservation namespace that cannot be identified.
+    hidden_reservation: bool,
     result: AllocationResult,
 }
 
@@ -202,6 +208,12 @@ impl AllocationJoin<'_> {
             doubts.insert(AllocationDoubt::Any);
             completeness.node_uncertain = true;
         }
+    }
+
+    /// Records that it is unknown what a pod was allocated, of devices that are accounted for without
+    /// it.
+    fn add_pod_doubt(&mut self, pod: PodName, doubt: AllocationDoubt) {
+        self.result.completeness.doubts.entry(pod).or_default().insert(doubt);
     }
 }
 

@@ -10,6 +10,7 @@ use super::problem::AllocationProblem;
 mod ack;
 mod hami;
 mod hami_mig;
+pub mod kai;
 mod koordinator;
 mod volcano;
 
@@ -245,6 +246,18 @@ pub(in crate::kube) mod fixtures {
             },
         });
         pod::parse(json.to_string().as_bytes()).unwrap()
+    }
+
+    /// The pod with the labels of GPU groups.
+    pub(in crate::kube) fn grouped(mut pod: Pod, groups: &[&str]) -> Pod {
+        for group in groups {
+            let key = match groups {
+                [_] => "runai-gpu-group".to_owned(),
+                _ => format!("runai-gpu-group/{group}"),
+            };
+            pod.labels.insert(key.into(), (*group).into());
+        }
+        pod
     }
 }
 

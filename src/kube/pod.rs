@@ -5,6 +5,7 @@ mod filtered_map;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use self::container::{Container, ContainerKind};
@@ -32,6 +33,17 @@ pub const ANNOTATIONS: &[&str] = &[
     "volcano.sh/gpu-index",
     "volcano.sh/vgpu-ids-new",
 ];
+/// Annotation keys of pods in GPU groups, which are kept too. Alone they allocate nothing: many
+/// workloads have keys like these, and a reservation pod decides.
+pub const GROUP_ANNOTATIONS: &[&str] = &[
+    "gpu-fraction",
+    "gpu-fraction-container-name",
+    "gpu-fraction-num-devices",
+    "gpu-memory",
+    "run.ai/reserve_for_gpu_index",
+];
+/// Label with the GPU group of a pod (KAI Scheduler, Run:ai).
+pub(super) const GPU_GROUP: &str = "runai-gpu-group";
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -53,7 +65,7 @@ pub struct Pod {
     pub deleting: bool,
     /// Whether `status.phase` is `Succeeded` or `Failed`: no container is restarted.
     pub terminal: bool,
-    /// Its annotations that are in [`ANNOTATIONS`].
+    /// Its annotations that are in [`ANNOTATIONS`] or [`GROUP_ANNOTATIONS`].
     pub annotations: BTreeMap<Box<str>, Box<str>>,
     /// `metadata.labels`.
     pub labels: BTreeMap<Box<str>, Box<str>>,
@@ -64,7 +76,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// The value of an annotation that is in [`ANNOTATIONS`].
+    /// The value of an annotation that is in [`ANNOTATIONS`] or [`GROUP_ANNOTATIONS`].
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(name).map(AsRef::as_ref)
@@ -102,9 +114,22 @@ impl Pod {
     #[must_use]
     pub fn requests_gpus(&self) -> bool {
         let requests = |c: &Container| c.requests_gpu() || !c.claims.is_empty();
-        let is_allocation = |key: &str| key != CONFIG_HASH && key != CONFIG_MIRROR;
+        let is_allocation =
+            |key: &str| ANNOTATIONS.contains(&key) && key != CONFIG_HASH && key != CONFIG_MIRROR;
         self.containers.iter().any(requests)
             || self.annotations.keys().any(|key| is_allocation(key))
+    }
+
+    /// The GPU groups that its labels name: one in `runai-gpu-group`, or several, each in
+    /// `runai-gpu-group/<group>`.
+    #[must_use]
+    pub fn gpu_groups(&self) -> BTreeSet<&str> {
+        let labels = self.labels.range::<str, _>((Bound::Included(GPU_GROUP), Bound::Unbounded));
+        labels
+            .map_while(|(key, value)| Some((key.strip_prefix(GPU_GROUP)?, &**value)))
+            .filter(|(rest, group)| (rest.is_empty() || rest.starts_with('/')) && !group.is_empty())
+            .map(|(_, group)| group)
+            .collect()
     }
 
     /// GPU resources of which its init containers request more than its other containers. The
@@ -239,6 +264,25 @@ mod tests {
         assert!(!parse(ended(FULL).as_bytes()).unwrap().has_ended(), "it may be restarted");
         let never_started = deleted.replace(r#""containerStatuses""#, r#""other""#);
         assert!(!parse(never_started.as_bytes()).unwrap().has_ended(), "its status may be late");
+    }
+
+    #[test]
+    fn gpu_groups_are_the_values_of_their_labels() {
+        let groups = |labels: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"uid":"u","name":"x","namespace":"y","labels":{labels}}}}}"#
+            );
+            let pod = parse(text.as_bytes()).unwrap();
+            pod.gpu_groups().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(groups(r#"{"app":"x"}"#), Vec::<String>::new());
+        assert_eq!(groups(r#"{"runai-gpu-group":"g","zone":"b"}"#), ["g"]);
+        assert_eq!(
+            groups(r#"{"runai-gpu-group/h":"h","runai-gpu-group/g":"g","runai-gpu-group":"g"}"#),
+            ["g", "h"]
+        );
+        let others = r#"{"runai-gpu-groups":"a","runai-gpu-group-x":"b","runai-gpu-group":""}"#;
+        assert_eq!(groups(others), Vec::<String>::new());
     }
 
     #[test]

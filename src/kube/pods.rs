@@ -6,7 +6,7 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::index::PodIndex;
+use self::index::{PodIndex, Tombstone};
 use super::pod::Pod;
 use super::pod::container::Container;
 use super::source::{FailureReason, HealthTracker, SourceState};
@@ -44,7 +44,7 @@ pub struct TrackedPod {
     pub pod: Pod,
     /// When it was first received (monotonic).
     pub first_seen: Duration,
-    /// When its annotations became what they are now (monotonic); zero if the first list had them.
+    /// When its annotations and GPU groups became what they are now (monotonic); zero if the first list had them.
     pub annotated: Duration,
     /// When it was first received as ended ([`Pod::has_ended`]).
     pub ended: Option<Duration>,
@@ -149,6 +149,16 @@ impl PodSnapshot {
             .filter(|t| &*t.id.namespace == namespace && &*t.id.name == name)
             .map(|t| t.at)
             .max()
+    }
+
+    /// When a pod of this GPU group was last deleted in one of these namespaces (monotonic).
+    #[must_use]
+    pub fn group_deleted_at(&self, group: &str, namespaces: &[Box<str>]) -> Option<Duration> {
+        let is_in_group = |t: &&Tombstone| {
+            t.gpu_group.as_deref() == Some(group)
+                && namespaces.iter().any(|namespace| **namespace == *t.id.namespace)
+        };
+        self.index.tombstones.values().filter(is_in_group).map(|t| t.at).max()
     }
 
     /// All pods, in arbitrary order.

@@ -37,6 +37,13 @@ pub enum AllocationProblem {
     /// A replica of a device is allocated, and it is not certain whether it is one of time-slicing or
     /// of MPS, or how many replicas there are.
     UnknownReplica,
+    /// A pod is in a GPU group of which no reservation pod is known to hold a GPU.
+    NoReservation,
+    /// The reservation pod of a GPU group does not hold exactly one whole GPU, or holds another one
+    /// than its annotation names, or the group has several.
+    InvalidReservation,
+    /// A reservation pod holds a GPU, and no pod of its group is known.
+    NoMember,
 }
 
 impl AllocationProblem {
@@ -59,6 +66,9 @@ impl AllocationProblem {
             Self::Overcommitted => "overcommitted",
             Self::NoSlice => "no_slice",
             Self::UnknownReplica => "unknown_replica",
+            Self::NoReservation => "no_reservation",
+            Self::InvalidReservation => "invalid_reservation",
+            Self::NoMember => "no_member",
         }
     }
 }

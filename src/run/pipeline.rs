@@ -71,7 +71,10 @@ impl Pipeline {
         let (selection, counters) = selection(&config)?;
         let sampler =
             Sampler::new(clock, config.interval, config.library.clone(), proc_root.clone());
-        let cluster = config.cluster.clone().map(|sources| Cluster::start(sources, clock));
+        let cluster = config
+            .cluster
+            .clone()
+            .map(|sources| Cluster::start(sources, config.allocation_options.clone(), clock));
         Ok(Self {
             node_pods: proc_root.node_pods(),
             sampler: sampler.context(NO_THREAD)?,

@@ -211,6 +211,11 @@ fn hami() {
 }
 
 #[test]
+fn kai() {
+    check("kai", &metrics_of("kai", 60, &[]));
+}
+
+#[test]
 fn dra() {
     check("dra", &metrics_of("dra", 60, &[]));
 }

@@ -31,6 +31,7 @@ mod freshness;
 mod gpm;
 mod health;
 mod http;
+mod kai;
 mod label_values;
 mod landing;
 mod mig;

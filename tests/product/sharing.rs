@@ -2,7 +2,7 @@
 
 use crate::documents::{Example, examples, read_file, unknown_series};
 
-const MODES: [&str; 6] = ["time-slicing", "mps", "mig", "cgpu", "hami", "dra"];
+const MODES: [&str; 7] = ["time-slicing", "mps", "mig", "cgpu", "hami", "kai", "dra"];
 
 fn document(mode: &str) -> String {
     read_file(&format!("docs/sharing/{mode}.md"))

@@ -13,6 +13,7 @@ use nvml_exporter::clock::Clock;
 use nvml_exporter::cluster::{Cluster, ClusterState, Sources, allocatable_devices};
 use nvml_exporter::host::ProcRoot;
 use nvml_exporter::host::hpc_jobs::Jobs;
+use nvml_exporter::kube::allocation::AllocationOptions;
 use nvml_exporter::labels::{Dialect, LabelOptions, LabelSchema};
 use nvml_exporter::nvml::raw::mock_env::set_up_mock;
 use nvml_exporter::policy;
@@ -69,7 +70,7 @@ impl Pipeline {
             directory,
             clock,
             sampler,
-            cluster: Cluster::start(sources, clock).unwrap(),
+            cluster: Cluster::start(sources, AllocationOptions::default(), clock).unwrap(),
             accounts: UsageAccumulators::default(),
             selection: Arc::new(Selection::of(&requests, SelectionScope::default())),
             schema,

@@ -27,6 +27,7 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("huge", include_str!("../../scenarios/huge.toml")),
     ("hami", include_str!("../../scenarios/hami.toml")),
     ("hami-mig", include_str!("../../scenarios/hami-mig.toml")),
+    ("kai", include_str!("../../scenarios/kai.toml")),
     ("dra", include_str!("../../scenarios/dra.toml")),
     ("lifecycle", include_str!("../../scenarios/lifecycle.toml")),
     ("gke", include_str!("../../scenarios/gke.toml")),
@@ -170,7 +171,7 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, dra, lifecycle, gke, \
+             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, kai, dra, lifecycle, gke, \
               gvisor, jetson; give one of them"
         );
     }

@@ -43,7 +43,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 19] = [
+const BUILT_IN: [&str; 20] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -58,6 +58,7 @@ const BUILT_IN: [&str; 19] = [
     "huge",
     "hami",
     "hami-mig",
+    "kai",
     "dra",
     "lifecycle",
     "gke",
@@ -181,6 +182,7 @@ fn built_in_scenarios_have_their_gpus() {
         ("NVIDIA A100-SXM4-80GB", 16, 81_920),
         ("NVIDIA L40S", 2, 46_068),
         ("NVIDIA H100 80GB HBM3", 2, 81_559),
+        ("NVIDIA A100-SXM4-80GB", 2, 81_920),
         ("NVIDIA H100 80GB HBM3", 5, 81_559),
         ("NVIDIA L20", 4, 46_068),
         ("Tesla T4", 2, 15_360),

@@ -27,7 +27,7 @@ impl AllocationJoin<'_> {
     }
 
     /// Records that the allocated amount of a device is unknown.
-    fn mark_uncertain(&mut self, device: &Arc<str>, problem: AllocationProblem) {
+    pub(super) fn mark_uncertain(&mut self, device: &Arc<str>, problem: AllocationProblem) {
         self.count_problem(problem);
         self.result.completeness.uncertain_devices.insert(Arc::clone(device));
     }
@@ -54,6 +54,7 @@ impl AllocationJoin<'_> {
         device: &Arc<str>,
         allocations: Vec<(AllocationOrigin, DeviceAllocation)>,
     ) {
+        // A reservation pod holds the device of a group at the kubelet.
         let is_annotation =
             |evidence: AllocationOrigin| matches!(evidence, AllocationOrigin::Annotation { .. });
         let allocated_by_kubelet =
@@ -69,6 +70,7 @@ impl AllocationJoin<'_> {
                     continue;
                 }
                 AllocationOrigin::Annotation { oversubscribes } => strict &= !oversubscribes,
+                AllocationOrigin::Group => {}
                 AllocationOrigin::Id => ids = true,
                 AllocationOrigin::Claim => claims = true,
             }
@@ -80,7 +82,7 @@ impl AllocationJoin<'_> {
         }
         let exclusive =
             accepted.values().any(|allocation| allocation.mode == AllocateMode::Exclusive);
-        if !allocated_by_kubelet && (strict || exclusive) {
+        if !ids && !claims && (strict || exclusive) {
             self.withhold_newest(device, &mut accepted, exclusive);
         } else if (ids && claims) || (exclusive && accepted.len() > 1) {
             self.count_problem(AllocationProblem::ContestedDevice);
@@ -96,7 +98,7 @@ impl AllocationJoin<'_> {
         self.result.allocations.extend(accepted.into_values());
     }
 
-    /// Withholds the newest shares of annotations that a device has no memory for; of an `exclusive`
+    /// Withholds the newest shares that a device has no memory for; of an `exclusive`
     /// device, which only one pod can have, those of all pods but the first.
     fn withhold_newest(
         &mut self,

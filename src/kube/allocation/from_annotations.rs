@@ -23,7 +23,7 @@ use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation, PodRef};
 const OVERSUBSCRIPTION_MAX: f64 = 16.0;
 
 /// The uncertain device, if it is known, and the reason.
-type Uncertainty = (Option<Arc<str>>, AllocationProblem);
+pub(super) type Uncertainty = (Option<Arc<str>>, AllocationProblem);
 
 /// What the kubelet reports of a resource for a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,16 +232,35 @@ impl AllocationJoin<'_> {
         if self.units(assigned, &pod.id, container, resource) == HeldUnits::None {
             return Err(uncertain(AllocationProblem::UnrequestedAnnotation));
         }
+        self.share_allocation(tracked, share, oversubscribes).map(Some)
+    }
+
+    /// The allocation of a share.
+    ///
+    /// # Errors
+    /// The uncertain device, if it is known, and the reason.
+    pub(super) fn share_allocation(
+        &self,
+        tracked: &TrackedPod,
+        share: &GpuShare,
+        oversubscribes: bool,
+    ) -> Result<DeviceAllocation, Uncertainty> {
+        let pod = &tracked.pod;
+        let unknown = |gpu| (gpu, AllocationProblem::UnknownDevice);
+        let target = self.find_device(share).map_err(unknown)?;
+        let device = Arc::clone(target.uuid);
+        let uncertain = |problem| (Some(Arc::clone(&device)), problem);
+        let container = find_container(pod, share.container)
+            .ok_or(uncertain(AllocationProblem::NoContainer))?;
         let (mode, memory, compute) = if let GpuName::Mig { .. } = share.gpu {
             (AllocateMode::Exclusive, target.framebuffer, Some(0.0))
         } else {
             let memory = self.memory_mib(&target, share.memory, oversubscribes);
             (AllocateMode::Share, memory.map_err(uncertain)?, Some(share.compute))
         };
-        let running = pod.runs(&container.name);
-        let (pod, container) = key;
-        Ok(Some(DeviceAllocation {
-            container: ContainerIdentity { pod, name: container },
+        let (id, name) = (pod.id.clone(), Arc::clone(&container.name));
+        Ok(DeviceAllocation {
+            container: ContainerIdentity { pod: id, name },
             device,
             mode,
             memory,
@@ -251,9 +270,9 @@ impl AllocationJoin<'_> {
             claim: None,
             // A pod of the same name may have replaced it while the API server is down.
             confirmed: tracked.listed && self.pods.is_some_and(PodSnapshot::is_current),
-            running,
+            running: pod.runs(&container.name),
             known_since: Duration::ZERO,
-        }))
+        })
     }
 
     /// The amount in MiB; None if it is unknown.
@@ -295,7 +314,7 @@ impl AllocationJoin<'_> {
             return f64::from(ids);
         }
         let gib = (framebuffer / 1024.0).floor();
-        match self.unit {
+        match self.options.memory_unit {
             MemoryUnit::Gib => gib,
             MemoryUnit::Auto if units <= gib => gib,
             // More units than GiB: they are MiB. An allocation of only a few MiB is too small for a

@@ -29,25 +29,25 @@ pub(super) struct AssignedContainers {
 }
 
 /// One device of one container; fields as in [`DeviceAllocation`].
-struct AssignedDevice {
-    evidence: AllocationOrigin,
-    device: Arc<str>,
-    mode: AllocateMode,
-    memory: Option<f64>,
-    compute: Option<f64>,
-    reserved: bool,
-    replica: Option<u32>,
-    claim: Option<Arc<Claim>>,
+pub(super) struct AssignedDevice {
+    pub(super) evidence: AllocationOrigin,
+    pub(super) device: Arc<str>,
+    pub(super) mode: AllocateMode,
+    pub(super) memory: Option<f64>,
+    pub(super) compute: Option<f64>,
+    pub(super) reserved: bool,
+    pub(super) replica: Option<u32>,
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 /// The devices of one container.
 #[derive(Default)]
-struct ResolvedContainer {
-    devices: BTreeMap<Arc<str>, AssignedDevice>,
+pub(super) struct ResolvedContainer {
+    pub(super) devices: BTreeMap<Arc<str>, AssignedDevice>,
     /// Number of units of shared GPUs, by resource.
-    units: BTreeMap<Box<str>, u32>,
+    pub(super) units: BTreeMap<Box<str>, u32>,
     /// Allocations that cannot be resolved, with their device if it is known.
-    unresolved: Vec<(Option<Arc<str>>, AllocationProblem)>,
+    pub(super) unresolved: Vec<(Option<Arc<str>>, AllocationProblem)>,
 }
 
 impl ResolvedContainer {
@@ -107,6 +107,7 @@ impl AllocationJoin<'_> {
                 continue;
             }
             match self.find_pod(assigned) {
+                Ok(Some(pod)) if self.is_reservation(&pod) => self.add_reservation(&pod, &resolved),
                 Ok(Some(pod)) => self.add_candidates(
                     &pod,
                     &assigned.container,
@@ -116,6 +117,7 @@ impl AllocationJoin<'_> {
                 Ok(None) => {}
                 Err(problem) => {
                     let pod = (Arc::clone(&assigned.namespace), Arc::clone(&assigned.pod));
+                    self.hidden_reservation |= self.options.is_reservation_namespace(&pod.0);
                     self.mark_all_unknown(&pod, &resolved, problem);
                 }
             }
@@ -187,10 +189,7 @@ impl AllocationJoin<'_> {
         if !resolved.devices.is_empty() {
             assigned_containers.with_devices.insert((pod.clone(), Arc::clone(container)));
         }
-        let name = (Arc::clone(&pod.namespace), Arc::clone(&pod.name));
-        // Until the pods are listed, the name may be that of an ended pod.
-        let is_listed = self.pods.is_none_or(|pods| pods.synced);
-        let confirmed = is_listed && !self.assignments.unconfirmed.contains(&name);
+        let confirmed = self.is_confirmed(pod);
         let lookup = self.pods.map(|pods| pods.by_uid(&pod.uid));
         let running =
             matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.pod.runs(container));
@@ -215,6 +214,13 @@ impl AllocationJoin<'_> {
             };
             self.candidates.push((evidence, allocation));
         }
+    }
+
+    /// Whether a pod with an assignment is known to still exist.
+    pub(super) fn is_confirmed(&self, pod: &PodRef) -> bool {
+        // Until the pods are listed, the name may be that of an ended pod.
+        let is_listed = self.pods.is_none_or(|pods| pods.synced);
+        is_listed && !self.assignments.unconfirmed.contains(&pod_name(pod))
     }
 
     /// Records an assignment to a pod that cannot be identified.

@@ -63,6 +63,11 @@ impl<'a> DeviceIndex<'a> {
         }
     }
 
+    /// Whether this is the UUID of a GPU, not of a MIG device.
+    pub(super) fn is_gpu(&self, uuid: &str) -> bool {
+        self.gpus.contains_key(uuid)
+    }
+
     pub(super) fn by_minor(&self, minor: u32) -> DeviceMatch<'a> {
         let gpu = self.minors.get(&minor).copied().flatten();
         gpu.map_or(DeviceMatch::Unknown, whole_gpu)

@@ -13,6 +13,8 @@ use crate::kube::pods::store::PodStore;
 use crate::kube::sharing::SharingStrategy::{self, Mps, TimeSlicing};
 use crate::model::Claim;
 
+mod groups;
+
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
 const B: &str = "GPU-bbbbbbbb-0000-0000-0000-000000000000";
 const C: &str = "GPU-cccccccc-0000-0000-0000-000000000000";
@@ -81,7 +83,7 @@ fn assignments(containers: Vec<ContainerAssignment>) -> Assignments {
 }
 
 fn join(assignments: &Assignments, pods: &PodSnapshot) -> AllocationResult {
-    resolve_allocations(&devices(), assignments, Some(pods), None, MemoryUnit::Auto)
+    resolve_allocations(&devices(), assignments, Some(pods), None, &AllocationOptions::default())
 }
 
 /// Pod, container, device, mode, memory, compute (-1 if it is unknown), reserved.
@@ -163,7 +165,7 @@ fn join_shared(
 ) -> AllocationResult {
     let devices: Vec<_> =
         devices().into_iter().map(|gpu| AllocatableGpu { sharing, ..gpu }).collect();
-    resolve_allocations(&devices, assignments, Some(pods), None, MemoryUnit::Auto)
+    resolve_allocations(&devices, assignments, Some(pods), None, &AllocationOptions::default())
 }
 
 /// Two pods with one and with two of four replicas of a GPU, in the format of the device plugin or
@@ -245,7 +247,7 @@ fn id_of_the_only_gpu_is_that_gpu_if_there_is_one() {
     let pods = pods([pod("a", &[], &[("c", "nvidia.com/gpu=1 nvidia.com/orin=1")], &[])]);
     let join = |gpu: AllocatableGpu, is_only, assignments: &Assignments| {
         let gpu = AllocatableGpu { is_only, ..gpu };
-        resolve_allocations(&[gpu], assignments, Some(&pods), None, MemoryUnit::Auto)
+        resolve_allocations(&[gpu], assignments, Some(&pods), None, &AllocationOptions::default())
     };
     let [gpu, _, with_mig] = <[AllocatableGpu; 3]>::try_from(devices()).unwrap();
     for id in ["all", "tegra"] {
@@ -323,7 +325,8 @@ fn ack_units_may_be_mib() {
         let pod = pod("a", &[(ACK, text)], &[("c", "aliyun.com/gpu-mem=1")], &[]);
         let held = if text.contains("4096") { 4096 } else { 8 };
         let held = assignments(vec![ack_units("a", "c", held)]);
-        resolve_allocations(&devices(), &held, Some(&pods([pod])), None, unit)
+        let options = AllocationOptions { memory_unit: unit, ..AllocationOptions::default() };
+        resolve_allocations(&devices(), &held, Some(&pods([pod])), None, &options)
     };
     let mib = out(MemoryUnit::Auto, r#"{"0":{"1":4096}}"#);
     assert_eq!(mib.allocations[0].memory, Some(4096.0));
@@ -377,7 +380,7 @@ fn units_without_an_annotation_make_the_node_uncertain() {
                 &assignments,
                 pods.as_ref(),
                 None,
-                MemoryUnit::Auto,
+                &AllocationOptions::default(),
             );
             assert_eq!(rows(&out), []);
             assert_eq!(uncertainty(&out), (vec![], true, vec![("no_annotation", 1)]));
@@ -430,7 +433,8 @@ fn kubelet_takes_precedence_over_annotations() {
 #[test]
 fn without_pods_allocations_have_the_kubelets_names() {
     let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
-    let out = resolve_allocations(&devices(), &assignments, None, None, MemoryUnit::Auto);
+    let out =
+        resolve_allocations(&devices(), &assignments, None, None, &AllocationOptions::default());
     assert_eq!((out.allocations.len(), &*out.allocations[0].container.pod.uid), (1, ""));
     assert!(!out.completeness.node_uncertain);
 }
@@ -532,8 +536,13 @@ fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
     let coverage = Coverage::Pods { known: BTreeSet::new(), unknown_holders: false };
     assert_eq!(out.completeness.coverage, coverage);
     assert_eq!(uncertainty(&out), (vec![], false, vec![]));
-    let without_pods =
-        resolve_allocations(&devices(), &assignments(vec![]), None, None, MemoryUnit::Auto);
+    let without_pods = resolve_allocations(
+        &devices(),
+        &assignments(vec![]),
+        None,
+        None,
+        &AllocationOptions::default(),
+    );
     assert_eq!(without_pods.completeness.coverage, Coverage::Listed(assignments(vec![]).pods));
 }
 
@@ -563,7 +572,7 @@ fn unconfirmed_allocation_makes_its_device_uncertain() {
     let mut kept = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     kept.pods.clear();
     kept.unconfirmed.insert(("demo".into(), "a".into()));
-    let out = resolve_allocations(&devices(), &kept, None, None, MemoryUnit::Auto);
+    let out = resolve_allocations(&devices(), &kept, None, None, &AllocationOptions::default());
     assert_eq!((out.allocations.len(), out.allocations[0].confirmed), (1, false));
     assert_eq!(uncertainty(&out), (vec![A], false, vec![("unlisted_pod", 1)]));
 }
@@ -669,7 +678,7 @@ fn claims_are_resolved_by_slices() {
             &assignments(containers),
             Some(&pods),
             Some(&slices),
-            MemoryUnit::Auto,
+            &AllocationOptions::default(),
         )
     };
     let out = run(vec![claim("a", "x", "gpu-1"), claim("b", "y", "mig")]);
@@ -923,7 +932,7 @@ fn check_recorded(list: &str, api: &str) {
         &assignments(containers),
         Some(&pods),
         None,
-        MemoryUnit::Auto,
+        &AllocationOptions::default(),
     );
     let row = |s: &DeviceAllocation| {
         let share = s.mode == AllocateMode::Share;

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, IgnoredAny};
 
 use super::container::{Container, ContainerKind, is_gpu_resource};
 use super::filtered_map::{FilteredMap, KeyFilter};
-use super::{ANNOTATIONS, CONFIG_HASH, CONFIG_MIRROR, Pod};
+use super::{ANNOTATIONS, CONFIG_HASH, CONFIG_MIRROR, GROUP_ANNOTATIONS, Pod};
 use crate::model::PodRef;
 
 /// Reads `null` as the default: Go encodes an empty list as `null`.
@@ -23,7 +23,7 @@ struct KeptAnnotation;
 
 impl KeyFilter for KeptAnnotation {
     fn matches(key: &str) -> bool {
-        ANNOTATIONS.contains(&key)
+        ANNOTATIONS.contains(&key) || GROUP_ANNOTATIONS.contains(&key)
     }
 }
 

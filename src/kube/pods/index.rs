@@ -24,6 +24,7 @@ pub(super) struct PodIndex {
 pub(super) struct Tombstone {
     pub(super) id: PodRef,
     pub(super) hash: Option<Arc<str>>,
+    pub(super) gpu_group: Option<Box<str>>,
     pub(super) ended: Duration,
     pub(super) at: Duration,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::index::{PodIndex, Tombstone};
 use super::{PodSnapshot, SkippedObjects, TrackedPod};
-use crate::kube::pod::Pod;
 use crate::kube::pod::container::Container;
+use crate::kube::pod::{GPU_GROUP, Pod};
 use crate::kube::source::HealthTracker;
 use crate::policy;
 
@@ -111,10 +111,11 @@ impl PodStore {
         }
         let earlier = before.map(|entry| earlier_ids(&entry.tracked, &pod)).unwrap_or_default();
         let first_seen = before.map_or(now, |entry| entry.tracked.first_seen);
+        let is_same_share = |earlier: &Pod| {
+            earlier.annotations == pod.annotations && earlier.gpu_groups() == pod.gpu_groups()
+        };
         let annotated = match before {
-            Some(entry) if entry.tracked.pod.annotations == pod.annotations => {
-                entry.tracked.annotated
-            }
+            Some(entry) if is_same_share(&entry.tracked.pod) => entry.tracked.annotated,
             _ if self.synced => now,
             _ => Duration::ZERO,
         };
@@ -139,9 +140,15 @@ impl PodStore {
     /// Deletes a pod. Returns whether it existed.
     pub fn delete(&mut self, uid: &str, now: Duration) -> bool {
         let Some((uid, entry)) = self.pods.remove_entry(uid) else { return false };
-        let Pod { id, config_hash, .. } = &entry.tracked.pod;
+        let Pod { id, config_hash, labels, .. } = &entry.tracked.pod;
         let ended = entry.tracked.ended.or(entry.unlisted).unwrap_or(now);
-        let tombstone = Tombstone { id: id.clone(), hash: config_hash.clone(), ended, at: now };
+        let tombstone = Tombstone {
+            id: id.clone(),
+            hash: config_hash.clone(),
+            gpu_group: labels.get(GPU_GROUP).cloned(),
+            ended,
+            at: now,
+        };
         self.tombstones.insert(uid, tombstone);
         true
     }

@@ -15,7 +15,7 @@ use nvml_exporter::cluster::{
 };
 use nvml_exporter::host::hpc_jobs::Jobs;
 use nvml_exporter::host::pod_logs::{LoggedContainers, LoggedPod};
-use nvml_exporter::kube::allocation::MemoryUnit;
+use nvml_exporter::kube::allocation::AllocationOptions;
 use nvml_exporter::kube::assignments::Assignments;
 use nvml_exporter::kube::json_stream::JsonFrame;
 use nvml_exporter::kube::node_label::{LabelRequirement, NodeLabelState};
@@ -108,7 +108,7 @@ impl Exporter {
             SELECTED.iter().map(|name| FamilyRequest::named(name).unwrap()).collect();
         Self {
             started,
-            cluster: Cluster::new(channels, MemoryUnit::Auto),
+            cluster: Cluster::new(channels, AllocationOptions::default()),
             pods,
             publish_pods,
             assignments,

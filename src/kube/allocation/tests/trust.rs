@@ -296,7 +296,13 @@ fn with_two_migs(annotations: &[(&str, &str)]) -> AllocationResult {
     devices[2].migs.push(second);
     let units = assigned("a", "c", "nvidia.com/gpu", &[&format!("{C}-0")]);
     let pods = pods([pod("a", annotations, &[("c", "nvidia.com/gpu=1")], &[])]);
-    resolve_allocations(&devices, &assignments(vec![units]), Some(&pods), None, MemoryUnit::Auto)
+    resolve_allocations(
+        &devices,
+        &assignments(vec![units]),
+        Some(&pods),
+        None,
+        &AllocationOptions::default(),
+    )
 }
 
 #[test]
