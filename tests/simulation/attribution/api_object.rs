@@ -38,9 +38,11 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
         annotations.insert("kubernetes.io/config.hash".to_owned(), json!(hash));
         annotations.insert("kubernetes.io/config.mirror".to_owned(), json!(hash));
     }
+    let labels: Map<String, Value> =
+        pod.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     let mut metadata = json!({
         "uid": pod.uid, "namespace": pod.namespace, "name": pod.name,
-        "annotations": annotations, "resourceVersion": at.to_string(),
+        "labels": labels, "annotations": annotations, "resourceVersion": at.to_string(),
     });
     if pod.deleted.is_some_and(|deleted| deleted + EVENT_DELAY <= at) {
         metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

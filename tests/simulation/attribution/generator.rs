@@ -1,5 +1,6 @@
 //! Random worlds: GPUs, the processes on them, and faults. Pods are in [`pods`].
 
+mod groups;
 mod pods;
 mod sharing;
 
@@ -92,7 +93,7 @@ fn gpu(rng: &mut Rng, index: usize) -> Gpu {
 
 fn processes(rng: &mut Rng, world: &World) -> Vec<Process> {
     let mut all = Vec::new();
-    for (pod_index, pod) in world.pods.iter().enumerate() {
+    for (pod_index, pod) in world.pods.iter().enumerate().filter(|(_, pod)| !pod.reserves) {
         for (container_index, container) in pod.containers.iter().enumerate() {
             for (run_index, run) in container.runs.iter().enumerate() {
                 let owner = Owner::Run(pod_index, container_index, run_index);

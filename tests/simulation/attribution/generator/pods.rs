@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use super::super::timeline::{Allocation, Container, Device, Kind, Ms, Pod, Run, World};
 use super::chance;
+use super::groups::reserve;
 use super::sharing::{Sharing, Slot, allocate, forged_annotations};
 
 /// Creates pods in the order of their creation times.
@@ -61,6 +62,10 @@ impl<'a> PodGenerator<'a> {
                 pod.gone.filter(|_| is_replaced).map(|gone| (gone + 300, pod.name.clone()));
             self.pods.push(pod);
         }
+        if self.sharing == Sharing::Kai {
+            let reservations = reserve(self.rng, self.world, &mut self.pods);
+            self.pods.extend(reservations);
+        }
         (self.pods, self.sharing == Sharing::TimeSlicing)
     }
 
@@ -73,8 +78,10 @@ impl<'a> PodGenerator<'a> {
             hash,
             namespace: format!("team-{}", self.rng.u8(0..2)),
             name,
+            labels: Vec::new(),
             annotations: Vec::new(),
             forges: false,
+            reserves: false,
             created,
             admitted: created + self.rng.u64(100..1_500),
             deleted: None,
@@ -89,7 +96,12 @@ impl<'a> PodGenerator<'a> {
         let taken = self.allocate(&mut pod);
         if pod.annotations.is_empty() && chance(self.rng, 6) {
             let gpu = &self.world.gpus[self.rng.usize(0..self.world.gpus.len())];
-            pod.annotations = forged_annotations(gpu.minor);
+            if self.sharing == Sharing::Kai {
+                pod.annotations = vec![("gpu-fraction".to_owned(), "0.5".to_owned())];
+                pod.labels = vec![("runai-gpu-group".to_owned(), "no-group".to_owned())];
+            } else {
+                pod.annotations = forged_annotations(gpu.minor);
+            }
             pod.forges = true;
         }
         self.schedule(&mut pod);

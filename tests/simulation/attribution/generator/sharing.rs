@@ -15,6 +15,7 @@ pub(super) enum Sharing {
     VolcanoVgpu,
     VolcanoMemory,
     Koordinator,
+    Kai,
 }
 
 /// A part of a device that one container can hold.
@@ -28,7 +29,7 @@ pub(super) struct Slot {
 
 impl Sharing {
     pub(super) fn random(rng: &mut Rng) -> Self {
-        match rng.u8(0..12) {
+        match rng.u8(0..14) {
             0..=3 => Self::Exclusive,
             4 | 5 => Self::TimeSlicing,
             6 => Self::AckV1,
@@ -36,7 +37,8 @@ impl Sharing {
             8 => Self::Hami,
             9 => Self::VolcanoVgpu,
             10 => Self::VolcanoMemory,
-            _ => Self::Koordinator,
+            11 => Self::Koordinator,
+            _ => Self::Kai,
         }
     }
 
@@ -97,6 +99,7 @@ pub(super) fn allocate(
             container.requests = vec![("volcano.sh/gpu-memory", mib.to_string())];
             vec![text("volcano.sh/gpu-index", gpu.minor.to_string())]
         }
+        Sharing::Kai => kai(rng, gpu, slot, container),
         Sharing::Koordinator => {
             let (mib, percent) = share(rng, gpu, slot, container);
             list(container, "koordinator.sh/gpu", vec![gpu.minor.to_string()]);
@@ -149,6 +152,20 @@ fn by_id(
     };
     list(container, "nvidia.com/gpu", vec![id]);
     Vec::new()
+}
+
+/// The kubelet lists nothing: a reservation pod holds the GPU.
+fn kai(rng: &mut Rng, gpu: &Gpu, slot: Slot, container: &mut Container) -> Vec<(String, String)> {
+    let name = text("gpu-fraction-container-name", container.name.clone());
+    let total = f64::from(gpu.total_mib);
+    let (memory, share) = if rng.bool() {
+        (0.3 * total, text("gpu-fraction", "0.3"))
+    } else {
+        let mib = gpu.total_mib / slot.count;
+        (f64::from(mib), text("gpu-memory", mib.to_string()))
+    };
+    allocation(container).memory = memory;
+    [Some(share), rng.bool().then_some(name)].into_iter().flatten().collect()
 }
 
 /// The units of a GPU and of a slot; lists those of the slot.

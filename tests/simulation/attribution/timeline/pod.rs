@@ -13,9 +13,12 @@ pub(crate) struct Pod {
     pub(crate) hash: Option<String>,
     pub(crate) namespace: String,
     pub(crate) name: String,
+    pub(crate) labels: Vec<(String, String)>,
     pub(crate) annotations: Vec<(String, String)>,
     /// The annotations state an allocation that the pod does not have.
     pub(crate) forges: bool,
+    /// The pod holds a GPU for others.
+    pub(crate) reserves: bool,
     /// The object is in the API server.
     pub(crate) created: Ms,
     /// The pod is in the kubelet's List.

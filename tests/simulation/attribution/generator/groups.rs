@@ -1,0 +1,91 @@
+//! Reservation pods of KAI Scheduler, which hold the GPUs that the pods of a group share.
+
+use fastrand::Rng;
+
+use super::super::timeline::{Container, Kind, Ms, Pod, Run, World};
+
+/// Longest time between the creation of a reservation pod and that of the first pod of its group.
+const BIND_MAX: Ms = 3_000;
+/// Time after the last pod of a group until its reservation pod is deleted, and then to let go of the GPU.
+const RELEASE: Ms = 300;
+
+/// Puts the pods that share GPUs by fractions in groups, and returns the reservation pods of these.
+pub(super) fn reserve(rng: &mut Rng, world: &World, pods: &mut [Pod]) -> Vec<Pod> {
+    let mut reservations: Vec<Pod> = Vec::new();
+    for (gpu, _) in world.gpus.iter().enumerate().filter(|(_, gpu)| gpu.instances.is_empty()) {
+        let mut last: Option<(String, Ms, usize)> = None;
+        let mut members: Vec<&mut Pod> = pods.iter_mut().filter(|pod| shares(pod, gpu)).collect();
+        members.sort_by_key(|pod| pod.created);
+        for pod in members {
+            let left = (pod.gone.into_iter().chain(pod.completed.map(|at| at + pod.lag))).min();
+            let left = left.unwrap_or(Ms::MAX);
+            // A GPU is not free for another group before that.
+            let joins = last.take_if(|(_, end, _)| end.saturating_add(3 * BIND_MAX) >= pod.created);
+            let (group, end, index) = joins.unwrap_or_else(|| {
+                let group = format!("{:08x}-2222-4222-8222-{gpu:012x}", rng.u32(..));
+                reservations.push(reservation(rng, world, (gpu, &group), pod.created));
+                (group, 0, reservations.len() - 1)
+            });
+            pod.labels.push(("runai-gpu-group".to_owned(), group.clone()));
+            let end = end.max(left);
+            set_end(world, &mut reservations[index], end);
+            last = Some((group, end, index));
+        }
+    }
+    reservations
+}
+
+/// Whether a pod has a fraction of a GPU.
+fn shares(pod: &Pod, gpu: usize) -> bool {
+    let mut all = pod.containers.iter().flat_map(|container| &container.allocations);
+    all.any(|a| a.device.gpu == gpu && a.device.instance.is_none() && a.shared)
+}
+
+fn reservation(rng: &mut Rng, world: &World, (gpu, group): (usize, &str), bound: Ms) -> Pod {
+    let created = bound.saturating_sub(rng.u64(1_500..BIND_MAX));
+    let admitted = created + rng.u64(100..1_000);
+    let uuid = &world.gpus[gpu].uuid;
+    let number = rng.u32(..);
+    let mut annotations = Vec::new();
+    if rng.bool() {
+        annotations.push(("run.ai/reserve_for_gpu_index".to_owned(), uuid.clone()));
+    }
+    let start = admitted + rng.u64(100..1_000);
+    let run = Run {
+        id: format!("{:064x}", u128::from(number) + (1 << 100)),
+        start,
+        end: world.length * 10,
+    };
+    Pod {
+        uid: format!("{number:08x}-3333-4333-8333-{gpu:012x}"),
+        hash: None,
+        namespace: "kai-resource-reservation".to_owned(),
+        name: format!("gpu-reservation-node-1-{number:08x}"),
+        labels: vec![("runai-gpu-group".to_owned(), group.to_owned())],
+        annotations,
+        forges: false,
+        reserves: true,
+        created,
+        admitted,
+        deleted: None,
+        gone: None,
+        completed: None,
+        lag: rng.u64(300..3_000),
+        containers: vec![Container {
+            name: "resource-reservation".to_owned(),
+            kind: Kind::App,
+            runs: vec![run],
+            requests: vec![("nvidia.com/gpu", "1".to_owned())],
+            listed: vec![("nvidia.com/gpu", vec![uuid.clone()])],
+            allocations: Vec::new(),
+        }],
+    }
+}
+
+/// Deletes a reservation pod, without a grace period, after the last pod of its group.
+fn set_end(world: &World, reservation: &mut Pod, last: Ms) {
+    let gone = (last != Ms::MAX).then(|| last + RELEASE);
+    (reservation.deleted, reservation.gone) = (gone, gone);
+    let end = gone.map_or(world.length * 10, |gone| gone + RELEASE);
+    reservation.containers[0].runs[0].end = end;
+}
