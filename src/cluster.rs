@@ -15,14 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::allocation_cache::{AllocationCache, AllocationInputs};
-pub use self::channels::{PodLogNames, SourceChannels};
+pub use self::channels::{DraChannels, PodLogNames, SourceChannels};
 pub use self::sources::Sources;
 use crate::attribute::allocation_state::AllocationState;
 use crate::attribute::allocation_table::AllocationTable;
 use crate::attribute::owner::OwnerResolver;
 use crate::clock::Clock;
 use crate::kube::allocation::{AllocatableGpu, AllocatableMig, AllocationOptions};
-use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::pod_resources::PodResourcesState;
 use crate::kube::pods::PodSnapshot;
 use crate::kube::problem::AllocationProblem;
@@ -90,14 +89,16 @@ impl Cluster {
         let channels = &self.channels;
         let pods = channels.pods.as_ref().map(|pods| pods.borrow().clone());
         let pod_resources = channels.pod_resources.as_ref().map(|state| state.borrow().clone());
-        let slices = channels.slices.as_ref().map(|slices| slices.borrow().clone());
+        let slices = channels.dra.as_ref().map(|dra| dra.slices.borrow().clone());
+        let claims = channels.dra.as_ref().map(|dra| dra.claims.borrow().clone());
         let label = channels.label.as_ref().map(|(_, state)| state.borrow().health.clone());
-        // Not every cluster has these sources: they are reported after their first success.
-        let optional = slices.as_ref().map(|state| state.health.clone()).into_iter().chain(label);
+        // Not every cluster has these sources: they are reported once they were used.
+        let dra = channels.dra.as_ref().into_iter().flat_map(DraChannels::used_sources);
+        let label = label.filter(|health| health.last_success.is_some());
         let sources = (pods.iter().map(|pods| &pods.health))
             .chain(pod_resources.iter().map(|state| &state.health))
             .map(|health| source_health(health, now))
-            .chain(optional.filter(|h| h.last_success.is_some()).map(|h| source_health(&h, now)))
+            .chain(dra.chain(label).map(|health| source_health(&health, now)))
             .collect();
         let logs = Arc::clone(&channels.logs.borrow());
         let mut problems = BTreeMap::new();
@@ -105,13 +106,15 @@ impl Cluster {
             None => LatestAllocations::NoSource,
             Some(PodResourcesState { assignments: Some(assignments), .. }) => {
                 let slices = slices.and_then(|state| state.slices);
-                self.request_slices(&assignments, slices.as_deref());
+                let claims = claims.map(|state| state.claims);
                 let as_of = assignments.requested_at;
                 let is_fresh = now.saturating_sub(as_of) <= policy::ALLOCATION_MAX_AGE;
                 let pods = pods.clone().filter(|pods| needs_containers || !is_denied(pods));
-                let inputs = AllocationInputs { pods, assignments, slices, devices };
-                let table;
-                (table, problems) = self.cache.resolve(inputs, now);
+                let inputs = AllocationInputs { pods, assignments, slices, claims, devices };
+                let resolved = self.cache.resolve(inputs, now);
+                channels.dra.iter().for_each(|dra| dra.request(&resolved.requests));
+                let table = resolved.table;
+                problems = resolved.problems;
                 if !needs_containers {
                     // Amounts are not exported, and their evidence is not read.
                     problems.remove(AllocationProblem::UnknownReplica.label());
@@ -155,14 +158,6 @@ impl Cluster {
         if unresolved {
             self.channels.refresh.notify_one();
             self.channels.refresh_logs.notify_one();
-        }
-    }
-
-    /// Requests the resource slices if a claimed device is in none. Most clusters have no claims.
-    fn request_slices(&self, assignments: &Assignments, slices: Option<&SliceTable>) {
-        let mut claims = assignments.containers.iter().flat_map(|container| &container.claims);
-        if claims.any(|claim| slices.is_none_or(|slices| slices.get(claim).is_none())) {
-            self.channels.refresh_slices.notify_one();
         }
     }
 }
@@ -230,6 +225,7 @@ pub fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
                 index: mig.index,
                 gpu_instance: mig.gpu_instance,
                 compute_instance: mig.compute_instance,
+                placement: mig.placement,
                 framebuffer_mib: total(partition),
                 compute: None,
             })

@@ -1,9 +1,9 @@
 //! The pods of this node and the devices that their containers are allocated.
 //!
-//! Three sources are read, each by one task that publishes immutable snapshots and is independent
+//! Several sources are read, each by one task that publishes immutable snapshots and is independent
 //! of the others: [`pods`] through the API server's [`watch`] (or [`kubelet_pods`]), device
 //! assignments through the kubelet's [`pod_resources`], and, where dynamic resource allocation
-//! (DRA) is used, [`resource_slices`]. [`allocation`] joins the snapshots without I/O. A source
+//! (DRA) is used, [`resource_slices`] and [`resource_claims`]. [`allocation`] joins the snapshots without I/O. A source
 //! that fails keeps its last snapshot and reports its age.
 
 pub mod address;
@@ -26,6 +26,7 @@ pub mod pods;
 pub mod problem;
 pub mod quantity;
 pub mod request_error;
+pub mod resource_claims;
 pub mod resource_slices;
 pub mod retention;
 pub mod self_review;

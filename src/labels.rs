@@ -177,6 +177,7 @@ mod tests {
             compute_instance: 1,
             multiprocessors: Some(42),
             shares_instance: true,
+            placement: None,
         }
     }
 

@@ -23,7 +23,7 @@ pub use container::{ContainerIdentity, PodRef};
 pub use discard::{Discard, Discards};
 pub use down_reason::DownReason;
 pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
-pub use gpu::{Gpu, Limits, MigDevice, NodeSample};
+pub use gpu::{Gpu, Limits, MigDevice, MigPlacement, NodeSample};
 pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
 pub use moment::{Moment, micros};
 pub use owner::{Owner, OwnerClass, OwnerEvidence, OwnerKind, Unresolved};

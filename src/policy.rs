@@ -203,10 +203,16 @@ pub const ALLOCATABLE_EVERY: Duration = Duration::from_secs(300);
 pub const POD_RESOURCES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a `PodResources` response, bytes; fake device ids add up to megabytes.
 pub const POD_RESOURCES_MAX: usize = 64 << 20;
-/// Poll interval of resource slices, which change when a DRA driver partitions a GPU.
+/// Poll interval of resource slices, which change when a DRA driver partitions a GPU. Also the
+/// maximum backoff for a claimed device that is in no slice: its driver may be gone for good.
 pub const RESOURCE_SLICES_EVERY: Duration = Duration::from_secs(300);
 /// Minimum time between two reads of resource slices; a new claim causes an earlier read.
 pub const RESOURCE_SLICES_PAUSE: Duration = Duration::from_secs(5);
+/// Maximum backoff for a resource claim that the API server refuses to return, or that is not
+/// reserved for the pod: without the permission to read claims, every node sends these requests.
+pub const RESOURCE_CLAIM_REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(600);
+/// Maximum number of devices of a resource claim; the API allows 32.
+pub const CLAIM_DEVICES_MAX: usize = 256;
 
 /// Poll interval of `top` when it reads another exporter.
 pub const TOP_EVERY: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! The fake Kubernetes node around the GPUs: its state at a world time.
 //!
 //! All objects are pure functions of the scenario and of time: [`pods`] and [`node`] of the API server,
-//! [`kubelet`] the `PodResources` responses, [`resource_slices`] the `ResourceSlice` objects. [`devices`]
+//! [`kubelet`] the `PodResources` responses, [`resource_slices`] and [`resource_claims`] the objects of DRA. [`devices`]
 //! and [`resources`] are the device plugins and their resources, [`annotations`] encodes allocations,
 //! [`cgroup`] encodes cgroup paths, [`api`] is the API server's watch cache.
 
@@ -12,6 +12,7 @@ pub(crate) mod devices;
 pub(crate) mod kubelet;
 pub(crate) mod node;
 pub(crate) mod pods;
+pub(crate) mod resource_claims;
 pub(crate) mod resource_slices;
 pub(crate) mod resources;
 

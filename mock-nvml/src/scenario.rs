@@ -1,5 +1,6 @@
 //! A scenario: a node and its timeline.
 
+pub(crate) mod claim;
 pub(crate) mod cluster;
 pub(crate) mod hardware;
 pub(crate) mod mig;

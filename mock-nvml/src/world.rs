@@ -189,6 +189,11 @@ impl World {
         read(&self.call(function, target, |state, now| state.board(handle, now))?)
     }
 
+    /// Counts a request to a server of the cluster.
+    pub(crate) fn count_request(&self, request: &str) {
+        self.calls.count(request);
+    }
+
     /// Runs a call: `target` resolves its GPU, the scenario's faults are applied, then `act` runs
     /// with the state locked.
     fn call<T>(

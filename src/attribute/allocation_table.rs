@@ -53,7 +53,7 @@ impl AllocationTable {
     }
 
     /// Mode in which `device` is allocated to `container`, or else to another container of its pod;
-    /// `None` without an allocation. The kubelet does not list init containers and ephemeral
+    /// [`AllocateMode::None`] with administrative access, and `None` without either. The kubelet does not list init containers and ephemeral
     /// containers; they may use the devices of their pod.
     #[must_use]
     pub fn mode_of(&self, container: &ContainerIdentity, device: &str) -> Option<AllocateMode> {
@@ -66,6 +66,14 @@ impl AllocationTable {
             .or(first)
             .map(|allocation| allocation.mode)
             .or_else(|| self.init_candidate(container, device))
+            .or_else(|| self.has_admin_access(container, device).then_some(AllocateMode::None))
+    }
+
+    /// Whether the pod of `container` has administrative access to `device`: it may use it, although
+    /// nothing of it is allocated to the pod.
+    fn has_admin_access(&self, container: &ContainerIdentity, device: &str) -> bool {
+        let admin_access = &self.index.completeness.admin_access;
+        admin_access.get(&container.pod.uid).is_some_and(|devices| devices.contains(device))
     }
 
     /// Mode of a device that `container`, an init container, can have been allocated: the kubelet

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Finding, Topic, count_noun};
 use crate::cluster::Sources;
-use crate::kube::assignments::ContainerAssignment;
+use crate::kube::assignments::{ClaimedDevice, ContainerAssignment};
 use crate::kube::pod_resources::kubelet::KubeletClient;
 use crate::kube::request_error::RequestError;
 use crate::kube::source::FailureReason;
@@ -30,10 +30,11 @@ pub async fn list(socket: Option<&PathBuf>) -> ListResult {
     Some(response.await.map(|list| list.containers))
 }
 
-/// Whether a container has devices of a DRA claim.
+/// Whether a container has a DRA claim of a driver of GPUs.
 #[must_use]
 pub fn has_claims(list: &ListResult) -> bool {
-    matches!(list, Some(Ok(containers)) if containers.iter().any(|one| !one.claims.is_empty()))
+    let containers = list.as_ref().and_then(|list| list.as_ref().ok()).into_iter().flatten();
+    containers.flat_map(|container| &container.claims).any(ClaimedDevice::may_be_gpu)
 }
 
 /// The finding about the socket.

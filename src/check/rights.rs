@@ -8,7 +8,7 @@ use crate::kube::source::FailureReason;
 /// Features in use that need more permissions than the lookup of pods does.
 #[derive(Clone, Debug, Default)]
 pub struct FeaturesInUse {
-    /// The kubelet reports DRA claims: `ResourceSlice`s are listed.
+    /// The kubelet reports DRA claims of GPUs: `ResourceSlice`s and `ResourceClaim`s are read.
     pub claims: bool,
     /// `--release-label` is set: the node is watched.
     pub release_label: bool,
@@ -63,6 +63,13 @@ pub(super) fn required_permissions(features: &FeaturesInUse) -> Vec<Permission> 
             "resourceslices",
             optional_if(features.claims),
             "claimed devices (DRA)",
+        ),
+        permission(
+            "get",
+            "resource.k8s.io",
+            "resourceclaims",
+            optional_if(features.claims),
+            "shares, MPS limits and administrative access of claims (DRA)",
         ),
     ];
     if let Some(object) = &features.config_map {
@@ -149,9 +156,10 @@ mod tests {
 
     #[test]
     fn denied_permission_is_as_severe_as_its_importance() {
-        let no = || [Ok(false), Ok(false), Ok(false), Ok(false), Ok(false)];
+        let no = || [(); 6].map(|()| Ok(false));
         let unused = verdicts(&FeaturesInUse::default(), &no());
-        assert_eq!(unused, [Outcome::Failure, Outcome::Failure, Outcome::Note, Outcome::Note]);
+        let (failure, note) = (Outcome::Failure, Outcome::Note);
+        assert_eq!(unused, [failure, failure, note, note, note]);
         let config_map = Some(("a".to_owned(), "b".to_owned()));
         let all = FeaturesInUse { claims: true, release_label: true, config_map };
         assert_eq!(
@@ -159,6 +167,7 @@ mod tests {
             [
                 Outcome::Failure,
                 Outcome::Failure,
+                Outcome::Warning,
                 Outcome::Warning,
                 Outcome::Warning,
                 Outcome::Failure

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use crate::attribute::allocation_table::AllocationTable;
 use crate::kube::allocation::{
-    AllocatableGpu, AllocationOptions, AllocationResult, resolve_allocations,
+    AllocatableGpu, AllocationOptions, AllocationResult, DraObjects, DraRequests,
+    resolve_allocations,
 };
 use crate::kube::assignments::{Assignments, SliceTable};
 use crate::kube::pods::PodSnapshot;
+use crate::kube::resource_claims::table::ClaimTable;
 use crate::kube::retention::AllocationRetention;
 
 /// What a table is resolved from.
@@ -17,6 +19,7 @@ pub(super) struct AllocationInputs {
     pub(super) pods: Option<PodSnapshot>,
     pub(super) assignments: Arc<Assignments>,
     pub(super) slices: Option<Arc<SliceTable>>,
+    pub(super) claims: Option<Arc<ClaimTable>>,
     pub(super) devices: Vec<AllocatableGpu>,
 }
 
@@ -31,9 +34,17 @@ struct CachedAllocations {
     inputs: AllocationInputs,
     /// Whether it contains unconfirmed allocations, which expire: it is then resolved every cycle.
     expires: bool,
-    table: AllocationTable,
+    resolved: ResolvedAllocations,
+}
+
+/// The allocations of the node.
+#[derive(Clone)]
+pub(super) struct ResolvedAllocations {
+    pub(super) table: AllocationTable,
     /// Number of allocations that were not accepted, by reason.
-    problems: BTreeMap<&'static str, u64>,
+    pub(super) problems: BTreeMap<&'static str, u64>,
+    /// What the claims of the node refer to.
+    pub(super) requests: Arc<DraRequests>,
 }
 
 impl AllocationInputs {
@@ -47,6 +58,7 @@ impl AllocationInputs {
         same_pods
             && self.assignments.same_content(&other.assignments)
             && self.slices.as_ref().map(Arc::as_ptr) == other.slices.as_ref().map(Arc::as_ptr)
+            && self.claims.as_ref().map(Arc::as_ptr) == other.claims.as_ref().map(Arc::as_ptr)
             && self.devices == other.devices
     }
 }
@@ -57,34 +69,35 @@ impl AllocationCache {
         Self { options, retention: AllocationRetention::default(), latest: None }
     }
 
-    /// The table of `inputs` at `now` (monotonic), and the number of allocations that were not accepted, by reason.
+    /// The allocations of `inputs` at `now` (monotonic).
     pub(super) fn resolve(
         &mut self,
         inputs: AllocationInputs,
         now: Duration,
-    ) -> (AllocationTable, BTreeMap<&'static str, u64>) {
+    ) -> ResolvedAllocations {
         // Whether a name is ambiguous depends on when the List was requested.
         let is_unchanged = |cached: &CachedAllocations| {
-            cached.problems.is_empty()
+            cached.resolved.problems.is_empty()
                 || cached.inputs.assignments.requested_at == inputs.assignments.requested_at
         };
         let is_current = |cached: &&CachedAllocations| {
             !cached.expires && cached.inputs.same_as(&inputs) && is_unchanged(cached)
         };
         if let Some(cached) = self.latest.as_ref().filter(is_current) {
-            return (cached.table.clone(), cached.problems.clone());
+            return cached.resolved.clone();
         }
-        let AllocationInputs { pods, assignments, slices, devices } = &inputs;
+        let AllocationInputs { pods, assignments, slices, claims, devices } = &inputs;
         let merged = self.retention.apply(assignments, pods.as_ref());
         let expires = !merged.unconfirmed.is_empty();
-        let result =
-            resolve_allocations(devices, &merged, pods.as_ref(), slices.as_deref(), &self.options);
+        let dra = DraObjects { slices: slices.as_deref(), claims: claims.as_deref() };
+        let result = resolve_allocations(devices, &merged, pods.as_ref(), dra, &self.options);
         let problems = result.problems.clone();
-        let previous = self.latest.as_ref().map(|latest| &latest.table);
+        let requests = Arc::new(result.requests.clone());
+        let previous = self.latest.as_ref().map(|latest| &latest.resolved.table);
         let table = build_table(result, previous, now);
-        let latest = (table.clone(), problems.clone());
-        self.latest = Some(CachedAllocations { inputs, expires, table, problems });
-        latest
+        let resolved = ResolvedAllocations { table, problems, requests };
+        self.latest = Some(CachedAllocations { inputs, expires, resolved: resolved.clone() });
+        resolved
     }
 }
 
@@ -95,7 +108,7 @@ fn build_table(
     previous: Option<&AllocationTable>,
     now: Duration,
 ) -> AllocationTable {
-    let AllocationResult { mut allocations, completeness, problems: _ } = result;
+    let AllocationResult { mut allocations, completeness, .. } = result;
     for allocation in &mut allocations {
         let before = previous.into_iter().flat_map(|table| table.of_device(&allocation.device));
         let mut same = before.filter(|before| {

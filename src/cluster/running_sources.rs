@@ -10,7 +10,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{Notify, watch};
 
 use super::Sources;
-use super::channels::SourceChannels;
+use super::channels::{DraChannels, SourceChannels};
 use super::pod_log_names;
 use crate::clock::Clock;
 use crate::kube::address::Address;
@@ -18,6 +18,7 @@ use crate::kube::kubelet_pods::{self, KubeletPodPoller};
 use crate::kube::node_label::{LabelRequirement, NodeLabelState, NodeLabelWatch};
 use crate::kube::pod_resources::{PodResourcesPoller, PodResourcesState, PollTimings};
 use crate::kube::pods::PodSnapshot;
+use crate::kube::resource_claims::{ResourceClaimReader, ResourceClaimsState};
 use crate::kube::resource_slices::{ResourceSlicePoller, ResourceSlicesState};
 use crate::kube::watch::{self as pod_watch, PodWatch};
 use crate::policy;
@@ -29,17 +30,16 @@ use crate::policy;
 pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let refresh = Arc::<Notify>::default();
-    let (refresh_logs, refresh_slices) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+    let refresh_logs = Arc::<Notify>::default();
     let (publish, logs) = watch::channel(Arc::default());
     let channels = SourceChannels {
         pods: start_pods(&runtime, &sources, clock, &refresh),
         pod_resources: start_pod_resources(&runtime, &sources, clock, &refresh),
-        slices: start_slices(&runtime, &sources, clock, &refresh_slices),
+        dra: start_dra(&runtime, &sources, clock),
         label: start_label(&runtime, &sources, clock),
         logs,
         refresh,
         refresh_logs,
-        refresh_slices,
     };
     runtime.spawn(pod_log_names::run(sources, publish, Arc::clone(&channels.refresh_logs)));
     thread::Builder::new().name("cluster".to_owned()).spawn(move || {
@@ -91,19 +91,28 @@ fn start_pod_resources(
     Some(state)
 }
 
-fn start_slices(
-    runtime: &Runtime,
-    sources: &Sources,
-    clock: Clock,
-    refresh: &Arc<Notify>,
-) -> Option<watch::Receiver<ResourceSlicesState>> {
+/// Reads resource slices and claims, which only an API server has.
+fn start_dra(runtime: &Runtime, sources: &Sources, clock: Clock) -> Option<DraChannels> {
     let (address, node) = sources.pods.clone()?;
-    let (publish, slices) = watch::channel(ResourceSlicesState::unknown());
+    if let Address::Kubelet(_) = address {
+        return None;
+    }
+    let (publish_slices, slices) = watch::channel(ResourceSlicesState::unknown());
+    let (publish_claims, claims) = watch::channel(ResourceClaimsState::unknown());
+    let (needed_devices, devices) = watch::channel(Arc::default());
+    let (needed_claims, claim_requests) = watch::channel(Arc::default());
     let timings = sources.timings.clone();
+    let reader = ResourceClaimReader {
+        address: address.clone(),
+        refused_backoff_max: policy::RESOURCE_CLAIM_REFUSED_BACKOFF_MAX,
+        timings: timings.clone(),
+        clock,
+    };
     let (interval, min_interval) = (policy::RESOURCE_SLICES_EVERY, policy::RESOURCE_SLICES_PAUSE);
     let poller = ResourceSlicePoller { address, node, interval, min_interval, timings, clock };
-    runtime.spawn(poller.run(publish, Arc::clone(refresh)));
-    Some(slices)
+    runtime.spawn(poller.run(publish_slices, devices));
+    runtime.spawn(reader.run(publish_claims, claim_requests));
+    Some(DraChannels { slices, claims, needed_devices, needed_claims })
 }
 
 /// Watches the label of the node, which only an API server has.

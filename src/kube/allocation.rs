@@ -10,8 +10,7 @@
 //! no allocation.
 //!
 //! Limits: the amount of a replica is unknown until it is certain whether it is one of time-slicing
-//! or of MPS; claims with administrative access are not marked (a device of two claims is therefore
-//! contested); allocations without a device plugin are invisible while the pods are unknown.
+//! or of MPS; allocations without a device plugin are invisible while the pods are unknown.
 //!
 //! [`DeviceId::SharedUnit`]: super::device_id::DeviceId::SharedUnit
 
@@ -19,20 +18,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::assignments::{Assignments, PodName, SliceTable};
+use super::assignments::{Assignments, PodName, SliceKey, SliceTable};
 use super::pods::PodSnapshot;
 use super::problem::AllocationProblem;
+use super::resource_claims::table::{ClaimRequest, ClaimTable};
 use super::sharing::SharingEvidence;
-use crate::model::{AllocateMode, DeviceAllocation, PodRef};
+use crate::model::{AllocateMode, DeviceAllocation, MigPlacement, PodRef};
 
 mod conflicts;
 mod coverage;
 mod from_annotations;
+mod from_claims;
 mod from_groups;
 mod from_kubelet;
 mod index;
 mod options;
 mod replicas;
+mod resolved_container;
 mod resource;
 
 pub use coverage::Coverage;
@@ -68,6 +70,8 @@ pub struct AllocatableMig {
     pub gpu_instance: u32,
     /// Id of its compute instance.
     pub compute_instance: u32,
+    /// Placement of its GPU instance, if it could be read.
+    pub placement: Option<MigPlacement>,
     /// Memory of its GPU instance, MiB.
     pub framebuffer_mib: Option<f64>,
     /// Its fraction of the GPU's SMs, 0 to 1.
@@ -83,6 +87,26 @@ pub struct AllocationResult {
     pub completeness: AllocationCompleteness,
     /// Number of allocations that were not accepted, by [`AllocationProblem::label`].
     pub problems: BTreeMap<&'static str, u64>,
+    /// What the claims of the node refer to.
+    pub requests: DraRequests,
+}
+
+/// Objects of dynamic resource allocation (DRA).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DraObjects<'a> {
+    /// The devices of the resource slices; `None` if none were read.
+    pub slices: Option<&'a SliceTable>,
+    /// The resource claims; `None` if there is no source of them.
+    pub claims: Option<&'a ClaimTable>,
+}
+
+/// The objects that the claims of a node refer to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DraRequests {
+    /// The claimed devices.
+    pub devices: BTreeSet<SliceKey>,
+    /// The claims, by the pods that use them.
+    pub claims: BTreeSet<ClaimRequest>,
 }
 
 /// Where the allocations of a node are incomplete.
@@ -97,6 +121,8 @@ pub struct AllocationCompleteness {
     pub unreserved: BTreeMap<PodName, Duration>,
     /// Devices that an init container can have been allocated, and how, by pod and container.
     pub init_candidates: BTreeMap<(PodName, Arc<str>), BTreeMap<Arc<str>, AllocateMode>>,
+    /// Devices to which a pod has administrative access, which allocates nothing, by UID of the pod.
+    pub admin_access: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Devices of which the allocated amount is unknown.
     pub uncertain_devices: BTreeSet<Arc<str>>,
     /// Whether an amount of an unknown device is allocated.
@@ -123,21 +149,20 @@ impl AllocationDoubt {
     }
 }
 
-/// Resolves the allocations of `devices`. `pods` is None if the pods are unknown, `slices` if no
-/// resource slices were read.
+/// Resolves the allocations of `devices`. `pods` is None if the pods are unknown.
 #[must_use]
 pub fn resolve_allocations(
     devices: &[AllocatableGpu],
     assignments: &Assignments,
     pods: Option<&PodSnapshot>,
-    slices: Option<&SliceTable>,
+    dra: DraObjects<'_>,
     options: &AllocationOptions,
 ) -> AllocationResult {
     let mut join = AllocationJoin {
         index: DeviceIndex::new(devices),
         assignments,
         pods,
-        slices,
+        dra,
         options,
         candidates: Vec::new(),
         whole_devices: BTreeSet::new(),
@@ -170,7 +195,7 @@ struct AllocationJoin<'a> {
     index: DeviceIndex<'a>,
     assignments: &'a Assignments,
     pods: Option<&'a PodSnapshot>,
-    slices: Option<&'a SliceTable>,
+    dra: DraObjects<'a>,
     options: &'a AllocationOptions,
     candidates: Vec<(AllocationOrigin, DeviceAllocation)>,
     /// Devices that the kubelet has allocated whole to one container. Set before the annotations are

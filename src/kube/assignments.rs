@@ -45,7 +45,7 @@ pub struct ContainerAssignment {
 }
 
 /// A device of a resource claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimedDevice {
     /// The claim's namespace.
     pub claim_namespace: Arc<str>,
@@ -103,15 +103,51 @@ impl Assignments {
     }
 }
 
+/// The DRA driver of NVIDIA's GPUs.
+pub const NVIDIA_DRIVER: &str = "gpu.nvidia.com";
+
+impl ClaimedDevice {
+    /// Whether its driver can allocate GPUs. Schedulers for shared GPUs have drivers of their own;
+    /// no driver of network devices or storage has `gpu` in its name.
+    #[must_use]
+    pub fn may_be_gpu(&self) -> bool {
+        self.driver.contains("gpu") && is_dns_name(&self.driver)
+    }
+
+    /// The key of its device.
+    #[must_use]
+    pub fn key(&self) -> SliceKey {
+        SliceKey {
+            driver: self.driver.clone(),
+            pool: self.pool.clone(),
+            device: self.device.clone(),
+        }
+    }
+}
+
+/// Whether the API server admits `text` as a name; it can then be a part of a URL.
+#[must_use]
+pub fn is_dns_name(text: &str) -> bool {
+    let is_valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_valid);
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 impl SliceTable {
     /// The device that a claim refers to.
     #[must_use]
     pub fn get(&self, claimed: &ClaimedDevice) -> Option<&SliceDevice> {
-        self.devices.get(&SliceKey {
-            driver: claimed.driver.clone(),
-            pool: claimed.pool.clone(),
-            device: claimed.device.clone(),
-        })
+        self.devices.get(&claimed.key())
+    }
+
+    /// Keeps what `before` has of the devices of `claimed` that this table lacks: the slices of a
+    /// driver vanish while it is restarted, and the device of a claim does not change.
+    pub fn retain_claimed(&mut self, before: &Self, claimed: &BTreeSet<SliceKey>) {
+        for (key, device) in &before.devices {
+            if claimed.contains(key) && !self.devices.contains_key(key) {
+                self.devices.insert(key.clone(), device.clone());
+            }
+        }
     }
 }
 
@@ -141,5 +177,32 @@ mod tests {
         assert_eq!(slices.get(&claimed).unwrap().uuid.as_deref(), Some("GPU-2"));
         claimed.driver = "gpu.example.com".into();
         assert_eq!(slices.get(&claimed), None);
+        for (driver, is_gpu) in [
+            (NVIDIA_DRIVER, true),
+            ("hami-core-gpu.project-hami.io", true),
+            ("compute-domain.nvidia.com", false),
+            ("dra.net", false),
+            ("gpu&x=1", false),
+        ] {
+            claimed.driver = driver.into();
+            assert_eq!(claimed.may_be_gpu(), is_gpu, "{driver}");
+        }
+    }
+
+    #[test]
+    fn device_of_a_claim_is_kept_when_its_slice_vanishes() {
+        let key = |device: &str| SliceKey {
+            driver: NVIDIA_DRIVER.into(),
+            pool: "n1".into(),
+            device: device.into(),
+        };
+        let device = |uuid: &str| SliceDevice { uuid: Some(uuid.into()), ..SliceDevice::default() };
+        let of = |devices: &[(&str, &str)]| SliceTable {
+            devices: devices.iter().map(|(name, uuid)| (key(name), device(uuid))).collect(),
+        };
+        let before = of(&[("gpu-0", "GPU-0"), ("gpu-1", "GPU-1"), ("gpu-2", "GPU-2")]);
+        let mut slices = of(&[("gpu-1", "GPU-new")]);
+        slices.retain_claimed(&before, &[key("gpu-0"), key("gpu-1"), key("gpu-9")].into());
+        assert_eq!(slices, of(&[("gpu-0", "GPU-0"), ("gpu-1", "GPU-new")]));
     }
 }

@@ -44,6 +44,8 @@ pub enum AllocationProblem {
     InvalidReservation,
     /// A reservation pod holds a GPU, and no pod of its group is known.
     NoMember,
+    /// A resource claim has not been read, or is not reserved for the pod that uses it.
+    UnreadClaim,
 }
 
 impl AllocationProblem {
@@ -69,6 +71,7 @@ impl AllocationProblem {
             Self::NoReservation => "no_reservation",
             Self::InvalidReservation => "invalid_reservation",
             Self::NoMember => "no_member",
+            Self::UnreadClaim => "unread_claim",
         }
     }
 }

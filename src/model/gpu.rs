@@ -38,6 +38,18 @@ pub struct MigDevice {
     pub multiprocessors: Option<u32>,
     /// Whether other compute instances share the framebuffer of its GPU instance.
     pub shares_instance: bool,
+    /// Placement of its GPU instance, if the driver permits reading it.
+    pub placement: Option<MigPlacement>,
+}
+
+/// Where a GPU instance is on its GPU (`nvmlGpuInstanceGetInfo`). No two instances of a GPU that
+/// exist at the same time have the same placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigPlacement {
+    /// Id of the GPU instance profile.
+    pub profile_id: u32,
+    /// First memory slice.
+    pub start: u32,
 }
 
 /// Limits of a board; read once per session.

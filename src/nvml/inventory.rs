@@ -123,11 +123,12 @@ impl Session {
         if let Some(mig) = known(&uuid, handle) {
             return Ok((MigDevice { index: slot, ..mig }, handle));
         }
+        let gpu_instance = at_most(ID_MAX, instances::gpu_instance_id(self.nvml(), handle)?)?;
         let mig = MigDevice {
             uuid: uuid.into(),
             profile: profile(&device.name()?).into(),
             index: slot,
-            gpu_instance: at_most(ID_MAX, instances::gpu_instance_id(self.nvml(), handle)?)?,
+            gpu_instance,
             compute_instance: at_most(
                 ID_MAX,
                 instances::compute_instance_id(self.nvml(), handle)?,
@@ -136,6 +137,8 @@ impl Session {
                 device.attributes().map(|a| a.multiprocessor_count),
             )?,
             shares_instance: false,
+            // Only claims of MIG devices without a UUID need it, and reading it needs root.
+            placement: instances::placement(self.nvml(), Handle::of(&gpu), gpu_instance).ok(),
         };
         Ok((mig, handle))
     }

@@ -139,10 +139,11 @@ pub(crate) fn check_privileges(name: &str, documents: &[Value], variant: Variant
             assert_eq!(mount["readOnly"], true, "{name}: {mount}");
             assert!(folders.contains(mount["mountPath"].as_str().unwrap()), "{name}: {mount}");
         }
-        // RBAC: only reads of pods, resource slices and nodes.
+        // RBAC: only reads of pods, resource slices and claims, and nodes.
         let rules = json!([
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
             {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["list"]},
+            {"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims"], "verbs": ["get"]},
             {"apiGroups": [""], "resources": ["nodes"], "verbs": ["watch"]},
         ]);
         let role = single_of_kind(documents, "ClusterRole");

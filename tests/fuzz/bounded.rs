@@ -110,6 +110,7 @@ macro_rules! targets {
 targets! {
     annotations: 10000,
     cgroup: 20000,
+    claim: 20000,
     counters: 2000,
     device_id: 20000,
     flags: 1000,

@@ -1,14 +1,12 @@
-//! Tests of the polled lists: the kubelet's pods and the resource slices.
+//! Tests of the polled list of the kubelet's pods.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nvml_exporter::clock::Clock;
-use nvml_exporter::kube::assignments::ClaimedDevice;
 use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
 use nvml_exporter::kube::kubelet_pods::KubeletPodPoller;
 use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
-use nvml_exporter::kube::resource_slices::{self, ResourceSlicePoller};
 use nvml_exporter::kube::source::{FailureReason, SourceState};
 use tokio::sync::{Notify, watch};
 
@@ -71,66 +69,4 @@ async fn kubelet_list_is_polled_and_kept_on_failures() {
     server.next(&["/pods"]).await.respond(200, &pod_list(&[])).await;
     let deleted = |pods: &PodSnapshot| matches!(pods.by_uid("b"), UidLookup::Deleted(_));
     until(&mut seen, "the end of a pod with a deletion timestamp", deleted).await;
-}
-
-fn slice_list(uuid: &str) -> String {
-    format!(
-        r#"{{"kind":"ResourceSliceList","metadata":{{"resourceVersion":"1"}},"items":[{{"metadata":{{"name":"s"}},"spec":{{"driver":"gpu.nvidia.com","nodeName":"n1","pool":{{"name":"n1","generation":1,"resourceSliceCount":1}},"devices":[{{"name":"gpu-0","basic":{{"attributes":{{"uuid":{{"string":"{uuid}"}}}}}}}}]}}}}]}}"#
-    )
-}
-
-fn uuid(state: &resource_slices::ResourceSlicesState) -> Option<String> {
-    let claimed = ClaimedDevice {
-        claim_namespace: "demo".into(),
-        claim_name: "gpu".into(),
-        driver: "gpu.nvidia.com".into(),
-        pool: "n1".into(),
-        device: "gpu-0".into(),
-        share: None,
-    };
-    Some(state.slices.as_ref()?.get(&claimed)?.uuid.as_ref()?.to_string())
-}
-
-#[tokio::test]
-async fn slices_are_read_for_claims_in_the_newest_api_version_of_the_server() {
-    let mut server = FakeServer::start().await;
-    let source = ResourceSlicePoller {
-        address: server.address(),
-        node: node(),
-        interval: Duration::from_secs(3600),
-        min_interval: Duration::from_millis(5),
-        timings: quick(),
-        clock: Clock::start(),
-    };
-    let (publish, mut seen) = watch::channel(resource_slices::ResourceSlicesState::unknown());
-    let claims = Arc::new(Notify::new());
-    tokio::spawn(source.run(publish, Arc::clone(&claims)));
-    claims.notify_one();
-    for version in ["/v1/", "/v1beta2/", "/v1beta1/"] {
-        let exchange =
-            server.next(&[version, "resourceslices?fieldSelector=spec.nodeName%3Dn1"]).await;
-        exchange.fail(404, "the server could not find the requested resource").await;
-    }
-    let is = |state: SourceState| {
-        move |slices: &resource_slices::ResourceSlicesState| slices.health.state == state
-    };
-    until(&mut seen, "no such API", is(SourceState::Down(FailureReason::Unsupported))).await;
-    server.next(&["/v1/"]).await.fail(404, "no").await;
-    server.next(&["/v1beta2/"]).await.fail(404, "no").await;
-    server.next(&["/v1beta1/"]).await.respond(200, &slice_list("GPU-1")).await;
-    let slices = until(&mut seen, "slices", is(SourceState::Up)).await;
-    assert_eq!(uuid(&slices).as_deref(), Some("GPU-1"));
-    claims.notify_one();
-    server.next(&["/v1/"]).await.fail(403, "resourceslices is forbidden").await;
-    let slices =
-        until(&mut seen, "a denied request", is(SourceState::Down(FailureReason::Denied))).await;
-    assert_eq!(uuid(&slices).as_deref(), Some("GPU-1"), "the last slices are kept");
-    for body in [r#"{"kind":"ResourceSliceList","items":[{"spec":7}]}"#, "{", "<html>"] {
-        server.next(&["/v1/"]).await.respond(200, body).await;
-    }
-    server.next(&["/v1/"]).await.respond(200, &slice_list("GPU-2")).await;
-    let new =
-        |slices: &resource_slices::ResourceSlicesState| uuid(slices).as_deref() == Some("GPU-2");
-    let slices = until(&mut seen, "new slices", new).await;
-    assert_eq!(slices.health.failures_of(FailureReason::Garbage), 3);
 }

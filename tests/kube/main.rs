@@ -10,6 +10,7 @@
 
 mod api;
 mod counters;
+mod dra;
 mod grpc;
 mod http;
 mod kubelet;

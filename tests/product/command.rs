@@ -142,7 +142,7 @@ const ERRORS: &[(&str, &str)] = &[
         "--mock=DIR",
         "--mock: no scenario \"DIR\": it is neither a file nor one of demo, idle-t4, shared-l20, \
          consumer-4090, faulty, blackwell, old-driver, mig-a100, mig-h100, bert-hpa, abi-535, huge, \
-         hami, hami-mig, kai, dra, lifecycle, gke, gvisor, jetson; give one of them",
+         hami, hami-mig, kai, dra, dra-sharing, lifecycle, gke, gvisor, jetson; give one of them",
     ),
     (
         "--nvml-library=DIR/none",

@@ -221,6 +221,11 @@ fn dra() {
 }
 
 #[test]
+fn dra_sharing() {
+    check("dra-sharing", &metrics_of("dra-sharing", 60, &[]));
+}
+
+#[test]
 fn dra_in_dcgm_exporter_dialect() {
     let flags = ["--dialect", "dcgm-exporter", "-k", "--kubernetes-enable-dra"];
     check("dra-dcgm-exporter", &metrics_of("dra", 60, &flags));

@@ -21,6 +21,7 @@ mod denial_of_service;
 mod device_pods;
 mod doc_links;
 mod documents;
+mod dra;
 mod driver_release;
 mod events;
 mod evidence;

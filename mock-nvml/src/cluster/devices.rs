@@ -91,9 +91,10 @@ impl DevicePlugins {
             | GpuAllocation::SchedulerMig(MigForm::HamiIdentity | MigForm::HamiIndex, _) => {
                 self.set_mode(all, SharingMode::Hami)
             }
-            GpuAllocation::Claim(_, devices) => {
-                self.set_mode(devices.iter().filter_map(|device| device.gpu), SharingMode::Claimed)
-            }
+            GpuAllocation::Claim(claim) => self.set_mode(
+                claim.devices.iter().filter_map(|device| device.gpu),
+                SharingMode::Claimed,
+            ),
             GpuAllocation::Nothing
             | GpuAllocation::Mig(_)
             | GpuAllocation::Ack(..)
@@ -277,7 +278,7 @@ impl DevicePlugins {
         let mut of_gpu =
             |gpu| self.allocate_first(GPU_RESOURCE, life, |state| state.gpu == Some(gpu));
         match allocation {
-            GpuAllocation::Nothing | GpuAllocation::Koordinator(_) | GpuAllocation::Claim(..) => {}
+            GpuAllocation::Nothing | GpuAllocation::Koordinator(_) | GpuAllocation::Claim(_) => {}
             GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, ..) => {
                 for index in gpus {
                     devices.push(of_gpu(*index).ok_or_else(|| {

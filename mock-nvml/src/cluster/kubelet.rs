@@ -5,16 +5,13 @@ pub(crate) mod messages;
 use prost::Message;
 
 use crate::{
-    cluster::{
-        kubelet::messages::{
-            AllocatableResponse, ClaimResource, ContainerDevices, ContainerResources,
-            DynamicResource, GetRequest, GetResponse, ListResponse, NumaNode, PodResources,
-            TopologyInfo,
-        },
-        resource_slices,
+    cluster::kubelet::messages::{
+        AllocatableResponse, ClaimResource, ContainerDevices, ContainerResources, DynamicResource,
+        GetRequest, GetResponse, ListResponse, NumaNode, PodResources, TopologyInfo,
     },
-    scenario::cluster::{
-        ClaimedDevice, Cluster, Container, ContainerKind, OfferedDevice, PluginDevice, Pod,
+    scenario::{
+        claim::{ClaimedDevice, ResourceClaim},
+        cluster::{Cluster, Container, ContainerKind, OfferedDevice, PluginDevice, Pod},
     },
 };
 
@@ -85,21 +82,22 @@ fn resources(cluster: &Cluster, pod: &Pod) -> PodResources {
 /// One entry per device, as the kubelet lists the devices of plugins.
 fn container(cluster: &Cluster, pod: &Pod, container: &Container) -> ContainerResources {
     let devices = container.devices.iter().map(entry).collect();
-    let claim = |(claim, devices): (&str, &[ClaimedDevice])| DynamicResource {
-        name: claim.to_owned(),
+    let claim = |claim: &ResourceClaim| DynamicResource {
+        name: claim.name.clone(),
         namespace: pod.namespace.clone(),
-        devices: devices.iter().map(|device| claimed(&cluster.node, device)).collect(),
+        devices: claim.devices.iter().map(|device| claimed(cluster, claim, device)).collect(),
     };
     let dynamic_resources = container.allocation.claim().map(claim).into_iter().collect();
     let name = container.name.clone();
     ContainerResources { name, devices, cpu_ids: Vec::new(), dynamic_resources }
 }
 
-fn claimed(node: &str, device: &ClaimedDevice) -> ClaimResource {
+fn claimed(cluster: &Cluster, claim: &ResourceClaim, device: &ClaimedDevice) -> ClaimResource {
     ClaimResource {
-        driver: resource_slices::DRIVER.to_owned(),
-        pool: node.to_owned(),
+        driver: claim.driver.clone(),
+        pool: cluster.node.clone(),
         device: device.name.clone(),
+        share_id: device.share.clone(),
     }
 }
 

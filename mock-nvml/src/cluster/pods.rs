@@ -68,7 +68,7 @@ impl PodSerializer<'_> {
             "apiVersion": "v1",
             "metadata": metadata,
             "spec": self.spec(pod),
-            "status": status.status(),
+            "status": with_extended_claim(status.status(), pod),
         })
     }
 
@@ -151,7 +151,7 @@ impl PodSerializer<'_> {
                 insert_key(&mut spec, key, containers);
             }
         }
-        let claims: BTreeSet<&str> = pod.containers.iter().filter_map(claim).collect();
+        let claims: BTreeSet<&str> = pod.containers.iter().filter_map(claim_name).collect();
         if !claims.is_empty() {
             let claim = |name: &&str| json!({ "name": name, "resourceClaimName": name });
             insert_key(&mut spec, "resourceClaims", claims.iter().map(claim).collect::<Vec<_>>());
@@ -164,6 +164,30 @@ impl PodSerializer<'_> {
     }
 }
 
+/// Adds the claim that the scheduler made for requests of extended resources.
+fn with_extended_claim(mut status: Value, pod: &Pod) -> Value {
+    let claims = pod.containers.iter().filter_map(|container| {
+        let claim = container.allocation.claim().filter(|claim| claim.extended)?;
+        Some((container, claim))
+    });
+    let mappings: Vec<_> = claims
+        .clone()
+        .map(|(container, _)| {
+            let (container, resource) = (&container.name, resources::GPU_RESOURCE);
+            json!({
+                "containerName": container,
+                "resourceName": resource,
+                "requestName": "container-0-request-0",
+            })
+        })
+        .collect();
+    if let Some((_, claim)) = claims.clone().next() {
+        let claim = json!({ "resourceClaimName": claim.name, "requestMappings": mappings });
+        insert_key(&mut status, "extendedResourceClaimStatus", claim);
+    }
+    status
+}
+
 /// Limits of a container: those of its allocation, overridden by those of the scenario.
 pub(crate) fn limits(container: &Container) -> BTreeMap<String, String> {
     let mut limits = resources::limits(&container.allocation);
@@ -171,9 +195,10 @@ pub(crate) fn limits(container: &Container) -> BTreeMap<String, String> {
     limits
 }
 
-/// Name of the resource claim of a container.
-fn claim(container: &Container) -> Option<&str> {
-    container.allocation.claim().map(|(claim, _)| claim)
+/// Name of the resource claim in the spec of a container.
+fn claim_name(container: &Container) -> Option<&str> {
+    let claim = container.allocation.claim().filter(|claim| !claim.extended)?;
+    Some(&claim.name)
 }
 
 fn container(container: &Container) -> Value {
@@ -184,7 +209,7 @@ fn container(container: &Container) -> Value {
     } else {
         json!({ "limits": limits, "requests": limits })
     };
-    if let Some(claim) = claim(container) {
+    if let Some(claim) = claim_name(container) {
         insert_key(&mut resources, "claims", json!([{ "name": claim }]));
     }
     let mut value = json!({

@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::scenario::{
-    Gpu,
-    cluster::Cluster,
-    mig::{ComputeInstance, GpuInstance},
+use crate::{
+    cluster::api::insert_key,
+    scenario::{
+        Gpu,
+        cluster::{Cluster, Server, ServerFault},
+        mig::{ComputeInstance, GpuInstance, MigLayout},
+    },
 };
 
 /// Name of the DRA driver.
@@ -16,9 +19,9 @@ pub(crate) fn gpu_device_name(gpu: usize) -> String {
     format!("gpu-{gpu}")
 }
 
-/// Device name of a MIG device in that pool.
+/// Device name of a MIG device in that pool. It is a DNS label, which has no dots.
 pub(crate) fn mig_device_name(gpu: &Gpu, gi: &GpuInstance, ci: &ComputeInstance) -> String {
-    let profile = gi.device_profile(ci);
+    let profile = gi.device_profile(ci).replace('.', "").replace('+', "-");
     format!(
         "{}-mig-{profile}-{}-{}",
         gpu_device_name(gpu.index),
@@ -27,10 +30,31 @@ pub(crate) fn mig_device_name(gpu: &Gpu, gi: &GpuInstance, ci: &ComputeInstance)
     )
 }
 
+/// The slices that a list selects.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SliceSelector {
+    /// `spec.nodeName`; empty selects slices of no single node.
+    pub(crate) node: Option<String>,
+    /// `spec.driver`
+    pub(crate) driver: Option<String>,
+}
+
 /// The `ResourceSliceList` at world time `time`: one slice with all devices if any container of the node
 /// has a claim, else none.
-pub(crate) fn list(cluster: Option<&Cluster>, gpus: &[Gpu], time: f64) -> Value {
-    let cluster = cluster.filter(|cluster| has_claims(cluster));
+pub(crate) fn list(
+    cluster: Option<&Cluster>,
+    gpus: &[Gpu],
+    time: f64,
+    selector: &SliceSelector,
+) -> Value {
+    let is_selected = |cluster: &&Cluster| {
+        let node = if cluster.dra.all_nodes { "" } else { &cluster.node };
+        has_claims(cluster)
+            && cluster.fault_at(Server::Slices, time) != Some(ServerFault::Empty)
+            && selector.node.as_ref().is_none_or(|selected| selected == node)
+            && selector.driver.as_ref().is_none_or(|selected| selected == DRIVER)
+    };
+    let cluster = cluster.filter(is_selected);
     let items: Vec<_> = cluster.iter().map(|cluster| slice(cluster, gpus, time)).collect();
     json!({
         "kind": "ResourceSliceList",
@@ -41,48 +65,75 @@ pub(crate) fn list(cluster: Option<&Cluster>, gpus: &[Gpu], time: f64) -> Value 
 }
 
 fn has_claims(cluster: &Cluster) -> bool {
-    let mut containers = cluster.pods.iter().flat_map(|pod| &pod.containers);
-    containers.any(|container| container.allocation.claim().is_some())
+    let containers = cluster.pods.iter().flat_map(|pod| &pod.containers);
+    let mut claims = containers.filter_map(|container| container.allocation.claim());
+    claims.any(|claim| claim.driver == DRIVER)
 }
 
 fn slice(cluster: &Cluster, gpus: &[Gpu], time: f64) -> Value {
     let node = &cluster.node;
+    let devices = |gpu| {
+        if cluster.dra.dynamic_mig { abstract_devices(gpu) } else { devices(gpu, time) }
+    };
+    let mut spec = json!({
+        "driver": DRIVER,
+        "pool": { "name": node, "generation": 1, "resourceSliceCount": 1 },
+        "devices": gpus.iter().flat_map(devices).collect::<Vec<_>>(),
+    });
+    if cluster.dra.all_nodes {
+        insert_key(&mut spec, "allNodes", true);
+    } else {
+        insert_key(&mut spec, "nodeName", node.as_str());
+    }
     json!({
         "metadata": { "name": format!("{node}-{DRIVER}"), "resourceVersion": "1" },
-        "spec": {
-            "driver": DRIVER,
-            "nodeName": node,
-            "pool": { "name": node, "generation": 1, "resourceSliceCount": 1 },
-            "devices": gpus.iter().flat_map(|gpu| devices(gpu, time)).collect::<Vec<_>>(),
-        },
+        "spec": spec,
     })
 }
 
 /// The GPU itself, or its MIG devices while it is partitioned.
 fn devices(gpu: &Gpu, time: f64) -> Vec<Value> {
-    let Some(layout) = gpu.layout(time) else {
-        return vec![json!({
-            "name": gpu_device_name(gpu.index),
-            "attributes": {
-                "type": { "string": "gpu" },
-                "uuid": { "string": gpu.uuid },
-                "productName": { "string": gpu.model.name },
-            },
-            "capacity": { "memory": { "value": format!("{}Mi", gpu.model.total_mib) } },
-        })];
-    };
-    let device = |(gi, ci): (&GpuInstance, &ComputeInstance)| {
-        json!({
-            "name": mig_device_name(gpu, gi, ci),
-            "attributes": {
-                "type": { "string": "mig" },
-                "uuid": { "string": ci.uuid },
-                "parentUUID": { "string": gpu.uuid },
-                "profile": { "string": gi.device_profile(ci) },
-                "productName": { "string": gpu.model.name },
-            },
-            "capacity": { "memory": { "value": format!("{}Mi", gi.profile.mib) } },
-        })
-    };
-    layout.devices().map(device).collect()
+    let Some(layout) = gpu.layout(time) else { return vec![whole_device(gpu)] };
+    layout.devices().map(|(gi, ci)| mig_device(gpu, gi, ci, true)).collect()
+}
+
+/// The GPU itself, and all MIG devices that it has at some time, whether they exist or not.
+fn abstract_devices(gpu: &Gpu) -> Vec<Value> {
+    let migs = gpu.mig.iter().flat_map(MigLayout::devices);
+    let mut devices = vec![whole_device(gpu)];
+    for device in migs.map(|(gi, ci)| mig_device(gpu, gi, ci, false)) {
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
+    }
+    devices
+}
+
+fn whole_device(gpu: &Gpu) -> Value {
+    json!({
+        "name": gpu_device_name(gpu.index),
+        "attributes": {
+            "type": { "string": "gpu" },
+            "uuid": { "string": gpu.uuid },
+            "productName": { "string": gpu.model.name },
+        },
+        "capacity": { "memory": { "value": format!("{}Mi", gpu.model.total_mib) } },
+    })
+}
+
+fn mig_device(gpu: &Gpu, gi: &GpuInstance, ci: &ComputeInstance, exists: bool) -> Value {
+    let mut attributes = json!({
+        "type": { "string": "mig" },
+        "parentUUID": { "string": gpu.uuid },
+        "profile": { "string": gi.device_profile(ci) },
+        "productName": { "string": gpu.model.name },
+    });
+    if exists {
+        insert_key(&mut attributes, "uuid", json!({ "string": ci.uuid }));
+    }
+    json!({
+        "name": mig_device_name(gpu, gi, ci),
+        "attributes": attributes,
+        "capacity": { "memory": { "value": format!("{}Mi", gi.profile.mib) } },
+    })
 }

@@ -45,7 +45,8 @@ pub(crate) fn limits(allocation: &GpuAllocation) -> BTreeMap<String, String> {
     let whole = |count: usize| vec![(GPU_RESOURCE, count.to_string())];
     let sum = |of: &mut dyn Iterator<Item = u32>| of.map(u64::from).sum::<u64>().to_string();
     let limits = match allocation {
-        GpuAllocation::Nothing | GpuAllocation::Claim(..) => vec![],
+        GpuAllocation::Claim(claim) if claim.extended => whole(claim.devices.len()),
+        GpuAllocation::Nothing | GpuAllocation::Claim(_) => vec![],
         GpuAllocation::Whole(gpus) | GpuAllocation::Slices(gpus, ..) => whole(gpus.len()),
         GpuAllocation::Gke(ids) => whole(ids.len()),
         GpuAllocation::Mig(ids) => return mig_limits(ids),

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::{
     cluster::{
         api::{self, VersionError},
-        resource_slices,
+        resource_claims, resource_slices,
     },
     cluster_servers::{
         byte_stream::ByteStream,
@@ -75,7 +75,13 @@ fn faulty_response(fault: Option<ServerFault>) -> Option<Response<Reply>> {
             StatusCode::OK,
             "{\"kind\":\"PodList\",\"items\":[{\"metadata\":\u{0}\n".to_owned(),
         )),
+        ServerFault::Error => {
+            let text = "etcdserver: request timed out";
+            let error = ApiError { code: 500, reason: "InternalError", message: text.into() };
+            Some(error_response(&error))
+        }
         ServerFault::Absent
+        | ServerFault::Empty
         | ServerFault::Refuse
         | ServerFault::Hang
         | ServerFault::Expired
@@ -110,10 +116,22 @@ async fn handle(
     if let Some(response) = faulty_response(fault) {
         return Ok(response);
     }
+    state.count_request(request.method().as_str(), request.uri().path());
+    let permitted = {
+        let (scenario, _) = state.refresh();
+        let cluster = scenario.cluster.as_deref();
+        parse(&request, cluster).and_then(|request| access_review::authorize(request, cluster))
+    };
+    if let Some(server) = permitted.as_ref().ok().and_then(ApiRequest::server) {
+        let fault = state.apply_delay(server).await;
+        if fault == Some(ServerFault::Absent) {
+            return Ok(error_response(&not_found()));
+        } else if let Some(response) = faulty_response(fault) {
+            return Ok(response);
+        }
+    }
     let (scenario, now) = state.refresh();
     let cluster = scenario.cluster.as_deref();
-    let permitted =
-        parse(&request, cluster).and_then(|request| access_review::authorize(request, cluster));
     Ok(match permitted {
         Err(error) => error_response(&error),
         Ok(ApiRequest::Review) => {
@@ -123,9 +141,17 @@ async fn handle(
             }
         }
         Ok(ApiRequest::Version) => json(StatusCode::OK, version().to_string()),
-        Ok(ApiRequest::Slices) => {
-            let list = resource_slices::list(cluster, &scenario.gpus, now.world);
+        Ok(ApiRequest::Slices(selector)) => {
+            let list = resource_slices::list(cluster, &scenario.gpus, now.world, &selector);
             json(StatusCode::OK, list.to_string())
+        }
+        Ok(ApiRequest::Claim(namespace, name)) => {
+            let claim = cluster
+                .and_then(|cluster| resource_claims::object(cluster, &namespace, &name, now.world));
+            match claim {
+                Some(claim) => json(StatusCode::OK, claim.to_string()),
+                None => error_response(&not_found()),
+            }
         }
         Ok(ApiRequest::List { kind, chosen }) => {
             let list = state.read_cache(kind, |cache| cache.list(chosen));
@@ -147,6 +173,11 @@ fn parse(request: &Request<Incoming>, cluster: Option<&Cluster>) -> Result<ApiRe
         let text = "the server does not allow this method on the requested resource";
         Err(ApiError { code: 405, reason: "MethodNotAllowed", message: text.into() })
     }
+}
+
+fn not_found() -> ApiError {
+    let text = "the server could not find the requested resource";
+    ApiError { code: 404, reason: "NotFound", message: text.into() }
 }
 
 fn version() -> Value {

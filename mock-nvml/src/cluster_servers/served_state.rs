@@ -44,7 +44,7 @@ struct Cached {
     /// The scenario of this state, and the world time until which the state is valid.
     valid: Option<(Arc<Scenario>, f64)>,
     /// Versions of the caches and faults of the servers at the last refresh; a difference is announced.
-    published: Option<([u64; 2], [Option<ServerFault>; 2])>,
+    published: Option<([u64; 2], [Option<ServerFault>; 4])>,
     /// The last error, which is logged once.
     last_error: Option<String>,
 }
@@ -99,7 +99,8 @@ impl ServedState {
         cached.last_error = message;
         let fault = |server| cluster.and_then(|cluster| cluster.fault_at(server, now.world));
         let absent = cluster.is_none().then_some(ServerFault::Absent);
-        let faults = [Server::Kubelet, Server::Api].map(|server| absent.or_else(|| fault(server)));
+        let servers = [Server::Kubelet, Server::Api, Server::Slices, Server::Claims];
+        let faults = servers.map(|server| absent.or_else(|| fault(server)));
         let published = Some(([cached.pods.version(), cached.nodes.version()], faults));
         if cached.published != published {
             cached.published = published;
@@ -133,6 +134,11 @@ impl ServedState {
                 other => return other,
             }
         }
+    }
+
+    /// Counts a request among the calls of the client.
+    pub(super) fn count_request(&self, method: &str, path: &str) {
+        self.world.count_request(&format!("{method} {path}"));
     }
 
     /// Receives a notification for each later change.

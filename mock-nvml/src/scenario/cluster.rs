@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    scenario::mig::{MigForm, SchedulerMig},
+    scenario::{
+        claim::{DraFormat, ResourceClaim},
+        mig::{MigForm, SchedulerMig},
+    },
     window::Window,
 };
 
@@ -16,6 +19,8 @@ pub(crate) struct Cluster {
     pub(crate) runtime: Runtime,
     /// Whether the API server has streaming lists.
     pub(crate) streaming_lists: bool,
+    /// How the DRA driver publishes its devices.
+    pub(crate) dra: DraFormat,
     /// Labels of the node, besides the standard ones.
     pub(crate) labels: Vec<NodeLabel>,
     /// Permissions that the API server denies.
@@ -51,12 +56,13 @@ pub(crate) struct Permission {
 
 impl Permission {
     /// All permissions that a scenario can deny.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::new("list", "pods"),
         Self::new("watch", "pods"),
         Self::new("list", "nodes"),
         Self::new("watch", "nodes"),
         Self::new("list", "resourceslices"),
+        Self::new("get", "resourceclaims"),
         Self::new("get", "configmaps"),
         Self::new("create", "selfsubjectaccessreviews"),
     ];
@@ -245,25 +251,16 @@ pub(crate) enum GpuAllocation {
     Volcano(Vec<GpuShare>),
     /// MIG devices that one of these schedulers allocates.
     SchedulerMig(MigForm, Vec<SchedulerMig>),
-    /// DRA: the name of a resource claim in the namespace of the pod, and its devices.
-    Claim(String, Vec<ClaimedDevice>),
+    /// DRA: a resource claim in the namespace of the pod.
+    Claim(ResourceClaim),
 }
 
 impl GpuAllocation {
-    /// Name and devices of its resource claim, if it has one.
-    pub(crate) fn claim(&self) -> Option<(&str, &[ClaimedDevice])> {
-        let Self::Claim(claim, devices) = self else { return None };
-        Some((claim, devices))
+    /// Its resource claim, if it has one.
+    pub(crate) fn claim(&self) -> Option<&ResourceClaim> {
+        let Self::Claim(claim) = self else { return None };
+        Some(claim)
     }
-}
-
-/// A device of a resource claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClaimedDevice {
-    /// Index of the GPU; `None` for a MIG device.
-    pub(crate) gpu: Option<usize>,
-    /// Device name in the pool of the DRA driver.
-    pub(crate) name: String,
 }
 
 /// A share of a GPU.
@@ -302,6 +299,10 @@ pub(crate) enum Server {
     Kubelet,
     /// The API server.
     Api,
+    /// The resource slices of the API server.
+    Slices,
+    /// The resource claims of the API server.
+    Claims,
 }
 
 /// The effect of a fault on a server.
@@ -321,6 +322,10 @@ pub(crate) enum ServerFault {
     Throttled,
     /// The requested resource version has expired (410).
     Expired,
+    /// 500.
+    Error,
+    /// The lists are empty.
+    Empty,
     /// The kubelet lists no pods, as right after it was restarted.
     NoPods,
     /// The kubelet lists static pods only, as after a restart until it reaches the API server.

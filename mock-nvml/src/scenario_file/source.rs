@@ -29,6 +29,7 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("hami-mig", include_str!("../../scenarios/hami-mig.toml")),
     ("kai", include_str!("../../scenarios/kai.toml")),
     ("dra", include_str!("../../scenarios/dra.toml")),
+    ("dra-sharing", include_str!("../../scenarios/dra-sharing.toml")),
     ("lifecycle", include_str!("../../scenarios/lifecycle.toml")),
     ("gke", include_str!("../../scenarios/gke.toml")),
     ("gvisor", include_str!("../../scenarios/gvisor.toml")),
@@ -171,8 +172,8 @@ mod tests {
             Source::find("dmeo").unwrap_err().to_string(),
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
-             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, kai, dra, lifecycle, gke, \
-              gvisor, jetson; give one of them"
+             mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, kai, dra, dra-sharing, lifecycle, \
+              gke, gvisor, jetson; give one of them"
         );
     }
 }

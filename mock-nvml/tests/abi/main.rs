@@ -43,7 +43,7 @@ use nvml_wrapper::{
 use nvml_wrapper_sys::bindings::nvmlDevice_t;
 use tempfile::TempDir;
 
-const BUILT_IN: [&str; 20] = [
+const BUILT_IN: [&str; 21] = [
     "demo",
     "idle-t4",
     "shared-l20",
@@ -60,6 +60,7 @@ const BUILT_IN: [&str; 20] = [
     "hami-mig",
     "kai",
     "dra",
+    "dra-sharing",
     "lifecycle",
     "gke",
     "gvisor",
@@ -184,6 +185,7 @@ fn built_in_scenarios_have_their_gpus() {
         ("NVIDIA H100 80GB HBM3", 2, 81_559),
         ("NVIDIA A100-SXM4-80GB", 2, 81_920),
         ("NVIDIA H100 80GB HBM3", 5, 81_559),
+        ("NVIDIA H100 80GB HBM3", 4, 81_559),
         ("NVIDIA L20", 4, 46_068),
         ("Tesla T4", 2, 15_360),
         ("Tesla T4", 2, 15_360),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::from_annotations::Uncertainty;
-use super::from_kubelet::{AssignedDevice, ResolvedContainer};
+use super::resolved_container::{AssignedDevice, ResolvedContainer};
 use super::{AllocationDoubt, AllocationJoin, AllocationOrigin, AllocationProblem, pod_name};
 use crate::kube::annotations::kai::{self, GroupShare};
 use crate::kube::annotations::{GpuName, GpuShare};
@@ -63,7 +63,10 @@ impl AllocationJoin<'_> {
         };
         let mut devices = resolved.devices.values();
         let only = devices.next().filter(|_| {
-            devices.next().is_none() && resolved.unresolved.is_empty() && resolved.units.is_empty()
+            devices.next().is_none()
+                && resolved.claimed.is_empty()
+                && resolved.unresolved.is_empty()
+                && resolved.units.is_empty()
         });
         self.reservations.push(Reservation {
             pod: pod.clone(),

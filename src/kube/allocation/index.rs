@@ -7,6 +7,7 @@ use super::{AllocatableGpu, AllocatableMig, positive_mib};
 use crate::kube::annotations::MigName;
 use crate::kube::device_id::DeviceName;
 use crate::kube::sharing::SharingEvidence;
+use crate::model::MigPlacement;
 
 /// A GPU or MIG device.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,12 @@ impl<'a> DeviceIndex<'a> {
     /// Whether this is the UUID of a GPU, not of a MIG device.
     pub(super) fn is_gpu(&self, uuid: &str) -> bool {
         self.gpus.contains_key(uuid)
+    }
+
+    /// The only MIG device in the GPU instance of `gpu` with this placement.
+    pub(super) fn by_placement(&self, gpu: &str, placement: MigPlacement) -> DeviceMatch<'a> {
+        let matches = |mig: &&AllocatableMig| mig.placement == Some(placement);
+        self.gpus.get(gpu).map_or(DeviceMatch::Unknown, |gpu| unique_mig(gpu, matches))
     }
 
     pub(super) fn by_minor(&self, minor: u32) -> DeviceMatch<'a> {

@@ -6,12 +6,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kube::annotations::fixtures::pod;
-use crate::kube::assignments::{ClaimedDevice, ContainerAssignment, SliceDevice, SliceKey};
+use crate::kube::assignments::ContainerAssignment;
 use crate::kube::pod::container::ContainerKind;
 use crate::kube::pod::{self, Pod};
 use crate::kube::pods::store::PodStore;
 use crate::kube::sharing::SharingStrategy::{self, Mps, TimeSlicing};
-use crate::model::Claim;
+
+mod claims;
 
 mod groups;
 
@@ -31,6 +32,7 @@ fn devices() -> Vec<AllocatableGpu> {
         index: 0,
         gpu_instance: 3,
         compute_instance: 0,
+        placement: Some(MigPlacement { profile_id: 19, start: 2 }),
         framebuffer_mib: Some(9728.0),
         compute: Some(0.25),
     };
@@ -83,7 +85,13 @@ fn assignments(containers: Vec<ContainerAssignment>) -> Assignments {
 }
 
 fn join(assignments: &Assignments, pods: &PodSnapshot) -> AllocationResult {
-    resolve_allocations(&devices(), assignments, Some(pods), None, &AllocationOptions::default())
+    resolve_allocations(
+        &devices(),
+        assignments,
+        Some(pods),
+        DraObjects::default(),
+        &AllocationOptions::default(),
+    )
 }
 
 /// Pod, container, device, mode, memory, compute (-1 if it is unknown), reserved.
@@ -165,7 +173,13 @@ fn join_shared(
 ) -> AllocationResult {
     let devices: Vec<_> =
         devices().into_iter().map(|gpu| AllocatableGpu { sharing, ..gpu }).collect();
-    resolve_allocations(&devices, assignments, Some(pods), None, &AllocationOptions::default())
+    resolve_allocations(
+        &devices,
+        assignments,
+        Some(pods),
+        DraObjects::default(),
+        &AllocationOptions::default(),
+    )
 }
 
 /// Two pods with one and with two of four replicas of a GPU, in the format of the device plugin or
@@ -247,7 +261,13 @@ fn id_of_the_only_gpu_is_that_gpu_if_there_is_one() {
     let pods = pods([pod("a", &[], &[("c", "nvidia.com/gpu=1 nvidia.com/orin=1")], &[])]);
     let join = |gpu: AllocatableGpu, is_only, assignments: &Assignments| {
         let gpu = AllocatableGpu { is_only, ..gpu };
-        resolve_allocations(&[gpu], assignments, Some(&pods), None, &AllocationOptions::default())
+        resolve_allocations(
+            &[gpu],
+            assignments,
+            Some(&pods),
+            DraObjects::default(),
+            &AllocationOptions::default(),
+        )
     };
     let [gpu, _, with_mig] = <[AllocatableGpu; 3]>::try_from(devices()).unwrap();
     for id in ["all", "tegra"] {
@@ -326,7 +346,7 @@ fn ack_units_may_be_mib() {
         let held = if text.contains("4096") { 4096 } else { 8 };
         let held = assignments(vec![ack_units("a", "c", held)]);
         let options = AllocationOptions { memory_unit: unit, ..AllocationOptions::default() };
-        resolve_allocations(&devices(), &held, Some(&pods([pod])), None, &options)
+        resolve_allocations(&devices(), &held, Some(&pods([pod])), DraObjects::default(), &options)
     };
     let mib = out(MemoryUnit::Auto, r#"{"0":{"1":4096}}"#);
     assert_eq!(mib.allocations[0].memory, Some(4096.0));
@@ -379,7 +399,7 @@ fn units_without_an_annotation_make_the_node_uncertain() {
                 &devices(),
                 &assignments,
                 pods.as_ref(),
-                None,
+                DraObjects::default(),
                 &AllocationOptions::default(),
             );
             assert_eq!(rows(&out), []);
@@ -433,8 +453,13 @@ fn kubelet_takes_precedence_over_annotations() {
 #[test]
 fn without_pods_allocations_have_the_kubelets_names() {
     let assignments = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
-    let out =
-        resolve_allocations(&devices(), &assignments, None, None, &AllocationOptions::default());
+    let out = resolve_allocations(
+        &devices(),
+        &assignments,
+        None,
+        DraObjects::default(),
+        &AllocationOptions::default(),
+    );
     assert_eq!((out.allocations.len(), &*out.allocations[0].container.pod.uid), (1, ""));
     assert!(!out.completeness.node_uncertain);
 }
@@ -540,7 +565,7 @@ fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
         &devices(),
         &assignments(vec![]),
         None,
-        None,
+        DraObjects::default(),
         &AllocationOptions::default(),
     );
     assert_eq!(without_pods.completeness.coverage, Coverage::Listed(assignments(vec![]).pods));
@@ -572,7 +597,13 @@ fn unconfirmed_allocation_makes_its_device_uncertain() {
     let mut kept = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     kept.pods.clear();
     kept.unconfirmed.insert(("demo".into(), "a".into()));
-    let out = resolve_allocations(&devices(), &kept, None, None, &AllocationOptions::default());
+    let out = resolve_allocations(
+        &devices(),
+        &kept,
+        None,
+        DraObjects::default(),
+        &AllocationOptions::default(),
+    );
     assert_eq!((out.allocations.len(), out.allocations[0].confirmed), (1, false));
     assert_eq!(uncertainty(&out), (vec![A], false, vec![("unlisted_pod", 1)]));
 }
@@ -630,97 +661,6 @@ fn unknown_devices_are_uncertain() {
         assignments(vec![assigned("a", "c", "nvidia.com/GA102GL_A10", &["0000:1b:00.0"])]);
     let out = join(&assignments, &pods([plain_pod("a")]));
     assert_eq!((out.allocations.len(), uncertainty(&out)), (0, (vec![], false, vec![])));
-}
-
-fn claim(pod: &str, claim: &str, device: &str) -> ContainerAssignment {
-    let claimed = ClaimedDevice {
-        claim_namespace: "demo".into(),
-        claim_name: claim.into(),
-        driver: "gpu.nvidia.com".into(),
-        pool: "n1".into(),
-        device: device.into(),
-        share: None,
-    };
-    ContainerAssignment { claims: vec![claimed], devices: vec![], ..assigned(pod, "c", "", &[]) }
-}
-
-#[test]
-fn claims_are_resolved_by_slices() {
-    let key = |device: &str| SliceKey {
-        driver: "gpu.nvidia.com".into(),
-        pool: "n1".into(),
-        device: device.into(),
-    };
-    let device = |uuid: Option<&str>, parent: Option<&str>| SliceDevice {
-        uuid: uuid.map(Box::from),
-        parent: parent.map(Box::from),
-        ..SliceDevice::default()
-    };
-    let slices = SliceTable {
-        devices: [
-            (key("gpu-1"), device(Some(A), None)),
-            (
-                key("mig"),
-                SliceDevice {
-                    kind: Some("mig".into()),
-                    profile: Some("1g.10gb".into()),
-                    ..device(Some(MIG), Some(C))
-                },
-            ),
-            (key("on-demand"), device(None, Some(C))),
-        ]
-        .into(),
-    };
-    let run = |containers| {
-        let pods = pods([plain_pod("a"), plain_pod("b")]);
-        resolve_allocations(
-            &devices(),
-            &assignments(containers),
-            Some(&pods),
-            Some(&slices),
-            &AllocationOptions::default(),
-        )
-    };
-    let out = run(vec![claim("a", "x", "gpu-1"), claim("b", "y", "mig")]);
-    assert_eq!(
-        rows(&out),
-        [
-            ("a", "c", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true),
-            ("b", "c", MIG, AllocateMode::Exclusive, Some(9728.0), 0.0, true),
-        ]
-    );
-    let found_claims: Vec<_> =
-        out.allocations.iter().map(|allocation| allocation.claim.as_deref().unwrap()).collect();
-    let whole = Claim {
-        name: "x".into(),
-        namespace: "demo".into(),
-        driver: "gpu.nvidia.com".into(),
-        pool: "n1".into(),
-        device: "gpu-1".into(),
-        ..Claim::default()
-    };
-    let mig = Claim {
-        name: "y".into(),
-        device: "mig".into(),
-        mig_profile: "1g.10gb".into(),
-        mig_uuid: MIG.into(),
-        ..whole.clone()
-    };
-    assert_eq!(found_claims, [&whole, &mig]);
-    let shared = run(vec![claim("a", "x", "gpu-1"), claim("b", "x", "gpu-1")]);
-    let share = |pod| (pod, "c", A, AllocateMode::Share, Some(23028.0), 0.0, false);
-    assert_eq!(rows(&shared), [share("a"), share("b")]);
-
-    let contested = run(vec![claim("a", "x", "gpu-1"), claim("b", "admin", "gpu-1")]);
-    assert_eq!(rows(&contested), []);
-    assert_eq!(uncertainty(&contested), (vec![A], false, vec![("contested_device", 2)]));
-
-    let on_demand = run(vec![claim("a", "x", "on-demand")]);
-    let problems = vec![("unknown_device", 1), ("unlisted_pod", 1)];
-    assert_eq!(uncertainty(&on_demand), (vec![C, MIG], false, problems));
-    let unknown = run(vec![claim("a", "x", "gpu-7")]);
-    let problems = vec![("no_slice", 1), ("unlisted_pod", 1)];
-    assert_eq!(uncertainty(&unknown), (vec![], true, problems));
 }
 
 fn any_id() -> impl Strategy<Value = String> {
@@ -931,7 +871,7 @@ fn check_recorded(list: &str, api: &str) {
         &devices,
         &assignments(containers),
         Some(&pods),
-        None,
+        DraObjects::default(),
         &AllocationOptions::default(),
     );
     let row = |s: &DeviceAllocation| {

@@ -1,14 +1,12 @@
 //! Parses `ResourceSlice` objects and collects the devices of each pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
 use crate::kube::assignments::{SliceDevice, SliceKey, SliceTable};
 use crate::sanitize::truncate_for_log;
 
-/// The DRA driver that is supported.
-const DRIVER: &str = "gpu.nvidia.com";
 /// Most devices of a slice, the limit of the API.
 const DEVICES_MAX: usize = 128;
 /// Most pools that are kept; one node has far fewer of one driver.
@@ -33,10 +31,13 @@ struct RawSliceSpec {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawPool {
     name: Box<str>,
     #[serde(default)]
     generation: i64,
+    #[serde(default)]
+    resource_slice_count: usize,
 }
 
 #[derive(Deserialize)]
@@ -87,11 +88,15 @@ pub fn check_list(rest: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Collects the slices of a list.
+/// Driver and name of a pool.
+type PoolKey = (Box<str>, Box<str>);
+
+/// Collects the slices of one or more lists.
 #[derive(Debug)]
-pub struct SliceCollector {
-    node: Box<str>,
-    pools: BTreeMap<Box<str>, PoolDevices>,
+pub struct SliceCollector<'a> {
+    node: &'a str,
+    claimed: &'a BTreeSet<SliceKey>,
+    pools: BTreeMap<PoolKey, PoolDevices>,
 }
 
 /// The devices of one generation of a pool. The driver replaces a pool by a new generation, while
@@ -99,60 +104,93 @@ pub struct SliceCollector {
 #[derive(Debug, Default)]
 struct PoolDevices {
     generation: i64,
+    /// Number of slices of this generation, and how many of them were found.
+    expected: usize,
     slices: usize,
     devices: BTreeMap<Box<str>, SliceDevice>,
 }
 
-impl SliceCollector {
-    /// An empty collection for the node `node`.
+impl<'a> SliceCollector<'a> {
+    /// An empty collection for the node `node`; its claims have the devices `claimed`.
     #[must_use]
-    pub fn new(node: &str) -> Self {
-        Self { node: node.into(), pools: BTreeMap::new() }
+    pub fn new(node: &'a str, claimed: &'a BTreeSet<SliceKey>) -> Self {
+        Self { node, claimed, pools: BTreeMap::new() }
     }
 
-    /// Adds a slice, if it is of NVIDIA's driver and of this node.
+    /// Adds a slice, if it is of this node and of a driver with claims, or of no single node and of
+    /// a pool with claims. A claim of this node has devices for this node only, so that node
+    /// selectors need not be evaluated.
     ///
     /// # Errors
     /// The slice is malformed.
     pub fn add(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
-        let RawSlice { spec } = serde_json::from_slice(json)?;
-        let matches = *spec.driver == *DRIVER && spec.node_name.as_deref() == Some(&*self.node);
-        let known = self.pools.contains_key(&spec.pool.name);
-        if !matches || (!known && self.pools.len() >= POOLS_MAX) {
+        let RawSlice { spec: RawSliceSpec { driver, node_name, pool, devices } } =
+            serde_json::from_slice(json)?;
+        let is_claimed = |key: &SliceKey| match node_name.as_deref() {
+            Some(node) => *node == *self.node && key.driver == driver,
+            None => key.driver == driver && key.pool == pool.name,
+        };
+        if !self.claimed.iter().any(is_claimed) {
             return Ok(());
         }
-        let RawPool { name, generation } = spec.pool;
-        let pool = self.pools.entry(name).or_default();
+        let RawPool { name, generation, resource_slice_count: expected } = pool;
+        let key = (driver, name);
+        if !self.pools.contains_key(&key) && self.pools.len() >= POOLS_MAX {
+            return Ok(());
+        }
+        let driver = key.0.clone();
+        let pool = self.pools.entry(key).or_default();
         if generation > pool.generation {
             *pool = PoolDevices { generation, ..PoolDevices::default() };
         }
-        pool.slices += 1;
-        if generation == pool.generation && pool.slices <= SLICES_MAX {
-            let devices = spec.devices.unwrap_or_default().into_iter().take(DEVICES_MAX);
-            pool.devices.extend(devices.map(RawSliceDevice::into_entry));
+        if generation == pool.generation {
+            pool.slices += 1;
+            pool.expected = pool.expected.max(expected);
+            if pool.slices <= SLICES_MAX {
+                let devices = devices.unwrap_or_default().into_iter().take(DEVICES_MAX);
+                pool.devices.extend(devices.map(|device| device.into_entry(&driver)));
+            }
         }
         Ok(())
     }
 
-    /// The devices of the newest generation of each pool.
+    /// Whether all claimed devices were found.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let is_found = |key: &SliceKey| {
+            let pool = self.pools.get(&(key.driver.clone(), key.pool.clone()));
+            pool.is_some_and(|pool| pool.is_complete() && pool.devices.contains_key(&key.device))
+        };
+        self.claimed.iter().all(is_found)
+    }
+
+    /// The devices of the newest generation of each pool, if the driver has published all of it:
+    /// older generations are outdated.
     #[must_use]
     pub fn finish(self) -> SliceTable {
-        let devices = self.pools.into_iter().flat_map(|(pool, found)| {
+        let complete = self.pools.into_iter().filter(|(_, pool)| pool.is_complete());
+        let devices = complete.flat_map(|((driver, pool), found)| {
             found.devices.into_iter().map(move |(name, device)| {
-                (SliceKey { driver: DRIVER.into(), pool: pool.clone(), device: name }, device)
+                (SliceKey { driver: driver.clone(), pool: pool.clone(), device: name }, device)
             })
         });
         SliceTable { devices: devices.collect() }
     }
 }
 
+impl PoolDevices {
+    fn is_complete(&self) -> bool {
+        self.slices >= self.expected
+    }
+}
+
 impl RawSliceDevice {
-    fn into_entry(self) -> (Box<str>, SliceDevice) {
+    fn into_entry(self, driver: &str) -> (Box<str>, SliceDevice) {
         let basic = self.basic.and_then(|basic| basic.attributes);
         let mut attributes = self.attributes.or(basic).unwrap_or_default();
         // An attribute name without a domain is in the driver's domain.
         let mut text = |name: &str| {
-            let qualified = attributes.remove(format!("{DRIVER}/{name}").as_str());
+            let qualified = attributes.remove(format!("{driver}/{name}").as_str());
             attributes.remove(name).or(qualified)?.string
         };
         let device = SliceDevice {
@@ -175,8 +213,13 @@ mod tests {
         )
     }
 
+    fn key(driver: &str, pool: &str) -> SliceKey {
+        SliceKey { driver: driver.into(), pool: pool.into(), device: "gpu-0".into() }
+    }
+
     fn devices_of(slices: &[String]) -> Vec<(String, SliceDevice)> {
-        let mut collected = SliceCollector::new("n1");
+        let claimed = [key("gpu.nvidia.com", "n1"), key("gpu.example.com", "shared")].into();
+        let mut collected = SliceCollector::new("n1", &claimed);
         for slice in slices {
             collected.add(slice.as_bytes()).unwrap();
         }
@@ -235,16 +278,43 @@ mod tests {
     }
 
     #[test]
-    fn other_drivers_and_nodes_are_skipped() {
+    fn incomplete_generation_of_a_pool_is_not_used() {
+        let part = slice(4, GPU).replace("\"resourceSliceCount\":1", "\"resourceSliceCount\":2");
+        assert_eq!(uuids(&[slice(3, GPU), part.clone()]), Vec::<String>::new());
+        let counters =
+            part.replace("\"devices\":[", "\"sharedCounters\":[],\"devices\":null,\"x\":[");
+        assert_eq!(uuids(&[part, counters]), ["GPU-1"]);
+    }
+
+    #[test]
+    fn slices_without_claims_are_skipped() {
         let mine = slice(1, GPU);
         for (from, to) in [
-            ("\"driver\":\"gpu.nvidia.com\"", "\"driver\":\"gpu.example.com\""),
+            ("\"driver\":\"gpu.nvidia.com\"", "\"driver\":\"gpu.other.com\""),
             ("\"nodeName\":\"n1\",", "\"nodeName\":\"n2\","),
-            ("\"nodeName\":\"n1\",", "\"allNodes\":true,"),
+            ("\"nodeName\":\"n1\",\"pool\":{\"name\":\"n1\"", "\"pool\":{\"name\":\"n3\""),
         ] {
+            assert!(mine.contains(from));
             assert!(uuids(&[mine.replace(from, to)]).is_empty(), "{to}");
         }
         assert_eq!(uuids(&[mine.replace("[{", "null,\"x\":[{")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn slices_of_several_nodes_and_drivers_are_read_for_claimed_pools() {
+        let driver = |slice: &str| slice.replace("gpu.nvidia.com", "gpu.example.com");
+        let shared = |selection: &str| {
+            let slice = driver(&slice(1, GPU)).replace("\"nodeName\":\"n1\",", selection);
+            slice.replace("{\"name\":\"n1\"", "{\"name\":\"shared\"")
+        };
+        for selection in [
+            "\"allNodes\":true,",
+            "\"nodeSelector\":{\"nodeSelectorTerms\":[{}]},",
+            "\"perDeviceNodeSelection\":true,",
+        ] {
+            let slices = [shared(selection), slice(1, &GPU.replace("GPU-1", "GPU-2"))];
+            assert_eq!(uuids(&slices), ["GPU-1", "GPU-2"], "{selection}");
+        }
     }
 
     #[test]
@@ -253,7 +323,8 @@ mod tests {
         for rest in ["", "{}", r#"{"kind":"PodList"}"#, "<html>"] {
             assert!(check_list(rest.as_bytes()).is_err(), "{rest}");
         }
-        let mut collected = SliceCollector::new("n1");
+        let claimed = BTreeSet::new();
+        let mut collected = SliceCollector::new("n1", &claimed);
         for malformed in ["", "{}", r#"{"spec":{"driver":7}}"#, r#"{"spec":null}"#] {
             assert!(collected.add(malformed.as_bytes()).is_err(), "{malformed}");
         }

@@ -41,6 +41,7 @@ const fn target(name: &'static str, check: fn(&[u8])) -> Target {
 pub const TARGETS: &[Target] = &[
     target("annotations", annotations::check),
     target("cgroup", cgroup::check),
+    target("claim", lists::check_claim),
     target("counters", counters::check),
     target("device_id", device_id::check),
     target("flags", flags::check),

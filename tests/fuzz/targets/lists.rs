@@ -1,10 +1,13 @@
-//! List responses of the API server or kubelet: pods and resource slices.
+//! Responses of the API server or kubelet: lists of pods and resource slices, and resource claims.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use nvml_exporter::kube::assignments::{ClaimedDevice, SliceKey};
 use nvml_exporter::kube::json_stream::{JsonFrame, ListReader};
 use nvml_exporter::kube::pods::UidLookup;
 use nvml_exporter::kube::pods::store::PodStore;
+use nvml_exporter::kube::resource_claims::claim::{self, DeviceSharing, MemoryLimit};
 use nvml_exporter::kube::resource_slices::slice::{SliceCollector, check_list};
 use nvml_exporter::kube::watch_event::PodWatchState;
 
@@ -40,7 +43,13 @@ pub(crate) fn check_pods(bytes: &[u8]) {
 /// The text of the parsed devices is bounded by the input, and a rejected list has a one-line error message.
 pub(crate) fn check_slices(bytes: &[u8]) {
     let (frames, rest) = frames(bytes);
-    let mut gathering = SliceCollector::new("n1");
+    let key = |driver: &str, pool: &str| SliceKey {
+        driver: driver.into(),
+        pool: pool.into(),
+        device: "gpu-0".into(),
+    };
+    let claimed: BTreeSet<_> = [key("gpu.nvidia.com", "n1"), key("x", "p")].into();
+    let mut gathering = SliceCollector::new("n1", &claimed);
     for frame in &frames {
         if let JsonFrame::Value(json) = frame {
             // This error text is truncated where it is reported.
@@ -50,7 +59,9 @@ pub(crate) fn check_slices(bytes: &[u8]) {
     if let Err(detail) = check_list(&rest) {
         assert!(is_log_line(&detail), "{detail:?}");
     }
+    let is_complete = gathering.is_complete();
     let devices = gathering.finish().devices;
+    assert_eq!(is_complete, claimed.iter().all(|key| devices.contains_key(key)));
     assert!(devices.len() <= frames.len() * 128);
     let texts: usize = devices
         .values()
@@ -59,6 +70,35 @@ pub(crate) fn check_slices(bytes: &[u8]) {
         .map(|text| text.len())
         .sum();
     assert!(texts <= bytes.len());
+}
+
+/// Sizes and limits of a claim are finite numbers in their range, and its text is bounded by the input.
+pub(crate) fn check_claim(bytes: &[u8]) {
+    // This error text is truncated where it is reported.
+    let Ok(claim) = claim::parse(bytes) else { return };
+    let texts: usize = claim.pods.iter().map(|uid| uid.len()).sum();
+    assert!(claim.uid.len() + texts <= bytes.len() && claim.devices.len() <= bytes.len());
+    for device in &claim.devices {
+        let is_size = |mib: f64| mib.is_finite() && mib >= 0.0;
+        assert!(device.consumed_memory.is_none_or(is_size), "{device:?}");
+        if let DeviceSharing::Mps { compute, memory } = &device.sharing {
+            assert!((0.0..=1.0).contains(compute), "{device:?}");
+            for uuid in ["GPU-1", "0", ""] {
+                if let MemoryLimit::Mib(limit) = memory.of(uuid) {
+                    assert!(limit.is_finite() && limit >= 1.0, "{device:?}");
+                }
+            }
+        }
+    }
+    let claimed = ClaimedDevice {
+        claim_namespace: "demo".into(),
+        claim_name: "x".into(),
+        driver: "gpu.nvidia.com".into(),
+        pool: "n1".into(),
+        device: "gpu-0".into(),
+        share: None,
+    };
+    assert!(claim.device(&claimed).is_none_or(|found| claim.devices.contains(found)));
 }
 
 /// The items and the rest of the object; checked to be independent of how the bytes are split.

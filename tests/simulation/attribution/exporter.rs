@@ -97,12 +97,11 @@ impl Exporter {
         let channels = SourceChannels {
             pods: Some(receive_pods),
             pod_resources: Some(pod_resources),
-            slices: None,
+            dra: None,
             label: LabelRequirement::parse("released=").zip(Some(watch::channel(label).1)),
             logs,
             refresh: Arc::clone(&refresh),
             refresh_logs: Arc::clone(&refresh_logs),
-            refresh_slices: Arc::default(),
         };
         let requests: Vec<FamilyRequest> =
             SELECTED.iter().map(|name| FamilyRequest::named(name).unwrap()).collect();

@@ -62,6 +62,9 @@ pub struct ClaimResource {
     /// Device of the pool.
     #[prost(string, tag = "4")]
     pub device: String,
+    /// Id of the share of the device.
+    #[prost(string, optional, tag = "5")]
+    pub share_id: Option<String>,
 }
 
 /// `ContainerDevices`

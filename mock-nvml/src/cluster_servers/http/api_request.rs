@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cluster::api::ObjectKind;
+use crate::{
+    cluster::{api::ObjectKind, resource_slices::SliceSelector},
+    scenario::cluster::Server,
+};
 
 /// Duration in seconds of a watch without `timeoutSeconds`.
 const DEFAULT_TIMEOUT: u64 = 1_800;
@@ -17,7 +20,9 @@ pub(super) enum ApiRequest {
     /// A watch of objects.
     Watch(WatchRequest),
     /// A list of resource slices.
-    Slices,
+    Slices(SliceSelector),
+    /// A resource claim: its namespace and name.
+    Claim(String, String),
     /// The Kubernetes version.
     Version,
     /// A `SelfSubjectAccessReview`.
@@ -25,6 +30,15 @@ pub(super) enum ApiRequest {
 }
 
 impl ApiRequest {
+    /// The server of which the faults apply, besides those of the API server as a whole.
+    pub(super) fn server(&self) -> Option<Server> {
+        match self {
+            Self::Slices(_) => Some(Server::Slices),
+            Self::Claim(..) => Some(Server::Claims),
+            Self::List { .. } | Self::Watch(_) | Self::Review | Self::Version => None,
+        }
+    }
+
     /// The verb and resource that the client needs permission for, if any.
     pub(super) fn required_permission(&self) -> Option<(&'static str, &'static str)> {
         let resource = |kind| match kind {
@@ -34,7 +48,8 @@ impl ApiRequest {
         match self {
             Self::List { kind, .. } => Some(("list", resource(*kind))),
             Self::Watch(watch) => Some(("watch", resource(watch.kind))),
-            Self::Slices => Some(("list", "resourceslices")),
+            Self::Slices(_) => Some(("list", "resourceslices")),
+            Self::Claim(..) => Some(("get", "resourceclaims")),
             Self::Review => Some(("create", "selfsubjectaccessreviews")),
             Self::Version => None,
         }
@@ -94,12 +109,12 @@ impl ApiRequest {
         let kind = match path {
             "/api/v1/pods" => ObjectKind::Pod,
             "/api/v1/nodes" => ObjectKind::Node,
-            "/apis/resource.k8s.io/v1/resourceslices" => return Ok(Self::Slices),
-            "/version" => return Ok(Self::Version),
-            _ => {
-                let text = "the server could not find the requested resource";
-                return Err(ApiError { code: 404, reason: "NotFound", message: text.into() });
+            "/apis/resource.k8s.io/v1/resourceslices" => {
+                let selector = last("fieldSelector").unwrap_or_default();
+                return slice_selector(&selector).map(Self::Slices);
             }
+            "/version" => return Ok(Self::Version),
+            _ => return claim_request(path),
         };
         let is_true = |key: &str| last(key).is_some_and(|value| matches!(&*value, "true" | "1"));
         let chosen = matches_node(kind, &last("fieldSelector").unwrap_or_default(), node)?;
@@ -134,6 +149,34 @@ impl ApiRequest {
         let timeout = Duration::from_secs(seconds.min(MAX_TIMEOUT));
         Ok(Self::Watch(WatchRequest { kind, selected: chosen, start, bookmarks, timeout }))
     }
+}
+
+/// The request for the resource claim with this path.
+fn claim_request(path: &str) -> Result<ApiRequest, ApiError> {
+    let path = path.strip_prefix("/apis/resource.k8s.io/v1/namespaces/");
+    let claim = path.and_then(|path| path.split_once("/resourceclaims/"));
+    let claim = claim.map(|(namespace, name)| ApiRequest::Claim(namespace.into(), name.into()));
+    claim.ok_or_else(|| {
+        let text = "the server could not find the requested resource";
+        ApiError { code: 404, reason: "NotFound", message: text.into() }
+    })
+}
+
+fn slice_selector(selector: &str) -> Result<SliceSelector, ApiError> {
+    let mut slices = SliceSelector { node: None, driver: None };
+    for part in selector.split(',').filter(|part| !part.is_empty()) {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let field = match key {
+            "spec.nodeName" => &mut slices.node,
+            "spec.driver" => &mut slices.driver,
+            _ => {
+                let text = format!("field label not supported: {key}");
+                return Err(invalid(400, "BadRequest", text));
+            }
+        };
+        *field = Some(value.to_owned());
+    }
+    Ok(slices)
 }
 
 /// Whether a field selector matches this node or its pods.

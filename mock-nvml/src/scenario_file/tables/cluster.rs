@@ -17,6 +17,10 @@ pub(in crate::scenario_file) struct ClusterTable {
     pub(in crate::scenario_file) streaming_lists: Option<bool>,
     pub(in crate::scenario_file) mig_strategy: Option<Spanned<String>>,
     #[serde(default)]
+    pub(in crate::scenario_file) dynamic_mig: bool,
+    #[serde(default)]
+    pub(in crate::scenario_file) slices_for_all_nodes: bool,
+    #[serde(default)]
     pub(in crate::scenario_file) labels: Vec<NodeLabelTable>,
     #[serde(default)]
     pub(in crate::scenario_file) denied: Vec<Spanned<String>>,
@@ -116,6 +120,24 @@ pub(in crate::scenario_file) struct ClaimTable {
     pub(in crate::scenario_file) gpus: Option<GpuSelection>,
     #[serde(default)]
     pub(in crate::scenario_file) mig: Vec<String>,
+    pub(in crate::scenario_file) driver: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(in crate::scenario_file) devices: Vec<String>,
+    #[serde(default)]
+    pub(in crate::scenario_file) admin: bool,
+    pub(in crate::scenario_file) share_mib: Option<u32>,
+    #[serde(default)]
+    pub(in crate::scenario_file) time_slicing: bool,
+    pub(in crate::scenario_file) mps: Option<MpsTable>,
+    #[serde(default)]
+    pub(in crate::scenario_file) extended: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario_file) struct MpsTable {
+    pub(in crate::scenario_file) threads: Option<u32>,
+    pub(in crate::scenario_file) mib: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]

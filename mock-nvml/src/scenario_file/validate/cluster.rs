@@ -16,6 +16,7 @@ use crate::{
     cluster::resources::MigStrategy,
     scenario::{
         Gpu,
+        claim::DraFormat,
         cluster::{CgroupFormat, Cluster, NodeLabel, Permission, Runtime},
     },
     scenario_file::{
@@ -54,6 +55,7 @@ pub(super) fn check(
         cgroups: cgroups(table.cgroups.as_ref())?,
         runtime: runtime(table.runtime.as_ref())?,
         streaming_lists: table.streaming_lists.unwrap_or(true),
+        dra: DraFormat { dynamic_mig: table.dynamic_mig, all_nodes: table.slices_for_all_nodes },
         labels: table.labels.iter().map(node_label).collect::<ValidationResult<_>>()?,
         denied: table.denied.iter().map(right).collect::<ValidationResult<_>>()?,
         pods,
@@ -69,6 +71,8 @@ static DEFAULT_TABLE: ClusterTable = ClusterTable {
     runtime: None,
     streaming_lists: None,
     mig_strategy: None,
+    dynamic_mig: false,
+    slices_for_all_nodes: false,
     labels: vec![],
     denied: vec![],
 };
@@ -129,7 +133,7 @@ mod tests {
                 "[cluster]\ndenied = [\"watch node\"]\n",
                 "4: denied = \"watch node\" is unknown, did you mean \"watch nodes\"? write one of \
                  \"list pods\", \"watch pods\", \"list nodes\", \"watch nodes\", \"list resourceslices\", \
-                 \"get configmaps\", \"create selfsubjectaccessreviews\"",
+                 \"get resourceclaims\", \"get configmaps\", \"create selfsubjectaccessreviews\"",
             ),
             (
                 "[[cluster_fault]]\nsource = \"api\"\neffect = \"hang\"\n",
@@ -137,7 +141,8 @@ mod tests {
             ),
             (
                 "[cluster]\n[[cluster_fault]]\nsource = \"etcd\"\neffect = \"hang\"\n",
-                "5: source = \"etcd\" is unknown: write one of \"kubelet\", \"api\"",
+                "5: source = \"etcd\" is unknown: write one of \"kubelet\", \"api\", \
+                 \"resource_slices\", \"resource_claims\"",
             ),
             (
                 "[cluster]\n[[cluster_fault]]\nsource = \"kubelet\"\neffect = \"expired\"\n",

@@ -239,7 +239,8 @@ fn any_listed_pod_may_be_a_member_while_the_pods_are_unknown() {
     let list = list(&[("r", A)]);
     for pods in [None, Some(PodStore::new("test", "n1").snapshot(T))] {
         let options = AllocationOptions::default();
-        let out = resolve_allocations(&devices(), &list, pods.as_ref(), None, &options);
+        let out =
+            resolve_allocations(&devices(), &list, pods.as_ref(), DraObjects::default(), &options);
         assert_eq!((rows(&out), doubts(&out, "a")), (vec![], vec![Some(A)]));
         assert_eq!(uncertainty(&out).0, [A]);
     }
@@ -259,7 +260,13 @@ fn reservation_namespaces_are_configured() {
     let out = |namespaces: &[&str]| {
         let reservation_namespaces = namespaces.iter().copied().map(Box::from).collect();
         let options = AllocationOptions { reservation_namespaces, ..AllocationOptions::default() };
-        resolve_allocations(&devices(), &list(&[("r", A)]), Some(&pods), None, &options)
+        resolve_allocations(
+            &devices(),
+            &list(&[("r", A)]),
+            Some(&pods),
+            DraObjects::default(),
+            &options,
+        )
     };
     assert_eq!(rows(&out(&["x", KAI])), [share("a", "c", A, Some(HALF_MIB))]);
     let exclusive = ("r", "r", A, AllocateMode::Exclusive, Some(23028.0), 0.0, true);

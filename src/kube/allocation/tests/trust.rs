@@ -300,7 +300,7 @@ fn with_two_migs(annotations: &[(&str, &str)]) -> AllocationResult {
         &devices,
         &assignments(vec![units]),
         Some(&pods),
-        None,
+        DraObjects::default(),
         &AllocationOptions::default(),
     )
 }

@@ -229,6 +229,7 @@ fn mig_device(world: &World, device: Device, instance: usize) -> MigDevice {
         compute_instance: 0,
         multiprocessors: None,
         shares_instance: false,
+        placement: None,
     }
 }
 

@@ -8,13 +8,17 @@ use crate::{
     cluster::{resource_slices, resources::MigStrategy},
     scenario::{
         Gpu,
-        cluster::{ClaimedDevice, GpuAllocation, GpuShare},
+        claim::{ClaimSharing, ClaimedDevice, ResourceClaim},
+        cluster::{GpuAllocation, GpuShare},
         mig::{ComputeInstance, GpuInstance, InstanceIds, MigForm, SchedulerMig},
     },
     scenario_file::{
         error::{SpannedError, ValidationResult},
         tables::{AckTable, ClaimTable, ContainerTable, GpuSelection, ShareTable, SlicesTable},
-        validate::values::{unknown_gpu_error, validate_name},
+        validate::{
+            identity::uuid,
+            values::{unknown_gpu_error, validate_name},
+        },
     },
 };
 
@@ -158,25 +162,55 @@ fn ack_v1(table: &AckTable, gpus: &[usize]) -> Result<GpuAllocation, String> {
     Ok(GpuAllocation::AckV1(*gpu, amount("gib", table.gib, MAX_AMOUNT)?))
 }
 
-/// The claim of whole GPUs, and of MIG devices that exist at world time `start`.
+/// The claim of whole GPUs, of MIG devices that exist at world time `start`, or of devices of another
+/// driver.
 fn claim(
     table: &ClaimTable,
     whole: Vec<usize>,
     gpus: &[Gpu],
     start: f64,
 ) -> Result<GpuAllocation, String> {
-    let device =
-        |gpu| ClaimedDevice { gpu: Some(gpu), name: resource_slices::gpu_device_name(gpu) };
-    let mut devices: Vec<_> = whole.into_iter().map(device).collect();
+    let name = table.name.get_ref();
+    let device = |gpu, device: String| {
+        // Each share has an id of its own.
+        let share = table.share_mib.map(|_| uuid("", &format!("share {name} {device}"), 0));
+        ClaimedDevice { gpu, name: device, share }
+    };
+    let of_gpu = |gpu| device(Some(gpu), resource_slices::gpu_device_name(gpu));
+    let mut devices: Vec<_> = whole.into_iter().map(of_gpu).collect();
     for id in &table.mig {
         let (gpu, gi, ci) = mig_device(id, gpus, start)?;
-        let name = resource_slices::mig_device_name(gpu, gi, ci);
-        devices.push(ClaimedDevice { gpu: None, name });
+        devices.push(device(None, resource_slices::mig_device_name(gpu, gi, ci)));
     }
+    devices.extend(table.devices.iter().map(|name| device(None, name.clone())));
     if devices.is_empty() {
         return Err("claim has no devices: write gpus, mig or both".into());
     }
-    Ok(GpuAllocation::Claim(table.name.get_ref().clone(), devices))
+    let driver = table.driver.as_ref().map(Spanned::get_ref);
+    if driver.is_some() == table.devices.is_empty() {
+        return Err("claim: driver and devices belong together: write both or none".into());
+    }
+    let mps = table.mps.as_ref().map(|mps| {
+        let threads = percent(mps.threads)?;
+        let mib = mps.mib.map(|mib| amount("mib", mib, u32::MAX)).transpose()?;
+        Ok::<_, String>(ClaimSharing::Mps { threads, mib })
+    });
+    let sharing = match (mps.transpose()?, table.time_slicing) {
+        (Some(_), true) => {
+            return Err("claim: time_slicing excludes mps: write one of them".into());
+        }
+        (None, true) => Some(ClaimSharing::TimeSlicing),
+        (mps, false) => mps,
+    };
+    Ok(GpuAllocation::Claim(ResourceClaim {
+        name: name.clone(),
+        driver: driver.cloned().unwrap_or_else(|| resource_slices::DRIVER.to_owned()),
+        devices,
+        admin: table.admin,
+        share_mib: table.share_mib,
+        sharing,
+        extended: table.extended,
+    }))
 }
 
 fn which(selection: &GpuSelection, clone: usize, gpus: usize) -> Result<Vec<usize>, String> {

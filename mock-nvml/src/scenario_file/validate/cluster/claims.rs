@@ -1,8 +1,8 @@
 //! Validation of resource claims: all containers of a claim have the same devices, and a device belongs to
-//! one claim at a time.
+//! one claim at a time, apart from shares and administrative access.
 
 use crate::{
-    scenario::cluster::{ClaimedDevice, Pod},
+    scenario::{claim::ResourceClaim, cluster::Pod},
     scenario_file::{
         error::{SpannedError, ValidationResult},
         validate::cluster::pods::ContainerSpans,
@@ -11,33 +11,36 @@ use crate::{
 
 /// Compares each claim with the previous ones.
 pub(super) fn check(pods: &[Pod], spans: &[Vec<ContainerSpans<'_>>]) -> ValidationResult<()> {
-    let mut previous: Vec<(&Pod, &str, &[ClaimedDevice])> = vec![];
+    let mut previous: Vec<(&Pod, &ResourceClaim)> = vec![];
     for (pod, spans) in pods.iter().zip(spans) {
         for (container, spans) in pod.containers.iter().zip(spans) {
-            let Some((claim, devices)) = container.allocation.claim() else { continue };
+            let Some(claim) = container.allocation.claim() else { continue };
             let life = pod.object_lifetime();
             let concurrent =
-                previous.iter().filter(|(other, ..)| other.object_lifetime().overlaps(life));
-            for (other, name, other_devices) in concurrent {
-                let same = other.namespace == pod.namespace && *name == claim;
-                if same && *other_devices != devices {
+                previous.iter().filter(|(other, _)| other.object_lifetime().overlaps(life));
+            for (other, other_claim) in concurrent {
+                let ResourceClaim { name, devices, .. } = claim;
+                let same = other.namespace == pod.namespace && other_claim.name == *name;
+                if same && *other_claim != claim {
                     let text = format!(
-                        "claim {claim} has other devices in pod {}: write the same devices",
+                        "claim {name} has other devices in pod {}: write the same devices",
                         other.name
                     );
                     return Err(SpannedError::new(spans.allocation.clone(), text));
                 }
-                let common = devices.iter().find(|device| !same && other_devices.contains(device));
-                if let Some(device) = common {
+                let is_shared = |claim: &ResourceClaim| claim.admin || claim.share_mib.is_some();
+                let exclusive = !same && !is_shared(claim) && !is_shared(other_claim);
+                let common = devices.iter().find(|device| other_claim.devices.contains(device));
+                if let Some(device) = common.filter(|_| exclusive) {
                     let text = format!(
-                        "{} belongs to claim {name} of pod {} at some time in the lifetime of this \
+                        "{} belongs to claim {} of pod {} at some time in the lifetime of this \
                          pod: end one pod earlier, or write the same claim in the same namespace",
-                        device.name, other.name
+                        device.name, other_claim.name, other.name
                     );
                     return Err(SpannedError::new(spans.allocation.clone(), text));
                 }
             }
-            previous.push((pod, claim, devices));
+            previous.push((pod, claim));
         }
     }
     Ok(())

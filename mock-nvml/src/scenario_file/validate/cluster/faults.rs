@@ -10,7 +10,12 @@ use crate::{
 };
 
 pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> {
-    let servers = [("kubelet", Server::Kubelet), ("api", Server::Api)];
+    let servers = [
+        ("kubelet", Server::Kubelet),
+        ("api", Server::Api),
+        ("resource_slices", Server::Slices),
+        ("resource_claims", Server::Claims),
+    ];
     let troubles = [
         ("absent", ServerFault::Absent),
         ("refuse", ServerFault::Refuse),
@@ -19,6 +24,8 @@ pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> 
         ("denied", ServerFault::Denied),
         ("throttled", ServerFault::Throttled),
         ("expired", ServerFault::Expired),
+        ("error", ServerFault::Error),
+        ("empty", ServerFault::Empty),
         ("no_pods", ServerFault::NoPods),
         ("static_pods", ServerFault::StaticPods),
         ("close", ServerFault::Close),
@@ -27,15 +34,7 @@ pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> 
     let server = parse_word("source", Some(&spec.source), &servers)?.unwrap_or(Server::Api);
     let trouble =
         parse_word("effect", Some(&spec.effect), &troubles)?.unwrap_or(ServerFault::Absent);
-    let expires = server == Server::Kubelet && trouble == ServerFault::Expired;
-    ensure(!expires, &spec.effect, || {
-        "the kubelet has no watches that could expire: write another effect".into()
-    })?;
-    let lists =
-        server == Server::Api && matches!(trouble, ServerFault::NoPods | ServerFault::StaticPods);
-    ensure(!lists, &spec.effect, || {
-        "only the kubelet lists pods so after a restart: write source = \"kubelet\"".into()
-    })?;
+    ensure_plausible(server, trouble, spec)?;
     let trouble = match (trouble, &spec.delay) {
         (ServerFault::Slow(_), Some(delay)) => {
             let seconds = *delay.get_ref();
@@ -56,4 +55,32 @@ pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> 
         fault: trouble,
         during: parse_window(spec.from.as_ref(), spec.to.as_ref())?,
     })
+}
+
+/// Rejects effects that this server cannot have.
+fn ensure_plausible(
+    server: Server,
+    trouble: ServerFault,
+    spec: &ClusterFaultTable,
+) -> ValidationResult<()> {
+    let expires = server == Server::Kubelet && trouble == ServerFault::Expired;
+    ensure(!expires, &spec.effect, || {
+        "the kubelet has no watches that could expire: write another effect".into()
+    })?;
+    let lists = server != Server::Kubelet
+        && matches!(trouble, ServerFault::NoPods | ServerFault::StaticPods);
+    ensure(!lists, &spec.effect, || {
+        "only the kubelet lists pods so after a restart: write source = \"kubelet\"".into()
+    })?;
+    let connection =
+        matches!(trouble, ServerFault::Refuse | ServerFault::Close | ServerFault::Expired);
+    ensure(
+        !(connection && matches!(server, Server::Slices | Server::Claims)),
+        &spec.effect,
+        || "only a whole server refuses or ends connections: write another effect".into(),
+    )?;
+    ensure(trouble != ServerFault::Empty || server == Server::Slices, &spec.effect, || {
+        "only lists of resource slices are empty: write source = \"resource_slices\"".into()
+    })?;
+    Ok(())
 }
