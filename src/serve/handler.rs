@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +29,10 @@ pub(super) async fn respond(
     config: &LiveWebConfig,
     permit: &ConnectionPermit,
 ) -> Response<Full<Bytes>> {
-    let mut response = if config.try_acquire(Instant::now()) {
+    let mut response = if !has_valid_host(request) {
+        state.rejected.increment(RejectReason::Malformed);
+        text(StatusCode::BAD_REQUEST, "one valid Host header is required\n".to_owned())
+    } else if config.try_acquire(Instant::now()) {
         let auth_timeout = state.timeouts.write;
         if let Ok(authenticated) = authenticate(request, config, permit, auth_timeout).await {
             route(request, state, permit, authenticated)
@@ -45,6 +49,17 @@ pub(super) async fn respond(
         response.headers_mut().insert(name, value.clone());
     }
     response
+}
+
+/// Whether the request has exactly one `Host` header with a valid value, as RFC 9112 requires; HTTP/1.0
+/// has none. A proxy may take another one of two hosts than this server.
+fn has_valid_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// Whether the request has valid credentials, or none are required.

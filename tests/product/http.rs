@@ -148,3 +148,19 @@ fn sigterm_waits_for_a_scrape_in_flight_and_exits_with_0() {
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(log.contains("SIGTERM: stopping") && !log.contains("did not finish"), "{log}");
 }
+
+#[test]
+fn request_without_one_valid_host_is_refused() {
+    let exporter = exporter();
+    let status = |version: &str, hosts: &str| {
+        let request = format!("GET /healthz HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+        exporter.request(&request).status
+    };
+    for hosts in ["", "Host: a\r\nHost: b\r\n", "Host: a\r\nhost: a\r\n", "Host: a b\r\n"] {
+        assert_eq!(status("1.1", hosts), 400, "{hosts:?}");
+    }
+    for hosts in ["Host: a\r\n", "Host: [::1]:9400\r\n", "Host:\r\n"] {
+        assert_eq!(status("1.1", hosts), 200, "{hosts:?}");
+    }
+    assert_eq!((status("1.0", ""), status("1.0", "Host: a\r\nHost: b\r\n")), (200, 400));
+}
