@@ -160,7 +160,9 @@ fn client_certificates_are_verified() {
     let exporter = site.start(&config, &[]);
     let get = |client: Option<&CertificateAndKey>| site.get(&exporter, "/healthz", client);
     assert_eq!(get(Some(&site.sign("scraper.example"))).unwrap().0.status, 200);
-    assert!(get(Some(&site.sign("other.example"))).is_err(), "another name");
+    for other in ["other.example", "*.example", "Scraper.Example", "scraper.example.org"] {
+        assert!(get(Some(&site.sign(other))).is_err(), "{other}");
+    }
     assert!(get(Some(&WebFixture::new().sign("scraper.example"))).is_err(), "another CA");
     assert!(get(None).is_err(), "no certificate");
 }

@@ -74,12 +74,13 @@ fn ca_verifier(
 fn allowed_sans(names: &[String]) -> Result<Vec<San>, Problem> {
     let parse = |name: &String| {
         if let Ok(address) = name.parse::<IpAddr>() {
-            return Ok(San::Name(ServerName::IpAddress(address.into())));
+            return Ok(San::Ip(ServerName::IpAddress(address.into())));
         }
         if name.contains("://") {
             return Ok(San::Uri(name.clone()));
         }
-        ServerName::try_from(name.clone()).map(San::Name).map_err(|_| {
+        let is_valid = ServerName::try_from(name.as_str()).is_ok();
+        is_valid.then(|| San::Dns(name.clone())).ok_or_else(|| {
             let message = format!("{name}: not a subject alternative name");
             value("client_allowed_sans", message, "give a DNS name, an IP address or a URI")
         })

@@ -16,8 +16,10 @@ use webpki::EndEntityCert;
 /// A subject alternative name of a client certificate.
 #[derive(Debug)]
 pub(super) enum San {
-    /// A DNS name or an IP address.
-    Name(ServerName<'static>),
+    /// A DNS name.
+    Dns(String),
+    /// An IP address.
+    Ip(ServerName<'static>),
     /// A URI, such as a SPIFFE ID.
     Uri(String),
 }
@@ -51,7 +53,9 @@ impl ClientCertVerifier for SanVerifier {
         let refused = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         let Ok(certificate) = EndEntityCert::try_from(end_entity) else { return Err(refused) };
         let has_name = |name: &San| match name {
-            San::Name(name) => certificate.verify_is_valid_for_subject_name(name).is_ok(),
+            // Exactly: a wildcard of the certificate would let in more clients than are listed.
+            San::Dns(name) => certificate.valid_dns_names().any(|known| known == name),
+            San::Ip(name) => certificate.verify_is_valid_for_subject_name(name).is_ok(),
             San::Uri(uri) => certificate.valid_uri_names().any(|known| known == uri),
         };
         if self.names.iter().any(has_name) { Ok(verified) } else { Err(refused) }
