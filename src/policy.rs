@@ -128,6 +128,11 @@ pub const COUNTERS_CONFIG_MAP_EVERY: Duration = Duration::from_secs(30);
 pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Poll interval of `--web-config-file`.
 pub const WEB_CONFIG_EVERY: Duration = Duration::from_secs(1);
+/// Rate limit of the readiness probes of one client, if there is a rate limit: a kubelet sends one in
+/// some seconds.
+pub const HTTP_READINESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Readiness probes of one client at once.
+pub const HTTP_READINESS_BURST: u32 = 20;
 /// Timeout of a TLS handshake.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Default timeout for writing a response.

@@ -11,6 +11,7 @@ mod connection_limit;
 mod handler;
 mod http1;
 mod peer;
+mod rate_limit;
 mod response;
 
 use std::future::Future;

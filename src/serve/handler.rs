@@ -29,13 +29,14 @@ pub(super) async fn respond(
     config: &LiveWebConfig,
     permit: &ConnectionPermit,
 ) -> Response<Full<Bytes>> {
+    let route = state.routes.find(request.uri().path());
     let mut response = if !has_valid_host(request) {
         state.rejected.increment(RejectReason::Malformed);
         text(StatusCode::BAD_REQUEST, "one valid Host header is required\n".to_owned())
-    } else if config.try_acquire(Instant::now()) {
+    } else if config.try_acquire(permit.connection.peer, route, Instant::now()) {
         let auth_timeout = state.timeouts.write;
         if let Ok(authenticated) = authenticate(request, config, permit, auth_timeout).await {
-            route(request, state, permit, authenticated)
+            dispatch(request, route, state, permit, authenticated)
         } else {
             state.rejected.increment(RejectReason::Auth);
             let body = "too many authentication requests; try again later\n";
@@ -78,13 +79,13 @@ async fn authenticate(
 
 /// The response to a request. Probes have no password: without authentication only the state of
 /// liveness and readiness is served, without details.
-fn route(
+fn dispatch(
     request: &Request<Incoming>,
+    route: Option<Route>,
     state: &AppState,
     permit: &ConnectionPermit,
     authenticated: bool,
 ) -> Response<Full<Bytes>> {
-    let route = state.routes.find(request.uri().path());
     if !authenticated && !route.is_some_and(Route::is_probe) {
         state.rejected.increment(RejectReason::Auth);
         let mut response = text(StatusCode::UNAUTHORIZED, "authentication required\n".to_owned());

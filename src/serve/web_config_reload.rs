@@ -1,7 +1,7 @@
 //! The active `--web-config-file`, and its reload: a change applies to new connections.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::watch;
@@ -10,9 +10,12 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::BasicAuth;
+use super::peer::Peer;
+use super::rate_limit::RateLimit;
+use super::routes::Route;
 use crate::model::Problem;
 use crate::policy;
-use crate::web_config::{RequestRate, WebConfig};
+use crate::web_config::WebConfig;
 
 /// A web configuration in use.
 pub(super) struct LiveWebConfig {
@@ -22,49 +25,22 @@ pub(super) struct LiveWebConfig {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// `None` if no authentication is required.
     pub(super) basic_auth: Option<Arc<BasicAuth>>,
-    rate_limit: Option<Mutex<TokenBucket>>,
-}
-
-/// Rate limit of requests.
-struct TokenBucket {
-    rate: RequestRate,
-    /// Requests that are allowed at `updated`.
-    tokens: f64,
-    updated: Instant,
+    rate_limit: Option<RateLimit>,
 }
 
 impl LiveWebConfig {
     pub(super) fn new(config: WebConfig) -> Self {
-        let full = |rate: RequestRate| {
-            let tokens = f64::from(rate.burst);
-            TokenBucket { rate, tokens, updated: Instant::now() }
-        };
         Self {
             tls: config.tls.map(TlsAcceptor::from),
             headers: config.headers,
             basic_auth: BasicAuth::new(config.users).map(Arc::new),
-            rate_limit: config.rate.map(|rate| Mutex::new(full(rate))),
+            rate_limit: config.rate.map(|rate| RateLimit::new(rate, Instant::now())),
         }
     }
 
-    /// Whether the rate limit allows a request at `now`; consumes a token.
-    pub(super) fn try_acquire(&self, now: Instant) -> bool {
-        let Some(bucket) = &self.rate_limit else { return true };
-        bucket.lock().unwrap_or_else(PoisonError::into_inner).try_take(now)
-    }
-}
-
-impl TokenBucket {
-    fn try_take(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.updated).as_secs_f64();
-        self.updated = now;
-        let tokens = self.tokens + elapsed / self.rate.interval.as_secs_f64();
-        self.tokens = tokens.min(f64::from(self.rate.burst));
-        let is_allowed = self.tokens >= 1.0;
-        if is_allowed {
-            self.tokens -= 1.0;
-        }
-        is_allowed
+    /// Whether the rate limit allows a request of `peer` for `route` at `now`; consumes a token.
+    pub(super) fn try_acquire(&self, peer: Peer, route: Option<Route>, now: Instant) -> bool {
+        self.rate_limit.as_ref().is_none_or(|limit| limit.try_acquire(peer, route, now))
     }
 }
 
@@ -119,23 +95,5 @@ async fn reload_on_change(
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn rate_limit_allows_a_burst_and_then_one_request_per_interval() {
-        let start = Instant::now();
-        let rate = RequestRate { interval: Duration::from_secs(1), burst: 2 };
-        let mut bucket = TokenBucket { rate, tokens: 2.0, updated: start };
-        let mut at = |ms: u64| bucket.try_take(start + Duration::from_millis(ms));
-        assert!(at(0) && at(0) && !at(0) && !at(999));
-        assert!(at(1000) && !at(1500) && at(2000));
-        assert!(at(60_000) && at(60_000) && !at(60_000), "no more than the burst");
     }
 }

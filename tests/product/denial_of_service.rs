@@ -42,7 +42,7 @@ fn connect(from: &str, to: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn send(from: &str, to: &str, request: &str) -> io::Result<Response> {
+pub(crate) fn send(from: &str, to: &str, request: &str) -> io::Result<Response> {
     let mut stream = connect(from, to)?;
     stream.write_all(request.as_bytes())?;
     let mut response = Vec::new();

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::denial_of_service::send;
 use crate::exporter::{Exporter, Response, run_with, value};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -220,8 +221,24 @@ fn expensive_password_hash_does_not_delay_other_requests() {
 fn requests_above_the_rate_limit_are_refused() {
     let site = WebFixture::new();
     let exporter = site.start("rate_limit:\n  interval: 1h\n  burst: 2\n", &[]);
-    let statuses = [0; 3].map(|_| exporter.get("/healthz").status);
+    exporter.wait_for_at("/readyz", "a sample", |text| text.starts_with("ready"));
+    // Probes are exempt: under a flood of scrapes, the kubelet would restart the exporter otherwise.
+    assert!((0..100).all(|_| exporter.get("/healthz").status == 200));
+    let statuses = [0; 3].map(|_| exporter.get("/metrics").status);
     assert_eq!(statuses, [200, 200, 429]);
+    assert_eq!([exporter.get("/").status, exporter.get("/nothing").status], [429, 429]);
+    assert_eq!([exporter.get("/healthz").status, exporter.get("/readyz").status], [200, 200]);
+    // Readiness probes have a limit of their own; only the client that floods them uses it up.
+    let probe = "GET /readyz HTTP/1.1\r\nHost: x\r\n";
+    let flood = format!("{probe}\r\n").repeat(200) + probe + "Connection: close\r\n\r\n";
+    let mut stream = TcpStream::connect(exporter.address()).unwrap();
+    stream.write_all(flood.as_bytes()).unwrap();
+    let mut responses = String::new();
+    stream.read_to_string(&mut responses).unwrap();
+    assert!(responses.matches("HTTP/1.1 429").count() > 100, "{responses}");
+    let probe = format!("{probe}Connection: close\r\n\r\n");
+    assert_eq!(send("127.0.0.3", exporter.address(), &probe).unwrap().status, 200);
+    assert_eq!(exporter.get("/healthz").status, 200);
 }
 
 #[test]
