@@ -19,14 +19,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use self::connection_limit::{Admission, ConnectionLimiter, ConnectionPermit};
-use self::http1::handle_connection;
+use self::http1::{ConnectionContext, handle_connection};
 use self::peer::Peer;
 use self::reject_counters::{RejectCounters, RejectReason};
 use self::routes::Routes;
@@ -72,9 +71,13 @@ pub async fn serve(
     config: WebConfig,
     stop: impl Future<Output = ()>,
 ) {
-    let state = Arc::new(state);
-    let graceful = GracefulShutdown::new();
-    let config = web_config_reload::start(config);
+    let (shutdown, shutting_down) = watch::channel(());
+    let context = ConnectionContext {
+        state: Arc::new(state),
+        config: web_config_reload::start(config),
+        shutdown: shutting_down,
+    };
+    let rejected = &context.state.rejected;
     // Accepted connections inherit the size. By default the kernel grows the buffer to megabytes for
     // each client that does not read, and charges it to the pod.
     if let Err(error) = set_socket_send_buffer_size(&listener, policy::HTTP_SEND_BUFFER) {
@@ -93,13 +96,10 @@ pub async fn serve(
                 if std::mem::take(&mut is_failing) {
                     tracing::info!("connections are accepted again");
                 }
-                let config = config.borrow().clone();
-                if let Some(permit) = admit(&limiter, address.ip().into(), &state.rejected) {
-                    let (permit, state) = (Arc::new(permit), Arc::clone(&state));
-                    let watcher = graceful.watcher();
-                    tokio::spawn(handle_connection(stream, permit, state, config, watcher));
+                if let Some(permit) = admit(&limiter, address.ip().into(), rejected) {
+                    tokio::spawn(handle_connection(stream, Arc::new(permit), context.clone()));
                 } else {
-                    reject(&stream, &config);
+                    reject(&stream, &context.config.borrow());
                 }
                 // Lets the new connection read its request before the next one can evict it.
                 tokio::task::yield_now().await;
@@ -107,7 +107,7 @@ pub async fn serve(
             // The client has closed the connection already.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                state.rejected.increment(RejectReason::OpenFileLimit);
+                rejected.increment(RejectReason::OpenFileLimit);
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::warn!(%error, "no connection accepted; raise the limit of open files");
                 }
@@ -117,8 +117,9 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
-    if timeout(policy::SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+    drop((listener, context));
+    let _ = shutdown.send(());
+    if timeout(policy::SHUTDOWN_GRACE, shutdown.closed()).await.is_err() {
         tracing::warn!("some clients did not finish in time");
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) use schema::parse_duration;
 
 use hyper::header::{HeaderName, HeaderValue};
-use ring::digest::{Context, SHA256};
+use ring::digest::{self, Context, SHA256};
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::model::Problem;
@@ -46,6 +46,8 @@ pub struct WebConfig {
     pub path: Option<PathBuf>,
     /// SHA-256 of the file and of all files that it references; another digest is a change.
     pub digest: Vec<u8>,
+    /// SHA-256 of the settings of TLS, with all files that they reference.
+    pub tls_digest: Vec<u8>,
 }
 
 /// A rate limit (token bucket).
@@ -86,7 +88,7 @@ impl WebConfig {
         let file = schema::WebConfigFile::parse(text)?;
         let mut remarks = Vec::new();
         let mut files = ReferencedFiles { directory, digest: Context::new(&SHA256) };
-        files.digest.update(text);
+        files.digest.update(format!("{:?}", file.tls_server_config).as_bytes());
         let tls = match &file.tls_server_config {
             Some(tls) => tls::server_config(tls, &mut files, &mut remarks)?.map(Arc::new),
             None => None,
@@ -102,9 +104,10 @@ impl WebConfig {
             );
         }
         let rate = file.rate_limit.map(schema::RateLimitConfig::validate).transpose()?.flatten();
-        let digest = files.digest.finish().as_ref().to_vec();
+        let tls_digest = files.digest.finish().as_ref().to_vec();
+        let digest = digest::digest(&SHA256, &[text, &tls_digest].concat()).as_ref().to_vec();
         let users = file.basic_auth_users;
-        Ok(Self { tls, headers, users, rate, warnings: remarks, path: None, digest })
+        Ok(Self { tls, headers, users, rate, warnings: remarks, path: None, digest, tls_digest })
     }
 }
 

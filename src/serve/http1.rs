@@ -1,6 +1,7 @@
 //! Serves HTTP/1.1 on one connection, with or without TLS.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 
 use hyper::Request;
@@ -8,9 +9,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::AppState;
@@ -21,24 +22,50 @@ use super::reject_counters::RejectReason;
 use super::web_config_reload::LiveWebConfig;
 use crate::policy;
 
+/// What a connection reads when a request arrives, and what ends it.
+#[derive(Clone)]
+pub(super) struct ConnectionContext {
+    pub(super) state: Arc<AppState>,
+    pub(super) config: watch::Receiver<Arc<LiveWebConfig>>,
+    /// Notified at shutdown, which waits until all connections have dropped theirs.
+    pub(super) shutdown: watch::Receiver<()>,
+}
+
+impl ConnectionContext {
+    /// Completes at shutdown, and when the settings of TLS are no longer those of the connection: a client
+    /// certificate that is no longer accepted must not remain in use.
+    async fn ended(&mut self, accepted_with: Arc<LiveWebConfig>) {
+        let is_outdated = |live: &Arc<LiveWebConfig>| live.tls_digest != accepted_with.tls_digest;
+        let outdated = async {
+            // Without a file to reload there is no change.
+            if self.config.wait_for(is_outdated).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = self.shutdown.changed() => {}
+            () = outdated => {}
+        }
+    }
+}
+
 /// Serves one connection until it ends or is evicted.
 pub(super) async fn handle_connection(
     stream: TcpStream,
     permit: Arc<ConnectionPermit>,
-    state: Arc<AppState>,
-    config: Arc<LiveWebConfig>,
-    watcher: Watcher,
+    context: ConnectionContext,
 ) {
     // Without the option, latency is higher; nothing else depends on it.
     let _ = stream.set_nodelay(true);
     let connection = Arc::clone(&permit.connection);
-    let refused = Arc::clone(&state.rejected);
+    let refused = Arc::clone(&context.state.rejected);
+    let config = context.config.borrow().clone();
     let served = async {
         let Some(tls) = config.tls.clone() else {
-            return serve_http1(stream, &permit, state, config, watcher).await;
+            return serve_http1(stream, &permit, context, config).await;
         };
         match timeout(policy::TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => serve_http1(stream, &permit, state, config, watcher).await,
+            Ok(Ok(stream)) => serve_http1(stream, &permit, context, config).await,
             Ok(Err(error)) => {
                 refused.increment(RejectReason::Handshake);
                 tracing::debug!(%error, "TLS handshake failed");
@@ -55,30 +82,40 @@ pub(super) async fn handle_connection(
     }
 }
 
-/// Serves HTTP/1.1 over one stream. On shutdown, `watcher` ends it after the request in flight.
+/// Serves HTTP/1.1 over one stream, with the newest configuration for each request.
 async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     permit: &Arc<ConnectionPermit>,
-    state: Arc<AppState>,
-    config: Arc<LiveWebConfig>,
-    watcher: Watcher,
+    mut context: ConnectionContext,
+    accepted_with: Arc<LiveWebConfig>,
 ) {
+    let ConnectionContext { state, config, .. } = context.clone();
     let (connection, refused) = (Arc::clone(&permit.connection), Arc::clone(&state.rejected));
     let (permit, read_timeout) = (Arc::clone(permit), state.timeouts.read);
     let service = service_fn(move |request: Request<Incoming>| {
         permit.connection.start_response(state.timeouts.write);
-        let (state, config, permit) =
-            (Arc::clone(&state), Arc::clone(&config), Arc::clone(&permit));
+        let config = config.borrow().clone();
+        let (state, permit) = (Arc::clone(&state), Arc::clone(&permit));
         async move { Ok::<_, Infallible>(respond(&request, &state, &config, &permit).await) }
     });
     let stream = TokioIo::new(DeadlineStream::new(stream, Arc::clone(&connection)));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(read_timeout)
-        .max_buf_size(16 * 1024)
-        .max_headers(32)
-        .serve_connection(stream, service);
-    if let Err(error) = watcher.watch(served).await {
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(read_timeout)
+            .max_buf_size(16 * 1024)
+            .max_headers(32)
+            .serve_connection(stream, service)
+    );
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = context.ended(accepted_with) => {
+            // Ends after the request in flight.
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
         if error.is_parse() {
             refused.increment(RejectReason::Malformed);
         } else if error.is_timeout() && connection.is_receiving() {

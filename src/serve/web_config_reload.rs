@@ -1,4 +1,5 @@
-//! The active `--web-config-file`, and its reload: a change applies to new connections.
+//! The active `--web-config-file`, and its reload: a change applies to the next request of each connection,
+//! and one of TLS to new connections.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use crate::web_config::WebConfig;
 pub(super) struct LiveWebConfig {
     /// `None` for plain HTTP.
     pub(super) tls: Option<TlsAcceptor>,
+    /// Equal if the settings of TLS are equal.
+    pub(super) tls_digest: Vec<u8>,
     /// Headers of every response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// `None` if no authentication is required.
@@ -32,6 +35,7 @@ impl LiveWebConfig {
     pub(super) fn new(config: WebConfig) -> Self {
         Self {
             tls: config.tls.map(TlsAcceptor::from),
+            tls_digest: config.tls_digest,
             headers: config.headers,
             basic_auth: BasicAuth::new(config.users).map(Arc::new),
             rate_limit: config.rate.map(|rate| RateLimit::new(rate, Instant::now())),

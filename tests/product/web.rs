@@ -83,6 +83,20 @@ impl WebFixture {
         path: &str,
         client: Option<&CertificateAndKey>,
     ) -> io::Result<(Response, Vec<u8>)> {
+        let mut stream = self.connect(exporter, client)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        let certificate = stream.conn.peer_certificates().unwrap()[0].to_vec();
+        Ok((Response::parse(&response), certificate))
+    }
+
+    /// Opens a connection over TLS.
+    fn connect(
+        &self,
+        exporter: &Exporter,
+        client: Option<&CertificateAndKey>,
+    ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(der(&self.authority.pem())).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(
@@ -102,12 +116,7 @@ impl WebFixture {
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let stream = TcpStream::connect(exporter.address())?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        let mut stream = StreamOwned::new(connection, stream);
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-        let mut response = Vec::new();
-        stream.read_to_end(&mut response)?;
-        let certificate = stream.conn.peer_certificates().unwrap()[0].to_vec();
-        Ok((Response::parse(&response), certificate))
+        Ok(StreamOwned::new(connection, stream))
     }
 }
 
@@ -197,6 +206,69 @@ fn everything_but_probes_requires_a_password() {
     let ready = exporter.get("/readyz").text();
     assert!(ready == "ready\n" || ready == "not ready\n", "{ready}");
     assert!(!exporter.log().contains("secret"), "{}", exporter.log());
+}
+
+/// A connection that stays open between requests.
+pub(crate) struct KeepAlive<S>(S);
+
+impl<S: Read + Write> KeepAlive<S> {
+    /// Sends a request; `headers` end in a line break each. Returns the response, unless the connection is
+    /// closed.
+    pub(crate) fn get(&mut self, path: &str, headers: &str) -> io::Result<Response> {
+        write!(self.0, "GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")?;
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte)?;
+            response.extend(byte);
+        }
+        let length = Response::parse(&response).header("content-length").unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body)?;
+        Ok(Response::parse(&[response, body].concat()))
+    }
+}
+
+#[test]
+fn removed_user_has_no_access_on_an_open_connection() {
+    let site = WebFixture::new();
+    let users = |names: &[&str]| {
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        let users = names.iter().map(|name| format!("\n  {name}: {hash}"));
+        format!("basic_auth_users:{}\n", users.collect::<String>())
+    };
+    let exporter = site.start(&users(&["alice", "bob"]), &["--web-read-timeout=1h"]);
+    let mut connection = KeepAlive(TcpStream::connect(exporter.address()).unwrap());
+    let mut status = |user: &str| {
+        let encoded = STANDARD.encode(format!("{user}:secret"));
+        connection.get("/", &format!("Authorization: Basic {encoded}\r\n")).unwrap().status
+    };
+    assert_eq!([status("alice"), status("bob")], [200, 200]);
+    site.write("web.yml", &users(&["bob"]));
+    exporter.wait_for_log("web.yml: reloaded");
+    assert_eq!([status("alice"), status("bob")], [401, 200], "on the same connection");
+}
+
+#[test]
+fn client_certificate_that_is_no_longer_allowed_has_no_open_connection() {
+    let site = WebFixture::new();
+    let config = |san: &str| {
+        format!(
+            "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  \
+             client_allowed_sans: [{san}]\n"
+        )
+    };
+    let exporter = site.start(&config("scraper.example"), &["--web-read-timeout=1h"]);
+    let client = site.sign("scraper.example");
+    let mut connection = KeepAlive(site.connect(&exporter, Some(&client)).unwrap());
+    assert_eq!(connection.get("/healthz", "").unwrap().status, 200);
+    // Other settings do not end connections.
+    site.write("web.yml", &format!("{}rate_limit: {{}}\n", config("scraper.example")));
+    exporter.wait_for_log("web.yml: reloaded");
+    assert_eq!(connection.get("/healthz", "").unwrap().status, 200);
+    site.write("web.yml", &config("other.example"));
+    let mut end = [0];
+    assert!(matches!(connection.0.read(&mut end), Ok(0)), "closed");
 }
 
 #[test]
