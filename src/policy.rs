@@ -124,8 +124,9 @@ pub const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const COUNTERS_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Poll interval of a counters `ConfigMap`.
 pub const COUNTERS_CONFIG_MAP_EVERY: Duration = Duration::from_secs(30);
-/// Timeout for a request's headers, and for an idle connection.
-pub const HTTP_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lifetime of an idle connection that has had a request, unless the read timeout is longer. Scrape
+/// intervals are up to a minute, and without the connection each of them has a TLS handshake.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Poll interval of `--web-config-file`.
 pub const WEB_CONFIG_EVERY: Duration = Duration::from_secs(1);
 /// Rate limit of the readiness probes of one client, if there is a rate limit: a kubelet sends one in
@@ -135,8 +136,6 @@ pub const HTTP_READINESS_INTERVAL: Duration = Duration::from_millis(100);
 pub const HTTP_READINESS_BURST: u32 = 20;
 /// Timeout of a TLS handshake.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Default timeout for writing a response.
-pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of open connections.
 pub const HTTP_CONNECTIONS: usize = 64;
 /// A response younger than this is not evicted for a peer that has as many connections itself.

@@ -42,7 +42,7 @@ const BUSY: &[u8] =
 /// Timeouts of requests and responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For reading a request; also the lifetime of an idle connection.
+    /// For reading a request.
     pub read: Duration,
     /// For writing a response.
     pub write: Duration,
@@ -83,7 +83,7 @@ pub async fn serve(
     if let Err(error) = set_socket_send_buffer_size(&listener, policy::HTTP_SEND_BUFFER) {
         tracing::debug!(%error, "send buffer size not set; the system default applies");
     }
-    let limiter = ConnectionLimiter::new();
+    let limiter = ConnectionLimiter::new(context.state.timeouts);
     let mut is_failing = false;
     let mut stop = std::pin::pin!(stop);
     loop {

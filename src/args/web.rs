@@ -44,7 +44,7 @@ pub struct ServeArgs {
     #[arg(long, env = "DCGM_EXPORTER_SYSTEMD_SOCKET", value_parser = BoolishValueParser::new())]
     web_systemd_socket: bool,
 
-    /// Timeout for reading a request, and for idle connections
+    /// Timeout for reading a request; idle connections live 2 minutes, or this long if it is longer
     #[arg(
         long,
         env = "DCGM_EXPORTER_WEB_READ_TIMEOUT",

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::process::{Resource, getrlimit};
 use tokio::time::Instant;
 
+use super::Timeouts;
 use super::connection::{ConnectionState, PageRef};
 use super::peer::Peer;
 use crate::policy;
@@ -15,6 +16,7 @@ use crate::policy;
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
     limit: usize,
+    timeouts: Timeouts,
     /// Oldest first.
     open: Mutex<Vec<Arc<ConnectionState>>>,
 }
@@ -38,12 +40,12 @@ pub(super) enum Admission {
 impl ConnectionLimiter {
     /// Allows [`policy::HTTP_CONNECTIONS`], but at most a quarter of the limit of open files: clients
     /// must not keep the exporter from opening files of `/proc` and of the driver.
-    pub(super) fn new() -> Arc<Self> {
-        Self::with_limit(connection_limit(getrlimit(Resource::Nofile).current))
+    pub(super) fn new(timeouts: Timeouts) -> Arc<Self> {
+        Self::with_limit(connection_limit(getrlimit(Resource::Nofile).current), timeouts)
     }
 
-    fn with_limit(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, open: Mutex::default() })
+    fn with_limit(limit: usize, timeouts: Timeouts) -> Arc<Self> {
+        Arc::new(Self { limit, timeouts, open: Mutex::default() })
     }
 
     /// Admits a new connection of `peer`. At the limit, another one is evicted: see
@@ -56,7 +58,7 @@ impl ConnectionLimiter {
             open.remove(index).evicted.notify_one();
             has_evicted = true;
         }
-        let connection = Arc::new(ConnectionState::new(peer));
+        let connection = Arc::new(ConnectionState::new(peer, self.timeouts));
         open.push(Arc::clone(&connection));
         let permit = ConnectionPermit { limiter: Arc::clone(self), connection };
         if has_evicted {
@@ -66,10 +68,10 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Evicts the oldest idle connection, if any, to free its file descriptor.
+    /// Evicts the connection that has been idle longest, if any, to free its file descriptor.
     pub(super) fn evict_idle(&self) {
         let mut open = self.open();
-        if let Some(idle) = open.iter().position(|connection| connection.busy_since().is_none()) {
+        if let Some(idle) = longest_idle(open.iter().enumerate()) {
             open.remove(idle).evicted.notify_one();
         }
     }
@@ -119,10 +121,19 @@ fn connection_limit(files: Option<u64>) -> usize {
     quarter.clamp(1, policy::HTTP_CONNECTIONS)
 }
 
+/// The index of the connection that has been idle longest, if any is idle.
+fn longest_idle<'a>(
+    connections: impl Iterator<Item = (usize, &'a Arc<ConnectionState>)>,
+) -> Option<usize> {
+    let idle =
+        connections.filter_map(|(index, connection)| Some((connection.idle_since()?, index)));
+    idle.min().map(|(_, index)| index)
+}
+
 /// Selects the connection to evict for a new one of `peer`; `None` refuses the new one.
 ///
 /// Only peers with the most connections lose one, so that no peer can occupy all of them. Of their
-/// connections, the oldest idle one is selected: its client can connect again. If none is idle, it is
+/// connections, the one that is idle longest is selected: its client can connect again. If none is idle, it is
 /// the one with the slowest response. If the new peer itself has the most connections, a response that
 /// began less than [`policy::HTTP_EVICTION_GRACE`] ago is not evicted.
 fn select_eviction(open: &[Arc<ConnectionState>], peer: Peer, now: Instant) -> Option<usize> {
@@ -133,8 +144,7 @@ fn select_eviction(open: &[Arc<ConnectionState>], peer: Peer, now: Instant) -> O
     let most = counts.values().copied().max()?;
     let has_most = |connection: &ConnectionState| counts.get(&connection.peer) == Some(&most);
     let candidates = || open.iter().enumerate().filter(|(_, connection)| has_most(connection));
-    if let Some((idle, _)) = candidates().find(|(_, connection)| connection.busy_since().is_none())
-    {
+    if let Some(idle) = longest_idle(candidates()) {
         return Some(idle);
     }
     let busy =
@@ -172,10 +182,13 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use tokio::io::AsyncWriteExt;
 
+    use super::super::connection::DeadlineStream;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
+    const TIMEOUTS: Timeouts = Timeouts { read: LONG, write: LONG };
 
     fn peer(n: u8) -> Peer {
         IpAddr::V4(Ipv4Addr::new(10, 0, 0, n)).into()
@@ -194,12 +207,12 @@ mod tests {
 
     #[test]
     fn oldest_idle_connection_is_evicted_and_busy_ones_are_not() {
-        let limiter = ConnectionLimiter::with_limit(2);
+        let limiter = ConnectionLimiter::with_limit(2, TIMEOUTS);
         let (first, second) = (admit(&limiter, 1), admit(&limiter, 1));
-        first.connection.start_response(LONG);
+        first.connection.start_response();
         let third = admit(&limiter, 1);
         assert!(is_open(&limiter, &first) && !is_open(&limiter, &second));
-        third.connection.start_response(LONG);
+        third.connection.start_response();
         assert!(
             matches!(limiter.admit(peer(1), Instant::now()), Admission::Refused),
             "all are busy"
@@ -210,30 +223,42 @@ mod tests {
         assert!(matches!(limiter.admit(peer(1), Instant::now()), Admission::Admitted(_)));
     }
 
+    #[tokio::test]
+    async fn connection_that_is_used_is_not_the_longest_idle_one() {
+        let limiter = ConnectionLimiter::with_limit(2, TIMEOUTS);
+        let (scraper, other) = (admit(&limiter, 1), admit(&limiter, 2));
+        let mut stream = DeadlineStream::new(tokio::io::sink(), Arc::clone(&scraper.connection));
+        scraper.connection.start_response();
+        stream.write_all(b"response").await.unwrap();
+        stream.flush().await.unwrap();
+        let _third = admit(&limiter, 3);
+        assert!(is_open(&limiter, &scraper) && !is_open(&limiter, &other));
+    }
+
     #[test]
     fn peer_with_most_connections_loses_one_even_if_all_are_busy() {
-        let limiter = ConnectionLimiter::with_limit(4);
+        let limiter = ConnectionLimiter::with_limit(4, TIMEOUTS);
         let scraper = admit(&limiter, 9);
         let attacker = [0; 3].map(|_| admit(&limiter, 1));
         for permit in &attacker {
-            permit.connection.start_response(LONG);
+            permit.connection.start_response();
         }
         let other = admit(&limiter, 2);
         assert!(is_open(&limiter, &scraper), "idle, but the only one of its peer");
         assert!(!is_open(&limiter, &attacker[0]) && is_open(&limiter, &attacker[1]));
         // A new connection of the attacker evicts no connection of other peers.
-        other.connection.start_response(LONG);
-        scraper.connection.start_response(LONG);
+        other.connection.start_response();
+        scraper.connection.start_response();
         assert!(matches!(limiter.admit(peer(1), Instant::now()), Admission::Refused));
         assert!(is_open(&limiter, &scraper) && is_open(&limiter, &other));
     }
 
     #[test]
     fn peer_evicts_its_own_slowest_connection_after_a_while() {
-        let limiter = ConnectionLimiter::with_limit(2);
+        let limiter = ConnectionLimiter::with_limit(2, TIMEOUTS);
         let slow = [admit(&limiter, 1), admit(&limiter, 1)];
         for permit in &slow {
-            permit.connection.start_response(LONG);
+            permit.connection.start_response();
         }
         let now = Instant::now();
         assert!(matches!(limiter.admit(peer(1), now), Admission::Refused));
@@ -247,12 +272,12 @@ mod tests {
 
     #[test]
     fn connections_with_the_oldest_bodies_are_evicted_beyond_the_memory_limit() {
-        let limiter = ConnectionLimiter::with_limit(8);
+        let limiter = ConnectionLimiter::with_limit(8, TIMEOUTS);
         let size = policy::HTTP_STALE_BODIES_MAX / 2;
         let bodies: Vec<Bytes> = (0..5).map(|_| Bytes::from(vec![0; size])).collect();
         let permits: Vec<ConnectionPermit> = (0..6).map(|_| admit(&limiter, 1)).collect();
         let respond = |permit: usize, body: usize| {
-            permits[permit].connection.start_response(LONG);
+            permits[permit].connection.start_response();
             permits[permit].set_body(PageRef::from(&bodies[body]))
         };
         assert_eq!([respond(0, 0), respond(1, 0), respond(2, 1), respond(3, 2)], [0; 4]);
@@ -264,11 +289,11 @@ mod tests {
 
     #[test]
     fn most_recent_earlier_body_is_kept_whatever_its_size() {
-        let limiter = ConnectionLimiter::with_limit(8);
+        let limiter = ConnectionLimiter::with_limit(8, TIMEOUTS);
         let bodies: Vec<Bytes> =
             (0..3).map(|_| Bytes::from(vec![0; policy::HTTP_STALE_BODIES_MAX + 1])).collect();
         let respond = |permit: &ConnectionPermit, body: usize| {
-            permit.connection.start_response(LONG);
+            permit.connection.start_response();
             permit.set_body(PageRef::from(&bodies[body]))
         };
         let permits = [0; 3].map(|_| admit(&limiter, 1));
@@ -279,9 +304,9 @@ mod tests {
 
     #[test]
     fn only_idle_connections_are_evicted_to_free_file_descriptors() {
-        let limiter = ConnectionLimiter::with_limit(3);
+        let limiter = ConnectionLimiter::with_limit(3, TIMEOUTS);
         let (busy, idle) = (admit(&limiter, 1), admit(&limiter, 2));
-        busy.connection.start_response(LONG);
+        busy.connection.start_response();
         limiter.evict_idle();
         limiter.evict_idle();
         assert!(is_open(&limiter, &busy) && !is_open(&limiter, &idle));

@@ -8,7 +8,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -77,8 +77,8 @@ pub(super) async fn handle_connection(
         () = served => {}
         () = connection.evicted.notified() => {}
     }
-    if connection.has_timed_out() {
-        refused.increment(RejectReason::WriteTimeout);
+    if let Some(reason) = connection.timed_out() {
+        refused.increment(reason);
     }
 }
 
@@ -91,9 +91,9 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let ConnectionContext { state, config, .. } = context.clone();
     let (connection, refused) = (Arc::clone(&permit.connection), Arc::clone(&state.rejected));
-    let (permit, read_timeout) = (Arc::clone(permit), state.timeouts.read);
+    let permit = Arc::clone(permit);
     let service = service_fn(move |request: Request<Incoming>| {
-        permit.connection.start_response(state.timeouts.write);
+        permit.connection.start_response();
         let config = config.borrow().clone();
         let (state, permit) = (Arc::clone(&state), Arc::clone(&permit));
         async move { Ok::<_, Infallible>(respond(&request, &state, &config, &permit).await) }
@@ -101,8 +101,8 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let stream = TokioIo::new(DeadlineStream::new(stream, Arc::clone(&connection)));
     let mut served = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(read_timeout)
+            // The stream has the timeouts: those of hyper do not distinguish an idle connection.
+            .header_read_timeout(None)
             .max_buf_size(16 * 1024)
             .max_headers(32)
             .serve_connection(stream, service)
@@ -118,8 +118,6 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     if let Err(error) = result {
         if error.is_parse() {
             refused.increment(RejectReason::Malformed);
-        } else if error.is_timeout() && connection.is_receiving() {
-            refused.increment(RejectReason::ReadTimeout);
         }
         tracing::debug!(%error, "connection ended early");
     }

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::exporter::{Exporter, Response, value};
-use crate::web::{TLS, WebFixture};
+use crate::web::{KeepAlive, TLS, WebFixture};
 
 /// Timeout of the tests, which is only reached by a hang. Tests that are not about the timeouts of the
 /// exporter set those far above it, so that a response shows that no timeout was needed.
@@ -197,12 +197,39 @@ fn incomplete_head_ends_the_connection_after_the_read_timeout() {
     slow.read_to_end(&mut response).unwrap();
     assert!(response.is_empty(), "{response:?}");
     wait_for_refused(&exporter, "read_deadline", 1.0);
-    // An idle connection is closed as well, but not counted.
-    let mut idle = connect(ATTACKER, exporter.address()).unwrap();
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    idle.read_to_end(&mut response).unwrap();
-    assert_eq!(Response::parse(&response).status, 200);
+    // A connection without a request is closed as well, but not counted.
+    let mut silent = connect(ATTACKER, exporter.address()).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
     assert!(refused(&exporter, "read_deadline") < 2.0);
+}
+
+#[test]
+fn idle_connection_outlives_the_read_timeout() {
+    let exporter = Exporter::start(&["--mock=idle-t4", "--web-read-timeout=1s"]);
+    let mut kept = KeepAlive(connect(SCRAPER, exporter.address()).unwrap());
+    assert_eq!(kept.get("/healthz", "").unwrap().status, 200);
+    // This one was opened later, and is closed after the read timeout.
+    let mut silent = connect(ATTACKER, exporter.address()).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    assert_eq!(kept.get("/healthz", "").unwrap().status, 200);
+}
+
+#[test]
+fn idle_connections_of_one_client_end_no_others() {
+    let exporter = exporter(&[]);
+    let mut scraper = KeepAlive(connect(SCRAPER, exporter.address()).unwrap());
+    assert_eq!(scraper.get("/metrics", "").unwrap().status, 200);
+    let held: Vec<_> = (0..300)
+        .map(|_| {
+            let mut idle = KeepAlive(connect(ATTACKER, exporter.address()).unwrap());
+            assert_eq!(idle.get("/healthz", "").unwrap().status, 200);
+            idle
+        })
+        .collect();
+    wait_for_refused(&exporter, "cap", 200.0);
+    assert_eq!(scraper.get("/metrics", "").unwrap().status, 200, "on the same connection");
+    assert_eq!(send(SCRAPER, exporter.address(), SCRAPE).unwrap().status, 200);
+    drop(held);
 }
 
 /// Sends many scrapes and reads one byte at a time.

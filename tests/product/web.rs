@@ -209,7 +209,7 @@ fn everything_but_probes_requires_a_password() {
 }
 
 /// A connection that stays open between requests.
-pub(crate) struct KeepAlive<S>(S);
+pub(crate) struct KeepAlive<S>(pub(crate) S);
 
 impl<S: Read + Write> KeepAlive<S> {
     /// Sends a request; `headers` end in a line break each. Returns the response, unless the connection is
