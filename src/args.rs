@@ -209,8 +209,8 @@ mod tests {
         let Config { read, serve, once, .. } = config(&[]).unwrap();
         assert_eq!(read.interval, Duration::from_secs(5));
         assert_eq!(read.max_age, Duration::from_secs(15));
-        assert_eq!(serve.addresses[0].to_string(), "[::]:9400");
-        assert_eq!(serve.addresses[1].to_string(), "0.0.0.0:9400");
+        assert_eq!(serve.addresses[0][0].to_string(), "[::]:9400");
+        assert_eq!(serve.addresses[0][1].to_string(), "0.0.0.0:9400");
         assert!(read.mock.is_none() && !once);
     }
 

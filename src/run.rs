@@ -23,7 +23,7 @@ use crate::metrics_list;
 use crate::seccomp::install_filter;
 use crate::selection::preset;
 use crate::serve::AppState;
-use crate::serve::listener::{listen, systemd_listener};
+use crate::serve::listener::{listen, systemd_listeners};
 use crate::stdout::print;
 
 /// Context of the error of a thread that cannot be started.
@@ -49,9 +49,14 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     if once {
         return pipeline.print_once();
     }
-    let listener =
-        if serve.systemd_socket { systemd_listener()? } else { listen(&serve.addresses)? };
-    tracing::info!(address = %listener.local_addr()?, "serving");
+    let listeners = if serve.systemd_socket {
+        systemd_listeners()?
+    } else {
+        serve.addresses.iter().map(|addresses| listen(addresses)).collect::<Result<_, _>>()?
+    };
+    for listener in &listeners {
+        tracing::info!(address = %listener.local_addr()?, "serving");
+    }
     let (publish, published) = watch::channel(None);
     let (command, commands) = mpsc::channel();
     let reload = pipeline.reload_sender();
@@ -62,7 +67,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .context(NO_THREAD)?;
     let ServeConfig { routes, timeouts, web_config, .. } = serve;
     let state = AppState { published, max_age, clock, routes, timeouts, rejected };
-    signals::serve_until_signal(listener, reload, command, state, web_config)?;
+    signals::serve_until_signal(listeners, reload, command, state, web_config)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for NVML calls in flight.
     if sampler.join().is_err() {
         bail!("the sampling thread panicked; this is a bug, please report it");

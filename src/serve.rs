@@ -14,9 +14,12 @@ mod peer;
 mod rate_limit;
 mod response;
 
-use std::future::Future;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
@@ -66,7 +69,7 @@ pub struct AppState {
 
 /// Serves until `stop` completes, then waits at most [`policy::SHUTDOWN_GRACE`] for requests in flight.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     state: AppState,
     config: WebConfig,
     stop: impl Future<Output = ()>,
@@ -78,17 +81,13 @@ pub async fn serve(
         shutdown: shutting_down,
     };
     let rejected = &context.state.rejected;
-    // Accepted connections inherit the size. By default the kernel grows the buffer to megabytes for
-    // each client that does not read, and charges it to the pod.
-    if let Err(error) = set_socket_send_buffer_size(&listener, policy::HTTP_SEND_BUFFER) {
-        tracing::debug!(%error, "send buffer size not set; the system default applies");
-    }
+    set_send_buffer_sizes(&listeners);
     let limiter = ConnectionLimiter::new(context.state.timeouts);
-    let mut is_failing = false;
+    let (mut is_failing, mut listeners) = (false, VecDeque::from(listeners));
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&mut listeners) => accepted,
             () = &mut stop => break,
         };
         match accepted {
@@ -117,11 +116,38 @@ pub async fn serve(
             }
         }
     }
-    drop((listener, context));
+    drop((listeners, context));
     let _ = shutdown.send(());
     if timeout(policy::SHUTDOWN_GRACE, shutdown.closed()).await.is_err() {
         tracing::warn!("some clients did not finish in time");
     }
+}
+
+/// Accepted connections inherit the size. By default the kernel grows the buffer to megabytes for each
+/// client that does not read, and charges it to the pod.
+fn set_send_buffer_sizes(listeners: &[TcpListener]) {
+    for listener in listeners {
+        if let Err(error) = set_socket_send_buffer_size(listener, policy::HTTP_SEND_BUFFER) {
+            tracing::debug!(%error, "send buffer size not set; the system default applies");
+        }
+    }
+}
+
+/// The next connection of any listener. The one that had a connection is the last of the next call, so
+/// that many connections to one do not delay those to others.
+async fn accept(listeners: &mut VecDeque<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        for index in 0..listeners.len() {
+            if let Some(Poll::Ready(accepted)) =
+                listeners.get(index).map(|listener| listener.poll_accept(context))
+            {
+                listeners.rotate_left(index + 1);
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The permit of a new connection; `None` if it is refused. Counts a refusal or an eviction.

@@ -140,7 +140,7 @@ fn exporter(published: Published) -> Server {
             timeouts,
             rejected: Arc::default(),
         };
-        serve(listener, site, WebConfig::default(), pending()).await;
+        serve(vec![listener], site, WebConfig::default(), pending()).await;
         drop(publish);
     })
 }

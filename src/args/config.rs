@@ -66,15 +66,15 @@ pub struct ReadConfig {
 
 /// Configuration of the HTTP server.
 pub struct ServeConfig {
-    /// Addresses to bind; the first that can be bound is used.
-    pub addresses: Vec<SocketAddr>,
+    /// Addresses to listen on: for each, the socket addresses of which the first is used that can be bound.
+    pub addresses: Vec<Vec<SocketAddr>>,
     /// The paths that are served.
     pub routes: Routes,
     /// Timeouts of requests and responses.
     pub timeouts: Timeouts,
     /// TLS, basic authentication, response headers and rate limit.
     pub web_config: WebConfig,
-    /// Use the listening socket that systemd passes instead of `addresses`.
+    /// Use the listening sockets that systemd passes instead of `addresses`.
     pub systemd_socket: bool,
 }
 

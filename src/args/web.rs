@@ -1,5 +1,6 @@
 //! Flags of the HTTP server.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -19,9 +20,9 @@ use crate::web_config::parse_duration;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "HTTP server")]
 pub struct ServeArgs {
-    /// Address to listen on: `:PORT` for all interfaces, `HOST:PORT` for one
+    /// Address to listen on: `:PORT` for all interfaces, `HOST:PORT` for one; may be repeated
     #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
-    address: String,
+    address: Vec<String>,
 
     /// Serve the exporter's own metrics (`nvml_exporter_*`) at this path instead of at `/metrics`
     #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
@@ -40,7 +41,7 @@ pub struct ServeArgs {
     #[arg(long, env = "DCGM_EXPORTER_WEB_CONFIG_FILE", value_name = "FILE")]
     web_config_file: Option<String>,
 
-    /// Listen on the socket that systemd passes (socket activation) instead of on --address
+    /// Listen on the sockets that systemd passes (socket activation) instead of on --address
     #[arg(long, env = "DCGM_EXPORTER_SYSTEMD_SOCKET", value_parser = BoolishValueParser::new())]
     web_systemd_socket: bool,
 
@@ -79,8 +80,11 @@ impl ServeArgs {
                 "start the exporter through its socket unit",
             ));
         }
+        // The same address twice could not be bound.
+        let texts: BTreeSet<&String> = self.address.iter().collect();
+        let addresses = texts.into_iter().map(|text| addresses(text));
         Ok(ServeConfig {
-            addresses: addresses(&self.address)?,
+            addresses: addresses.collect::<Result<_, _>>()?,
             routes: Routes {
                 own_metrics_path: self.own_metrics_path.map(own_path).transpose()?,
                 landing: !self.no_landing_page,

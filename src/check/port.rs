@@ -27,18 +27,23 @@ enum ListeningProgram {
     OtherProgram(String),
 }
 
-/// The finding about the listen address of `serve`.
+/// The findings about the listen addresses of `serve`.
 #[must_use]
-pub fn finding(serve: &ServeConfig, clock: Clock) -> Finding {
-    let subject = subject(&serve.addresses);
+pub fn findings(serve: &ServeConfig, clock: Clock) -> Vec<Finding> {
+    let of = |addresses: &Vec<SocketAddr>| finding(addresses, serve, clock);
+    serve.addresses.iter().map(of).collect()
+}
+
+fn finding(addresses: &[SocketAddr], serve: &ServeConfig, clock: Clock) -> Finding {
+    let subject = subject(addresses);
     if serve.systemd_socket {
-        return Finding::skipped(Topic::Port, subject, "not used: systemd passes a socket");
+        return Finding::skipped(Topic::Port, subject, "not used: systemd passes the sockets");
     }
-    let Err(error) = TcpListener::bind(serve.addresses.as_slice()) else {
+    let Err(error) = TcpListener::bind(addresses) else {
         return Finding::ok(Topic::Port, subject, "free");
     };
     let occupied = error.kind() == io::ErrorKind::AddrInUse;
-    let Some(address) = serve.addresses.first().copied().filter(|_| occupied) else {
+    let Some(address) = addresses.first().copied().filter(|_| occupied) else {
         return Finding::of_problem(Topic::Port, subject, &bind_problem(&error));
     };
     if serve.web_config.tls.is_some() {

@@ -49,7 +49,7 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
     let mut findings = flags(&remarks);
     install_seccomp_filter();
     let clock = Clock::start();
-    findings.push(port::finding(&serve, clock));
+    findings.extend(port::findings(&serve, clock));
     let (mut read, mock_env) = read.with_mock_env()?;
     // No start jitter: it protects the API server from a thousand exporters that start together.
     if let Some(cluster) = &mut read.cluster {

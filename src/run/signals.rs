@@ -13,7 +13,7 @@ use crate::web_config::WebConfig;
 
 /// Serves until SIGTERM or SIGINT, and forwards the other signals to the threads that handle them.
 pub(super) fn serve_until_signal(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     reload: Option<mpsc::Sender<()>>,
     command: mpsc::Sender<Option<ReleaseCommand>>,
     state: AppState,
@@ -40,7 +40,8 @@ pub(super) fn serve_until_signal(
             // thread has panicked.
             let _ = command.send(None);
         };
-        serve(tokio::net::TcpListener::from_std(listener)?, state, config, stop).await;
+        let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+        serve(listeners.collect::<Result<_, _>>()?, state, config, stop).await;
         Ok(())
     })
 }

@@ -1,4 +1,4 @@
-//! The listening socket.
+//! The listening sockets.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
@@ -55,23 +55,30 @@ pub fn bind_problem(error: &io::Error) -> Problem {
     }
 }
 
-/// The listening socket that systemd passes.
+/// The listening sockets that systemd passes.
 ///
 /// # Errors
-/// The first socket is missing, or not a listening TCP socket.
-pub fn systemd_listener() -> Result<TcpListener, Problem> {
+/// There is none, or one is not a listening TCP socket.
+pub fn systemd_listeners() -> Result<Vec<TcpListener>, Problem> {
     let unusable = |reason: String| {
         let message = format!("--web-systemd-socket: {reason}");
-        Problem::new(message, "set ListenStream= of the socket unit to a port")
+        Problem::new(message, "set each ListenStream= of the socket unit to a port")
     };
-    let first = listenfd::ListenFd::from_env().take_tcp_listener(0);
-    match first.and_then(|listener| listener.map(nonblocking).transpose()) {
-        Ok(Some(listener)) => Ok(listener),
-        Ok(None) => Err(unusable("systemd passed no listening TCP socket".to_owned())),
-        Err(error) => {
-            Err(unusable(format!("the first socket of the unit cannot be used ({error})")))
-        }
+    let mut passed = listenfd::ListenFd::from_env();
+    let count = passed.len();
+    let mut take = |index: usize| {
+        let listener = passed.take_tcp_listener(index);
+        let listener = listener.and_then(|listener| listener.map(nonblocking).transpose());
+        listener.map_err(|error| {
+            unusable(format!("socket {} of the unit cannot be used ({error})", index + 1))
+        })
+    };
+    let listeners: Vec<_> =
+        (0..count).filter_map(|index| take(index).transpose()).collect::<Result<_, _>>()?;
+    if listeners.is_empty() {
+        return Err(unusable("systemd passed no listening TCP socket".to_owned()));
     }
+    Ok(listeners)
 }
 
 #[cfg(test)]

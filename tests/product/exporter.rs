@@ -56,15 +56,17 @@ impl Exporter {
         Self::run(command, log)
     }
 
-    /// Starts it with a listening socket, as systemd does (socket activation).
-    pub(crate) fn socket_activated(listener: TcpListener, args: &[&str]) -> Self {
+    /// Starts it with two listening sockets, as systemd does (socket activation).
+    pub(crate) fn socket_activated(listeners: [TcpListener; 2], args: &[&str]) -> Self {
         let log = tempfile::NamedTempFile::new().expect("a file for the log");
-        // The socket is file descriptor 3, and LISTEN_PID names the process that it is for.
-        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+        // The sockets are file descriptors 3 and 4, and LISTEN_PID names the process that they are for.
+        let script =
+            "exec 3<&0 0</dev/null 4<&1 1>/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$@\"";
         let mut command = Command::new("sh");
         command.env_clear().env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
         command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_nvml-exporter")]).args(args);
-        command.stdin(OwnedFd::from(listener)).stdout(Stdio::piped());
+        let [first, second] = listeners.map(OwnedFd::from);
+        command.stdin(first).stdout(second);
         Self::run(command, log)
     }
 

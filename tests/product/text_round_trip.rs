@@ -132,7 +132,7 @@ fn serve_snapshot(published: Arc<Published>) -> String {
         };
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            serve(listener, site, WebConfig::default(), pending()).await;
+            serve(vec![listener], site, WebConfig::default(), pending()).await;
         });
     });
     address

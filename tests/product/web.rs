@@ -384,16 +384,41 @@ fn invalid_and_oversized_requests_are_refused() {
 }
 
 #[test]
-fn socket_passed_by_systemd_is_used() {
+fn sockets_passed_by_systemd_are_used() {
     let output = run_with(&[], &["--mock=idle-t4", "--web-systemd-socket"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("LISTEN_FDS is not set"), "{error}");
 
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
     let exporter =
-        Exporter::socket_activated(listener, &["--mock=idle-t4", "--web-systemd-socket"]);
-    assert_eq!(exporter.address(), address.to_string());
-    assert_eq!(exporter.get("/healthz").status, 200);
+        Exporter::socket_activated(listeners, &["--mock=idle-t4", "--web-systemd-socket"]);
+    for address in &addresses {
+        assert_eq!(send("127.0.0.3", address, PROBE).unwrap().status, 200);
+    }
     assert!(Path::new(&format!("/proc/{}", exporter.pid())).exists());
+}
+
+const PROBE: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn every_address_is_served() {
+    // The exporter is started with another address already; one is given twice.
+    let [first, second] =
+        ["127.0.0.2:0", "127.0.0.4:0"].map(|address| format!("--address={address}"));
+    let exporter = Exporter::start(&["--mock=idle-t4", &first, &second, &second]);
+    // All are logged before the first response.
+    assert_eq!(exporter.get("/healthz").status, 200);
+    let log = exporter.log();
+    let served: Vec<&str> =
+        log.lines().filter_map(|line| Some(line.split_once("serving address=")?.1)).collect();
+    assert_eq!(served.len(), 3, "{log}");
+    for address in served {
+        assert_eq!(send("127.0.0.3", address, PROBE).unwrap().status, 200, "{address}");
+    }
+    // One that cannot be used is an error, not a warning.
+    let used = format!("--address={}", exporter.address());
+    let output = run_with(&[], &["--mock=idle-t4", "--address=127.0.0.1:0", &used]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("another program listens"), "{error}");
 }

@@ -61,7 +61,7 @@ impl Server {
         };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(serve(listener, site, WebConfig::default(), std::future::pending()));
+        runtime.spawn(serve(vec![listener], site, WebConfig::default(), std::future::pending()));
         Self { runtime, address, _publish: publish, clients: Cell::new(0) }
     }
 
