@@ -129,6 +129,9 @@ pub const COUNTERS_CONFIG_MAP_EVERY: Duration = Duration::from_secs(30);
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Poll interval of `--web-config-file`.
 pub const WEB_CONFIG_EVERY: Duration = Duration::from_secs(1);
+/// Maximum time that a startup probe waits for the end of the startup: longer than [`OPEN_TIMEOUT`], and
+/// shorter than the timeout of the probe.
+pub const STARTUP_PROBE_WAIT: Duration = Duration::from_secs(8);
 /// Rate limit of the readiness probes of one client, if there is a rate limit: a kubelet sends one in
 /// some seconds.
 pub const HTTP_READINESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -160,6 +163,9 @@ pub const KUBE_START_JITTER: Duration = Duration::from_secs(10);
 pub const KUBE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Maximum backoff between requests to the API server or the kubelet.
 pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A source that does not respond for this long is reported as down. API servers and kubelets restart
+/// in less, and end watches at any time.
+pub const SOURCE_DOWN_AFTER: Duration = Duration::from_secs(30);
 /// Timeout of `check` for a response of the kubelet or of the process on the port.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of `check` for all requests to the API server.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use self::device_usage::DeviceUsage;
 use crate::labels::Labels;
 use crate::model::{
-    AllocatedFraction, ContainerAllocation, Discards, Gpu, Missing, Moment, OwnerEvidence,
-    OwnerKind, Reading, Unresolved, Usage, ZeroDoubt,
+    AllocatedFraction, ContainerAllocation, Discards, DownReason, Gpu, Missing, Moment,
+    OwnerEvidence, OwnerKind, Reading, Unresolved, Usage, ZeroDoubt,
 };
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
@@ -242,6 +242,22 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// Whether the driver is being opened, or no GPU has been read yet. It ends soon: what hangs is
+    /// reported as such.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        let pending = Some(Missing::Pending);
+        match &self.health.driver {
+            DriverState::Down(down) => down.reason() == DownReason::Starting,
+            DriverState::Up(_) => {
+                let gpus = self.health.gpus.iter().map(|gpu| gpu.state.err());
+                let unidentified = self.health.unidentified.values().map(|why| Some(*why));
+                let mut states = gpus.chain(unidentified).peekable();
+                states.peek().is_some() && states.all(|why| why == pending)
+            }
+        }
+    }
+
     /// Problems that do not affect readiness, as human-readable text.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::catalog::exporter_metrics::ExporterMetricId;
-use crate::model::{Missing, OwnerEvidence, OwnerKind, Reading, Unresolved, ZeroDoubt};
+use crate::model::{DownReason, Missing, OwnerEvidence, OwnerKind, Reading, Unresolved, ZeroDoubt};
 use crate::nvml::inventory::DriverInfo;
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
@@ -240,6 +240,8 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
             info!(version, nvml_version, library, "driver is up");
         }
         (Some(DriverState::Down(was)), DriverState::Down(is)) if was.reason() == is.reason() => {}
+        // Until the driver is open, or does not open in time, nothing is wrong.
+        (_, DriverState::Down(down)) if down.reason() == DownReason::Starting => {}
         (_, DriverState::Down(down)) if now.is_released() => info!("{}", down.problem()),
         (_, DriverState::Down(down)) => {
             warn!(reason = down.reason().label(), "driver is down: {}", down.problem());

@@ -441,7 +441,11 @@ mod tests {
             );
             assert_eq!(at(&mut store, late + 10 * second, 60 * second).1, Owner::NonPodContainer);
             let gone = crate::model::Problem::without_remedy("gone");
-            store.health.record_failure(crate::kube::source::FailureReason::Connection, &gone);
+            store.health.record_failure(
+                crate::kube::source::FailureReason::Connection,
+                &gone,
+                2 * late,
+            );
             let down = at(&mut store, 2 * late, 60 * second);
             assert_eq!(down.1, unknown, "the pod list of a source that is down may be incomplete");
         }

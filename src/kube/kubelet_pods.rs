@@ -63,7 +63,7 @@ impl KubeletPodPoller {
                 }
                 Err(fault) => {
                     failures += 1;
-                    state.store.health.record_failure(fault.reason, &fault.problem);
+                    state.store.health.record_failure(fault.reason, &fault.problem, now);
                     self.timings.backoff(failures)
                 }
             };

@@ -110,7 +110,10 @@ impl NodeLabelWatch {
                     if failure == FailureReason::Denied {
                         problem.remedy = Some(REMEDY.to_owned());
                     }
-                    publish.send_modify(|state| state.health.record_failure(failure, &problem));
+                    let now = self.clock.now().mono;
+                    publish.send_modify(|state| {
+                        state.health.record_failure(failure, &problem, now);
+                    });
                 }
             }
             sleep(self.timings.backoff(failures)).await;

@@ -199,12 +199,13 @@ impl PollSession {
     }
 
     fn record(&mut self, result: Result<Assignments, RequestError>) {
+        let now = self.config.clock.now().mono;
         match result {
             Ok(assignments) => {
-                self.state.health.record_success(self.config.clock.now().mono);
+                self.state.health.record_success(now);
                 self.state.assignments = Some(Arc::new(assignments));
             }
-            Err(error) => self.state.health.record_failure(error.reason, &error.problem),
+            Err(error) => self.state.health.record_failure(error.reason, &error.problem, now),
         }
     }
 }

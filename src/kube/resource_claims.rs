@@ -149,7 +149,7 @@ impl ResourceClaimReader {
             match result {
                 Ok(claim) => session.insert(&request, claim, now + pause),
                 Err(error) => {
-                    session.record_failure(&request, &error, now + pause);
+                    session.record_failure(&request, &error, now, now + pause);
                     if !is_response(&error) {
                         session.failures += 1;
                         session.retry_at = now + self.timings.backoff(session.failures);
@@ -260,8 +260,14 @@ impl ReadSession {
         }
     }
 
-    fn record_failure(&mut self, request: &ClaimRequest, error: &RequestError, retry_at: Duration) {
-        self.state.health.record_failure(error.reason, &error.problem);
+    fn record_failure(
+        &mut self,
+        request: &ClaimRequest,
+        error: &RequestError,
+        now: Duration,
+        retry_at: Duration,
+    ) {
+        self.state.health.record_failure(error.reason, &error.problem, now);
         if error.reason == FailureReason::Denied {
             self.update(|claims| claims.deny(&request.claim));
         }

@@ -110,15 +110,17 @@ impl ResourceSlicePoller {
             }
             let keys = claimed.wait_for(|keys| !keys.is_empty()).await;
             let Ok(keys) = keys.map(|keys| Arc::clone(&keys)) else { return };
-            match self.read_slices(&keys).await {
+            let result = self.read_slices(&keys).await;
+            let now = self.clock.now().mono;
+            match result {
                 Ok(slices) => {
                     failures = 0;
-                    state.health.record_success(self.clock.now().mono);
+                    state.health.record_success(now);
                     state.replace(slices, &keys);
                 }
                 Err(fault) => {
                     failures += 1;
-                    state.health.record_failure(fault.reason, &fault.problem);
+                    state.health.record_failure(fault.reason, &fault.problem, now);
                 }
             }
             publish.send_replace(state.clone());

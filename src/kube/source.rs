@@ -5,6 +5,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::model::Problem;
+use crate::policy;
 
 /// Why a request to a source failed; a label value of the failure counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,20 @@ impl FailureReason {
         }
     }
 
+    /// Whether a retry may succeed without a change by the operator.
+    fn may_pass(self) -> bool {
+        match self {
+            Self::Absent
+            | Self::Connection
+            | Self::Timeout
+            | Self::Throttled
+            | Self::Expired
+            | Self::Refused
+            | Self::Garbage => true,
+            Self::Denied | Self::TooLarge | Self::Unsupported | Self::Config => false,
+        }
+    }
+
     /// The failure of an HTTP status other than 2xx.
     #[must_use]
     pub fn from_status(status: u16) -> Self {
@@ -102,6 +117,10 @@ pub struct HealthTracker {
     pub last_success: Option<Duration>,
     /// Number of state changes.
     pub state_changes: u64,
+    /// Since when no request has succeeded; none while the source is up.
+    failing_since: Option<Duration>,
+    /// The failure that was logged as a warning.
+    warned: Option<FailureReason>,
     failures: [u64; FailureReason::ALL.len()],
 }
 
@@ -115,6 +134,8 @@ impl HealthTracker {
             state: SourceState::Starting,
             last_success: None,
             state_changes: 0,
+            failing_since: None,
+            warned: None,
             failures,
         }
     }
@@ -122,17 +143,26 @@ impl HealthTracker {
     /// Records a response at `now`.
     pub fn record_success(&mut self, now: Duration) {
         self.last_success = Some(now);
+        (self.failing_since, self.warned) = (None, None);
         if self.set_state(SourceState::Up) {
             info!(source = self.source, "source is up");
         }
     }
 
-    /// Records a failure; the source is down.
-    pub fn record_failure(&mut self, failure: FailureReason, problem: &Problem) {
+    /// Records a failure at `now`. A reconnect is usual; only a source that does not respond for
+    /// [`policy::SOURCE_DOWN_AFTER`], or with a failure that does not pass by itself, is logged as down.
+    pub fn record_failure(&mut self, failure: FailureReason, problem: &Problem, now: Duration) {
         self.count_failure(failure);
-        if self.set_state(SourceState::Down(failure)) {
-            let reason = failure.label();
-            warn!(source = self.source, reason, "source is down, using cached data: {problem}");
+        let since = *self.failing_since.get_or_insert(self.last_success.unwrap_or(now));
+        let is_long = now.saturating_sub(since) >= policy::SOURCE_DOWN_AFTER;
+        let (source, reason) = (self.source, failure.label());
+        let has_changed = self.set_state(SourceState::Down(failure));
+        if is_long || !failure.may_pass() {
+            if self.warned.replace(failure) != Some(failure) {
+                warn!(source, reason, "source is down, using cached data: {problem}");
+            }
+        } else if has_changed {
+            info!(source, reason, "request failed and is retried: {problem}");
         }
     }
 
@@ -178,15 +208,44 @@ mod tests {
     fn unchanged_state_is_not_counted_again() {
         let mut health = HealthTracker::new("test");
         for _ in 0..3 {
-            health.record_failure(FailureReason::Absent, &Problem::without_remedy("no socket"));
+            health.record_failure(
+                FailureReason::Absent,
+                &Problem::without_remedy("no socket"),
+                Duration::from_secs(6),
+            );
         }
         assert_eq!((health.state_changes, health.failures_of(FailureReason::Absent)), (1, 3));
         health.record_success(Duration::from_secs(7));
         health.record_success(Duration::from_secs(8));
         assert_eq!((health.state, health.state_changes), (SourceState::Up, 2));
         assert_eq!(health.age(Duration::from_secs(10)), Some(Duration::from_secs(2)));
-        health.record_failure(FailureReason::Timeout, &Problem::without_remedy("hung"));
+        health.record_failure(
+            FailureReason::Timeout,
+            &Problem::without_remedy("hung"),
+            Duration::from_secs(6),
+        );
         assert_eq!(health.last_success, Some(Duration::from_secs(8)), "the last success is kept");
+    }
+
+    #[test]
+    fn source_is_reported_down_after_a_while_or_if_a_retry_does_not_help() {
+        let problem = Problem::without_remedy("gone");
+        let start = Duration::from_secs(7);
+        let mut health = HealthTracker::new("test");
+        let mut fail = |failure, after: Duration| {
+            health.record_failure(failure, &problem, start + after);
+            health.warned
+        };
+        let almost = policy::SOURCE_DOWN_AFTER.saturating_sub(Duration::from_millis(1));
+        assert_eq!(fail(FailureReason::Connection, Duration::ZERO), None);
+        assert_eq!(fail(FailureReason::Absent, almost), None);
+        let absent = Some(FailureReason::Absent);
+        assert_eq!(fail(FailureReason::Absent, policy::SOURCE_DOWN_AFTER), absent);
+        health.record_success(start);
+        health.record_failure(FailureReason::Expired, &problem, start + almost);
+        assert_eq!(health.warned, None, "it has responded since");
+        health.record_failure(FailureReason::Denied, &problem, start + almost);
+        assert_eq!(health.warned, Some(FailureReason::Denied));
     }
 
     #[test]

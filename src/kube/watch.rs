@@ -207,12 +207,13 @@ impl WatchSession<'_> {
 
     fn fail(&mut self, fault: &RequestError) {
         let RequestError { reason: failure, status, problem } = fault;
+        let now = self.watch.clock.now().mono;
         let health = &mut self.state.store.health;
         if *failure == FailureReason::Expired {
             // This is not a failure of the server: a new list is required.
             health.count_failure(FailureReason::Expired);
         } else {
-            health.record_failure(*failure, problem);
+            health.record_failure(*failure, problem, now);
         }
         // The version has expired, is invalid, or is newer than the server's (a restored backup).
         if *failure == FailureReason::Expired || matches!(status, Some(400 | 504)) {

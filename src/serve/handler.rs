@@ -20,6 +20,7 @@ use super::response::{HTML, JSON, TEXT_FORMAT, accepts_gzip, response, set, text
 use super::routes::Route;
 use super::web_config_reload::LiveWebConfig;
 use crate::landing;
+use crate::policy;
 use crate::publish::{Published, ViewFormat};
 use crate::render::PageScope;
 
@@ -35,6 +36,13 @@ pub(super) async fn respond(
         text(StatusCode::BAD_REQUEST, "one valid Host header is required\n".to_owned())
     } else if config.try_acquire(permit.connection.peer, route, Instant::now()) {
         let auth_timeout = state.timeouts.write;
+        if matches!(route, Some(Route::Startup)) {
+            // A failed probe would be an event of the pod at each start of a healthy node.
+            let mut published = state.published.clone();
+            let started = published.wait_for(|published| is_started(published.as_deref()));
+            // If it takes longer, the response says so.
+            let _ = timeout(policy::STARTUP_PROBE_WAIT, started).await;
+        }
         if let Ok(authenticated) = authenticate(request, config, permit, auth_timeout).await {
             dispatch(request, route, state, permit, authenticated)
         } else {
@@ -115,6 +123,10 @@ fn dispatch(
             let body = if status == StatusCode::OK { "ready\n" } else { "not ready\n" };
             text(status, body.to_owned())
         }
+        Route::Startup if is_started(state.published.borrow().as_deref()) => {
+            text(StatusCode::OK, "started\n".to_owned())
+        }
+        Route::Startup => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
         // Does not depend on the driver: a hanging driver must not cause a restart loop.
         Route::Liveness => text(StatusCode::OK, "ok\n".to_owned()),
     }
@@ -178,6 +190,12 @@ fn shared(
         set(&mut response, header::CONTENT_ENCODING, "gzip");
     }
     response
+}
+
+/// Whether the state of the driver is known, good or bad. Not having it does not count as a failure of
+/// the startup: a restart would not help.
+fn is_started(published: Option<&Published>) -> bool {
+    published.is_some_and(|published| !published.snapshot().is_starting())
 }
 
 fn readiness(state: &AppState) -> Response<Full<Bytes>> {

@@ -38,7 +38,7 @@ impl RateLimit {
         match route {
             // A refusal would cost as much as the response, and the kubelet would restart the exporter.
             Some(Route::Liveness) => true,
-            Some(Route::Readiness) => {
+            Some(Route::Readiness | Route::Startup) => {
                 let mut peers = self.readiness.lock().unwrap_or_else(PoisonError::into_inner);
                 if peers.len() >= policy::HTTP_CONNECTIONS && !peers.contains_key(&peer) {
                     peers.retain(|_, bucket| !bucket.is_full(now));

@@ -6,7 +6,8 @@ use crate::publish::ViewFormat;
 use crate::render::PageScope;
 
 /// All fixed paths, including those that the configuration disables.
-pub const PATHS: [&str; 6] = [LANDING, NODE, METRICS, "/healthz", "/health", "/readyz"];
+pub const PATHS: [&str; 7] =
+    [LANDING, NODE, METRICS, "/healthz", "/health", "/readyz", "/startupz"];
 const METRICS: &str = "/metrics";
 /// The web UI.
 const LANDING: &str = "/";
@@ -28,12 +29,13 @@ pub(super) enum Route {
     View(ViewFormat),
     Readiness,
     Liveness,
+    Startup,
 }
 
 impl Route {
     /// Whether the path is for probes, which have no password.
     pub(super) fn is_probe(self) -> bool {
-        matches!(self, Self::Readiness | Self::Liveness)
+        matches!(self, Self::Readiness | Self::Liveness | Self::Startup)
     }
 }
 
@@ -44,6 +46,7 @@ impl Routes {
             (METRICS, Some(_)) => Some(Route::Metrics(PageScope::Gpus)),
             ("/readyz", _) => Some(Route::Readiness),
             ("/healthz" | "/health", _) => Some(Route::Liveness),
+            ("/startupz", _) => Some(Route::Startup),
             (LANDING, _) => self.landing.then_some(Route::View(ViewFormat::Html)),
             (NODE, _) => self.landing.then_some(Route::View(ViewFormat::Json)),
             (path, Some(own)) => (path == own).then_some(Route::Metrics(PageScope::Exporter)),

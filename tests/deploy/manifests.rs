@@ -193,7 +193,11 @@ pub(crate) fn check_references(name: &str, documents: &[Value]) {
     check_selector(name, &policy["spec"]["podSelector"]["matchLabels"], labels);
     assert_eq!(&policy["spec"]["ingress"][0]["ports"][0]["port"], number, "{name}");
 
-    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+    for (probe, path) in [
+        ("startupProbe", "/startupz"),
+        ("livenessProbe", "/healthz"),
+        ("readinessProbe", "/readyz"),
+    ] {
         let probe = &container(documents)[probe]["httpGet"];
         assert_eq!((&probe["path"], &probe["port"]), (&json!(path), port_name), "{name}");
     }

@@ -216,6 +216,25 @@ fn expired_watch_is_relisted_without_losing_pods() {
 }
 
 #[test]
+fn reconnects_are_not_warnings() {
+    let scenario = Scenario::new("node", &node(60, WEB));
+    let exporter = start(&scenario);
+    exporter.wait_for("the pods", |metrics| sm(metrics, "serve") == Some(20.0));
+    for (now, effect, reason) in [(61, "expired", "expired"), (63, "close", "connection")] {
+        scenario.rewrite(&node(now, &format!("{WEB}{}", fault("api", effect))));
+        exporter.wait_for(effect, |metrics| {
+            let labels = ["source=\"api\"", &format!("reason=\"{reason}\"")];
+            value(metrics, "nvml_exporter_source_failures_total", &labels).is_some()
+        });
+        scenario.rewrite(&node(now + 1, WEB));
+        exporter.wait_for("the API server", |metrics| up(metrics, "api") == Some(1.0));
+    }
+    let log = exporter.log();
+    assert!(!log.contains("WARN"), "{log}");
+    assert!(log.contains("INFO request failed and is retried"), "{log}");
+}
+
+#[test]
 fn cached_allocations_are_kept_while_the_kubelet_is_down() {
     for effect in ["absent", "refuse", "garbage", "denied", "throttled", "close"] {
         let scenario = Scenario::new("node", &node(60, WEB));
@@ -230,7 +249,11 @@ fn cached_allocations_are_kept_while_the_kubelet_is_down() {
             "{effect}"
         );
         let log = exporter.log();
-        assert_eq!(log.matches("source is down").count(), 1, "{effect}: {log}");
+        let lines = |text| log.matches(text).count();
+        let logged = (lines("source is down"), lines("request failed and is retried"));
+        // A retry does not help against missing rights.
+        let expected = if effect == "denied" { (1, 0) } else { (0, 1) };
+        assert_eq!(logged, expected, "{effect}: {log}");
         scenario.rewrite(&node(62, WEB));
         exporter.wait_for("the kubelet", |metrics| up(metrics, "pod_resources") == Some(1.0));
     }

@@ -1,6 +1,9 @@
 //! Faults of GPUs, driver and library, injected by the mock under a running exporter.
 
-use crate::exporter::{Exporter, Scenario, built_in_scenario, series, value};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+
+use crate::exporter::{Exporter, Response, Scenario, built_in_scenario, series, value};
 
 const FLAGS: [&str; 6] =
     ["--collect-interval", "200", "--max-age", "1000", "--node-name", "node-1"];
@@ -318,6 +321,35 @@ fn faulty_scenario_combines_all_faults() {
             "{reason} in {metrics}"
         );
     }
+}
+
+#[test]
+fn startup_is_not_reported_as_down() {
+    let hang = "[[fault]]\nfunction = \"nvmlInit_v2\"\nhang = true\n";
+    let scenario = Scenario::new("start", &format!("{TWO_T4}{hang}"));
+    let exporter = start(&scenario);
+    exporter.wait_for_at("/readyz", "the first cycle", |text| text.contains("(starting)"));
+    // The startup probe waits for the driver.
+    let mut probe = TcpStream::connect(exporter.address()).unwrap();
+    probe.write_all(b"GET /startupz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    exporter.wait_for("more cycles", |metrics| cycles(metrics) > 3.0);
+    probe.set_nonblocking(true).unwrap();
+    assert_eq!(probe.peek(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    probe.set_nonblocking(false).unwrap();
+    scenario.rewrite(TWO_T4);
+    let mut response = Vec::new();
+    probe.read_to_end(&mut response).unwrap();
+    assert_eq!(Response::parse(&response).status, 200);
+    assert_eq!(exporter.get("/readyz").status, 200);
+    let log = exporter.log();
+    assert!(!log.contains("WARN") && log.contains("driver is up"), "{log}");
+}
+
+#[test]
+fn startup_ends_without_a_driver() {
+    let exporter = Exporter::start(&["--nvml-library=/nonexistent"]);
+    let started = exporter.get("/startupz");
+    assert_eq!((started.status, exporter.get("/readyz").status), (200, 503), "not restarted");
 }
 
 #[test]

@@ -165,8 +165,8 @@ impl Exporter {
     /// The watch ends with an error.
     pub(crate) fn pods_fail(&mut self, at: Ms) {
         let problem = Problem::without_remedy("connection refused");
-        self.pods.store.health.record_failure(FailureReason::Connection, &problem);
         let now = self.moment(at).mono;
+        self.pods.store.health.record_failure(FailureReason::Connection, &problem, now);
         self.publish_pods.send_replace(self.pods.store.snapshot(now));
     }
 
@@ -183,7 +183,7 @@ impl Exporter {
         let now = self.moment(at).mono;
         let Some(list) = list else {
             let problem = Problem::without_remedy("connection refused");
-            self.assignments.health.record_failure(FailureReason::Connection, &problem);
+            self.assignments.health.record_failure(FailureReason::Connection, &problem, now);
             self.publish_assignments.send_replace(self.assignments.clone());
             return;
         };
