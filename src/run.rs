@@ -20,6 +20,7 @@ use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ReadConfig, ServeConfig};
 use crate::clock::Clock;
 use crate::metrics_list;
+use crate::sanitize::printable;
 use crate::seccomp::install_filter;
 use crate::selection::preset;
 use crate::serve::AppState;
@@ -95,7 +96,23 @@ pub fn report_error(error: &anyhow::Error) {
 
 fn eprint_line(text: &str) {
     // A failure cannot be reported anywhere else.
-    let _ = writeln!(io::stderr(), "nvml-exporter: {text}");
+    let _ = writeln!(io::stderr(), "nvml-exporter: {}", printable(text));
+}
+
+/// Writes each event as one line to standard error, whatever text is part of it.
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = printable(text.strip_suffix('\n').unwrap_or(&text));
+        io::stderr().write_all(format!("{line}\n").as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// The filter is additional protection: without it the exporter works as well.
@@ -106,8 +123,10 @@ fn install_seccomp_filter() {
 }
 
 fn start_log(level: tracing::Level, format: LogFormat) {
-    let log =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(|| LogWriter)
+        .with_target(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::sanitize::printable_char;
+
 /// Maximum length of a label value in bytes; the limit of Alibaba Cloud's managed Prometheus.
 const VALUE_MAX: usize = 256;
 
 /// A label set in the order of the exposition. Values are at most 256 bytes long, and control
-/// characters are replaced. Cheap to clone.
+/// characters and bidirectional marks are replaced. Cheap to clone.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Labels(Arc<EncodedLabels>);
 
@@ -165,7 +167,7 @@ fn push_number(text: &mut String, number: u32) {
     }
 }
 
-/// Appends a text: truncated, with control characters replaced.
+/// Appends a text: truncated and printable.
 fn push_text(text: &mut String, value: &str, add: impl Fn(&mut String, char)) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     if value.len() <= VALUE_MAX && value.bytes().all(plain) {
@@ -173,7 +175,7 @@ fn push_text(text: &mut String, value: &str, add: impl Fn(&mut String, char)) {
     }
     let mut length = 0;
     for c in value.chars() {
-        let c = if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let c = printable_char(c);
         length += c.len_utf8();
         if length > VALUE_MAX {
             break;
@@ -209,6 +211,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sanitize::printable;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         Labels::from_pairs(pairs.iter().copied())
@@ -251,8 +254,8 @@ mod tests {
             prop_assert_eq!(read.len(), pairs.len());
             for ((key, value), (read_key, read)) in pairs.into_iter().zip(read) {
                 prop_assert_eq!(key, read_key);
-                prop_assert!(read.len() <= VALUE_MAX && !read.contains(char::is_control));
-                if value.len() <= VALUE_MAX && !value.contains(char::is_control) {
+                prop_assert!(read.len() <= VALUE_MAX && printable(&read) == read);
+                if value.len() <= VALUE_MAX && printable(value) == value {
                     prop_assert_eq!(read, value);
                 }
             }

@@ -208,7 +208,10 @@ fn table(path: &str, name: &str, part: &PartitionView) -> Markup {
 fn container_rows(path: &str, container: &ContainerView) -> Markup {
     html! {
         tr {
-            th scope="row" { (container.namespace) "/" strong { (container.pod) } " " (container.container) }
+            th scope="row" {
+                bdi { (container.namespace) } "/" strong { bdi { (container.pod) } } " "
+                bdi { (container.container) }
+            }
             td { (allocation(container)) }
             td.n { (value(&container.sm_percent, &number_ref(path, "sm_percent", Unit::Percent))) }
             td.n { (value(&container.memory_used_mib, &number_ref(path, "memory_used_mib", Unit::Mib))) }
@@ -244,7 +247,7 @@ fn process_row(path: &str, process: &ProcessView, class: &str) -> Markup {
         tr class=(class) {
             th scope="row" {
                 @match process.pid {
-                    Some(pid) => { (process.name) " " span.muted { (pid) " " (process.kind) } }
+                    Some(pid) => { bdi { (process.name) } " " span.muted { (pid) " " (process.kind) } }
                     None => "stale entry",
                 }
             }

@@ -23,6 +23,7 @@ use crate::landing;
 use crate::policy;
 use crate::publish::{Published, ViewFormat};
 use crate::render::PageScope;
+use crate::sanitize::printable;
 
 pub(super) async fn respond(
     request: &Request<Incoming>,
@@ -218,6 +219,7 @@ fn readiness(state: &AppState) -> Response<Full<Bytes>> {
     match ready {
         Ok(()) => text(StatusCode::OK, format!("ready\n{warnings}")),
         Err(reason) => {
+            let reason = printable(&reason);
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n{warnings}"))
         }
     }

@@ -3,6 +3,7 @@
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use crate::sanitize::printable;
 use crate::view::Number;
 
 /// Builds a [`Line`] of styled spans.
@@ -13,10 +14,10 @@ impl LineBuilder {
         Self(Vec::new())
     }
 
-    /// Appends a text. Control characters are replaced, since the terminal would interpret them.
+    /// Appends a text, which may be of another exporter. Characters that the terminal would interpret are
+    /// replaced.
     pub(super) fn push(mut self, text: &str, style: Style) -> Self {
-        let replaced = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        self.0.push(Span::styled(text.chars().map(replaced).collect::<String>(), style));
+        self.0.push(Span::styled(printable(text).into_owned(), style));
         self
     }
 

@@ -9,6 +9,7 @@ use crate::catalog::{DeviceSource, xid};
 use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Missing, Owner, Reading, Usage};
 use crate::nvml::probe::mebibytes;
 use crate::sample::DriverState;
+use crate::sanitize::printable;
 use crate::selection::{SelectedFamilies, Selection};
 use crate::snapshot::device_usage::{ContainerUsage, DeviceUsage, PartitionUsage, ProcessUsage};
 use crate::snapshot::{GpuHealth, Snapshot, SourceHealth};
@@ -30,12 +31,12 @@ impl NodeView {
         Self {
             version: VERSION,
             exporter: env!("CARGO_PKG_VERSION").to_owned(),
-            node: snapshot.identity.node_name.clone(),
-            hostname: snapshot.identity.hostname.clone(),
+            node: shown(&snapshot.identity.node_name),
+            hostname: shown(&snapshot.identity.hostname),
             timestamp_seconds: snapshot.at.unix_seconds(),
             stale,
             ready: ready.is_ok(),
-            not_ready_reason: ready.err(),
+            not_ready_reason: ready.err().map(|reason| shown(&reason)),
             warnings: snapshot.warnings(),
             driver: (&health.driver).into(),
             gpus: fresh.map(|(health, usage)| gpu(&snapshot.selection, health, usage)).collect(),
@@ -53,18 +54,23 @@ impl From<&DriverState> for DriverView {
         match state {
             DriverState::Up(driver) => Self {
                 up: true,
-                version: Some(driver.version.clone()),
-                nvml_version: Some(driver.nvml_version.clone()),
-                library: Some(driver.library.clone()),
+                version: Some(shown(&driver.version)),
+                nvml_version: Some(shown(&driver.nvml_version)),
+                library: Some(shown(&driver.library)),
                 ..Self::default()
             },
             DriverState::Down(down) => Self {
                 reason: Some(down.reason().label().to_owned()),
-                detail: Some(down.problem().to_string()),
+                detail: Some(shown(&down.problem().to_string())),
                 ..Self::default()
             },
         }
     }
+}
+
+/// A text of a process, a pod, a server or the driver, as all views show it.
+fn shown(text: &str) -> String {
+    printable(text).into_owned()
 }
 
 fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuView {
@@ -78,9 +84,9 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
     };
     GpuView {
         index: health.gpu.index,
-        uuid: health.gpu.uuid.to_string(),
-        model: health.gpu.name.to_string(),
-        pci_bus_id: health.gpu.pci_bus_id.to_string(),
+        uuid: shown(&health.gpu.uuid),
+        model: shown(&health.gpu.name),
+        pci_bus_id: shown(&health.gpu.pci_bus_id),
         state: match health.state {
             Ok(()) => GpuState::Ok,
             Err(missing) => GpuState::Unreadable(missing.to_string()),
@@ -160,9 +166,9 @@ fn container(entry: &ContainerUsage, processes: &[ProcessUsage]) -> ContainerVie
     let limited = |allocation: &ContainerAllocation| allocation.compute != Ok(0.0);
     let pod = &entry.container.pod;
     ContainerView {
-        namespace: pod.namespace.to_string(),
-        pod: pod.name.to_string(),
-        container: entry.container.name.to_string(),
+        namespace: shown(&pod.namespace),
+        pod: shown(&pod.name),
+        container: shown(&entry.container.name),
         mode: entry.mode,
         memory_granted_mib: entry.allocation.map(|allocation| allocation.memory.into()),
         compute_granted_ratio: entry
@@ -182,8 +188,8 @@ fn memory(usage: &Usage) -> Number {
 impl From<&MigDevice> for MigView {
     fn from(mig: &MigDevice) -> Self {
         Self {
-            uuid: mig.uuid.to_string(),
-            profile: mig.profile.to_string(),
+            uuid: shown(&mig.uuid),
+            profile: shown(&mig.profile),
             gpu_instance: mig.gpu_instance,
             compute_instance: mig.compute_instance,
         }
@@ -201,7 +207,7 @@ impl From<&ProcessUsage> for ProcessView {
             owner: entry.owner.kind(),
             reason,
             pid: process.map(|process| process.pid),
-            name: process.map_or_else(String::new, |process| process.name.to_string()),
+            name: process.map_or_else(String::new, |process| shown(&process.name)),
             kind: process.map_or("", |process| process.kind.label()).to_owned(),
             sm_percent: entry.usage.sm().into(),
             memory_used_mib: memory(&entry.usage),

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::clients::{start_prometheus, tool_path};
-use crate::exporter::{Exporter, Scenario, run_tool};
+use crate::exporter::{Exporter, Scenario, run, run_tool};
 
 const NODE: &str = r#"
 now = 30
@@ -200,7 +200,43 @@ fn no_label_occurs_twice_with_any_pod_labels() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let output = crate::exporter::run(&["--mock", "--once", "--extra-label=xid=1"]);
+    let output = run(&["--mock", "--once", "--extra-label=xid=1"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && message.contains("--extra-label xid"), "{message}");
+}
+
+#[test]
+fn names_cannot_change_the_text_around_them() {
+    // Displayed as 2424 by whatever interprets the mark; the others move the cursor and forge a line.
+    let scenario =
+        Scenario::new("marks", &NODE.replace(r#"p\"y\\ \n) 🦀"#, r"4\u202e2\u2066\u001b\nX"));
+    let shown = "4\u{fffd}2\u{fffd}\u{fffd}\u{fffd}X";
+    let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval=200"]);
+    let metrics = exporter.wait_for("the process", |text| text.contains("ProcessId=\"101\""));
+    let page = exporter.get("/").text();
+    let json: Value = serde_json::from_slice(&exporter.get("/api/v1/node").body).unwrap();
+    let terminal = run(&["top", "--once", &scenario.flag()]).stdout;
+    let terminal = String::from_utf8(terminal).unwrap();
+    assert!(metrics.contains(&format!("ProcessName=\"{shown}\"")), "{metrics}");
+    assert!(page.contains(&format!("<bdi>{shown}</bdi>")), "{page}");
+    assert!(terminal.contains(&format!("{shown} 101")), "{terminal}");
+    let process = &json["gpus"][0]["parts"][0]["containers"][0]["processes"][0];
+    assert_eq!(process["name"], shown);
+}
+
+#[test]
+fn texts_cannot_forge_log_lines() {
+    let forged = "--nvml-library=/x\n2026-01-01T00:00:00Z  WARN forged \u{202e}\u{1b}[2J";
+    let exporter = Exporter::start(&[forged]);
+    exporter.wait_for_log("driver is down");
+    let log = exporter.log();
+    assert!(log.lines().all(|line| !line.starts_with("2026-01-01")), "{log}");
+    assert!(!log.contains(['\u{202e}', '\u{1b}']), "{log}");
+    let ready = exporter.get("/readyz").text();
+    assert!(ready.contains("forged") && !ready.contains(['\u{202e}', '\u{1b}']), "{ready}");
+    assert_eq!(ready.lines().count(), 1, "{ready}");
+    let error = run(&["--once", forged]).stderr;
+    let error = String::from_utf8(error).unwrap();
+    assert!(error.contains("forged") && !error.contains(['\u{202e}', '\u{1b}']), "{error}");
+    assert!(error.lines().all(|line| !line.starts_with("2026-01-01")), "{error}");
 }

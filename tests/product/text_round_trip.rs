@@ -60,10 +60,15 @@ fn values() -> Vec<String> {
     values
 }
 
-/// The expected value: control characters replaced, truncated at a character boundary.
+/// Marks of bidirectional text, and separators of lines and paragraphs.
+const MARKS: &str = "\u{61c}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\
+                     \u{2068}\u{2069}";
+
+/// The expected value: control characters and marks replaced, truncated at a character boundary.
 fn sanitized(value: &str) -> String {
     let mut sanitized = String::new();
-    for c in value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }) {
+    let replaced = |c: char| if c.is_control() || MARKS.contains(c) { '\u{fffd}' } else { c };
+    for c in value.chars().map(replaced) {
         if sanitized.len() + c.len_utf8() > VALUE_MAX {
             break;
         }
