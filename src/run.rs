@@ -1,6 +1,7 @@
 //! The composition root: starts threads and tasks, connects them by channels, and shuts them down.
 
 mod check;
+mod interrupt;
 mod pipeline;
 mod signals;
 mod slow_notice;
@@ -15,7 +16,9 @@ use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 pub use self::check::check;
+use self::interrupt::Interrupt;
 use self::pipeline::Pipeline;
+use self::signals::Signals;
 use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ReadConfig, ServeConfig};
 use crate::clock::Clock;
@@ -44,7 +47,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     // Before any thread is started and any library is loaded, so that it applies to all of them.
     install_seccomp_filter();
     let clock = Clock::start();
-    let (read, mock_env) = read.with_mock_env()?;
+    let interrupt = Interrupt::start(read.mock.is_some())?;
+    let (read, mock_env) = read.with_mock_env(interrupt.files())?;
     let max_age = read.max_age;
     let pipeline = Pipeline::start(read, mock_env, clock)?;
     if once {
@@ -68,7 +72,8 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
         .context(NO_THREAD)?;
     let ServeConfig { routes, timeouts, web_config, .. } = serve;
     let state = AppState { published, max_age, clock, routes, timeouts, rejected };
-    signals::serve_until_signal(listeners, reload, command, state, web_config)?;
+    let signals = Signals { interrupt, reload, command };
+    signals.serve_until_signal(listeners, state, web_config)?;
     // Bounded: a cycle ends by its deadline, and so does the wait for NVML calls in flight.
     if sampler.join().is_err() {
         bail!("the sampling thread panicked; this is a bug, please report it");

@@ -7,7 +7,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use nvml_exporter::clock::Clock;
 use nvml_exporter::host::ProcRoot;
 use nvml_exporter::labels::Dialect;
-use nvml_exporter::nvml::mock::MockEnv;
+use nvml_exporter::nvml::mock::{MockEnv, MockFiles};
 use nvml_exporter::publish::Published;
 use nvml_exporter::sample::Sampler;
 use nvml_exporter::selection::{Selection, SelectionScope, preset};
@@ -43,7 +43,7 @@ pub(crate) fn benches(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("sample");
     for scenario in ["idle-t4", "demo", "shared-l20", "huge"] {
-        let mock = MockEnv::set_up(scenario).unwrap();
+        let mock = MockEnv::set_up(scenario, &MockFiles::default()).unwrap();
         let proc_root = ProcRoot::new(&mock.procfs());
         let interval = Duration::from_secs(1);
         let libraries = vec![mock.library()];

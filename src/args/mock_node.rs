@@ -7,16 +7,16 @@ use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
 use crate::kube::address::Address;
 use crate::model::Problem;
-use crate::nvml::mock::MockEnv;
+use crate::nvml::mock::{MockEnv, MockFiles};
 
 impl ReadConfig {
     /// With a mock scenario, returns the configuration of the simulated node, and the mock environment
-    /// that the node's files belong to: they are removed when it is dropped.
+    /// that the node's `files` belong to: they are removed when it is dropped.
     ///
     /// # Errors
     /// The scenario cannot be loaded, or the mock library is missing.
-    pub fn with_mock_env(self) -> Result<(Self, Option<MockEnv>), Problem> {
-        let mock_env = self.mock.as_deref().map(MockEnv::set_up).transpose()?;
+    pub fn with_mock_env(self, files: &MockFiles) -> Result<(Self, Option<MockEnv>), Problem> {
+        let mock_env = self.mock.as_deref().map(|mock| MockEnv::set_up(mock, files)).transpose()?;
         let Some(mock_env) = mock_env else { return Ok((self, None)) };
         let cluster =
             Sources::from_mock_env(mock_env.directory(), self.release_triggers.label.clone())?;

@@ -1,18 +1,63 @@
 //! `--mock`: creates the environment in which the mock library plays a scenario.
 
 use std::env;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
 use super::raw;
 use crate::model::Problem;
 
+/// The temporary directory of a mock environment: it can be removed by another thread than that which
+/// creates it.
+#[derive(Clone, Default)]
+pub struct MockFiles(Arc<Mutex<Option<TempDir>>>);
+
+impl MockFiles {
+    fn create(&self) -> io::Result<PathBuf> {
+        let mut directory = self.lock();
+        let created = tempfile::Builder::new().prefix("nvml-exporter-mock-").tempdir()?;
+        Ok(directory.insert(created).path().to_owned())
+    }
+
+    /// Removes the directory. None is created while the result exists.
+    #[must_use = "another one may be created"]
+    pub fn remove(&self) -> impl Drop + use<'_> {
+        let mut directory = self.lock();
+        if let Some(directory) = directory.take() {
+            let path = directory.keep();
+            // The mock library may create files at the same time: again until there are none.
+            for _ in 0..REMOVE_TRIES {
+                if fs::remove_dir_all(&path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                    break;
+                }
+            }
+        }
+        directory
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<TempDir>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Maximum number of attempts to remove a directory in which files are created.
+const REMOVE_TRIES: usize = 100;
+
 /// A temporary directory with a `libnvidia-ml.so.1`, a `proc` directory and, if the scenario
 /// defines one, a cluster. Removed on drop.
 pub struct MockEnv {
-    directory: TempDir,
+    files: MockFiles,
+    directory: PathBuf,
+}
+
+impl Drop for MockEnv {
+    fn drop(&mut self) {
+        drop(self.files.remove());
+    }
 }
 
 impl MockEnv {
@@ -22,36 +67,37 @@ impl MockEnv {
     /// # Errors
     /// Returns an error if the mock library cannot be loaded, if it rejects the scenario, or if the
     /// temporary directory cannot be created.
-    pub fn set_up(scenario: &str) -> Result<Self, Problem> {
+    pub fn set_up(scenario: &str, files: &MockFiles) -> Result<Self, Problem> {
         let failed = |error: io::Error| {
             Problem::new(
                 format!("--mock: cannot create a temporary directory: {error}"),
                 "set TMPDIR to a writable directory",
             )
         };
-        let directory =
-            tempfile::Builder::new().prefix("nvml-exporter-mock-").tempdir().map_err(failed)?;
         let library = next_to_executable("libmock_nvml.so").map_err(failed)?;
-        raw::mock_env::set_up_mock(&library, scenario, directory.path())?;
-        Ok(Self { directory })
+        let directory = files.create().map_err(failed)?;
+        // From here on, an error removes the directory.
+        let mock_env = Self { files: files.clone(), directory };
+        raw::mock_env::set_up_mock(&library, scenario, mock_env.directory())?;
+        Ok(mock_env)
     }
 
     /// Path of the directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        &self.directory
     }
 
     /// Path of the library to load.
     #[must_use]
     pub fn library(&self) -> PathBuf {
-        self.directory.path().join("libnvidia-ml.so.1")
+        self.directory.join("libnvidia-ml.so.1")
     }
 
     /// The proc root with the processes of the scenario.
     #[must_use]
     pub fn procfs(&self) -> PathBuf {
-        self.directory.path().join("proc")
+        self.directory.join("proc")
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 use tokio::runtime;
 
 use super::install_seccomp_filter;
+use super::interrupt::Interrupt;
 use super::pipeline::Pipeline;
 use super::slow_notice::SlowNotice;
 use crate::args::{Args, Config, ReadConfig};
@@ -50,7 +51,8 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
     install_seccomp_filter();
     let clock = Clock::start();
     findings.extend(port::findings(&serve, clock));
-    let (mut read, mock_env) = read.with_mock_env()?;
+    let interrupt = Interrupt::start(read.mock.is_some())?;
+    let (mut read, mock_env) = read.with_mock_env(interrupt.files())?;
     // No start jitter: it protects the API server from a thousand exporters that start together.
     if let Some(cluster) = &mut read.cluster {
         cluster.timings.start_jitter = Duration::ZERO;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 pub use self::remote::RemoteArgs;
 use super::NO_THREAD;
+use super::interrupt::Interrupt;
 use super::pipeline::Pipeline;
 use crate::args::ReadConfig;
 use crate::clock::Clock;
@@ -34,12 +35,17 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
     if let Some(exporter) = remote.endpoint()? {
         let poller = thread::Builder::new().name("poller".to_owned());
         poller.spawn(move || remote::poll(&exporter, &send)).context(NO_THREAD)?;
-        return if once { print_first(&updates) } else { screen::show(&updates) };
+        return if once {
+            print_first(&updates)
+        } else {
+            screen::show(&updates, &Interrupt::default())
+        };
     }
     let clock = Clock::start();
     let read = read.for_node_view();
     let max_age = read.max_age;
-    let (read, mock_env) = read.with_mock_env()?;
+    let interrupt = Interrupt::start(read.mock.is_some())?;
+    let (read, mock_env) = read.with_mock_env(interrupt.files())?;
     let mut pipeline = Pipeline::start(read, mock_env, clock)?;
     if once {
         let published = pipeline.sample_until_ready()?;
@@ -63,7 +69,8 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
         }
     });
     forwarder.context(NO_THREAD)?;
-    let shown = screen::show(&updates);
+    interrupt.finish();
+    let shown = screen::show(&updates, &interrupt);
     // If this fails, the sampling thread has panicked, which is reported below.
     let _ = command.send(None);
     let ended = sampler.join();

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::fs;
 use std::process::Output;
 
 use crate::exporter::{Scenario, run, run_once, run_tool, run_with, series};
@@ -155,8 +156,8 @@ const ERRORS: &[(&str, &str)] = &[
 #[test]
 fn errors_name_input_location_reason_and_remedy() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("text"), "text\n").unwrap();
-    std::fs::write(directory.path().join("empty"), "").unwrap();
+    fs::write(directory.path().join("text"), "text\n").unwrap();
+    fs::write(directory.path().join("empty"), "").unwrap();
     let path = directory.path().to_str().unwrap();
     for (line, expected) in ERRORS {
         let args: Vec<String> = line.split(' ').map(|arg| arg.replace("DIR", path)).collect();

@@ -37,6 +37,7 @@ mod label_values;
 mod landing;
 mod mig;
 mod migration;
+mod mock_files;
 mod nvml_calls;
 mod old_drivers;
 mod ownership;

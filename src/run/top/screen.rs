@@ -12,16 +12,17 @@ use ratatui::{DefaultTerminal, Frame};
 
 use super::NodeUpdate;
 use crate::policy;
+use crate::run::interrupt::Interrupt;
 use crate::top;
 use crate::view::NodeView;
 
-/// Draws updates until a key ends the screen, then restores the terminal.
+/// Draws updates until a key or a signal ends the screen, then restores the terminal.
 ///
 /// # Errors
 /// The terminal cannot be used, or the thread that sends updates has ended.
-pub(super) fn show(updates: &Receiver<NodeUpdate>) -> anyhow::Result<()> {
+pub(super) fn show(updates: &Receiver<NodeUpdate>, interrupt: &Interrupt) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
-    let shown = Screen::default().run(&mut terminal, updates);
+    let shown = Screen::default().run(&mut terminal, updates, interrupt);
     ratatui::restore();
     shown
 }
@@ -48,8 +49,9 @@ impl Screen {
         mut self,
         terminal: &mut DefaultTerminal,
         updates: &Receiver<NodeUpdate>,
+        interrupt: &Interrupt,
     ) -> anyhow::Result<()> {
-        loop {
+        while !interrupt.is_requested() {
             terminal.draw(|frame| self.draw(frame))?;
             if event::poll(policy::TOP_KEY_TIMEOUT)?
                 && let Event::Key(key) = event::read()?
@@ -71,6 +73,7 @@ impl Screen {
                 }
             }
         }
+        Ok(())
     }
 
     /// Handles a key. Returns whether to continue.

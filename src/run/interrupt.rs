@@ -1,0 +1,92 @@
+//! Signals to a command with a simulated node: the node's files are removed on every way out.
+
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::NO_THREAD;
+use crate::nvml::mock::MockFiles;
+
+/// The handler of SIGINT, SIGTERM and SIGHUP. By default one of them ends the process at once, with the
+/// files removed; after [`Interrupt::finish`], the command ends itself and only the second one does.
+#[derive(Clone, Default)]
+pub(super) struct Interrupt {
+    files: MockFiles,
+    /// The command ends itself.
+    finishes: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Handles signals from now on if there is a simulated node. Without one, signals have their usual
+    /// effect.
+    ///
+    /// # Errors
+    /// The system cannot start a thread.
+    pub(super) fn start(has_mock: bool) -> anyhow::Result<Self> {
+        let interrupt = Self::default();
+        if has_mock {
+            let (ready, is_ready) = mpsc::channel();
+            let handler = interrupt.clone();
+            let handle = move || {
+                // If signals cannot be handled, they have their usual effect.
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.and_then(|runtime| runtime.block_on(handler.handle(ready)))
+            };
+            thread::Builder::new().name("interrupt".to_owned()).spawn(handle).context(NO_THREAD)?;
+            // An error means that the thread has ended.
+            let _ = is_ready.recv();
+        }
+        Ok(interrupt)
+    }
+
+    /// The files that are removed.
+    pub(super) fn files(&self) -> &MockFiles {
+        &self.files
+    }
+
+    /// From now on the command ends itself after a signal.
+    pub(super) fn finish(&self) {
+        self.finishes.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a signal requests the end of the command.
+    #[cfg(feature = "top")]
+    pub(super) fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    async fn handle(self, ready: mpsc::Sender<()>) -> std::io::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        drop(ready);
+        loop {
+            let kind = tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = hangup.recv() => SignalKind::hangup(),
+            };
+            let finishes = self.finishes.load(Ordering::Relaxed);
+            // A server reloads its files on SIGHUP, also twice.
+            if finishes && kind == SignalKind::hangup() {
+                self.requested.store(true, Ordering::Relaxed);
+            } else if !finishes || self.requested.swap(true, Ordering::Relaxed) {
+                exit(&self.files, kind);
+            }
+        }
+    }
+}
+
+/// Ends the process as a shell reports a signal.
+#[expect(clippy::exit, reason = "the main thread may be waiting for a call that does not return")]
+fn exit(files: &MockFiles, kind: SignalKind) -> ! {
+    // No thread creates files any more.
+    let _guard = files.remove();
+    process::exit(128 + kind.as_raw_value())
+}
