@@ -78,6 +78,7 @@ pub async fn serve(
     let context = ConnectionContext {
         state: Arc::new(state),
         config: web_config_reload::start(config),
+        logged: Arc::default(),
         shutdown: shutting_down,
     };
     let rejected = &context.state.rejected;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use schema::parse_duration;
+pub(crate) use tls::refused_client_certificate;
 
 use hyper::header::{HeaderName, HeaderValue};
 use ring::digest::{self, Context, SHA256};

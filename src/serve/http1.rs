@@ -1,8 +1,10 @@
 //! Serves HTTP/1.1 on one connection, with or without TLS.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -21,12 +23,16 @@ use super::handler::respond;
 use super::reject_counters::RejectReason;
 use super::web_config_reload::LiveWebConfig;
 use crate::policy;
+use crate::web_config::refused_client_certificate;
 
 /// What a connection reads when a request arrives, and what ends it.
 #[derive(Clone)]
 pub(super) struct ConnectionContext {
     pub(super) state: Arc<AppState>,
     pub(super) config: watch::Receiver<Arc<LiveWebConfig>>,
+    /// The reasons for refused client certificates that were logged: each once, because any client can cause
+    /// them.
+    pub(super) logged: Arc<Mutex<BTreeSet<&'static str>>>,
     /// Notified at shutdown, which waits until all connections have dropped theirs.
     pub(super) shutdown: watch::Receiver<()>,
 }
@@ -59,6 +65,7 @@ pub(super) async fn handle_connection(
     let _ = stream.set_nodelay(true);
     let connection = Arc::clone(&permit.connection);
     let refused = Arc::clone(&context.state.rejected);
+    let logged = Arc::clone(&context.logged);
     let config = context.config.borrow().clone();
     let served = async {
         let Some(tls) = config.tls.clone() else {
@@ -69,6 +76,7 @@ pub(super) async fn handle_connection(
             Ok(Err(error)) => {
                 refused.increment(RejectReason::Handshake);
                 tracing::debug!(%error, "TLS handshake failed");
+                log_refused_certificate(&logged, &error);
             }
             Err(_) => refused.increment(RejectReason::Handshake),
         }
@@ -79,6 +87,13 @@ pub(super) async fn handle_connection(
     }
     if let Some(reason) = connection.timed_out() {
         refused.increment(reason);
+    }
+}
+
+fn log_refused_certificate(logged: &Mutex<BTreeSet<&'static str>>, error: &io::Error) {
+    let Some(reason) = refused_client_certificate(error) else { return };
+    if logged.lock().unwrap_or_else(PoisonError::into_inner).insert(reason) {
+        tracing::warn!("a client certificate is refused: {reason}; further ones are only counted");
     }
 }
 

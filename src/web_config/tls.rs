@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod provider;
+mod unsupported;
 mod verifier;
 
 use std::path::Path;
@@ -11,8 +12,11 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{Error, ServerConfig, SupportedProtocolVersion, version};
 
+pub(crate) use self::unsupported::refused_client_certificate;
+
 use self::client_auth::verifier;
 use self::provider::provider;
+use self::unsupported::{curve_problem, version_problem};
 use super::schema::{TlsServerConfig, TlsVersion};
 use super::{ReferencedFiles, at_key};
 use crate::model::Problem;
@@ -49,6 +53,12 @@ pub(super) fn server_config(
     let certificates = certificates("cert_file", &cert)?;
     let key = PrivateKeyDer::from_pem_slice(&key)
         .map_err(|_| value("key_file", "no private key in PEM format", "give a PEM file"))?;
+    if let Some(problem) = certificates.first().and_then(version_problem) {
+        return Err(at_key("tls_server_config.cert_file", problem));
+    }
+    if let Some(problem) = curve_problem(key.secret_der()) {
+        return Err(at_key("tls_server_config.key_file", problem));
+    }
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(|_| {

@@ -160,6 +160,8 @@ fn no_label_occurs_twice_with_any_pod_labels() {
         &["--dialect=ack"][..],
         &["--dialect=dcgm-exporter"],
         &["--dialect=dcgm-exporter", "--use-old-namespace"],
+        &["--dialect=ack", "--process-series=container"],
+        &["--dialect=dcgm-exporter", "--compat=4.8,4.9"],
     ] {
         let more = [
             "-k",
@@ -179,6 +181,10 @@ fn no_label_occurs_twice_with_any_pod_labels() {
                 .all(|label| metrics.contains(label))
         });
         assert_eq!(lines_with_duplicate_labels(&metrics), Vec::<&str>::new(), "{dialect:?}");
+        let series = metrics.lines().filter(|line| !line.starts_with('#'));
+        let series: Vec<&str> = series.map(|line| line.rsplit_once(' ').unwrap().0).collect();
+        let distinct: std::collections::BTreeSet<_> = series.iter().collect();
+        assert_eq!(distinct.len(), series.len(), "a series stands twice: {dialect:?}\n{metrics}");
         for name in ["xid", "clock_event", "vgpu", "owner", "hpc_job", "job", "instance", "UUID"] {
             assert!(
                 !metrics.contains(&format!("{name}=\"f\"")),

@@ -68,6 +68,15 @@ impl WebFixture {
         fs::rename(draft, self.directory.path().join(name)).unwrap();
     }
 
+    /// Runs the exporter with a configuration that it refuses, and returns the error.
+    fn error(&self, config: &str) -> String {
+        self.write("web.yml", config);
+        let file = self.directory.path().join("web.yml").display().to_string();
+        let output = run_with(&[("DCGM_EXPORTER_WEB_CONFIG_FILE", &file)], &["--mock=idle-t4"]);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     pub(crate) fn start(&self, config: &str, flags: &[&str]) -> Exporter {
         self.write("web.yml", config);
         let file = format!("--web-config-file={}", self.directory.path().join("web.yml").display());
@@ -175,6 +184,93 @@ fn client_certificates_are_verified() {
     }
     assert!(get(Some(&WebFixture::new().sign("scraper.example"))).is_err(), "another CA");
     assert!(get(None).is_err(), "no certificate");
+}
+
+/// A certificate of X.509 version 1.
+const VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBFTCBvQIUb0o5fHm80il8UmLlNPSX2n8Zz7YwCgYIKoZIzj0EAwIwDTELMAkG\n\
+A1UEAwwCdjEwIBcNMjYxMTMwMDgxOTM0WhgPMjEyNjExMDYwODE5MzRaMA0xCzAJ\n\
+BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEk0HbWyiFLc2gqZtn\n\
+vZu1coV0BlPoruFvovn9NQn48GFVjuwVZ8V4W64fzUynfuhgnD6pJIBsARm3HzU8\n\
+iOkuUDAKBggqhkjOPQQDAgNHADBEAiABD8TCVK0f5KyM/FBxb0eeXNj5N0wItteE\n\
+Cn9jOkDMwwIgcm3N5R0+ER0uT1VVY9Q7h8Z5CsOvku9VSX9civ7y5H8=\n\
+-----END CERTIFICATE-----\n\
+";
+
+/// A self-signed CA certificate with a P-521 key.
+const P521_CERT: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIB9zCCAVigAwIBAgIUIqmek1PQI3QDhWqsnQpXUKqjDBAwCgYIKoZIzj0EAwIw\n\
+DDEKMAgGA1UEAwwBcDAgFw0yNjExMzAwODE5MzRaGA8yMTI2MTEwNjA4MTkzNFow\n\
+DDEKMAgGA1UEAwwBcDCBmzAQBgcqhkjOPQIBBgUrgQQAIwOBhgAEAeh1Y7wLzUV7\n\
+cuqTx6txWjKE1nxyxh9Ws5Gf4vhvKYPcpg9BsIIhYZXplEaS0lR29B7YCG/ZR+wI\n\
+uP3E6COR90x5AFUucPmXZ8/O6HhXQwH4Hy6o1dl+OIVmQDk6UO5V6dqQabEQV3Ar\n\
+H0GAAmUAlmGFHUWtJfKbbx+m0hR7IlywlCURo1MwUTAdBgNVHQ4EFgQULkcymFiW\n\
+HJXbF3q3D7LTK/vALvowHwYDVR0jBBgwFoAULkcymFiWHJXbF3q3D7LTK/vALvow\n\
+DwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgOBjAAwgYgCQgHLkasrQ/iLcnhP\n\
+YSoM4IlU6nLCaPvJ7pOkHCMwzC1+RV14VKKIQQ+wzxpjBGgFkl4+EGRYIpfR5Iji\n\
+Ves5o8FUPAJCAf25YBdzUplI+GgtGLRdfZsmyJ8BHg34JbK7xSfAZdT9m7F/E6RR\n\
+CFkLSEdL1a3ZuY242nZWvjAl1ERJMIjMHAPo\n\
+-----END CERTIFICATE-----\n\
+";
+
+/// Its key.
+const P521_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIBMay0Phejh/SurVS6\n\
+52M/ymdNWMhs6jyAWPcWyS3OAak2zXwHTvGi+5ZVkRaFXRgsgqnGcutBHDGUaNAV\n\
+PPwnKcKhgYkDgYYABAHodWO8C81Fe3Lqk8ercVoyhNZ8csYfVrORn+L4bymD3KYP\n\
+QbCCIWGV6ZRGktJUdvQe2Ahv2UfsCLj9xOgjkfdMeQBVLnD5l2fPzuh4V0MB+B8u\n\
+qNXZfjiFZkA5OlDuVenakGmxEFdwKx9BgAJlAJZhhR1FrSXym28fptIUeyJcsJQl\n\
+EQ==\n\
+-----END PRIVATE KEY-----\n\
+";
+
+#[test]
+fn unsupported_tls_is_refused_with_its_reason() {
+    let site = WebFixture::new();
+    site.write("v1.crt", VERSION_1);
+    site.write("p521.crt", P521_CERT);
+    site.write("p521.key", P521_KEY);
+    let client_ca = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: p521.crt\n";
+    for (config, expected) in [
+        (TLS.replace("tls.crt", "v1.crt"), "cert_file: a certificate of X.509 version 1"),
+        (TLS.replace("tls.", "p521."), "key_file: keys of the curve P-521 are not supported"),
+        (format!("{TLS}{client_ca}"), "client_ca_file: keys of the curve P-521"),
+        (
+            format!("{TLS}  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA]\n"),
+            "cipher suites with CBC are insecure",
+        ),
+        (format!("{TLS}  curve_preferences: [CurveP521]\n"), "unknown value CurveP521"),
+    ] {
+        let error = site.error(&config);
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+}
+
+#[test]
+fn refused_client_certificate_has_its_reason_in_the_log_once() {
+    let site = WebFixture::new();
+    let config = format!(
+        "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  \
+         client_allowed_sans: [scraper.example]\n"
+    );
+    let exporter = site.start(&config, &[]);
+    // The CA's own certificate, as a self-signed one that is given as its own CA.
+    let own =
+        CertificateAndKey { cert: site.authority.pem(), key: site.authority.key().serialize_pem() };
+    let other_ca = WebFixture::new().sign("scraper.example");
+    let other_name = site.sign("other.example");
+    for (client, reason) in [
+        (Some(&own), "it is a CA certificate, such as a self-signed one"),
+        (Some(&other_ca), "no CA of client_ca_file has issued it"),
+        (Some(&other_name), "none of its names is in client_allowed_sans"),
+        (None, "the client sent none"),
+    ] {
+        for _ in 0..3 {
+            assert!(site.get(&exporter, "/healthz", client).is_err(), "{reason}");
+        }
+        exporter.wait_for_log(reason);
+        assert_eq!(exporter.log().matches(reason).count(), 1, "{}", exporter.log());
+    }
 }
 
 fn with_password(exporter: &Exporter, path: &str, user: &str, password: &str) -> Response {
@@ -322,11 +418,8 @@ fn invalid_web_configuration_is_refused_at_startup() {
         ("basic_auth_users:\n  a: b\n", "not a bcrypt hash"),
         ("basic_auth_users:\n  a:\n", "the value is missing"),
     ] {
-        site.write("web.yml", config);
-        let file = site.directory.path().join("web.yml").display().to_string();
-        let output = run_with(&[("DCGM_EXPORTER_WEB_CONFIG_FILE", &file)], &["--mock=idle-t4"]);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains(expected), "{error}");
+        let error = site.error(config);
+        assert!(error.contains(expected), "{error}");
         assert!(error.contains("web.yml"), "{error}");
     }
 }

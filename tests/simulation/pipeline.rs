@@ -59,7 +59,7 @@ impl Pipeline {
             dialect: Dialect::Ack,
             hostname: "node-1".to_owned(),
             node_name: "node-1".to_owned(),
-            extra: Vec::new(),
+            extra: vec![("pool".to_owned(), "a".to_owned())],
             options: LabelOptions::default(),
         };
         let mut requests = preset(&schema.dialect);

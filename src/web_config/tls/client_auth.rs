@@ -9,9 +9,11 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 
+use super::unsupported::curve_problem;
 use super::verifier::{AnyCertVerifier, San, SanVerifier};
 use super::{certificates, value};
 use crate::model::Problem;
+use crate::web_config::at_key;
 use crate::web_config::schema::{ClientAuth, TlsServerConfig};
 
 /// The verifier of client certificates; `None` if none are requested.
@@ -61,6 +63,9 @@ fn ca_verifier(
     let unusable = || value(key, "a certificate is damaged", "give CA certificates in PEM format");
     let mut roots = RootCertStore::empty();
     for certificate in certificates(key, client_ca)? {
+        if let Some(problem) = curve_problem(&certificate) {
+            return Err(at_key("tls_server_config.client_ca_file", problem));
+        }
         roots.add(certificate).map_err(|_| unusable())?;
     }
     let builder =

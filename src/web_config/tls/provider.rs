@@ -20,7 +20,11 @@ pub(super) fn provider(tls: &TlsServerConfig) -> Result<CryptoProvider, Problem>
                 provider.cipher_suites.iter().any(|suite| is_same_suite(&suite_name(suite), name));
             if !is_known {
                 let names: Vec<String> = provider.cipher_suites.iter().map(suite_name).collect();
-                let message = format!("{name}: unknown cipher suite");
+                let message = if name.contains("_CBC_") {
+                    format!("{name}: cipher suites with CBC are insecure and not supported")
+                } else {
+                    format!("{name}: unknown cipher suite")
+                };
                 let remedy = format!("give one of {}", names.join(", "));
                 return Err(value("cipher_suites", message, remedy));
             }
