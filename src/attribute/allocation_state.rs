@@ -32,6 +32,9 @@ impl<'a> AllocationState<'a> {
     ) -> AllocationEvidence {
         let Self::Known(table) = self else { return self.without_container() };
         match table.mode_of(container, device) {
+            Some(_) if table.may_be_of_predecessor(container, first_seen) => {
+                AllocationEvidence::Unknown
+            }
             Some(mode) => AllocationEvidence::Allocated(mode),
             // A device is allocated before the container starts.
             None if table.knows_all_of(container, device)
@@ -142,6 +145,19 @@ mod tests {
         assert_eq!(evidence("partly", &table), AllocationEvidence::NotAllocated, "of GPU 0");
         let partly = AllocationState::Known(&table).evidence(&container("partly"), "GPU-1", SEEN);
         assert_eq!(partly, AllocationEvidence::Unknown);
+    }
+
+    #[test]
+    fn allocation_of_an_unlisted_name_is_that_of_containers_seen_before() {
+        let of = |listed: u64| {
+            let train = table(0, false).of_device(GPU).first().cloned();
+            let unlisted = [(("team".into(), "train".into()), Duration::from_secs(listed))].into();
+            let completeness =
+                AllocationCompleteness { unlisted, ..AllocationCompleteness::default() };
+            evidence("train", &AllocationTable::new(train, completeness))
+        };
+        assert_eq!(of(100), AllocationEvidence::Allocated(AllocateMode::Exclusive));
+        assert_eq!(of(99), AllocationEvidence::Unknown, "it may be a successor");
     }
 
     #[test]

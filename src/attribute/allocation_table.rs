@@ -53,7 +53,8 @@ impl AllocationTable {
     }
 
     /// Mode in which `device` is allocated to `container`, or else to another container of its pod;
-    /// [`AllocateMode::None`] with administrative access, and `None` without either. The kubelet does not list init containers and ephemeral
+    /// [`AllocateMode::None`] with administrative access, and `None` without either. The kubelet does
+    /// not list init containers and ephemeral
     /// containers; they may use the devices of their pod.
     #[must_use]
     pub fn mode_of(&self, container: &ContainerIdentity, device: &str) -> Option<AllocateMode> {
@@ -67,6 +68,19 @@ impl AllocationTable {
             .map(|allocation| allocation.mode)
             .or_else(|| self.init_candidate(container, device))
             .or_else(|| self.has_admin_access(container, device).then_some(AllocateMode::None))
+    }
+
+    /// Whether the allocations of a pod with this name may be those of its predecessor: a process of
+    /// `container` was first seen at `first_seen` (monotonic), after the last List with this name.
+    #[must_use]
+    pub fn may_be_of_predecessor(
+        &self,
+        container: &ContainerIdentity,
+        first_seen: Duration,
+    ) -> bool {
+        let unlisted = &self.index.completeness.unlisted;
+        !unlisted.is_empty()
+            && unlisted.get(&pod_name(container)).is_some_and(|listed| *listed < first_seen)
     }
 
     /// Whether the pod of `container` has administrative access to `device`: it may use it, although

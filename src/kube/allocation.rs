@@ -119,6 +119,9 @@ pub struct AllocationCompleteness {
     /// Pods in a GPU group without a reservation pod: their allocations are known only from this
     /// time on (monotonic).
     pub unreserved: BTreeMap<PodName, Duration>,
+    /// Pods of which only the name is known and that the newest List lacks, and when the last List
+    /// that has them was requested (monotonic).
+    pub unlisted: BTreeMap<PodName, Duration>,
     /// Devices that an init container can have been allocated, and how, by pod and container.
     pub init_candidates: BTreeMap<(PodName, Arc<str>), BTreeMap<Arc<str>, AllocateMode>>,
     /// Devices to which a pod has administrative access, which allocates nothing, by UID of the pod.
@@ -171,6 +174,7 @@ pub fn resolve_allocations(
         result: AllocationResult::default(),
     };
     join.result.completeness.node_uncertain = pods.is_some_and(|pods| !pods.synced);
+    join.result.completeness.unlisted.clone_from(&assignments.unlisted);
     let assigned = join.join_assignments();
     join.whole_devices = join.devices_allocated_whole();
     join.join_annotations(&assigned);

@@ -7,7 +7,7 @@
 pub mod kubelet;
 pub mod messages;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +166,7 @@ impl PollSession {
             pods,
             ambiguous,
             unconfirmed: BTreeSet::new(),
+            unlisted: BTreeMap::new(),
             containers,
             allocatable: allocatable.unwrap_or_default(),
             requested_at,

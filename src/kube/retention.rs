@@ -59,6 +59,9 @@ impl AllocationRetention {
             let is_live = matches!(presence(name, pods), Presence::Live(_));
             if !retained.containers.is_empty() && (!is_live || retained.uid.is_none()) {
                 merged.unconfirmed.insert(name.clone());
+                if retained.uid.is_none() {
+                    merged.unlisted.insert(name.clone(), retained.listed);
+                }
             }
             merged
                 .containers
@@ -416,6 +419,7 @@ mod tests {
         let _listed = retention.apply(&list(&BOTH[..1], 1), None);
         let merged = retention.apply(&list(&[], 2), None);
         assert_eq!((allocated(&merged), merged.unconfirmed.len()), (vec![("a", "A")], 1));
+        assert_eq!(merged.unlisted, [(name("a"), T(1))].into());
         let late = list(&[], 1 + POD_UNLISTED_MAX.as_secs());
         assert_eq!(allocated(&retention.apply(&late, None)), []);
     }

@@ -70,7 +70,12 @@ impl AllocationJoin<'_> {
         });
         self.reservations.push(Reservation {
             pod: pod.clone(),
-            devices: resolved.devices.keys().cloned().collect(),
+            devices: resolved
+                .devices
+                .values()
+                .chain(&resolved.claimed)
+                .map(|assigned| Arc::clone(&assigned.device))
+                .collect(),
             gpu: only.filter(|only| is_whole(only)).map(|only| Arc::clone(&only.device)),
             confirmed: self.is_confirmed(pod),
         });

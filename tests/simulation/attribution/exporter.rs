@@ -195,6 +195,7 @@ impl Exporter {
             pods: list.pods,
             ambiguous: list.ambiguous,
             unconfirmed: BTreeSet::new(),
+            unlisted: BTreeMap::new(),
             containers: list.containers,
             allocatable: self.allocatable.clone(),
             requested_at: now,
