@@ -66,6 +66,7 @@ impl Interrupt {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = signal(SignalKind::hangup())?;
         drop(ready);
+        let mut is_ending = false;
         loop {
             let kind = tokio::select! {
                 _ = interrupt.recv() => SignalKind::interrupt(),
@@ -73,12 +74,13 @@ impl Interrupt {
                 _ = hangup.recv() => SignalKind::hangup(),
             };
             let finishes = self.finishes.load(Ordering::Relaxed);
-            // A server reloads its files on SIGHUP, also twice.
-            if finishes && kind == SignalKind::hangup() {
-                self.requested.store(true, Ordering::Relaxed);
-            } else if !finishes || self.requested.swap(true, Ordering::Relaxed) {
+            // A server reloads its files on SIGHUP, which is no request to end it.
+            let is_reload = finishes && kind == SignalKind::hangup();
+            if !finishes || is_ending && !is_reload {
                 exit(&self.files, kind);
             }
+            is_ending |= !is_reload;
+            self.requested.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::exporter::command;
+use crate::exporter::{Exporter, command};
 
 /// Starts a command with a mock environment in a directory of its own. The driver does not open, so that
 /// no command ends by itself.
@@ -73,4 +73,14 @@ fn files_of_a_mock_are_removed_after_a_second_signal() {
     }
     assert!(matches!(child.wait().unwrap().code(), Some(0 | 130)));
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn reload_is_not_the_first_of_two_signals() {
+    let exporter = Exporter::start(&["--mock=idle-t4"]);
+    exporter.send_sighup();
+    exporter.wait_for_log("SIGHUP");
+    let (status, log) = exporter.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("SIGTERM: stopping"), "{log}");
 }
