@@ -24,7 +24,7 @@ fn promtool_parses_every_golden() {
         let golden = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         let metrics =
             golden.splitn(3, "---\n").nth(2).expect("the exposition after the snapshot header");
-        let placeholders = ["<time>", "<duration>", "<cycles>", "<rows>"];
+        let placeholders = ["<time>", "<duration>", "<cycles>", "<rows>", "<offset>"];
         let metrics =
             placeholders.iter().fold(expand_common_labels(metrics), |metrics, placeholder| {
                 metrics.replace(placeholder, "1")
