@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::index::DeviceMatch;
 use super::resource::is_of_nvidia;
-use super::{AllocationJoin, AllocationProblem, pod_name};
+use super::{AllocationDoubt, AllocationJoin, AllocationProblem, pod_name};
 use crate::kube::assignments::PodName;
 use crate::kube::device_id::{self, DeviceId, DeviceName};
 use crate::kube::pod::Pod;
@@ -66,9 +66,8 @@ impl AllocationJoin<'_> {
                 initializing.push((pod, unlisted));
             } else if self.lists_all_requests(pod) {
                 known.insert(Arc::clone(&pod.id.uid));
-            } else if !retained(&name)
-                && !allocated.contains(&pod.id.uid)
-                && !self.result.completeness.doubts.contains_key(&name)
+            } else if !allocated.contains(&pod.id.uid)
+                && (self.may_hold_any(&name) || !retained(&name) && !self.has_doubt(&name))
             {
                 unknown_holders = true;
                 self.count_problem(AllocationProblem::UnlistedPod);
@@ -82,6 +81,17 @@ impl AllocationJoin<'_> {
         }
         let unknown_holders = unknown_holders || !initializing.is_empty();
         Coverage::Pods { known, unknown_holders }
+    }
+
+    fn has_doubt(&self, name: &PodName) -> bool {
+        self.result.completeness.doubts.contains_key(name)
+    }
+
+    /// Whether the List lacks a pod, and what is retained of its name may be that of a predecessor.
+    fn may_hold_any(&self, name: &PodName) -> bool {
+        let doubts = self.result.completeness.doubts.get(name);
+        !self.assignments.pods.contains(name)
+            && doubts.is_some_and(|doubts| doubts.contains(&AllocationDoubt::Any))
     }
 
     /// Whether the kubelet's List has a pod with all of its containers that request GPUs.

@@ -4,7 +4,7 @@ use super::super::series::{Family, ProcessSeries};
 use super::super::timeline::{
     Container, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, Use,
 };
-use super::{Case, Checked, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
+use super::{Case, Checked, DRIVER_RECOVERED, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
 
 impl Case<'_> {
     pub(super) fn check_process(&self, series: &ProcessSeries<'_>, pid: u32) -> Checked {
@@ -150,10 +150,20 @@ impl Case<'_> {
             [at, before, ..] => process.start + 1_000 <= *before && *at <= process.end,
             _ => false,
         };
-        if self.overlaps_predecessor(process, used.device.gpu) {
+        if self.overlaps_predecessor(process, used.device.gpu)
+            || self.follows_a_gap(used.device.gpu)
+        {
             return 0.0..=100.0;
         }
         if covered { sm..=sm } else { 0.0..=sm }
+    }
+
+    /// Whether the rows could not be read shortly before: the window begins before the gap then.
+    fn follows_a_gap(&self, gpu: usize) -> bool {
+        let fails =
+            |kind| matches!(kind, FaultKind::RowsFail(of) | FaultKind::Hang(of) if of == gpu);
+        let since = self.received.at.saturating_sub(DRIVER_RECOVERED);
+        self.world.faults_within(since, self.received.at).any(fails)
     }
 
     /// Whether an earlier process with the pid worked in the second before the last reading but one: the
