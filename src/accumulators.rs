@@ -81,10 +81,13 @@ impl DeviceAccumulator {
             // No new sample of the device.
             return;
         }
-        self.sampled_at = cycle.at;
+        let elapsed = cycle.at.saturating_sub(std::mem::replace(&mut self.sampled_at, cycle.at));
         self.update_workloads(cycle);
         self.accumulate_energy(cycle);
-        let span = cycle.window.map_or(0.0, |watched| watched.span.as_secs_f64());
+        let span = cycle.window.map_or(Duration::ZERO, |watched| watched.span);
+        // A process that ended in a gap between the readings is not in the list any more.
+        let idle_span = if span <= elapsed + SAMPLE_DELAY_MAX { span } else { elapsed };
+        let (span, idle_span) = (span.as_secs_f64(), idle_span.as_secs_f64());
         for process in &cycle.processes {
             if let Ok(percent) = process.usage.sm() {
                 *self.processes.entry(process.id).or_default() += percent / 100.0 * span;
@@ -99,7 +102,7 @@ impl DeviceAccumulator {
                     container.last_active = cycle.at;
                 }
                 // The window of its first sample began before the container did.
-                Ok(_) if container.first_seen < cycle.at => container.idle_seconds += span,
+                Ok(_) if container.first_seen < cycle.at => container.idle_seconds += idle_span,
                 Ok(_) | Err(_) => {}
             }
         }
@@ -369,6 +372,23 @@ mod tests {
         assert_eq!((last.of(IDLE, "a"), last.of(LAST, "a")), (Some(10.0), Some(10.0)));
         let idle = last.of(DEVICE, OwnerClass::None.label());
         assert_eq!((last.of(JOULES, "a"), idle), (Some(0.0), Some(120.0)));
+    }
+
+    #[test]
+    fn idle_time_in_a_gap_between_readings_does_not_count() {
+        let mut accumulators = UsageAccumulators::default();
+        let owned = || vec![process(1, Owner::Container(container_ref("a")), Ok(0.0))];
+        accumulate(&mut accumulators, &cycle(1, 0.0, owned()));
+        let after_gap = DeviceActivity {
+            window: Ok(WindowSummary { span: STEP * 8, unlisted_sm: 0.0 }),
+            ..cycle(2, 0.0, owned())
+        };
+        assert_eq!(accumulate(&mut accumulators, &after_gap).of(IDLE, "a"), Some(5.0));
+        let late_sample = DeviceActivity {
+            window: Ok(WindowSummary { span: STEP + SAMPLE_DELAY_MAX, unlisted_sm: 0.0 }),
+            ..cycle(3, 0.0, owned())
+        };
+        assert_eq!(accumulate(&mut accumulators, &late_sample).of(IDLE, "a"), Some(12.0));
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl AllocationJoin<'_> {
         let allocated: BTreeSet<_> = self
             .candidates
             .iter()
+            .filter(|(_, allocation)| allocation.confirmed)
             .map(|(_, allocation)| Arc::clone(&allocation.container.pod.uid))
             .collect();
         // While the API server is down, there may be pods that no source has.
@@ -90,8 +91,9 @@ impl AllocationJoin<'_> {
     /// Whether the List lacks a pod, and what is retained of its name may be that of a predecessor.
     fn may_hold_any(&self, name: &PodName) -> bool {
         let doubts = self.result.completeness.doubts.get(name);
+        let is_ambiguous = doubts.is_some_and(|doubts| doubts.contains(&AllocationDoubt::Any));
         !self.assignments.pods.contains(name)
-            && doubts.is_some_and(|doubts| doubts.contains(&AllocationDoubt::Any))
+            && (is_ambiguous || self.assignments.unlisted.contains_key(name))
     }
 
     /// Whether the kubelet's List has a pod with all of its containers that request GPUs.

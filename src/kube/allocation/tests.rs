@@ -609,6 +609,16 @@ fn unconfirmed_allocation_makes_its_device_uncertain() {
 }
 
 #[test]
+fn retained_devices_of_a_name_do_not_make_its_present_pod_known() {
+    let mut kept = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    kept.pods.clear();
+    let name: PodName = ("demo".into(), "a".into());
+    (kept.unconfirmed, kept.unlisted) = ([name.clone()].into(), [(name, T)].into());
+    let coverage = join(&kept, &pods([plain_pod("a")])).completeness.coverage;
+    assert_eq!(coverage, Coverage::Pods { known: BTreeSet::new(), unknown_holders: true });
+}
+
+#[test]
 fn an_assignment_that_the_pod_does_not_request_is_that_of_its_successor() {
     let list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     let out = join(&list, &pods([pod("a", &[], &[("c", "")], &[])]));
