@@ -23,6 +23,8 @@ pub struct UsageAccumulators(BTreeMap<Arc<str>, DeviceAccumulator>);
 struct DeviceAccumulator {
     /// Time of the last sample that was accumulated (monotonic).
     sampled_at: Duration,
+    /// Whether a cycle since then had no new sample.
+    in_gap: bool,
     /// Last value of the GPU's energy counter, joules, and its time (monotonic).
     last_energy: Option<(Duration, f64)>,
     joules: BTreeMap<OwnerClass, f64>,
@@ -79,6 +81,7 @@ impl DeviceAccumulator {
     fn accumulate(&mut self, cycle: &DeviceActivity) {
         if self.sampled_at == cycle.at {
             // No new sample of the device.
+            self.in_gap = true;
             return;
         }
         let elapsed = cycle.at.saturating_sub(std::mem::replace(&mut self.sampled_at, cycle.at));
@@ -86,7 +89,13 @@ impl DeviceAccumulator {
         self.accumulate_energy(cycle);
         let span = cycle.window.map_or(Duration::ZERO, |watched| watched.span);
         // A process that ended in a gap between the readings is not in the list any more.
-        let idle_span = if span <= elapsed + SAMPLE_DELAY_MAX { span } else { elapsed };
+        let idle_span = if std::mem::take(&mut self.in_gap) {
+            Duration::ZERO
+        } else if span > elapsed + SAMPLE_DELAY_MAX {
+            elapsed
+        } else {
+            span
+        };
         let (span, idle_span) = (span.as_secs_f64(), idle_span.as_secs_f64());
         for process in &cycle.processes {
             if let Ok(percent) = process.usage.sm() {
@@ -389,6 +398,12 @@ mod tests {
             ..cycle(3, 0.0, owned())
         };
         assert_eq!(accumulate(&mut accumulators, &late_sample).of(IDLE, "a"), Some(12.0));
+        accumulate(&mut accumulators, &late_sample);
+        let after_hang = DeviceActivity {
+            window: Ok(WindowSummary { span: STEP * 2, unlisted_sm: 0.0 }),
+            ..cycle(5, 0.0, owned())
+        };
+        assert_eq!(accumulate(&mut accumulators, &after_hang).of(IDLE, "a"), Some(12.0));
     }
 
     #[test]
