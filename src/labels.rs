@@ -104,14 +104,14 @@ impl LabelSchema {
 
     fn encode(
         &self,
-        rows: &[LabelRow],
+        rows: &[&[LabelRow]],
         values: &LabelValues<'_>,
         info_labels: &[(Arc<str>, Arc<str>)],
         extra_labels: &[(&str, &str)],
     ) -> Labels {
         let conditions = Conditions::of(&self.dialect, self.options);
         let mut labels = LabelEncoder::default();
-        for row in rows.iter().filter(|row| conditions.meet(row.when)) {
+        for row in rows.iter().copied().flatten().filter(|row| conditions.meet(row.when)) {
             if let LabelField::InfoLabels = row.field {
                 for (name, value) in info_labels {
                     labels.push(name, LabelValue::Text(value));

@@ -3,12 +3,12 @@
 use super::dialect::{Compat, Dialect, LabelOptions};
 use crate::model::Claim;
 
-/// Labels of the kinds of series of a dialect.
+/// Labels of the kinds of series of a dialect, in parts.
 pub(super) struct DialectLabels {
     /// Series of a GPU or a GPU instance.
-    pub device: &'static [LabelRow],
+    pub device: &'static [&'static [LabelRow]],
     /// Series of a process or a container on a device.
-    pub workload: &'static [LabelRow],
+    pub workload: &'static [&'static [LabelRow]],
 }
 
 /// The label of series of the node, in each dialect.
@@ -95,106 +95,111 @@ impl DialectLabels {
 
     /// All label names.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let rows = self.device.iter().chain(self.workload);
+        let rows = self.device.iter().chain(self.workload).copied().flatten();
         rows.map(|row| row.name).filter(|name| !name.is_empty()).chain([NODE_NAME])
     }
 }
 
+/// The resource claim that allocated a device.
+const CLAIM: &[LabelRow] = &[
+    row("dra_claim_name", LabelField::Claim(|claim| &claim.name)),
+    row("dra_claim_namespace", LabelField::Claim(|claim| &claim.namespace)),
+    row("dra_device_name", LabelField::Claim(|claim| &claim.device)),
+    row("dra_driver_name", LabelField::Claim(|claim| &claim.driver)),
+    row("dra_mig_device_uuid", LabelField::Claim(|claim| &claim.mig_uuid)),
+    row("dra_mig_profile", LabelField::Claim(|claim| &claim.mig_profile)),
+    row("dra_pool_name", LabelField::Claim(|claim| &claim.pool)),
+];
+
+/// The device of a series in the dialect of ACK.
+const ACK_DEVICE: &[LabelRow] = &[
+    row("UUID", LabelField::Uuid),
+    row("device", LabelField::DeviceFile),
+    row("gpu", LabelField::Index),
+    row("modelName", LabelField::Model),
+    row("GPU_I_PROFILE", LabelField::InstanceProfile),
+    row("GPU_I_ID", LabelField::Instance),
+];
+
+/// The device of a series in the dialect of dcgm-exporter.
+const DCGM_DEVICE: &[LabelRow] = &[
+    row("gpu", LabelField::Index),
+    row_when("UUID", LabelField::Uuid, NEW_NAMES),
+    row_when("uuid", LabelField::Uuid, OLD_NAMES),
+    row("pci_bus_id", LabelField::PciBusId),
+    row("device", LabelField::DeviceFile),
+    row("modelName", LabelField::Model),
+    row("GPU_I_PROFILE", LabelField::InstanceProfile),
+    row("GPU_I_ID", LabelField::Instance),
+    row_when("Hostname", LabelField::Hostname, OLD_HOSTNAME),
+    row_when("hostname", LabelField::Hostname, NEW_HOSTNAME),
+    row("", LabelField::InfoLabels),
+];
+
 const ACK: DialectLabels = DialectLabels {
     device: &[
-        row_when("Hostname", LabelField::Hostname, OLD_HOSTNAME),
-        row(NODE_NAME, LabelField::NodeName),
-        row("UUID", LabelField::Uuid),
-        row("device", LabelField::DeviceFile),
-        row("gpu", LabelField::Index),
-        row("modelName", LabelField::Model),
-        row("GPU_I_PROFILE", LabelField::InstanceProfile),
-        row("GPU_I_ID", LabelField::Instance),
-        row("", LabelField::InfoLabels),
-        row("ContainerName", LabelField::Container),
-        row("dra_claim_name", LabelField::Claim(|claim| &claim.name)),
-        row("dra_claim_namespace", LabelField::Claim(|claim| &claim.namespace)),
-        row("dra_device_name", LabelField::Claim(|claim| &claim.device)),
-        row("dra_driver_name", LabelField::Claim(|claim| &claim.driver)),
-        row("dra_mig_device_uuid", LabelField::Claim(|claim| &claim.mig_uuid)),
-        row("dra_mig_profile", LabelField::Claim(|claim| &claim.mig_profile)),
-        row("dra_pool_name", LabelField::Claim(|claim| &claim.pool)),
-        row("NamespaceName", LabelField::Namespace),
-        row("PodName", LabelField::Pod),
-        row("pod_uid", LabelField::PodUid),
-        row("vgpu", LabelField::Replica),
+        &[
+            row_when("Hostname", LabelField::Hostname, OLD_HOSTNAME),
+            row(NODE_NAME, LabelField::NodeName),
+        ],
+        ACK_DEVICE,
+        &[row("", LabelField::InfoLabels), row("ContainerName", LabelField::Container)],
+        CLAIM,
+        &[
+            row("NamespaceName", LabelField::Namespace),
+            row("PodName", LabelField::Pod),
+            row("pod_uid", LabelField::PodUid),
+            row("vgpu", LabelField::Replica),
+        ],
     ],
     workload: &[
-        row("AllocateMode", LabelField::AllocateMode),
-        row("ContainerName", LabelField::Container),
-        row("NamespaceName", LabelField::Namespace),
-        row(NODE_NAME, LabelField::NodeName),
-        row("PodName", LabelField::Pod),
-        row("ProcessId", LabelField::ProcessId),
-        row("ProcessName", LabelField::ProcessName),
-        row("ProcessType", LabelField::ProcessType),
-        row("UUID", LabelField::Uuid),
-        row("device", LabelField::DeviceFile),
-        row("gpu", LabelField::Index),
-        row("modelName", LabelField::Model),
-        row("GPU_I_PROFILE", LabelField::InstanceProfile),
-        row("GPU_I_ID", LabelField::Instance),
-        row("GPU_C_ID", LabelField::ComputeInstance),
+        &[
+            row("AllocateMode", LabelField::AllocateMode),
+            row("ContainerName", LabelField::Container),
+            row("NamespaceName", LabelField::Namespace),
+            row(NODE_NAME, LabelField::NodeName),
+            row("PodName", LabelField::Pod),
+            row("ProcessId", LabelField::ProcessId),
+            row("ProcessName", LabelField::ProcessName),
+            row("ProcessType", LabelField::ProcessType),
+        ],
+        ACK_DEVICE,
+        &[row("GPU_C_ID", LabelField::ComputeInstance)],
     ],
 };
 
 const DCGM_EXPORTER: DialectLabels = DialectLabels {
     device: &[
-        row("gpu", LabelField::Index),
-        row_when("UUID", LabelField::Uuid, NEW_NAMES),
-        row_when("uuid", LabelField::Uuid, OLD_NAMES),
-        row("pci_bus_id", LabelField::PciBusId),
-        row("device", LabelField::DeviceFile),
-        row("modelName", LabelField::Model),
-        row("GPU_I_PROFILE", LabelField::InstanceProfile),
-        row("GPU_I_ID", LabelField::Instance),
-        row_when("Hostname", LabelField::Hostname, OLD_HOSTNAME),
-        row_when("hostname", LabelField::Hostname, NEW_HOSTNAME),
-        row("", LabelField::InfoLabels),
-        row_when("container", LabelField::Container, NEW_NAMES),
-        row_when("container_name", LabelField::Container, OLD_NAMES),
-        row("dra_claim_name", LabelField::Claim(|claim| &claim.name)),
-        row("dra_claim_namespace", LabelField::Claim(|claim| &claim.namespace)),
-        row("dra_device_name", LabelField::Claim(|claim| &claim.device)),
-        row("dra_driver_name", LabelField::Claim(|claim| &claim.driver)),
-        row("dra_mig_device_uuid", LabelField::Claim(|claim| &claim.mig_uuid)),
-        row("dra_mig_profile", LabelField::Claim(|claim| &claim.mig_profile)),
-        row("dra_pool_name", LabelField::Claim(|claim| &claim.pool)),
-        row_when("namespace", LabelField::Namespace, NEW_NAMES),
-        row_when("pod_namespace", LabelField::Namespace, OLD_NAMES),
-        row_when("pod", LabelField::Pod, NEW_NAMES),
-        row_when("pod_name", LabelField::Pod, OLD_NAMES),
-        row("pod_uid", LabelField::PodUid),
-        row("vgpu", LabelField::Replica),
+        DCGM_DEVICE,
+        &[
+            row_when("container", LabelField::Container, NEW_NAMES),
+            row_when("container_name", LabelField::Container, OLD_NAMES),
+        ],
+        CLAIM,
+        &[
+            row_when("namespace", LabelField::Namespace, NEW_NAMES),
+            row_when("pod_namespace", LabelField::Namespace, OLD_NAMES),
+            row_when("pod", LabelField::Pod, NEW_NAMES),
+            row_when("pod_name", LabelField::Pod, OLD_NAMES),
+            row("pod_uid", LabelField::PodUid),
+            row("vgpu", LabelField::Replica),
+        ],
     ],
     workload: &[
-        row("gpu", LabelField::Index),
-        row_when("UUID", LabelField::Uuid, NEW_NAMES),
-        row_when("uuid", LabelField::Uuid, OLD_NAMES),
-        row("pci_bus_id", LabelField::PciBusId),
-        row("device", LabelField::DeviceFile),
-        row("modelName", LabelField::Model),
-        row("GPU_I_PROFILE", LabelField::InstanceProfile),
-        row("GPU_I_ID", LabelField::Instance),
-        row_when("Hostname", LabelField::Hostname, OLD_HOSTNAME),
-        row_when("hostname", LabelField::Hostname, NEW_HOSTNAME),
-        row("", LabelField::InfoLabels),
-        row("GPU_C_ID", LabelField::ComputeInstance),
-        row_when("container", LabelField::Container, NEW_NAMES),
-        row_when("container_name", LabelField::Container, OLD_NAMES),
-        row_when("namespace", LabelField::Namespace, NEW_NAMES),
-        row_when("pod_namespace", LabelField::Namespace, OLD_NAMES),
-        row_when("pod", LabelField::Pod, NEW_NAMES),
-        row_when("pod_name", LabelField::Pod, OLD_NAMES),
-        row("allocate_mode", LabelField::AllocateMode),
-        row("process_id", LabelField::ProcessId),
-        row("process_name", LabelField::ProcessName),
-        row("process_type", LabelField::ProcessType),
+        DCGM_DEVICE,
+        &[
+            row("GPU_C_ID", LabelField::ComputeInstance),
+            row_when("container", LabelField::Container, NEW_NAMES),
+            row_when("container_name", LabelField::Container, OLD_NAMES),
+            row_when("namespace", LabelField::Namespace, NEW_NAMES),
+            row_when("pod_namespace", LabelField::Namespace, OLD_NAMES),
+            row_when("pod", LabelField::Pod, NEW_NAMES),
+            row_when("pod_name", LabelField::Pod, OLD_NAMES),
+            row("allocate_mode", LabelField::AllocateMode),
+            row("process_id", LabelField::ProcessId),
+            row("process_name", LabelField::ProcessName),
+            row("process_type", LabelField::ProcessType),
+        ],
     ],
 };
 
