@@ -196,7 +196,7 @@ def peers(seconds, tools):
             # All of them read the same mock library and the machine's own /proc.
             ("nvml-exporter", [EXPORTER, "--nvml-library", library, "--address", address,
                                "--collect-interval", "1000"], ports[0]),
-            ("nvitop-exporter", [tools / "python/bin/nvitop-exporter", "--bind-address",
+            ("nvitop-exporter", [tools / "peers/python/bin/nvitop-exporter", "--bind-address",
                                  "127.0.0.1", "--port", ports[1], "--interval", "1"], ports[1]),
             ("all-smi", [tools / "peers/bin/all-smi", "api", "--port", ports[2],
                          "--interval", "1", "--processes"], ports[2]),

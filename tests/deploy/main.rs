@@ -6,8 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and prints why it was skipped"
+    reason = "a test fails by panicking"
 )]
 
 mod adapter;
