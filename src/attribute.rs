@@ -13,6 +13,7 @@ mod container_summary;
 mod device;
 mod framebuffer_balance;
 mod gpu;
+mod info_labels;
 mod missing_counts;
 mod partition;
 mod partition_processes;

@@ -9,7 +9,6 @@ pub mod exporter_metrics;
 pub mod headline;
 pub mod preset;
 pub mod unit;
-pub mod unsupported_fields;
 pub mod xid;
 
 mod event_source;
@@ -30,4 +29,4 @@ pub use self::source::{
     AccumulatedMetric, AllocatedFractionSource, ContainerSource, DeviceSource, InfoLabelSource,
     NodeSource, ProcessSource,
 };
-pub use self::table::{CatalogRow, find, names, rows};
+pub use self::table::{CatalogRow, find, nearest, rows};

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 
-use crate::catalog::unsupported_fields::is_unsupported_dcgm_field;
-use crate::catalog::{CatalogRow, Kind, find, names};
+use crate::catalog::{CatalogRow, Kind, find, nearest};
 use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 use crate::selection::FamilyRequest;
@@ -21,16 +20,31 @@ pub const FILE_MAX: u64 = 1 << 20;
 const REPORTED_MAX: usize = 5;
 /// Errors after which parsing stops: the file is not a counters file.
 const ERRORS_MAX: usize = 100;
+/// Records of one file that are reported as left out.
+const REMARKS_MAX: usize = 200;
 /// Characters of the file's text that an error quotes; longer than any name.
 const QUOTED_MAX: usize = 80;
+/// Types of the format.
+const TYPES: [&str; 6] = ["gauge", "counter", "label", "untyped", "histogram", "summary"];
 
 /// A parsed counters file.
 #[derive(Debug, Default, PartialEq)]
 pub struct Counters {
     /// The selected families, in the order of the file.
     pub requests: Vec<FamilyRequest>,
-    /// Records that were skipped, each as a sentence with its line.
+    /// Records that were left out, each as a sentence with its line.
     pub warnings: Vec<String>,
+}
+
+impl Counters {
+    /// Adds the reason why the record at `line` is left out; those beyond the maximum are not reported.
+    fn leave_out(&mut self, line: u64, reason: impl FnOnce() -> String) {
+        match self.warnings.len() {
+            ..REMARKS_MAX => self.warnings.push(format!("line {line}: {}", reason())),
+            REMARKS_MAX => self.warnings.push(format!("line {line} and later: more is left out")),
+            _ => {}
+        }
+    }
 }
 
 /// All errors of a counters file, each as a sentence with its line.
@@ -64,7 +78,8 @@ impl CountersError {
 /// Parses a counters file.
 ///
 /// # Errors
-/// The file is not UTF-8, has a malformed record, an unknown name or type, or selects no family.
+/// The file is not UTF-8, has a malformed record or an unknown type, an unknown name that does not begin
+/// with `DCGM_`, or no record.
 pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
@@ -89,14 +104,17 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, CountersError> {
         let line = record.position().map_or(0, |position| line_of(text, position));
         match parse_record(&record, line, &mut lines) {
             Ok(Record::Selected(request)) => counters.requests.push(request),
-            Ok(Record::Skipped(why)) => counters.warnings.push(format!("line {line}: {why}")),
+            Ok(Record::Duplicate(name, first)) => counters.leave_out(line, || {
+                format!("{name} is already selected in line {first}; this line is ignored")
+            }),
+            Ok(Record::Unknown(name)) => counters.leave_out(line, || unknown_field(&name)),
             Err(error) => errors.push(error.at(format!("line {line}"))),
         }
         if errors.len() >= ERRORS_MAX {
             break;
         }
     }
-    if errors.is_empty() && counters.requests.is_empty() {
+    if errors.is_empty() && counters.requests.is_empty() && counters.warnings.is_empty() {
         errors.push(Problem::new(
             "the file selects no known metric family",
             "add one per line, as listed by --print-metrics=csv",
@@ -115,8 +133,10 @@ fn line_of(text: &str, position: &csv::Position) -> u64 {
 
 enum Record {
     Selected(FamilyRequest),
-    /// With the reason.
-    Skipped(String),
+    /// A name, and the line that selects it already.
+    Duplicate(String, u64),
+    /// The name of a field that has no row.
+    Unknown(String),
 }
 
 fn parse_record(
@@ -128,18 +148,16 @@ fn parse_record(
     let [name, kind, help] = fields[..] else { return Err(field_count_error(&fields)) };
     let row = match find(name) {
         Some(row) => row,
-        None if is_unsupported_dcgm_field(name) => {
-            return Ok(Record::Skipped(format!(
-                "{name} is not available through NVML; it is skipped"
-            )));
+        // Fields of CPUs, switches and DCGM's own modules, and those of later versions of DCGM.
+        None if name.starts_with("DCGM_") && TYPES.contains(&kind) => {
+            return Ok(Record::Unknown(name.to_owned()));
         }
+        None if name.starts_with("DCGM_") => return Err(unknown_type(kind)),
         None => return Err(unknown_family(name)),
     };
     let kind = exported_kind(kind, &row, name)?;
     if let Some(before) = lines.insert(name.to_owned(), line) {
-        return Ok(Record::Skipped(format!(
-            "{name} is already selected in line {before}; this line is ignored"
-        )));
+        return Ok(Record::Duplicate(name.to_owned(), before));
     }
     // HELP is written unescaped: a newline or a backslash would break the exposition.
     let help: String =
@@ -157,11 +175,11 @@ fn parse_record(
 /// record.
 fn exported_kind(kind: &str, row: &CatalogRow, name: &str) -> Result<Option<Kind>, Problem> {
     match (kind, row.is_info_label) {
-        ("label", true) => Ok(None),
+        ("label", _) if row.can_be_label => Ok(None),
         ("gauge" | "untyped", false) => Ok(Some(Kind::Gauge)),
         ("counter", false) => Ok(Some(Kind::Counter)),
-        ("label", false) => Err(Problem::new(
-            format!("{name} is numeric and cannot be a label"),
+        ("label", _) => Err(Problem::new(
+            format!("{name} may have several values per GPU and cannot be a label"),
             format!("use the type {}", row.kind.as_str()),
         )),
         ("gauge" | "counter" | "untyped", true) => Err(Problem::new(
@@ -172,11 +190,15 @@ fn exported_kind(kind: &str, row: &CatalogRow, name: &str) -> Result<Option<Kind
             format!("{name} is not a {kind}"),
             format!("use the type {}", row.kind.as_str()),
         )),
-        _ => Err(Problem::new(
-            format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
-            "use gauge, counter or label",
-        )),
+        _ => Err(unknown_type(kind)),
     }
+}
+
+fn unknown_type(kind: &str) -> Problem {
+    Problem::new(
+        format!("unknown type {:?}", truncate_for_log(kind, QUOTED_MAX)),
+        "use gauge, counter or label",
+    )
 }
 
 fn field_count_error(fields: &[&str]) -> Problem {
@@ -208,20 +230,20 @@ fn field_count(count: usize) -> String {
 
 fn unknown_family(name: &str) -> Problem {
     let name = truncate_for_log(name, QUOTED_MAX);
-    let distance_max = name.len() / 5 + 1;
-    let mut near: Vec<(usize, &str)> = names()
-        .filter(|known| known.len().abs_diff(name.len()) <= distance_max)
-        .map(|known| (strsim::osa_distance(&name, known), known))
-        .filter(|(distance, _)| *distance <= distance_max)
-        .collect();
-    near.sort_unstable();
-    let near: Vec<&str> = near.into_iter().take(3).map(|(_, name)| name).collect();
-    let remedy = if near.is_empty() {
-        "--print-metrics lists all families".to_owned()
-    } else {
-        format!("did you mean {}?", near.join(" or "))
-    };
+    let near =
+        nearest(&name).filter(|near| strsim::osa_distance(&name, near) <= name.len() / 5 + 1);
+    let remedy = near.map_or("--print-metrics lists all families".to_owned(), |near| {
+        format!("did you mean {near}?")
+    });
     Problem::new(format!("unknown metric family {name:?}"), remedy)
+}
+
+fn unknown_field(name: &str) -> String {
+    let name = truncate_for_log(name, QUOTED_MAX);
+    let near = nearest(&name).unwrap_or_default();
+    format!(
+        "{name:?} is unknown or not available through NVML, and is left out; the nearest known name is {near}"
+    )
 }
 
 #[cfg(test)]
@@ -262,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_and_duplicate_families_are_skipped_with_a_warning() {
+    fn unknown_fields_and_duplicates_are_left_out_with_a_remark() {
         let text = "DCGM_FI_DEV_GPU_TEMP,gauge,x\nDCGM_FI_DEV_CPU_UTIL_TOTAL,gauge,x\n\
                     DCGM_FI_DEV_GPU_TEMP,gauge,y\n";
         let counters = parse(text.as_bytes()).unwrap();
@@ -270,7 +292,8 @@ mod tests {
         assert_eq!(
             counters.warnings,
             [
-                "line 2: DCGM_FI_DEV_CPU_UTIL_TOTAL is not available through NVML; it is skipped",
+                "line 2: \"DCGM_FI_DEV_CPU_UTIL_TOTAL\" is unknown or not available through NVML, and is \
+                 left out; the nearest known name is DCGM_FI_DEV_GPU_UTIL",
                 "line 3: DCGM_FI_DEV_GPU_TEMP is already selected in line 1; this line is ignored",
             ]
         );
@@ -280,10 +303,12 @@ mod tests {
     fn every_error_has_its_line_and_a_fix() {
         for (text, expected) in [
             (
-                "DCGM_FI_DEV_GPU_UTL,gauge,x",
-                "line 1: unknown metric family \"DCGM_FI_DEV_GPU_UTL\"; did you mean \
-                 DCGM_FI_DEV_GPU_UTIL",
+                "dcgm_gpu_utilisation,gauge,x",
+                "line 1: unknown metric family \"dcgm_gpu_utilisation\"; did you mean \
+                 dcgm_gpu_utilization?",
             ),
+            ("DCGM_FI_DEV_UNKNOWN,guage,x", "line 1: unknown type \"guage\""),
+            ("DCGM_FI_DEV_UNKNOWN,gauge", "line 1: 2 fields instead of 3"),
             (
                 "# c\n\nDCGM_FI_DEV_GPU_UTIL,gauge",
                 "line 3: 2 fields instead of 3; write NAME, TYPE, HELP",
@@ -298,7 +323,11 @@ mod tests {
                 "line 1: unknown type \"guage\"; use gauge, counter or label",
             ),
             ("DCGM_FI_DEV_GPU_UTIL,histogram,x", "is not a histogram; use the type gauge"),
-            ("DCGM_FI_DEV_GPU_UTIL,label,x", "is numeric and cannot be a label"),
+            (
+                "DCGM_EXP_P2P_STATUS,label,x",
+                "may have several values per GPU and cannot be a label",
+            ),
+            ("DCGM_CUSTOM_PROCESS_MEM_USED,label,x", "cannot be a label; use the type gauge"),
             (
                 "DCGM_FI_DRIVER_VERSION,gauge,x",
                 "is a string without a series of its own; use the type label",
@@ -319,6 +348,32 @@ mod tests {
         let many = "x,gauge,y\n".repeat(9);
         assert!(error_of(&many).ends_with("; and 4 more"));
         assert!(error_of(&"x,gauge,y\n".repeat(100_000)).ends_with("; and at least 95 more"));
+    }
+
+    #[test]
+    fn numbers_and_texts_can_be_labels() {
+        for name in [
+            "DCGM_FI_DRIVER_VERSION",
+            "DCGM_FI_CUDA_DRIVER_VERSION",
+            "DCGM_FI_DEV_FB_TOTAL",
+            "DCGM_FI_DEV_COUNT",
+            "DCGM_FI_DEV_XID_ERRORS",
+        ] {
+            let counters = parse(format!("{name}, label, x\n").as_bytes()).unwrap();
+            assert_eq!(counters.requests[0].kind, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn file_of_unknown_fields_selects_nothing() {
+        let counters = parse(b"DCGM_FI_DEV_LATER,gauge,x\nDCGM_NEW,label,\n").unwrap();
+        assert_eq!((counters.requests.len(), counters.warnings.len()), (0, 2));
+        let long = format!("DCGM_{},gauge,x\n", "\u{7}é".repeat(10_000));
+        let counters = parse(long.repeat(20).as_bytes()).unwrap();
+        assert!(counters.warnings.iter().all(|remark| remark.len() < 400));
+        let many = parse("DCGM_X,gauge,x\n".repeat(50_000).as_bytes()).unwrap();
+        assert_eq!(many.warnings.len(), REMARKS_MAX + 1);
+        assert_eq!(many.warnings[REMARKS_MAX], "line 201 and later: more is left out");
     }
 
     #[test]

@@ -87,7 +87,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 /// The counters file cannot be used, or standard output cannot be written.
 pub fn list(read: ReadConfig, form: metrics_list::OutputFormat) -> anyhow::Result<()> {
     let requests = match read.counters {
-        Some(source) => source.read()?.requests,
+        Some(source) => {
+            let counters = source.read()?;
+            source.remarks(&counters).for_each(|remark| eprint_line(&remark));
+            counters.requests
+        }
         None => preset(&read.schema.dialect),
     };
     let text = metrics_list::list_metrics(form, &requests)?;

@@ -40,7 +40,7 @@ pub struct FamilyRequest {
     pub row: &'static str,
     /// Exported name.
     pub name: Arc<str>,
-    /// Exported TYPE; `None` for a row that is exported as a label of every series.
+    /// Exported TYPE; `None` for a row that is exported as a label of every series of a GPU.
     pub kind: Option<Kind>,
     /// Exported HELP.
     pub help: Arc<str>,
@@ -100,7 +100,7 @@ pub struct Selection {
     pub illegal: SelectedFamilies<ProcessSource>,
     /// Families of accumulated usage.
     pub accumulated: SelectedFamilies<AccumulatedMetric>,
-    /// Strings that are labels of every series of a GPU.
+    /// Texts that are labels of every series of a GPU.
     pub info_labels: SelectedFamilies<InfoLabelSource>,
 }
 
@@ -109,6 +109,7 @@ pub struct Selection {
 pub struct SelectedFamilies<S: 'static> {
     slice: &'static [Metric<S>],
     families: Vec<SelectedFamily<S>>,
+    labels: Vec<SelectedFamily<S>>,
     /// By row of the slice.
     selected: Vec<bool>,
 }
@@ -176,13 +177,13 @@ impl Selection {
     }
 
     fn needs(&self, input: EventInput) -> bool {
-        self.event.families().iter().any(|family| family.metric.source.needs == input)
+        self.event.all().any(|family| family.metric.source.needs == input)
     }
 
     /// Whether minimum, mean or maximum of the GPU utilization within a cycle are selected.
     #[must_use]
     pub fn needs_utilization_samples(&self) -> bool {
-        let mut families = self.device.families().iter();
+        let mut families = self.device.all();
         families.any(|family| matches!(family.metric.source, DeviceSource::Sampled(_)))
     }
 
@@ -214,14 +215,15 @@ impl Selection {
 impl<S> SelectedFamilies<S> {
     fn of(rows: &'static [Metric<S>], requests: &[&FamilyRequest]) -> Self {
         let mut selected = vec![false; rows.len()];
-        let mut families = Vec::new();
+        let (mut families, mut labels) = (Vec::new(), Vec::new());
         for request in requests {
             let found = rows.iter().enumerate().find(|(_, metric)| metric.name == request.row);
             let Some((row, metric)) = found else { continue };
             if let Some(selected) = selected.get_mut(row) {
                 *selected = true;
             }
-            families.push(SelectedFamily {
+            let group = if request.kind.is_some() { &mut families } else { &mut labels };
+            group.push(SelectedFamily {
                 name: Arc::clone(&request.name),
                 kind: request.kind.unwrap_or(metric.kind),
                 help: Arc::clone(&request.help),
@@ -229,22 +231,33 @@ impl<S> SelectedFamilies<S> {
                 metric,
             });
         }
-        Self { slice: rows, families, selected }
+        Self { slice: rows, families, labels, selected }
     }
 
-    /// The families, in the order of the exposition.
+    /// The families that have series, in the order of the exposition.
     #[must_use]
     pub fn families(&self) -> &[SelectedFamily<S>] {
         &self.families
     }
 
-    /// Number of families.
+    /// The rows that are labels of other series.
+    #[must_use]
+    pub fn labels(&self) -> &[SelectedFamily<S>] {
+        &self.labels
+    }
+
+    /// All selected rows: those with series and those that are labels.
+    pub fn all(&self) -> impl Iterator<Item = &SelectedFamily<S>> {
+        self.families.iter().chain(&self.labels)
+    }
+
+    /// Number of families that have series.
     #[must_use]
     pub fn len(&self) -> usize {
         self.families.len()
     }
 
-    /// Whether no family is selected.
+    /// Whether no family has series.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.families.is_empty()
@@ -268,7 +281,7 @@ impl SelectedFamilies<DeviceSource> {
     /// a metric is a mean since the previous GPM sample.
     #[must_use]
     pub fn gpm_metrics(&self) -> Vec<u32> {
-        let ids = self.families.iter().filter_map(|family| family.metric.source.gpm());
+        let ids = self.all().filter_map(|family| family.metric.source.gpm());
         let mut ids: Vec<u32> = ids.collect();
         ids.sort_unstable();
         ids.dedup();
@@ -278,6 +291,6 @@ impl SelectedFamilies<DeviceSource> {
 
 impl<S> Default for SelectedFamilies<S> {
     fn default() -> Self {
-        Self { slice: &[], families: Vec::new(), selected: Vec::new() }
+        Self { slice: &[], families: Vec::new(), labels: Vec::new(), selected: Vec::new() }
     }
 }

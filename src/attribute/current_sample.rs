@@ -9,7 +9,7 @@ use crate::sample::SampledGpu;
 use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
 use crate::sample::reading_cache::CachedReading;
-use crate::selection::SelectedFamilies;
+use crate::selection::{SelectedFamilies, SelectedFamily};
 
 /// The last sample of a GPU, and whether it is current.
 pub struct CurrentSample<'a> {
@@ -48,6 +48,16 @@ impl<'a> CurrentSample<'a> {
         cached: &[Option<CachedReading>],
         selected: &SelectedFamilies<DeviceSource>,
     ) -> Vec<Reading> {
+        self.readings_of(cached, selected.families())
+    }
+
+    /// Readings of some rows, from the cached readings of their slice.
+    #[must_use]
+    pub fn readings_of(
+        &self,
+        cached: &[Option<CachedReading>],
+        families: &[SelectedFamily<DeviceSource>],
+    ) -> Vec<Reading> {
         let of = |row: usize, tier| match self.state {
             // While a GPU hangs, each reading has its own maximum age: slow tiers keep longer.
             Ok(()) | Err(Missing::Hung) => {
@@ -58,7 +68,7 @@ impl<'a> CurrentSample<'a> {
             // Cached readings of a GPU that is gone are not its current state.
             Err(missing) => Err(missing),
         };
-        selected.families().iter().map(|family| of(family.row, family.metric.tier)).collect()
+        families.iter().map(|family| of(family.row, family.metric.tier)).collect()
     }
 
     /// Withholds a value that is too old. The reason of a missing value does not expire.

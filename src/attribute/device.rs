@@ -16,7 +16,7 @@ use crate::snapshot::{AttributionStats, Entity, GpuHealth, Series, Tables};
 pub(super) struct DeviceAttribution<'a> {
     pub(super) context: &'a AttributionContext<'a>,
     pub(super) driver: &'a DriverInfo,
-    node: &'a NodeSample,
+    pub(super) node: &'a NodeSample,
     /// Containers with a process on a device that it is not allocated to, or not certainly.
     pub(super) unallocated_users: &'a BTreeSet<ContainerIdentity>,
     pub(super) pod_labels: &'a PodLabelCache,

@@ -8,7 +8,7 @@ use super::framebuffer_balance::InstanceBalances;
 use super::missing_counts::MissingCounts;
 use super::partition::{AddedPartition, PartitionTargets};
 use super::partition_processes::PartitionProcesses;
-use super::series_target::{GpuTargets, SeriesTarget, info_labels};
+use super::series_target::{GpuTargets, SeriesTarget};
 use crate::catalog::GpuEventInputs;
 use crate::labels::Dialect;
 use crate::model::{AllocateMode, DeviceAllocation, LinkStates, Missing, Reading, XidState};
@@ -32,7 +32,8 @@ impl DeviceAttribution<'_> {
         let current = &gpu.current;
         let sample = current.sample;
         let xids = node.xids.get(&sample.gpu.uuid).cloned().unwrap_or_default();
-        let info_labels = info_labels(&self.context.selection.info_labels, self.driver, sample);
+        let inputs = self.event_inputs(current, &xids, node);
+        let info_labels = self.gpu_labels(current, &inputs);
         let targets = GpuTargets {
             context: self.context,
             pod_labels: self.pod_labels,
@@ -40,12 +41,13 @@ impl DeviceAttribution<'_> {
             sample,
         };
         let readings = current.readings(&sample.readings, &self.context.selection.device);
-        let inputs = self.event_inputs(current, &xids, node);
         let mut missing = self.missing_of_gpu(current, &readings, &inputs);
         self.push_whole_gpu(current, &targets, &readings, &inputs);
         let mut balances = InstanceBalances::default();
         let mut partition_usages = Vec::with_capacity(sample.partitions.len());
         for (partition, processes) in sample.partitions.iter().zip(&gpu.processes) {
+            let info_labels = self.partition_labels(current, partition, &info_labels);
+            let targets = GpuTargets { info_labels: &info_labels, ..targets };
             let targets = self.partition_targets(&targets, partition);
             let added = AddedPartition {
                 current,

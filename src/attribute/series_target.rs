@@ -6,17 +6,15 @@ use std::sync::Arc;
 
 use super::allocation_state::AllocationState;
 use super::{AttributionContext, DevicePodLabels};
-use crate::catalog::InfoLabelSource;
 use crate::kube::pods::UidLookup;
 use crate::labels::{DeviceLabelInput, HPC_JOB, LabelSchema, Labels, OwnerLabels};
 use crate::model::{AllocateMode, ContainerIdentity, DeviceAllocation, Gpu, MigDevice, NO_CLAIM};
-use crate::nvml::inventory::DriverInfo;
 use crate::pod_labels::PodLabels;
 use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
-use crate::selection::{SelectedFamilies, SelectedFamily};
 
-/// Info labels of all series of a GPU: name and value, sorted by name.
+/// Labels of the series of a GPU or GPU instance: name and value, sorted by name. A value that is
+/// missing has no label.
 pub(super) type InfoLabels = Vec<(Arc<str>, Arc<str>)>;
 
 /// What a series describes.
@@ -114,6 +112,7 @@ impl PodLabelCache {
 }
 
 /// The series targets of one GPU.
+#[derive(Clone, Copy)]
 pub(super) struct GpuTargets<'a> {
     pub(super) context: &'a AttributionContext<'a>,
     pub(super) pod_labels: &'a PodLabelCache,
@@ -180,27 +179,6 @@ impl<'a> GpuTargets<'a> {
 
 fn instance(partition: Option<&PartitionSample>) -> Option<u32> {
     Some(partition?.mig.as_deref()?.gpu_instance)
-}
-
-/// The selected info labels of a GPU that have a value.
-pub(super) fn info_labels(
-    selected: &SelectedFamilies<InfoLabelSource>,
-    driver: &DriverInfo,
-    sample: &DeviceSample,
-) -> InfoLabels {
-    let text = |family: &SelectedFamily<InfoLabelSource>| -> Option<Arc<str>> {
-        match family.metric.source {
-            InfoLabelSource::Driver(of) => Some(of(driver).into()),
-            InfoLabelSource::Gpu(of) => Some(of(&sample.gpu).into()),
-            InfoLabelSource::Read(_) => sample.info_labels.get(family.row)?.clone()?.ok(),
-        }
-    };
-    let pair =
-        |family: &SelectedFamily<InfoLabelSource>| Some((Arc::clone(&family.name), text(family)?));
-    let known = selected.families().iter().filter_map(pair);
-    let mut info_labels: InfoLabels = known.filter(|(_, text)| !text.is_empty()).collect();
-    info_labels.sort();
-    info_labels
 }
 
 /// The exclusive allocation of the only device in `devices`; `None` if there is more than one

@@ -9,6 +9,8 @@ use crate::model::{
 pub struct EventSource {
     /// Names of the labels that the samples have besides those of the GPU.
     pub labels: &'static [&'static str],
+    /// Whether a GPU has exactly one sample.
+    pub is_single: bool,
     /// What the samples are computed from.
     pub needs: EventInput,
     /// Returns the samples; empty if the family has no series.

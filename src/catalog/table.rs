@@ -27,14 +27,29 @@ pub struct CatalogRow {
     pub help: &'static str,
     /// When the series is absent for a healthy GPU.
     pub absent: &'static str,
-    /// Whether the row is a label of other series.
+    /// Whether the row is a text, which is only a label of other series.
     pub is_info_label: bool,
+    /// Whether a counters file may request the row as a label: a text, or a number of which a GPU or
+    /// GPU instance has one.
+    pub can_be_label: bool,
 }
 
 impl<Source> Metric<Source> {
     fn row(&self, scope: &'static str) -> CatalogRow {
         let Self { name, kind, unit, symbol, tier, source: _, help, absent, headline: _ } = *self;
-        CatalogRow { name, scope, kind, unit, symbol, tier, help, absent, is_info_label: false }
+        let (is_info_label, can_be_label) = (false, false);
+        CatalogRow {
+            name,
+            scope,
+            kind,
+            unit,
+            symbol,
+            tier,
+            help,
+            absent,
+            is_info_label,
+            can_be_label,
+        }
     }
 }
 
@@ -45,9 +60,22 @@ pub fn find(name: &str) -> Option<CatalogRow> {
     exact(name).or_else(|| exact(&alias::row_of(name)?))
 }
 
-/// All names of rows, and all aliases.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    rows().map(|row| row.name).chain(alias::all().map(|(name, _)| name))
+/// The known name that is nearest to `name`, of all rows and aliases without a number.
+#[must_use]
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let mut nearest: Option<(usize, &str)> = None;
+    for known in rows().map(|row| row.name).chain(alias::all().map(|(alias, _)| alias)) {
+        let best = nearest.map_or(usize::MAX, |(distance, _)| distance);
+        // The difference of the lengths is a lower bound of the distance.
+        if known.contains('#') || known.len().abs_diff(name.len()) >= best {
+            continue;
+        }
+        let distance = strsim::osa_distance(name, known);
+        if distance < best {
+            nearest = Some((distance, known));
+        }
+    }
+    nearest.map(|(_, known)| known)
 }
 
 /// All rows, in the order of the exposition.
@@ -55,12 +83,22 @@ pub fn rows() -> impl Iterator<Item = CatalogRow> {
     fn of<S>(scope: &'static str, slice: &'static [Metric<S>]) -> impl Iterator<Item = CatalogRow> {
         slice.iter().map(move |metric| metric.row(scope))
     }
+    fn label(row: CatalogRow) -> CatalogRow {
+        CatalogRow { can_be_label: true, ..row }
+    }
     const PARTITION: &str = "device or MIG instance";
-    let devices = of("node", NODE).chain(of("device", DEVICE)).chain(of("device", EVENT));
-    let partitions = of(PARTITION, INSTANCE).chain(of(PARTITION, ALLOCATED_FRACTION));
+    let events = EVENT
+        .iter()
+        .map(|metric| CatalogRow { can_be_label: metric.source.is_single, ..metric.row("device") });
+    let devices = of("node", NODE).chain(of("device", DEVICE)).map(label).chain(events);
+    let partitions = of(PARTITION, INSTANCE).map(label).chain(of(PARTITION, ALLOCATED_FRACTION));
     let workloads =
         of("container", CONTAINER).chain(of("process", PROCESS)).chain(of("process", ILLEGAL));
     let accumulated = ACCUMULATED.iter().map(|metric| metric.row(metric.source.scope()));
-    let info_labels = of("label", INFO_LABELS).map(|row| CatalogRow { is_info_label: true, ..row });
+    let info_labels = of("label", INFO_LABELS).map(|row| CatalogRow {
+        is_info_label: true,
+        can_be_label: true,
+        ..row
+    });
     devices.chain(partitions).chain(workloads).chain(accumulated).chain(info_labels)
 }

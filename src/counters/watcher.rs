@@ -134,8 +134,11 @@ impl CountersSource {
     /// # Errors
     /// The source cannot be read or is not a valid counters file.
     pub fn read(&self) -> Result<Counters, CountersSourceError> {
-        let text = self.text()?;
-        parse(&text)
+        self.parse(&self.text()?)
+    }
+
+    fn parse(&self, text: &[u8]) -> Result<Counters, CountersSourceError> {
+        parse(text)
             .map_err(|error| CountersSourceError::Invalid { location: self.location(), error })
     }
 
@@ -171,11 +174,15 @@ impl CountersSource {
         }
     }
 
-    /// Logs the records that were skipped.
-    pub fn log_warnings(&self, counters: &Counters) {
-        for warning in &counters.warnings {
-            tracing::warn!("{}: {warning}", self.location());
-        }
+    /// The records that were left out, each as a sentence with source and line.
+    pub fn remarks(&self, counters: &Counters) -> impl Iterator<Item = String> {
+        let location = self.location();
+        counters.warnings.iter().map(move |remark| format!("{location}: {remark}"))
+    }
+
+    /// Logs the records that were left out.
+    pub fn log_remarks(&self, counters: &Counters) {
+        self.remarks(counters).for_each(|remark| tracing::warn!("{remark}"));
     }
 }
 
@@ -215,7 +222,8 @@ impl CountersHandle {
         let (reload, reloads) = mpsc::channel();
         let (sender, updates) = mpsc::channel();
         thread::Builder::new().name("counters".to_owned()).spawn(move || {
-            CountersWatcher { source, known, frame, failing: false }.run(&reloads, &sender);
+            let watcher = CountersWatcher { source, known, text: None, frame, failing: false };
+            watcher.run(&reloads, &sender);
         })?;
         Ok(Self { updates, reload })
     }
@@ -235,6 +243,8 @@ impl CountersHandle {
 struct CountersWatcher {
     source: CountersSource,
     known: Counters,
+    /// The text of `known`, once it was read by this thread.
+    text: Option<Vec<u8>>,
     frame: SelectionScope,
     /// The last reading failed, so the failure is logged already.
     failing: bool,
@@ -256,15 +266,23 @@ impl CountersWatcher {
     }
 
     fn poll(&mut self) -> CountersUpdate {
-        match self.source.read() {
-            Ok(counters) => {
+        let text = match self.source.text() {
+            Ok(text) if !self.failing && self.text.as_ref() == Some(&text) => {
+                return CountersUpdate::Unchanged;
+            }
+            text => text,
+        };
+        let read = text.and_then(|text| Ok((self.source.parse(&text)?, text)));
+        match read {
+            Ok((counters, text)) => {
+                self.text = Some(text);
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("{}: readable again", self.source.location());
                 }
                 if counters == self.known {
                     return CountersUpdate::Unchanged;
                 }
-                self.source.log_warnings(&counters);
+                self.source.log_remarks(&counters);
                 tracing::info!(
                     families = counters.requests.len(),
                     "{}: changed; the new counters are in effect",

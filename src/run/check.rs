@@ -60,9 +60,17 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
     let started = clock.now();
     let uses = features_in_use(&read);
     // With an unusable counters file, the preset of the dialect is checked.
-    if let Some(Err(error)) = read.counters.as_ref().map(CountersSource::read) {
-        findings.push(Finding::of_problem(Topic::Flags, "counters", &error.problem()));
-        read.counters = None;
+    match read.counters.as_ref().map(|source| (source, source.read())) {
+        Some((source, Ok(counters))) => findings.extend(
+            source
+                .remarks(&counters)
+                .map(|remark| Finding::note(Topic::Flags, "counters", &remark)),
+        ),
+        Some((_, Err(error))) => {
+            findings.push(Finding::of_problem(Topic::Flags, "counters", &error.problem()));
+            read.counters = None;
+        }
+        None => {}
     }
     let mut pipeline = Pipeline::start(read, mock_env, clock)?;
     let notice = SlowNotice::start("the driver and the cluster", policy::ONCE_STARTUP_TIMEOUT)?;

@@ -342,7 +342,7 @@ fn selection(config: &ReadConfig) -> anyhow::Result<(Arc<Selection>, Option<Coun
         return Ok((Arc::new(Selection::of(&preset(&config.schema.dialect), scope)), None));
     };
     let counters = source.read()?;
-    source.log_warnings(&counters);
+    source.log_remarks(&counters);
     let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
     let handle = CountersHandle::start(source, counters, scope).context(NO_THREAD)?;
     Ok((selection, Some(handle)))

@@ -62,7 +62,7 @@ impl ReadingCache {
     ) -> Vec<Field> {
         let tiers = self.due_tiers(now);
         let mut fields = Vec::new();
-        for family in selected.families() {
+        for family in selected.all() {
             if due(self.cached(family.row), family.metric.tier, tiers) {
                 let new = family.metric.source.fields().iter();
                 let new: Vec<Field> =

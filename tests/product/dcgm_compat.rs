@@ -169,8 +169,8 @@ fn counters_file_selects_families_types_and_help() {
 fn invalid_counters_file_is_refused_with_line_and_remedy() {
     for (text, expected) in [
         (
-            "DCGM_FI_DEV_GPU_UTL,gauge,x\n",
-            "line 1: unknown metric family \"DCGM_FI_DEV_GPU_UTL\"; did you mean DCGM_FI_DEV_GPU_UTIL",
+            "dcgm_gpu_utl,gauge,x\n",
+            "line 1: unknown metric family \"dcgm_gpu_utl\"; --print-metrics lists all families",
         ),
         ("# a\nDCGM_FI_DEV_GPU_UTIL,gauge,a, b\n", "line 2: 4 fields instead of 3"),
         ("", "the file selects no known metric family"),
@@ -186,6 +186,72 @@ fn invalid_counters_file_is_refused_with_line_and_remedy() {
         String::from_utf8_lossy(&output.stderr)
             .contains("-f /no/such.csv: the file cannot be read")
     );
+}
+
+/// Every number of a GPU, a GPU instance or the node can be a label of the GPU's series.
+#[test]
+fn numbers_of_a_counters_file_are_labels() {
+    let counters = CountersFile::new(
+        "DCGM_FI_CUDA_DRIVER_VERSION, label,\n\
+         DCGM_FI_DEV_NAME, label,\n\
+         DCGM_FI_DEV_MINOR_NUMBER, label,\n\
+         DCGM_FI_DEV_FB_TOTAL, label,\n\
+         DCGM_FI_DEV_COUNT, label,\n\
+         DCGM_FI_DEV_XID_ERRORS, label,\n\
+         DCGM_FI_DEV_MEMORY_TEMP, label, not on each board\n\
+         DCGM_FI_DEV_FAN_SPEED, label, not on these boards\n\
+         DCGM_FI_DEV_GPU_TEMP, gauge, t\n\
+         DCGM_FI_DEV_FB_USED, gauge, u\n",
+    );
+    let scenario = Scenario::built_in_at("mig-h100", 30);
+    let text = run_once(&[&DCGM[..], &[&scenario.flag(), &counters.flag(), "-d=g+i"]].concat());
+    let expected = BTreeSet::from(["DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_GPU_TEMP"]);
+    assert_eq!(families(&text), expected);
+    let of_gpu = [
+        "gpu=\"1\"",
+        "DCGM_FI_CUDA_DRIVER_VERSION=\"12040\"",
+        "DCGM_FI_DEV_NAME=\"NVIDIA H100",
+        "DCGM_FI_DEV_MINOR_NUMBER=\"1\"",
+        "DCGM_FI_DEV_COUNT=\"2\"",
+        "DCGM_FI_DEV_XID_ERRORS=\"0\"",
+        "DCGM_FI_DEV_MEMORY_TEMP=\"",
+    ];
+    let of_instance = [&of_gpu[..], &["GPU_I_PROFILE=\"3g.40gb\"", "FB_TOTAL=\"40"]].concat();
+    assert!(value(&text, "DCGM_FI_DEV_GPU_TEMP", &of_gpu).is_some(), "{text}");
+    assert!(value(&text, "DCGM_FI_DEV_FB_USED", &of_instance).is_some(), "{text}");
+    assert!(!text.contains("DCGM_FI_DEV_FAN_SPEED"), "{text}");
+    let ack = run_once(&["--mock", &counters.flag(), "--dialect=ack"]);
+    let minor = ["gpu=\"3\"", "DCGM_FI_DEV_MINOR_NUMBER=\"3\"", "DCGM_FI_DEV_FB_TOTAL=\""];
+    assert!(value(&ack, "DCGM_FI_DEV_GPU_TEMP", &minor).is_some(), "{ack}");
+}
+
+#[test]
+fn unknown_fields_are_left_out_with_one_remark() {
+    let counters = CountersFile::new(
+        "DCGM_FI_DEV_GPU_TEMP, gauge, t\n\
+         # of a later version\n\
+         DCGM_FI_DEV_GPU_TEMPERATURE, gauge, x\n\
+         DCGM_FI_DEV_CPU_UTIL_TOTAL, label, of a CPU\n",
+    );
+    for args in [&["--once", "--mock"][..], &["--print-metrics"], &["check", "--mock"]] {
+        let output = run_with(&[], &[args, &[&counters.flag()]].concat());
+        let log = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(args.contains(&"check") || output.status.success(), "{args:?}: {log}");
+        for (line, name, near) in [
+            (3, "DCGM_FI_DEV_GPU_TEMPERATURE", "DCGM_FI_DEV_GPU_TEMP"),
+            (4, "DCGM_FI_DEV_CPU_UTIL_TOTAL", "DCGM_FI_DEV_"),
+        ] {
+            let remark = format!(
+                "counters.csv: line {line}: \"{name}\" is unknown or not available through NVML, and is \
+                 left out; the nearest known name is {near}"
+            );
+            assert_eq!(log.matches(&remark).count(), 1, "{args:?}: {remark} in {log}");
+        }
+    }
+    // Nothing is left to read, but that does not end the process.
+    let only_unknown = CountersFile::new("DCGM_FI_DEV_LATER, gauge, x\n");
+    let text = run_once(&["--mock", &only_unknown.flag()]);
+    assert_eq!(families(&text), BTreeSet::new());
 }
 
 #[test]

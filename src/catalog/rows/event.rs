@@ -18,6 +18,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         absent: NO_XIDS,
         ..gauge(EventSource {
             labels: &["err_code", "err_msg"],
+            is_single: true,
             needs: EventInput::Xids,
             read: events::last_xid,
         })
@@ -30,6 +31,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         absent: NO_XIDS,
         ..counter(EventSource {
             labels: &["window_size_in_ms", "xid"],
+            is_single: false,
             needs: EventInput::Xids,
             read: events::xids_in_window,
         })
@@ -42,6 +44,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         absent: "before the first XID error",
         ..counter(EventSource {
             labels: &["xid"],
+            is_single: false,
             needs: EventInput::Xids,
             read: events::xids_total,
         })
@@ -53,6 +56,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         help: "Samples within the window in which the clock event reason was active.",
         ..counter(EventSource {
             labels: &["clock_event", "window_size_in_ms"],
+            is_single: false,
             needs: EventInput::ClockEvents,
             read: events::clock_events_in_window,
         })
@@ -64,6 +68,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         help: "Number of times the clock event reason became active since the exporter started.",
         ..counter(EventSource {
             labels: &["clock_event"],
+            is_single: false,
             needs: EventInput::ClockEvents,
             read: events::clock_events_total,
         })
@@ -77,6 +82,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         absent: "on a node with one GPU",
         ..counter(EventSource {
             labels: &["link_status", "peer_gpu"],
+            is_single: false,
             needs: EventInput::Peers,
             read: events::peers,
         })
@@ -88,7 +94,12 @@ pub const EVENT: &[Metric<EventSource>] = &[
         tier: Slow,
         help: "State of the NVLink: 0 inactive, 1 active, 2 sleep.",
         absent: "boards without NVLink",
-        ..gauge(EventSource { labels: &["nvlink"], needs: EventInput::Links, read: events::links })
+        ..gauge(EventSource {
+            labels: &["nvlink"],
+            is_single: false,
+            needs: EventInput::Links,
+            read: events::links,
+        })
     },
     Metric {
         name: "DCGM_EXP_GPU_HEALTH_STATUS",
@@ -98,6 +109,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         absent: "watches without NVML data (PMU, MCU, SM); watches that the board does not support; a watch that would pass while one of its inputs cannot be read",
         ..counter(EventSource {
             labels: &["health_error_code", "health_watch"],
+            is_single: false,
             needs: EventInput::Health,
             read: health::watches,
         })
