@@ -72,6 +72,14 @@ pub struct Args {
     #[arg(long, env = "NVML_EXPORTER_PROCFS", value_name = "DIR")]
     procfs: Option<PathBuf>,
 
+    /// Directory to read as /sys [default: /sys; with --mock, the simulated one]
+    #[arg(long, env = "NVML_EXPORTER_SYSFS", value_name = "DIR")]
+    sysfs: Option<PathBuf>,
+
+    /// Report the driver as down on a node without an NVIDIA GPU on its PCI bus
+    #[arg(long, env = "NVML_EXPORTER_REQUIRE_GPU", value_parser = BoolishValueParser::new())]
+    require_gpu: bool,
+
     #[command(flatten)]
     cluster: ClusterArgs,
 
@@ -110,7 +118,8 @@ impl Args {
     /// A flag has an invalid value; the message names the flag, the value and the remedy.
     pub fn into_config(mut self) -> Result<Config, Problem> {
         let (dcgm, interval) = (&self.dcgm, Duration::from_millis(self.collect_interval));
-        check_procfs(self.procfs.as_deref())?;
+        check_directory("--procfs", self.procfs.as_deref(), "<pid>/stat")?;
+        check_directory("--sysfs", self.sysfs.as_deref(), "bus/pci")?;
         let schema = self.series.schema(dcgm.versions(), dcgm.label_options())?;
         let release_triggers = self.release.into_triggers()?;
         let release_label = release_triggers.label.clone();
@@ -128,6 +137,8 @@ impl Args {
             cluster: self.cluster.into_sources(&schema, release_label, &mut self.warnings)?,
             release_triggers,
             procfs: self.procfs,
+            sysfs: self.sysfs,
+            require_gpu: self.require_gpu,
             schema,
         };
         Ok(Config {
@@ -141,12 +152,12 @@ impl Args {
     }
 }
 
-fn check_procfs(procfs: Option<&Path>) -> Result<(), Problem> {
-    match procfs.filter(|dir| !dir.is_dir()) {
+fn check_directory(flag: &str, path: Option<&Path>, content: &str) -> Result<(), Problem> {
+    match path.filter(|path| !path.is_dir()) {
         None => Ok(()),
-        Some(procfs) => Err(Problem::new(
-            format!("--procfs {}: no such directory", procfs.display()),
-            "give the directory that contains <pid>/stat",
+        Some(path) => Err(Problem::new(
+            format!("{flag} {}: no such directory", path.display()),
+            format!("give the directory that contains {content}"),
         )),
     }
 }
@@ -249,6 +260,10 @@ mod tests {
             (vec!["--extra-label", "9a=1"], "\"9a\" is not a label name"),
             (vec!["--extra-label", "a"], "expected K=V"),
             (vec!["--procfs", "/no/such"], "--procfs /no/such: no such directory"),
+            (
+                vec!["--sysfs", "/no/such"],
+                "--sysfs /no/such: no such directory; give the directory that",
+            ),
             (vec!["--mock", "--nvml-library", "/x"], "cannot be used with"),
             (vec!["--dialect", "dcgm"], "possible values: ack, dcgm-exporter"),
         ] {

@@ -188,6 +188,7 @@ fn pod_count(context: &AttributionContext<'_>) -> Option<u64> {
 
 fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {
     let gpu_count = match (sample.gpu_count, &sample.driver) {
+        (None, driver) if driver.no_gpu().is_some() => Ok(0.0),
         (None, DriverState::Down(_)) => Err(Missing::DriverGone),
         (None, DriverState::Up(_)) => Err(Missing::Pending),
         (Some((_, read_at)), _)

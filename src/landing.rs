@@ -83,7 +83,7 @@ fn body(node: &NodeView) -> Markup {
                 h2 #gpus { "GPUs" }
                 @for card in cards(node).values() { (card) }
                 @if node.gpus.is_empty() && node.unidentified.is_empty() {
-                    p.muted { @if node.driver.up && !node.stale { "The driver reports no GPU." } @else { "No current data." } }
+                    p.muted { (no_gpus(node)) }
                 }
             }
             section aria-labelledby="exporter" {
@@ -91,6 +91,16 @@ fn body(node: &NodeView) -> Markup {
                 (sources(node))
             }
         }
+    }
+}
+
+/// Why there are no cards.
+fn no_gpus(node: &NodeView) -> &str {
+    match &node.no_gpu_reason {
+        _ if node.stale => "No current data.",
+        Some(reason) => reason,
+        None if node.driver.up => "The driver reports no GPU.",
+        None => "No current data.",
     }
 }
 
@@ -130,7 +140,7 @@ fn sources(node: &NodeView) -> Markup {
                 tbody {
                     tr {
                         th scope="row" { "driver" }
-                        td { (state(driver.up)) }
+                        td { @if node.no_gpu_reason.is_some() { span.muted { "not needed" } } @else { (state(driver.up)) } }
                         td.n {}
                         td {
                             @if let Some(version) = &driver.version { (version) }
@@ -265,6 +275,7 @@ mod tests {
             stale: false,
             ready: true,
             not_ready_reason: Some(hostile()),
+            no_gpu_reason: Some(hostile()),
             warnings: vec![hostile()],
             driver: DriverView { library: Some(hostile()), ..DriverView::default() },
             gpus: vec![gpu],

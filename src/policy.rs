@@ -120,6 +120,8 @@ pub const RELEASE_SIGNAL: Duration = Duration::from_secs(900);
 pub const NODE_LABEL_MAX_AGE: Duration = Duration::from_secs(300);
 /// Maximum backoff between attempts to open the driver.
 pub const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Interval of reading the PCI bus of a node without an NVIDIA GPU.
+pub const PCI_BUS_EVERY: Duration = Duration::from_secs(30);
 /// Poll interval of a counters file; SIGHUP reloads it at once.
 pub const COUNTERS_FILE_EVERY: Duration = Duration::from_secs(1);
 /// Poll interval of a counters `ConfigMap`.

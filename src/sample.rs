@@ -8,6 +8,7 @@ mod device_reader;
 pub mod driver_clock;
 pub mod driver_reader;
 mod driver_session;
+pub mod driver_source;
 mod driver_state;
 mod driver_thread;
 mod event_listeners;
@@ -38,13 +39,13 @@ pub mod xid_history;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use self::device_reader::GpuRequest;
 use self::driver_session::{DriverSession, SessionEvent};
+use self::driver_source::DriverSource;
 pub use self::driver_state::{DriverDown, DriverState};
 use self::driver_thread::DriverThread;
 use self::event_listeners::EventListeners;
@@ -54,7 +55,6 @@ use self::histories::Histories;
 use self::release_state::ReleaseState;
 use crate::clock::Clock;
 use crate::driver_release::ReleaseRequest;
-use crate::host::ProcRoot;
 use crate::model::{ClockEventCounts, DownReason, HealthState, Missing, Moment, Reading, XidState};
 use crate::policy;
 use crate::selection::Selection;
@@ -107,14 +107,10 @@ impl Sampler {
     ///
     /// # Errors
     /// Returns the OS error if the thread cannot be created.
-    pub fn new(
-        clock: Clock,
-        interval: Duration,
-        libraries: Vec<PathBuf>,
-        proc_root: ProcRoot,
-    ) -> io::Result<Self> {
+    pub fn new(clock: Clock, interval: Duration, source: DriverSource) -> io::Result<Self> {
         let live: Arc<AtomicUsize> = Arc::default();
-        let thread = DriverThread::start(clock, libraries, proc_root.clone(), Arc::clone(&live))?;
+        let proc_root = source.proc_root.clone();
+        let thread = DriverThread::start(clock, source, Arc::clone(&live))?;
         Ok(Self {
             clock,
             deadline: policy::cycle_deadline(interval),

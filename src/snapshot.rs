@@ -219,12 +219,14 @@ impl Snapshot {
         snapshot
     }
 
-    /// Whether the driver is up and at least one GPU can be read. A node without GPUs is ready.
+    /// Whether the driver is up and at least one GPU can be read. A node without GPUs is ready, with or
+    /// without a driver.
     ///
     /// # Errors
     /// Why not, as human-readable text.
     pub fn ready(&self) -> Result<(), String> {
         match &self.health.driver {
+            driver if driver.no_gpu().is_some() => return Ok(()),
             DriverState::Down(down) => {
                 return Err(format!("driver down ({}): {}", down.reason(), down.problem()));
             }

@@ -25,7 +25,8 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
     let health = &snapshot.health;
     match series {
         ExporterMetricId::BuildInfo => vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
-        ExporterMetricId::DriverUp => unlabelled(flag(matches!(health.driver, DriverState::Up(_)))),
+        ExporterMetricId::DriverUp => driver_up(health).map_or_else(Vec::new, unlabelled),
+        ExporterMetricId::NodeWithoutGpu => node_without_gpu(&health.driver),
         ExporterMetricId::Released => unlabelled(flag(health.driver.is_released())),
         ExporterMetricId::DriverInfo => driver_info(&health.driver),
         ExporterMetricId::DriverOpenFailures => by_reason(&health.open_failures, |reason| reason),
@@ -93,6 +94,16 @@ fn to_f64(n: u64) -> f64 {
     n as f64
 }
 
+/// Whether there is a session; none on a node that needs no driver.
+fn driver_up(health: &ExporterHealth) -> Option<f64> {
+    let up = flag(matches!(health.driver, DriverState::Up(_)));
+    health.driver.no_gpu().is_none().then_some(up)
+}
+
+fn node_without_gpu(driver: &DriverState) -> Vec<ExporterSample> {
+    driver.no_gpu().map_or_else(Vec::new, |_| unlabelled(1.0))
+}
+
 fn driver_info(driver: &DriverState) -> Vec<ExporterSample> {
     match driver {
         DriverState::Up(DriverInfo { version, nvml_version, library, .. }) => {
@@ -121,20 +132,22 @@ fn source_name(gpu: u32) -> String {
 }
 
 fn source_up(health: &ExporterHealth) -> Vec<ExporterSample> {
-    let driver = ("driver".to_owned(), matches!(health.driver, DriverState::Up(_)));
+    let driver = driver_up(health).map(|up| ("driver".to_owned(), up));
     let known = health.gpus.iter().map(|gpu| (gpu.gpu.index, gpu.responded && gpu.state.is_ok()));
     let unknown = health.unidentified.keys().map(|gpu| (*gpu, false));
     let gpus: BTreeMap<u32, bool> = known.chain(unknown).collect();
     let cluster = health.sources.iter().map(|source| (source.name.to_owned(), source.up));
-    std::iter::once(driver)
-        .chain(gpus.into_iter().map(|(gpu, up)| (source_name(gpu), up)))
-        .chain(cluster)
-        .map(|(name, up)| (vec![name], flag(up)))
+    let others = gpus.into_iter().map(|(gpu, up)| (source_name(gpu), up)).chain(cluster);
+    driver
+        .into_iter()
+        .chain(others.map(|(name, up)| (name, flag(up))))
+        .map(|(name, up)| (vec![name], up))
         .collect()
 }
 
 fn source_duration(health: &ExporterHealth) -> Vec<ExporterSample> {
-    let driver = ("driver".to_owned(), health.driver_request_duration);
+    let took = health.driver_request_duration.filter(|_| health.driver.no_gpu().is_none());
+    let driver = ("driver".to_owned(), took);
     let gpus = health.gpus.iter().map(|gpu| (source_name(gpu.gpu.index), gpu.request_duration));
     std::iter::once(driver)
         .chain(gpus)
@@ -242,7 +255,9 @@ fn log_driver(before: Option<&DriverState>, now: &DriverState) {
         (Some(DriverState::Down(was)), DriverState::Down(is)) if was.reason() == is.reason() => {}
         // Until the driver is open, or does not open in time, nothing is wrong.
         (_, DriverState::Down(down)) if down.reason() == DownReason::Starting => {}
-        (_, DriverState::Down(down)) if now.is_released() => info!("{}", down.problem()),
+        (_, DriverState::Down(down)) if now.is_released() || now.no_gpu().is_some() => {
+            info!("{}", down.problem());
+        }
         (_, DriverState::Down(down)) => {
             warn!(reason = down.reason().label(), "driver is down: {}", down.problem());
         }

@@ -64,6 +64,9 @@ fn status(node: &NodeView) -> Vec<LineBuilder> {
             .push(&format!("ready, but only {good} of {all} GPUs can be read"), WARN),
         None => LineBuilder::new().push("ready", GOOD),
     }];
+    if let Some(reason) = &node.no_gpu_reason {
+        lines.push(LineBuilder::new().push(reason, Style::new()));
+    }
     lines.extend(
         node.warnings
             .iter()
@@ -191,7 +194,11 @@ fn columns(
 
 fn sources(node: &NodeView, width: usize) -> Vec<Line<'static>> {
     let mut lines = vec![LineBuilder::new().push("sources", HEAD)];
-    let (state, style) = if node.driver.up { ("up", GOOD) } else { ("down", BAD) };
+    let (state, style) = match &node.no_gpu_reason {
+        Some(_) => ("not needed", MUTED),
+        None if node.driver.up => ("up", GOOD),
+        None => ("down", BAD),
+    };
     lines.push(LineBuilder::new().push("  driver ", Style::new()).push(state, style));
     for source in &node.sources {
         let (state, style) = if source.up { ("up", GOOD) } else { ("down", BAD) };

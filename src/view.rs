@@ -37,6 +37,9 @@ pub struct NodeView {
     pub ready: bool,
     /// Why `ready` is false; none if it is true.
     pub not_ready_reason: Option<String>,
+    /// How it is known that the node has no NVIDIA GPU and needs no driver; none if it has one or may have one.
+    #[serde(default)]
+    pub no_gpu_reason: Option<String>,
     /// Problems that do not affect readiness.
     pub warnings: Vec<String>,
     /// The driver.

@@ -159,7 +159,7 @@ def exporter_usage(seconds):
         "CPU s/min", "of which NVML threads", "threads", "exposition KiB", "gzip KiB", "scrape p50 ms",
         "p99 ms", "first scrape ms")
     row(*["---"] * 13)
-    for scenario in ["idle-t4", "demo", "huge", "faulty"]:
+    for scenario in ["idle-t4", "demo", "huge", "faulty", "no-gpu"]:
         program = exporter(scenario, "--collect-interval", "1000")
         spent, times = program.observe(seconds)
         memory = program.memory()
@@ -194,7 +194,7 @@ def peers(seconds, tools):
         address = f"127.0.0.1:{ports[0]}"
         programs = [
             # All of them read the same mock library and the machine's own /proc.
-            ("nvml-exporter", [EXPORTER, "--nvml-library", library, "--address", address,
+            ("nvml-exporter", [EXPORTER, "--require-gpu", "--nvml-library", library, "--address", address,
                                "--collect-interval", "1000"], ports[0]),
             ("nvitop-exporter", [tools / "peers/python/bin/nvitop-exporter", "--bind-address",
                                  "127.0.0.1", "--port", ports[1], "--interval", "1"], ports[1]),

@@ -10,6 +10,7 @@ use nvml_exporter::labels::Dialect;
 use nvml_exporter::nvml::mock::{MockEnv, MockFiles};
 use nvml_exporter::publish::Published;
 use nvml_exporter::sample::Sampler;
+use nvml_exporter::sample::driver_source::DriverSource;
 use nvml_exporter::selection::{Selection, SelectionScope, preset};
 
 use crate::allocations;
@@ -47,7 +48,8 @@ pub(crate) fn benches(criterion: &mut Criterion) {
         let proc_root = ProcRoot::new(&mock.procfs());
         let interval = Duration::from_secs(1);
         let libraries = vec![mock.library()];
-        let mut sampler = Sampler::new(Clock::start(), interval, libraries, proc_root).unwrap();
+        let source = DriverSource { libraries, proc_root, pci_bus: None };
+        let mut sampler = Sampler::new(Clock::start(), interval, source).unwrap();
         let selection = Arc::new(Selection::of(&preset(&Dialect::Ack), SelectionScope::default()));
         group.bench_function(scenario, |bencher| bencher.iter(|| sampler.cycle(&selection)));
     }

@@ -2,6 +2,7 @@
 //!
 //! - `libnvidia-ml.so.1`: a copy of this library without the symbols that are missing in the scenario;
 //! - `scenario`: the name of a built-in scenario, or the absolute path of a scenario file;
+//! - `sys/`: the PCI bus, written when the environment is created;
 //! - `proc/`: a proc root, which the loaded library updates with world time;
 //! - the files of [`cluster_servers`], if the scenario has a cluster.
 
@@ -19,6 +20,7 @@ use crate::{
     fault::Effect,
     procfs::ProcTree,
     scenario_file::source::{self, Source},
+    sysfs,
 };
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -83,6 +85,7 @@ pub(crate) fn create(name: &str, dir: &Path, image: Option<&Path>) -> Result<(),
     if let Some(cluster) = &scenario.cluster {
         prepare_cluster(&cluster.node, dir)?;
     }
+    sysfs::write(&scenario, dir)?;
     let root = dir.join(PROC);
     fs::create_dir_all(&root).map_err(file_error(&root))?;
     let now = clock::now(Some(scenario.held_at.unwrap_or(0.0)));

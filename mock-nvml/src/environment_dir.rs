@@ -9,6 +9,8 @@ use std::{
 pub(crate) const SCENARIO: &str = "scenario";
 /// Directory of the proc root.
 pub(crate) const PROC: &str = "proc";
+/// Directory to read as `/sys`.
+pub(crate) const SYS: &str = "sys";
 
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]

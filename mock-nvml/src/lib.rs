@@ -35,6 +35,7 @@ mod return_code;
 mod scenario;
 mod scenario_file;
 mod stderr;
+mod sysfs;
 mod window;
 mod world;
 

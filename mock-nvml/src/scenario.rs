@@ -30,6 +30,8 @@ pub(crate) struct Scenario {
     pub(crate) held_at: Option<f64>,
     /// Whether the proc root has the PID namespace of a container instead of the host.
     pub(crate) in_container: bool,
+    /// How the GPUs are attached.
+    pub(crate) platform: Platform,
     pub(crate) driver: Driver,
     /// By index.
     pub(crate) gpus: Vec<Gpu>,
@@ -43,6 +45,18 @@ pub(crate) struct Scenario {
     pub(crate) faults: Vec<InjectedFault>,
     /// The Kubernetes node and its cluster, if the scenario has one.
     pub(crate) cluster: Option<Arc<cluster::Cluster>>,
+}
+
+/// How the GPUs of a node are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Platform {
+    /// They are PCI devices.
+    #[default]
+    Pci,
+    /// The GPU is part of the processor, as on Jetson boards.
+    Tegra,
+    /// There are none, and no driver.
+    NoGpu,
 }
 
 /// Driver versions, and the times at which the driver is being reloaded.

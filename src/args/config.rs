@@ -62,6 +62,10 @@ pub struct ReadConfig {
     pub release_triggers: ReleaseTriggers,
     /// Directory to read as `/proc`, if it was set.
     pub procfs: Option<PathBuf>,
+    /// Directory to read as `/sys`, if it was set.
+    pub sysfs: Option<PathBuf>,
+    /// Whether the driver is reported as down on a node without an NVIDIA GPU.
+    pub require_gpu: bool,
 }
 
 /// Configuration of the HTTP server.

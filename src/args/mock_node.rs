@@ -1,13 +1,16 @@
 //! Replaces the data sources by those of a simulated node (`--mock`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ReadConfig;
 use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
+use crate::host::ProcRoot;
+use crate::host::pci_bus::PciBus;
 use crate::kube::address::Address;
 use crate::model::Problem;
 use crate::nvml::mock::{MockEnv, MockFiles};
+use crate::sample::driver_source::DriverSource;
 
 impl ReadConfig {
     /// With a mock scenario, returns the configuration of the simulated node, and the mock environment
@@ -30,6 +33,7 @@ impl ReadConfig {
         let simulated = Self {
             library: vec![mock_env.library()],
             procfs: self.procfs.or_else(|| Some(mock_env.procfs())),
+            sysfs: self.sysfs.or_else(|| Some(mock_env.sysfs())),
             counters: self.counters.map(|source| mock_source(source, &mock_env)),
             cluster,
             schema,
@@ -42,6 +46,18 @@ impl ReadConfig {
     #[must_use]
     pub fn proc_root(&self) -> PathBuf {
         self.procfs.clone().unwrap_or_else(|| PathBuf::from("/proc"))
+    }
+
+    /// Where the driver is found.
+    #[must_use]
+    pub fn driver_source(&self) -> DriverSource {
+        let (sys_root, proc_root) = (self.sysfs.as_deref(), self.proc_root());
+        let pci_bus = PciBus::new(sys_root.unwrap_or(Path::new("/sys")), &proc_root);
+        DriverSource {
+            libraries: self.library.clone(),
+            proc_root: ProcRoot::new(&proc_root),
+            pci_bus: (!self.require_gpu).then_some(pci_bus),
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub enum ExporterMetricId {
     BuildInfo,
     /// Whether an NVML session is open.
     DriverUp,
+    /// Whether the node has no NVIDIA GPU.
+    NodeWithoutGpu,
     /// Versions of the driver and NVML; absent while the driver is down.
     DriverInfo,
     /// Whether NVML is released on request.
@@ -96,6 +98,13 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         kind: Gauge,
         labels: &[],
         help: "1 while NVML is initialized and responds.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::NodeWithoutGpu,
+        name: "nvml_exporter_node_without_gpu",
+        kind: Gauge,
+        labels: &[],
+        help: "1 on a node without an NVIDIA GPU on its PCI bus, which has no nvml_exporter_driver_up; absent on other nodes.",
     },
     ExporterMetric {
         id: ExporterMetricId::DriverInfo,

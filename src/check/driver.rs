@@ -23,6 +23,9 @@ struct KernelDriver {
 /// Findings about the driver. A `simulated` one has neither kernel module nor device nodes.
 #[must_use]
 pub fn findings(driver: &DriverState, proc_root: &Path, simulated: bool) -> Vec<Finding> {
+    if let Some(why) = driver.no_gpu() {
+        return vec![Finding::note(Topic::Driver, OPEN, format!("not needed: {why}"))];
+    }
     let mut findings = vec![session(driver)];
     let version = proc_root.join("driver/nvidia/version");
     let path = version.display().to_string();
@@ -91,6 +94,7 @@ fn remedy(reason: DownReason) -> &'static str {
         DownReason::Failed
         | DownReason::LibraryNotFound
         | DownReason::NotNvml
+        | DownReason::NoGpu
         | DownReason::DriverGone
         | DownReason::ThreadDied
         | DownReason::GpuRemoved

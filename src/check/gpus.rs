@@ -15,6 +15,9 @@ const COUNT: &str = "nvmlDeviceGetCount_v2";
 /// Findings about the number of GPUs and about every GPU of one cycle.
 #[must_use]
 pub fn findings(sample: &Sample, snapshot: &Snapshot) -> Vec<Finding> {
+    if sample.driver.no_gpu().is_some() {
+        return vec![Finding::ok(Topic::Gpu, COUNT, "0 GPUs: see driver above")];
+    }
     if let DriverState::Down(_) = sample.driver {
         return vec![Finding::skipped(Topic::Gpu, COUNT, "there is no NVML session")];
     }

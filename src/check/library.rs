@@ -39,6 +39,10 @@ pub fn findings(paths: &[PathBuf], driver: &DriverState, proc_root: &Path) -> Ve
             let results = before.iter().map(not_found).chain([(path, LoadResult::Loaded(file))]);
             load_findings(results.collect(), &driver.nvml_version)
         }
+        DriverState::Down(_) if driver.no_gpu().is_some() => {
+            let message = "not loaded: this node has no NVIDIA GPU";
+            vec![Finding::skipped(Topic::Library, "libnvidia-ml.so.1", message)]
+        }
         DriverState::Down(down) if down.lacks_library() => {
             load_findings(load_each(paths, proc_root), "")
         }

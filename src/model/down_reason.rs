@@ -7,6 +7,8 @@ use std::fmt;
 pub enum DownReason {
     /// The driver is not opened yet.
     Starting,
+    /// The node has no NVIDIA GPU, so the library is not loaded.
+    NoGpu,
     /// No library was found.
     LibraryNotFound,
     /// The library is not an NVML library.
@@ -39,6 +41,7 @@ impl DownReason {
     pub fn label(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::NoGpu => "no_gpu",
             Self::LibraryNotFound => "library_not_found",
             Self::NotNvml => "not_nvml",
             Self::DriverNotLoaded => "driver_not_loaded",

@@ -47,7 +47,7 @@ impl MockFiles {
 /// Maximum number of attempts to remove a directory in which files are created.
 const REMOVE_TRIES: usize = 100;
 
-/// A temporary directory with a `libnvidia-ml.so.1`, a `proc` directory and, if the scenario
+/// A temporary directory with a `libnvidia-ml.so.1`, the directories `proc` and `sys` and, if the scenario
 /// defines one, a cluster. Removed on drop.
 pub struct MockEnv {
     files: MockFiles,
@@ -98,6 +98,12 @@ impl MockEnv {
     #[must_use]
     pub fn procfs(&self) -> PathBuf {
         self.directory.join("proc")
+    }
+
+    /// The directory to read as `/sys`, with the PCI bus of the scenario.
+    #[must_use]
+    pub fn sysfs(&self) -> PathBuf {
+        self.directory.join("sys")
     }
 }
 

@@ -77,7 +77,11 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
     let (sample, snapshot) = pipeline.sample_for_check(|| drop(notice));
     findings.extend(node(pipeline.config(), &sample, &snapshot));
     findings.extend(clock_check::findings(started, clock.now(), &snapshot.health.gpus));
-    findings.extend(cluster(pipeline.config().cluster.as_ref(), &uses)?);
+    findings.extend(if snapshot.health.driver.no_gpu().is_some() {
+        unused_cluster()
+    } else {
+        cluster(pipeline.config().cluster.as_ref(), &uses)?
+    });
     Ok(findings)
 }
 
@@ -114,6 +118,13 @@ fn node(config: &ReadConfig, sample: &Sample, snapshot: &Snapshot) -> Vec<Findin
         host::findings(&proc_root, needs_processes, sample, &snapshot.health.attribution),
     ]
     .concat()
+}
+
+/// On a node without a GPU, the exporter does not read the cluster.
+fn unused_cluster() -> Vec<Finding> {
+    let skipped =
+        |topic| Finding::skipped(topic, "cluster", "not used: this node has no NVIDIA GPU");
+    [Topic::Kubelet, Topic::Logs, Topic::Api, Topic::Rights, Topic::Node].map(skipped).to_vec()
 }
 
 /// Findings about the kubelet, the API server and the log directories.

@@ -15,11 +15,12 @@ use crate::attribute::allocation_state::AllocationState;
 use crate::attribute::owner::OwnerResolver;
 use crate::attribute::{AttributionContext, attribute};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterState, allocatable_devices};
+use crate::cluster::{Cluster, ClusterState, Sources, allocatable_devices};
 use crate::counters::watcher::{CountersHandle, CountersUpdate};
 use crate::driver_release::{ReleaseCommand, ReleaseRequests};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
+use crate::host::pci_bus::PciBus;
 use crate::kube::source::FailureReason;
 use crate::kube::{kubelet_pods, watch as pod_watch};
 use crate::model::{DownReason, Missing, PodUid, ZeroDoubt};
@@ -39,6 +40,8 @@ use crate::telemetry;
 pub(super) struct Pipeline {
     sampler: Sampler,
     cluster: Option<Cluster>,
+    /// The sources of the cluster while they are not needed: the node has no GPU.
+    unused_sources: Option<Sources>,
     proc_root: ProcRoot,
     /// Pods that the node itself runs in.
     node_pods: Vec<PodUid>,
@@ -69,16 +72,18 @@ impl Pipeline {
     ) -> anyhow::Result<Self> {
         let proc_root = ProcRoot::new(&config.proc_root());
         let (selection, counters) = selection(&config)?;
-        let sampler =
-            Sampler::new(clock, config.interval, config.library.clone(), proc_root.clone());
-        let cluster = config
-            .cluster
-            .clone()
+        let source = config.driver_source();
+        let lacks_gpu = source.pci_bus.as_ref().and_then(PciBus::devices_without_gpu).is_some();
+        let sampler = Sampler::new(clock, config.interval, source);
+        let (unused_sources, sources) =
+            if lacks_gpu { (config.cluster.clone(), None) } else { (None, config.cluster.clone()) };
+        let cluster = sources
             .map(|sources| Cluster::start(sources, config.allocation_options.clone(), clock));
         Ok(Self {
             node_pods: proc_root.node_pods(),
             sampler: sampler.context(NO_THREAD)?,
             cluster: cluster.transpose().context(NO_THREAD)?,
+            unused_sources,
             proc_root,
             selection,
             counters,
@@ -144,7 +149,33 @@ impl Pipeline {
     /// Reads the driver.
     fn sample(&mut self) -> Sample {
         self.apply_counters();
-        self.sampler.cycle(&self.selection)
+        let sample = self.sampler.cycle(&self.selection);
+        if !matches!(
+            sample.driver.down_reason(),
+            Some(
+                DownReason::NoGpu
+                    | DownReason::Starting
+                    | DownReason::Releasing
+                    | DownReason::Released
+            )
+        ) {
+            self.start_cluster();
+        }
+        sample
+    }
+
+    /// Starts the sources of the cluster if a GPU has appeared on a node that had none.
+    fn start_cluster(&mut self) {
+        if let Some(sources) = self.unused_sources.take() {
+            let options = self.config.allocation_options.clone();
+            match Cluster::start(sources.clone(), options, self.clock) {
+                Ok(cluster) => self.cluster = Some(cluster),
+                Err(error) => {
+                    tracing::error!(%error, "{NO_THREAD}");
+                    self.unused_sources = Some(sources);
+                }
+            }
+        }
     }
 
     /// Joins a sample with jobs and cluster state, and adds accumulators and HTTP counters.
@@ -286,6 +317,9 @@ impl Pipeline {
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {
             bail!("nothing to read: {reason}");
+        }
+        if let Some(why) = snapshot.health.driver.no_gpu() {
+            bail!("nothing to read: {why}");
         }
         if snapshot.tables.devices.is_empty() {
             bail!("nothing to read: the driver is up and lists no GPU");

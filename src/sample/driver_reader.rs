@@ -1,12 +1,12 @@
 //! Opens the NVML session and counts its GPUs, on a dedicated thread.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::host::ProcRoot;
-use crate::model::Reading;
+use super::driver_source::DriverSource;
+use crate::model::{Problem, Reading};
 use crate::nvml::inventory::DriverInfo;
 use crate::nvml::{LibraryError, Session, SessionClosed};
+use crate::policy;
 
 /// A request to the driver thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum DriverResponse {
     },
     /// Opening the session failed.
     OpenFailed(LibraryError),
+    /// The node has no NVIDIA GPU, for this reason; no library was loaded.
+    NoGpu(Problem),
     /// Number of GPUs (`nvmlDeviceGetCount_v2`).
     GpuCount(Reading),
     /// The driver thread dropped its session.
@@ -40,16 +42,15 @@ pub enum DriverResponse {
 
 /// Opens the session and counts its GPUs.
 pub struct DriverReader {
-    paths: Vec<PathBuf>,
-    proc_root: ProcRoot,
+    source: DriverSource,
     session: Option<Arc<Session>>,
 }
 
 impl DriverReader {
-    /// Creates a reader that tries the library at `paths`, in their order.
+    /// Creates a reader without a session.
     #[must_use]
-    pub fn new(paths: Vec<PathBuf>, proc_root: ProcRoot) -> Self {
-        Self { paths, proc_root, session: None }
+    pub fn new(source: DriverSource) -> Self {
+        Self { source, session: None }
     }
 
     /// Handles one request.
@@ -69,13 +70,32 @@ impl DriverReader {
     fn open(&mut self) -> DriverResponse {
         // The old session must be dropped before the library is loaded again.
         self.session = None;
-        match Session::open(&self.paths, self.proc_root.path()) {
+        if let Some(why) = self.no_gpu() {
+            return DriverResponse::NoGpu(why);
+        }
+        match Session::open(&self.source.libraries, self.source.proc_root.path()) {
             Ok((session, end)) => {
+                // A GPU that disappears from the bus later is a fault, and the library reports it.
+                self.source.pci_bus = None;
                 let session = Arc::new(session);
                 self.session = Some(Arc::clone(&session));
                 DriverResponse::Opened { driver: session.driver_info(), session, closed: end }
             }
             Err(error) => DriverResponse::OpenFailed(error),
         }
+    }
+    /// Why the node certainly has no NVIDIA GPU.
+    fn no_gpu(&self) -> Option<Problem> {
+        let bus = self.source.pci_bus.as_ref()?;
+        let devices = bus.devices_without_gpu()?;
+        let message = format!(
+            "this node has no NVIDIA GPU: none of the {devices} PCI devices in {} is one",
+            bus.devices().display()
+        );
+        let remedy = format!(
+            "nothing to do: the bus is read again every {} s; set --require-gpu if there must be one",
+            policy::PCI_BUS_EVERY.as_secs()
+        );
+        Some(Problem::new(message, remedy))
     }
 }

@@ -139,6 +139,12 @@ impl DriverSession {
                 self.record_failure(error);
                 None
             }
+            DriverResponse::NoGpu(problem) => {
+                self.backoff.postpone(self.clock.now().mono + policy::PCI_BUS_EVERY);
+                let reason = DownReason::NoGpu;
+                self.state = DriverState::Down(DriverDown::Closed { reason, problem });
+                None
+            }
             DriverResponse::GpuCount(count) => {
                 self.gpu_count = Some((count, self.thread.requested_at()));
                 Some(SessionEvent::Counted(count))

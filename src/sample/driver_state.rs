@@ -42,6 +42,15 @@ impl DriverState {
         }
     }
 
+    /// Why the node has no NVIDIA GPU and needs no driver; `None` if it has one or may have one.
+    #[must_use]
+    pub fn no_gpu(&self) -> Option<&Problem> {
+        match self {
+            Self::Down(DriverDown::Closed { reason: DownReason::NoGpu, problem }) => Some(problem),
+            Self::Down(_) | Self::Up(_) => None,
+        }
+    }
+
     /// Whether NVML is released on request, by all threads.
     #[must_use]
     pub fn is_released(&self) -> bool {

@@ -1,22 +1,20 @@
 //! The thread that opens the driver, as seen by the sampler.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::driver_reader::{DriverReader, DriverRequest, DriverResponse};
+use super::driver_source::DriverSource;
 use crate::clock::Clock;
-use crate::host::ProcRoot;
 use crate::model::Moment;
 use crate::worker::Worker;
 
 /// Sends requests to the driver thread, and starts another one if it died.
 pub(super) struct DriverThread {
     clock: Clock,
-    libraries: Vec<PathBuf>,
-    proc_root: ProcRoot,
+    source: DriverSource,
     live: Arc<AtomicUsize>,
     worker: Worker<DriverRequest, DriverResponse>,
     requested_at: Moment,
@@ -30,24 +28,22 @@ impl DriverThread {
     /// Returns the OS error if the thread cannot be created.
     pub(super) fn start(
         clock: Clock,
-        libraries: Vec<PathBuf>,
-        proc_root: ProcRoot,
+        source: DriverSource,
         live: Arc<AtomicUsize>,
     ) -> io::Result<Self> {
         Ok(Self {
-            worker: worker(&libraries, &proc_root, &live)?,
+            worker: worker(source.clone(), &live)?,
             requested_at: clock.now(),
             request_duration: None,
             clock,
-            libraries,
-            proc_root,
+            source,
             live,
         })
     }
 
     pub(super) fn restart_if_dead(&mut self) {
         if self.is_dead() {
-            match worker(&self.libraries, &self.proc_root, &self.live) {
+            match worker(self.source.clone(), &self.live) {
                 Ok(worker) => self.worker = worker,
                 Err(error) => tracing::error!(%error, "cannot start the driver thread"),
             }
@@ -92,10 +88,9 @@ impl DriverThread {
 }
 
 fn worker(
-    libraries: &[PathBuf],
-    proc_root: &ProcRoot,
+    source: DriverSource,
     live: &Arc<AtomicUsize>,
 ) -> io::Result<Worker<DriverRequest, DriverResponse>> {
-    let mut reader = DriverReader::new(libraries.to_vec(), proc_root.clone());
+    let mut reader = DriverReader::new(source);
     Worker::spawn("driver".to_owned(), live, move |request| reader.handle(request))
 }

@@ -23,6 +23,11 @@ impl OpenBackoff {
         self.next_open = Duration::ZERO;
     }
 
+    /// Permits the next attempt at `time`; nothing has failed.
+    pub(super) fn postpone(&mut self, time: Duration) {
+        self.next_open = time;
+    }
+
     pub(super) fn record_opened(&mut self, now: Duration) {
         self.opened_at = now;
     }
@@ -62,5 +67,8 @@ mod tests {
         backoff.record_closed(start + SESSION_STABLE_AFTER);
         assert!(backoff.is_over(start + SESSION_STABLE_AFTER));
         assert_eq!(backoff.failures, 0);
+        let later = start + Duration::from_secs(60);
+        backoff.postpone(later);
+        assert!(!backoff.is_over(later - Duration::from_millis(1)) && backoff.is_over(later));
     }
 }

@@ -200,7 +200,7 @@ fn is_started(published: Option<&Published>) -> bool {
 }
 
 fn readiness(state: &AppState) -> Response<Full<Bytes>> {
-    let mut warnings = Vec::new();
+    let (mut warnings, mut note) = (Vec::new(), String::new());
     let ready = match state.published.borrow().as_deref() {
         None => Err("no sample yet".to_owned()),
         Some(published) => {
@@ -209,6 +209,9 @@ fn readiness(state: &AppState) -> Response<Full<Bytes>> {
                 Err(format!("the newest sample is {} s old", age.as_secs()))
             } else {
                 warnings = published.snapshot().warnings();
+                let no_gpu = published.snapshot().health.driver.no_gpu();
+                note =
+                    no_gpu.map_or_else(String::new, |why| format!("{}\n", printable(&why.message)));
                 published.snapshot().ready()
             }
         }
@@ -217,7 +220,7 @@ fn readiness(state: &AppState) -> Response<Full<Bytes>> {
         .into_iter()
         .fold(String::new(), |text, warning| text + "warning: " + &warning + "\n");
     match ready {
-        Ok(()) => text(StatusCode::OK, format!("ready\n{warnings}")),
+        Ok(()) => text(StatusCode::OK, format!("ready\n{note}{warnings}")),
         Err(reason) => {
             let reason = printable(&reason);
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n{warnings}"))

@@ -37,6 +37,7 @@ impl NodeView {
             stale,
             ready: ready.is_ok(),
             not_ready_reason: ready.err().map(|reason| shown(&reason)),
+            no_gpu_reason: health.driver.no_gpu().map(|why| shown(&why.message)),
             warnings: snapshot.warnings(),
             driver: (&health.driver).into(),
             gpus: fresh.map(|(health, usage)| gpu(&snapshot.selection, health, usage)).collect(),

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::programs::{Server, tool_path};
+use crate::programs::{Server, tool_path, url_encode};
 use crate::rules::{alerts, groups};
 
 const STATES: &str = "/api/v1/rules?type=alert";
@@ -241,6 +241,23 @@ fn missing_gpu_alert_is_raised() {
     prometheus.wait_for(two, |body| body.contains(r#""value""#));
     fs::write(&file, gpus(1)).unwrap();
     wait_for_alerts(&prometheus, &["GpuMissing"]);
+}
+
+#[test]
+fn node_without_gpu_raises_no_alert() {
+    let exporter = Server::start_exporter(&["--mock=no-gpu", "--collect-interval=300"]);
+    let prometheus = prometheus(&[exporter.address()]);
+    // The rules are evaluated as often as the target is scraped.
+    let scrapes = "count_over_time(nvml_exporter_node_without_gpu[1h]) > 10";
+    let path = format!("/api/v1/query?query={}", url_encode(scrapes));
+    prometheus.wait_for(&path, |body| body.contains(r#""value""#));
+    // Before the first scrape, no exporter is there.
+    let past = prometheus.query(r#"count_over_time(ALERTS{alertname!="NvmlExporterGone"}[1h])"#);
+    assert!(past.contains(r#""result":[]"#), "{past}");
+    prometheus.wait_until(STATES, |body| {
+        let raised = raised(body);
+        if raised.is_empty() { Ok(()) } else { Err(format!("raised: {raised:?}")) }
+    });
 }
 
 #[test]

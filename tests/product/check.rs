@@ -130,7 +130,7 @@ fn text_and_json_have_the_same_findings() {
 #[test]
 fn missing_library_fails_with_a_remedy() {
     let path = "/nowhere/libnvidia-ml.so.1";
-    let (passes, findings) = findings(&["--nvml-library", path]);
+    let (passes, findings) = findings(&["--require-gpu", "--nvml-library", path]);
     assert!(!passes);
     let (verdict, message, remedy) = about(&findings, "library", path);
     assert_eq!(verdict, "failure");
@@ -145,7 +145,7 @@ fn missing_library_fails_with_a_remedy() {
 
 #[test]
 fn library_without_nvml_fails() {
-    let (_, findings) = findings(&["--nvml-library", "libc.so.6"]);
+    let (_, findings) = findings(&["--require-gpu", "--nvml-library", "libc.so.6"]);
     let (verdict, message, _) = about(&findings, "library", "libc.so.6");
     assert_eq!(verdict, "failure");
     assert!(message.contains("not an NVML library"), "{message}");
@@ -232,7 +232,8 @@ fn unknown_node_name_fails() {
     let kubeconfig = environment.join("kubeconfig").display().to_string();
     let library = environment.join("libnvidia-ml.so.1").display().to_string();
     let node_finding = |name: &str| {
-        let args = ["--kubeconfig", &kubeconfig, "--nvml-library", &library, "--node-name", name];
+        let driver = ["--require-gpu", "--nvml-library", &library];
+        let args = [&driver[..], &["--kubeconfig", &kubeconfig, "--node-name", name]].concat();
         about(&findings(&args).1, "node", name)
     };
     assert_eq!(node_finding("node-1").0, "ok");

@@ -343,10 +343,12 @@ fn resident(count: u32) -> u64 {
         mock_directory(mock)
     });
     let library = format!("{driver}/libnvidia-ml.so.1");
+    let sysfs = format!("{driver}/sys");
     let config = format!("{cluster}/kubeconfig");
     let socket = format!("{cluster}/pod-resources/kubelet.sock");
     let sources = [
         ["--nvml-library", &library],
+        ["--sysfs", &sysfs],
         ["--node-name", "node-1"],
         ["--kubeconfig", &config],
         ["--pod-resources-kubelet-socket", &socket],

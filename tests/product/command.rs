@@ -19,7 +19,7 @@ fn error(args: &[&str]) -> String {
 
 #[test]
 fn once_without_a_library_names_the_path() {
-    let error = error(&["--once", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    let error = error(&["--once", "--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     assert!(error.contains("nothing to read: driver down (library_not_found)"), "{error}");
     assert!(error.contains("/nowhere/libnvidia-ml.so.1"), "{error}");
 }
@@ -143,10 +143,10 @@ const ERRORS: &[(&str, &str)] = &[
         "--mock=DIR",
         "--mock: no scenario \"DIR\": it is neither a file nor one of demo, idle-t4, shared-l20, \
          consumer-4090, faulty, blackwell, old-driver, mig-a100, mig-h100, bert-hpa, abi-535, huge, \
-         hami, hami-mig, kai, dra, dra-sharing, lifecycle, gke, gvisor, jetson; give one of them",
+         hami, hami-mig, kai, dra, dra-sharing, lifecycle, gke, gvisor, jetson, no-gpu; give one of them",
     ),
     (
-        "--nvml-library=DIR/none",
+        "--require-gpu --nvml-library=DIR/none",
         "nothing to read: driver down (library_not_found): no libnvidia-ml at DIR/none (DIR/none: \
          cannot open shared object file: No such file or directory); install the NVIDIA driver, mount \
          its library into the container, or set --nvml-library",

@@ -175,7 +175,13 @@ fn library_replaced_on_disk_is_reloaded() {
     let path = scenario.path();
     let exporter = Exporter::start_with(
         &[("MOCK_NVML_SCENARIO", path.to_str().unwrap())],
-        &["--nvml-library", library.to_str().unwrap(), "--collect-interval", "200"],
+        &[
+            "--require-gpu",
+            "--nvml-library",
+            library.to_str().unwrap(),
+            "--collect-interval",
+            "200",
+        ],
     );
     let runs = |version: &'static str| {
         move |metrics: &str| {
@@ -220,7 +226,8 @@ fn values_with_all_bits_set_are_absent_and_start_no_threads() {
 
 #[test]
 fn without_a_library_it_serves_and_reports_the_cause() {
-    let exporter = Exporter::start(&["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    let exporter =
+        Exporter::start(&["--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     let metrics = exporter
         .wait_for("the driver state", |metrics| metrics.contains("nvml_exporter_driver_up 0"));
     assert!(!metrics.contains("DCGM_"), "{metrics}");
@@ -347,7 +354,7 @@ fn startup_is_not_reported_as_down() {
 
 #[test]
 fn startup_ends_without_a_driver() {
-    let exporter = Exporter::start(&["--nvml-library=/nonexistent"]);
+    let exporter = Exporter::start(&["--require-gpu", "--nvml-library=/nonexistent"]);
     let started = exporter.get("/startupz");
     assert_eq!((started.status, exporter.get("/readyz").status), (200, 503), "not restarted");
 }

@@ -233,7 +233,7 @@ fn names_cannot_change_the_text_around_them() {
 #[test]
 fn texts_cannot_forge_log_lines() {
     let forged = "--nvml-library=/x\n2026-01-01T00:00:00Z  WARN forged \u{202e}\u{1b}[2J";
-    let exporter = Exporter::start(&[forged]);
+    let exporter = Exporter::start(&["--require-gpu", forged]);
     exporter.wait_for_log("driver is down");
     let log = exporter.log();
     assert!(log.lines().all(|line| !line.starts_with("2026-01-01")), "{log}");
@@ -241,7 +241,7 @@ fn texts_cannot_forge_log_lines() {
     let ready = exporter.get("/readyz").text();
     assert!(ready.contains("forged") && !ready.contains(['\u{202e}', '\u{1b}']), "{ready}");
     assert_eq!(ready.lines().count(), 1, "{ready}");
-    let error = run(&["--once", forged]).stderr;
+    let error = run(&["--once", "--require-gpu", forged]).stderr;
     let error = String::from_utf8(error).unwrap();
     assert!(error.contains("forged") && !error.contains(['\u{202e}', '\u{1b}']), "{error}");
     assert!(error.lines().all(|line| !line.starts_with("2026-01-01")), "{error}");

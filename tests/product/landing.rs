@@ -91,7 +91,8 @@ fn processes_are_not_collected_unless_selected() {
 
 #[test]
 fn page_shows_why_there_is_no_driver() {
-    let exporter = Exporter::start(&["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    let exporter =
+        Exporter::start(&["--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     let node = wait_for_node(&exporter, "a reason", |node| node["ready"] == false);
     assert_eq!(node["driver"]["reason"], "library_not_found");
     let page = exporter.get("/").text();

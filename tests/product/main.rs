@@ -38,6 +38,7 @@ mod landing;
 mod mig;
 mod migration;
 mod mock_files;
+mod node_without_gpu;
 mod nvml_calls;
 mod old_drivers;
 mod ownership;

@@ -68,7 +68,7 @@ fn gpu_without_pci_information_is_published_and_is_the_only_gpu() {
 #[test]
 fn id_of_the_only_gpu_is_in_doubt_with_two_gpus() {
     for (id, gpus, expected) in [("all", 1, true), ("tegra", 2, false), ("all", 2, false)] {
-        let scenario = built_in_scenario("jetson").replace("\"tegra\"", &format!("\"{id}\""));
+        let scenario = built_in_scenario("jetson").replace("[\"tegra\"]", &format!("[\"{id}\"]"));
         let scenario = scenario.replace("pcie_replays_per_hour = 0", &format!("count = {gpus}"));
         let scenario = Scenario::new("jetson", &scenario);
         let metrics = run_once(&[&scenario.flag()]);

@@ -97,7 +97,7 @@ fn real_library_without_driver_is_retried_and_leaks_nothing() {
     // All in parallel: most of the time is spent between attempts.
     let exporters = libraries.iter().map(|library| {
         let library = library.to_str().unwrap();
-        let args = ["--nvml-library", library, "--collect-interval", "200"];
+        let args = ["--require-gpu", "--nvml-library", library, "--collect-interval", "200"];
         (library, Exporter::start(&args))
     });
     let exporters: Vec<_> = exporters.collect();
@@ -113,7 +113,7 @@ fn real_library_without_driver_is_retried_and_leaks_nothing() {
 fn check_reports_that_the_kernel_module_is_not_loaded() {
     for library in libraries() {
         let library = library.display().to_string();
-        let args = ["check", "--address=127.0.0.1:0", "--nvml-library", &library];
+        let args = ["check", "--address=127.0.0.1:0", "--require-gpu", "--nvml-library", &library];
         let output = run(&args);
         assert_eq!(output.status.code(), Some(1));
         let stdout = String::from_utf8(output.stdout).unwrap();

@@ -188,7 +188,7 @@ fn real_libraries_open_with_the_seccomp_profile() {
     assert!(libraries.len() > 3, "tests/run downloads them");
     for library in libraries {
         let flag = format!("--nvml-library={}", library.display());
-        let exporter = Exporter::sandboxed(&[&flag, "--collect-interval=200"]);
+        let exporter = Exporter::sandboxed(&[&flag, "--require-gpu", "--collect-interval=200"]);
         // The library finds no kernel module, as without the profile.
         exporter.wait_for("a driver error", |text| text.contains("reason=\"driver_not_loaded\""));
     }

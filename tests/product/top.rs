@@ -71,7 +71,7 @@ fn shown_families_are_read_even_if_not_exported() {
 
 #[test]
 fn frame_shows_why_there_is_no_driver() {
-    let text = frame("200", &["--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    let text = frame("200", &["--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     assert!(text.contains("not ready: driver down (library_not_found)"), "{text}");
 }
 

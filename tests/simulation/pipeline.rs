@@ -2,7 +2,7 @@
 //! all families selected. Cycles follow each other without a pause, and the clock runs many times as fast.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use nvml_exporter::publish::Published;
 use nvml_exporter::render::PageScope;
 use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::Sampler;
+use nvml_exporter::sample::driver_source::DriverSource;
 use nvml_exporter::selection::{FamilyRequest, Selection, SelectionScope, preset};
 use nvml_exporter::telemetry;
 
@@ -52,8 +53,9 @@ impl Pipeline {
         set_up_mock(&library, scenario.to_str().unwrap(), &environment).unwrap();
         let clock = Clock::with_rate(rate);
         let proc_root = ProcRoot::new(&environment.join("proc"));
-        let library: Vec<PathBuf> = vec![environment.join("libnvidia-ml.so.1")];
-        let sampler = Sampler::new(clock, INTERVAL, library, proc_root).unwrap();
+        let libraries = vec![environment.join("libnvidia-ml.so.1")];
+        let source = DriverSource { libraries, proc_root, pci_bus: None };
+        let sampler = Sampler::new(clock, INTERVAL, source).unwrap();
         let sources = Sources::from_mock_env(&environment, None).unwrap().unwrap();
         let schema = LabelSchema {
             dialect: Dialect::Ack,

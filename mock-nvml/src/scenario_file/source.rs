@@ -34,6 +34,7 @@ pub(crate) static BUILT_IN: &[(&str, &str)] = &[
     ("gke", include_str!("../../scenarios/gke.toml")),
     ("gvisor", include_str!("../../scenarios/gvisor.toml")),
     ("jetson", include_str!("../../scenarios/jetson.toml")),
+    ("no-gpu", include_str!("../../scenarios/no-gpu.toml")),
 ];
 
 /// Why a scenario cannot be loaded.
@@ -173,7 +174,7 @@ mod tests {
             "no scenario \"dmeo\", did you mean \"demo\": it is neither a file nor one of \
              demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
              mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, kai, dra, dra-sharing, lifecycle, \
-              gke, gvisor, jetson; give one of them"
+              gke, gvisor, jetson, no-gpu; give one of them"
         );
     }
 }

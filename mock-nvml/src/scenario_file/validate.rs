@@ -23,7 +23,7 @@ use crate::{
     driver_branches,
     exported_functions::FUNCTIONS,
     fault::InjectedFault,
-    scenario::{Driver, InjectedSamples, Scenario},
+    scenario::{Driver, InjectedSamples, Platform, Scenario},
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure},
         tables::{DriverTable, InjectedSamplesTable, ScenarioTable},
@@ -32,6 +32,7 @@ use crate::{
             windows::{parse_window, windows},
         },
     },
+    window::Window,
 };
 
 /// Latest time in seconds at which a scenario may hold its clock: advancing to a later time would take
@@ -40,14 +41,18 @@ const MAX_HOLD: f64 = 100_000.0;
 
 /// Validates the whole file; `seed` is the name of the scenario.
 pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenario> {
-    let mut gpus = gpus::check(seed, &file.gpu)?;
+    let platform = platform(file.platform.as_ref())?;
+    let mut gpus = gpus::check(seed, &file.gpu, platform)?;
     let cluster = cluster::check(seed, file, &gpus)?;
     for gpu in &mut gpus {
         gpu.exclusive_process = cluster.as_ref().is_some_and(|one| one.uses_mps(gpu.index));
     }
     let processes = processes::check(&file.process, &mut gpus, cluster.as_deref())?;
     let count = gpus.len();
-    let driver = driver(&file.driver)?;
+    let mut driver = driver(&file.driver)?;
+    if platform == Platform::NoGpu {
+        driver.reloads = vec![Window::ALWAYS];
+    }
     let faults = file.fault.iter().map(|table| faults::check(table, count));
     let missing =
         driver_branches::missing_symbols(driver.branch(), FUNCTIONS).map(InjectedFault::missing);
@@ -55,6 +60,7 @@ pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenar
     Ok(Scenario {
         held_at: hold(file.now.as_ref())?,
         in_container: in_container(file.pid_namespace.as_ref())?,
+        platform,
         driver,
         injected_samples: file
             .garbage
@@ -87,6 +93,19 @@ fn in_container(namespace: Option<&Spanned<String>>) -> ValidationResult<bool> {
         other => Err(SpannedError::new(
             value.span(),
             format!("pid_namespace = \"{other}\" is unknown: write \"host\" or \"container\""),
+        )),
+    }
+}
+
+fn platform(platform: Option<&Spanned<String>>) -> ValidationResult<Platform> {
+    let Some(value) = platform else { return Ok(Platform::default()) };
+    match value.get_ref().as_str() {
+        "pci" => Ok(Platform::Pci),
+        "tegra" => Ok(Platform::Tegra),
+        "no-gpu" => Ok(Platform::NoGpu),
+        other => Err(SpannedError::new(
+            value.span(),
+            format!("platform = \"{other}\" is unknown: write \"pci\", \"tegra\" or \"no-gpu\""),
         )),
     }
 }
@@ -155,6 +174,14 @@ mod tests {
         for (text, expected) in [
             ("", "1: the scenario has no GPU: add a [[gpu]] table with a model"),
             ("now = -1\n", "1: the scenario has no GPU: add a [[gpu]] table with a model"),
+            (
+                &format!("platform = \"arm\"\n{GPU}"),
+                "1: platform = \"arm\" is unknown: write \"pci\", \"tegra\" or \"no-gpu\"",
+            ),
+            (
+                &format!("platform = \"no-gpu\"\n{GPU}"),
+                "2: a node without GPUs has a GPU: remove the [[gpu]] table or the platform",
+            ),
             (&format!("now = -1\n{GPU}"), "1: now = -1 is out of range: write 0 to 100000 seconds"),
             (
                 "[[gpu]]\nmodel = \"T5\"\n",

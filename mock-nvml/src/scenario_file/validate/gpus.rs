@@ -7,7 +7,7 @@ use toml::Spanned;
 use crate::{
     models::{Model, table::MODELS},
     numeric::clamp_u32,
-    scenario::{Gpu, Pci, samples::SampleTiming},
+    scenario::{Gpu, Pci, Platform, samples::SampleTiming},
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure, suggestion},
         tables::{GpuTable, SamplesTable},
@@ -27,7 +27,11 @@ const MAX_GPUS: usize = 64;
 const BUSES: [u32; 8] = [0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF];
 
 /// The GPUs of the tables; `count` is expanded.
-pub(super) fn check(seed: &str, tables: &[Spanned<GpuTable>]) -> ValidationResult<Vec<Gpu>> {
+pub(super) fn check(
+    seed: &str,
+    tables: &[Spanned<GpuTable>],
+    platform: Platform,
+) -> ValidationResult<Vec<Gpu>> {
     let mut gpus = vec![];
     for table in tables {
         let spec = table.get_ref();
@@ -44,6 +48,10 @@ pub(super) fn check(seed: &str, tables: &[Spanned<GpuTable>]) -> ValidationResul
                 return Err(SpannedError::new(span, text));
             }
         }
+    }
+    if platform == Platform::NoGpu {
+        let text = "a node without GPUs has a GPU: remove the [[gpu]] table or the platform";
+        return tables.first().map_or(Ok(gpus), |table| Err(SpannedError::new(table.span(), text)));
     }
     if gpus.is_empty() {
         let text = "the scenario has no GPU: add a [[gpu]] table with a model";
