@@ -10,8 +10,14 @@ use crate::manifests::{
 };
 use crate::programs::{read, root, stdout_of, tool_path};
 
-/// Renders the chart with each of the values (a JSON list): `{"documents", "notes"}` or `{"error"}`.
+/// Renders the chart with each of the values (a JSON list) and an image: `{"documents", "notes"}` or `{"error"}`.
 pub(crate) fn render_chart(values: &Value) -> Vec<Value> {
+    let mut values = values.clone();
+    for one in values.as_array_mut().unwrap() {
+        let image = one.as_object_mut().unwrap().entry("image").or_insert_with(|| json!({}));
+        let repository = image.as_object_mut().unwrap().entry("repository");
+        repository.or_insert_with(|| json!("nvml-exporter"));
+    }
     let script = root().join("tests/clients/manifests.py").display().to_string();
     let chart = root().join("daemonset/chart").display().to_string();
     let arguments = [script.as_str(), "chart", &chart];
@@ -47,7 +53,7 @@ fn chart_variants_have_the_privileges_of_the_manifests() {
             json!({
                 "ownMetricsPath": "/metrics/own",
                 "service": {
-                    "port": 9445, "address": ":9445", "portName": "http-metrics",
+                    "port": 9445, "portName": "http-metrics",
                     "labels": {"k8s-app": "ack-prometheus-gpu-exporter"},
                 },
             }),
@@ -67,13 +73,6 @@ fn chart_variants_have_the_privileges_of_the_manifests() {
         all.extend(documents);
     }
     validate("chart", &all);
-
-    // With default values, it runs on the same nodes as the kustomization.
-    let wanted = crate::manifests::render_kustomization("base");
-    let affinity = |documents: &[Value]| {
-        single_of_kind(documents, "DaemonSet")["spec"]["template"]["spec"]["affinity"].clone()
-    };
-    assert_eq!(affinity(&documents_of_release(&releases[0])), affinity(&wanted));
 
     // The chart has the same alerts as the kustomization.
     let rule = documents(&read("daemonset/rules/prometheus-rule.yaml"));
@@ -262,11 +261,15 @@ fn unsupported_values_are_rejected_by_name() {
         (json!({"tlsServerConfig": {"enabled": true}}), "tlsServerConfig.enabled"),
         (json!({"tlsServerConfig": {"clientAuthType": "Always"}}), "clientAuthType"),
         (
-            json!({"serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true}}),
-            "doubles every sum",
+            json!({"serviceMonitor": {"enabled": true}, "podMonitoring": {"enabled": true}}),
+            "serviceMonitor.enabled and podMonitoring.enabled are set",
         ),
+        (json!({"image": {"repository": ""}}), "build one and push it"),
         (json!({"image": {"repository": "nvcr.io/nvidia/k8s/dcgm-exporter"}}), "image.repository"),
-        (json!({"service": {"port": 9445}}), "does not end in service.port 9445"),
+        (
+            json!({"service": {"port": 9445, "address": ":9400"}}),
+            "does not end in service.port 9445",
+        ),
         (json!({"serviceMonitors": {}}), "serviceMonitors"),
         (json!({"dialect": "nvidia"}), "dialect"),
         (json!({"rollingUpdate": {"maxUnavailable": "some"}}), "maxUnavailable"),
@@ -293,6 +296,49 @@ fn default_values_match_the_schema_and_are_used() {
     }
     for key in values.as_object().unwrap().keys() {
         assert!(templates.contains(&format!(".Values.{key}")), "{key} is not used");
+    }
+}
+
+#[test]
+fn notes_say_what_is_scraped_and_what_is_missing() {
+    let users = json!({"users": {"alice": "secret"}});
+    let cases = [
+        (
+            json!({}),
+            vec!["every node; on nodes without", "Scraped: nothing. Enable", "containers: yes"],
+        ),
+        (
+            json!({"podMonitor": {"enabled": true}, "ownMetricsPath": "/own", "gpuNodesOnly": true}),
+            vec![
+                "with a GPU label",
+                "/metrics and /own every 15s, by a PodMonitor of monitoring.coreos",
+            ],
+        ),
+        (
+            json!({"podMonitoring": {"enabled": true}}),
+            vec!["every 30s, by a PodMonitoring of Google"],
+        ),
+        (json!({"hostPID": false}), vec!["containers: no, hostPID is off"]),
+        (
+            json!({"dialect": "dcgm-exporter"}),
+            vec!["containers: no, select them with customMetrics"],
+        ),
+        (
+            json!({"runtimeClassName": "nvidia"}),
+            vec!["do not start on nodes without the runtime class"],
+        ),
+        (
+            json!({"basicAuth": users, "serviceMonitor": {"enabled": true}}),
+            vec!["serviceMonitor.basicAuth is empty", "alerts: no, set prometheusRule.enabled"],
+        ),
+        (json!({"kubernetes": {"rbac": {"create": false}}}), vec!["are withheld"]),
+    ];
+    let values: Vec<&Value> = cases.iter().map(|(values, _)| values).collect();
+    for ((values, texts), release) in cases.iter().zip(render_chart(&json!(values))) {
+        let notes = release["notes"].as_str().unwrap();
+        for text in texts {
+            assert!(notes.contains(text), "{values}: no {text:?} in\n{notes}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
+use crate::monitors::check_monitors;
 use crate::programs::{read, root, run, stderr_of, stdout_of, tool_path};
 
 /// Every folder that users apply.
@@ -30,8 +31,8 @@ const EXPORTERS: [&str; 6] = [
 ];
 /// The oldest and the newest Kubernetes version that the manifests are validated against.
 const KUBERNETES: &str = "1.27.0,1.34.0";
-/// Kinds of the Prometheus operator, which have no schema in Kubernetes.
-const OPERATOR_KINDS: [&str; 3] = ["PodMonitor", "PrometheusRule", "ServiceMonitor"];
+/// Kinds that have no schema in Kubernetes. Those of monitors are checked by [`check_monitors`].
+const OTHER_KINDS: [&str; 4] = ["PodMonitor", "PodMonitoring", "PrometheusRule", "ServiceMonitor"];
 
 /// The documents of a YAML text.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
@@ -50,7 +51,26 @@ pub(crate) fn render_kustomization(folder: &str) -> Vec<Value> {
     CACHE.lock().unwrap().entry(folder.to_owned()).or_insert_with(render).clone()
 }
 
-/// Checks that every document matches its schema. Only the operator's kinds may have none.
+/// Renders the text of a kustomization in which `DAEMONSET` is the folder of the manifests.
+pub(crate) fn render_text(text: &str) -> Vec<Value> {
+    render_files(&[("kustomization.yaml", text)])
+}
+
+/// Renders a folder with these files.
+pub(crate) fn render_files(files: &[(&str, &str)]) -> Vec<Value> {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // Kustomize rejects absolute paths.
+    let up = "../".repeat(folder.path().components().count() - 1);
+    let daemonset = root().join("daemonset").display().to_string();
+    let daemonset = format!("{up}{}", daemonset.trim_start_matches('/'));
+    for (file, text) in files {
+        fs::write(folder.path().join(file), text.replace("DAEMONSET", &daemonset)).unwrap();
+    }
+    let path = folder.path().display().to_string();
+    documents(&stdout_of(&tool_path("python/bin/kubectl"), &["kustomize", &path], ""))
+}
+
+/// Checks that every document matches its schema. Only kinds of monitors and rules may have none.
 pub(crate) fn validate(name: &str, documents: &[Value]) {
     let script = root().join("tests/clients/manifests.py").display().to_string();
     let input = serde_json::to_string(documents).unwrap();
@@ -59,8 +79,9 @@ pub(crate) fn validate(name: &str, documents: &[Value]) {
     assert!(output.status.success(), "{name}: {}", stderr_of(&output));
     let unknown: Vec<String> = serde_json::from_slice(&output.stdout).unwrap();
     for kind in unknown {
-        assert!(OPERATOR_KINDS.contains(&kind.as_str()), "{name}: Kubernetes has no {kind}");
+        assert!(OTHER_KINDS.contains(&kind.as_str()), "{name}: Kubernetes has no {kind}");
     }
+    check_monitors(name, documents);
 }
 
 pub(crate) fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -204,11 +225,14 @@ pub(crate) fn check_references(name: &str, documents: &[Value]) {
 
     let monitors = of_kind(documents, "PodMonitor");
     let service_monitors = of_kind(documents, "ServiceMonitor");
-    assert!(monitors.len() + service_monitors.len() <= 1, "{name} scrapes every node twice");
+    let google_monitors = of_kind(documents, "PodMonitoring");
+    let count = monitors.len() + service_monitors.len() + google_monitors.len();
+    assert!(count <= 1, "{name} scrapes every node twice");
     for (monitor, endpoints, wanted) in monitors
         .iter()
         .map(|monitor| (monitor, "podMetricsEndpoints", labels))
         .chain(service_monitors.iter().map(|m| (m, "endpoints", &service["metadata"]["labels"])))
+        .chain(google_monitors.iter().map(|monitor| (monitor, "endpoints", labels)))
     {
         check_selector(name, &monitor["spec"]["selector"]["matchLabels"], wanted);
         assert_eq!(&monitor["spec"][endpoints][0]["port"], port_name, "{name}");
@@ -233,7 +257,7 @@ pub(crate) fn check_command(name: &str, documents: &[Value]) {
         }
         if flag == "--address" {
             let port = &container(documents)["ports"][0]["containerPort"];
-            assert_eq!(value, format!(":{port}"), "{name}");
+            assert!(value.ends_with(&format!(":{port}")), "{name}: {value}");
         }
         assert!(help.contains(flag), "{name}: {flag}");
         checked.push(argument);
@@ -306,16 +330,8 @@ fn resources_refer_to_the_same_pods_port_and_flags() {
 
 #[test]
 fn seccomp_component_uses_the_profile_of_the_repository() {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    // Kustomize rejects absolute paths.
-    let up = "../".repeat(folder.path().components().count() - 1);
-    let daemonset = root().join("daemonset").display().to_string();
-    let to = |path: &str| format!("{up}{}/{path}", daemonset.trim_start_matches('/'));
-    let text = format!("resources: [{}]\ncomponents: [{}]\n", to("base"), to("components/seccomp"));
-    fs::write(folder.path().join("kustomization.yaml"), text).unwrap();
-    let path = folder.path().display().to_string();
-    let documents =
-        documents(&stdout_of(&tool_path("python/bin/kubectl"), &["kustomize", &path], ""));
+    let text = "resources: [DAEMONSET/base]\ncomponents: [DAEMONSET/components/seccomp]\n";
+    let documents = render_text(text);
     validate("components/seccomp", &documents);
     let profile = &pod(&documents)["spec"]["securityContext"]["seccompProfile"];
     assert_eq!(profile["type"], "Localhost");

@@ -26,10 +26,15 @@ fn markdown_files(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// All documents of the repository.
 fn documents() -> Vec<PathBuf> {
-    let mut found: Vec<_> =
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "mock-nvml/scenarios/README.md"]
-            .map(|name| root().join(name))
-            .into();
+    let mut found: Vec<_> = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "mock-nvml/scenarios/README.md",
+        "daemonset/chart/README.md",
+    ]
+    .map(|name| root().join(name))
+    .into();
     markdown_files(&root().join("docs"), &mut found);
     found
 }

@@ -32,10 +32,41 @@ app.kubernetes.io/name: {{ include "nvml-exporter.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "nvml-exporter.groupLabels" -}}
+app.kubernetes.io/component: {{ .Values.component }}
+app.kubernetes.io/part-of: nvml-exporter
+{{- end }}
+
+{{/* Selectors cannot change, so the other labels of the pods are not part of them. */}}
+{{- define "nvml-exporter.podLabels" -}}
+{{- $fixed := include "nvml-exporter.selectorLabels" . | fromYaml }}
+{{- merge $fixed (deepCopy .Values.podLabels) (include "nvml-exporter.groupLabels" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{/* Of the cluster-scoped objects: releases in two namespaces have objects of their own. */}}
+{{- define "nvml-exporter.clusterName" -}}
+{{ include "nvml-exporter.namespace" . }}:{{ include "nvml-exporter.fullname" . }}
+{{- end }}
+
+{{- define "nvml-exporter.port" -}}
+{{- $port := .Values.service.port | default (regexFind "[0-9]+$" .Values.service.address) | default 9400 }}
+{{- int $port }}
+{{- end }}
+
+{{- define "nvml-exporter.address" -}}
+{{- .Values.service.address | default (printf ":%s" (include "nvml-exporter.port" .)) }}
+{{- end }}
+
+{{/* Whether the cluster may require a quota for the priority class of the pods. */}}
+{{- define "nvml-exporter.needsQuota" -}}
+{{- $isCritical := has .Values.priorityClassName (list "system-node-critical" "system-cluster-critical") }}
+{{- if and $isCritical (ne (include "nvml-exporter.namespace" .) "kube-system") }}true{{ end }}
+{{- end }}
+
 {{- define "nvml-exporter.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "nvml-exporter.selectorLabels" . }}
-app.kubernetes.io/component: metrics
+{{ include "nvml-exporter.groupLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
@@ -59,11 +90,21 @@ nodeAffinity:
       - matchExpressions:
           - {key: feature.node.kubernetes.io/pci-0300_10de.present, operator: In, values: ["true"]}
       - matchExpressions:
+          - {key: feature.node.kubernetes.io/cpu-model.vendor_id, operator: In, values: [NVIDIA]}
+      - matchExpressions:
           - {key: aliyun.accelerator/nvidia_name, operator: Exists}
       - matchExpressions:
           - {key: cloud.google.com/gke-accelerator, operator: Exists}
       - matchExpressions:
+          - {key: kubernetes.azure.com/accelerator, operator: In, values: [nvidia]}
+      - matchExpressions:
+          - {key: karpenter.azure.com/sku-gpu-manufacturer, operator: In, values: [nvidia]}
+      - matchExpressions:
           - {key: k8s.amazonaws.com/accelerator, operator: Exists}
+      - matchExpressions:
+          - {key: karpenter.k8s.aws/instance-gpu-manufacturer, operator: In, values: [nvidia]}
+      - matchExpressions:
+          - {key: eks.amazonaws.com/instance-gpu-manufacturer, operator: In, values: [nvidia]}
 {{- end }}
 
 {{/* Whether process or container series are selected, as far as the values show. */}}
@@ -120,19 +161,30 @@ nodeAffinity:
 
 {{/* Fails on unsupported or contradictory values. */}}
 {{- define "nvml-exporter.validateValues" -}}
+{{- if not .Values.image.repository }}
+{{- fail "image.repository is not set, and no image is published; build one and push it (docs/installation.md#image), and set image.repository, for example: --set image.repository=registry.example.com/gpu/nvml-exporter" }}
+{{- end }}
 {{- if hasPrefix "nvcr.io/nvidia/" .Values.image.repository }}
 {{- fail (printf "image.repository %s is an image of NVIDIA; set image.repository and image.tag to your build of nvml-exporter" .Values.image.repository) }}
 {{- end }}
 {{- if and .Values.tlsServerConfig.enabled (not .Values.tlsServerConfig.existingSecret) (not (and .Values.tlsServerConfig.cert .Values.tlsServerConfig.key)) }}
 {{- fail "tlsServerConfig.enabled requires existingSecret, or cert and key; self-signed certificates are not generated" }}
 {{- end }}
-{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
-{{- fail "serviceMonitor.enabled and podMonitor.enabled are both set; every node would be scraped twice, which doubles every sum; enable one of them" }}
+{{- $monitors := list }}
+{{- range $name := list "serviceMonitor" "podMonitor" "podMonitoring" }}
+{{- if (index $.Values $name).enabled }}{{ $monitors = append $monitors (printf "%s.enabled" $name) }}{{ end }}
+{{- end }}
+{{- if gt (len $monitors) 1 }}
+{{- fail (printf "%s are set; every node would be scraped more than once, which multiplies every sum; enable one of them" (join " and " $monitors)) }}
+{{- end }}
+{{- if and .Values.gpuNodesOnly .Values.affinity }}
+{{- fail "gpuNodesOnly and affinity are both set; gpuNodesOnly is an affinity: unset it, or use nodeSelector instead of affinity" }}
 {{- end }}
 {{- if and .Values.serviceMonitor.enabled (not .Values.service.enable) }}
 {{- fail "serviceMonitor.enabled requires service.enable" }}
 {{- end }}
-{{- if not (hasSuffix (printf ":%d" (int .Values.service.port)) .Values.service.address) }}
-{{- fail (printf "service.address %q does not end in service.port %d; set both to the same port" .Values.service.address (int .Values.service.port)) }}
+{{- $port := include "nvml-exporter.port" . }}
+{{- if not (hasSuffix (printf ":%s" $port) (include "nvml-exporter.address" .)) }}
+{{- fail (printf "service.address %q does not end in service.port %s; set one of them, or both to the same port" .Values.service.address $port) }}
 {{- end }}
 {{- end }}
