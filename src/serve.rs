@@ -3,7 +3,7 @@
 pub mod listener;
 pub mod reject_counters;
 pub mod routes;
-pub mod web_config_reload;
+mod web_config_reload;
 
 mod auth;
 mod connection;

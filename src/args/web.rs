@@ -12,9 +12,9 @@ use clap::builder::BoolishValueParser;
 
 use super::config::ServeConfig;
 use crate::model::Problem;
+use crate::serve::Timeouts;
 use crate::serve::routes::{PATHS, Routes};
-use crate::serve::{Timeouts, web_config_reload};
-use crate::web_config::parse_duration;
+use crate::web_config::{WebConfig, parse_duration};
 
 /// Flags of the HTTP server.
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ impl ServeArgs {
     /// The address, the path or the web configuration file is invalid, or systemd passed no socket.
     pub fn into_config(self) -> Result<ServeConfig, Problem> {
         let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
-        let web_config = file.map(|file| web_config_reload::load(&file)).transpose()?;
+        let web_config = file.map(|file| WebConfig::read(&file)).transpose()?;
         if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
             return Err(Problem::new(
                 "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set)",

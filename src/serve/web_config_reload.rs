@@ -14,7 +14,6 @@ use super::auth::BasicAuth;
 use super::peer::Peer;
 use super::rate_limit::RateLimit;
 use super::routes::Route;
-use crate::model::Problem;
 use crate::policy;
 use crate::web_config::WebConfig;
 
@@ -48,21 +47,19 @@ impl LiveWebConfig {
     }
 }
 
-/// Reads a web configuration file at startup and logs its warnings.
-///
-/// # Errors
-/// The file cannot be read or is invalid.
-pub fn load(path: &Path) -> Result<WebConfig, Problem> {
-    let config = WebConfig::read(path)?;
-    for remark in &config.warnings {
-        tracing::warn!("--web-config-file {}: {remark}", path.display());
+/// Logs what may be a mistake in a configuration that is put into use.
+fn log_warnings(path: &Path, config: &WebConfig) {
+    for warning in &config.warnings {
+        tracing::warn!("--web-config-file {}: {warning}", path.display());
     }
-    Ok(config)
 }
 
 /// Puts `config` into use, and reloads its file when it changes. Needs a tokio runtime.
 pub(super) fn start(mut config: WebConfig) -> watch::Receiver<Arc<LiveWebConfig>> {
     let (path, digest) = (config.path.take(), std::mem::take(&mut config.digest));
+    if let Some(path) = &path {
+        log_warnings(path, &config);
+    }
     let (publish, live) = watch::channel(Arc::new(LiveWebConfig::new(config)));
     if let Some(path) = path {
         tokio::spawn(reload_on_change(path, digest, publish));
@@ -89,6 +86,7 @@ async fn reload_on_change(
                 }
                 if config.digest != digest {
                     tracing::info!("--web-config-file {}: reloaded", path.display());
+                    log_warnings(&path, &config);
                     digest.clone_from(&config.digest);
                     publish.send_replace(Arc::new(LiveWebConfig::new(config)));
                 }
