@@ -152,7 +152,9 @@ const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
 ];
 
-fn headers(file: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
+fn headers(
+    file: &BTreeMap<String, Option<String>>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Problem> {
     let mut headers = Vec::new();
     for (name, value) in file {
         let key = || format!("http_server_config.headers.{name}");
@@ -163,10 +165,8 @@ fn headers(file: &BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderVal
             let remedy = format!("use only {}", known.join(", "));
             return Err(at_key(key(), Problem::new("this header cannot be set", remedy)));
         };
-        // A header with an empty value is not sent.
-        if value.is_empty() {
-            continue;
-        }
+        // A header without a value is not sent.
+        let Some(value) = value.as_deref().filter(|value| !value.is_empty()) else { continue };
         if !values.is_empty() && !values.contains(&value.to_lowercase().as_str()) {
             let remedy = format!("give {}", values.join(" or "));
             return Err(at_key(key(), Problem::new("this value is not allowed", remedy)));

@@ -17,7 +17,9 @@ use crate::sanitize::truncate_for_log;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct WebConfigFile {
     pub(super) tls_server_config: Option<TlsServerConfig>,
+    #[serde(deserialize_with = "null_as_default")]
     pub(super) http_server_config: HttpServerConfig,
+    #[serde(deserialize_with = "null_as_default")]
     pub(super) basic_auth_users: BTreeMap<String, String>,
     pub(super) rate_limit: Option<RateLimitConfig>,
 }
@@ -34,8 +36,10 @@ pub(super) struct TlsServerConfig {
     pub(super) client_ca_file: Option<PathBuf>,
     #[serde(deserialize_with = "empty_as_none")]
     pub(super) client_auth_type: Option<ClientAuth>,
-    pub(super) client_allowed_sans: Vec<String>,
+    pub(super) client_allowed_sans: Option<Vec<String>>,
+    #[serde(deserialize_with = "null_as_default")]
     pub(super) cipher_suites: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
     pub(super) curve_preferences: Vec<Curve>,
     #[serde(deserialize_with = "empty_as_none")]
     pub(super) min_version: Option<TlsVersion>,
@@ -55,7 +59,7 @@ pub(super) enum ClientAuth {
     #[serde(rename = "RequestClientCert")]
     Request,
     /// Required, but not verified.
-    #[serde(rename = "RequireAnyClientCert")]
+    #[serde(rename = "RequireAnyClientCert", alias = "RequireClientCert")]
     Any,
     /// Optional; verified if the client sends one.
     #[serde(rename = "VerifyClientCertIfGiven")]
@@ -91,7 +95,8 @@ pub(super) struct HttpServerConfig {
     /// Ignored: the server has HTTP/1.1 only, which every client supports.
     #[serde(rename = "http2")]
     _http2: Option<bool>,
-    pub(super) headers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) headers: BTreeMap<String, Option<String>>,
 }
 
 /// `rate_limit`.
@@ -108,10 +113,9 @@ impl WebConfigFile {
     pub(super) fn parse(text: &[u8]) -> Result<Self, Problem> {
         let text = std::str::from_utf8(text)
             .map_err(|_| Problem::new("the file is not UTF-8 text", "check its path"))?;
-        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-            return Ok(Self::default());
-        }
-        serde_saphyr::from_str(text).map_err(|error| yaml_error(&error))
+        let file: Option<Self> =
+            serde_saphyr::from_str(text).map_err(|error| yaml_error(&error))?;
+        Ok(file.unwrap_or_default())
     }
 }
 
@@ -173,11 +177,20 @@ fn empty_as_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     text.map(|text| T::deserialize(text.into_deserializer())).transpose()
 }
 
+/// A key without a value counts as missing, as in Go.
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 impl RateLimitConfig {
     /// The validated limit; `None` if there is no limit.
     pub(super) fn validate(self) -> Result<Option<RequestRate>, Problem> {
         let Some(text) = self.interval else { return Ok(None) };
-        let interval = parse_duration(&text).ok_or_else(|| {
+        // A number without a unit is nanoseconds, as in Go.
+        let nanoseconds = text.parse().map(Duration::from_nanos).ok();
+        let interval = nanoseconds.or_else(|| parse_duration(&text)).ok_or_else(|| {
             let message = format!("{text:?} is not a duration");
             at_key("rate_limit.interval", Problem::new(message, "give for example 100ms or 1s"))
         })?;
@@ -194,27 +207,31 @@ impl RateLimitConfig {
     }
 }
 
-/// Parses a duration in the notation of Go, such as `1m30s`, `100ms` or `0`.
+/// Parses a duration in the notation of Go, such as `1m30s`, `1.5s`, `500us` or `0`, of 0 to 292 years.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
+    let unsigned = text.strip_prefix('+').unwrap_or(text);
+    if unsigned == "0" {
         return Some(Duration::ZERO);
     }
-    let (mut rest, mut sum) = (text, Duration::ZERO);
+    let is_of_number = |c: char| c.is_ascii_digit() || c == '.';
+    let (mut rest, mut sum) = (unsigned, Duration::ZERO);
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let number: u32 = number.parse().ok()?;
-        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
+        let (number, tail) = rest.split_at(rest.find(|c| !is_of_number(c))?);
+        let (unit, tail) = tail.split_at(tail.find(is_of_number).unwrap_or(tail.len()));
         let unit = match unit {
+            "ns" => Duration::from_nanos(1),
+            // Two characters look like this one.
+            "us" | "\u{b5}s" | "\u{3bc}s" => Duration::from_micros(1),
             "ms" => Duration::from_millis(1),
             "s" => Duration::from_secs(1),
             "m" => Duration::from_secs(60),
             "h" => Duration::from_secs(3600),
             _ => return None,
         };
-        sum = sum.checked_add(unit.checked_mul(number)?)?;
+        let time = number.parse::<f64>().ok()? * unit.as_secs_f64();
+        sum = sum.checked_add(Duration::try_from_secs_f64(time).ok()?)?;
         rest = tail;
     }
-    (!text.is_empty()).then_some(sum)
+    let is_in_range = i64::try_from(sum.as_nanos()).is_ok();
+    (is_in_range && !unsigned.is_empty()).then_some(sum)
 }

@@ -65,7 +65,7 @@ pub(super) fn server_config(
             let message = "none can be used with the TLS versions of min_version and max_version";
             value("cipher_suites", message, "add another cipher suite")
         })?;
-    let builder = match verifier(tls, client_ca.as_deref(), &provider)? {
+    let builder = match verifier(tls, client_ca.as_deref(), &provider, remarks)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -43,8 +43,11 @@ impl WebFixture {
     }
 
     fn sign(&self, name: &str) -> CertificateAndKey {
+        self.sign_params(&CertificateParams::new(vec![name.to_owned()]).unwrap())
+    }
+
+    fn sign_params(&self, params: &CertificateParams) -> CertificateAndKey {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.authority).unwrap();
         CertificateAndKey { cert: cert.pem(), key: key.serialize_pem() }
     }
@@ -78,10 +81,14 @@ impl WebFixture {
     }
 
     pub(crate) fn start(&self, config: &str, flags: &[&str]) -> Exporter {
+        self.start_with(&[], config, flags)
+    }
+
+    fn start_with(&self, environment: &[(&str, &str)], config: &str, flags: &[&str]) -> Exporter {
         self.write("web.yml", config);
         let file = format!("--web-config-file={}", self.directory.path().join("web.yml").display());
         let base = ["--mock=idle-t4", "--collect-interval=200", &file];
-        Exporter::start(&[&base, flags].concat())
+        Exporter::start_with(environment, &[&base, flags].concat())
     }
 
     /// Sends a request over TLS, with the client certificate `client` if there is one. Returns the
@@ -184,6 +191,86 @@ fn client_certificates_are_verified() {
     }
     assert!(get(Some(&WebFixture::new().sign("scraper.example"))).is_err(), "another CA");
     assert!(get(None).is_err(), "no certificate");
+}
+
+#[test]
+fn every_kind_of_name_of_a_client_certificate_is_compared_exactly() {
+    let site = WebFixture::new();
+    let allowed = |names: &str| {
+        format!(
+            "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  \
+             client_allowed_sans: {names}\n"
+        )
+    };
+    let config = allowed("['*.lab.example', scraper@a.example, 10.0.0.1, 'fd00::1', 'urn:x:y']");
+    let exporter = site.start(&config, &[]);
+    let is_accepted = |name: SanType| {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::DnsName("other".try_into().unwrap()), name];
+        site.get(&exporter, "/healthz", Some(&site.sign_params(&params))).is_ok()
+    };
+    let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+    let email = |name: &str| SanType::Rfc822Name(name.try_into().unwrap());
+    let uri = |name: &str| SanType::URI(name.try_into().unwrap());
+    let ip = |name: &str| SanType::IpAddress(name.parse().unwrap());
+    for name in [
+        dns("*.lab.example"),
+        email("scraper@a.example"),
+        uri("urn:x:y"),
+        ip("10.0.0.1"),
+        ip("fd00::1"),
+    ] {
+        assert!(is_accepted(name.clone()), "{name:?}");
+    }
+    for name in [
+        dns("a.lab.example"),
+        email("other@a.example"),
+        uri("urn:x:z"),
+        ip("10.0.0.2"),
+        ip("fd00::2"),
+        dns("10.0.0.1"),
+    ] {
+        // The same text as a name of another kind is allowed, as in Go.
+        assert_eq!(is_accepted(name.clone()), name == dns("10.0.0.1"), "{name:?}");
+    }
+    // An empty list allows no name.
+    let exporter = site.start(&allowed("[]"), &[]);
+    assert!(site.get(&exporter, "/healthz", Some(&site.sign("a.example"))).is_err());
+}
+
+#[test]
+fn optional_client_certificate_has_an_allowed_name() {
+    let site = WebFixture::new();
+    let config = format!(
+        "{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.crt\n  \
+         client_allowed_sans: [scraper.example]\n"
+    );
+    let exporter = site.start(&config, &[]);
+    let get = |client: Option<&CertificateAndKey>| site.get(&exporter, "/healthz", client);
+    assert_eq!(get(None).unwrap().0.status, 200);
+    assert_eq!(get(Some(&site.sign("scraper.example"))).unwrap().0.status, 200);
+    assert!(get(Some(&site.sign("other.example"))).is_err());
+}
+
+#[test]
+fn without_a_ca_the_certificates_of_the_system_verify_clients() {
+    let site = WebFixture::new();
+    let config = format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n");
+    let exporter = site.start_with(&[("SSL_CERT_FILE", &site.authority())], &config, &[]);
+    let get = |client: Option<&CertificateAndKey>| site.get(&exporter, "/healthz", client);
+    assert_eq!(get(Some(&site.sign("a.example"))).unwrap().0.status, 200);
+    assert!(get(Some(&WebFixture::new().sign("a.example"))).is_err(), "another CA");
+    assert!(get(None).is_err(), "no certificate");
+    exporter.wait_for_log("each CA of the system can issue client certificates");
+
+    site.write("web.yml", &config);
+    site.write("empty", "");
+    let file = |name: &str| site.directory.path().join(name).display().to_string();
+    let environment =
+        [("SSL_CERT_FILE", &*file("empty")), ("DCGM_EXPORTER_WEB_CONFIG_FILE", &file("web.yml"))];
+    let output = run_with(&environment, &["--mock=idle-t4"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("client_ca_file: missing, and the system has no CA"), "{error}");
 }
 
 /// A certificate of X.509 version 1.

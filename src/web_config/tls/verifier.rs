@@ -1,34 +1,28 @@
 //! Verifiers of client certificates beyond those of rustls.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::{
     WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
 };
-use webpki::EndEntityCert;
-
-/// A subject alternative name of a client certificate.
-#[derive(Debug)]
-pub(super) enum San {
-    /// A DNS name.
-    Dns(String),
-    /// An IP address.
-    Ip(ServerName<'static>),
-    /// A URI, such as a SPIFFE ID.
-    Uri(String),
-}
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
 /// Verifies a client certificate, and that it has one of the allowed names.
 #[derive(Debug)]
 pub(super) struct SanVerifier {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    pub(super) names: Vec<San>,
+    /// Allowed subject alternative names.
+    pub(super) names: Vec<String>,
 }
 
 /// Accepts every client certificate, but verifies that the client has its private key.
@@ -38,9 +32,36 @@ pub(super) struct AnyCertVerifier {
     pub(super) mandatory: bool,
 }
 
+/// The DNS names, e-mail addresses, IP addresses and URIs of a certificate, as texts; none if it cannot be
+/// decoded.
+fn subject_alternative_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let names = Certificate::from_der(certificate).ok().and_then(|certificate| {
+        certificate.tbs_certificate().get_extension::<SubjectAltName>().ok().flatten()
+    });
+    names.into_iter().flat_map(|(_, names)| names.0).filter_map(|name| name_text(&name)).collect()
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the other kinds of names are never allowed")]
+fn name_text(name: &GeneralName) -> Option<String> {
+    Some(match name {
+        GeneralName::DnsName(text)
+        | GeneralName::Rfc822Name(text)
+        | GeneralName::UniformResourceIdentifier(text) => text.to_string(),
+        GeneralName::IpAddress(address) => match *address.as_bytes() {
+            [a, b, c, d] => Ipv4Addr::new(a, b, c, d).to_string(),
+            ref bytes => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string(),
+        },
+        _ => return None,
+    })
+}
+
 impl ClientCertVerifier for SanVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.verifier.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
     }
 
     fn verify_client_cert(
@@ -50,15 +71,10 @@ impl ClientCertVerifier for SanVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
-        let refused = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
-        let Ok(certificate) = EndEntityCert::try_from(end_entity) else { return Err(refused) };
-        let has_name = |name: &San| match name {
-            // Exactly: a wildcard of the certificate would let in more clients than are listed.
-            San::Dns(name) => certificate.valid_dns_names().any(|known| known == name),
-            San::Ip(name) => certificate.verify_is_valid_for_subject_name(name).is_ok(),
-            San::Uri(uri) => certificate.valid_uri_names().any(|known| known == uri),
-        };
-        if self.names.iter().any(has_name) { Ok(verified) } else { Err(refused) }
+        if subject_alternative_names(end_entity).iter().any(|name| self.names.contains(name)) {
+            return Ok(verified);
+        }
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
     }
 
     fn verify_tls12_signature(
