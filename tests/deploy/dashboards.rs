@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::adapter::Rule;
 use crate::exported_families;
 use crate::manifests::{render_kustomization, single_of_kind};
-use crate::programs::{Server, read, root, tool_path};
+use crate::programs::{Server, kubernetes_job, read, root, tool_path};
 use crate::rules::{rules, series_names};
 
 const DASHBOARDS: [&str; 3] = ["nodes", "pods", "sharing"];
@@ -159,11 +159,17 @@ fn queries() -> Vec<(String, String)> {
 
 /// The queries with a result when Prometheus scrapes an exporter on this scenario, once this series exists.
 /// Checks that all queries are valid.
-fn queries_with_data(scenario: &str, awaited: &str) -> BTreeSet<(String, String)> {
+fn queries_with_data(
+    (scenario, awaited): (&str, &str),
+    flags: &[&str],
+    honor_labels: bool,
+) -> BTreeSet<(String, String)> {
     let mock = format!("--mock={scenario}");
-    let exporter = Server::start_exporter(&[&mock, "--node-name=node-1", "--collect-interval=500"]);
-    let prometheus =
-        Server::start_prometheus(&tool_path("debian/usr/bin/prometheus"), exporter.address());
+    let base = [mock.as_str(), "--node-name=node-1", "--collect-interval=500"];
+    let exporter = Server::start_exporter(&[&base, flags].concat());
+    let job = kubernetes_job("gpu", exporter.address(), honor_labels);
+    let program = tool_path("debian/usr/bin/prometheus");
+    let prometheus = Server::start_prometheus_with_jobs(&program, &[job], &json!([]));
     // Rates need several scrapes.
     let sampled = format!("/api/v1/query?query=count_over_time({awaited}[1m])>4");
     prometheus.wait_for(&sampled, |body| body.contains(r#""value""#));
@@ -188,7 +194,7 @@ fn all_queries_are_valid_and_dashboard_queries_have_data() {
     ];
     let with_data: BTreeSet<_> = scenarios
         .into_iter()
-        .flat_map(|(name, awaited)| queries_with_data(name, awaited))
+        .flat_map(|scenario| queries_with_data(scenario, &[], false))
         .collect();
     for name in DASHBOARDS {
         for (panel, query, _) in targets(name) {
@@ -202,38 +208,50 @@ fn all_queries_are_valid_and_dashboard_queries_have_data() {
     }
 }
 
-/// Queries of the public dashboard for dcgm-exporter (grafana.com, 12239), with every variable at "All".
-const DASHBOARD_12239: [&str; 8] = [
-    r#"DCGM_FI_DEV_GPU_TEMP{instance=~".*", gpu=~".*"}"#,
-    r#"avg(DCGM_FI_DEV_GPU_TEMP{instance=~".*", gpu=~".*"})"#,
-    r#"DCGM_FI_DEV_POWER_USAGE{instance=~".*", gpu=~".*"}"#,
-    r#"sum(DCGM_FI_DEV_POWER_USAGE{instance=~".*", gpu=~".*"})"#,
-    r#"DCGM_FI_DEV_SM_CLOCK{instance=~".*", gpu=~".*"} * 1000000"#,
-    r#"DCGM_FI_DEV_GPU_UTIL{instance=~".*", gpu=~".*"}"#,
-    r#"DCGM_FI_DEV_FB_USED{instance=~".*", gpu=~".*"}"#,
-    r#"DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{instance=~".*", gpu=~".*"}"#,
+/// Panels of the dashboard of nodes without a result in the dialect of dcgm-exporter: their families are not among its
+/// defaults.
+const NODE_PANELS_OF_ACK: [&str; 7] = [
+    "GPUs",
+    "Allocated",
+    "Memory used",
+    "BAR1 used",
+    "Time throttled",
+    "Performance state",
+    "Retired pages",
 ];
+/// Panels of the dashboards of pods and of sharing with a result in that dialect.
+const PANELS_OF_BOTH: [&str; 2] = ["sharing: Allocation problems", "sharing: Sources"];
 
 #[test]
-fn public_dcgm_dashboard_has_data_in_both_dialects() {
-    for dialect in ["ack", "dcgm-exporter"] {
-        let flags =
-            ["--mock", "--dialect", dialect, "--node-name=node-1", "--collect-interval=500"];
-        let exporter = Server::start_exporter(&flags);
-        let program = tool_path("debian/usr/bin/prometheus");
-        let prometheus = Server::start_prometheus(&program, exporter.address());
-        prometheus.wait_for("/api/v1/query?query=DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", |body| {
-            body.contains(r#""value""#)
-        });
-        for query in DASHBOARD_12239 {
-            let response: Value = serde_json::from_str(&prometheus.query(query)).unwrap();
-            let found = response["data"]["result"].as_array().unwrap();
-            assert!(!found.is_empty(), "{dialect}: {query}");
-            // The dashboard's variables list the values of these labels.
-            if !query.contains('(') {
-                let labels = &found[0]["metric"];
-                assert!(labels["instance"].is_string() && labels["gpu"].is_string(), "{labels}");
-            }
-        }
+fn dashboards_have_the_same_data_with_both_honor_labels() {
+    let scenarios = [
+        ("demo", "DCGM_FI_DEV_GPU_UTIL"),
+        ("old-driver", "DCGM_FI_DEV_GPU_UTIL"),
+        ("faulty", "nvml_exporter_xid_events_total"),
+    ];
+    let of = |flags: &[&str], honor_labels| -> BTreeSet<_> {
+        let with_data = scenarios.map(|scenario| queries_with_data(scenario, flags, honor_labels));
+        with_data.into_iter().flatten().collect()
+    };
+    let dcgm = ["--dialect=dcgm-exporter", "--kubernetes"];
+    let with_data = of(&dcgm, false);
+    assert_eq!(of(&dcgm, true), with_data);
+    let empty: BTreeSet<String> = DASHBOARDS
+        .into_iter()
+        .flat_map(targets)
+        .map(|(panel, query, _)| (panel, filled(&query)))
+        .filter(|query| !with_data.contains(query))
+        .map(|(panel, _)| panel)
+        .collect();
+    let all = DASHBOARDS[1..].iter().flat_map(|name| targets(name)).map(|(panel, ..)| panel);
+    let of_ack = all.filter(|panel| !PANELS_OF_BOTH.contains(&panel.as_str()));
+    let of_nodes = NODE_PANELS_OF_ACK.map(|panel| format!("nodes: {panel}"));
+    assert_eq!(empty, of_ack.chain(of_nodes).collect());
+    // The migration guide lists them.
+    let guide = read("docs/migration.md");
+    let row =
+        guide.lines().find(|line| line.contains("`daemonset/dashboards/nodes.json`")).unwrap();
+    for panel in NODE_PANELS_OF_ACK {
+        assert!(row.contains(panel), "{panel}");
     }
 }

@@ -24,4 +24,5 @@ mod manifests;
 mod migration;
 mod monitors;
 mod programs;
+mod public_queries;
 mod rules;

@@ -100,6 +100,16 @@ impl Server {
         targets: &[&str],
         groups: &Value,
     ) -> Self {
+        let job = serde_json::json!({"job_name": "gpu", "static_configs": [{"targets": targets}]});
+        Self::start_prometheus_with_jobs(program, &[job], groups)
+    }
+
+    /// Starts a Prometheus with these scrape jobs that evaluates rule groups, both every 300 ms.
+    pub(crate) fn start_prometheus_with_jobs(
+        program: &str,
+        jobs: &[Value],
+        groups: &Value,
+    ) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = folder.path().join("prometheus.yml");
         let interval = "300ms";
@@ -112,7 +122,7 @@ impl Server {
                 "evaluation_interval": interval,
             },
             "rule_files": [rules],
-            "scrape_configs": [{"job_name": "gpu", "static_configs": [{"targets": targets}]}],
+            "scrape_configs": jobs,
         });
         std::fs::write(&config, text.to_string()).unwrap();
         let address = free_address();
@@ -195,6 +205,21 @@ impl Drop for Server {
             let _ = child.wait();
         }
     }
+}
+
+/// A scrape job with the labels that the Prometheus operator adds to a target.
+pub(crate) fn kubernetes_job(name: &str, target: &str, honor_labels: bool) -> Value {
+    serde_json::json!({
+        "job_name": name,
+        "honor_labels": honor_labels,
+        "static_configs": [{
+            "targets": [target],
+            "labels": {
+                "namespace": "monitoring", "pod": format!("{name}-x7k2p"), "container": name,
+                "service": name, "endpoint": "metrics", "node": "node-1",
+            },
+        }],
+    })
 }
 
 /// Percent-encodes every byte, for a URL query.
