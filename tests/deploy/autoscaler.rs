@@ -1,5 +1,5 @@
-//! A model of the `HorizontalPodAutoscaler` controller for a pods metric with a target of type `AverageValue`
-//! (all values in thousandths, tolerance 0.1).
+//! A model of the `HorizontalPodAutoscaler` controller for a pods metric with a target of type `AverageValue`, and for
+//! an external metric with one of type `Value` (all values in thousandths, tolerance 0.1).
 
 use std::collections::BTreeMap;
 
@@ -74,6 +74,13 @@ fn unbounded(pods: &[&str], mut values: Values, target: i64) -> Option<usize> {
     let desired = ceiling(after, values.len());
     let opposite = (after < 1.0 && desired > current) || (after > 1.0 && desired < current);
     (!opposite).then_some(desired)
+}
+
+/// Replicas for an external metric, before the bounds apply, of which `current` are ready.
+pub(crate) fn external_replicas(value: i64, target: i64, current: usize) -> usize {
+    #[expect(clippy::cast_precision_loss, reason = "the controller computes in f64")]
+    let ratio = value as f64 / target as f64;
+    if (1.0 - ratio).abs() <= TOLERANCE { current } else { ceiling(ratio, current) }
 }
 
 #[test]

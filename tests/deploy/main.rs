@@ -20,6 +20,7 @@ mod dashboards;
 mod end_to_end;
 mod exported_families;
 mod image;
+mod keda;
 mod manifests;
 mod migration;
 mod monitors;

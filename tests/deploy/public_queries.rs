@@ -8,7 +8,7 @@ use nvml_exporter::selection::preset;
 use serde_json::{Value, json};
 
 use crate::programs::{Server, kubernetes_job, read, tool_path, url_encode};
-use crate::rules::series_names;
+use crate::rules::{groups, series_names};
 
 /// NVIDIA's dashboard (grafana.com, 12239), with every variable at "All".
 const DASHBOARD_12239: [&str; 8] = [
@@ -182,4 +182,89 @@ fn counters_file_fills_the_panels_without_default_families() {
     for name in more {
         assert!(guide.contains(&format!("`{name}`")) && !defaults.contains(&name), "{name}");
     }
+}
+
+/// The `PromQL` in a document.
+fn promql_blocks(path: &str) -> Vec<String> {
+    let text = read(path);
+    let blocks = text.split("```promql\n").skip(1);
+    blocks.map(|rest| rest.split("```").next().unwrap().trim().to_owned()).collect()
+}
+
+/// One GPU in use at 50 %, a share of a quarter of a GPU at 25 %, and an idle GPU.
+const COST: &str = r#"
+now = 60
+
+[[gpu]]
+model = "L20"
+count = 3
+
+[[pod]]
+name = "half"
+containers = [{ name = "c", gpus = [0] }]
+
+[[process]]
+pid = 100
+name = "p"
+pod = "default/half"
+gpus = [0]
+memory = "9 GiB"
+sm = 50
+
+[[pod]]
+name = "share"
+containers = [{ name = "c", ack = { gpu = 1, gib = 11 } }]
+
+[[process]]
+pid = 110
+name = "p"
+pod = "default/share"
+gpus = [1]
+memory = "4 GiB"
+sm = 25
+
+[[pod]]
+name = "idle"
+containers = [{ name = "c", gpus = [2] }]
+"#;
+
+#[test]
+fn cost_queries_return_the_price_of_allocation_and_use() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("scenario.toml");
+    fs::write(&file, COST).unwrap();
+    let mock = format!("--mock={}", file.display());
+    let exporter = Server::start_exporter(&[&mock, "--node-name=node-1", "--collect-interval=500"]);
+    let prices = r#"node_gpu_hourly_cost{instance="node-1",node="node-1",gpu_type="L20"} 2"#;
+    let open_cost = Server::serve_text(format!("{prices}\n"));
+    let jobs = [
+        kubernetes_job("gpu", exporter.address(), false),
+        kubernetes_job("opencost", open_cost.address(), true),
+    ];
+    let program = tool_path("debian/usr/bin/prometheus");
+    // "for an hour" is "for three seconds" here.
+    let rules = groups().to_string().replace("[1h:1m]) >= 60", "[3s:300ms]) >= 9");
+    let rules: Value = serde_json::from_str(&rules.replace("[1h]", "[3s]")).unwrap();
+    let prometheus = Server::start_prometheus_with_jobs(&program, &jobs, &rules);
+    wait_for(&prometheus, "count(pod_gpu:nvml_sm_util:sum) == 3 and on () node_gpu_hourly_cost");
+    wait_for(&prometheus, "pod_gpu:nvml_idle:1h");
+    let values = |query: &str| -> Vec<(String, f64)> {
+        let response: Value = serde_json::from_str(&prometheus.query(query)).unwrap();
+        let pair = |sample: &Value| {
+            let pod = sample["metric"]["PodName"].as_str().unwrap().to_owned();
+            (pod, sample["value"][1].as_str().unwrap().parse().unwrap())
+        };
+        let mut values: Vec<_> =
+            response["data"]["result"].as_array().unwrap().iter().map(pair).collect();
+        values.sort_by(|a, b| a.0.cmp(&b.0));
+        values
+    };
+    let [idle, allocated, used]: [String; 3] =
+        promql_blocks("docs/autoscaling.md").try_into().unwrap();
+    let expected = |list: &[(&str, f64)]| -> Vec<(String, f64)> {
+        list.iter().map(|(pod, value)| ((*pod).to_owned(), *value)).collect()
+    };
+    assert_eq!(values(&idle), expected(&[("idle", 1.0)]));
+    assert_eq!(values(&allocated), expected(&[("half", 2.0), ("idle", 2.0), ("share", 0.5)]));
+    assert_eq!(values(&used), expected(&[("half", 1.0), ("idle", 0.0), ("share", 0.5)]));
 }
