@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use nvml_exporter::labels::Dialect;
+use nvml_exporter::selection::preset;
 use serde_json::{Value, json};
 
 use crate::adapter::Rule;
@@ -12,17 +14,21 @@ use crate::programs::{Server, kubernetes_job, read, root, tool_path};
 use crate::rules::{rules, series_names};
 
 const DASHBOARDS: [&str; 3] = ["nodes", "pods", "sharing"];
-/// Permitted labels in legends: those of the ack dialect, of the exporter's own metrics, and of the scrape target.
-const LABELS: [&str; 14] = [
+/// Permitted labels in legends and variables: those of the ack dialect, of the exporter's own metrics, and of the scrape target.
+const LABELS: [&str; 18] = [
     "GPU_I_ID",
+    "Hostname",
     "NamespaceName",
     "NodeName",
     "PodName",
     "ProcessId",
     "UUID",
+    "cluster",
     "gpu",
+    "health_watch",
     "instance",
     "job",
+    "modelName",
     "owner",
     "reason",
     "result",
@@ -53,6 +59,16 @@ fn targets(name: &str) -> Vec<(String, String, String)> {
     found
 }
 
+/// Name and query of every annotation.
+fn annotations(name: &str) -> Vec<(String, String)> {
+    let dashboard = dashboard(name);
+    let of = |annotation: &Value| {
+        let text = |key: &str| annotation[key].as_str().unwrap().to_owned();
+        (format!("{name}: {}", text("name")), text("expr"))
+    };
+    list(&dashboard["annotations"]["list"]).map(of).collect()
+}
+
 /// The series selector of each variable's `label_values(selector, label)`.
 fn variables(name: &str) -> Vec<(String, String)> {
     let dashboard = dashboard(name);
@@ -71,7 +87,7 @@ fn variables(name: &str) -> Vec<(String, String)> {
 /// A query as Grafana sends it with every variable at "All".
 fn filled(query: &str) -> String {
     let mut query = query.replace("$__rate_interval", "1m");
-    for variable in ["node", "gpu", "namespace", "pod"] {
+    for variable in ["cluster", "job", "node", "gpu", "namespace", "pod"] {
         query = query.replace(&format!("\"${variable}\""), "\".*\"");
     }
     assert!(!query.contains('$'), "{query}");
@@ -96,6 +112,9 @@ fn dashboards_are_complete_and_panels_do_not_overlap() {
     for name in DASHBOARDS {
         let dashboard = dashboard(name);
         assert!(uids.insert(dashboard["uid"].to_string()));
+        // Grafana asks for the data source on import; the sidecar's default is the first one.
+        assert_eq!(dashboard["__inputs"][0]["name"], "DS_PROMETHEUS");
+        assert_eq!(dashboard["templating"]["list"][0]["current"]["value"], "${DS_PROMETHEUS}");
         let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
         for panel in list(&dashboard["panels"]) {
             assert!(ids.insert(panel["id"].as_u64().unwrap()), "{name}: {}", panel["id"]);
@@ -136,7 +155,8 @@ fn queries() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for name in DASHBOARDS {
         found.extend(targets(name).into_iter().map(|(panel, query, _)| (panel, filled(&query))));
-        found.extend(variables(name).into_iter().map(|(name, query)| (name, filled(&query))));
+        let others = variables(name).into_iter().chain(annotations(name));
+        found.extend(others.map(|(name, query)| (name, filled(&query))));
     }
     for rule in rules() {
         let name = rule["alert"].as_str().or(rule["record"].as_str()).unwrap();
@@ -185,39 +205,61 @@ fn queries_with_data(
     with_data
 }
 
+/// Families that the dashboards show and that are not on by default.
+const SELECTED_FAMILIES: [&str; 8] = [
+    "DCGM_EXP_GPU_HEALTH_STATUS",
+    "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
+    "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
+    "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
+    "DCGM_FI_DEV_ENFORCED_POWER_LIMIT",
+    "DCGM_FI_DEV_ROW_REMAP_FAILURE",
+    "DCGM_FI_DEV_SLOWDOWN_TEMP",
+    "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
+];
+
 #[test]
 fn all_queries_are_valid_and_dashboard_queries_have_data() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let counters = folder.path().join("counters.csv");
+    let defaults = preset(&Dialect::Ack).into_iter().map(|request| request.name.to_string());
+    let names: Vec<String> = defaults.chain(SELECTED_FAMILIES.map(str::to_owned)).collect();
+    fs::write(&counters, names.join(", gauge, x\n") + ", gauge, x\n").unwrap();
+    let counters = format!("--collectors={}", counters.display());
     let scenarios = [
         ("demo", "DCGM_CUSTOM_PROCESS_SM_UTIL"),
         ("old-driver", "DCGM_CUSTOM_PROCESS_MEM_USED"),
         ("faulty", "nvml_exporter_xid_events_total"),
+        ("mig-h100", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
     ];
     let with_data: BTreeSet<_> = scenarios
         .into_iter()
-        .flat_map(|scenario| queries_with_data(scenario, &[], false))
+        .flat_map(|scenario| queries_with_data(scenario, &[&counters], false))
         .collect();
     for name in DASHBOARDS {
         for (panel, query, _) in targets(name) {
             let query = (panel, filled(&query));
             assert!(with_data.contains(&query), "no scenario has data for {query:?}");
         }
-        for (variable, selector) in variables(name) {
+        for (variable, selector) in variables(name).into_iter().chain(annotations(name)) {
             let query = (variable, filled(&selector));
             assert!(with_data.contains(&query), "no scenario has data for {query:?}");
         }
     }
 }
 
-/// Panels of the dashboard of nodes without a result in the dialect of dcgm-exporter: their families are not among its
-/// defaults.
-const NODE_PANELS_OF_ACK: [&str; 7] = [
-    "GPUs",
+/// Panels of the dashboard of nodes with a query that has no result in the dialect of dcgm-exporter: its families are not
+/// among the defaults.
+const NODE_PANELS_OF_ACK: [&str; 10] = [
     "Allocated",
-    "Memory used",
+    "Health",
+    "Clock events",
     "BAR1 used",
+    "Power",
+    "Temperature",
     "Time throttled",
     "Performance state",
     "Retired pages",
+    "ECC errors",
 ];
 /// Panels of the dashboards of pods and of sharing with a result in that dialect.
 const PANELS_OF_BOTH: [&str; 2] = ["sharing: Allocation problems", "sharing: Sources"];
@@ -226,7 +268,7 @@ const PANELS_OF_BOTH: [&str; 2] = ["sharing: Allocation problems", "sharing: Sou
 fn dashboards_have_the_same_data_with_both_honor_labels() {
     let scenarios = [
         ("demo", "DCGM_FI_DEV_GPU_UTIL"),
-        ("old-driver", "DCGM_FI_DEV_GPU_UTIL"),
+        ("mig-h100", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
         ("faulty", "nvml_exporter_xid_events_total"),
     ];
     let of = |flags: &[&str], honor_labels| -> BTreeSet<_> {
