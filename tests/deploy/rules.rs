@@ -116,6 +116,39 @@ fn alerts_are_complete_and_use_existing_series() {
     }
 }
 
+/// The alerts that a matcher of Alertmanager names.
+fn matched(matcher: &Value) -> Vec<String> {
+    let names = text(matcher).strip_prefix("alertname =").expect("a matcher of alertname");
+    names.trim_matches(['~', ' ', '"']).split('|').map(String::from).collect()
+}
+
+/// Each pair of alerts exists, and has the labels that have to be equal, in the unit tests in which they fire.
+#[test]
+fn inhibited_alerts_have_the_labels_of_their_causes() {
+    let tests = document("tests/deploy/alerts.yml");
+    let labels_of = |alert: &str| -> BTreeSet<String> {
+        let checks = list(&tests["tests"]).iter();
+        let checks = checks.filter_map(|test| test["alert_rule_test"].as_array()).flatten();
+        let fired = checks.filter(|check| check["alertname"] == alert);
+        let fired = fired.flat_map(|check| list(&check["exp_alerts"]));
+        let mut labels = fired.filter_map(|alert| alert["exp_labels"].as_object());
+        let labels = labels.next().unwrap_or_else(|| panic!("{alert} never fires"));
+        labels.keys().cloned().collect()
+    };
+    let rules = document("daemonset/rules/alertmanager-inhibit.yaml");
+    for rule in list(&rules["inhibit_rules"]) {
+        let [sources, targets] =
+            ["source_matchers", "target_matchers"].map(|key| matched(&list(&rule[key])[0]));
+        assert!(sources.iter().all(|source| !targets.contains(source)), "{rule}");
+        for alert in sources.iter().chain(&targets) {
+            let labels = labels_of(alert);
+            for label in list(&rule["equal"]) {
+                assert!(labels.contains(text(label)), "{alert} has no {label}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_xid_is_in_one_class() {
     let codes = |name: &str, operator: &str| -> Vec<String> {
