@@ -1,4 +1,4 @@
-//! Reads `/proc`: identity and cgroup of a process, PID namespace of the exporter.
+//! Reads `/proc` (identity and cgroup of a process, PID namespace of the exporter), pod logs and the PCI bus.
 
 pub mod cgroup;
 pub mod cgroup_cache;

@@ -150,15 +150,7 @@ impl Pipeline {
     fn sample(&mut self) -> Sample {
         self.apply_counters();
         let sample = self.sampler.cycle(&self.selection);
-        if !matches!(
-            sample.driver.down_reason(),
-            Some(
-                DownReason::NoGpu
-                    | DownReason::Starting
-                    | DownReason::Releasing
-                    | DownReason::Released
-            )
-        ) {
+        if sample.driver.is_known_with_gpu() {
             self.start_cluster();
         }
         sample

@@ -51,6 +51,13 @@ impl DriverState {
         }
     }
 
+    /// Whether an attempt to open the driver has ended, on a node that has or may have a GPU.
+    #[must_use]
+    pub fn is_known_with_gpu(&self) -> bool {
+        use DownReason::{NoGpu, Released, Releasing, Starting};
+        !matches!(self.down_reason(), Some(NoGpu | Starting | Releasing | Released))
+    }
+
     /// Whether NVML is released on request, by all threads.
     #[must_use]
     pub fn is_released(&self) -> bool {
