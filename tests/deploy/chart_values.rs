@@ -11,6 +11,7 @@ use crate::programs::read;
 const COUNTERS: &str = "DCGM_FI_DEV_GPU_UTIL, gauge, util\n";
 
 /// Sets of values, and the objects that each refers to and does not contain: `kind/name`.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn sets() -> Vec<(&'static str, Value, &'static [&'static str])> {
     let relabeling =
         json!([{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}]);
