@@ -2,6 +2,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod cluster;
+pub(crate) mod config_map;
 pub(crate) mod hardware;
 pub(crate) mod mig;
 pub(crate) mod pipes;

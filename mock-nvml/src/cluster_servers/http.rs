@@ -153,6 +153,12 @@ async fn handle(
                 None => error_response(&not_found()),
             }
         }
+        Ok(ApiRequest::ConfigMap(namespace, name)) => {
+            match cluster.and_then(|cluster| config_map(cluster, &namespace, &name)) {
+                Some(object) => json(StatusCode::OK, object.to_string()),
+                None => error_response(&not_found()),
+            }
+        }
         Ok(ApiRequest::List { kind, chosen }) => {
             let list = state.read_cache(kind, |cache| cache.list(chosen));
             json(StatusCode::OK, list.to_string())
@@ -178,6 +184,17 @@ fn parse(request: &Request<Incoming>, cluster: Option<&Cluster>) -> Result<ApiRe
 fn not_found() -> ApiError {
     let text = "the server could not find the requested resource";
     ApiError { code: 404, reason: "NotFound", message: text.into() }
+}
+
+fn config_map(cluster: &Cluster, namespace: &str, name: &str) -> Option<Value> {
+    let mut objects = cluster.config_maps.iter();
+    let found = objects.find(|object| object.namespace == namespace && object.name == name)?;
+    Some(json!({
+        "kind": "ConfigMap",
+        "apiVersion": "v1",
+        "metadata": { "namespace": namespace, "name": name },
+        "data": found.data,
+    }))
 }
 
 fn version() -> Value {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     scenario::{
         claim::{DraFormat, ResourceClaim},
+        config_map::ConfigMap,
         mig::{MigForm, SchedulerMig},
     },
     window::Window,
@@ -25,6 +26,8 @@ pub(crate) struct Cluster {
     pub(crate) labels: Vec<NodeLabel>,
     /// Permissions that the API server denies.
     pub(crate) denied: Vec<Permission>,
+    /// The `ConfigMap` objects that the API server has.
+    pub(crate) config_maps: Vec<ConfigMap>,
     /// One entry per pod; `count` is expanded.
     pub(crate) pods: Vec<Pod>,
     /// The devices that the device plugins offer.

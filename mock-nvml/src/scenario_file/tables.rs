@@ -18,8 +18,8 @@ pub(super) use self::hardware::{
 };
 pub(super) use self::{
     cluster::{
-        AckTable, ClaimTable, ClusterFaultTable, ClusterTable, ContainerTable, GpuSelection,
-        NodeLabelTable, PodTable, ShareTable, SlicesTable,
+        AckTable, ClaimTable, ClusterFaultTable, ClusterTable, ConfigMapTable, ContainerTable,
+        GpuSelection, NodeLabelTable, PodTable, ShareTable, SlicesTable,
     },
     mig::{InstanceTable, LayoutTable},
     pipes::PipesTable,

@@ -23,6 +23,8 @@ pub(super) enum ApiRequest {
     Slices(SliceSelector),
     /// A resource claim: its namespace and name.
     Claim(String, String),
+    /// A `ConfigMap`: its namespace and name.
+    ConfigMap(String, String),
     /// The Kubernetes version.
     Version,
     /// A `SelfSubjectAccessReview`.
@@ -35,7 +37,11 @@ impl ApiRequest {
         match self {
             Self::Slices(_) => Some(Server::Slices),
             Self::Claim(..) => Some(Server::Claims),
-            Self::List { .. } | Self::Watch(_) | Self::Review | Self::Version => None,
+            Self::List { .. }
+            | Self::Watch(_)
+            | Self::ConfigMap(..)
+            | Self::Review
+            | Self::Version => None,
         }
     }
 
@@ -50,6 +56,7 @@ impl ApiRequest {
             Self::Watch(watch) => Some(("watch", resource(watch.kind))),
             Self::Slices(_) => Some(("list", "resourceslices")),
             Self::Claim(..) => Some(("get", "resourceclaims")),
+            Self::ConfigMap(..) => Some(("get", "configmaps")),
             Self::Review => Some(("create", "selfsubjectaccessreviews")),
             Self::Version => None,
         }
@@ -114,7 +121,7 @@ impl ApiRequest {
                 return slice_selector(&selector).map(Self::Slices);
             }
             "/version" => return Ok(Self::Version),
-            _ => return claim_request(path),
+            _ => return object_request(path),
         };
         let is_true = |key: &str| last(key).is_some_and(|value| matches!(&*value, "true" | "1"));
         let chosen = matches_node(kind, &last("fieldSelector").unwrap_or_default(), node)?;
@@ -151,12 +158,18 @@ impl ApiRequest {
     }
 }
 
-/// The request for the resource claim with this path.
-fn claim_request(path: &str) -> Result<ApiRequest, ApiError> {
-    let path = path.strip_prefix("/apis/resource.k8s.io/v1/namespaces/");
-    let claim = path.and_then(|path| path.split_once("/resourceclaims/"));
-    let claim = claim.map(|(namespace, name)| ApiRequest::Claim(namespace.into(), name.into()));
-    claim.ok_or_else(|| {
+/// The request for the resource claim or `ConfigMap` with this path.
+fn object_request(path: &str) -> Result<ApiRequest, ApiError> {
+    let object = |root: &str, resource: &str| {
+        let (namespace, name) = path.strip_prefix(root)?.split_once(resource)?;
+        Some((namespace.to_owned(), name.to_owned()))
+    };
+    let claim = object("/apis/resource.k8s.io/v1/namespaces/", "/resourceclaims/");
+    let config_map = || object("/api/v1/namespaces/", "/configmaps/");
+    let claim = claim.map(|(namespace, name)| ApiRequest::Claim(namespace, name));
+    let request = claim
+        .or_else(|| config_map().map(|(namespace, name)| ApiRequest::ConfigMap(namespace, name)));
+    request.ok_or_else(|| {
         let text = "the server could not find the requested resource";
         ApiError { code: 404, reason: "NotFound", message: text.into() }
     })

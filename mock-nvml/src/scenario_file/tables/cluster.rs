@@ -24,6 +24,16 @@ pub(in crate::scenario_file) struct ClusterTable {
     pub(in crate::scenario_file) labels: Vec<NodeLabelTable>,
     #[serde(default)]
     pub(in crate::scenario_file) denied: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(in crate::scenario_file) config_maps: Vec<ConfigMapTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::scenario_file) struct ConfigMapTable {
+    pub(in crate::scenario_file) namespace: Spanned<String>,
+    pub(in crate::scenario_file) name: Spanned<String>,
+    pub(in crate::scenario_file) data: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]

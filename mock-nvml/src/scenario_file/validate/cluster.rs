@@ -18,10 +18,11 @@ use crate::{
         Gpu,
         claim::DraFormat,
         cluster::{CgroupFormat, Cluster, NodeLabel, Permission, Runtime},
+        config_map::ConfigMap,
     },
     scenario_file::{
         error::{SpannedError, ValidationResult},
-        tables::{ClusterTable, NodeLabelTable, ScenarioTable},
+        tables::{ClusterTable, ConfigMapTable, NodeLabelTable, ScenarioTable},
         validate::{
             values::{parse_word, validate_name},
             windows::parse_window,
@@ -58,6 +59,7 @@ pub(super) fn check(
         dra: DraFormat { dynamic_mig: table.dynamic_mig, all_nodes: table.slices_for_all_nodes },
         labels: table.labels.iter().map(node_label).collect::<ValidationResult<_>>()?,
         denied: table.denied.iter().map(right).collect::<ValidationResult<_>>()?,
+        config_maps: table.config_maps.iter().map(config_map).collect::<ValidationResult<_>>()?,
         pods,
         allocatable,
         faults: file.cluster_fault.iter().map(faults::check).collect::<ValidationResult<_>>()?,
@@ -75,7 +77,16 @@ static DEFAULT_TABLE: ClusterTable = ClusterTable {
     slices_for_all_nodes: false,
     labels: vec![],
     denied: vec![],
+    config_maps: vec![],
 };
+
+fn config_map(table: &ConfigMapTable) -> ValidationResult<ConfigMap> {
+    Ok(ConfigMap {
+        namespace: validate_name("namespace", &table.namespace, 63)?,
+        name: validate_name("name", &table.name, 253)?,
+        data: table.data.clone(),
+    })
+}
 
 fn right(value: &Spanned<String>) -> ValidationResult<Permission> {
     let words = Permission::ALL.map(|right| format!("{} {}", right.verb, right.resource));
