@@ -19,7 +19,9 @@ COPY mock-nvml ./mock-nvml
 COPY src ./src
 # Not built here, but cargo needs every workspace member.
 COPY tests/fuzz ./tests/fuzz
-RUN cargo auditable build --release --locked \
+# The revision of `nvml_exporter_build_info`.
+ARG REVISION=unknown
+RUN NVML_EXPORTER_REVISION="${REVISION}" cargo auditable build --release --locked \
  && cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps
 
 FROM scratch AS sbom

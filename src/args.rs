@@ -5,8 +5,10 @@ mod config;
 pub mod dcgm_exporter;
 pub mod driver_release;
 pub mod ignored_flags;
+pub mod log_level;
 mod mock_node;
 mod series;
+mod time;
 pub mod web;
 
 use std::ops::RangeInclusive;
@@ -19,7 +21,9 @@ use self::cluster::ClusterArgs;
 pub use self::config::{Config, ReadConfig, ServeConfig};
 use self::dcgm_exporter::DcgmArgs;
 use self::driver_release::ReleaseArgs;
+use self::log_level::LogLevel;
 use self::series::SeriesArgs;
+use self::time::{milliseconds, within};
 use self::web::ServeArgs;
 use crate::model::Problem;
 use crate::nvml::library_paths;
@@ -28,26 +32,26 @@ use crate::policy;
 /// Command-line flags of the exporter.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Interval between collection cycles, in milliseconds
+    /// Interval between collection cycles: milliseconds, or a duration such as 5s; at least 100 ms
     #[arg(
         short,
         long,
         env = "DCGM_EXPORTER_INTERVAL",
-        value_name = "MS",
-        default_value_t = millis(policy::DEFAULT_INTERVAL),
-        value_parser = milliseconds(millis(policy::MIN_INTERVAL)..=3_600_000)
+        value_name = "TIME",
+        default_value = "5000",
+        value_parser = milliseconds
     )]
-    collect_interval: u64,
+    collect_interval: Duration,
 
-    /// Maximum age of a reading while its NVML call does not return, in milliseconds; older readings
-    /// are not served [default: three intervals, at least 15000]
+    /// Maximum age of a reading while its NVML call does not return: milliseconds, or a duration such as
+    /// 15s; older readings are not served [default: three intervals, at least 15000]
     #[arg(
         long,
         env = "NVML_EXPORTER_MAX_AGE",
-        value_name = "MS",
-        value_parser = milliseconds(0..=u64::MAX)
+        value_name = "TIME",
+        value_parser = milliseconds
     )]
-    max_age: Option<u64>,
+    max_age: Option<Duration>,
 
     #[command(flatten)]
     series: SeriesArgs,
@@ -96,9 +100,20 @@ pub struct Args {
     #[arg(long)]
     once: bool,
 
-    /// Enable debug logging
+    /// Enable debug logging; same as `--log-level debug`
     #[arg(long, env = "DCGM_EXPORTER_DEBUG", value_parser = BoolishValueParser::new())]
     debug: bool,
+
+    /// Least severe level that is logged
+    #[arg(
+        long,
+        alias = "log.level",
+        env = "NVML_EXPORTER_LOG_LEVEL",
+        value_enum,
+        ignore_case = true,
+        default_value = "info"
+    )]
+    log_level: LogLevel,
 
     /// Warnings about ignored flags and environment variables.
     #[arg(skip)]
@@ -117,9 +132,13 @@ impl Args {
     /// # Errors
     /// A flag has an invalid value; the message names the flag, the value and the remedy.
     pub fn into_config(mut self) -> Result<Config, Problem> {
-        let (dcgm, interval) = (&self.dcgm, Duration::from_millis(self.collect_interval));
+        let interval =
+            within(INTERVAL, self.collect_interval, "--collect-interval", &mut self.warnings);
+        let windows = self.dcgm.count_windows(&mut self.warnings);
+        let dcgm = &self.dcgm;
         check_directory("--procfs", self.procfs.as_deref(), "<pid>/stat")?;
         check_directory("--sysfs", self.sysfs.as_deref(), "bus/pci")?;
+        self.cluster.check_kubelet_url()?;
         let schema = self.series.schema(dcgm.versions(), dcgm.label_options())?;
         let release_triggers = self.release.into_triggers()?;
         let release_label = release_triggers.label.clone();
@@ -127,7 +146,7 @@ impl Args {
             interval,
             max_age: checked_max_age(self.max_age, interval)?,
             counters: dcgm.counters(self.cluster.pod_source())?,
-            selection_scope: dcgm.selection_scope(&schema.dialect)?,
+            selection_scope: dcgm.selection_scope(&schema.dialect, windows)?,
             device_pods: dcgm.device_pods()?,
             job_directory: dcgm.job_directory(),
             mock: self.mock.or_else(|| dcgm.fake_gpus.then(|| "demo".to_owned())),
@@ -142,10 +161,10 @@ impl Args {
             schema,
         };
         Ok(Config {
+            serve: self.serve.into_config(&read.schema.dialect)?,
             read,
-            serve: self.serve.into_config()?,
             once: self.once,
-            debug: self.debug,
+            log_level: if self.debug { LogLevel::Debug } else { self.log_level },
             log_format: self.dcgm.log_format,
             warnings: self.warnings,
         })
@@ -162,25 +181,11 @@ fn check_directory(flag: &str, path: Option<&Path>, content: &str) -> Result<(),
     }
 }
 
-const fn millis(duration: Duration) -> u64 {
-    duration.as_secs() * 1000 + duration.subsec_millis() as u64
-}
+/// Possible intervals between collection cycles.
+const INTERVAL: RangeInclusive<Duration> = policy::MIN_INTERVAL..=Duration::from_secs(3600);
 
-/// Parses a whole number of milliseconds within `range`.
-fn milliseconds(
-    range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync {
-    move |text| match text.parse::<u64>() {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(match (*range.start(), *range.end()) {
-            (0, u64::MAX) => "give a whole number of milliseconds".to_owned(),
-            (min, max) => format!("give a whole number of milliseconds from {min} to {max}"),
-        }),
-    }
-}
-
-fn checked_max_age(max_age: Option<u64>, interval: Duration) -> Result<Duration, Problem> {
-    let Some(max_age) = max_age.map(Duration::from_millis) else {
+fn checked_max_age(max_age: Option<Duration>, interval: Duration) -> Result<Duration, Problem> {
+    let Some(max_age) = max_age else {
         return Ok(policy::default_max_age(interval));
     };
     if max_age < interval {
@@ -226,6 +231,31 @@ mod tests {
     }
 
     #[test]
+    fn times_are_milliseconds_or_durations_and_moved_into_their_range() {
+        for (text, used, remark) in [
+            ("5000", 5000, None),
+            ("5s", 5000, None),
+            ("1m30s", 90_000, None),
+            ("250ms", 250, None),
+            ("3", 100, Some("--collect-interval 3: raised to 100 ms, the minimum")),
+            ("0", 100, Some("--collect-interval 0: raised to 100 ms, the minimum")),
+            (
+                "2h",
+                3_600_000,
+                Some("--collect-interval 7200000: lowered to 3600000 ms, the maximum"),
+            ),
+        ] {
+            let Config { read, warnings, .. } = config(&["--collect-interval", text]).unwrap();
+            assert_eq!(read.interval, Duration::from_millis(used), "{text}");
+            assert_eq!(warnings.first().map(String::as_str), remark, "{text}");
+        }
+        let Config { read, warnings, .. } = config(&["-x=1", "--max-age=30s"]).unwrap();
+        assert_eq!(read.max_age, Duration::from_secs(30));
+        assert_eq!(read.selection_scope.windows.xids, Duration::from_secs(1));
+        assert_eq!(warnings, ["--xid-count-window-size 1: raised to 1000 ms, the minimum"]);
+    }
+
+    #[test]
     fn mock_without_value_selects_the_demo_scenario() {
         assert_eq!(config(&["--mock"]).unwrap().read.mock.as_deref(), Some("demo"));
         assert_eq!(config(&["--mock=faulty"]).unwrap().read.mock.as_deref(), Some("faulty"));
@@ -246,9 +276,17 @@ mod tests {
             (vec!["--address", "9400"], "--address 9400: not an address; give :PORT or HOST:PORT"),
             (vec!["--address", ":70000"], "--address :70000: not an address; give :PORT"),
             (vec!["--address", "localhost:x"], "--address localhost:x: not an address"),
-            (vec!["--collect-interval", "5"], "milliseconds from 100 to 3600000"),
-            (vec!["--collect-interval", "5s"], "milliseconds from 100 to 3600000"),
-            (vec!["--max-age", "x"], "give a whole number of milliseconds"),
+            (vec!["--collect-interval", "5x"], "give a number of milliseconds, or a duration"),
+            (vec!["--collect-interval", "-5"], "unexpected argument"),
+            (vec!["--max-age", "x"], "give a number of milliseconds, or a duration such as 5s"),
+            (
+                vec!["--kubelet-pods", "nonsense"],
+                "--kubelet-pods: \"nonsense\" is not a URL; use http",
+            ),
+            (
+                vec!["--mock", "--kubelet-pods", "nonsense"],
+                "--kubelet-pods: \"nonsense\" is not a URL",
+            ),
             (vec!["--max-age", "10"], "--max-age 10: shorter than --collect-interval 5000"),
             (vec!["--extra-label", "pod=x"], "--extra-label pod: the exporter or the scrape"),
             (vec!["--extra-label", "xid=x"], "--extra-label xid: the exporter or the scrape"),

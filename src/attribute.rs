@@ -123,6 +123,7 @@ pub fn attribute(
         identity: NodeIdentity {
             node_name: context.schema.node_name.clone(),
             hostname: context.schema.hostname.clone(),
+            exporter_label: context.schema.exporter_label(),
         },
         selection: Arc::clone(context.selection),
         nodes: match context.schema.dialect {
@@ -149,6 +150,7 @@ pub fn attribute(
             pod_count: pod_count(context),
             dropped_pod_labels,
             allocation_problems: context.problems.clone(),
+            process: None,
             rejections: Vec::new(),
         },
     };

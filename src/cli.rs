@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::args::Args;
 #[cfg(feature = "top")]
 use crate::args::Config;
-use crate::args::ignored_flags::strip_ignored;
+use crate::args::ignored_flags::{strip_ignored, without_empty_variables};
 #[cfg(feature = "manual")]
 use crate::cli_docs;
 use crate::metrics_list;
@@ -101,10 +101,16 @@ impl Cli {
     #[must_use]
     pub fn from_command_line() -> Self {
         let (kept, remarks) = strip_ignored::<Self>(env::args_os(), |name| env::var_os(name));
-        match Self::try_parse_from(&kept) {
+        match Self::parse_with_environment(&kept) {
             Ok(cli) => cli.with_remarks(remarks),
             Err(error) => Self::with_tips(error, &kept).exit(),
         }
+    }
+
+    fn parse_with_environment(args: &[OsString]) -> Result<Self, clap::Error> {
+        let mut command = without_empty_variables(Self::command(), |name| env::var_os(name));
+        let matches = command.try_get_matches_from_mut(args)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
     /// Adds the environment variable that an invalid value is from, and the values that a switch has.
@@ -158,7 +164,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.subcommand {
             None => match self.print_metrics {
-                Some(form) => run::list(self.args.into_config()?.read, form)?,
+                Some(form) => run::list(self.args.into_config()?, form)?,
                 None => run::serve(self.args.into_config()?)?,
             },
             #[cfg(feature = "top")]

@@ -77,6 +77,14 @@ impl LabelSchema {
         self.encode(rows, &values, info_labels, &[])
     }
 
+    /// Label of the exporter's own series: in the ACK dialect they have the node's name, as all others do,
+    /// since the scrape job has no label for it.
+    #[must_use]
+    pub fn exporter_label(&self) -> Option<(&'static str, String)> {
+        let is_labelled = self.dialect == Dialect::Ack && !self.node_name.is_empty();
+        is_labelled.then(|| (NODE_NAME, self.node_name.clone()))
+    }
+
     /// Labels of a node series that is not repeated per GPU.
     #[must_use]
     pub fn node(&self) -> Labels {

@@ -31,7 +31,7 @@ pub enum PageScope {
     All,
     /// Families of GPUs, processes and containers.
     Gpus,
-    /// Families of the exporter itself (`nvml_exporter_*`).
+    /// Families of the exporter itself (`nvml_exporter_*`, `process_*`).
     Exporter,
 }
 
@@ -109,7 +109,9 @@ fn encode_exporter(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> 
             .into_iter()
             .map(|(values, value)| {
                 let pairs = row.labels.iter().copied().zip(values.iter().map(String::as_str));
-                (Labels::from_pairs(pairs), Ok(value))
+                let node = snapshot.identity.exporter_label.as_ref();
+                let node = node.map(|(name, value)| (*name, value.as_str()));
+                (Labels::from_pairs(pairs.chain(node)), Ok(value))
             })
             .collect();
         let samples = samples.iter().map(|(labels, reading)| (labels, *reading));

@@ -20,7 +20,7 @@ use self::interrupt::Interrupt;
 use self::pipeline::Pipeline;
 use self::signals::Signals;
 use crate::args::dcgm_exporter::LogFormat;
-use crate::args::{Config, ReadConfig, ServeConfig};
+use crate::args::{Config, ServeConfig};
 use crate::clock::Clock;
 use crate::metrics_list;
 use crate::sanitize::printable;
@@ -39,8 +39,8 @@ const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (pi
 /// The mock scenario, a file or the address cannot be used; with `once`, also if there is nothing to
 /// print. A missing driver is not an error of serving: the exporter waits for it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
-    let Config { read, serve, once, debug, log_format, warnings } = config;
-    start_log(if debug { tracing::Level::DEBUG } else { tracing::Level::INFO }, log_format);
+    let Config { read, serve, once, log_level, log_format, warnings } = config;
+    start_log(log_level.into(), log_format);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -85,7 +85,11 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The counters file cannot be used, or standard output cannot be written.
-pub fn list(read: ReadConfig, form: metrics_list::OutputFormat) -> anyhow::Result<()> {
+pub fn list(config: Config, form: metrics_list::OutputFormat) -> anyhow::Result<()> {
+    let Config { read, warnings, .. } = config;
+    for warning in &warnings {
+        eprint_line(warning);
+    }
     let requests = match read.counters {
         Some(source) => {
             let counters = source.read()?;

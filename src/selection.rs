@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::preset::{ACK, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
+use crate::catalog::preset::{ACK, ACK_GAUGES, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
     ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource, CONTAINER,
     ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL, INFO_LABELS,
@@ -17,15 +17,18 @@ use crate::model::Windows;
 /// The families that a dialect selects without a counters file.
 #[must_use]
 pub fn preset(dialect: &Dialect) -> Vec<FamilyRequest> {
-    let all = |names: &[&str]| names.iter().filter_map(|name| FamilyRequest::named(name)).collect();
+    let all = |names: &[&str]| -> Vec<FamilyRequest> {
+        names.iter().filter_map(|name| FamilyRequest::named(name)).collect()
+    };
+    let with_gauges = |requests: Vec<FamilyRequest>, gauges: &[&str]| -> Vec<FamilyRequest> {
+        requests.into_iter().map(|request| request.with_gauges(gauges)).collect()
+    };
     match dialect {
-        Dialect::Ack => all(ACK),
+        Dialect::Ack => with_gauges(all(ACK), ACK_GAUGES),
         Dialect::DcgmExporter(compat) => {
             let of = |compat: &Compat| match compat {
                 Compat::V4_8 => all(DCGM_4_8),
-                Compat::V4_8_4 => {
-                    all(DCGM_4_8).into_iter().map(FamilyRequest::since_4_8_4).collect()
-                }
+                Compat::V4_8_4 => with_gauges(all(DCGM_4_8), GAUGES_SINCE_4_8_4),
                 Compat::V4_9 => all(DCGM_4_9),
             };
             compat.iter().flat_map(of).collect()
@@ -60,9 +63,10 @@ impl FamilyRequest {
         })
     }
 
-    fn since_4_8_4(self) -> Self {
-        let gauge = GAUGES_SINCE_4_8_4.contains(&self.row);
-        Self { kind: if gauge { Some(Kind::Gauge) } else { self.kind }, ..self }
+    /// The request, as a gauge if its row is one of `gauges`.
+    fn with_gauges(self, gauges: &[&str]) -> Self {
+        let is_gauge = gauges.contains(&self.row);
+        Self { kind: if is_gauge { Some(Kind::Gauge) } else { self.kind }, ..self }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::device_usage::DeviceUsage;
+use crate::host::own_process::OwnProcessStats;
 use crate::labels::Labels;
 use crate::model::{
     AllocatedFraction, ContainerAllocation, Discards, DownReason, Gpu, Missing, Moment,
@@ -43,6 +44,8 @@ pub struct NodeIdentity {
     pub node_name: String,
     /// The host name.
     pub hostname: String,
+    /// Label of the exporter's own series: name and value.
+    pub exporter_label: Option<(&'static str, String)>,
 }
 
 /// The series of devices, containers and processes.
@@ -118,6 +121,8 @@ pub struct ExporterHealth {
     pub allocation_problems: BTreeMap<&'static str, u64>,
     /// Pod labels that the series of their devices do not have, by reason.
     pub dropped_pod_labels: BTreeMap<&'static str, u64>,
+    /// The exporter's own process, if it can be read.
+    pub process: Option<OwnProcessStats>,
     /// Number of rejected connections and requests, by reason.
     pub rejections: Vec<(&'static str, u64)>,
 }

@@ -1,11 +1,11 @@
-//! The `nvml_exporter_*` series, and log lines for state changes.
+//! The exporter's own series, and log lines for state changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::catalog::exporter_metrics::ExporterMetricId;
+use crate::catalog::exporter_metrics::{ExporterMetricId, ProcessMetric};
 use crate::model::{DownReason, Missing, OwnerEvidence, OwnerKind, Reading, Unresolved, ZeroDoubt};
 use crate::nvml::inventory::DriverInfo;
 use crate::sample::DriverState;
@@ -19,12 +19,12 @@ use crate::snapshot::{
 /// Label values of one sample, in the order of the label names of its catalog row, and its value.
 pub type ExporterSample = (Vec<String>, f64);
 
-/// The samples of one `nvml_exporter_*` series.
+/// The samples of one of the exporter's own series.
 #[must_use]
 pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSample> {
     let health = &snapshot.health;
     match series {
-        ExporterMetricId::BuildInfo => vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)],
+        ExporterMetricId::BuildInfo => build_info(),
         ExporterMetricId::DriverUp => driver_up(health).map_or_else(Vec::new, unlabelled),
         ExporterMetricId::NodeWithoutGpu => node_without_gpu(&health.driver),
         ExporterMetricId::Released => unlabelled(flag(health.driver.is_released())),
@@ -77,8 +77,36 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
             .map(|(gpu, missing)| (vec![gpu.to_string(), missing.reason().to_owned()], 1.0))
             .collect(),
         ExporterMetricId::HttpRejected => rejections(health),
+        ExporterMetricId::Process(metric) => process(metric, health),
         ExporterMetricId::ThreadsAbandoned => unlabelled(to_f64(health.abandoned_threads as u64)),
     }
+}
+
+/// Revision of the source, if the build was given one.
+const REVISION: &str = match option_env!("NVML_EXPORTER_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+fn build_info() -> Vec<ExporterSample> {
+    let features = [("manual", cfg!(feature = "manual")), ("top", cfg!(feature = "top"))];
+    let features = features.into_iter().filter(|(_, is_enabled)| *is_enabled);
+    let features: Vec<&str> = features.map(|(name, _)| name).collect();
+    let labels = [env!("CARGO_PKG_VERSION"), REVISION, &features.join(",")];
+    vec![(labels.map(str::to_owned).to_vec(), 1.0)]
+}
+
+fn process(metric: ProcessMetric, health: &ExporterHealth) -> Vec<ExporterSample> {
+    let Some(process) = &health.process else { return Vec::new() };
+    let value = match metric {
+        ProcessMetric::CpuTime => Some(process.cpu_seconds),
+        ProcessMetric::ResidentMemory => Some(to_f64(process.resident_bytes)),
+        ProcessMetric::VirtualMemory => Some(to_f64(process.virtual_bytes)),
+        ProcessMetric::StartTime => process.start_time,
+        ProcessMetric::OpenFiles => process.open_fds.map(to_f64),
+        ProcessMetric::MaxFiles => process.max_fds.map(to_f64),
+    };
+    value.map_or_else(Vec::new, unlabelled)
 }
 
 fn unlabelled(value: f64) -> Vec<ExporterSample> {

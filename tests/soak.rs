@@ -117,7 +117,7 @@ const EXPECTED: [&str; 6] = [
     "PodName=\"pod-",
     "ProcessName=\"host-",
     "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED{",
-    "nvml_exporter_driver_up 0",
+    "nvml_exporter_driver_up{NodeName=\"node-1\"} 0",
     "nvml_exporter_xid_events_total{",
     "DCGM_FI_PROF_SM_ACTIVE{",
 ];

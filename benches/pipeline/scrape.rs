@@ -136,7 +136,12 @@ fn exporter(published: Published) -> Server {
             published,
             max_age: Duration::MAX,
             clock: Clock::start(),
-            routes: Routes { own_metrics_path: None, landing: true },
+            routes: Routes {
+                telemetry_path: None,
+                own_path: None,
+                are_own_on_metrics: true,
+                landing: true,
+            },
             timeouts,
             rejected: Arc::default(),
         };

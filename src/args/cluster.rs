@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::cluster::Sources;
 use crate::kube::address::Address;
 use crate::kube::allocation::{AllocationOptions, MemoryUnit, RESERVATION_NAMESPACES};
-use crate::kube::endpoint::{Endpoint, EndpointAuth};
+use crate::kube::endpoint::{Endpoint, EndpointAuth, parse_url};
 use crate::kube::node_label::LabelRequirement;
 use crate::kube::node_name::{NodeName, NodeNameError};
 use crate::kube::watch_timings::WatchTimings;
@@ -125,6 +125,15 @@ impl ClusterArgs {
             Address::Kubelet(Endpoint { url, ca, insecure, auth })
         });
         kubelet.or_else(|| self.kubeconfig.clone().map(Address::Kubeconfig))
+    }
+
+    /// Checks the URL of the kubelet, also where a simulated node replaces it.
+    ///
+    /// # Errors
+    /// `--kubelet-pods` is not a URL.
+    pub(super) fn check_kubelet_url(&self) -> Result<(), Problem> {
+        let Some(url) = &self.kubelet_pods else { return Ok(()) };
+        parse_url(url).map(drop).map_err(|error| error.problem.at("--kubelet-pods"))
     }
 
     /// What the flags state of allocations.

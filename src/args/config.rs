@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::dcgm_exporter::LogFormat;
 use super::driver_release::ReleaseTriggers;
+use super::log_level::LogLevel;
 use crate::attribute::{DevicePodLabels, ProcessSeries};
 use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
@@ -24,8 +25,8 @@ pub struct Config {
     pub serve: ServeConfig,
     /// Print the metrics once and exit.
     pub once: bool,
-    /// Enable debug logging.
-    pub debug: bool,
+    /// Least severe level that is logged.
+    pub log_level: LogLevel,
     /// Format of the log.
     pub log_format: LogFormat,
     /// Warnings to be logged at startup, for example about ignored flags.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
-use super::milliseconds;
+use super::time::{milliseconds, within};
 use crate::attribute::DevicePodLabels;
 use crate::counters::watcher::CountersSource;
 use crate::device_selector::{DeviceSelector, DeviceSelectorError};
@@ -17,8 +17,8 @@ use crate::model::{Problem, Windows};
 use crate::pod_labels::Allowlist;
 use crate::selection::SelectionScope;
 
-/// Allowed windows of the `DCGM_EXP_*_COUNT` families, in milliseconds.
-const COUNT_WINDOW: RangeInclusive<u64> = 1_000..=86_400_000;
+/// Possible windows of the `DCGM_EXP_*_COUNT` families.
+const COUNT_WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
 /// Flags of dcgm-exporter with the same meaning.
 #[derive(Debug, Args)]
@@ -104,26 +104,26 @@ pub struct DcgmArgs {
     #[arg(long, alias = "rbmn", env = "DCGM_EXPORTER_REPLACE_BLANKS_IN_MODEL_NAME", value_parser = BoolishValueParser::new())]
     replace_blanks_in_model_name: bool,
 
-    /// Window of `DCGM_EXP_XID_ERRORS_COUNT`, in milliseconds
+    /// Window of `DCGM_EXP_XID_ERRORS_COUNT`: milliseconds, or a duration such as 5m
     #[arg(
         short,
         long,
         env = "DCGM_EXPORTER_XID_COUNT_WINDOW_SIZE",
-        value_name = "MS",
-        default_value_t = 300_000,
-        value_parser = milliseconds(COUNT_WINDOW)
+        value_name = "TIME",
+        default_value = "300000",
+        value_parser = milliseconds
     )]
-    xid_count_window_size: u64,
+    xid_count_window_size: Duration,
 
-    /// Window of `DCGM_EXP_CLOCK_EVENTS_COUNT`, in milliseconds
+    /// Window of `DCGM_EXP_CLOCK_EVENTS_COUNT`: milliseconds, or a duration such as 5m
     #[arg(
         long,
         env = "DCGM_EXPORTER_CLOCK_EVENTS_COUNT_WINDOW_SIZE",
-        value_name = "MS",
-        default_value_t = 300_000,
-        value_parser = milliseconds(COUNT_WINDOW)
+        value_name = "TIME",
+        default_value = "300000",
+        value_parser = milliseconds
     )]
-    clock_events_count_window_size: u64,
+    clock_events_count_window_size: Duration,
 
     /// Directory with one file per GPU (`<index>`) or GPU instance (`<index>.<id>`) that lists HPC jobs
     #[arg(long, env = "DCGM_HPC_JOB_MAPPING_DIR", value_name = "DIR")]
@@ -134,7 +134,14 @@ pub struct DcgmArgs {
     pub(super) fake_gpus: bool,
 
     /// Format of the log
-    #[arg(long, env = "DCGM_EXPORTER_LOG_FORMAT", value_enum, default_value = "text")]
+    #[arg(
+        long,
+        alias = "log.format",
+        env = "DCGM_EXPORTER_LOG_FORMAT",
+        value_enum,
+        ignore_case = true,
+        default_value = "text"
+    )]
     pub(super) log_format: LogFormat,
 }
 
@@ -147,7 +154,7 @@ pub enum CompatName {
     /// 4.8.3 and 4.8.4
     #[value(name = "4.8.4")]
     V4_8_4,
-    /// 4.9 and later, as far as the names are published
+    /// 4.9 and later
     #[value(name = "4.9")]
     V4_9,
 }
@@ -165,6 +172,7 @@ pub enum GpuIdType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Human-readable
+    #[value(alias = "logfmt")]
     Text,
     /// One JSON object per line
     Json,
@@ -229,21 +237,33 @@ impl DcgmArgs {
         Ok(Some(CountersSource::ConfigMap { address, namespace, name }))
     }
 
-    /// Devices that have series, by default those of the exporter that `dialect` emulates, and windows.
+    /// Windows of the `DCGM_EXP_*_COUNT` families.
+    pub(super) fn count_windows(&self, remarks: &mut Vec<String>) -> Windows {
+        let mut window = |time, flag| within(COUNT_WINDOW, time, flag, remarks);
+        Windows {
+            xids: window(self.xid_count_window_size, "--xid-count-window-size"),
+            clock_events: window(
+                self.clock_events_count_window_size,
+                "--clock-events-count-window-size",
+            ),
+        }
+    }
+
+    /// Devices that have series, by default those of the exporter that `dialect` emulates.
     ///
     /// # Errors
     /// `--devices` is not a device selection.
-    pub(super) fn selection_scope(&self, dialect: &Dialect) -> Result<SelectionScope, Problem> {
+    pub(super) fn selection_scope(
+        &self,
+        dialect: &Dialect,
+        windows: Windows,
+    ) -> Result<SelectionScope, Problem> {
         let devices = match (&self.devices, dialect) {
             (Some(text), _) => text.parse().map_err(|error: DeviceSelectorError| {
                 error.problem().at(format!("--devices {text}"))
             })?,
             (None, Dialect::Ack) => DeviceSelector::all(),
             (None, Dialect::DcgmExporter(_)) => DeviceSelector::Flexible,
-        };
-        let windows = Windows {
-            xids: Duration::from_millis(self.xid_count_window_size),
-            clock_events: Duration::from_millis(self.clock_events_count_window_size),
         };
         let virtual_gpus = self.kubernetes && self.kubernetes_virtual_gpus;
         Ok(SelectionScope { devices, windows, virtual_gpus })

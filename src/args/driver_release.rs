@@ -14,7 +14,7 @@ pub struct ReleaseArgs {
     #[arg(long, env = "NVML_EXPORTER_RELEASE_FILE", value_name = "PATH")]
     release_file: Option<PathBuf>,
 
-    /// Release NVML while the node has this label; empty to ignore node labels
+    /// Release NVML while the node has this label; `none` to ignore node labels
     #[arg(
         long,
         env = "NVML_EXPORTER_RELEASE_LABEL",
@@ -40,7 +40,7 @@ impl ReleaseArgs {
     /// `--release-label` is not `KEY=VALUE`.
     pub fn into_triggers(self) -> Result<ReleaseTriggers, Problem> {
         let label = match self.release_label.as_str() {
-            "" => None,
+            "" | "none" => None,
             text => match LabelRequirement::parse(text) {
                 None => {
                     return Err(Problem::new(

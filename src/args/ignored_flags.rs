@@ -36,9 +36,12 @@ const IGNORED_FLAGS: &[IgnoredFlag] = &[
     ),
     switch("enable-pprof", "DCGM_EXPORTER_ENABLE_PPROF", "there is no pprof endpoint"),
     option("config-file", None, "DCGM_EXPORTER_CONFIG_FILE", "set flags instead of this file"),
-    option("container-labels", None, "DCGM_EXPORTER_CONTAINER_LABELS", NO_RUNTIME),
+    switch("container-labels", "DCGM_EXPORTER_CONTAINER_LABELS", NO_RUNTIME),
     option("container-runtime-socket", None, "DCGM_CONTAINER_RUNTIME_SOCKET", NO_RUNTIME),
-    switch("enable-exporter-metrics", "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS", OWN),
+    option("watch-max-keep-age", None, "DCGM_EXPORTER_WATCH_MAX_KEEP_AGE", NO_WATCH),
+    option("watch-max-keep-samples", None, "DCGM_EXPORTER_WATCH_MAX_KEEP_SAMPLES", NO_WATCH),
+    option("max-concurrent-scrapes", None, "DCGM_EXPORTER_MAX_CONCURRENT_SCRAPES", SNAPSHOT),
+    switch("health-require-gpus", "DCGM_EXPORTER_HEALTH_REQUIRE_GPUS", NO_HEALTH),
 ];
 
 const NOT_NVML: &str = "only GPUs are read";
@@ -48,7 +51,9 @@ const NO_VALIDATION: &str = "the exporter starts without a driver and waits for 
 const REBOUND: &str = "added and removed GPUs are always detected";
 const NO_RUNTIME: &str =
     "container runtimes are not read; use --kubernetes-enable-pod-labels for pod labels";
-const OWN: &str = "the nvml_exporter_* series are always served";
+const NO_WATCH: &str = "there are no DCGM watches; only the newest reading is kept";
+const SNAPSHOT: &str = "scrapes of one cycle share one response; connections are limited by client";
+const NO_HEALTH: &str = "/health does not depend on GPUs; use /readyz";
 
 const fn option(
     name: &'static str,
@@ -70,7 +75,7 @@ pub fn strip_ignored<C: CommandFactory>(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> (Vec<OsString>, Vec<String>) {
     let command = C::command();
-    let longs: Vec<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let longs: Vec<&str> = command.get_arguments().flat_map(longs).collect();
     let is_long =
         |name: &str| longs.contains(&name) || IGNORED_FLAGS.iter().any(|flag| flag.name == name);
     let (mut kept, mut remarks) = (Vec::new(), Vec::new());
@@ -96,6 +101,11 @@ pub fn strip_ignored<C: CommandFactory>(
     (kept, remarks)
 }
 
+/// The long names of a flag, aliases included.
+fn longs(arg: &clap::Arg) -> Vec<&str> {
+    arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default()).collect()
+}
+
 /// Converts `-kubernetes` into `--kubernetes`: the flag parser of dcgm-exporter accepts both.
 fn accept_single_dash(arg: OsString, is_long: impl Fn(&str) -> bool) -> OsString {
     let single = arg.to_str().and_then(|text| text.strip_prefix('-'));
@@ -113,7 +123,7 @@ fn normalize_switch(arg: OsString, command: &Command) -> Option<OsString> {
         return Some(arg);
     };
     let is_switch = |arg: &clap::Arg| {
-        let long = name.strip_prefix("--").is_some_and(|name| arg.get_long() == Some(name));
+        let long = name.strip_prefix("--").is_some_and(|name| longs(arg).contains(&name));
         let short = name
             .strip_prefix('-')
             .is_some_and(|name| arg.get_short().is_some_and(|short| name == short.to_string()));
@@ -141,6 +151,18 @@ fn find_ignored(arg: &OsStr) -> Option<(&'static IgnoredFlag, bool)> {
             None => long.then_some((flag, has_value)),
         }
     })
+}
+
+/// The command line definition without the environment variables that are empty: they count as not set.
+pub fn without_empty_variables(
+    command: Command,
+    environment: impl Fn(&OsStr) -> Option<OsString> + Copy,
+) -> Command {
+    let is_empty = move |arg: &clap::Arg| {
+        arg.get_env().and_then(environment).is_some_and(|value| value.is_empty())
+    };
+    let reset = move |arg: clap::Arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg };
+    command.mut_args(reset).mut_subcommands(move |subcommand| subcommand.mut_args(reset))
 }
 
 /// Whether the value of an environment variable requests something: not empty, false or `none`.

@@ -23,6 +23,14 @@ impl ReadConfig {
         let Some(mock_env) = mock_env else { return Ok((self, None)) };
         let cluster =
             Sources::from_mock_env(mock_env.directory(), self.release_triggers.label.clone())?;
+        if let (None, Some(CountersSource::ConfigMap { namespace, name, .. })) =
+            (&cluster, &self.counters)
+        {
+            return Err(Problem::new(
+                format!("--configmap-data {namespace}:{name}: the scenario has no cluster"),
+                "add [cluster] with config_maps to the scenario",
+            ));
+        }
         let schema = match &cluster {
             // The scenario names the node.
             Some(Sources { pods: Some((_, node)), .. }) if self.schema.node_name.is_empty() => {

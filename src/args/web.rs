@@ -11,9 +11,10 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::config::ServeConfig;
+use crate::labels::Dialect;
 use crate::model::Problem;
 use crate::serve::Timeouts;
-use crate::serve::routes::{PATHS, Routes};
+use crate::serve::routes::{METRICS, OWN_METRICS, PATHS, Routes};
 use crate::web_config::{WebConfig, parse_duration};
 
 /// Flags of the HTTP server.
@@ -21,12 +22,41 @@ use crate::web_config::{WebConfig, parse_duration};
 #[command(next_help_heading = "HTTP server")]
 pub struct ServeArgs {
     /// Address to listen on: `:PORT` for all interfaces, `HOST:PORT` for one; may be repeated
-    #[arg(short, long, env = "DCGM_EXPORTER_LISTEN", default_value = ":9400")]
+    #[arg(
+        short,
+        long,
+        alias = "web.listen-address",
+        env = "DCGM_EXPORTER_LISTEN",
+        default_value = ":9400"
+    )]
     address: Vec<String>,
 
-    /// Serve the exporter's own metrics (`nvml_exporter_*`) at this path instead of at `/metrics`
+    /// Path of the metrics, besides `/metrics`
+    #[arg(
+        long,
+        alias = "web.telemetry-path",
+        env = "NVML_EXPORTER_TELEMETRY_PATH",
+        value_name = "PATH"
+    )]
+    web_telemetry_path: Option<String>,
+
+    /// Serve the exporter's own metrics (`nvml_exporter_*`, `process_*`) at this path instead of at
+    /// `/metrics` [default: `/metrics`; in the dcgm-exporter dialect `/metrics/own`]
     #[arg(long, env = "NVML_EXPORTER_OWN_METRICS_PATH", value_name = "PATH")]
     own_metrics_path: Option<String>,
+
+    /// Whether the exporter's own metrics are part of `/metrics`, whatever their own path; `=false` moves
+    /// them to `/metrics/own` [default: unless they have a path of their own]
+    #[arg(
+        long,
+        env = "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    enable_exporter_metrics: Option<bool>,
 
     /// Serve neither the web UI at `/` nor its data at `/api/v1/node`
     #[arg(
@@ -38,11 +68,21 @@ pub struct ServeArgs {
 
     /// File with TLS, basic authentication, response headers and rate limit, in the format of
     /// Prometheus' exporter toolkit
-    #[arg(long, env = "DCGM_EXPORTER_WEB_CONFIG_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        alias = "web.config.file",
+        env = "DCGM_EXPORTER_WEB_CONFIG_FILE",
+        value_name = "FILE"
+    )]
     web_config_file: Option<String>,
 
     /// Listen on the sockets that systemd passes (socket activation) instead of on --address
-    #[arg(long, env = "DCGM_EXPORTER_SYSTEMD_SOCKET", value_parser = BoolishValueParser::new())]
+    #[arg(
+        long,
+        alias = "web.systemd-socket",
+        env = "DCGM_EXPORTER_SYSTEMD_SOCKET",
+        value_parser = BoolishValueParser::new()
+    )]
     web_systemd_socket: bool,
 
     /// Timeout for reading a request; idle connections live 2 minutes, or this long if it is longer
@@ -70,8 +110,9 @@ impl ServeArgs {
     /// Validates the flags and reads the web configuration file.
     ///
     /// # Errors
-    /// The address, the path or the web configuration file is invalid, or systemd passed no socket.
-    pub fn into_config(self) -> Result<ServeConfig, Problem> {
+    /// The address, a path or the web configuration file is invalid, or systemd passed no socket.
+    pub fn into_config(self, dialect: &Dialect) -> Result<ServeConfig, Problem> {
+        let routes = self.routes(dialect)?;
         let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
         let web_config = file.map(|file| WebConfig::read(&file)).transpose()?;
         if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
@@ -85,29 +126,52 @@ impl ServeArgs {
         let addresses = texts.into_iter().map(|text| addresses(text));
         Ok(ServeConfig {
             addresses: addresses.collect::<Result<_, _>>()?,
-            routes: Routes {
-                own_metrics_path: self.own_metrics_path.map(own_path).transpose()?,
-                landing: !self.no_landing_page,
-            },
+            routes,
             timeouts: Timeouts { read: self.web_read_timeout, write: self.web_write_timeout },
             web_config: web_config.unwrap_or_default(),
             systemd_socket: self.web_systemd_socket,
         })
     }
+
+    /// The paths. In the dialect of dcgm-exporter the exporter's own metrics are not part of `/metrics`:
+    /// its tests require pod labels of all series.
+    fn routes(&self, dialect: &Dialect) -> Result<Routes, Problem> {
+        const OWN_FLAG: &str = "--own-metrics-path";
+        const TELEMETRY_FLAG: &str = "--web-telemetry-path";
+        let own_path = self.own_metrics_path.as_deref();
+        let are_own_on_metrics =
+            self.enable_exporter_metrics.unwrap_or(own_path.is_none() && *dialect == Dialect::Ack);
+        let own_path = own_path.or_else(|| (!are_own_on_metrics).then_some(OWN_METRICS));
+        let own_path =
+            own_path.map(|path| checked_path(OWN_FLAG, path, OWN_METRICS)).transpose()?;
+        let telemetry_path = self.web_telemetry_path.as_deref().filter(|path| *path != METRICS);
+        let telemetry_path = telemetry_path
+            .map(|path| checked_path(TELEMETRY_FLAG, path, "/gpu-metrics"))
+            .transpose()?;
+        if telemetry_path.is_some() && telemetry_path == own_path {
+            return Err(Problem::new(
+                format!("{TELEMETRY_FLAG}: the exporter's own metrics have this path"),
+                format!("give another one, or another {OWN_FLAG}"),
+            ));
+        }
+        let landing = !self.no_landing_page;
+        Ok(Routes { telemetry_path, own_path, are_own_on_metrics, landing })
+    }
 }
 
-fn own_path(path: String) -> Result<Arc<str>, Problem> {
-    if PATHS.contains(&path.as_str()) {
+/// Validates the path of a flag; `example` is one that is possible.
+fn checked_path(flag: &str, path: &str, example: &str) -> Result<Arc<str>, Problem> {
+    if PATHS.contains(&path) {
         return Err(Problem::new(
-            format!("--own-metrics-path {path}: the exporter uses this path already"),
-            "give another one, for example /metrics/own",
+            format!("{flag} {path}: the exporter uses this path already"),
+            format!("give another one, for example {example}"),
         ));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !path.starts_with('/') || !path.chars().all(plain) {
         return Err(Problem::new(
-            format!("--own-metrics-path {path}: not a usable path"),
-            "give a / followed by letters, digits and /-._~ only, for example /metrics/own",
+            format!("{flag} {path}: not a usable path"),
+            format!("give a / followed by letters, digits and /-._~ only, for example {example}"),
         ));
     }
     Ok(path.into())

@@ -29,8 +29,7 @@ pub(super) struct AttributedGpu<'a> {
 impl DeviceAttribution<'_> {
     /// Adds a GPU, with its events in the sample of the node.
     pub(super) fn add(&mut self, gpu: &AttributedGpu<'_>, node: &Sample) {
-        let current = &gpu.current;
-        let sample = current.sample;
+        let (current, sample) = (&gpu.current, gpu.current.sample);
         let xids = node.xids.get(&sample.gpu.uuid).cloned().unwrap_or_default();
         let inputs = self.event_inputs(current, &xids, node);
         let info_labels = self.gpu_labels(current, &inputs);
@@ -47,8 +46,8 @@ impl DeviceAttribution<'_> {
         let mut partition_usages = Vec::with_capacity(sample.partitions.len());
         for (partition, processes) in sample.partitions.iter().zip(&gpu.processes) {
             let info_labels = self.partition_labels(current, partition, &info_labels);
-            let targets = GpuTargets { info_labels: &info_labels, ..targets };
-            let targets = self.partition_targets(&targets, partition);
+            let of_gpu = GpuTargets { info_labels: &info_labels, ..targets };
+            let targets = self.partition_targets(&of_gpu, partition);
             let added = AddedPartition {
                 current,
                 partition,
@@ -57,8 +56,8 @@ impl DeviceAttribution<'_> {
                 info_labels: &info_labels,
             };
             if targets.device.as_ref().is_some_and(SeriesTarget::waits_for_pod) {
-                let known = readings.iter().filter(|reading| reading.is_ok());
-                missing.add_repeated(Missing::Pending, known.count());
+                let known = readings.iter().filter(|reading| reading.is_ok()).count();
+                missing.add_repeated(Missing::Pending, known);
             }
             if targets.repeats_gpu && partition.mig.is_some() {
                 targets.device.iter().for_each(|target| self.push_gpu(target, &readings, &inputs));

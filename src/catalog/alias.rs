@@ -1,8 +1,8 @@
 //! Aliases of rows for counters files: the field names of DCGM since 4.6, the names before, and the
 //! lower-case names of the first dcgm-exporter.
 //!
-//! `DCGM_FI_DEV_GPU_UTIL_RATIO` is not an alias: its name implies 0 to 1, but the field has been
-//! observed in percent.
+//! Since DCGM 4.7 fields that changed their unit have names of their own, which are rows: in DCGM 4.6
+//! `DCGM_FI_DEV_GPU_UTIL_RATIO` was another name of the percentage.
 
 /// Name of the row with the alias `name`.
 #[must_use]

@@ -81,6 +81,25 @@ pub enum ExporterMetricId {
     AllocationProblems,
     /// Labels of pods that series do not have, and why.
     DroppedPodLabels,
+    /// A resource of the exporter's own process.
+    Process(ProcessMetric),
+}
+
+/// A resource of the exporter's own process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessMetric {
+    /// CPU time.
+    CpuTime,
+    /// Resident memory.
+    ResidentMemory,
+    /// Virtual memory.
+    VirtualMemory,
+    /// Start time.
+    StartTime,
+    /// Open file descriptors.
+    OpenFiles,
+    /// Maximum number of open file descriptors.
+    MaxFiles,
 }
 
 /// All families of the exporter itself, in the order of the exposition.
@@ -89,8 +108,8 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         id: ExporterMetricId::BuildInfo,
         name: "nvml_exporter_build_info",
         kind: Gauge,
-        labels: &["version"],
-        help: "Constant 1, labelled with the exporter's version.",
+        labels: &["version", "revision", "features"],
+        help: "Constant 1, labelled with the exporter's version, the revision of its source and its optional features.",
     },
     ExporterMetric {
         id: ExporterMetricId::DriverUp,
@@ -301,5 +320,47 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         kind: Counter,
         labels: &["reason"],
         help: "Rejected connections and requests, by reason; reasons that never occurred are omitted.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::Process(ProcessMetric::CpuTime),
+        name: "process_cpu_seconds_total",
+        kind: Counter,
+        labels: &[],
+        help: "CPU time of the exporter's process, user and system (in seconds).",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::Process(ProcessMetric::ResidentMemory),
+        name: "process_resident_memory_bytes",
+        kind: Gauge,
+        labels: &[],
+        help: "Resident memory of the exporter's process (in bytes).",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::Process(ProcessMetric::VirtualMemory),
+        name: "process_virtual_memory_bytes",
+        kind: Gauge,
+        labels: &[],
+        help: "Virtual memory of the exporter's process (in bytes).",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::Process(ProcessMetric::StartTime),
+        name: "process_start_time_seconds",
+        kind: Gauge,
+        labels: &[],
+        help: "Start time of the exporter's process since the Unix epoch (in seconds).",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::Process(ProcessMetric::OpenFiles),
+        name: "process_open_fds",
+        kind: Gauge,
+        labels: &[],
+        help: "Open file descriptors of the exporter's process.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::Process(ProcessMetric::MaxFiles),
+        name: "process_max_fds",
+        kind: Gauge,
+        labels: &[],
+        help: "Maximum number of open file descriptors of the exporter's process; absent without a limit.",
     },
 ];

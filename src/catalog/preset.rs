@@ -30,6 +30,7 @@ pub const ACK: &[&str] = &[
     "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
     "DCGM_FI_DEV_FB_FREE",
     "DCGM_FI_DEV_FB_USED",
+    "DCGM_FI_DEV_FB_TOTAL",
     "DCGM_CUSTOM_DEV_FB_TOTAL",
     "DCGM_FI_DEV_BAR1_USED",
     "DCGM_FI_DEV_BAR1_FREE",
@@ -63,6 +64,10 @@ pub const ACK: &[&str] = &[
     "DCGM_FI_DEV_COUNT",
     "DCGM_CUSTOM_ALLOCATE_MODE",
 ];
+
+/// Families that are gauges in ACK's exporter and counters in dcgm-exporter.
+pub const ACK_GAUGES: &[&str] =
+    &["DCGM_FI_DEV_RETIRED_SBE", "DCGM_FI_DEV_RETIRED_DBE", "DCGM_FI_DEV_RETIRED_PENDING"];
 
 /// The default families of dcgm-exporter 4.8.0 to 4.8.4.
 pub const DCGM_4_8: &[&str] = &[
@@ -98,9 +103,7 @@ pub const DCGM_4_8: &[&str] = &[
 pub const GAUGES_SINCE_4_8_4: &[&str] =
     &["DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_DEV_RETIRED_PENDING"];
 
-/// The default families of dcgm-exporter since 4.9, as far as their names are established. The
-/// eight families that changed both name and unit (utilization, framebuffer, `NVLink`) are left
-/// out, because their new names are not.
+/// The default families of dcgm-exporter since 4.9, with the names and units of DCGM 4.7.
 pub const DCGM_4_9: &[&str] = &[
     "DCGM_FI_DEV_SM_CLOCK_HERTZ",
     "DCGM_FI_DEV_MEMORY_CLOCK_HERTZ",
@@ -111,7 +114,16 @@ pub const DCGM_4_9: &[&str] = &[
     "DCGM_FI_PROF_PCIE_TX_BYTES",
     "DCGM_FI_PROF_PCIE_RX_BYTES",
     "DCGM_FI_DEV_PCIE_REPLAY_TOTAL",
+    "DCGM_FI_DEV_GPU_UTIL_RATIO",
+    "DCGM_FI_DEV_MEMORY_UTIL_RATIO",
+    "DCGM_FI_DEV_ENC_UTIL_RATIO",
+    "DCGM_FI_DEV_DEC_UTIL_RATIO",
     "DCGM_FI_DEV_XID_ERROR",
+    "DCGM_FI_DEV_FB_CAPACITY_BYTES",
+    "DCGM_FI_DEV_FB_FREE_BYTES",
+    "DCGM_FI_DEV_FB_USED_BYTES",
+    "DCGM_FI_DEV_FB_RESERVED_BYTES",
+    "DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND",
     "DCGM_FI_DEV_VGPU_LICENSE_STATUS",
     "DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL",
     "DCGM_FI_DEV_ROW_REMAP_CORRECTABLE_TOTAL",
@@ -120,5 +132,4 @@ pub const DCGM_4_9: &[&str] = &[
     "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO",
     "DCGM_FI_PROF_TENSOR_UTIL_RATIO",
     "DCGM_FI_PROF_DRAM_UTIL_RATIO",
-    "DCGM_FI_DEV_FB_CAPACITY_BYTES",
 ];

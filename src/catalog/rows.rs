@@ -7,6 +7,7 @@
 
 mod accumulated;
 mod allocation;
+mod base_units;
 mod board;
 mod errors;
 mod event;
@@ -33,7 +34,7 @@ pub const DEVICE: &[Metric<DeviceSource>] = &concat::<{ row_count(DEVICE_SLICES)
 const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
     gpu::GPU,
     board::ROWS,
-    board::BASE_UNITS,
+    base_units::BASE_UNITS,
     utilization::MIN_MEAN_MAX,
     errors::ROWS,
     errors::CORRECTED_VOLATILE,

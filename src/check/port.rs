@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::policy;
 use crate::sanitize::truncate_for_log;
 use crate::serve::listener::{bind_problem, subject};
+use crate::serve::routes::{LANDING, METRICS, OWN_METRICS};
 
 /// Maximum number of bytes to read of a response.
 const RESPONSE_MAX: u64 = 4 << 20;
@@ -51,9 +52,9 @@ fn finding(addresses: &[SocketAddr], serve: &ServeConfig, clock: Clock) -> Findi
         return Finding::note(Topic::Port, subject, message);
     }
     let target = connect_address(address);
-    let own = serve.routes.own_metrics_path.as_deref().unwrap_or("/");
-    let responses = ["/metrics", own].map(|path| get(target, path, clock));
-    in_use(&subject, &format!("http://{target}/metrics"), &identify(&responses))
+    let own = serve.routes.own_path.as_deref().unwrap_or(OWN_METRICS);
+    let responses = [METRICS, own, LANDING].map(|path| get(target, path, clock));
+    in_use(&subject, &format!("http://{target}{METRICS}"), &identify(&responses))
 }
 
 /// The address to connect to: loopback instead of the unspecified address.

@@ -158,6 +158,17 @@ impl CountersSource {
         }
     }
 
+    /// Waits until the API server of a simulated node serves: it starts with the library of the mock.
+    pub fn wait_for_mock(&self) {
+        let Self::ConfigMap { address: Address::Kubeconfig(file), .. } = self else { return };
+        let (_never, pause) = mpsc::channel::<()>();
+        let mut waited = Duration::ZERO;
+        while !file.exists() && waited < policy::MOCK_STARTUP_TIMEOUT {
+            let _ = pause.recv_timeout(policy::MOCK_STARTUP_POLL);
+            waited += policy::MOCK_STARTUP_POLL;
+        }
+    }
+
     fn location(&self) -> String {
         match self {
             Self::File(path) => format!("-f {}", path.display()),

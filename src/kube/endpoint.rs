@@ -80,7 +80,11 @@ impl Endpoint {
     }
 }
 
-fn parse_url(url: &str) -> Result<Uri, RequestError> {
+/// Parses the URL of a server.
+///
+/// # Errors
+/// The text is not a URL with scheme and host.
+pub fn parse_url(url: &str) -> Result<Uri, RequestError> {
     const REMEDY: &str = "use http(s)://HOST:PORT";
     let uri: Uri = url
         .parse()

@@ -4,6 +4,7 @@ mod board;
 mod clocks;
 mod counter_time;
 mod errors;
+mod framebuffer;
 mod gpm_readings;
 
 use std::cell::OnceCell;
@@ -231,14 +232,6 @@ impl<'nvml> Probe<'nvml> {
         if usable == 0 { Err(Missing::Invalid) } else { Ok(bytes(memory.used) / bytes(usable)) }
     }
 
-    /// Total framebuffer, bytes.
-    ///
-    /// # Errors
-    /// As [`Probe::memory`].
-    pub fn memory_total_bytes(&self) -> Reading {
-        Ok(bytes(self.memory()?.total))
-    }
-
     /// Total BAR1 memory, bytes (`nvmlDeviceGetBAR1MemoryInfo`).
     ///
     /// # Errors
@@ -381,8 +374,10 @@ pub fn mebibytes(bytes: u64) -> f64 {
     (bytes / MIB) as f64
 }
 
+/// A number of bytes.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "no GPU has 2^53 bytes")]
-fn bytes(count: u64) -> f64 {
+pub fn bytes(count: u64) -> f64 {
     count as f64
 }
 

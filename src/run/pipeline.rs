@@ -16,10 +16,11 @@ use crate::attribute::owner::OwnerResolver;
 use crate::attribute::{AttributionContext, attribute};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterState, Sources, allocatable_devices};
-use crate::counters::watcher::{CountersHandle, CountersUpdate};
+use crate::counters::watcher::{CountersHandle, CountersSource, CountersUpdate};
 use crate::driver_release::{ReleaseCommand, ReleaseRequests};
 use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
+use crate::host::own_process::OwnProcessReader;
 use crate::host::pci_bus::PciBus;
 use crate::kube::source::FailureReason;
 use crate::kube::{kubelet_pods, watch as pod_watch};
@@ -49,6 +50,7 @@ pub(super) struct Pipeline {
     counters: Option<CountersHandle>,
     counters_up: bool,
     reject_counters: Arc<RejectCounters>,
+    own_process: OwnProcessReader,
     jobs: Option<JobDirectory>,
     accumulators: UsageAccumulators,
     requests: ReleaseRequests,
@@ -71,17 +73,22 @@ impl Pipeline {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let proc_root = ProcRoot::new(&config.proc_root());
-        let (selection, counters) = selection(&config)?;
         let source = config.driver_source();
         let lacks_gpu = source.pci_bus.as_ref().and_then(PciBus::devices_without_gpu).is_some();
-        let sampler = Sampler::new(clock, config.interval, source);
+        let mut sampler = Sampler::new(clock, config.interval, source).context(NO_THREAD)?;
+        if let (Some(CountersSource::ConfigMap { .. }), Some(_)) = (&config.counters, &mock_env) {
+            // The first cycle loads the library of the mock, which serves the ConfigMap.
+            let _ = sampler.cycle(&Arc::default());
+            config.counters.iter().for_each(CountersSource::wait_for_mock);
+        }
+        let (selection, counters) = selection(&config)?;
         let (unused_sources, sources) =
             if lacks_gpu { (config.cluster.clone(), None) } else { (None, config.cluster.clone()) };
         let cluster = sources
             .map(|sources| Cluster::start(sources, config.allocation_options.clone(), clock));
         Ok(Self {
             node_pods: proc_root.node_pods(),
-            sampler: sampler.context(NO_THREAD)?,
+            sampler,
             cluster: cluster.transpose().context(NO_THREAD)?,
             unused_sources,
             proc_root,
@@ -89,6 +96,7 @@ impl Pipeline {
             counters,
             counters_up: true,
             reject_counters: Arc::default(),
+            own_process: OwnProcessReader::new(),
             jobs: config.job_directory.clone().map(JobDirectory::new),
             accumulators: UsageAccumulators::default(),
             requests: ReleaseRequests::new(config.release_triggers.file.clone()),
@@ -209,6 +217,7 @@ impl Pipeline {
         let (mut snapshot, activity) = attribute(sample, &context);
         snapshot.tables.accumulated = self.accumulators.accumulate(&self.selection, &activity, now);
         snapshot.health.rejections = self.reject_counters.counts();
+        snapshot.health.process = self.own_process.read();
         if let Some(cluster) = &self.cluster {
             cluster.request_refresh(snapshot.health.attribution.may_resolve());
         }

@@ -12,23 +12,31 @@ pub(super) const HTML: &str = "text/html; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Whether `Accept-Encoding` lists gzip or `*`, without `q=0`.
+/// Whether `Accept-Encoding` accepts gzip, and does not prefer the body as it is. What it does not list
+/// has the weight of `*`; without `*`, gzip is not accepted and the body as it is has the lowest weight.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING);
     let codings = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-    let mut any = false;
+    let (mut gzip, mut identity, mut any) = (None, None, None);
     for coding in codings {
         let mut parts = coding.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
-        let accepted = quality.is_none_or(|q| q > 0.0);
+        let weight = parts.find_map(weight).unwrap_or(1.0);
         match name.as_str() {
-            "gzip" | "x-gzip" => return accepted,
-            "*" => any = accepted,
+            "gzip" | "x-gzip" => gzip = Some(weight),
+            "identity" => identity = Some(weight),
+            "*" => any = Some(weight),
             _ => {}
         }
     }
-    any
+    let gzip = gzip.or(any).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= identity.or(any).unwrap_or(0.0)
+}
+
+/// The weight of `q=WEIGHT`.
+fn weight(parameter: &str) -> Option<f32> {
+    let (name, value) = parameter.split_once('=')?;
+    if name.trim().eq_ignore_ascii_case("q") { value.trim().parse().ok() } else { None }
 }
 
 pub(super) fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
@@ -64,10 +72,30 @@ mod tests {
 
     #[test]
     fn gzip_is_used_only_if_accepted() {
-        for accept in ["gzip", "deflate, GZIP;q=0.5", "*", "identity;q=1, *;q=0.1"] {
+        for accept in [
+            "gzip",
+            "deflate, GZIP;q=0.5",
+            "*",
+            "gzip, identity",
+            "identity;q=0.5, gzip",
+            "gzip; Q=0.8, identity; q=0.2",
+            "identity;q=0, *;q=0.1",
+            "x-gzip;q=0.001",
+        ] {
             assert!(gzip(accept), "{accept}");
         }
-        for accept in ["", "identity", "gzip;q=0", "br, zstd", "*;q=0", "gzip;q=0, *"] {
+        for accept in [
+            "",
+            "identity",
+            "gzip;q=0",
+            "br, zstd",
+            "*;q=0",
+            "gzip;q=0, *",
+            "identity;q=1, *;q=0.1",
+            "identity, gzip;q=0.5",
+            "gzip;q=0.1,identity;q=0.9",
+            "*, gzip;q=0.5",
+        ] {
             assert!(!gzip(accept), "{accept}");
         }
         assert!(!accepts_gzip(&HeaderMap::new()));

@@ -275,7 +275,7 @@ fn dashboards_have_the_same_data_with_both_honor_labels() {
         let with_data = scenarios.map(|scenario| queries_with_data(scenario, flags, honor_labels));
         with_data.into_iter().flatten().collect()
     };
-    let dcgm = ["--dialect=dcgm-exporter", "--kubernetes"];
+    let dcgm = ["--dialect=dcgm-exporter", "--kubernetes", "--enable-exporter-metrics"];
     let with_data = of(&dcgm, false);
     assert_eq!(of(&dcgm, true), with_data);
     let empty: BTreeSet<String> = DASHBOARDS

@@ -226,8 +226,9 @@ fn unknown_node_name_fails() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let directory = home.path().to_str().unwrap();
     let exporter = Exporter::start_with(&[("TMPDIR", directory)], &["--mock=demo"]);
-    exporter
-        .wait_for("pods", |metrics| metrics.contains("nvml_exporter_source_up{source=\"api\"} 1"));
+    exporter.wait_for("pods", |metrics| {
+        metrics.contains("nvml_exporter_source_up{source=\"api\",NodeName=\"node-1\"} 1")
+    });
     let environment = fs::read_dir(home.path()).unwrap().next().unwrap().unwrap().path();
     let kubeconfig = environment.join("kubeconfig").display().to_string();
     let library = environment.join("libnvidia-ml.so.1").display().to_string();

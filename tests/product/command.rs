@@ -173,7 +173,7 @@ fn errors_name_input_location_reason_and_remedy() {
 #[test]
 fn errors_of_parsed_values_name_the_environment_variable_and_a_remedy() {
     for (variable, flag, remedy) in [
-        ("DCGM_EXPORTER_INTERVAL", "--collect-interval <MS>", "milliseconds from 100 to 3600000"),
+        ("DCGM_EXPORTER_INTERVAL", "--collect-interval <TIME>", "give a number of milliseconds"),
         ("NVML_EXPORTER_DIALECT", "--dialect <DIALECT>", "[possible values: ack, dcgm-exporter]"),
         ("DCGM_EXPORTER_KUBERNETES", "--kubernetes", "give true or false"),
         ("NVML_EXPORTER_EXTRA_LABELS", "--extra-label <K=V>", "for example team=search"),
@@ -204,7 +204,7 @@ fn help_and_version() {
     assert!(help.status.success());
     let help = String::from_utf8(help.stdout).unwrap();
     for flag in
-        ["--mock[=<SCENARIO>]", "--collect-interval <MS>", "DCGM_EXPORTER_LISTEN", "NODE_NAME"]
+        ["--mock[=<SCENARIO>]", "--collect-interval <TIME>", "DCGM_EXPORTER_LISTEN", "NODE_NAME"]
     {
         assert!(help.contains(flag), "{flag} in\n{help}");
     }

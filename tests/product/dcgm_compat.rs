@@ -8,7 +8,8 @@ use nvml_exporter::catalog::preset::{DCGM_4_8, DCGM_4_9};
 
 use crate::exporter::{Exporter, Scenario, run_once, run_with, series, value};
 
-const DCGM: [&str; 3] = ["--dialect", "dcgm-exporter", "--node-name=node-1"];
+const DCGM: [&str; 4] =
+    ["--dialect", "dcgm-exporter", "--node-name=node-1", "--enable-exporter-metrics"];
 
 /// A counters file in a temporary directory.
 struct CountersFile {
@@ -39,7 +40,9 @@ impl CountersFile {
 
 fn families(text: &str) -> BTreeSet<&str> {
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    names.filter(|name| !name.starts_with("nvml_exporter_")).collect()
+    names
+        .filter(|name| !name.starts_with("nvml_exporter_") && !name.starts_with("process_"))
+        .collect()
 }
 
 /// The environment and arguments of the static manifest, of several versions of the chart and of the
@@ -287,6 +290,32 @@ fn changed_counters_file_is_applied_without_a_gap() {
 }
 
 #[test]
+fn counters_are_read_from_a_config_map_of_the_simulated_node() {
+    const CLUSTER: &str = "[[gpu]]\nmodel = \"T4\"\n[cluster]\n";
+    const MAP: &str = "config_maps = [{ namespace = \"gpu-operator\", name = \"counters\", \
+         data = { metrics = \"DCGM_FI_DEV_GPU_TEMP, gauge, t\" } }]\n";
+    let flags = ["--configmap-data=gpu-operator:counters", "--collect-interval=200"];
+    let with = |name: &str, text: &str| Scenario::new(name, text);
+    let scenario = with("config-map", &[CLUSTER, MAP].concat());
+    let text = run_once(&[&[&*scenario.flag()], &flags[..]].concat());
+    assert_eq!(families(&text), BTreeSet::from(["DCGM_FI_DEV_GPU_TEMP"]));
+    for (name, text, expected) in [
+        ("no-map", CLUSTER.to_owned(), "--configmap-data gpu-operator:counters: "),
+        ("no-cluster", "[[gpu]]\nmodel = \"T4\"\n".to_owned(), "the scenario has no cluster; add"),
+        (
+            "denied",
+            [CLUSTER, MAP, "denied = [\"get configmaps\"]\n"].concat(),
+            "--configmap-data gpu-operator:counters: ",
+        ),
+    ] {
+        let scenario = with(name, &text);
+        let output = run_with(&[], &[&["--once", &*scenario.flag()], &flags[..]].concat());
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && log.contains(expected), "{name}: {log}");
+    }
+}
+
+#[test]
 fn sighup_without_a_counters_file_changes_nothing() {
     let exporter = Exporter::start(&["--mock", "--collect-interval=200"]);
     exporter.send_sighup();
@@ -300,9 +329,7 @@ fn each_version_has_its_own_names() {
     let metrics = |compat: &str| run_once(&[&DCGM[..], &["--mock", "--compat", compat]].concat());
     let has_families = |text: &str, preset: &[&str]| {
         let families = families(text);
-        preset.iter().all(|name| {
-            name.contains("DRIVER") || name.contains("MEMORY_TEMP") || families.contains(name)
-        })
+        preset.iter().all(|name| name.contains("DRIVER") || families.contains(name))
     };
     let old = metrics("4.8");
     assert!(has_families(&old, DCGM_4_8), "{old}");
@@ -317,6 +344,25 @@ fn each_version_has_its_own_names() {
     let newest = metrics("4.9");
     assert!(has_families(&newest, DCGM_4_9), "{newest}");
     assert!(!newest.contains("DCGM_FI_DEV_SM_CLOCK{"), "renamed");
+    assert_eq!(families(&newest).len(), 26, "{newest}");
+    // The same readings in other units: a family of 4.8, one of 4.9, and the factor between them.
+    for (of_4_8, of_4_9, factor) in [
+        ("DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_SM_CLOCK_HERTZ", 1e6),
+        ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_UTIL_RATIO", 0.01),
+        ("DCGM_FI_DEV_MEM_COPY_UTIL", "DCGM_FI_DEV_MEMORY_UTIL_RATIO", 0.01),
+        ("DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_USED_BYTES", 1_048_576.0),
+        ("DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_FREE_BYTES", 1_048_576.0),
+        ("DCGM_FI_DEV_FB_RESERVED", "DCGM_FI_DEV_FB_RESERVED_BYTES", 1_048_576.0),
+        (
+            "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+            "DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND",
+            1e6,
+        ),
+    ] {
+        let both = metrics("4.8,4.9");
+        let [old, new] = [of_4_8, of_4_9].map(|name| value(&both, name, &["gpu=\"0\""]).unwrap());
+        assert!(new > 0.0 && (new / (old * factor) - 1.0).abs() < 0.05, "{of_4_9}: {new}, {old}");
+    }
     assert!(newest.contains("DCGM_FI_SYSTEM_DRIVER_VERSION=\"550"));
     let hertz = value(&newest, "DCGM_FI_DEV_SM_CLOCK_HERTZ", &["gpu=\"0\""]).unwrap();
     assert!((1e8..1e10).contains(&hertz), "{hertz}");

@@ -32,7 +32,8 @@ const GPU_UTIL: &str = "DCGM_FI_DEV_GPU_UTIL";
 const HOST_PIDS: &str = "nvml_exporter_host_pid_namespace";
 
 fn start(scenario: &Scenario, flags: &[&str]) -> Exporter {
-    let common = ["--dialect=dcgm-exporter", "-k", "--collect-interval=200"];
+    let common =
+        ["--dialect=dcgm-exporter", "--enable-exporter-metrics", "-k", "--collect-interval=200"];
     Exporter::start(&[&[&*scenario.flag()], &common[..], flags].concat())
 }
 

@@ -131,7 +131,7 @@ fn total(metrics: &str, gpu: u32, xid: u32) -> Option<f64> {
 #[test]
 fn every_xid_is_counted_exactly_once() {
     let (_directory, file) = event_counters();
-    let dcgm = ["--dialect", "dcgm-exporter"];
+    let dcgm = ["--dialect", "dcgm-exporter", "--enable-exporter-metrics"];
     let failing = "[[fault]]\nfunction = \"nvmlEventSetWait_v2\"\ncode = \"UNKNOWN\"\n";
     let reload = "[driver]\nreload = [{ from = 70, to = 80 }]\n";
     let scenario = Scenario::new("once", &two_t4(60, reload));

@@ -40,6 +40,63 @@ fn own_metrics_can_have_their_own_path() {
     whole.wait_for("the same families", |text| types(text) == split());
 }
 
+/// Tests of dcgm-exporter require pod labels of all series at `/metrics`.
+#[test]
+fn own_metrics_are_apart_in_the_dialect_of_dcgm_exporter() {
+    const OWN: [&str; 2] = ["nvml_exporter_build_info{version=", "process_resident_memory_bytes"];
+    let of = |flags: &[&str], environment: &[(&str, &str)]| {
+        let flags = [&["--mock=idle-t4"], flags].concat();
+        let exporter = Exporter::start_with(environment, &flags);
+        let gpus = exporter.wait_for("series", |text| text.contains("DCGM_FI_DEV_GPU_UTIL{"));
+        let own = exporter.get("/metrics/own");
+        let is_on_metrics = OWN.iter().all(|name| gpus.contains(name));
+        assert!(is_on_metrics || OWN.iter().all(|name| !gpus.contains(name)), "{gpus}");
+        let has_own_path = own.status == 200 && OWN.iter().all(|name| own.text().contains(name));
+        (is_on_metrics, has_own_path)
+    };
+    let dcgm = "--dialect=dcgm-exporter";
+    assert_eq!(of(&[], &[]), (true, false));
+    assert_eq!(of(&[dcgm], &[]), (false, true));
+    assert_eq!(of(&[dcgm, "--enable-exporter-metrics"], &[]), (true, false));
+    assert_eq!(of(&["--enable-exporter-metrics=false"], &[]), (false, true));
+    let variable = "DCGM_EXPORTER_ENABLE_EXPORTER_METRICS";
+    assert_eq!(of(&[dcgm], &[(variable, "true")]), (true, false));
+    assert_eq!(of(&[], &[(variable, "0")]), (false, true));
+    assert_eq!(of(&[dcgm], &[(variable, "")]), (false, true));
+    let both = ["--own-metrics-path=/metrics/own", "--enable-exporter-metrics=true"];
+    assert_eq!(of(&both, &[]), (true, true));
+}
+
+#[test]
+fn telemetry_path_is_another_path_of_the_metrics() {
+    let exporter = Exporter::start(&["--mock=idle-t4", "--web.telemetry-path=/gpus"]);
+    for path in ["/gpus", "/metrics"] {
+        exporter.wait_for_at(path, "series", |text| text.contains("DCGM_FI_DEV_GPU_UTIL{"));
+    }
+}
+
+#[test]
+fn series_of_the_exporter_have_the_node_name_in_the_dialect_of_ack() {
+    let exporter = Exporter::start(&["--mock=demo", "--collect-interval=200"]);
+    let text = exporter.wait_for("pods", |text| !series(text, "nvml_exporter_pods").is_empty());
+    let own = text
+        .lines()
+        .filter(|line| line.starts_with("nvml_exporter_") || line.starts_with("process_"));
+    let own: Vec<&str> = own.collect();
+    assert!(own.len() > 50, "{text}");
+    for line in own {
+        assert!(line.contains("NodeName=\""), "{line}");
+    }
+    let build = series(&text, "nvml_exporter_build_info");
+    assert!(build[0].contains("revision=\"") && build[0].contains("features=\"manual,top\""));
+    assert!(value(&text, "process_open_fds", &[]).is_some_and(|n| n >= 3.0), "{text}");
+    assert!(value(&text, "process_start_time_seconds", &[]).is_some_and(|n| n > 1e9), "{text}");
+    assert!(value(&text, "process_max_fds", &[]) > value(&text, "process_open_fds", &[]));
+    let memory = |name: &str| value(&text, &format!("process_{name}_memory_bytes"), &[]).unwrap();
+    assert!(memory("resident") > 1e6 && memory("virtual") > memory("resident"), "{text}");
+    assert!(value(&text, "process_cpu_seconds_total", &[]).is_some_and(|n| n < 3600.0), "{text}");
+}
+
 #[test]
 fn gzip_response_has_the_same_content() {
     let exporter = exporter();
@@ -50,6 +107,19 @@ fn gzip_response_has_the_same_content() {
     let mut text = String::new();
     GzDecoder::new(compressed.body.as_slice()).read_to_string(&mut text).unwrap();
     assert_eq!(text, exporter.metrics());
+}
+
+#[test]
+fn body_as_it_is_can_be_preferred_to_gzip() {
+    let exporter = exporter();
+    let encoding = |accept: &str| {
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {accept}\r\nConnection: close\r\n\r\n"
+        );
+        exporter.request(&request).header("content-encoding").map(str::to_owned)
+    };
+    assert_eq!(encoding("gzip;q=0.5, identity"), None);
+    assert_eq!(encoding("gzip, identity;q=0.5").as_deref(), Some("gzip"));
 }
 
 #[test]

@@ -169,6 +169,7 @@ fn no_label_occurs_twice_with_any_pod_labels() {
             "--kubernetes-enable-pod-uid",
             "--kubernetes-enable-dra",
             "--kubernetes-virtual-gpus",
+            "--enable-exporter-metrics",
             "--extra-label=pool=a",
             "--collect-interval=200",
         ];

@@ -28,6 +28,7 @@ mod evidence;
 mod exporter;
 mod exposition;
 mod faults;
+mod flags;
 mod freshness;
 mod gpm;
 mod health;

@@ -16,8 +16,16 @@ type Variant = (&'static [&'static str], &'static str);
 const VARIANTS: [Variant; 4] = [
     (&["--dialect=ack"], "PodName"),
     (&["--dialect=ack", "--process-series=container"], "PodName"),
-    (&["--dialect=dcgm-exporter", "-k"], "pod"),
-    (&["--dialect=dcgm-exporter", "-k", "--process-series=container"], "pod"),
+    (&["--dialect=dcgm-exporter", "--enable-exporter-metrics", "-k"], "pod"),
+    (
+        &[
+            "--dialect=dcgm-exporter",
+            "--enable-exporter-metrics",
+            "-k",
+            "--process-series=container",
+        ],
+        "pod",
+    ),
 ];
 
 /// An exporter with the series that these tests read, in one of the [`VARIANTS`].

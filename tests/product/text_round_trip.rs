@@ -131,7 +131,12 @@ fn serve_snapshot(published: Arc<Published>) -> String {
             published,
             max_age: day,
             clock,
-            routes: Routes { own_metrics_path: None, landing: true },
+            routes: Routes {
+                telemetry_path: None,
+                own_path: None,
+                are_own_on_metrics: true,
+                landing: true,
+            },
             timeouts: Timeouts { read: day, write: day },
             rejected: Arc::default(),
         };

@@ -35,7 +35,7 @@ const EXPECTED: [&str; 10] = [
     "DCGM_CUSTOM_PROCESS_SM_UTIL{",
     "DCGM_CUSTOM_ILLEGAL_PROCESS_MEM_USED{",
     "GPU_I_ID=\"1\"",
-    "nvml_exporter_driver_up 0",
+    "nvml_exporter_driver_up{NodeName=\"node-1\"} 0",
     "nvml_exporter_gpu_unidentified{",
     "reason=\"hung\"",
     "reason=\"lost\"",

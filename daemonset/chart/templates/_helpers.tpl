@@ -159,6 +159,11 @@ nodeAffinity:
 {{- if or .Values.tlsServerConfig.enabled .Values.basicAuth.users }}true{{ end }}
 {{- end }}
 
+{{/* Path of the exporter's own metrics, if they are not at /metrics. Tools for dcgm-exporter expect pod labels on every series there. */}}
+{{- define "nvml-exporter.ownMetricsPath" -}}
+{{- default (ternary "/metrics/own" "" (eq .Values.dialect "dcgm-exporter")) .Values.ownMetricsPath }}
+{{- end }}
+
 {{/* Fails on unsupported or contradictory values. */}}
 {{- define "nvml-exporter.validateValues" -}}
 {{- if not .Values.image.repository }}

@@ -1,4 +1,4 @@
-//! Rows of the board: clocks, limits, modes, PCIe link, and values in base units.
+//! Rows of the board: clocks, limits, modes and PCIe link.
 
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureThreshold};
 use nvml_wrapper_sys::bindings::field_id;
@@ -310,54 +310,6 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         tier: Slow,
         help: "CUDA version supported by the driver: 12040 is 12.4.",
         ..gauge(Read(|p| p.cuda_version()))
-    },
-];
-
-/// Values in base units, with the names of newer versions of dcgm-exporter.
-pub(super) const BASE_UNITS: &[Metric<DeviceSource>] = &[
-    Metric {
-        name: "DCGM_FI_DEV_SM_CLOCK_HERTZ",
-        unit: "Hz",
-        symbol: "nvmlDeviceGetClockInfo",
-        tier: Second,
-        help: "SM clock frequency (in Hz).",
-        ..gauge(Read(|p| Ok(p.sm_clock()? * 1e6)))
-    },
-    Metric {
-        name: "DCGM_FI_DEV_MEMORY_CLOCK_HERTZ",
-        unit: "Hz",
-        symbol: "nvmlDeviceGetClockInfo",
-        tier: Second,
-        help: "Memory clock frequency (in Hz).",
-        ..gauge(Read(|p| Ok(p.memory_clock()? * 1e6)))
-    },
-    Metric {
-        name: "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL",
-        unit: "J",
-        symbol: BATCH,
-        help: "Energy consumption since the driver was loaded (in J).",
-        absent: "before Volta",
-        ..counter(Field(Id::of(field_id::NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION), |mj| {
-            Ok(mj / 1000.0)
-        }))
-    },
-    Metric {
-        name: "DCGM_FI_DEV_FAN_SPEED_RATIO",
-        unit: "ratio",
-        symbol: "nvmlDeviceGetFanSpeed_v2",
-        tier: Second,
-        help: "Intended fan speed (1 is the nominal speed).",
-        absent: "passively cooled boards",
-        ..gauge(Read(|p| Ok(p.fan_speed()? / 100.0)))
-    },
-    Metric {
-        name: "DCGM_FI_DEV_VGPU_LICENSE_STATUS",
-        unit: "bool",
-        symbol: "nvmlDeviceGetGridLicensableFeatures_v4",
-        tier: Slow,
-        help: "1 if a vGPU license is active; 0 also where none is required.",
-        absent: "where the driver does not report it",
-        ..gauge(Read(|p| p.vgpu_licensed()))
     },
 ];
 

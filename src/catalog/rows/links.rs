@@ -15,6 +15,20 @@ const OLDER: &str = "boards without NVLink; since Hopper, which has other counte
 
 pub(super) const ROWS: &[Metric<DeviceSource>] = &[
     Metric {
+        name: "DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND",
+        unit: "bytes/s",
+        symbol: BATCH,
+        help: "Throughput of all NVLinks in both directions (in bytes per second).",
+        absent: NO_RATE,
+        ..gauge(Rate(
+            &[
+                Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX),
+                Id::of_all_links(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX),
+            ],
+            |kib_per_second| kib_per_second * 1024.0,
+        ))
+    },
+    Metric {
         name: "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
         unit: "count",
         symbol: BATCH,

@@ -2,7 +2,7 @@
 
 use crate::catalog::metric::{Metric, gauge};
 use crate::catalog::source::DeviceSource::{self, Read, ReadOrUsage};
-use crate::nvml::probe::mebibytes;
+use crate::nvml::probe::{bytes, mebibytes};
 use crate::policy::Tier::Slow;
 
 /// The most used memory rows of a GPU or GPU instance.
@@ -84,6 +84,28 @@ pub(super) const MORE_MEMORY: &[Metric<DeviceSource>] = &[
         symbol: "nvmlDeviceGetMemoryInfo_v2",
         help: "Total framebuffer memory (in bytes).",
         ..gauge(Read(|p| p.memory_total_bytes()))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_FB_FREE_BYTES",
+        unit: "bytes",
+        symbol: "nvmlDeviceGetMemoryInfo_v2",
+        help: "Framebuffer memory free (in bytes).",
+        ..gauge(Read(|p| p.memory_free_bytes()))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_FB_USED_BYTES",
+        unit: "bytes",
+        symbol: "nvmlDeviceGetMemoryInfo_v2",
+        help: "Framebuffer memory used (in bytes), excluding memory that the driver reserves (included by drivers before 510).",
+        ..gauge(ReadOrUsage(|p| p.memory_used_bytes(), |usage| usage.memory.map(bytes)))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_FB_RESERVED_BYTES",
+        unit: "bytes",
+        symbol: "nvmlDeviceGetMemoryInfo_v2",
+        help: "Framebuffer memory reserved by the driver (in bytes).",
+        absent: "drivers before 510",
+        ..gauge(Read(|p| p.memory_reserved_bytes()))
     },
     Metric {
         name: "DCGM_FI_DEV_BAR1_CAPACITY_BYTES",

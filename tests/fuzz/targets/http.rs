@@ -55,7 +55,12 @@ impl Server {
             published,
             max_age: Duration::from_secs(3600),
             clock: Clock::start(),
-            routes: Routes { own_metrics_path: None, landing: true },
+            routes: Routes {
+                telemetry_path: None,
+                own_path: None,
+                are_own_on_metrics: true,
+                landing: true,
+            },
             timeouts: TIMEOUTS,
             rejected: Arc::default(),
         };
