@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignments::{Assignments, ClaimedDevice, ContainerAssignment, PodName};
-use super::pods::{NameLookup, PodSnapshot, TrackedPod};
+use super::pods::{NameLookup, PodSnapshot, TrackedPod, UidLookup};
 use crate::policy::POD_UNLISTED_MAX;
 
 /// The last known allocations of pods, by pod name.
@@ -47,6 +47,8 @@ impl AllocationRetention {
                 || match presence(name, pods) {
                     Presence::Live(uid) if retained.uid.is_some() => retained.uid == Some(uid),
                     Presence::Gone => false,
+                    // While the API server is down, a pod of the last pod list counts as existing.
+                    Presence::Unknown if retained.is_tracked(pods) => true,
                     // A pod that was unknown when it was listed may have a successor by now.
                     Presence::Live(_) | Presence::Unknown => {
                         list.requested_at.saturating_sub(retained.listed) < POD_UNLISTED_MAX
@@ -121,25 +123,33 @@ impl AllocationRetention {
         unrecorded: &BTreeSet<PodName>,
         pods: Option<&PodSnapshot>,
     ) {
-        self.0.retain(|name, _| !list.pods.contains(name) || unrecorded.contains(name));
         for name in list.pods.difference(unrecorded) {
+            let of_pod = list.containers.iter().filter(|assigned| is_of(assigned, name));
+            let containers: Vec<_> = of_pod.cloned().collect();
             let uid = match presence(name, pods) {
                 Presence::Live(uid) => Some(uid),
-                Presence::Gone | Presence::Unknown => None,
+                // While the API server is down, the name may be that of a successor, but the devices
+                // of the pod were these.
+                Presence::Unknown => {
+                    let before = self.0.remove(name).filter(|old| old.containers == containers);
+                    before.and_then(|before| before.uid)
+                }
+                Presence::Gone => None,
             };
-            let of_pod = list.containers.iter().filter(|assigned| is_of(assigned, name));
-            let retained = Retained {
-                uid,
-                containers: of_pod.cloned().collect(),
-                listed: list.requested_at,
-                successor_started: None,
-            };
+            let retained =
+                Retained { uid, containers, listed: list.requested_at, successor_started: None };
             self.0.insert(name.clone(), retained);
         }
     }
 }
 
 impl Retained {
+    /// Whether the pod is in the last pod list.
+    fn is_tracked(&self, pods: Option<&PodSnapshot>) -> bool {
+        let lookup = self.uid.as_ref().zip(pods).map(|(uid, pods)| pods.by_uid(uid));
+        matches!(lookup, Some(UidLookup::Live(_)))
+    }
+
     /// The live pod that replaced the retained one under its name.
     fn successor<'p>(
         &self,
@@ -422,5 +432,23 @@ mod tests {
         assert_eq!(merged.unlisted, [(name("a"), T(1))].into());
         let late = list(&[], 1 + POD_UNLISTED_MAX.as_secs());
         assert_eq!(allocated(&retention.apply(&late, None)), []);
+    }
+
+    #[test]
+    fn allocation_of_a_tracked_pod_outlasts_an_api_server_that_is_down() {
+        let (mut retention, mut store) = (AllocationRetention::default(), store(&["a", "b"]));
+        let _listed = retention.apply(&list(&BOTH, 1), Some(&store.snapshot(T(1))));
+        let gone = crate::model::Problem::without_remedy("gone");
+        store.health.record_failure(crate::kube::source::FailureReason::Connection, &gone, T(500));
+        let pods = store.snapshot(T(500));
+        // The List repeats the devices of a, and has others of a successor of b.
+        let confirmed = list(&[("a", Some("A")), ("b", Some("C"))], 501);
+        let _listed = retention.apply(&confirmed, Some(&pods));
+        let merged = retention.apply(&list(&[], 502), Some(&pods));
+        assert_eq!(allocated(&merged), [("a", "A"), ("b", "C")]);
+        assert_eq!(merged.unconfirmed, [name("a"), name("b")].into());
+        assert_eq!(merged.unlisted, [(name("b"), T(501))].into(), "it may have a successor");
+        let late = list(&[], 501 + POD_UNLISTED_MAX.as_secs());
+        assert_eq!(allocated(&retention.apply(&late, Some(&pods))), [("a", "A")]);
     }
 }
