@@ -113,11 +113,15 @@ impl Pod {
     /// Whether it requests GPUs, or has an annotation that allocates some.
     #[must_use]
     pub fn requests_gpus(&self) -> bool {
-        let requests = |c: &Container| c.requests_gpu() || !c.claims.is_empty();
         let is_allocation =
             |key: &str| ANNOTATIONS.contains(&key) && key != CONFIG_HASH && key != CONFIG_MIRROR;
-        self.containers.iter().any(requests)
-            || self.annotations.keys().any(|key| is_allocation(key))
+        self.has_requests() || self.annotations.keys().any(|key| is_allocation(key))
+    }
+
+    /// Whether a container requests GPUs, or uses a claim.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.containers.iter().any(|c| c.requests_gpu() || !c.claims.is_empty())
     }
 
     /// The GPU groups that its labels name: one in `runai-gpu-group`, or several, each in

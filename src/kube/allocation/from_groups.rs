@@ -184,7 +184,7 @@ impl AllocationJoin<'_> {
             return;
         }
         // The scheduler refuses such a pod.
-        if pod.requests_gpus() {
+        if pod.has_requests() {
             return self.count_problem(AllocationProblem::UnrequestedAnnotation);
         }
         let share = kai::parse(pod);

@@ -223,6 +223,14 @@ fn malformed_shares_are_unknown_on_their_gpu_only() {
 }
 
 #[test]
+fn annotations_of_other_schedulers_do_not_change_the_share_of_a_member() {
+    let foreign = ("scheduler.framework.gpushare.allocation", r#"{"0":{"0":8}}"#);
+    let pods = pods([reservation("r", "g", &[]), member("a", &["g"], &[HALF, foreign])]);
+    let out = join(&list(&[("r", A)]), &pods);
+    assert_eq!(rows(&out), [share("a", "c", A, Some(HALF_MIB))]);
+}
+
+#[test]
 fn a_pod_with_gpus_of_its_own_is_no_member() {
     let greedy = grouped(pod("a", &[HALF], &[("c", "nvidia.com/gpu=1")], &[]), &["g"]);
     let pods = pods([reservation("r", "g", &[]), greedy, member("b", &["g"], &[HALF])]);
