@@ -96,15 +96,17 @@ impl AllocationJoin<'_> {
             && (is_ambiguous || self.assignments.unlisted.contains_key(name))
     }
 
-    /// Whether the kubelet's List has a pod with all of its containers that request GPUs.
+    /// Whether the kubelet's List has a pod with all of its containers that request GPUs or use claims.
     fn lists_all_requests(&self, pod: &Pod) -> bool {
         let name = pod_name(&pod.id);
         let is_assigned = |container: &Container| {
-            self.assignments.containers.iter().any(|assigned| {
+            let mut assigned = self.assignments.containers.iter().filter(|assigned| {
                 assigned.container == container.name
                     && (&assigned.namespace, &assigned.pod) == (&name.0, &name.1)
-            })
+            });
+            assigned.any(|assigned| container.claims.is_empty() || !assigned.claims.is_empty())
         };
+        let requests = |c: &Container| c.requests_gpu() || !c.claims.is_empty();
         let is_listable = |container: &&Container| match container.kind {
             ContainerKind::App => true,
             ContainerKind::Init { restartable } => restartable,
@@ -112,7 +114,7 @@ impl AllocationJoin<'_> {
         };
         let mut requesting = pod.containers.iter().filter(is_listable);
         self.assignments.pods.contains(&name)
-            && requesting.all(|container| !container.requests_gpu() || is_assigned(container))
+            && requesting.all(|container| !requests(container) || is_assigned(container))
     }
 
     /// Records the devices of `resources` that the kubelet can have allocated to an init container:

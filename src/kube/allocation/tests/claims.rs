@@ -202,6 +202,24 @@ fn shares_have_the_size_in_their_claim() {
 }
 
 #[test]
+fn allocation_of_a_pod_with_claims_is_known_once_the_kubelet_lists_them() {
+    let known = |containers: Vec<ContainerAssignment>| {
+        let mut claiming = pod("a", &[], &[("c", ""), ("d", "")], &[]);
+        claiming.containers[0].claims = vec!["gpu".into()];
+        let mut list = assignments(containers);
+        list.pods.insert(("demo".into(), "a".into()));
+        let Coverage::Pods { known, .. } = join(&list, &pods([claiming])).completeness.coverage
+        else {
+            panic!("the pods are known")
+        };
+        known.contains("uid-a")
+    };
+    assert!(!known(vec![]), "as that of a successor without claims");
+    assert!(!known(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]));
+    assert!(known(vec![claim("a", "x", "gpu-1")]));
+}
+
+#[test]
 fn unread_claim_withholds_its_device_and_a_denied_one_its_size() {
     let out = run(vec![claim("a", "x", "gpu-1"), share("b", "y", "gpu-0")], &ClaimTable::default());
     assert_eq!(rows(&out), []);
