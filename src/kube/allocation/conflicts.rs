@@ -92,10 +92,21 @@ impl AllocationJoin<'_> {
             }
             return;
         }
+        // The scheduler has made each claim: no share is rejected, but their sum is wrong.
+        let sizes = accepted.values().filter(|allocation| allocation.reserved);
+        let size: f64 = sizes.filter_map(|allocation| allocation.memory).sum();
+        if claims && size > self.capacity(device) {
+            self.mark_uncertain(device, AllocationProblem::Overcommitted);
+        }
         if accepted.values().any(|allocation| !allocation.confirmed) {
             self.mark_uncertain(device, AllocationProblem::UnlistedPod);
         }
         self.result.allocations.extend(accepted.into_values());
+    }
+
+    /// MiB that can be allocated of a device; unlimited if its size is unknown.
+    fn capacity(&self, device: &Arc<str>) -> f64 {
+        self.index.framebuffer(device).unwrap_or(f64::INFINITY) * (1.0 + 1e-6)
     }
 
     /// Withholds the newest shares that a device has no memory for; of an `exclusive`
@@ -111,7 +122,7 @@ impl AllocationJoin<'_> {
             let age = self.annotation_age(&container.pod);
             pods.entry(age).or_insert((&container.pod, 0.0)).1 += allocation.memory.unwrap_or(0.0);
         }
-        let total = self.index.framebuffer(device).unwrap_or(f64::INFINITY) * (1.0 + 1e-6);
+        let total = self.capacity(device);
         let (mut sum, mut withheld) = (0.0, Vec::new());
         for (n, ((is_deleting, ..), (pod, memory))) in pods.into_iter().enumerate() {
             // A scheduler may allocate the memory of a pod again while that pod is being deleted.

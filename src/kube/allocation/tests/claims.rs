@@ -220,6 +220,23 @@ fn allocation_of_a_pod_with_claims_is_known_once_the_kubelet_lists_them() {
 }
 
 #[test]
+fn shares_above_the_size_of_the_device_have_no_sum() {
+    let claims = |memory: &str| {
+        let of = |claim| share_result(claim, "gpu-1", &format!(r#""memory":"{memory}""#));
+        let (x, y) = (of("x"), of("y"));
+        table(&[("x", &["uid-a"], &x), ("y", &["uid-b"], &y)], &[])
+    };
+    let containers = || vec![share("a", "x", "gpu-1"), share("b", "y", "gpu-1")];
+    let row = |pod, memory| (pod, "c", A, AllocateMode::Share, Some(memory), 0.0, true);
+    let all = run(containers(), &claims("11514Mi"));
+    assert_eq!(rows(&all), [row("a", 11514.0), row("b", 11514.0)]);
+    assert_eq!(uncertainty(&all), (vec![], false, vec![]));
+    let more = run(containers(), &claims("11515Mi"));
+    assert_eq!(rows(&more), [row("a", 11515.0), row("b", 11515.0)]);
+    assert_eq!(uncertainty(&more), (vec![A], false, vec![("overcommitted", 1)]));
+}
+
+#[test]
 fn unread_claim_withholds_its_device_and_a_denied_one_its_size() {
     let out = run(vec![claim("a", "x", "gpu-1"), share("b", "y", "gpu-0")], &ClaimTable::default());
     assert_eq!(rows(&out), []);
