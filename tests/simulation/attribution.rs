@@ -1,7 +1,8 @@
 //! Random worlds with a cluster in virtual time, judged by a reference that knows the truth.
 //!
 //! A seed is one world. `SIMULATION_STATES=1000000 cargo test --test simulation attribution` checks more
-//! expositions; `SIMULATION_WORLD=17` replays one world and prints its history.
+//! expositions, `SIMULATION_FIRST=5000` begins with another seed, and `SIMULATION_WORLD=17` replays one world
+//! and prints its history.
 
 mod api_object;
 mod exporter;
@@ -30,12 +31,13 @@ fn attribution_agrees_with_the_reference() {
         return;
     }
     let states = number("SIMULATION_STATES").unwrap_or(STATES);
+    let first = number("SIMULATION_FIRST").unwrap_or_default();
     let (mut checked, mut worlds) = (0, 0);
     let mut counts: BTreeMap<&str, u64> = KINDS.map(|kind| (kind, 0)).into();
     // The number of worlds with each kind of violation, and the first of them.
     let mut failed: BTreeMap<&str, (u64, Outcome)> = BTreeMap::new();
     while checked < states {
-        let outcome = run(worlds);
+        let outcome = run(first + worlds);
         (checked, worlds) = (checked + outcome.states, worlds + 1);
         for (kind, n) in &outcome.counts {
             *counts.entry(kind).or_default() += n;

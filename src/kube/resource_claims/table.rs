@@ -72,7 +72,7 @@ impl ClaimTable {
     }
 
     /// Sets the claim that was read for a request.
-    pub(super) fn insert(&mut self, request: &ClaimRequest, claim: AllocatedClaim) {
+    pub fn insert(&mut self, request: &ClaimRequest, claim: AllocatedClaim) {
         self.denied.remove(&request.claim);
         let before = self.claims.remove(&request.claim);
         let same = before.filter(|before| before.claim.uid == claim.uid);

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::timeline::{Container, Kind, Ms, Pod};
+use super::timeline::{Access, Claimed, Container, Kind, Ms, Pod, World};
 
 /// Delay of a watch event.
 const EVENT_DELAY: Ms = 200;
@@ -61,6 +61,8 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
         "metadata": metadata,
         "spec": {
             "nodeName": "node-1",
+            "runtimeClassName": pod.sandboxed.then_some("gvisor"),
+            "resourceClaims": claims(pod),
             "containers": specs(&apps),
             "initContainers": specs(&inits),
             "ephemeralContainers": specs(&ephemeral),
@@ -74,10 +76,75 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
     })
 }
 
+/// The claims of a pod, under their own names.
+fn claims(pod: &Pod) -> Vec<Value> {
+    let all = pod.containers.iter().flat_map(|container| &container.claims);
+    let mut names: Vec<&str> = all.map(|claimed| claimed.claim.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.iter().map(|name| json!({ "name": name, "resourceClaimName": name })).collect()
+}
+
+/// The resource claim of a pod with this name.
+pub(crate) fn claim(world: &World, pod: &Pod, name: &str) -> Option<Value> {
+    let all = pod.containers.iter().flat_map(|container| &container.claims);
+    let mut devices: Vec<&Claimed> = all.filter(|claimed| claimed.claim == name).collect();
+    devices.dedup();
+    let first = devices.first()?;
+    let result = |claimed: &&Claimed| {
+        let mut result = json!({
+            "request": "gpu", "driver": "gpu.nvidia.com", "pool": "node-1",
+            "device": world.claim_name(claimed.device),
+        });
+        match &claimed.access {
+            Access::Share(id, mib) => {
+                result["shareID"] = json!(id);
+                result["consumedCapacity"] = json!({ "memory": format!("{mib}Mi") });
+            }
+            Access::Admin => result["adminAccess"] = json!(true),
+            Access::Whole | Access::TimeSlicing | Access::Mps(..) => {}
+        }
+        result
+    };
+    let sharing = match first.access {
+        Access::TimeSlicing => Some(json!({ "strategy": "TimeSlicing" })),
+        Access::Mps(percent, mib) => {
+            let mut limits = json!({ "defaultPinnedDeviceMemoryLimit": format!("{mib}Mi") });
+            if percent > 0 {
+                limits["defaultActiveThreadPercentage"] = json!(percent);
+            }
+            Some(json!({ "strategy": "MPS", "mpsConfig": limits }))
+        }
+        Access::Whole | Access::Share(..) | Access::Admin => None,
+    };
+    let kind = if first.device.instance.is_some() { "MigDeviceConfig" } else { "GpuConfig" };
+    let config = sharing.map(|sharing| {
+        json!({
+            "source": "FromClaim",
+            "opaque": {
+                "driver": "gpu.nvidia.com", "parameters": { "kind": kind, "sharing": sharing },
+            },
+        })
+    });
+    let config: Vec<Value> = config.into_iter().collect();
+    let results: Vec<Value> = devices.iter().map(result).collect();
+    Some(json!({
+        "metadata": { "uid": format!("uid-of-{name}") },
+        "status": {
+            "reservedFor": [{ "resource": "pods", "name": pod.name, "uid": pod.uid }],
+            "allocation": { "devices": { "results": results, "config": config } },
+        },
+    }))
+}
+
 fn spec(container: &Container) -> Value {
     let limits: Map<String, Value> =
         container.requests.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-    let mut spec = json!({ "name": container.name, "resources": { "limits": limits } });
+    let claims = container.claims.iter().map(|claimed| json!({ "name": claimed.claim }));
+    let claims: Vec<Value> = claims.take(1).collect();
+    let mut spec = json!({
+        "name": container.name, "resources": { "limits": limits, "claims": claims },
+    });
     if container.kind == Kind::Sidecar {
         spec["restartPolicy"] = json!("Always");
     }

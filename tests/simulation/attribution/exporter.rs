@@ -1,6 +1,7 @@
 //! The exporter, fed with the responses of kubelet, API server, driver and `/proc` at virtual times. This
 //! module is the only one of the attribution simulation that uses the exporter's code.
 
+mod claim_reader;
 mod gpu_reader;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,8 @@ use nvml_exporter::kube::json_stream::JsonFrame;
 use nvml_exporter::kube::node_label::{LabelRequirement, NodeLabelState};
 use nvml_exporter::kube::pod_resources::PodResourcesState;
 use nvml_exporter::kube::pod_resources::messages::{
-    ContainerDevices, ContainerResources, ListPodResourcesResponse, PodResources,
+    ClaimResource, ContainerDevices, ContainerResources, DynamicResource, ListPodResourcesResponse,
+    PodResources,
 };
 use nvml_exporter::kube::pods::PodSnapshot;
 use nvml_exporter::kube::pods::store::PodStore;
@@ -40,9 +42,10 @@ use nvml_exporter::snapshot::Snapshot;
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
 
+use self::claim_reader::ClaimReader;
 use self::gpu_reader::GpuReader;
 use super::node::{ListedPod, Node};
-use super::timeline::{Ms, Pod, World};
+use super::timeline::{Access, Ms, Pod, World};
 
 /// The interval between two cycles.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
@@ -73,6 +76,7 @@ pub(crate) struct Exporter {
     allocatable: BTreeMap<Box<str>, Vec<Box<str>>>,
     refresh: Arc<Notify>,
     refresh_logs: Arc<Notify>,
+    claims: ClaimReader,
     gpus: Vec<GpuReader>,
     schema: LabelSchema,
     reserved: ReservedLabels,
@@ -94,10 +98,11 @@ impl Exporter {
         let strategy = if world.has_mps_replicas { Mps } else { TimeSlicing };
         let mut label = NodeLabelState::unknown();
         label.sharing = Some(strategy);
+        let (claims, dra) = ClaimReader::new();
         let channels = SourceChannels {
             pods: Some(receive_pods),
             pod_resources: Some(pod_resources),
-            dra: None,
+            dra: Some(dra),
             label: LabelRequirement::parse("released=").zip(Some(watch::channel(label).1)),
             logs,
             refresh: Arc::clone(&refresh),
@@ -116,6 +121,7 @@ impl Exporter {
             allocatable: allocatable(world),
             refresh,
             refresh_logs,
+            claims,
             gpus: world.gpus.iter().map(|_| GpuReader::default()).collect(),
             schema: LabelSchema {
                 dialect: Dialect::Ack,
@@ -179,7 +185,12 @@ impl Exporter {
     }
 
     /// The kubelet returns a List, or does not respond.
-    pub(crate) fn list_resources(&mut self, list: Option<Vec<ListedPod<'_>>>, at: Ms) {
+    pub(crate) fn list_resources(
+        &mut self,
+        world: &World,
+        list: Option<Vec<ListedPod<'_>>>,
+        at: Ms,
+    ) {
         let now = self.moment(at).mono;
         let Some(list) = list else {
             let problem = Problem::without_remedy("connection refused");
@@ -187,7 +198,7 @@ impl Exporter {
             self.publish_assignments.send_replace(self.assignments.clone());
             return;
         };
-        let pod_resources = list.iter().map(|pod| pod_resources(pod).encode_to_vec().into());
+        let pod_resources = list.iter().map(|pod| pod_resources(world, pod).encode_to_vec().into());
         let response = ListPodResourcesResponse { pod_resources: pod_resources.collect() };
         let list = response.into_list().unwrap();
         self.assignments.health.record_success(now);
@@ -201,6 +212,12 @@ impl Exporter {
             requested_at: now,
         }));
         self.publish_assignments.send_replace(self.assignments.clone());
+    }
+
+    /// The API server returns the objects to which the claims of the node refer.
+    pub(crate) fn read_claims(&mut self, world: &World, at: Ms) {
+        let now = self.moment(at).mono;
+        self.claims.read(world, now);
     }
 
     /// The log directories are read.
@@ -311,7 +328,7 @@ fn frame(value: &serde_json::Value) -> JsonFrame {
     JsonFrame::Value(serde_json::to_vec(value).unwrap())
 }
 
-fn pod_resources(pod: &ListedPod<'_>) -> PodResources {
+fn pod_resources(world: &World, pod: &ListedPod<'_>) -> PodResources {
     let containers = pod.containers.iter().map(|container| ContainerResources {
         name: container.name.clone(),
         devices: container
@@ -322,7 +339,23 @@ fn pod_resources(pod: &ListedPod<'_>) -> PodResources {
                 device_ids: ids.clone(),
             })
             .collect(),
-        dynamic_resources: Vec::new(),
+        dynamic_resources: container
+            .claims
+            .iter()
+            .map(|claimed| DynamicResource {
+                claim_name: claimed.claim.clone(),
+                claim_namespace: pod.namespace.to_owned(),
+                claim_resources: vec![ClaimResource {
+                    driver_name: "gpu.nvidia.com".to_owned(),
+                    pool_name: "node-1".to_owned(),
+                    device_name: world.claim_name(claimed.device),
+                    share_id: match &claimed.access {
+                        Access::Share(id, _) => Some(id.clone()),
+                        _ => None,
+                    },
+                }],
+            })
+            .collect(),
     });
     let (name, namespace) = (pod.name.to_owned(), pod.namespace.to_owned());
     PodResources { name, namespace, containers: containers.collect() }

@@ -1,5 +1,7 @@
 //! Random worlds: GPUs, the processes on them, and faults. Pods are in [`pods`].
 
+mod claims;
+mod forgery;
 mod groups;
 mod pods;
 mod sharing;
@@ -8,8 +10,8 @@ use fastrand::Rng;
 
 use self::pods::PodGenerator;
 use super::timeline::{
-    Container, Device, Fault, FaultKind, Gpu, Instance, MPS_SERVER, Mps, Ms, Owner, Pod, Process,
-    Use, World,
+    Access, Container, Device, Fault, FaultKind, Gpu, Instance, MPS_SERVER, Mps, Ms, Owner, Pod,
+    Process, Use, World,
 };
 
 /// The world of a seed.
@@ -26,6 +28,7 @@ pub(crate) fn generate(seed: u64) -> World {
         per_container: chance(rng, 30),
         lists_ended: chance(rng, 15),
         has_mps_replicas: seed.is_multiple_of(2),
+        has_dynamic_mig: rng.bool(),
         gpus,
         pods: Vec::new(),
         processes: Vec::new(),
@@ -74,15 +77,16 @@ fn chance(rng: &mut Rng, percent: u8) -> bool {
 }
 
 fn gpu(rng: &mut Rng, index: usize) -> Gpu {
-    let profiles = [("1g.10gb", 9_728), ("2g.20gb", 19_968)];
+    let profiles = [("1g.10gb", 19, 9_728), ("2g.20gb", 14, 19_968)];
     let is_mig = chance(rng, 25);
     let instances = if is_mig { rng.usize(1..=3) } else { 0 };
     let instance = |n: usize| {
-        let (profile, total_mib) = profiles[rng.usize(0..profiles.len())];
+        let (profile, profile_id, total_mib) = profiles[rng.usize(0..profiles.len())];
         let uuid = format!("MIG-{:08x}-0000-4000-8000-{index:04x}{n:08x}", rng.u32(..));
         // GPU instance ids are neither dense nor in order.
         let id = [7, 1, 13][n];
-        Instance { uuid, id, profile, total_mib }
+        let memory_slice = [0, 4, 2][n];
+        Instance { uuid, id, profile, profile_id, memory_slice, total_mib }
     };
     let instances = (0..instances).map(instance).collect();
     let uuid = format!("GPU-{:08x}-0000-4000-8000-{index:012x}", rng.u32(..));
@@ -104,7 +108,8 @@ fn processes(rng: &mut Rng, world: &World) -> Vec<Process> {
                         continue;
                     }
                     let is_restarted = run_index + 1 < container.runs.len();
-                    let end = if chance(rng, if is_restarted { 30 } else { 12 }) {
+                    let outlives = chance(rng, if is_restarted { 30 } else { 12 });
+                    let end = if outlives && !pod.sandboxed {
                         run.end + rng.u64(2_000..1_000_000)
                     } else if chance(rng, 25) {
                         run.end.min(start + rng.u64(1_000..60_000))
@@ -159,8 +164,14 @@ fn named(rng: &mut Rng, world: &World, all: Vec<(Owner, Ms, Ms, Vec<Use>)>) -> V
 /// The devices that a process of `container` uses.
 fn uses(rng: &mut Rng, world: &World, pod: &Pod, container: &Container) -> Vec<Use> {
     let of_pod = pod.containers.iter().flat_map(|container| &container.allocations);
-    let own: Vec<Device> =
-        container.allocations.iter().map(|allocation| allocation.device).collect();
+    let administered = container.claims.iter().filter(|claimed| claimed.access == Access::Admin);
+    let administered = administered.map(|claimed| claimed.device);
+    let allocated = container.allocations.iter().map(|allocation| allocation.device);
+    let own: Vec<Device> = administered.chain(allocated).collect();
+    // A sandbox gives each container its own devices only.
+    if pod.sandboxed && own.is_empty() {
+        return Vec::new();
+    }
     let mut devices = if own.is_empty() { of_pod.map(|a| a.device).collect() } else { own };
     devices.dedup();
     let is_visible =
@@ -173,7 +184,7 @@ fn uses(rng: &mut Rng, world: &World, pod: &Pod, container: &Container) -> Vec<U
         }
     }
     let intrudes = if devices.is_empty() { chance(rng, 25) } else { chance(rng, 4) };
-    if intrudes {
+    if intrudes && !pod.sandboxed {
         let device = all[rng.usize(0..all.len())];
         return vec![used(rng, device)];
     }

@@ -233,10 +233,12 @@ impl<'a> Node<'a> {
             Owner::Run(pod, container, run) => {
                 let pod = &self.world.pods[*pod];
                 let run = &pod.containers[*container].runs[*run];
+                let sandbox = format!("{:064x}", u128::from_str_radix(&pod.uid[..8], 16).unwrap());
+                let id = if pod.sandboxed { &sandbox } else { &run.id };
                 let forged = process.forged.map(|other| &self.world.pods[other]);
                 let inner = forged.map(|other| self.container_path(other, &run.id));
                 let deleted = if v2 && run.end <= self.at { " (deleted)" } else { "" };
-                self.container_path(pod, &run.id) + &inner.unwrap_or_default() + deleted
+                self.container_path(pod, id) + &inner.unwrap_or_default() + deleted
             }
         };
         if v2 {

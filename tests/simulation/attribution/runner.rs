@@ -121,6 +121,9 @@ impl<'a> Run<'a> {
         self.received.at = at;
         let node = Node { world: self.world, at };
         self.receive_pods(&node, history);
+        if node.api_responds() {
+            self.exporter.read_claims(self.world, at);
+        }
         if at >= self.next_logs
             || at + LOG_INTERVAL >= self.next_logs + LIST_PAUSE && self.exporter.wants_logs()
         {
@@ -138,7 +141,7 @@ impl<'a> Run<'a> {
             }
             self.last_list = at;
             self.next_list = at + backoff(self.failures).unwrap_or(LIST_INTERVAL);
-            self.exporter.list_resources(list, at);
+            self.exporter.list_resources(self.world, list, at);
         }
     }
 
@@ -212,9 +215,10 @@ fn describe(seed: u64, world: &World) -> Vec<String> {
     for (index, pod) in world.pods.iter().enumerate() {
         lines.push(format!(
             "pod {index} {}/{} {} hash {:?}: created {}, admitted {}, deleted {:?}, gone {:?}, completed {:?}, \
-             end {}, lag {}, forges {}, {:?}",
+             end {}, lag {}, forges {} {}, sandboxed {}, {:?} {:?}",
             pod.namespace, pod.name, pod.uid, pod.hash, pod.created, pod.admitted, pod.deleted, pod.gone,
-            pod.completed, pod.end(), pod.lag, pod.forges, pod.annotations
+            pod.completed, pod.end(), pod.lag, pod.forges, pod.changes_amounts, pod.sandboxed,
+            pod.labels, pod.annotations
         ));
         lines.extend(pod.containers.iter().map(|container| {
             let runs: Vec<(Ms, Ms)> =
@@ -222,8 +226,12 @@ fn describe(seed: u64, world: &World) -> Vec<String> {
             let ids: Vec<_> =
                 container.listed.iter().map(|(r, ids)| (r, ids.len(), &ids[0])).collect();
             format!(
-                "  {} {:?}: runs {runs:?}, requests {:?}, listed {ids:?}, {:?}",
-                container.name, container.kind, container.requests, container.allocations
+                "  {} {:?}: runs {runs:?}, requests {:?}, listed {ids:?}, {:?}, {:?}",
+                container.name,
+                container.kind,
+                container.requests,
+                container.claims,
+                container.allocations
             )
         }));
     }

@@ -3,7 +3,9 @@
 
 mod pod;
 
-pub(crate) use self::pod::{Allocation, Container, Holding, Kind, Pod, RELEASE_LAG, Run};
+pub(crate) use self::pod::{
+    Access, Allocation, Claimed, Container, Holding, Kind, Pod, RELEASE_LAG, Run,
+};
 
 /// Milliseconds since the start of the world.
 pub(crate) type Ms = u64;
@@ -23,6 +25,8 @@ pub(crate) struct World {
     pub(crate) lists_ended: bool,
     /// The replicas of its GPUs are those of MPS, not of time-slicing. A label of the node states it.
     pub(crate) has_mps_replicas: bool,
+    /// The slices of its MIG devices have no UUID.
+    pub(crate) has_dynamic_mig: bool,
     pub(crate) gpus: Vec<Gpu>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) processes: Vec<Process>,
@@ -59,6 +63,10 @@ pub(crate) struct Instance {
     /// GPU instance id.
     pub(crate) id: u32,
     pub(crate) profile: &'static str,
+    /// Id of the profile.
+    pub(crate) profile_id: u32,
+    /// First memory slice.
+    pub(crate) memory_slice: u32,
     pub(crate) total_mib: u32,
 }
 
@@ -158,6 +166,14 @@ impl World {
             n => (0..n).map(|n| Device { gpu: index, instance: Some(n) }).collect(),
         };
         self.gpus.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// The name of a device in resource claims.
+    pub(crate) fn claim_name(&self, device: Device) -> String {
+        let gpu = &self.gpus[device.gpu];
+        let Some(instance) = device.instance else { return format!("gpu-{}", gpu.minor) };
+        let Instance { profile, profile_id, memory_slice, .. } = &gpu.instances[instance];
+        format!("gpu-{}-mig-{}-{profile_id}-{memory_slice}", gpu.minor, profile.replace('.', ""))
     }
 
     /// The pod and container of a process.

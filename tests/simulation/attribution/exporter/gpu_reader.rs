@@ -8,8 +8,8 @@ use nvml_exporter::catalog::DEVICE;
 use nvml_exporter::host::cgroup_cache::CgroupCache;
 use nvml_exporter::host::{ProcessIdentity, cgroup};
 use nvml_exporter::model::{
-    CgroupLocation, DeviceProcesses, Discard, Discards, Gpu, Limits, MigDevice, Missing, Moment,
-    ProcessId, Reading,
+    CgroupLocation, DeviceProcesses, Discard, Discards, Gpu, Limits, MigDevice, MigPlacement,
+    Missing, Moment, ProcessId, Reading,
 };
 use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
@@ -229,7 +229,10 @@ fn mig_device(world: &World, device: Device, instance: usize) -> MigDevice {
         compute_instance: 0,
         multiprocessors: None,
         shares_instance: false,
-        placement: None,
+        placement: Some(MigPlacement {
+            profile_id: instance.profile_id,
+            start: instance.memory_slice,
+        }),
     }
 }
 

@@ -26,7 +26,9 @@ pub(super) fn reserve(rng: &mut Rng, world: &World, pods: &mut [Pod]) -> Vec<Pod
                 reservations.push(reservation(rng, world, (gpu, &group), pod.created));
                 (group, 0, reservations.len() - 1)
             });
-            pod.labels.push(("runai-gpu-group".to_owned(), group.clone()));
+            let is_of_several = pod.containers.iter().any(|c| c.allocations.len() > 1);
+            let suffix = if is_of_several { format!("/{group}") } else { String::new() };
+            pod.labels.push((format!("runai-gpu-group{suffix}"), group.clone()));
             let end = end.max(left);
             set_end(world, &mut reservations[index], end);
             last = Some((group, end, index));
@@ -64,6 +66,8 @@ fn reservation(rng: &mut Rng, world: &World, (gpu, group): (usize, &str), bound:
         labels: vec![("runai-gpu-group".to_owned(), group.to_owned())],
         annotations,
         forges: false,
+        changes_amounts: false,
+        sandboxed: false,
         reserves: true,
         created,
         admitted,
@@ -77,6 +81,7 @@ fn reservation(rng: &mut Rng, world: &World, (gpu, group): (usize, &str), bound:
             runs: vec![run],
             requests: vec![("nvidia.com/gpu", "1".to_owned())],
             listed: vec![("nvidia.com/gpu", vec![uuid.clone()])],
+            claims: Vec::new(),
             allocations: Vec::new(),
         }],
     }

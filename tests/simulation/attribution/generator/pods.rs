@@ -4,8 +4,10 @@ use fastrand::Rng;
 
 use super::super::timeline::{Allocation, Container, Device, Kind, Ms, Pod, Run, World};
 use super::chance;
+use super::claims::{administer, share_claim};
+use super::forgery::forge;
 use super::groups::reserve;
-use super::sharing::{Sharing, Slot, allocate, forged_annotations};
+use super::sharing::{Sharing, Slot, allocate, text};
 
 /// Creates pods in the order of their creation times.
 pub(super) struct PodGenerator<'a> {
@@ -66,6 +68,7 @@ impl<'a> PodGenerator<'a> {
             let reservations = reserve(self.rng, self.world, &mut self.pods);
             self.pods.extend(reservations);
         }
+        forge(self.rng, self.world, self.sharing, &mut self.pods);
         (self.pods, self.sharing == Sharing::TimeSlicing)
     }
 
@@ -81,6 +84,8 @@ impl<'a> PodGenerator<'a> {
             labels: Vec::new(),
             annotations: Vec::new(),
             forges: false,
+            changes_amounts: false,
+            sandboxed: chance(self.rng, 8),
             reserves: false,
             created,
             admitted: created + self.rng.u64(100..1_500),
@@ -94,15 +99,9 @@ impl<'a> PodGenerator<'a> {
             pod.namespace.clone_from(&same.namespace);
         }
         let taken = self.allocate(&mut pod);
-        if pod.annotations.is_empty() && chance(self.rng, 6) {
-            let gpu = &self.world.gpus[self.rng.usize(0..self.world.gpus.len())];
-            if self.sharing == Sharing::Kai {
-                pod.annotations = vec![("gpu-fraction".to_owned(), "0.5".to_owned())];
-                pod.labels = vec![("runai-gpu-group".to_owned(), "no-group".to_owned())];
-            } else {
-                pod.annotations = forged_annotations(gpu.minor);
-            }
-            pod.forges = true;
+        // The API server creates claims for pods that it has scheduled.
+        if pod.containers.iter().any(|container| !container.claims.is_empty()) {
+            pod.hash = None;
         }
         self.schedule(&mut pod);
         let released = pod.released();
@@ -120,6 +119,7 @@ impl<'a> PodGenerator<'a> {
             runs: Vec::new(),
             requests: Vec::new(),
             listed: Vec::new(),
+            claims: Vec::new(),
             allocations: Vec::new(),
         };
         let mut all = vec![empty("main", Kind::App)];
@@ -142,7 +142,12 @@ impl<'a> PodGenerator<'a> {
         if !is_replacement && chance(self.rng, 12) {
             return Vec::new();
         }
-        if chance(self.rng, 4)
+        if self.sharing.is_by_claim() && chance(self.rng, 15) {
+            administer(self.rng, self.world, &mut pod.containers[0]);
+            return Vec::new();
+        }
+        if !self.sharing.divides_mig()
+            && chance(self.rng, 4)
             && let Some(taken) = self.allocate_undivided(pod)
         {
             return taken;
@@ -155,8 +160,14 @@ impl<'a> PodGenerator<'a> {
                 _ => usize::from(self.sharing.is_by_container() && chance(self.rng, 50)),
             };
             for _ in 0..wanted {
-                let Some(slot) = self.free_slot(pod.created, &taken) else { continue };
                 let container = &mut pod.containers[position];
+                let own: Vec<Device> = container.allocations.iter().map(|a| a.device).collect();
+                let all = taken.iter().map(|slot| self.slots[*slot].0.device);
+                // Two containers of a pod may share a GPU.
+                let others =
+                    all.filter(|_| !self.sharing.is_by_container() || chance(self.rng, 70));
+                let devices: Vec<Device> = others.chain(own).collect();
+                let Some(slot) = self.free_slot(pod.created, (&taken, &devices)) else { continue };
                 let place = (position, apps);
                 let chosen = (self.sharing, self.slots[slot].0);
                 let annotations = allocate(self.rng, self.world, chosen, container, place);
@@ -165,16 +176,37 @@ impl<'a> PodGenerator<'a> {
             }
         }
         self.allocate_to_init(pod);
+        self.allocate_second_fraction(pod, &mut taken);
+        if self.sharing.is_by_claim() && apps > 1 && chance(self.rng, 40) {
+            share_claim(&mut pod.containers);
+        }
         taken
     }
 
-    /// A free slot of a device of which the pod has none yet.
-    fn free_slot(&mut self, at: Ms, taken: &[usize]) -> Option<usize> {
-        let devices: Vec<Device> = taken.iter().map(|slot| self.slots[*slot].0.device).collect();
+    /// Gives some pods with a fraction of a GPU the same fraction of another one.
+    fn allocate_second_fraction(&mut self, pod: &mut Pod, taken: &mut Vec<usize>) {
+        let [first] = pod.containers[0].allocations.as_slice() else { return };
+        if self.sharing != Sharing::Kai || !first.shared || !chance(self.rng, 30) {
+            return;
+        }
+        let share = first.clone();
+        let all = self.world.devices().into_iter();
+        let others = all.filter(|device| device.instance.is_some() || *device == share.device);
+        let Some(slot) = self.free_slot(pod.created, (taken, &others.collect::<Vec<_>>())) else {
+            return;
+        };
+        taken.push(slot);
+        let device = self.slots[slot].0.device;
+        pod.containers[0].allocations.push(Allocation { device, ..share });
+        pod.annotations.push(text("gpu-fraction-num-devices", "2"));
+    }
+
+    /// A free slot that is not one of `taken` or of `devices`.
+    fn free_slot(&mut self, at: Ms, (taken, devices): (&[usize], &[Device])) -> Option<usize> {
         let is_free =
             |(slot, free_at): &(Slot, Ms)| *free_at <= at && !devices.contains(&slot.device);
-        let free: Vec<usize> =
-            (0..self.slots.len()).filter(|slot| is_free(&self.slots[*slot])).collect();
+        let free = (0..self.slots.len()).filter(|slot| is_free(&self.slots[*slot]));
+        let free: Vec<usize> = free.filter(|slot| !taken.contains(slot)).collect();
         (!free.is_empty()).then(|| free[self.rng.usize(0..free.len())])
     }
 

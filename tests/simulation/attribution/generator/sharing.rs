@@ -2,7 +2,8 @@
 
 use fastrand::Rng;
 
-use super::super::timeline::{Allocation, Container, Device, Gpu, World};
+use super::super::timeline::{Allocation, Container, Device, Gpu, Instance, World};
+use super::claims::claim;
 
 /// How GPUs without MIG are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub(super) enum Sharing {
     VolcanoMemory,
     Koordinator,
     Kai,
+    /// Whole devices by resource claims.
+    Claims,
+    /// Shares of GPUs by resource claims.
+    ClaimShares,
 }
 
 /// A part of a device that one container can hold.
@@ -29,26 +34,37 @@ pub(super) struct Slot {
 
 impl Sharing {
     pub(super) fn random(rng: &mut Rng) -> Self {
-        match rng.u8(0..14) {
+        match rng.u8(0..19) {
             0..=3 => Self::Exclusive,
             4 | 5 => Self::TimeSlicing,
             6 => Self::AckV1,
             7 => Self::AckV2,
-            8 => Self::Hami,
-            9 => Self::VolcanoVgpu,
-            10 => Self::VolcanoMemory,
-            11 => Self::Koordinator,
-            _ => Self::Kai,
+            8 | 9 => Self::Hami,
+            10 | 11 => Self::VolcanoVgpu,
+            12 => Self::VolcanoMemory,
+            13 => Self::Koordinator,
+            14 | 15 => Self::Kai,
+            16 => Self::Claims,
+            _ => Self::ClaimShares,
         }
     }
 
     pub(super) fn slots_per_gpu(self) -> u32 {
-        if self == Self::Exclusive { 1 } else { 3 }
+        if matches!(self, Self::Exclusive | Self::Claims) { 1 } else { 3 }
+    }
+
+    pub(super) fn is_by_claim(self) -> bool {
+        matches!(self, Self::Claims | Self::ClaimShares)
+    }
+
+    /// Whether MIG devices are allocated by other means than ids.
+    pub(super) fn divides_mig(self) -> bool {
+        self.is_by_claim() || matches!(self, Self::Hami | Self::VolcanoVgpu)
     }
 
     /// Whether a container may hold slots of several devices, and a pod those of several containers.
     pub(super) fn is_by_container(self) -> bool {
-        matches!(self, Self::Exclusive | Self::TimeSlicing)
+        self.is_by_claim() || matches!(self, Self::Exclusive | Self::TimeSlicing)
     }
 }
 
@@ -72,8 +88,18 @@ pub(super) fn allocate(
     // Ids of units name any GPU of the node.
     let any = world.gpus[rng.usize(0..world.gpus.len())].uuid.clone();
     match sharing {
-        _ if slot.device.instance.is_some() => by_instance(rng, gpu, slot, container),
-        Sharing::Exclusive | Sharing::TimeSlicing => by_id(rng, world, slot, container),
+        Sharing::Claims | Sharing::ClaimShares => {
+            claim(rng, slot, world.total_mib(slot.device), container);
+            Vec::new()
+        }
+        Sharing::Hami | Sharing::VolcanoVgpu if slot.device.instance.is_some() => {
+            let is_hami = sharing == Sharing::Hami;
+            let resource = if is_hami { "nvidia.com/gpu" } else { "volcano.sh/vgpu-number" };
+            list(container, resource, vec![format!("{any}-{}", slot.replica)]);
+            hami_mig(rng, gpu, slot, is_hami, (position, apps))
+        }
+        _ if slot.device.instance.is_some() => by_instance(gpu, slot, container),
+        Sharing::Exclusive | Sharing::TimeSlicing => by_id(world, slot, container),
         Sharing::AckV1 => ack_v1(gpu, slot, &any, container),
         Sharing::AckV2 => ack_v2(rng, gpu, slot, &any, (container, position)),
         Sharing::Hami | Sharing::VolcanoVgpu => {
@@ -113,31 +139,58 @@ pub(super) fn allocate(
     }
 }
 
-fn by_instance(
-    rng: &mut Rng,
-    gpu: &Gpu,
-    slot: Slot,
-    container: &mut Container,
-) -> Vec<(String, String)> {
+/// The form of a GPU's ids, 0 to 4: a device plugin uses one.
+fn form(gpu: &Gpu) -> u8 {
+    gpu.uuid.as_bytes()[4] % 5
+}
+
+fn by_instance(gpu: &Gpu, slot: Slot, container: &mut Container) -> Vec<(String, String)> {
     let instance = &gpu.instances[slot.device.instance.unwrap_or_default()];
-    let id = match rng.u8(0..4) {
+    let id = match form(gpu) {
         0 => format!("MIG-{}/{}/0", gpu.uuid, instance.id),
         1 => format!("nvidia{}/gi{}", gpu.minor, instance.id),
         _ => instance.uuid.clone(),
     };
-    let resource = if rng.bool() { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
+    let resource = if form(gpu) > 2 { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
     list(container, resource, vec![id]);
     Vec::new()
 }
 
-fn by_id(
+/// A MIG device by its index, or by the ids of its instances.
+fn hami_mig(
     rng: &mut Rng,
-    world: &World,
+    gpu: &Gpu,
     slot: Slot,
-    container: &mut Container,
+    is_hami: bool,
+    (position, apps): (usize, usize),
 ) -> Vec<(String, String)> {
+    let index = slot.device.instance.unwrap_or_default();
+    let Instance { uuid, id, profile, .. } = &gpu.instances[index];
+    let template = if *profile == "1g.10gb" { 10_240 } else { 20_480 };
+    let entry = |suffix: String| {
+        let entry = format!("{}{suffix},NVIDIA,{template},0:;", gpu.uuid);
+        format!("{}{entry}{}", ";".repeat(position), ";".repeat(apps - 1 - position))
+    };
+    if !is_hami {
+        return vec![text("volcano.sh/vgpu-ids-new", entry(format!("[group1-{index}]")))];
+    }
+    if rng.bool() {
+        return vec![text("hami.io/vgpu-devices-allocated", entry(format!("[0-{index}]")))];
+    }
+    let json = format!(
+        "[{{\"containerIndex\":{position},\"deviceIndex\":0,\"gpuUUID\":\"{}\",\"migUUID\":\"{uuid}\",\
+         \"gpuInstanceID\":{id},\"computeInstanceID\":0}}]",
+        gpu.uuid
+    );
+    vec![
+        text("hami.io/vgpu-devices-allocated", entry(String::new())),
+        text("hami.io/vgpu-mig-allocations", json),
+    ]
+}
+
+fn by_id(world: &World, slot: Slot, container: &mut Container) -> Vec<(String, String)> {
     let gpu = &world.gpus[slot.device.gpu];
-    let (is_gke, replica) = (rng.u8(0..5) == 0, slot.replica);
+    let (is_gke, replica) = (form(gpu) == 0, slot.replica);
     let held = allocation(container);
     held.reserved = slot.count == 1 || world.has_mps_replicas;
     if slot.count > 1 && world.has_mps_replicas {
@@ -223,20 +276,12 @@ fn percent(rng: &mut Rng) -> u32 {
 }
 
 /// The newest allocation of a container.
-fn allocation(container: &mut Container) -> &mut Allocation {
+pub(super) fn allocation(container: &mut Container) -> &mut Allocation {
     container.allocations.last_mut().unwrap()
 }
 
-fn text(key: &str, value: impl Into<String>) -> (String, String) {
+pub(super) fn text(key: &str, value: impl Into<String>) -> (String, String) {
     (key.to_owned(), value.into())
-}
-
-/// Annotations of a pod that was not scheduled by the sharing scheduler.
-pub(super) fn forged_annotations(minor: u32) -> Vec<(String, String)> {
-    vec![
-        text("scheduler.framework.gpushare.allocation", format!("{{\"0\":{{\"{minor}\":8}}}}")),
-        text("scheduler.framework.gpushare.assigned", "true"),
-    ]
 }
 
 /// Adds ids to the kubelet's List, and the request of as many.

@@ -2,9 +2,14 @@
 
 use super::super::node::{ListedPod, Node};
 use super::super::series::{Family, ProcessSeries, Subject, device};
-use super::super::timeline::{Device, FaultKind, Kind, MPS_SERVER, Mps, Ms, Pod, Process};
+use super::super::timeline::{
+    Container, Device, FaultKind, Kind, MPS_SERVER, Mps, Ms, Owner, Pod, Process,
+};
 use super::{Case, Checked, DRIVER_RECOVERED, OUTLIVED, RECOVERED, SETTLED, STATUS_LAG, violation};
 use crate::exposition::Sample;
+
+/// Longest time from the start of the exporter to its first list of the pods.
+const CONNECTED: Ms = 2_000;
 
 impl Case<'_> {
     pub(super) fn check_completeness(&self, samples: &[Sample]) -> Vec<Checked> {
@@ -57,11 +62,17 @@ impl Case<'_> {
             let outlived = healthy && at >= end + OUTLIVED + RECOVERED;
             return outlived.then_some((Family::Illegal, "7: no series of an outlived process"));
         }
-        if !self.is_settled(pod) || self.is_reused(process) || pod.forges {
+        if !self.is_settled(pod)
+            || self.is_reused(process)
+            || pod.forges
+            || self.has_unknown_container(process, device)
+        {
             return None;
         }
-        if pod.is_allocated(device) {
-            let known = !pod.has_hidden_allocation();
+        if pod.may_use(device) {
+            let known = !pod.has_hidden_allocation()
+                && !self.may_be_overcommitted(pod)
+                && self.is_container_certain(pod, device);
             let kind = if healthy {
                 "7: no series of a process"
             } else if self.was_known(pod) {
@@ -74,8 +85,53 @@ impl Case<'_> {
             return known.then_some((Family::Process, kind));
         }
         let kind = "7: no series of an illegal process";
-        let unknown = pod.has_hidden_allocation() || self.shares_its_name(pod);
+        let unknown = pod.has_hidden_allocation()
+            || self.shares_its_name(pod)
+            || !self.is_container_certain(pod, device);
         (healthy && !unknown).then_some((Family::Illegal, kind))
+    }
+
+    /// Whether a process of the pod on the device may be one of any container of the pod: API server and log
+    /// directories state the last two runs of a container, which the exporter may have missed.
+    fn has_unknown_container(&self, process: &Process, device: Device) -> bool {
+        let is_missed = |other: &Process| {
+            let Owner::Run(pod, container, run) = other.owner else { return false };
+            let runs = &self.world.pods[pod].containers[container].runs;
+            let Some(next) = runs.get(run + 2).map(|next| next.start) else { return false };
+            let from = runs[run].start.max(self.received.started);
+            let down = |kind| kind == FaultKind::ApiDown;
+            next <= self.received.at
+                && (next < from + STATUS_LAG + CONNECTED
+                    || self.world.faults_within(from, next).any(down))
+        };
+        let pod = |process: &Process| self.world.owner(process).map(|(pod, _)| pod);
+        self.processes_on(device).any(|other| pod(other) == pod(process) && is_missed(other))
+    }
+
+    /// Whether an earlier pod states that it was allocated what this one was.
+    fn may_be_overcommitted(&self, pod: &Pod) -> bool {
+        let is_earlier = |other: &&Pod| other.changes_amounts && other.created <= pod.created;
+        !pod.annotations.is_empty() && self.world.pods.iter().any(|other| is_earlier(&other))
+    }
+
+    /// Whether the container of a process of the pod on the device is certain: without a sandbox, or if
+    /// exactly one container of the sandbox holds the device, and all are running.
+    fn is_container_certain(&self, pod: &Pod, device: Device) -> bool {
+        let at = self.received.at;
+        let holds = |container: &&Container| {
+            let mut devices = container.allocations.iter().map(|allocation| allocation.device);
+            devices.any(|held| held == device)
+        };
+        let runs = |container: &Container| match container.kind {
+            Kind::App | Kind::Sidecar => container.runs_within(at, at),
+            Kind::Init => container.runs.iter().all(|run| run.end < at),
+            Kind::Ephemeral => true,
+        };
+        !pod.sandboxed
+            || pod.containers.len() == 1 && self.received.pods.is_some()
+            || self.has_healthy_sources()
+                && pod.containers.iter().filter(holds).count() == 1
+                && pod.containers.iter().all(runs)
     }
 
     /// Whether the kubelet may list an earlier pod of the same name beside a pod: it lists names only.
@@ -128,6 +184,7 @@ impl Case<'_> {
             && !self.world.faults_within(since, at).any(kubelet)
             && self.world.pods.iter().filter(same).count() == 1
             && pod.annotations.is_empty()
+            && pod.containers.iter().all(|container| container.claims.is_empty())
             && !self.world.lists_ended
     }
 
@@ -203,7 +260,11 @@ impl Case<'_> {
         let is_certain = |process: &Process| {
             let pod = self.pod_of(process);
             process.start + SETTLED + STATUS_LAG < at
-                && pod.is_none_or(|pod| at < pod.end() && self.is_settled(pod))
+                && pod.is_none_or(|pod| {
+                    let is_certain = self.is_container_certain(pod, device);
+                    at < pod.end() && self.is_settled(pod) && is_certain
+                })
+                && !self.has_unknown_container(process, device)
         };
         if !self.processes_on(device).all(is_certain) {
             return Ok(());
@@ -213,7 +274,12 @@ impl Case<'_> {
             return Ok(());
         }
         for (index, pod) in self.world.pods.iter().enumerate() {
-            if at < pod.admitted || at >= pod.end() || !self.is_settled(pod) || pod.forges {
+            if at < pod.admitted
+                || at >= pod.end()
+                || !self.is_settled(pod)
+                || pod.forges
+                || self.may_be_overcommitted(pod)
+            {
                 continue;
             }
             for container in pod.containers.iter().filter(|c| c.kind == Kind::App) {
@@ -239,7 +305,8 @@ impl Case<'_> {
     fn has_allocations(&self, samples: &[Sample]) -> Checked {
         let at = self.received.at;
         let is_settled = self.world.pods.iter().all(|pod| self.is_settled(pod));
-        if !is_settled || self.has_unknown_allocations() || self.has_unknown_pod() {
+        let is_unknown = self.has_unknown_allocations() || self.has_unknown_pod();
+        if !is_settled || is_unknown || self.may_be_falsified(&self.stated_times()) {
             return Ok(());
         }
         let since = at.saturating_sub(DRIVER_RECOVERED);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::super::series::{Family, Subject};
-use super::super::timeline::{Kind, Owner};
+use super::super::timeline::{Access, Kind, Owner};
 use super::Case;
 use crate::exposition::Sample;
 
 /// Kinds of statements that a simulation must have checked.
-pub(crate) const KINDS: [&str; 18] = [
+pub(crate) const KINDS: [&str; 23] = [
     "PROCESS of an app container",
     "PROCESS of an init container",
     "PROCESS of a sidecar",
@@ -18,6 +18,11 @@ pub(crate) const KINDS: [&str; 18] = [
     "PROCESS of a static pod",
     "PROCESS on a MIG device",
     "PROCESS on a shared GPU",
+    "PROCESS of a claim",
+    "PROCESS of a share of a claim",
+    "PROCESS with administrative access",
+    "PROCESS of a sandbox",
+    "PROCESS on a MIG device by annotations",
     "PROCESS while the API server is down",
     "ILLEGAL of a pod",
     "ILLEGAL outside of pods",
@@ -75,6 +80,12 @@ impl Case<'_> {
         let pod = &self.world.pods[pod];
         let container = &pod.containers[container];
         let down = self.received.pods.is_none_or(|pods| pods < at);
+        let claims = |is: fn(&Access) -> bool| {
+            container.claims.iter().any(|claimed| claimed.device == device && is(&claimed.access))
+        };
+        let by_annotations = device.instance.is_some()
+            && pod.annotations.iter().any(|(key, _)| key.contains("vgpu"))
+            && pod.is_allocated(device);
         let kinds = [
             (container.kind == Kind::App, "PROCESS of an app container"),
             (container.kind == Kind::Init, "PROCESS of an init container"),
@@ -85,6 +96,11 @@ impl Case<'_> {
             (pod.hash.is_some(), "PROCESS of a static pod"),
             (device.instance.is_some(), "PROCESS on a MIG device"),
             (pod.shares(device), "PROCESS on a shared GPU"),
+            (claims(|access| *access != Access::Admin), "PROCESS of a claim"),
+            (claims(|access| matches!(access, Access::Share(..))), "PROCESS of a share of a claim"),
+            (claims(|access| *access == Access::Admin), "PROCESS with administrative access"),
+            (pod.sandboxed, "PROCESS of a sandbox"),
+            (by_annotations, "PROCESS on a MIG device by annotations"),
             (down, "PROCESS while the API server is down"),
         ];
         kinds.into_iter().filter(|(holds, _)| *holds).map(|(_, kind)| kind).collect()

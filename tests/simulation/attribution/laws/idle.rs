@@ -43,7 +43,10 @@ impl Case<'_> {
         let mut why = ("3: 0 of an unknown container", "no such container".to_owned());
         for (index, pod, container) in self.named(names) {
             match self.doubt(index, pod, container, device, (seen, read)) {
-                None => return Self::check_mode(series, pod),
+                None => match Self::check_mode(series, pod) {
+                    Ok(()) => return Ok(()),
+                    Err(violation) => why = (violation.kind, violation.detail),
+                },
                 Some(doubt) => why = doubt,
             }
         }
@@ -60,7 +63,8 @@ impl Case<'_> {
         (seen, read): (Ms, Ms),
     ) -> Option<(&'static str, String)> {
         let text = |why: &str| format!("{why}, {:?}", container.runs);
-        if !container.allocations.iter().any(|allocation| allocation.device == device) {
+        let held = container.allocations.iter().any(|allocation| allocation.device == device);
+        if !held && !pod.changes_amounts {
             return Some(("3: 0 without an allocation", text("not allocated")));
         }
         if !container.runs_within(seen, self.received.at) {
@@ -86,7 +90,7 @@ impl Case<'_> {
             return Some(("3: 0 beside a process of an ended pod", text(&format!("{process:?}"))));
         }
         let elsewhere = self.world.processes.iter().find(|process| {
-            let foreign = |device: Device| !pod.is_allocated(device);
+            let foreign = |device: Device| !pod.may_use(device) && !pod.forges;
             self.is_of_container(process, index, &container.name)
                 && self.has_healthy_sources()
                 && process.uses.iter().all(|used| self.lists_processes(used.device))

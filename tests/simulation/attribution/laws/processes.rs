@@ -45,10 +45,10 @@ impl Case<'_> {
             return violation("1: PROCESS without pod labels", detail());
         }
         // A forged annotation may change the family of its own pod.
-        if !pod.is_allocated(series.device) && (pod.forges || self.may_hold_unlisted(pod, series)) {
+        if !pod.may_use(series.device) && (pod.forges || self.may_hold_unlisted(pod, series)) {
             return Ok(());
         }
-        if !pod.is_allocated(series.device) {
+        if !pod.may_use(series.device) {
             return violation("1: PROCESS without an allocation", detail());
         }
         Self::check_mode(series, pod)?;
@@ -85,7 +85,11 @@ impl Case<'_> {
 
     /// The mode of a series of a pod that is allocated the device.
     pub(super) fn check_mode(series: &ProcessSeries<'_>, pod: &Pod) -> Checked {
-        let mode = if pod.shares(series.device) { "share" } else { "exclusive" };
+        let mode = match (pod.is_allocated(series.device), pod.shares(series.device)) {
+            (true, true) => "share",
+            (true, false) => "exclusive",
+            (false, _) => "none",
+        };
         if series.sample.label("AllocateMode") == Some(mode) || pod.forges {
             return Ok(());
         }
@@ -102,7 +106,8 @@ impl Case<'_> {
         if outlived {
             return Ok(());
         }
-        if pod.is_allocated(series.device) {
+        // The annotations of a forger may replace what it was allocated.
+        if pod.may_use(series.device) && !pod.changes_amounts {
             return violation("2: ILLEGAL although allocated", detail());
         }
         if series.names.is_none() {

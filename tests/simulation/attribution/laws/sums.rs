@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::series::{Family, ProcessSeries, Subject};
 use super::super::timeline::{Device, Owner, Pod, Process};
-use super::{Case, Checked, violation};
+use super::{Case, Checked, Violation, violation};
 
 impl Case<'_> {
     /// A series of one container.
@@ -33,7 +33,7 @@ impl Case<'_> {
         if candidates.iter().any(|(_, pod, _)| is_excused(pod)) {
             return Ok(());
         }
-        if candidates.iter().all(|(_, pod, _)| pod.is_allocated(series.device) != is_process) {
+        if candidates.iter().all(|(_, pod, _)| pod.may_use(series.device) != is_process) {
             let kind = if is_process {
                 "1: PROCESS without an allocation"
             } else {
@@ -41,20 +41,30 @@ impl Case<'_> {
             };
             return violation(kind, format!("{:?}", series.sample));
         }
-        let mut why = String::new();
+        // Of several pods with this name, any may be meant.
+        let mut why = None;
         for (index, pod, _) in candidates {
-            if pod.is_allocated(series.device) != is_process {
+            if pod.may_use(series.device) != is_process {
                 continue;
             }
             match self.sum(series, &owned(index)) {
                 Ok(range) if range.contains(&series.sample.value) => {
-                    return if is_process { Self::check_mode(series, pod) } else { Ok(()) };
+                    match Self::check_mode(series, pod) {
+                        Err(violation) if is_process => why = Some(violation),
+                        _ => return Ok(()),
+                    }
                 }
-                Ok(range) => why = format!("{range:?}"),
-                Err(missing) => why = missing,
+                Ok(range) => {
+                    let detail = format!("{range:?}: {:?}", series.sample);
+                    why.get_or_insert(Violation { kind: "5: another sum", detail });
+                }
+                Err(missing) => {
+                    let detail = format!("{missing}: {:?}", series.sample);
+                    why.get_or_insert(Violation { kind: "5: another sum", detail });
+                }
             }
         }
-        violation("5: another sum", format!("{why}: {:?}", series.sample))
+        why.map_or(Ok(()), Err)
     }
 
     /// The value of a container with these processes, at least and at most.

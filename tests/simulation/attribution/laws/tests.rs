@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::super::series::Received;
 use super::super::timeline::{
-    Allocation, Container, Device, Fault, FaultKind, Gpu, Kind, Mps, Ms, Owner, Pod, Process, Run,
-    Use, World,
+    Access, Allocation, Claimed, Container, Device, Fault, FaultKind, Gpu, Kind, Mps, Ms, Owner,
+    Pod, Process, Run, Use, World,
 };
 use super::Reference;
 
@@ -40,6 +40,7 @@ fn pod(name: &str, device: Device) -> Pod {
         runs: vec![Run { id: String::new(), start: 2_000, end: FOREVER }],
         requests: Vec::new(),
         listed: Vec::new(),
+        claims: Vec::new(),
         allocations: vec![allocation],
     };
     Pod {
@@ -50,6 +51,8 @@ fn pod(name: &str, device: Device) -> Pod {
         labels: Vec::new(),
         annotations: Vec::new(),
         forges: false,
+        changes_amounts: false,
+        sandboxed: false,
         reserves: false,
         created: 1_000,
         admitted: 1_500,
@@ -82,6 +85,7 @@ fn world() -> World {
         per_container: false,
         lists_ended: false,
         has_mps_replicas: false,
+        has_dynamic_mig: false,
         gpus: vec![gpu(0), gpu(1)],
         pods: vec![pod("busy", GPU), pod("idle", OTHER)],
         processes: vec![process(1, 0, GPU), process(2, 0, GPU)],
@@ -126,6 +130,15 @@ const COMPLETE: [&str; 13] = [
 
 /// Kinds of violations of an exposition.
 fn kinds(reference: &mut Reference, world: &World, lines: &[&str]) -> Vec<&'static str> {
+    kinds_in_mode(reference, world, (lines, "", ""))
+}
+
+/// Kinds of violations of an exposition in which the series of a pod have another mode.
+fn kinds_in_mode(
+    reference: &mut Reference,
+    world: &World,
+    (lines, pod, mode): (&[&str], &str, &str),
+) -> Vec<&'static str> {
     let mut lines = lines.to_vec();
     lines.sort_unstable();
     let mut text = String::new();
@@ -136,7 +149,11 @@ fn kinds(reference: &mut Reference, world: &World, lines: &[&str]) -> Vec<&'stat
             let _ = writeln!(text, "# HELP DCGM_CUSTOM_{name} h\n# TYPE DCGM_CUSTOM_{name} gauge");
         }
         open = name;
-        let _ = writeln!(text, "{}", line(entry));
+        let line = line(entry);
+        let is_of_pod = !pod.is_empty() && entry.split(' ').nth(1) == Some(pod);
+        let changed =
+            if is_of_pod { line.replace("\"exclusive\"", &format!("\"{mode}\"")) } else { line };
+        let _ = writeln!(text, "{changed}");
     }
     let mut kinds: Vec<&str> =
         reference.check(world, &received(), &text).iter().map(|violation| violation.kind).collect();
@@ -239,6 +256,41 @@ fn violations_of_other_worlds_are_found() {
         let found = kinds(&mut Reference::default(), &world, &COMPLETE);
         assert!(found.contains(&kind), "{found:?} instead of {kind:?}");
     }
+}
+
+#[test]
+fn administrative_access_is_legal_use_without_an_allocation() {
+    let mut world = world();
+    let mut monitor = pod("monitor", GPU);
+    monitor.containers[0].allocations.clear();
+    let (claim, access) = ("all".to_owned(), Access::Admin);
+    monitor.containers[0].claims = vec![Claimed { claim, device: GPU, access }];
+    world.pods.push(monitor);
+    world.processes.push(process(3, 2, GPU));
+    let kinds = |family: &str, mode: &str| {
+        let series = |metric: &str, value| format!("{metric} monitor 0 3 {value}");
+        let own =
+            [series("MEM_USED", 100), series("SM_UTIL", 7)].map(|own| format!("{family}_{own}"));
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        kinds_in_mode(&mut Reference::default(), &world, (&changed("", &own), "monitor", mode))
+    };
+    assert_eq!(kinds("PROCESS", "none"), [""; 0]);
+    assert_eq!(kinds("PROCESS", "exclusive"), ["1: another mode"]);
+    assert!(kinds("ILLEGAL_PROCESS", "none").contains(&"2: ILLEGAL although allocated"));
+}
+
+#[test]
+fn a_forger_may_be_wrong_about_itself_only() {
+    let mut world = world();
+    world.pods[0].containers[0].allocations[0].device = OTHER;
+    (world.pods[0].forges, world.pods[0].changes_amounts) = (true, true);
+    let of = |lines: &[&str]| kinds(&mut Reference::default(), &world, lines);
+    assert_eq!(of(&COMPLETE), [""; 0]);
+    assert_eq!(of(&changed("busy", &[])), [""; 0]);
+    assert_eq!(of(&changed("FB_ALLOCATED", &["DEV_FB_ALLOCATED  1  0.5"])), [""; 0]);
+    assert!(of(&changed("PROCESS_MEM_USED idle", &[])).contains(&"7: no 0"));
+    let other = changed("MEM_USED busy 0 1", &["PROCESS_MEM_USED idle 0 1 100"]);
+    assert!(of(&other).contains(&"1: another owner"));
 }
 
 #[test]

@@ -15,8 +15,12 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) annotations: Vec<(String, String)>,
-    /// The annotations state an allocation that the pod does not have.
+    /// The pod states an allocation that it does not have, and may be reported so.
     pub(crate) forges: bool,
+    /// What it states may change the allocated amounts of shared devices.
+    pub(crate) changes_amounts: bool,
+    /// One process of the host works for all containers, in a cgroup of the pod.
+    pub(crate) sandboxed: bool,
     /// The pod holds a GPU for others.
     pub(crate) reserves: bool,
     /// The object is in the API server.
@@ -44,7 +48,30 @@ pub(crate) struct Container {
     pub(crate) requests: Vec<(&'static str, String)>,
     /// Device ids in the kubelet's List, by resource.
     pub(crate) listed: Vec<(&'static str, Vec<String>)>,
+    pub(crate) claims: Vec<Claimed>,
     pub(crate) allocations: Vec<Allocation>,
+}
+
+/// A device of a resource claim.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Claimed {
+    /// Name of the claim.
+    pub(crate) claim: String,
+    pub(crate) device: Device,
+    pub(crate) access: Access,
+}
+
+/// How a claim allocates a device.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Access {
+    Whole,
+    TimeSlicing,
+    /// With limits: percent of the compute, and MiB.
+    Mps(u32, u32),
+    /// A share with this id, MiB.
+    Share(String, u32),
+    /// Administrative access, which allocates nothing.
+    Admin,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +149,17 @@ impl Pod {
     pub(crate) fn is_allocated(&self, device: Device) -> bool {
         let allocations = self.containers.iter().flat_map(|container| &container.allocations);
         allocations.into_iter().any(|allocation| allocation.device.overlaps(device))
+    }
+
+    /// Whether the pod has administrative access to `device`.
+    pub(crate) fn administers(&self, device: Device) -> bool {
+        let mut all = self.containers.iter().flat_map(|container| &container.claims);
+        all.any(|claimed| claimed.access == Access::Admin && claimed.device == device)
+    }
+
+    /// Whether the use of `device` by the pod is legal.
+    pub(crate) fn may_use(&self, device: Device) -> bool {
+        self.is_allocated(device) || self.administers(device)
     }
 
     /// Whether an allocation of the pod is not stated by any source.

@@ -1,0 +1,154 @@
+//! Annotations and labels that state what their pods were not allocated.
+
+use fastrand::Rng;
+
+use super::super::timeline::{Gpu, Pod, World};
+use super::chance;
+use super::sharing::{Sharing, text};
+
+const GROUP: &str = "runai-gpu-group";
+
+/// Lets some pods state an allocation that they do not have.
+pub(super) fn forge(rng: &mut Rng, world: &World, sharing: Sharing, pods: &mut [Pod]) {
+    let reserved = pods.iter().filter(|pod| pod.reserves).flat_map(|pod| pod.labels.clone());
+    let groups: Vec<(String, String)> = reserved.collect();
+    for pod in pods.iter_mut().filter(|pod| !pod.reserves) {
+        if !pod.annotations.is_empty() && is_allocated(pod) && chance(rng, 15) {
+            falsify(rng, world, pod);
+        }
+        if chance(rng, 12) {
+            foreign(rng, world, sharing, pod);
+        }
+        if sharing == Sharing::Kai && !is_allocated(pod) && chance(rng, 50) {
+            join(rng, &groups, pod);
+        }
+    }
+}
+
+fn is_allocated(pod: &Pod) -> bool {
+    pod.containers.iter().any(|container| !container.allocations.is_empty())
+}
+
+/// Annotations of schedulers of which the pod has no unit at the kubelet: they have no effect.
+fn foreign(rng: &mut Rng, world: &World, sharing: Sharing, pod: &mut Pod) {
+    let gpu = &world.gpus[rng.usize(0..world.gpus.len())];
+    let (units, mut annotations) = match rng.u8(0..5) {
+        0 => ("aliyun.com/", ack_v2(gpu)),
+        1 => ("aliyun.com/", ack_v1(gpu)),
+        2 => ("nvidia.com/gpu", vec![text("hami.io/vgpu-devices-allocated", vgpu(gpu))]),
+        3 => ("volcano.sh/", vec![text("volcano.sh/vgpu-ids-new", vgpu(gpu))]),
+        _ => ("koordinator.sh/", vec![koordinator(gpu)]),
+    };
+    let mut requests = pod.containers.iter().flat_map(|container| &container.requests);
+    let has_units = requests.any(|(name, _)| name.starts_with(units));
+    if has_units && (units != "nvidia.com/gpu" || sharing == Sharing::Hami) {
+        return;
+    }
+    if chance(rng, 30) {
+        fuzz(rng, &mut annotations);
+    }
+    pod.annotations.splice(0..0, annotations);
+}
+
+fn ack_v2(gpu: &Gpu) -> Vec<(String, String)> {
+    let matrix = format!("{{\"0\":{{\"{}\":8}}}}", gpu.minor);
+    vec![
+        text("scheduler.framework.gpushare.allocation", matrix),
+        text("scheduler.framework.gpushare.assigned", "true"),
+    ]
+}
+
+fn ack_v1(gpu: &Gpu) -> Vec<(String, String)> {
+    vec![
+        text("ALIYUN_COM_GPU_MEM_IDX", gpu.minor.to_string()),
+        text("ALIYUN_COM_GPU_MEM_POD", "8"),
+        text("ALIYUN_COM_GPU_MEM_ASSIGNED", "true"),
+    ]
+}
+
+fn vgpu(gpu: &Gpu) -> String {
+    format!("{},NVIDIA,4000,30:;", gpu.uuid)
+}
+
+fn koordinator(gpu: &Gpu) -> (String, String) {
+    let json = format!(
+        "{{\"gpu\":[{{\"minor\":{},\"resources\":{{\"koordinator.sh/gpu-memory\":\"4000Mi\"}}}}]}}",
+        gpu.minor
+    );
+    text("scheduling.koordinator.sh/device-allocated", json)
+}
+
+/// The annotations of the pod's own allocation name another GPU or are broken.
+fn falsify(rng: &mut Rng, world: &World, pod: &mut Pod) {
+    (pod.forges, pod.changes_amounts) = (true, true);
+    let mut devices = pod.containers.iter().flat_map(|container| &container.allocations);
+    let held = &world.gpus[devices.next().map_or(0, |allocation| allocation.device.gpu)];
+    let other = &world.gpus[rng.usize(0..world.gpus.len())];
+    if rng.bool() {
+        for (key, value) in &mut pod.annotations {
+            *value = redirect(key, value, held, other);
+        }
+    } else {
+        fuzz(rng, &mut pod.annotations);
+    }
+}
+
+/// The annotation with `other` in the place of `held`.
+fn redirect(key: &str, value: &str, held: &Gpu, other: &Gpu) -> String {
+    if ["ALIYUN_COM_GPU_MEM_IDX", "volcano.sh/gpu-index"].contains(&key) {
+        return other.minor.to_string();
+    }
+    let minor = |gpu: &Gpu| format!("\"minor\":{}", gpu.minor);
+    let of_matrix = |gpu: &Gpu| format!(":{{\"{}\":", gpu.minor);
+    let text = value.replace(&held.uuid, &other.uuid).replace(&minor(held), &minor(other));
+    text.replace(&of_matrix(held), &of_matrix(other))
+}
+
+/// The pod adds itself to a group, which may exist.
+fn join(rng: &mut Rng, groups: &[(String, String)], pod: &mut Pod) {
+    pod.forges = true;
+    let group = if groups.is_empty() || rng.bool() {
+        text(GROUP, "no-group")
+    } else {
+        pod.changes_amounts = true;
+        groups[rng.usize(0..groups.len())].clone()
+    };
+    pod.labels.push(group);
+    let mut annotations = vec![text("gpu-fraction", ["0.5", "0.1", "1", "7"][rng.usize(0..4)])];
+    if chance(rng, 30) {
+        fuzz(rng, &mut annotations);
+    }
+    pod.annotations.extend(annotations);
+}
+
+/// Breaks one of the values.
+fn fuzz(rng: &mut Rng, annotations: &mut [(String, String)]) {
+    let (_, value) = &mut annotations[rng.usize(0..annotations.len())];
+    let mut text: Vec<char> = value.chars().collect();
+    for _ in 0..rng.usize(1..4) {
+        let at = rng.usize(0..=text.len());
+        let pieces = [
+            "",
+            "0",
+            "-1",
+            "99999999999",
+            "1e308",
+            "NaN",
+            "\u{0}",
+            "é",
+            "\"",
+            "}",
+            ":",
+            ";",
+            ",",
+            "[0-9]",
+        ];
+        let piece: Vec<char> = pieces[rng.usize(0..pieces.len())].chars().collect();
+        let end = (at + rng.usize(0..4)).min(text.len());
+        text.splice(at..end, piece);
+    }
+    if chance(rng, 10) {
+        text.clear();
+    }
+    *value = text.into_iter().collect();
+}
