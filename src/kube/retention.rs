@@ -56,7 +56,7 @@ impl AllocationRetention {
                 }
         });
         let mut merged = list.clone();
-        let listed = ListedDevices::of(list);
+        let listed = ListedDevices::of(list.containers.iter());
         for (name, retained) in self.0.iter().filter(|(name, _)| !list.pods.contains(*name)) {
             let is_live = matches!(presence(name, pods), Presence::Live(_));
             if !retained.containers.is_empty() && (!is_live || retained.uid.is_none()) {
@@ -85,6 +85,12 @@ impl AllocationRetention {
         let mut unrecorded: BTreeSet<PodName> =
             list.pods.iter().filter(|name| is_ambiguous(name, list, pods)).cloned().collect();
         for (name, retained) in self.0.iter_mut().filter(|(name, _)| list.pods.contains(*name)) {
+            if matches!(presence(name, pods), Presence::Unknown) && retained.is_replaced(name, list)
+            {
+                remaining.ambiguous.insert(name.clone());
+                unrecorded.insert(name.clone());
+                continue;
+            }
             let Some(successor) = retained.successor(name, pods) else { continue };
             let has_started = successor.pod.containers.iter().any(|c| !c.ids.is_empty());
             if has_started && retained.successor_started.is_none() {
@@ -150,6 +156,18 @@ impl Retained {
         matches!(lookup, Some(UidLookup::Live(_)))
     }
 
+    /// Whether the List lacks a device of the pod under its name: it is about a successor, because the
+    /// devices of a container do not change.
+    fn is_replaced(&self, name: &PodName, list: &Assignments) -> bool {
+        let listed = || list.containers.iter().filter(|assigned| is_of(assigned, name));
+        let is_listed = |old: &ContainerAssignment| {
+            let same = listed().filter(|assigned| assigned.container == old.container);
+            let remaining = ListedDevices::of(same).remove_from(old);
+            remaining.devices.is_empty() && remaining.claims.is_empty()
+        };
+        self.uid.is_some() && !self.containers.iter().all(is_listed)
+    }
+
     /// The live pod that replaced the retained one under its name.
     fn successor<'p>(
         &self,
@@ -208,11 +226,10 @@ struct ListedDevices<'a> {
 }
 
 impl<'a> ListedDevices<'a> {
-    fn of(list: &'a Assignments) -> Self {
-        let containers = &list.containers;
-        let devices = containers.iter().flat_map(|container| &container.devices);
+    fn of(containers: impl Iterator<Item = &'a ContainerAssignment> + Clone) -> Self {
+        let devices = containers.clone().flat_map(|container| &container.devices);
         let ids = devices.flat_map(|(resource, ids)| ids.iter().map(|id| (&**resource, &**id)));
-        let claims = containers.iter().flat_map(|container| &container.claims);
+        let claims = containers.flat_map(|container| &container.claims);
         Self { ids: ids.collect(), claimed: claims.map(device_key).collect() }
     }
 
@@ -443,12 +460,12 @@ mod tests {
         let pods = store.snapshot(T(500));
         // The List repeats the devices of a, and has others of a successor of b.
         let confirmed = list(&[("a", Some("A")), ("b", Some("C"))], 501);
-        let _listed = retention.apply(&confirmed, Some(&pods));
-        let merged = retention.apply(&list(&[], 502), Some(&pods));
-        assert_eq!(allocated(&merged), [("a", "A"), ("b", "C")]);
-        assert_eq!(merged.unconfirmed, [name("a"), name("b")].into());
-        assert_eq!(merged.unlisted, [(name("b"), T(501))].into(), "it may have a successor");
-        let late = list(&[], 501 + POD_UNLISTED_MAX.as_secs());
-        assert_eq!(allocated(&retention.apply(&late, Some(&pods))), [("a", "A")]);
+        assert_eq!(retention.apply(&confirmed, Some(&pods)).ambiguous, [name("b")].into());
+        for at in [502, 501 + POD_UNLISTED_MAX.as_secs()] {
+            let merged = retention.apply(&list(&[], at), Some(&pods));
+            assert_eq!(allocated(&merged), [("a", "A"), ("b", "B")]);
+            assert_eq!(merged.unconfirmed, [name("a"), name("b")].into());
+            assert!(merged.unlisted.is_empty());
+        }
     }
 }
