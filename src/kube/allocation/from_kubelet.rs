@@ -15,6 +15,7 @@ use crate::kube::device_id::{self, DeviceId, DeviceName};
 use crate::kube::pod::container::Container;
 use crate::kube::pods::{NameLookup, UidLookup};
 use crate::model::{ContainerIdentity, DeviceAllocation, PodRef};
+use crate::policy;
 
 /// Pod and container name.
 pub(super) type ContainerKey = (PodRef, Arc<str>);
@@ -86,6 +87,12 @@ impl AllocationJoin<'_> {
                 Err(AllocationProblem::AmbiguousPod)
             }
             NameLookup::One(tracked) if tracked.pod.has_ended() => Ok(None),
+            // A List that is much older than the pod is about an earlier one with this name.
+            NameLookup::One(tracked)
+                if tracked.first_seen > requested_at + policy::ALLOCATION_MAX_AGE =>
+            {
+                Err(AllocationProblem::AmbiguousPod)
+            }
             NameLookup::One(tracked) => match tracked.container(&assigned.container) {
                 None => Err(AllocationProblem::NoContainer),
                 // The List is about a successor that the pod list does not have yet.

@@ -547,6 +547,22 @@ fn memory_of_a_pod_being_deleted_may_be_allocated_again() {
 }
 
 #[test]
+fn list_is_not_about_a_pod_that_is_much_younger() {
+    let list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let of_pod_since = |first_seen| {
+        let mut store = PodStore::new("test", "n1");
+        store.end_list(Duration::ZERO);
+        store.health.record_success(Duration::ZERO);
+        store.apply(plain_pod("a"), first_seen);
+        let out = join(&list, &store.snapshot(first_seen));
+        (out.allocations.len(), out.problems.get("ambiguous_pod").copied())
+    };
+    let late = list.requested_at + crate::policy::ALLOCATION_MAX_AGE;
+    assert_eq!(of_pod_since(late), (1, None));
+    assert_eq!(of_pod_since(late + Duration::from_secs(1)), (0, Some(1)));
+}
+
+#[test]
 fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
     let empty = Assignments { requested_at: T, ..Assignments::default() };
     let out = join(&empty, &pods([plain_pod("a"), pod("x", &[], &[("c", "")], &[])]));
