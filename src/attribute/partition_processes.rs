@@ -22,7 +22,11 @@ pub(super) struct PartitionProcesses<'a> {
     /// Owner of each stale entry, in the order of the list.
     pub(super) stale_owners: Vec<Owner>,
     pub(super) containers: ContainerSummaries,
-    pub(super) evidence: DeviceEvidence,
+    evidence: DeviceEvidence,
+    /// Whether the pod of a process or entry is not certain.
+    has_unknown_pod: bool,
+    /// UIDs of pods with a process of an unknown container.
+    uncertain_pods: Vec<Box<str>>,
 }
 
 /// Owner and verdict of a process.
@@ -42,6 +46,17 @@ impl AttributedProcess {
             | Verdict::Withheld(Unresolved::MpsServer | Unresolved::Allocation) => false,
             Verdict::Withheld(_) => true,
         }
+    }
+
+    /// UID of its pod, if only its container is not certain.
+    fn known_pod<'s>(
+        &self,
+        process: &'s ProcessSample,
+        resolver: &'s OwnerResolver<'_>,
+    ) -> Option<&'s str> {
+        let location = process.location.as_ref().ok()?;
+        let is_known = self.verdict == Verdict::Withheld(Unresolved::NoContainer);
+        resolver.pod_uid(location).filter(|_| is_known)
     }
 }
 
@@ -82,9 +97,31 @@ impl<'a> PartitionProcesses<'a> {
         let processes: Vec<_> = (listing.processes.iter().zip(owners))
             .map(|(process, (owner, owner_evidence))| attribute(process, owner, owner_evidence))
             .collect();
-        evidence.unresolved_process = processes.iter().any(AttributedProcess::is_uncertain)
+        let uncertain = listing.processes.iter().zip(&processes);
+        let uncertain: Vec<Option<&str>> = uncertain
+            .filter(|(_, attributed)| attributed.is_uncertain())
+            .map(|(process, attributed)| attributed.known_pod(process, resolver))
+            .collect();
+        let has_unknown_pod = uncertain.contains(&None)
             || stale_owners.iter().any(|owner| matches!(owner, Owner::Unknown(_)));
-        Self { listing, processes, stale_owners, containers, evidence }
+        let uncertain_pods: Vec<_> = uncertain.into_iter().flatten().map(Box::from).collect();
+        evidence.unresolved_process = has_unknown_pod || !uncertain_pods.is_empty();
+        Self {
+            listing,
+            processes,
+            stale_owners,
+            containers,
+            evidence,
+            has_unknown_pod,
+            uncertain_pods,
+        }
+    }
+
+    /// The evidence on which an idle container of the pod with this UID rests: a process of an unknown
+    /// container is one of its own pod.
+    pub(super) fn evidence_for(&self, pod_uid: &str) -> DeviceEvidence {
+        let is_of_pod = self.uncertain_pods.iter().any(|uid| **uid == *pod_uid);
+        DeviceEvidence { unresolved_process: self.has_unknown_pod || is_of_pod, ..self.evidence }
     }
 
     /// Whether each process on the device is known, and its owner.

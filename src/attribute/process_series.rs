@@ -175,7 +175,8 @@ impl<'a> AttributedPartition<'a> {
             listed_since: self.partition.listed_at > allocation.known_since,
             works_elsewhere: users.iter().any(|user| user.matches(&allocation.container)),
         };
-        verdict::idle(evidence, self.processes.evidence)?;
+        let device = self.processes.evidence_for(&allocation.container.pod.uid);
+        verdict::idle(evidence, device)?;
         let utilization = self.partition.utilization.map(|_| EngineUtilization::default());
         Ok(Usage { memory: Ok(0), utilization })
     }
