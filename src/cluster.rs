@@ -200,6 +200,7 @@ fn source_health(health: &HealthTracker, now: Duration) -> SourceHealth {
         up: health.state == SourceState::Up,
         age: health.age(now),
         failures: health.failures().map(|(failure, n)| (failure.label(), n)).collect(),
+        skipped: health.skipped.by_reason().to_vec(),
     }
 }
 

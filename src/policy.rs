@@ -134,6 +134,11 @@ pub const WEB_CONFIG_EVERY: Duration = Duration::from_secs(1);
 /// Maximum time that a startup probe waits for the end of the startup: longer than [`OPEN_TIMEOUT`], and
 /// shorter than the timeout of the probe.
 pub const STARTUP_PROBE_WAIT: Duration = Duration::from_secs(8);
+/// Time between the cycles of the startup: until the cluster's sources have responded, a cycle of the
+/// configured interval would delay the attribution by up to that interval.
+pub const STARTUP_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest duration of the startup: sources that have not responded by then are down.
+pub const STARTUP_MAX: Duration = Duration::from_secs(15);
 /// Rate limit of the readiness probes of one client, if there is a rate limit: a kubelet sends one in
 /// some seconds.
 pub const HTTP_READINESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -157,9 +162,10 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(4500);
 /// Time for NVML calls in flight to finish after SIGTERM: killing a monitor during a call has made
 /// GPUs unusable.
 pub const QUIESCE_GRACE: Duration = Duration::from_secs(2);
-/// The first list of pods is delayed by a random part of this, so that a rollout to a thousand
-/// nodes does not send a thousand requests in one second.
-pub const KUBE_START_JITTER: Duration = Duration::from_secs(10);
+/// After the connection of a watch broke, the next request is delayed by a random part of this: all
+/// watches of an API server break at once when it restarts. The first request of a start is not delayed,
+/// because a rollout starts one node after the other.
+pub const KUBE_RECONNECT_JITTER: Duration = Duration::from_secs(10);
 /// First backoff after a failed request to the API server or the kubelet; doubles up to
 /// [`KUBE_BACKOFF_MAX`].
 pub const KUBE_BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -182,8 +188,9 @@ pub const WALL_CLOCK_TOLERANCE: Duration = Duration::from_millis(500);
 pub const KUBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A watch without an event for this long is dead: API servers send a bookmark every minute.
 pub const WATCH_IDLE: Duration = Duration::from_secs(150);
-/// Requested lifetime of a watch (`timeoutSeconds`), which limits the age of a stale connection.
-pub const WATCH_LIFETIME: Duration = Duration::from_secs(290);
+/// Shortest requested lifetime of a watch (`timeoutSeconds`), which limits the age of a stale
+/// connection.
+pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(290);
 /// Timeout for the initial events of a watch list. If the server does not mark their end (before
 /// 1.27), the pods are listed instead.
 pub const WATCH_INITIAL_EVENTS: Duration = Duration::from_secs(30);
@@ -346,6 +353,13 @@ pub fn jittered_backoff(min: Duration, max: Duration, failures: u32, random: f64
     let doublings = failures.saturating_sub(1).min(16);
     let whole = min.saturating_mul(1 << doublings).min(max);
     whole.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+}
+
+/// Requested lifetime of a watch. `random` (0 to 1) spreads it up to twice the minimum: watches that
+/// began together do not end together.
+#[must_use]
+pub fn watch_lifetime(random: f64) -> Duration {
+    WATCH_LIFETIME_MIN.mul_f64(1.0 + random.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]

@@ -138,13 +138,15 @@ pub struct SourceHealth {
     pub age: Option<Duration>,
     /// Number of failures by reason.
     pub failures: Vec<(&'static str, u64)>,
+    /// Number of skipped objects by reason.
+    pub skipped: Vec<(&'static str, u64)>,
 }
 
 impl SourceHealth {
     /// A source without age and failures.
     #[must_use]
     pub fn with_state(name: &'static str, up: bool) -> Self {
-        Self { name, up, age: None, failures: Vec::new() }
+        Self { name, up, age: None, failures: Vec::new(), skipped: Vec::new() }
     }
 }
 

@@ -63,7 +63,8 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
             health.attribution.framebuffer.iter().flat_map(framebuffer).collect()
         }
         ExporterMetricId::SourceContact => source_contact(snapshot),
-        ExporterMetricId::SourceFailures => source_failures(health),
+        ExporterMetricId::SourceFailures => by_source(health, |source| &source.failures),
+        ExporterMetricId::SourceSkipped => by_source(health, |source| &source.skipped),
         ExporterMetricId::Pods => health.pod_count.map_or_else(Vec::new, |n| unlabelled(to_f64(n))),
         ExporterMetricId::AllocationProblems => {
             by_reason(&health.allocation_problems, |reason| reason)
@@ -225,11 +226,14 @@ fn source_contact(snapshot: &Snapshot) -> Vec<ExporterSample> {
     sources.filter_map(of).collect()
 }
 
-fn source_failures(health: &ExporterHealth) -> Vec<ExporterSample> {
+fn by_source(
+    health: &ExporterHealth,
+    counts: impl Fn(&SourceHealth) -> &[(&'static str, u64)],
+) -> Vec<ExporterSample> {
     let of = |source: &SourceHealth| {
-        let failed = source.failures.iter().filter(|(_, n)| *n > 0);
+        let counted = counts(source).iter().filter(|(_, n)| *n > 0);
         let labels = |reason: &str| vec![source.name.to_owned(), reason.to_owned()];
-        failed.map(|(reason, n)| (labels(reason), to_f64(*n))).collect::<Vec<_>>()
+        counted.map(|(reason, n)| (labels(reason), to_f64(*n))).collect::<Vec<_>>()
     };
     health.sources.iter().flat_map(of).collect()
 }

@@ -75,6 +75,8 @@ pub enum ExporterMetricId {
     SourceContact,
     /// Number of failed requests to a cluster source, by reason.
     SourceFailures,
+    /// Number of objects of a cluster source that were skipped, by reason.
+    SourceSkipped,
     /// Number of pods of the node.
     Pods,
     /// Number of invalid allocations, by reason.
@@ -292,6 +294,13 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         kind: Counter,
         labels: &["source", "reason"],
         help: "Failed requests to a cluster source, by reason; reasons that never occurred are omitted.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::SourceSkipped,
+        name: "nvml_exporter_source_skipped_objects_total",
+        kind: Counter,
+        labels: &["source", "reason"],
+        help: "Objects of a cluster source that were skipped, by reason; reasons that never occurred are omitted.",
     },
     ExporterMetric {
         id: ExporterMetricId::Pods,

@@ -56,7 +56,7 @@ impl Sources {
             pod_logs: environment.join("pods-log"),
             container_logs: environment.join("containers-log"),
             release_label: label,
-            timings: WatchTimings { start_jitter: Duration::ZERO, ..WatchTimings::default() },
+            timings: WatchTimings { reconnect_jitter: Duration::ZERO, ..WatchTimings::default() },
             startup_timeout: policy::MOCK_STARTUP_TIMEOUT,
         }))
     }

@@ -99,7 +99,6 @@ impl NodeLabelWatch {
     }
 
     async fn watch_repeatedly(&self, publish: &watch::Sender<NodeLabelState>) {
-        sleep(self.timings.start_delay()).await;
         let mut failures = 0;
         loop {
             // The server ends every watch after its timeout; this is not a failure.
@@ -126,7 +125,8 @@ impl NodeLabelWatch {
         publish: &watch::Sender<NodeLabelState>,
     ) -> Result<(), RequestError> {
         let client = self.address.client().await?;
-        let (node, lifetime) = (self.node.as_str(), policy::WATCH_LIFETIME.as_secs());
+        let node = self.node.as_str();
+        let lifetime = policy::watch_lifetime(fastrand::f64()).as_secs();
         let path = format!(
             "/api/v1/nodes?fieldSelector=metadata.name%3D{node}&watch=true\
              &allowWatchBookmarks=true&timeoutSeconds={lifetime}"

@@ -19,22 +19,9 @@ pub struct PodSnapshot {
     pub synced: bool,
     /// Health of the source. While it is down, its last data is kept.
     pub health: HealthTracker,
-    /// Objects skipped since the start.
-    pub skipped: SkippedObjects,
+    /// Whether all objects of pods were decoded. If not, the state of a pod is unknown.
+    pub decoded: bool,
     index: Arc<PodIndex>,
-}
-
-/// Number of skipped objects by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SkippedObjects {
-    /// Lines or list items that are not JSON or not a pod.
-    pub undecodable: u64,
-    /// Objects of other kinds, and events of unknown types.
-    pub unknown: u64,
-    /// Pods of other nodes.
-    pub foreign: u64,
-    /// Pods above the limit of [`PODS_MAX`](crate::policy::PODS_MAX).
-    pub overflow: u64,
 }
 
 /// A pod, and its state from earlier lists and events.
@@ -88,7 +75,7 @@ impl PodSnapshot {
         Self {
             synced: false,
             health: HealthTracker::new(source),
-            skipped: SkippedObjects::default(),
+            decoded: true,
             index: Arc::default(),
         }
     }
@@ -175,7 +162,7 @@ impl PodSnapshot {
     /// Whether it contains all pods of the node as they are now.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.synced && self.health.state == SourceState::Up
+        self.synced && self.decoded && self.health.state == SourceState::Up
     }
 
     /// Whether pods that are missing are expected once the source responds. A source that denies

@@ -110,7 +110,10 @@ impl ResourceSlicePoller {
             }
             let keys = claimed.wait_for(|keys| !keys.is_empty()).await;
             let Ok(keys) = keys.map(|keys| Arc::clone(&keys)) else { return };
-            let result = self.read_slices(&keys).await;
+            let result = self.read_slices(&keys).await.map(|(slices, skipped)| {
+                state.health.skipped.undecodable += skipped;
+                slices
+            });
             let now = self.clock.now().mono;
             match result {
                 Ok(slices) => {
@@ -149,7 +152,11 @@ impl ResourceSlicePoller {
         policy::jittered_backoff(min, max, unanswered, fastrand::f64())
     }
 
-    async fn read_slices(&self, claimed: &BTreeSet<SliceKey>) -> Result<SliceTable, RequestError> {
+    /// The slices, and how many of them could not be decoded.
+    async fn read_slices(
+        &self,
+        claimed: &BTreeSet<SliceKey>,
+    ) -> Result<(SliceTable, u64), RequestError> {
         let client = self.address.client().await?;
         let list = self.list_newest(&client, claimed);
         let timed_out = |_| {
@@ -166,7 +173,7 @@ impl ResourceSlicePoller {
         &self,
         client: &Client,
         claimed: &BTreeSet<SliceKey>,
-    ) -> Result<SliceTable, RequestError> {
+    ) -> Result<(SliceTable, u64), RequestError> {
         for version in API_VERSIONS {
             match self.list(client, version, claimed).await {
                 Err(fault) if fault.status == Some(404) => {}
@@ -185,9 +192,10 @@ impl ResourceSlicePoller {
         client: &Client,
         version: &str,
         claimed: &BTreeSet<SliceKey>,
-    ) -> Result<SliceTable, RequestError> {
+    ) -> Result<(SliceTable, u64), RequestError> {
         let drivers: BTreeSet<&str> = claimed.iter().map(|key| &*key.driver).collect();
         let mut slices = SliceCollector::new(self.node.as_str(), claimed);
+        let mut skipped = 0;
         for node in [self.node.as_str(), ""] {
             for driver in &drivers {
                 let path = format!(
@@ -195,33 +203,35 @@ impl ResourceSlicePoller {
                      ?fieldSelector=spec.nodeName%3D{node}%2Cspec.driver%3D{driver}"
                 );
                 let body = get(client, &path, self.timings.response_timeout).await?;
-                self.read(body, &mut slices).await?;
+                skipped += self.read(body, &mut slices).await?;
             }
             if slices.is_complete() {
                 break;
             }
         }
-        Ok(slices.finish())
+        Ok((slices.finish(), skipped))
     }
 
+    /// Reads a list. A slice that cannot be decoded is skipped, and counted in the result: its pool is
+    /// incomplete then.
     async fn read(
         &self,
         mut body: Body,
         slices: &mut SliceCollector<'_>,
-    ) -> Result<(), RequestError> {
+    ) -> Result<u64, RequestError> {
         let malformed = |detail: String| RequestError::new(FailureReason::Garbage, detail);
+        let mut skipped = 0;
         let mut items = ListReader::new(policy::KUBE_OBJECT_MAX);
         while let Some(data) = next_chunk(&mut body, self.timings.response_timeout).await? {
             for frame in items.feed(&data) {
-                let JsonFrame::Value(json) = frame else {
-                    let detail = "a ResourceSlice is above the size limit";
-                    return Err(RequestError::new(FailureReason::TooLarge, detail));
+                let is_read = match frame {
+                    JsonFrame::Value(json) => slices.add(&json).is_ok(),
+                    JsonFrame::TooLarge => false,
                 };
-                slices
-                    .add(&json)
-                    .map_err(|e| malformed(format!("a ResourceSlice is malformed: {e}")))?;
+                skipped += u64::from(!is_read);
             }
         }
-        slice::check_list(&items.rest()).map_err(malformed)
+        slice::check_list(&items.rest()).map_err(malformed)?;
+        Ok(skipped)
     }
 }

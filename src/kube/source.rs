@@ -95,6 +95,33 @@ impl FailureReason {
     }
 }
 
+/// Number of objects of a source that were skipped, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SkippedObjects {
+    /// Events and list items that are not JSON, not of the API, or above the size limit.
+    pub undecodable: u64,
+    /// Objects of other kinds, and events of unknown types.
+    pub unknown: u64,
+    /// Pods of other nodes.
+    pub foreign: u64,
+    /// Pods above the limit of [`PODS_MAX`](crate::policy::PODS_MAX).
+    pub overflow: u64,
+}
+
+impl SkippedObjects {
+    /// The numbers with their label values.
+    #[must_use]
+    pub fn by_reason(&self) -> [(&'static str, u64); 4] {
+        let Self { undecodable, unknown, foreign, overflow } = *self;
+        [
+            ("undecodable", undecodable),
+            ("unknown_kind", unknown),
+            ("other_node", foreign),
+            ("too_many", overflow),
+        ]
+    }
+}
+
 /// State of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceState {
@@ -117,6 +144,8 @@ pub struct HealthTracker {
     pub last_success: Option<Duration>,
     /// Number of state changes.
     pub state_changes: u64,
+    /// Objects skipped since the start.
+    pub skipped: SkippedObjects,
     /// Since when no request has succeeded; none while the source is up.
     failing_since: Option<Duration>,
     /// The failure that was logged as a warning.
@@ -134,6 +163,7 @@ impl HealthTracker {
             state: SourceState::Starting,
             last_success: None,
             state_changes: 0,
+            skipped: SkippedObjects::default(),
             failing_since: None,
             warned: None,
             failures,

@@ -1,16 +1,18 @@
 //! Watches the pods of this node through the API server.
 //!
-//! A streaming list sends all pods and a bookmark at their end. Servers that reject it (up to 1.31,
-//! and 1.33) or do not support it (before 1.27) get a list request, served from their cache, and a
-//! watch from its `resourceVersion`. An interrupted watch continues from the last `resourceVersion`.
-//! If that version has expired, or an event was malformed, all pods are read again; pods are removed
-//! only at the end of the new list.
+//! A streaming list sends all pods and a bookmark at their end. If it fails, for whatever reason, the
+//! server gets a list request, served from its cache, and a watch from its `resourceVersion`; from then
+//! on only list requests. Servers reject streaming lists (up to 1.31, and 1.33), do not mark their end
+//! (before 1.27), or end them with an error (on an etcd that does not report progress). An interrupted
+//! watch continues from the last `resourceVersion`. If that version has expired or is not accepted, or
+//! an event was malformed, all pods are read again; pods are removed only at the end of the new list.
 
 use std::sync::Arc;
 
 use kube::Client;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
+use tracing::info;
 
 use super::address::Address;
 use super::api::{get, next_chunk};
@@ -53,7 +55,9 @@ struct WatchSession<'a> {
     watch: &'a PodWatch,
     state: PodWatchState,
     method: ListMethod,
-    /// The present connection has received events.
+    /// The present watch has begun: its response has status 200.
+    begun: bool,
+    /// The present watch has received events.
     received: bool,
     publish: watch::Sender<PodSnapshot>,
     changed: Arc<Notify>,
@@ -70,29 +74,32 @@ impl PodWatch {
     }
 
     async fn watch_repeatedly(&self, publish: watch::Sender<PodSnapshot>, changed: Arc<Notify>) {
-        sleep(self.timings.start_delay()).await;
         let mut failures = 0;
         let map = PodStore::new(SOURCE, self.node.as_str());
         let mut session = WatchSession {
             watch: self,
             state: PodWatchState::new(map),
             method: ListMethod::Streaming,
+            begun: false,
             received: false,
             publish,
             changed,
         };
         loop {
-            session.received = false;
+            (session.begun, session.received) = (false, false);
             let result = session.watch_once().await;
             // The delay grows while a server sends no events or malformed ones.
             let malformed =
                 result.as_ref().is_err_and(|fault| fault.reason == FailureReason::Garbage);
             failures = if session.received && !malformed { 1 } else { failures + 1 };
+            // All watches of a server that goes away break at once; it ends none of them then.
+            let broken = session.begun
+                && result.as_ref().is_err_and(|fault| fault.reason == FailureReason::Connection);
             // The server ends every watch after its timeout; this is not a failure.
             if let Err(fault) = result {
                 session.fail(&fault);
             }
-            sleep(self.timings.backoff(failures)).await;
+            sleep(self.timings.reconnect_delay(failures, broken)).await;
         }
     }
 
@@ -102,7 +109,7 @@ impl PodWatch {
     }
 
     fn watch_path(&self, query: &str) -> String {
-        let lifetime = policy::WATCH_LIFETIME.as_secs();
+        let lifetime = policy::watch_lifetime(fastrand::f64()).as_secs();
         self.list_path(&format!(
             "&watch=true&allowWatchBookmarks=true&timeoutSeconds={lifetime}{query}"
         ))
@@ -114,15 +121,11 @@ impl WatchSession<'_> {
     async fn watch_once(&mut self) -> Result<(), RequestError> {
         let client = self.watch.address.client().await?;
         if self.state.resource_version.is_none() {
-            match self.method {
-                ListMethod::Streaming => match self.stream(&client).await {
-                    Err(fault) if is_unsupported(&fault) => {
-                        self.method = ListMethod::List;
-                        self.state.store.health.count_failure(FailureReason::Unsupported);
-                    }
+            if self.method == ListMethod::Streaming {
+                match self.stream(&client).await {
+                    Err(fault) if self.is_list_due(&fault) => self.use_lists(&fault),
                     result => return result,
-                },
-                ListMethod::List => {}
+                }
             }
             self.list(&client).await?;
         }
@@ -133,8 +136,23 @@ impl WatchSession<'_> {
         let query = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0";
         let path = self.watch.watch_path(query);
         let body = get(client, &path, self.watch.timings.response_timeout).await?;
+        self.begun = true;
         self.state.begin_initial_events();
         self.read_events(body).await
+    }
+
+    /// Whether a list follows after the streaming list failed with `fault`: the server has responded,
+    /// and a list may succeed.
+    fn is_list_due(&self, fault: &RequestError) -> bool {
+        let refused = [FailureReason::Denied, FailureReason::Throttled].contains(&fault.reason);
+        if self.begun { self.state.in_initial_events } else { fault.status.is_some() && !refused }
+    }
+
+    fn use_lists(&mut self, fault: &RequestError) {
+        info!(source = SOURCE, "the pods are listed, because the streaming list failed: {fault}");
+        self.method = ListMethod::List;
+        (self.begun, self.received) = (false, false);
+        self.state.store.health.count_failure(FailureReason::Unsupported);
     }
 
     async fn list(&mut self, client: &Client) -> Result<(), RequestError> {
@@ -156,6 +174,7 @@ impl WatchSession<'_> {
         let version = self.state.resource_version.clone().unwrap_or_default();
         let path = self.watch.watch_path(&format!("&resourceVersion={version}"));
         let body = get(client, &path, self.watch.timings.response_timeout).await?;
+        self.begun = true;
         self.state.in_initial_events = false;
         // Without changes the first event may be a bookmark after a minute.
         self.record_response();
@@ -215,8 +234,10 @@ impl WatchSession<'_> {
         } else {
             health.record_failure(*failure, problem, now);
         }
-        // The version has expired, is invalid, or is newer than the server's (a restored backup).
-        if *failure == FailureReason::Expired || matches!(status, Some(400 | 504)) {
+        // The version has expired, is invalid, or is newer than the server's (a restored backup); or the
+        // watch from it ends with an error at once, and would do so again.
+        let is_refused = self.begun && !self.received && status.is_some();
+        if *failure == FailureReason::Expired || matches!(status, Some(400 | 504)) || is_refused {
             self.state.resource_version = None;
         }
         self.publish();
@@ -228,13 +249,5 @@ impl WatchSession<'_> {
         if std::mem::take(&mut self.state.changed) {
             self.changed.notify_one();
         }
-    }
-}
-
-/// Whether the server does not support streaming lists.
-fn is_unsupported(fault: &RequestError) -> bool {
-    match fault.status {
-        Some(status) => matches!(status, 400 | 404 | 405 | 406 | 415 | 422),
-        None => fault.reason == FailureReason::Unsupported,
     }
 }

@@ -117,7 +117,7 @@ impl PodWatchState {
                 let head = serde_json::from_slice(json).unwrap_or_default();
                 self.apply(json, &head, now);
             }
-            JsonFrame::TooLarge => self.store.skipped.undecodable += 1,
+            JsonFrame::TooLarge => self.store.skip_undecodable(""),
         }
     }
 
@@ -164,7 +164,7 @@ impl PodWatchState {
             "ADDED" | "MODIFIED" => self.apply(object, &head, now),
             "DELETED" => self.delete(&head, now),
             "BOOKMARK" => self.bookmark(object, now),
-            _ => self.store.skipped.unknown += 1,
+            _ => self.store.health.skipped.unknown += 1,
         }
         if !self.in_initial_events
             && let Some(version) = head.metadata.and_then(|metadata| metadata.resource_version)
@@ -176,18 +176,15 @@ impl PodWatchState {
 
     fn apply(&mut self, object: &[u8], head: &ObjectHead<'_>, now: Duration) {
         if head.kind.as_ref().is_some_and(|kind| kind != "Pod") {
-            self.store.skipped.unknown += 1;
+            self.store.health.skipped.unknown += 1;
             return;
         }
         if let Ok(pod) = pod::parse(object) {
             self.changed |= self.store.apply(pod, now);
             return;
         }
-        self.store.skipped.undecodable += 1;
-        // The pod exists, but its present state cannot be decoded.
-        if let Some(uid) = head.metadata.as_ref().and_then(|m| m.uid.as_ref()) {
-            self.store.mark_present(uid);
-        }
+        let uid = head.metadata.as_ref().and_then(|metadata| metadata.uid.as_deref());
+        self.store.skip_undecodable(uid.unwrap_or_default());
     }
 
     fn delete(&mut self, head: &ObjectHead<'_>, now: Duration) {
@@ -195,7 +192,7 @@ impl PodWatchState {
             Some(uid) if head.kind.as_ref().is_none_or(|kind| kind == "Pod") => {
                 self.changed |= self.store.delete(uid, now);
             }
-            Some(_) | None => self.store.skipped.unknown += 1,
+            Some(_) | None => self.store.health.skipped.unknown += 1,
         }
     }
 
@@ -218,7 +215,7 @@ impl PodWatchState {
     }
 
     fn lost_event(&mut self, detail: String) -> RequestError {
-        self.store.skipped.undecodable += 1;
+        self.store.health.skipped.undecodable += 1;
         self.resource_version = None;
         RequestError::new(FailureReason::Garbage, detail)
     }
@@ -341,7 +338,7 @@ mod tests {
             r#"{"type":"MODIFIED","object":{"kind":"Pod","metadata":{"uid":"a","namespace":7}}}"#;
         f.apply_event(&value(broken), T(1)).unwrap();
         f.store.end_list(T(1));
-        assert_eq!((f.store.skipped.unknown, f.store.skipped.undecodable), (3, 1));
+        assert_eq!((f.store.health.skipped.unknown, f.store.health.skipped.undecodable), (3, 1));
         assert!(matches!(snapshot(&mut f).by_uid("a"), UidLookup::Live(_)), "the pod exists");
         for line in [value("{\"type\":\"ADD"), value("HTTP/1.1"), JsonFrame::TooLarge] {
             f.resource_version = Some("4".into());

@@ -7,8 +7,9 @@ use crate::policy;
 /// Timeouts and retry delays of a watch; the defaults are those of [`policy`].
 #[derive(Clone, Debug)]
 pub struct WatchTimings {
-    /// Upper bound of the random delay of the first request.
-    pub start_jitter: Duration,
+    /// Upper bound of the random delay of the first request after a broken watch, besides the retry
+    /// delay.
+    pub reconnect_jitter: Duration,
     /// First retry delay.
     pub backoff_min: Duration,
     /// Longest retry delay.
@@ -24,7 +25,7 @@ pub struct WatchTimings {
 impl Default for WatchTimings {
     fn default() -> Self {
         Self {
-            start_jitter: policy::KUBE_START_JITTER,
+            reconnect_jitter: policy::KUBE_RECONNECT_JITTER,
             backoff_min: policy::KUBE_BACKOFF_MIN,
             backoff_max: policy::KUBE_BACKOFF_MAX,
             response_timeout: policy::KUBE_TIMEOUT,
@@ -41,9 +42,11 @@ impl WatchTimings {
         policy::jittered_backoff(self.backoff_min, self.backoff_max, failures, fastrand::f64())
     }
 
-    /// Random delay of the first request.
+    /// Delay of the next watch after the `failures`th consecutive failure; `broken`: a watch that was
+    /// established has lost its connection.
     #[must_use]
-    pub fn start_delay(&self) -> Duration {
-        self.start_jitter.mul_f64(fastrand::f64())
+    pub fn reconnect_delay(&self, failures: u32, broken: bool) -> Duration {
+        let jitter = if broken { self.reconnect_jitter } else { Duration::ZERO };
+        self.backoff(failures) + jitter.mul_f64(fastrand::f64())
     }
 }

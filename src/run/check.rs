@@ -1,7 +1,5 @@
 //! The subcommand `check`: checks everything that the exporter depends on, once.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use tokio::runtime;
 
@@ -54,10 +52,6 @@ fn checked(config: Config) -> anyhow::Result<Vec<Finding>> {
     findings.extend(port::findings(&serve, clock));
     let interrupt = Interrupt::start(read.mock.is_some())?;
     let (mut read, mock_env) = read.with_mock_env(interrupt.files())?;
-    // No start jitter: it protects the API server from a thousand exporters that start together.
-    if let Some(cluster) = &mut read.cluster {
-        cluster.timings.start_jitter = Duration::ZERO;
-    }
     let started = clock.now();
     let uses = features_in_use(&read);
     let config_map = uses.config_map.as_ref();

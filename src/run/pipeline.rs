@@ -238,14 +238,20 @@ impl Pipeline {
         // Reads of the driver's utilization samples per cycle: their ring buffer covers a few seconds.
         let reads = policy::ring_reads(self.config.interval);
         let mut next = self.clock.now().mono;
-        for read in (0..reads).cycle() {
-            if self.apply_release_requests() || read == 0 {
+        let startup_end = next + policy::STARTUP_MAX;
+        let (mut read, mut starting) = (0, self.cluster.is_some());
+        loop {
+            if self.apply_release_requests() || read == 0 || starting {
                 publish.send_replace(Some(self.cycle()));
+                starting = starting && next < startup_end && !self.has_settled();
             } else {
                 self.sampler.read_utilization();
             }
+            read = if starting { 0 } else { (read + 1) % reads };
+            let pause = self.config.interval / reads;
+            let pause = if starting { pause.min(policy::STARTUP_INTERVAL) } else { pause };
             // After a read that overran, the next one starts at once and the schedule shifts.
-            next = (next + self.config.interval / reads).max(self.clock.now().mono);
+            next = (next + pause).max(self.clock.now().mono);
             match commands.recv_timeout(self.clock.until(next)) {
                 Ok(Some(command)) => {
                     next = self.clock.now().mono;
@@ -256,6 +262,14 @@ impl Pipeline {
             }
         }
         self.sampler.quiesce(self.clock.now().mono + policy::QUIESCE_GRACE);
+    }
+
+    /// Whether the last snapshot has what the cluster's sources know, or they will not respond soon.
+    fn has_settled(&self) -> bool {
+        self.last.as_ref().is_some_and(|published| {
+            let snapshot = published.snapshot();
+            is_ready(snapshot, has_responded) && has_pods(snapshot) && has_idle(snapshot)
+        })
     }
 
     /// Runs cycles until driver and cluster are ready, or will not be soon, and returns the snapshot of

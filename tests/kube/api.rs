@@ -24,7 +24,7 @@ const WATCH: &str = "watch=true";
 
 pub(crate) fn quick() -> WatchTimings {
     WatchTimings {
-        start_jitter: Duration::ZERO,
+        reconnect_jitter: Duration::ZERO,
         backoff_min: Duration::from_millis(2),
         backoff_max: Duration::from_millis(10),
         response_timeout: Duration::from_secs(20),
@@ -174,6 +174,49 @@ async fn server_without_an_end_of_initial_events_gets_a_list_request() {
 }
 
 #[tokio::test]
+async fn first_stream_that_fails_is_followed_by_a_list() {
+    // Kubernetes 1.36 on etcd 3.4 sends the first one.
+    let refused = r#"{"kind":"Status","code":500,"message":"required storage feature RequestWatchProgress is disabled"}"#;
+    for line in [event("ERROR", refused), "<html>502</html>".to_owned(), String::new()] {
+        let mut server = FakeServer::start().await;
+        let mut source = RunningWatch::of(&server);
+        let mut stream = server.next(&[STREAMING]).await.stream().await;
+        stream.line(&event("ADDED", &pod("a", "train", 1))).await;
+        stream.line(&line).await;
+        drop(stream);
+        let list = server.next(&["resourceVersion=0"]).await;
+        assert!(!list.path().contains(WATCH), "{line}: {}", list.path());
+        let items = [pod("a", "train", 1), r#"{"metadata":{"uid":"x","name":7}}"#.to_owned()];
+        let body = format!(
+            r#"{{"kind":"PodList","metadata":{{"resourceVersion":"2"}},"items":[{}]}}"#,
+            items.join(",")
+        );
+        list.respond(200, &body).await;
+        let mut stream = server.next(&[WATCH, "resourceVersion=2"]).await.stream().await;
+        let pods = source.until_live("a").await;
+        assert!(pods.synced && !pods.is_current(), "{line}: one pod is not decoded");
+        assert_eq!(pods.health.skipped.undecodable, u64::from(line.starts_with('<')) + 1);
+        stream.line(&event("ADDED", &pod("x", "later", 3))).await;
+        let pods = source.until_live("x").await;
+        assert!(pods.is_current(), "{line}: the pod is decoded now");
+    }
+}
+
+#[tokio::test]
+async fn watch_that_ends_with_an_error_at_once_is_followed_by_a_list() {
+    let mut server = FakeServer::start().await;
+    let mut source = RunningWatch::of(&server);
+    let stream = send_initial_pods(&mut server, &["a"], 5).await;
+    source.until_live("a").await;
+    stream.end().await;
+    let compacted = r#"{"kind":"Status","code":500,"message":"revision has been compacted"}"#;
+    let mut stream = server.next(&[WATCH, "resourceVersion=5"]).await.stream().await;
+    stream.line(&event("ERROR", compacted)).await;
+    let _stream = send_initial_pods(&mut server, &["b"], 9).await;
+    source.until_live("b").await;
+}
+
+#[tokio::test]
 async fn expired_history_is_listed_again_and_pods_are_kept_meanwhile() {
     let mut server = FakeServer::start().await;
     let mut source = RunningWatch::of(&server);
@@ -226,7 +269,10 @@ async fn malformed_event_requires_a_new_list_and_unknown_objects_do_not() {
     stream.line(&event("MODIFIED", r#"{"kind":"Pod","metadata":{"uid":"a","namespace":7}}"#)).await;
     stream.line(&event("ADDED", &pod("c", "c", 9))).await;
     let pods = source.until_live("c").await;
-    assert_eq!((pods.skipped.unknown, pods.skipped.foreign, pods.skipped.undecodable), (2, 1, 1));
+    assert_eq!(
+        (pods.health.skipped.unknown, pods.health.skipped.foreign, pods.health.skipped.undecodable),
+        (2, 1, 1)
+    );
     assert!(live(&pods, "a") && !live(&pods, "b") && pods.health.state == SourceState::Up);
     stream.line("<html>502 Bad Gateway</html>").await;
     let down = SourceState::Down(FailureReason::Garbage);

@@ -14,6 +14,7 @@ use nvml_exporter::kube::pod_resources::messages::{
 };
 use nvml_exporter::kube::pods::PodSnapshot;
 use nvml_exporter::kube::pods::store::PodStore;
+use nvml_exporter::kube::source::SkippedObjects;
 use nvml_exporter::kube::watch_event::PodWatchState;
 use nvml_exporter::model::{ContainerIdentity, Owner, Unresolved};
 use prost::Message;
@@ -114,7 +115,7 @@ fn pods(list: &Path) -> PodSnapshot {
     }
     state.end_list(&items.rest(), Duration::ZERO).unwrap();
     let pods = state.store.snapshot(Duration::ZERO);
-    assert_eq!(pods.skipped, nvml_exporter::kube::pods::SkippedObjects::default());
+    assert_eq!(pods.health.skipped, SkippedObjects::default());
     pods
 }
 

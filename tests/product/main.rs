@@ -44,6 +44,7 @@ mod nvml_calls;
 mod old_drivers;
 mod ownership;
 mod platforms;
+mod pod_sources;
 mod readme;
 mod real_library;
 mod replicas;

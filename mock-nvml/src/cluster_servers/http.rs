@@ -85,6 +85,8 @@ fn faulty_response(fault: Option<ServerFault>) -> Option<Response<Reply>> {
         | ServerFault::Refuse
         | ServerFault::Hang
         | ServerFault::Expired
+        | ServerFault::StreamError
+        | ServerFault::InvalidObject
         | ServerFault::NoPods
         | ServerFault::StaticPods
         | ServerFault::Close
@@ -160,7 +162,12 @@ async fn handle(
             }
         }
         Ok(ApiRequest::List { kind, chosen }) => {
-            let list = state.read_cache(kind, |cache| cache.list(chosen));
+            let mut list = state.read_cache(kind, |cache| cache.list(chosen));
+            if fault == Some(ServerFault::InvalidObject)
+                && let Some(items) = list.get_mut("items").and_then(Value::as_array_mut)
+            {
+                items.push(invalid_pod());
+            }
             json(StatusCode::OK, list.to_string())
         }
         Ok(ApiRequest::Watch(watch)) => start_watch(state, watch, fault),
@@ -225,7 +232,16 @@ fn start_watch(
 ) -> Response<Reply> {
     let first = state.read_cache(watch.kind, |cache| first_lines(cache, &watch));
     let (lines, version) = match first {
-        Ok(first) => first,
+        Ok(_) if fault == Some(ServerFault::StreamError) && watch.is_streaming_list() => {
+            (vec![no_progress()], None)
+        }
+        Ok((mut lines, version)) => {
+            let starts = matches!(watch.start, WatchStart::Initial { .. });
+            if fault == Some(ServerFault::InvalidObject) && starts {
+                lines.insert(0, api::watch_line("ADDED", &invalid_pod()));
+            }
+            (lines, version)
+        }
         Err(VersionError::Future(newest)) => {
             let text = format!("Too large resource version, current: {newest}");
             return error_response(&ApiError { code: 504, reason: "Timeout", message: text });
@@ -262,6 +278,16 @@ fn first_lines(cache: &api::WatchCache, watch: &WatchRequest) -> Result<FirstLin
         }
     };
     Ok((lines, Some(cache.version())))
+}
+
+/// What Kubernetes 1.36 sends on etcd 3.4, after status 200.
+fn no_progress() -> Arc<str> {
+    let text = "required storage feature RequestWatchProgress is disabled";
+    api::watch_line("ERROR", &api::status_object(500, "InternalError", text))
+}
+
+fn invalid_pod() -> Value {
+    json!({ "metadata": { "uid": "invalid", "namespace": 7, "name": "invalid" }, "spec": "none" })
 }
 
 fn expired(watch: &WatchRequest, oldest: u64) -> Arc<str> {

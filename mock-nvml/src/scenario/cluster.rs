@@ -327,6 +327,10 @@ pub(crate) enum ServerFault {
     Expired,
     /// 500.
     Error,
+    /// A streaming list ends with an `ERROR` event, as on an etcd that does not report progress.
+    StreamError,
+    /// Lists and initial events have a pod that no client can decode, besides the others.
+    InvalidObject,
     /// The lists are empty.
     Empty,
     /// The kubelet lists no pods, as right after it was restarted.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::index::{PodIndex, Tombstone};
-use super::{PodSnapshot, SkippedObjects, TrackedPod};
+use super::{PodSnapshot, TrackedPod};
 use crate::kube::pod::container::Container;
 use crate::kube::pod::{GPU_GROUP, Pod};
 use crate::kube::source::HealthTracker;
@@ -16,12 +16,13 @@ use crate::policy;
 pub struct PodStore {
     /// Health of the source.
     pub health: HealthTracker,
-    /// Objects skipped since the start.
-    pub skipped: SkippedObjects,
     node: Box<str>,
     /// How long a pod is kept that is missing in the lists and has not ended.
     keep_unlisted: Duration,
     pods: HashMap<Arc<str>, StoreEntry>,
+    /// Pods of which the newest object could not be decoded, and the list that they were last in; without
+    /// a UID, it is empty.
+    undecodable: HashMap<Arc<str>, u64>,
     tombstones: HashMap<Arc<str>, Tombstone>,
     generation: u64,
     synced: bool,
@@ -42,10 +43,10 @@ impl PodStore {
     pub fn new(source: &'static str, node: &str) -> Self {
         Self {
             health: HealthTracker::new(source),
-            skipped: SkippedObjects::default(),
             node: node.into(),
             keep_unlisted: Duration::ZERO,
             pods: HashMap::new(),
+            undecodable: HashMap::new(),
             tombstones: HashMap::new(),
             generation: 0,
             synced: false,
@@ -85,6 +86,7 @@ impl PodStore {
         for uid in expired {
             self.delete(&uid, now);
         }
+        self.undecodable.retain(|_, generation| *generation == self.generation);
         self.synced = true;
         changed
     }
@@ -92,10 +94,11 @@ impl PodStore {
     /// Adds or updates a pod. Returns whether anything changed.
     pub fn apply(&mut self, pod: Pod, now: Duration) -> bool {
         if !pod.node.is_empty() && pod.node != self.node {
-            self.skipped.foreign += 1;
+            self.health.skipped.foreign += 1;
             // A pod never changes its node. One that is scheduled here arrives as a new pod.
             return false;
         }
+        self.undecodable.remove(&pod.id.uid);
         let before = self.pods.get_mut(&pod.id.uid);
         if let Some(entry) = before
             && entry.tracked.listed
@@ -106,7 +109,7 @@ impl PodStore {
         }
         let before = self.pods.get(&pod.id.uid);
         if before.is_none() && self.pods.len() >= policy::PODS_MAX {
-            self.skipped.overflow += 1;
+            self.health.skipped.overflow += 1;
             return false;
         }
         let earlier = before.map(|entry| earlier_ids(&entry.tracked, &pod)).unwrap_or_default();
@@ -129,8 +132,13 @@ impl PodStore {
         true
     }
 
-    /// Marks a pod as present in the current list although its object could not be decoded.
-    pub fn mark_present(&mut self, uid: &str) {
+    /// Skips an object of a pod that could not be decoded; `uid` is empty if unknown. The pod is present
+    /// in the current list, but its state is unknown.
+    pub fn skip_undecodable(&mut self, uid: &str) {
+        self.health.skipped.undecodable += 1;
+        if self.undecodable.len() < policy::PODS_MAX {
+            self.undecodable.insert(uid.into(), self.generation);
+        }
         if let Some(entry) = self.pods.get_mut(uid) {
             entry.generation = self.generation;
             entry.unlisted = None;
@@ -139,6 +147,7 @@ impl PodStore {
 
     /// Deletes a pod. Returns whether it existed.
     pub fn delete(&mut self, uid: &str, now: Duration) -> bool {
+        self.undecodable.remove(uid);
         let Some((uid, entry)) = self.pods.remove_entry(uid) else { return false };
         let Pod { id, config_hash, labels, .. } = &entry.tracked.pod;
         let ended = entry.tracked.ended.or(entry.unlisted).unwrap_or(now);
@@ -172,7 +181,7 @@ impl PodStore {
         PodSnapshot {
             synced: self.synced,
             health: self.health.clone(),
-            skipped: self.skipped,
+            decoded: self.undecodable.is_empty(),
             index: Arc::new(index),
         }
     }
@@ -377,7 +386,7 @@ mod tests {
         }
         let pods = store.snapshot(T(0));
         assert_eq!(pods.len(), policy::PODS_MAX);
-        assert_eq!((pods.skipped.foreign, pods.skipped.overflow), (1, 1));
+        assert_eq!((pods.health.skipped.foreign, pods.health.skipped.overflow), (1, 1));
     }
 
     proptest! {

@@ -31,7 +31,7 @@ pub(crate) fn check(bytes: &[u8]) {
         }
     }
     let pods = follower.store.snapshot(NOW);
-    let discards = follower.store.skipped;
+    let discards = follower.store.health.skipped;
     assert!(pods.len() as u64 + discards.unknown + discards.undecodable <= lines);
     for known in pods.iter() {
         assert!(matches!(pods.by_uid(&known.pod.id.uid), UidLookup::Live(_)));

@@ -76,6 +76,13 @@ pub(super) struct WatchRequest {
     pub(super) timeout: Duration,
 }
 
+impl WatchRequest {
+    /// Whether the initial events have an end.
+    pub(super) fn is_streaming_list(&self) -> bool {
+        self.start == WatchStart::Initial { ends: true }
+    }
+}
+
 /// First events of a watch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WatchStart {

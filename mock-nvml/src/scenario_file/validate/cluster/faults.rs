@@ -25,6 +25,8 @@ pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> 
         ("throttled", ServerFault::Throttled),
         ("expired", ServerFault::Expired),
         ("error", ServerFault::Error),
+        ("stream_error", ServerFault::StreamError),
+        ("invalid_object", ServerFault::InvalidObject),
         ("empty", ServerFault::Empty),
         ("no_pods", ServerFault::NoPods),
         ("static_pods", ServerFault::StaticPods),
@@ -66,6 +68,11 @@ fn ensure_plausible(
     let expires = server == Server::Kubelet && trouble == ServerFault::Expired;
     ensure(!expires, &spec.effect, || {
         "the kubelet has no watches that could expire: write another effect".into()
+    })?;
+    let watches = server == Server::Api
+        || !matches!(trouble, ServerFault::StreamError | ServerFault::InvalidObject);
+    ensure(watches, &spec.effect, || {
+        "only the API server lists and watches pods so: write source = \"api\"".into()
     })?;
     let lists = server != Server::Kubelet
         && matches!(trouble, ServerFault::NoPods | ServerFault::StaticPods);
