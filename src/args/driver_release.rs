@@ -14,13 +14,9 @@ pub struct ReleaseArgs {
     #[arg(long, env = "NVML_EXPORTER_RELEASE_FILE", value_name = "PATH")]
     release_file: Option<PathBuf>,
 
-    /// Release NVML while the node has this label; `none` to ignore node labels
-    #[arg(
-        long,
-        env = "NVML_EXPORTER_RELEASE_LABEL",
-        value_name = "K=V",
-        default_value = "nvidia.com/mig.config.state=pending"
-    )]
+    /// Release NVML while the node has this label, such as nvidia.com/mig.config.state=pending of NVIDIA's
+    /// MIG manager; without it, or with `none`, the node is not watched
+    #[arg(long, env = "NVML_EXPORTER_RELEASE_LABEL", value_name = "K=V", default_value = "")]
     release_label: String,
 }
 

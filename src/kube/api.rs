@@ -13,6 +13,10 @@ use tokio::time;
 use super::request_error::{RequestError, causes};
 use super::source::FailureReason;
 
+const JSON: &str = "application/json";
+/// The metadata of objects, else whole objects.
+const PARTIAL: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// Most bytes that are read of the body of an error response.
 const ERROR_BODY_MAX: usize = 64 << 10;
 
@@ -21,7 +25,22 @@ const ERROR_BODY_MAX: usize = 64 << 10;
 /// # Errors
 /// No response in time, or a status other than 2xx, with the server's message.
 pub async fn get(client: &Client, path: &str, timeout: Duration) -> Result<Body, RequestError> {
-    send(client, Request::get(path), Body::empty(), path, timeout).await
+    let request = Request::get(path).header("accept", JSON);
+    send(client, request, Body::empty(), path, timeout).await
+}
+
+/// Sends a GET request for `path`, of which the metadata of the objects suffice. Servers that do not support
+/// this (before 1.15) send whole objects.
+///
+/// # Errors
+/// As for [`get`].
+pub async fn get_metadata(
+    client: &Client,
+    path: &str,
+    timeout: Duration,
+) -> Result<Body, RequestError> {
+    let request = Request::get(path).header("accept", PARTIAL);
+    send(client, request, Body::empty(), path, timeout).await
 }
 
 /// Sends a POST request with a JSON body. The response headers have to arrive within `timeout`.
@@ -34,7 +53,7 @@ pub async fn post(
     json: Vec<u8>,
     timeout: Duration,
 ) -> Result<Body, RequestError> {
-    let request = Request::post(path).header("content-type", "application/json");
+    let request = Request::post(path).header("accept", JSON).header("content-type", JSON);
     send(client, request, Body::from(json), path, timeout).await
 }
 
@@ -45,7 +64,7 @@ async fn send(
     path: &str,
     timeout: Duration,
 ) -> Result<Body, RequestError> {
-    let request = request.header("accept", "application/json").body(body).map_err(|e| {
+    let request = request.body(body).map_err(|e| {
         let message = format!("{path}: the request cannot be built: {e}");
         RequestError::new(FailureReason::Config, message)
     })?;

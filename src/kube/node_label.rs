@@ -1,5 +1,7 @@
 //! Watches the labels of the node: for one label with one value, and for its sharing strategy.
 //!
+//! The server sends the metadata of the node only, without its status, and from its cache.
+//!
 //! NVIDIA's MIG manager sets `nvidia.com/mig.config.state` to `pending` before it changes the MIG
 //! configuration.
 
@@ -10,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::address::Address;
-use super::api::{get, next_chunk};
+use super::api::{get_metadata, next_chunk};
 use super::json_stream::{JsonFrame, LineReader};
 use super::node_event::{self, Node, NodeEvent};
 use super::node_name::NodeName;
@@ -129,9 +131,9 @@ impl NodeLabelWatch {
         let lifetime = policy::watch_lifetime(fastrand::f64()).as_secs();
         let path = format!(
             "/api/v1/nodes?fieldSelector=metadata.name%3D{node}&watch=true\
-             &allowWatchBookmarks=true&timeoutSeconds={lifetime}"
+             &allowWatchBookmarks=true&timeoutSeconds={lifetime}&resourceVersion=0"
         );
-        let mut body = get(&client, &path, self.timings.response_timeout).await?;
+        let mut body = get_metadata(&client, &path, self.timings.response_timeout).await?;
         let mut lines = LineReader::new(policy::KUBE_OBJECT_MAX);
         while let Some(data) = next_chunk(&mut body, self.timings.idle_timeout).await? {
             for frame in lines.feed(&data) {

@@ -30,8 +30,12 @@ async fn label_changes_are_published() {
     let clock = Clock::start();
     let mut seen = start(&server, clock);
     let is_set = |state: &NodeLabelState| state.is_set(clock.now().mono);
-    let query = ["/api/v1/nodes?", "fieldSelector=metadata.name%3Dn1", "watch=true"];
-    let mut stream = server.next(&query).await.stream().await;
+    let query =
+        ["/api/v1/nodes?", "fieldSelector=metadata.name%3Dn1", "watch=true", "resourceVersion=0"];
+    let exchange = server.next(&query).await;
+    let accept = "accept: application/json;as=partialobjectmetadata;g=meta.k8s.io;v=v1";
+    assert!(exchange.head.to_lowercase().contains(accept), "{}", exchange.head);
+    let mut stream = exchange.stream().await;
     stream.line(&event("ADDED", &node_object("n1", r#"{"state":"success"}"#))).await;
     until(&mut seen, "a response", |state| state.health.state == SourceState::Up && !is_set(state))
         .await;

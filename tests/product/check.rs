@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::exporter::{Exporter, Scenario, run, run_sandboxed, run_with};
+use crate::exporter::{Exporter, Scenario, WATCH_NODE, run, run_sandboxed, run_with};
 
 const TOPICS: [&str; 15] = [
     "flags",
@@ -197,7 +197,7 @@ fn hanging_dependency_does_not_block_the_check() {
 #[test]
 fn permission_denied_by_rbac_has_a_remedy() {
     let scenario = node("[cluster]\ndenied = [\"watch pods\", \"watch nodes\"]\n");
-    let (passes, findings) = findings(&[&scenario.flag()]);
+    let (passes, findings) = findings(&[&scenario.flag(), WATCH_NODE]);
     assert!(!passes);
     assert_eq!(about(&findings, "rights", "list pods").0, "ok");
     let (verdict, message, remedy) = about(&findings, "rights", "watch pods");

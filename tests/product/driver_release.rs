@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::exporter::{Exporter, Scenario, series, value};
+use crate::exporter::{Exporter, Scenario, WATCH_NODE, series, value};
 
 const SHORT_INTERVAL: [&str; 4] = ["--collect-interval", "200", "--max-age", "1000"];
 const TWO_T4: &str = "now = 60\n[[gpu]]\nmodel = \"T4\"\ncount = 2\n";
@@ -99,7 +99,8 @@ fn nvml_is_released_while_the_node_has_the_label() {
     let at = |now: u32| format!("now = {now}\n{whole}{cluster}");
     let scenario = Scenario::new("label", &at(10));
     let flag = scenario.flag();
-    let exporter = Exporter::start(&[&[flag.as_str()], SHORT_INTERVAL.as_slice()].concat());
+    let args = [&[flag.as_str(), WATCH_NODE], SHORT_INTERVAL.as_slice()].concat();
+    let exporter = Exporter::start(&args);
     let devices = |metrics: &str| series(metrics, "DCGM_FI_DEV_FB_USED").len();
     let metrics = exporter.wait_for("the GPU and the node label", |metrics| {
         devices(metrics) == 1

@@ -22,6 +22,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Environment variable for `sandbox::launcher`: the command to start, one argument per line.
 pub(crate) const SANDBOX_COMMAND: &str = "CONFINED_COMMAND";
 
+/// Watches the node. Its labels are not read otherwise.
+pub(crate) const WATCH_NODE: &str = "--release-label=nvidia.com/mig.config.state=pending";
+
 /// A running exporter; killed when dropped.
 pub(crate) struct Exporter {
     server: Client,

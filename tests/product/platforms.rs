@@ -1,6 +1,6 @@
 //! Platforms with device ids, PCI information or cgroups of their own: GKE, Jetson, WSL, gVisor.
 
-use crate::exporter::{Exporter, Scenario, built_in_scenario, run_once, series, value};
+use crate::exporter::{Exporter, Scenario, WATCH_NODE, built_in_scenario, run_once, series, value};
 
 const MEMORY: &str = "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED";
 const COMPUTE: &str = "DCGM_CUSTOM_CONTAINER_CP_ALLOCATED";
@@ -14,7 +14,7 @@ fn of_pod(metrics: &str, family: &str, pod: &str) -> Option<f64> {
 
 #[test]
 fn gke_device_ids_are_gpus_replicas_and_mig_devices() {
-    let exporter = Exporter::start(&["--mock=gke", "--collect-interval=100"]);
+    let exporter = Exporter::start(&["--mock=gke", WATCH_NODE, "--collect-interval=100"]);
     let metrics = exporter.wait_for("the node label and an idle container", |metrics| {
         of_pod(metrics, MEMORY, "serve").is_some() && of_pod(metrics, USED, "spare").is_some()
     });
@@ -39,7 +39,7 @@ fn time_shared_mig_device_of_gke_is_shared() {
     let scenario = built_in_scenario("gke").replace("value = \"mps\"", "value = \"time-sharing\"");
     let scenario = scenario.replace("[\"nvidia1/gi1\"]", "[\"nvidia1/gi1/vgpu1\"]");
     let scenario = Scenario::new("gke", &scenario);
-    let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval=100"]);
+    let exporter = Exporter::start(&[&scenario.flag(), WATCH_NODE, "--collect-interval=100"]);
     let metrics = exporter.wait_for("the node label", |metrics| {
         of_pod(metrics, MEMORY, "train").is_some() && of_pod(metrics, USED, "serve").is_some()
     });
@@ -88,7 +88,8 @@ fn process_of_a_sandbox_is_that_of_the_only_container_with_the_gpu() {
                 let cluster = format!("[cluster]\ncgroups = \"{cgroups}\"\n");
                 let text = format!("now = 40\n{}{cluster}", built_in_scenario("gvisor"));
                 let scenario = Scenario::new("gvisor", &text);
-                let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval=100"]);
+                let exporter =
+                    Exporter::start(&[&scenario.flag(), WATCH_NODE, "--collect-interval=100"]);
                 let metrics = exporter.wait_for(cgroups, |m| of_pod(m, USED, "notebook").is_some());
                 let container = ["PodName=\"notebook\"", "ContainerName=\"jupyter\""];
                 assert_eq!(value(&metrics, USED, &container), Some(4096.0));

@@ -1,7 +1,7 @@
 //! Replicas of the device plugin: what is allocated with time-slicing and with MPS, and that it is
 //! absent until it is certain which of them it is.
 
-use crate::exporter::{Exporter, Scenario, run_once, series, value};
+use crate::exporter::{Exporter, Scenario, WATCH_NODE, run_once, series, value};
 
 const MEMORY: &str = "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED";
 const COMPUTE: &str = "DCGM_CUSTOM_CONTAINER_CP_ALLOCATED";
@@ -100,9 +100,9 @@ fn node_label_states_the_strategy() {
     {
         let fault = "[[fault]]\nfunction = \"nvmlDeviceGetComputeMode\"\ncode = \"UNKNOWN\"\n";
         let scenario = Scenario::new("replicas", &(pods(mps) + &label(strategy) + fault));
-        let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval=100"]);
+        let exporter = Exporter::start(&[&scenario.flag(), WATCH_NODE, "--collect-interval=100"]);
         exporter.wait_for(strategy, |metrics| allocated(metrics) == expected);
     }
     let other = Scenario::new("replicas", &(pods(true) + &label("none")));
-    assert_eq!(allocated(&run_once(&[&other.flag()])), [UNKNOWN; 2]);
+    assert_eq!(allocated(&run_once(&[&other.flag(), WATCH_NODE])), [UNKNOWN; 2]);
 }
