@@ -145,6 +145,8 @@ impl Args {
         let read = ReadConfig {
             interval,
             max_age: checked_max_age(self.max_age, interval)?,
+            preset: self.series.preset(),
+            max_process_series: self.series.max_process_series(),
             counters: dcgm.counters(self.cluster.pod_source())?,
             selection_scope: dcgm.selection_scope(&schema.dialect, windows)?,
             device_pods: dcgm.device_pods()?,

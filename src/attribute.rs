@@ -35,6 +35,7 @@ use self::partition_processes::PartitionProcesses;
 use self::series_target::PodLabelCache;
 use crate::catalog::NodeSource;
 use crate::host::hpc_jobs::Jobs;
+use crate::kube::pods::PodSnapshot;
 use crate::labels::{Dialect, LabelSchema};
 use crate::model::{AllocateMode, ContainerIdentity, Missing, NodeSample, Reading};
 use crate::nvml::inventory::DriverInfo;
@@ -148,6 +149,8 @@ pub fn attribute(
             host_pid_namespace: context.host_pids,
             sources: context.sources.to_vec(),
             pod_count: pod_count(context),
+            process_series_max: None,
+            pod_source: synced_pods(context).map(|pods| pods.health.source),
             dropped_pod_labels,
             allocation_problems: context.problems.clone(),
             process: None,
@@ -184,8 +187,11 @@ fn attributed_gpus<'a>(
 
 /// Number of pods on the node, if all are known.
 fn pod_count(context: &AttributionContext<'_>) -> Option<u64> {
-    let pods = context.owner_resolver.pods.filter(|pods| pods.synced)?;
-    u64::try_from(pods.len()).ok()
+    u64::try_from(synced_pods(context)?.len()).ok()
+}
+
+fn synced_pods<'a>(context: &AttributionContext<'a>) -> Option<&'a PodSnapshot> {
+    context.owner_resolver.pods.filter(|pods| pods.synced)
 }
 
 fn node(sample: &Sample, context: &AttributionContext<'_>) -> NodeSample {

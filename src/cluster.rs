@@ -92,13 +92,15 @@ impl Cluster {
         let slices = channels.dra.as_ref().map(|dra| dra.slices.borrow().clone());
         let claims = channels.dra.as_ref().map(|dra| dra.claims.borrow().clone());
         let label = channels.label.as_ref().map(|(_, state)| state.borrow().health.clone());
+        let standby = channels.pods_api.as_ref().and_then(|standby| standby.borrow().clone());
         // Not every cluster has these sources: they are reported once they were used.
         let dra = channels.dra.as_ref().into_iter().flat_map(DraChannels::used_sources);
-        let label = label.filter(|health| health.last_success.is_some());
+        let used = |health: Option<HealthTracker>| health.filter(|one| one.last_success.is_some());
+        let (label, standby) = (used(label), used(standby));
         let sources = (pods.iter().map(|pods| &pods.health))
             .chain(pod_resources.iter().map(|state| &state.health))
             .map(|health| source_health(health, now))
-            .chain(dra.chain(label).map(|health| source_health(&health, now)))
+            .chain(dra.chain(label).chain(standby).map(|health| source_health(&health, now)))
             .collect();
         let logs = Arc::clone(&channels.logs.borrow());
         let mut problems = BTreeMap::new();

@@ -151,7 +151,9 @@ fn sources(node: &NodeView) -> Markup {
                             }
                         }
                     }
-                    @for (position, source) in node.sources.iter().enumerate() { (source_row(position, source)) }
+                    @for (position, source) in node.sources.iter().enumerate() {
+                        (source_row(position, source, node.pod_source.as_deref()))
+                    }
                     @if node.abandoned_threads > 0 {
                         tr {
                             th scope="row" { "abandoned threads" }
@@ -169,7 +171,7 @@ fn sources(node: &NodeView) -> Markup {
     }
 }
 
-fn source_row(position: usize, source: &SourceView) -> Markup {
+fn source_row(position: usize, source: &SourceView, pod_source: Option<&str>) -> Markup {
     html! {
         tr {
             th scope="row" { (source.name) }
@@ -180,13 +182,17 @@ fn source_row(position: usize, source: &SourceView) -> Markup {
                 }
                 " ago"
             } }
-            td { @for (n, failure) in source.failures.iter().enumerate() {
-                @if n > 0 { ", " }
-                span data-at={ "sources." (position) ".failures." (n) ".count" } data-as="count" {
-                    (failure.count)
+            td {
+                @let of_pods = pod_source == Some(&*source.name);
+                @if of_pods { "source of the pods" }
+                @for (n, failure) in source.failures.iter().enumerate() {
+                    @if n > 0 || of_pods { ", " }
+                    span data-at={ "sources." (position) ".failures." (n) ".count" } data-as="count" {
+                        (failure.count)
+                    }
+                    " × " (failure.reason)
                 }
-                " × " (failure.reason)
-            } }
+            }
         }
     }
 }
@@ -286,6 +292,7 @@ mod tests {
                 age_seconds: Some(2.0),
                 failures: Vec::new(),
             }],
+            pod_source: Some(hostile()),
             abandoned_threads: 1,
         }
     }

@@ -209,6 +209,19 @@ pub const PODS_MAX: usize = 4096;
 pub const CONTAINER_IDS_MAX: usize = 16;
 /// Maximum size of an object of the API server, bytes; etcd rejects objects above 1.5 MiB.
 pub const KUBE_OBJECT_MAX: usize = 8 << 20;
+/// Timeout of the first attempt to read the Pods API: a kubelet that has it responds at once, and without
+/// it the pods are read from elsewhere, early enough for the first seconds of the exporter.
+pub const PODS_API_FIRST_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Time for the Pods API to respond again before the pods are read from elsewhere: a kubelet restarts in
+/// less, and ten thousand of them are upgraded one after the other.
+pub const PODS_API_GRACE: Duration = Duration::from_secs(20);
+/// The same on the mock: its kubelet restarts at once.
+pub const MOCK_PODS_API_GRACE: Duration = Duration::from_secs(3);
+/// The interval of the lists on the mock: its scenarios are short.
+pub const MOCK_PODS_API_LIST_EVERY: Duration = Duration::from_secs(5);
+/// Interval of the lists that accompany a watch of the Pods API: the kubelet drops events of a watch that
+/// is behind, and a hung kubelet is noticed.
+pub const PODS_API_LIST_EVERY: Duration = Duration::from_secs(60);
 /// Poll interval of the kubelet's pod list.
 pub const KUBELET_PODS_EVERY: Duration = Duration::from_secs(10);
 /// Poll interval of the kubelet's `PodResources` API; changes of pods cause an earlier read.

@@ -25,7 +25,6 @@ use crate::clock::Clock;
 use crate::metrics_list;
 use crate::sanitize::printable;
 use crate::seccomp::install_filter;
-use crate::selection::preset;
 use crate::serve::AppState;
 use crate::serve::listener::{listen, systemd_listeners};
 use crate::stdout::print;
@@ -96,7 +95,7 @@ pub fn list(config: Config, form: metrics_list::OutputFormat) -> anyhow::Result<
             source.remarks(&counters).for_each(|remark| eprint_line(&remark));
             counters.requests
         }
-        None => preset(&read.schema.dialect),
+        None => read.preset.requests(&read.schema.dialect),
     };
     let text = metrics_list::list_metrics(form, &requests)?;
     print(text.as_bytes())

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::preset::{ACK, ACK_GAUGES, DCGM_4_8, DCGM_4_9, GAUGES_SINCE_4_8_4};
+use crate::catalog::preset::{ACK, ACK_GAUGES, DCGM_4_8, DCGM_4_9, ESSENTIAL, GAUGES_SINCE_4_8_4};
 use crate::catalog::{
     ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource, CONTAINER,
     ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL, INFO_LABELS,
@@ -14,22 +14,48 @@ use crate::device_selector::DeviceSelector;
 use crate::labels::{Compat, Dialect};
 use crate::model::Windows;
 
+/// A set of families for use without a counters file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preset {
+    /// Those of the exporter that the dialect emulates.
+    #[default]
+    Dialect,
+    /// What autoscaling, alerts and recording rules need.
+    Essential,
+}
+
+impl Preset {
+    /// Its families in a dialect.
+    #[must_use]
+    pub fn requests(self, dialect: &Dialect) -> Vec<FamilyRequest> {
+        match self {
+            Self::Dialect => preset(dialect),
+            Self::Essential => match dialect {
+                Dialect::Ack => with_gauges(named(ESSENTIAL), ACK_GAUGES),
+                Dialect::DcgmExporter(_) => named(ESSENTIAL),
+            },
+        }
+    }
+}
+
+fn named(names: &[&str]) -> Vec<FamilyRequest> {
+    names.iter().filter_map(|name| FamilyRequest::named(name)).collect()
+}
+
+fn with_gauges(requests: Vec<FamilyRequest>, gauges: &[&str]) -> Vec<FamilyRequest> {
+    requests.into_iter().map(|request| request.with_gauges(gauges)).collect()
+}
+
 /// The families that a dialect selects without a counters file.
 #[must_use]
 pub fn preset(dialect: &Dialect) -> Vec<FamilyRequest> {
-    let all = |names: &[&str]| -> Vec<FamilyRequest> {
-        names.iter().filter_map(|name| FamilyRequest::named(name)).collect()
-    };
-    let with_gauges = |requests: Vec<FamilyRequest>, gauges: &[&str]| -> Vec<FamilyRequest> {
-        requests.into_iter().map(|request| request.with_gauges(gauges)).collect()
-    };
     match dialect {
-        Dialect::Ack => with_gauges(all(ACK), ACK_GAUGES),
+        Dialect::Ack => with_gauges(named(ACK), ACK_GAUGES),
         Dialect::DcgmExporter(compat) => {
             let of = |compat: &Compat| match compat {
-                Compat::V4_8 => all(DCGM_4_8),
-                Compat::V4_8_4 => with_gauges(all(DCGM_4_8), GAUGES_SINCE_4_8_4),
-                Compat::V4_9 => all(DCGM_4_9),
+                Compat::V4_8 => named(DCGM_4_8),
+                Compat::V4_8_4 => with_gauges(named(DCGM_4_8), GAUGES_SINCE_4_8_4),
+                Compat::V4_9 => named(DCGM_4_9),
             };
             compat.iter().flat_map(of).collect()
         }

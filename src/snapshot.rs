@@ -37,6 +37,22 @@ pub struct Snapshot {
     pub health: ExporterHealth,
 }
 
+impl Snapshot {
+    /// Number of series of processes, if each has a value of each selected family.
+    #[must_use]
+    pub fn process_series(&self) -> u64 {
+        let Tables { processes, illegal, .. } = &self.tables;
+        let selected = (self.selection.process.families(), self.selection.illegal.families());
+        (processes.len() * selected.0.len() + illegal.len() * selected.1.len()) as u64
+    }
+
+    /// Whether there are more series of processes than the limit for a warning.
+    #[must_use]
+    pub fn has_many_process_series(&self) -> bool {
+        self.health.process_series_max.is_some_and(|max| self.process_series() > max)
+    }
+}
+
 /// The names of the node.
 #[derive(Clone, Debug, Default)]
 pub struct NodeIdentity {
@@ -117,6 +133,10 @@ pub struct ExporterHealth {
     pub sources: Vec<SourceHealth>,
     /// Number of pods on this node; none before the pod list is complete.
     pub pod_count: Option<u64>,
+    /// The source that the pods are read from; none before the pod list is complete.
+    pub pod_source: Option<&'static str>,
+    /// Number of process series above which there is a warning; none without such a limit.
+    pub process_series_max: Option<u64>,
     /// Number of allocations that could not be parsed, by reason.
     pub allocation_problems: BTreeMap<&'static str, u64>,
     /// Pod labels that the series of their devices do not have, by reason.

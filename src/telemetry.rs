@@ -66,6 +66,16 @@ pub fn samples(series: ExporterMetricId, snapshot: &Snapshot) -> Vec<ExporterSam
         ExporterMetricId::SourceFailures => by_source(health, |source| &source.failures),
         ExporterMetricId::SourceSkipped => by_source(health, |source| &source.skipped),
         ExporterMetricId::Pods => health.pod_count.map_or_else(Vec::new, |n| unlabelled(to_f64(n))),
+        ExporterMetricId::PodSource => {
+            health.pod_source.map(|source| (vec![source.to_owned()], 1.0)).into_iter().collect()
+        }
+        ExporterMetricId::ProcessSeries => {
+            let count = health.process_series_max.map(|_| to_f64(snapshot.process_series()));
+            count.map_or_else(Vec::new, unlabelled)
+        }
+        ExporterMetricId::ProcessSeriesMax => {
+            health.process_series_max.map_or_else(Vec::new, |max| unlabelled(to_f64(max)))
+        }
         ExporterMetricId::AllocationProblems => {
             by_reason(&health.allocation_problems, |reason| reason)
         }
@@ -255,6 +265,15 @@ pub fn log_changes(before: Option<&Snapshot>, now: &Snapshot) {
     let hidden = |snapshot: &Snapshot| snapshot.health.host_pid_namespace == Some(false);
     if hidden(now) && !before.is_some_and(hidden) {
         warn!("{HIDDEN_PROCESSES}");
+    }
+    if now.has_many_process_series() && !before.is_some_and(Snapshot::has_many_process_series) {
+        let (series, limit) = (now.process_series(), now.health.process_series_max);
+        warn!(
+            series,
+            limit,
+            "more series of processes than --max-process-series; --process-series container has one \
+             per container and GPU"
+        );
     }
     for gpu in &now.health.gpus {
         let was = before.and_then(|snapshot| {

@@ -50,6 +50,9 @@ pub struct NodeView {
     pub unidentified: Vec<UnidentifiedView>,
     /// The sources of cluster state, and other sources.
     pub sources: Vec<SourceView>,
+    /// The name of the source that the pods are read from; none before the pod list is complete.
+    #[serde(default)]
+    pub pod_source: Option<String>,
     /// Number of threads of earlier sessions that are still blocked in a driver call.
     pub abandoned_threads: usize,
 }

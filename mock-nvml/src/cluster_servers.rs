@@ -1,6 +1,7 @@
 //! The servers of the cluster: one thread, its sockets, and their files in the mock environment.
 //!
 //! - `pod-resources/kubelet.sock`: the kubelet's `PodResources` service, gRPC;
+//! - `pods-api/pods-api.sock`: the kubelet's Pods API, gRPC, if the scenario has it;
 //! - `kubeconfig`: address of the API server; written once the server listens;
 //! - `kubelet-url`: address of the kubelet's HTTP port; written once it listens;
 //! - `pods-log/`, `containers-log/`: see [`logs`].
@@ -13,6 +14,7 @@ pub(crate) mod grpc;
 mod http;
 mod kubelet;
 mod logs;
+mod pods_api;
 mod reply;
 mod served_state;
 mod server_socket;
@@ -72,7 +74,7 @@ fn spawn_servers(world: &'static World, home: PathBuf) {
     }
 }
 
-type Sockets = [ServerSocket; 3];
+type Sockets = [ServerSocket; 4];
 
 fn try_begin(world: &World, home: &Path) -> Result<(Option<File>, Option<Sockets>), Error> {
     let Some(lock) = lock(home)? else { return Ok((None, None)) };

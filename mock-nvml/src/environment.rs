@@ -94,7 +94,9 @@ pub(crate) fn create(name: &str, dir: &Path, image: Option<&Path>) -> Result<(),
 
 /// Writes what clients need before the cluster is served: the node name and the socket directory.
 fn prepare_cluster(node: &str, dir: &Path) -> Result<(), Error> {
-    let sockets = dir.join("pod-resources");
-    fs::create_dir_all(&sockets).map_err(file_error(&sockets))?;
+    for sockets in ["pod-resources", "pods-api"] {
+        let sockets = dir.join(sockets);
+        fs::create_dir_all(&sockets).map_err(file_error(&sockets))?;
+    }
     Ok(replace_atomically(&dir.join("node"), node.as_bytes())?)
 }

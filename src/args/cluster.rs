@@ -13,6 +13,7 @@ use crate::kube::allocation::{AllocationOptions, MemoryUnit, RESERVATION_NAMESPA
 use crate::kube::endpoint::{Endpoint, EndpointAuth, parse_url};
 use crate::kube::node_label::LabelRequirement;
 use crate::kube::node_name::{NodeName, NodeNameError};
+use crate::kube::pods_api::PodsApiIntervals;
 use crate::kube::watch_timings::WatchTimings;
 use crate::labels::{Dialect, LabelSchema};
 use crate::model::Problem;
@@ -23,6 +24,16 @@ pub(super) struct ClusterArgs {
     /// Kubeconfig file for the API server [default: the service account, inside a cluster]
     #[arg(long, env = "NVML_EXPORTER_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+
+    /// Socket of the kubelet's Pods API (Kubernetes 1.36 and later), from which the pods are read while it
+    /// responds; empty to ignore it
+    #[arg(
+        long,
+        env = "NVML_EXPORTER_PODS_API_SOCKET",
+        value_name = "PATH",
+        default_value = PODS_API
+    )]
+    pods_api_socket: String,
 
     /// Socket of the kubelet's `PodResources` API, which lists the devices allocated to containers
     #[arg(
@@ -110,6 +121,8 @@ impl From<UnitName> for MemoryUnit {
     }
 }
 
+/// Default socket of the kubelet's Pods API.
+const PODS_API: &str = "/var/lib/kubelet/pods-api/pods-api.sock";
 /// Default socket of the kubelet's `PodResources` API.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 /// Token of the pod's service account.
@@ -156,14 +169,23 @@ impl ClusterArgs {
         warnings: &mut Vec<String>,
     ) -> Result<Option<Sources>, Problem> {
         let pods = pods(self.pod_source().or_else(in_cluster), schema, warnings)?;
-        let socket = pod_resources(self.pod_resources_kubelet_socket);
-        Ok((pods.is_some() || socket.is_some()).then(|| Sources {
+        let has_api_server = pods.as_ref().is_some_and(|(address, _)| {
+            matches!(address, Address::InCluster | Address::Kubeconfig(_))
+        });
+        if release_label.is_some() && !has_api_server {
+            warnings.push(NO_NODE_LABEL.to_owned());
+        }
+        let pods_api = kubelet_socket(self.pods_api_socket.into(), PODS_API);
+        let socket = kubelet_socket(self.pod_resources_kubelet_socket, POD_RESOURCES);
+        Ok((pods.is_some() || pods_api.is_some() || socket.is_some()).then(|| Sources {
             pods,
+            pods_api,
             pod_resources: socket,
             pod_logs: self.pod_logs,
             container_logs: self.container_logs,
             release_label,
             timings: WatchTimings::default(),
+            intervals: PodsApiIntervals::default(),
             startup_timeout: Duration::ZERO,
         }))
     }
@@ -202,11 +224,15 @@ fn pods(
 const NO_NODE_NAME: &str = "NODE_NAME is not set, so the pods of this node are not watched and the \
      series have no pod UIDs and no pod labels; set it through the downward API (spec.nodeName)";
 
-/// Whether to read the socket: a node without its directory has no kubelet. Only the directory is
-/// checked, because the kubelet removes the socket when it restarts.
-fn pod_resources(socket: PathBuf) -> Option<PathBuf> {
+const NO_NODE_LABEL: &str = "--release-label needs an API server, and none is configured, so the node label \
+     is ignored; use --release-file or a signal instead";
+
+/// The socket, unless it is empty, or the default one on a node without a kubelet: such a node has no
+/// directory of it. Only the directory is checked, because the kubelet removes the socket when it restarts.
+fn kubelet_socket(socket: PathBuf, default: &str) -> Option<PathBuf> {
     let has_kubelet = socket.parent().is_some_and(Path::is_dir);
-    (has_kubelet || socket != Path::new(POD_RESOURCES)).then_some(socket)
+    let is_set = !socket.as_os_str().is_empty() && socket != Path::new(default);
+    (has_kubelet || is_set).then_some(socket)
 }
 
 #[cfg(test)]

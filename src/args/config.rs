@@ -12,7 +12,7 @@ use crate::cluster::Sources;
 use crate::counters::watcher::CountersSource;
 use crate::kube::allocation::AllocationOptions;
 use crate::labels::{Dialect, LabelSchema};
-use crate::selection::SelectionScope;
+use crate::selection::{Preset, SelectionScope};
 use crate::serve::Timeouts;
 use crate::serve::routes::Routes;
 use crate::web_config::WebConfig;
@@ -41,7 +41,11 @@ pub struct ReadConfig {
     pub max_age: Duration,
     /// Label names, and the label values that all series share.
     pub schema: LabelSchema,
-    /// Source of the counters file, which selects families; `None` for the preset of the dialect.
+    /// Families that are exported without a counters file.
+    pub preset: Preset,
+    /// Number of process series above which there is a warning.
+    pub max_process_series: Option<u64>,
+    /// Source of the counters file, which selects families; `None` for the preset.
     pub counters: Option<CountersSource>,
     /// Devices that have series, and windows of the `DCGM_EXP_*_COUNT` families.
     pub selection_scope: SelectionScope,
@@ -90,6 +94,7 @@ impl ReadConfig {
     pub fn for_node_view(self) -> Self {
         Self {
             schema: LabelSchema { dialect: Dialect::Ack, ..self.schema },
+            preset: Preset::Dialect,
             counters: None,
             selection_scope: SelectionScope::default(),
             device_pods: None,

@@ -6,6 +6,7 @@ use crate::attribute::ProcessSeries;
 use crate::labels::{Compat, Dialect, LabelOptions, LabelSchema};
 use crate::model::Problem;
 use crate::reserved_labels::ReservedLabels;
+use crate::selection::Preset;
 
 /// Flags for the labels of the series.
 #[derive(Debug, Args)]
@@ -13,6 +14,15 @@ pub(super) struct SeriesArgs {
     /// Label naming scheme
     #[arg(long, env = "NVML_EXPORTER_DIALECT", value_enum, default_value_t = DialectName::Ack)]
     dialect: DialectName,
+
+    /// Families that are exported without a counters file
+    #[arg(long, env = "NVML_EXPORTER_PRESET", value_enum, default_value_t = PresetName::Dialect)]
+    preset: PresetName,
+
+    /// Warn if there are more than this many series of processes: with the metric
+    /// `nvml_exporter_process_series`, and one log line. Nothing is dropped
+    #[arg(long, env = "NVML_EXPORTER_MAX_PROCESS_SERIES", value_name = "N")]
+    max_process_series: Option<u64>,
 
     /// Entity that each series of the `DCGM_CUSTOM_PROCESS_*` families describes
     #[arg(
@@ -49,6 +59,23 @@ enum DialectName {
     Ack,
     /// Label names of NVIDIA's dcgm-exporter
     DcgmExporter,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PresetName {
+    /// Those of the exporter that the dialect emulates
+    Dialect,
+    /// What autoscaling, and the shipped alerts and recording rules need
+    Essential,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Dialect => Self::Dialect,
+            PresetName::Essential => Self::Essential,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -90,6 +117,16 @@ impl SeriesArgs {
             extra: self.extra_label.clone(),
             options,
         })
+    }
+
+    /// Families that are exported without a counters file.
+    pub(super) fn preset(&self) -> Preset {
+        self.preset.into()
+    }
+
+    /// Number of process series above which there is a warning.
+    pub(super) fn max_process_series(&self) -> Option<u64> {
+        self.max_process_series
     }
 
     /// Entity that one process series describes.

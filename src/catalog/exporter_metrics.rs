@@ -53,6 +53,10 @@ pub enum ExporterMetricId {
     GpuUnidentified,
     /// Threads that wait for a driver call of a closed session.
     ThreadsAbandoned,
+    /// Number of series of processes.
+    ProcessSeries,
+    /// The limit of that number.
+    ProcessSeriesMax,
     /// Number of rejected connections and requests, by reason.
     HttpRejected,
     /// Number of XID errors, by GPU and code.
@@ -79,6 +83,8 @@ pub enum ExporterMetricId {
     SourceSkipped,
     /// Number of pods of the node.
     Pods,
+    /// The source of pods in use.
+    PodSource,
     /// Number of invalid allocations, by reason.
     AllocationProblems,
     /// Labels of pods that series do not have, and why.
@@ -310,6 +316,13 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         help: "Known pods of this node; absent until the pod list is complete.",
     },
     ExporterMetric {
+        id: ExporterMetricId::PodSource,
+        name: "nvml_exporter_pod_source",
+        kind: Gauge,
+        labels: &["source"],
+        help: "1 for the source that the pods are read from; absent until the pod list is complete.",
+    },
+    ExporterMetric {
         id: ExporterMetricId::AllocationProblems,
         name: "nvml_exporter_allocation_problems",
         kind: Gauge,
@@ -322,6 +335,20 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         kind: Gauge,
         labels: &["reason"],
         help: "Labels of pods that the series of their devices do not have: their name is reserved, or two labels of a pod come to one name.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::ProcessSeries,
+        name: "nvml_exporter_process_series",
+        kind: Gauge,
+        labels: &[],
+        help: "Series of processes, including those of idle containers and of processes without an allocation; only with --max-process-series.",
+    },
+    ExporterMetric {
+        id: ExporterMetricId::ProcessSeriesMax,
+        name: "nvml_exporter_process_series_limit",
+        kind: Gauge,
+        labels: &[],
+        help: "Number of series of processes above which the exporter warns (--max-process-series); nothing is dropped.",
     },
     ExporterMetric {
         id: ExporterMetricId::HttpRejected,

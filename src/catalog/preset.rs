@@ -1,5 +1,22 @@
 //! Families that are selected without a counters file: names of rows or aliases, by dialect.
 
+/// What autoscaling and the alerts and recording rules of `daemonset/rules` need, in every dialect.
+pub const ESSENTIAL: &[&str] = &[
+    "DCGM_FI_DEV_GPU_UTIL",
+    "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+    "DCGM_FI_DEV_POWER_VIOLATION",
+    "DCGM_FI_DEV_THERMAL_VIOLATION",
+    "DCGM_FI_DEV_RETIRED_PENDING",
+    "DCGM_FI_DEV_FB_USED",
+    "DCGM_CUSTOM_DEV_FB_TOTAL",
+    "DCGM_CUSTOM_PROCESS_SM_UTIL",
+    "DCGM_CUSTOM_PROCESS_MEM_USED",
+    "DCGM_CUSTOM_ILLEGAL_PROCESS_MEM_USED",
+    "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED",
+    "DCGM_CUSTOM_DEV_FB_ALLOCATED",
+    "DCGM_FI_DEV_COUNT",
+];
+
 /// The families of the GPU exporter of Alibaba Cloud ACK.
 pub const ACK: &[&str] = &[
     "DCGM_FI_DEV_SM_CLOCK",

@@ -107,6 +107,7 @@ fn remedy(failure: FailureReason) -> &'static str {
         | FailureReason::TooLarge
         | FailureReason::Garbage
         | FailureReason::Expired
+        | FailureReason::NotReady
         | FailureReason::Refused
         | FailureReason::Config => "see the log of the kubelet (journalctl -u kubelet)",
     }

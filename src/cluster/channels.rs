@@ -20,6 +20,8 @@ use crate::kube::source::{HealthTracker, SourceState};
 pub struct SourceChannels {
     /// The pods; `None` if no source of pods is configured.
     pub pods: Option<watch::Receiver<PodSnapshot>>,
+    /// Health of the kubelet's Pods API while the pods are read from another source.
+    pub pods_api: Option<watch::Receiver<Option<HealthTracker>>>,
     /// The kubelet's device assignments; `None` if not configured.
     pub pod_resources: Option<watch::Receiver<PodResourcesState>>,
     /// The objects of dynamic resource allocation; `None` if no API server is configured.

@@ -1,7 +1,7 @@
 //! The tasks of the sources.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -14,13 +14,16 @@ use super::channels::{DraChannels, SourceChannels};
 use super::pod_log_names;
 use crate::clock::Clock;
 use crate::kube::address::Address;
-use crate::kube::kubelet_pods::{self, KubeletPodPoller};
+use crate::kube::kubelet_pods::KubeletPodPoller;
 use crate::kube::node_label::{LabelRequirement, NodeLabelState, NodeLabelWatch};
 use crate::kube::pod_resources::{PodResourcesPoller, PodResourcesState, PollTimings};
+use crate::kube::pod_sources::{OtherPodSource, PodSources};
 use crate::kube::pods::PodSnapshot;
+use crate::kube::pods_api::PodsApi;
 use crate::kube::resource_claims::{ResourceClaimReader, ResourceClaimsState};
 use crate::kube::resource_slices::{ResourceSlicePoller, ResourceSlicesState};
-use crate::kube::watch::{self as pod_watch, PodWatch};
+use crate::kube::source::HealthTracker;
+use crate::kube::watch::PodWatch;
 use crate::policy;
 
 /// Starts a task for each of `sources`, and the thread that runs them.
@@ -32,8 +35,10 @@ pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels
     let refresh = Arc::<Notify>::default();
     let refresh_logs = Arc::<Notify>::default();
     let (publish, logs) = watch::channel(Arc::default());
+    let (pods, pods_api) = start_pods(&runtime, &sources, clock, &refresh).unzip();
     let channels = SourceChannels {
-        pods: start_pods(&runtime, &sources, clock, &refresh),
+        pods,
+        pods_api,
         pod_resources: start_pod_resources(&runtime, &sources, clock, &refresh),
         dra: start_dra(&runtime, &sources, clock),
         label: start_label(&runtime, &sources, clock),
@@ -49,29 +54,47 @@ pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels
     Ok(channels)
 }
 
-/// Reads the pods from the API server or the kubelet. `changed` is notified when they change.
+type PodReceivers = (watch::Receiver<PodSnapshot>, watch::Receiver<Option<HealthTracker>>);
+
+/// Reads the pods from the first source that responds. `changed` is notified when they change.
 fn start_pods(
     runtime: &Runtime,
     sources: &Sources,
     clock: Clock,
     changed: &Arc<Notify>,
-) -> Option<watch::Receiver<PodSnapshot>> {
-    let (address, node) = sources.pods.clone()?;
-    let (timings, changed) = (sources.timings.clone(), Arc::clone(changed));
-    if let Address::Kubelet(kubelet) = address {
-        let (publish, pods) = watch::channel(PodSnapshot::unknown(kubelet_pods::SOURCE));
-        let interval = policy::KUBELET_PODS_EVERY;
-        let poller = KubeletPodPoller { kubelet, node, interval, timings, clock };
-        runtime.spawn(poller.run(publish, changed));
-        return Some(pods);
+) -> Option<PodReceivers> {
+    let timings = sources.timings.clone();
+    let (mut files, mut other, mut node) = (Vec::new(), None, None);
+    if let Some((address, name)) = sources.pods.clone() {
+        node = Some(name.clone());
+        if let Address::Kubeconfig(file) = &address {
+            files.push(file.clone());
+        }
+        let timings = timings.clone();
+        other = Some(match address {
+            Address::Kubelet(kubelet) => {
+                let interval = policy::KUBELET_PODS_EVERY;
+                OtherPodSource::Kubelet(KubeletPodPoller { kubelet, interval, timings })
+            }
+            address @ (Address::InCluster | Address::Kubeconfig(_)) => {
+                OtherPodSource::Api(PodWatch { address, node: name, timings })
+            }
+        });
     }
-    let (publish, pods) = watch::channel(PodSnapshot::unknown(pod_watch::SOURCE));
-    let startup_timeout = sources.startup_timeout;
-    runtime.spawn(async move {
-        wait_for_kubeconfig(&address, startup_timeout).await;
-        PodWatch { address, node, timings, clock }.run(publish, changed).await;
+    let pods_api = sources.pods_api.clone().map(|socket| {
+        files.push(socket.clone());
+        PodsApi { socket, timings, intervals: sources.intervals }
     });
-    Some(pods)
+    let sources_of_pods = PodSources { node, pods_api, other, clock };
+    let (publish, pods) = watch::channel(PodSnapshot::unknown(sources_of_pods.first()?));
+    let (publish_standby, standby) = watch::channel(None);
+    let (changed, startup_timeout) = (Arc::clone(changed), sources.startup_timeout);
+    runtime.spawn(async move {
+        // The servers of a mock cluster start one after the other, the Pods API first.
+        wait_for_any(&files, startup_timeout).await;
+        sources_of_pods.run(publish, publish_standby, changed).await;
+    });
+    Some((pods, standby))
 }
 
 fn start_pod_resources(
@@ -84,7 +107,7 @@ fn start_pod_resources(
     let (publish, state) = watch::channel(PodResourcesState::unknown());
     let (refresh, startup_timeout) = (Arc::clone(refresh), sources.startup_timeout);
     runtime.spawn(async move {
-        wait_for_file(&socket, startup_timeout).await;
+        wait_for_any(std::slice::from_ref(&socket), startup_timeout).await;
         let timings = PollTimings::default();
         PodResourcesPoller { socket, timings, clock }.run(publish, refresh).await;
     });
@@ -139,14 +162,14 @@ fn start_label(
 /// Waits for the kubeconfig file of a mock cluster, which appears once its API server listens.
 async fn wait_for_kubeconfig(address: &Address, timeout: Duration) {
     if let Address::Kubeconfig(file) = address {
-        wait_for_file(file, timeout).await;
+        wait_for_any(std::slice::from_ref(file), timeout).await;
     }
 }
 
-/// Waits until a file exists, at most for `timeout`.
-async fn wait_for_file(file: &Path, timeout: Duration) {
+/// Waits until one of the files exists, at most for `timeout`.
+async fn wait_for_any(files: &[PathBuf], timeout: Duration) {
     let _ = tokio::time::timeout(timeout, async {
-        while !file.exists() {
+        while !files.iter().any(|file| file.exists()) {
             tokio::time::sleep(policy::MOCK_STARTUP_POLL).await;
         }
     })

@@ -2,6 +2,7 @@
 
 pub mod container;
 mod filtered_map;
+pub mod protobuf;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +45,8 @@ pub const GROUP_ANNOTATIONS: &[&str] = &[
 ];
 /// Label with the GPU group of a pod (KAI Scheduler, Run:ai).
 pub(super) const GPU_GROUP: &str = "runai-gpu-group";
-const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The parsed fields of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

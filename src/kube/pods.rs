@@ -36,7 +36,7 @@ pub struct TrackedPod {
     /// When it was first received as ended ([`Pod::has_ended`]).
     pub ended: Option<Duration>,
     /// Whether the newest list contains it. False only for a source with incomplete lists
-    /// ([`PodStore::of_kubelet`](store::PodStore::of_kubelet)).
+    /// (`keep_unlisted` of [`PodStore`](store::PodStore)).
     pub listed: bool,
     /// Container ids that are no longer in its status, with the container's name; newest first.
     earlier: Vec<(Arc<str>, Arc<str>)>,

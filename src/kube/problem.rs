@@ -34,6 +34,8 @@ pub enum AllocationProblem {
     Overcommitted,
     /// A claimed device is in no resource slice.
     NoSlice,
+    /// A device is claimed, and there is no API server to read resource slices and claims from.
+    NoApiServer,
     /// A replica of a device is allocated, and it is not certain whether it is one of time-slicing or
     /// of MPS, or how many replicas there are.
     UnknownReplica,
@@ -67,6 +69,7 @@ impl AllocationProblem {
             Self::ContestedDevice => "contested_device",
             Self::Overcommitted => "overcommitted",
             Self::NoSlice => "no_slice",
+            Self::NoApiServer => "no_api_server",
             Self::UnknownReplica => "unknown_replica",
             Self::NoReservation => "no_reservation",
             Self::InvalidReservation => "invalid_reservation",

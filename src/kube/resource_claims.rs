@@ -209,6 +209,7 @@ fn is_response(error: &RequestError) -> bool {
         | Reason::Connection
         | Reason::Timeout
         | Reason::Throttled
+        | Reason::NotReady
         | Reason::Config => false,
         Reason::Denied
         | Reason::TooLarge

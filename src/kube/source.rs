@@ -28,6 +28,8 @@ pub enum FailureReason {
     Expired,
     /// The server does not support the request.
     Unsupported,
+    /// The kubelet does not know its pods yet.
+    NotReady,
     /// Any other error status.
     Refused,
     /// The configured address or credentials cannot be used.
@@ -36,7 +38,7 @@ pub enum FailureReason {
 
 impl FailureReason {
     /// All failures, in the order of the counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Absent,
         Self::Connection,
         Self::Timeout,
@@ -46,6 +48,7 @@ impl FailureReason {
         Self::Garbage,
         Self::Expired,
         Self::Unsupported,
+        Self::NotReady,
         Self::Refused,
         Self::Config,
     ];
@@ -63,6 +66,7 @@ impl FailureReason {
             Self::Garbage => "garbage",
             Self::Expired => "expired",
             Self::Unsupported => "unsupported",
+            Self::NotReady => "not_ready",
             Self::Refused => "refused",
             Self::Config => "config",
         }
@@ -76,6 +80,7 @@ impl FailureReason {
             | Self::Timeout
             | Self::Throttled
             | Self::Expired
+            | Self::NotReady
             | Self::Refused
             | Self::Garbage => true,
             Self::Denied | Self::TooLarge | Self::Unsupported | Self::Config => false,
@@ -168,6 +173,12 @@ impl HealthTracker {
             warned: None,
             failures,
         }
+    }
+
+    /// Forgets the state, but not the counts, of a source that is used again.
+    pub fn restart(&mut self) {
+        self.state = SourceState::Starting;
+        (self.failing_since, self.warned) = (None, None);
     }
 
     /// Records a response at `now`.

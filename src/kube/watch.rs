@@ -7,10 +7,7 @@
 //! watch continues from the last `resourceVersion`. If that version has expired or is not accepted, or
 //! an event was malformed, all pods are read again; pods are removed only at the end of the new list.
 
-use std::sync::Arc;
-
 use kube::Client;
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
@@ -18,14 +15,11 @@ use super::address::Address;
 use super::api::{get, next_chunk};
 use super::json_stream::LineReader;
 use super::node_name::NodeName;
+use super::pod_feed::PodFeed;
 use super::pod_list;
-use super::pods::PodSnapshot;
-use super::pods::store::PodStore;
 use super::request_error::RequestError;
 use super::source::FailureReason;
-use super::watch_event::PodWatchState;
 use super::watch_timings::WatchTimings;
-use crate::clock::Clock;
 use crate::policy;
 
 /// The name of this source in logs and labels.
@@ -40,8 +34,6 @@ pub struct PodWatch {
     pub node: NodeName,
     /// Timeouts and retry delays.
     pub timings: WatchTimings,
-    /// Clock for the timestamps.
-    pub clock: Clock,
 }
 
 /// How all pods are read.
@@ -53,37 +45,24 @@ enum ListMethod {
 
 struct WatchSession<'a> {
     watch: &'a PodWatch,
-    state: PodWatchState,
+    feed: &'a mut PodFeed,
     method: ListMethod,
     /// The present watch has begun: its response has status 200.
     begun: bool,
     /// The present watch has received events.
     received: bool,
-    publish: watch::Sender<PodSnapshot>,
-    changed: Arc<Notify>,
 }
 
 impl PodWatch {
-    /// Publishes the pods until all receivers are dropped, and notifies `changed` of every change.
-    pub async fn run(self, publish: watch::Sender<PodSnapshot>, changed: Arc<Notify>) {
-        let closed = publish.clone();
-        tokio::select! {
-            () = closed.closed() => {}
-            () = self.watch_repeatedly(publish, changed) => {}
-        }
-    }
-
-    async fn watch_repeatedly(&self, publish: watch::Sender<PodSnapshot>, changed: Arc<Notify>) {
+    /// Reads the pods into `feed`, for ever.
+    pub async fn follow(&self, feed: &mut PodFeed) {
         let mut failures = 0;
-        let map = PodStore::new(SOURCE, self.node.as_str());
         let mut session = WatchSession {
             watch: self,
-            state: PodWatchState::new(map),
+            feed,
             method: ListMethod::Streaming,
             begun: false,
             received: false,
-            publish,
-            changed,
         };
         loop {
             (session.begun, session.received) = (false, false);
@@ -120,7 +99,7 @@ impl WatchSession<'_> {
     /// One watch until its end, with a list before it if there is no `resourceVersion`.
     async fn watch_once(&mut self) -> Result<(), RequestError> {
         let client = self.watch.address.client().await?;
-        if self.state.resource_version.is_none() {
+        if self.feed.state.resource_version.is_none() {
             if self.method == ListMethod::Streaming {
                 match self.stream(&client).await {
                     Err(fault) if self.is_list_due(&fault) => self.use_lists(&fault),
@@ -137,7 +116,7 @@ impl WatchSession<'_> {
         let path = self.watch.watch_path(query);
         let body = get(client, &path, self.watch.timings.response_timeout).await?;
         self.begun = true;
-        self.state.begin_initial_events();
+        self.feed.state.begin_initial_events();
         self.read_events(body).await
     }
 
@@ -145,23 +124,27 @@ impl WatchSession<'_> {
     /// and a list may succeed.
     fn is_list_due(&self, fault: &RequestError) -> bool {
         let refused = [FailureReason::Denied, FailureReason::Throttled].contains(&fault.reason);
-        if self.begun { self.state.in_initial_events } else { fault.status.is_some() && !refused }
+        if self.begun {
+            self.feed.state.in_initial_events
+        } else {
+            fault.status.is_some() && !refused
+        }
     }
 
     fn use_lists(&mut self, fault: &RequestError) {
         info!(source = SOURCE, "the pods are listed, because the streaming list failed: {fault}");
         self.method = ListMethod::List;
         (self.begun, self.received) = (false, false);
-        self.state.store.health.count_failure(FailureReason::Unsupported);
+        self.feed.state.store.health.count_failure(FailureReason::Unsupported);
     }
 
     async fn list(&mut self, client: &Client) -> Result<(), RequestError> {
         let timings = &self.watch.timings;
         let path = self.watch.list_path("&resourceVersion=0");
         let body = get(client, &path, timings.response_timeout).await?;
-        pod_list::read(&mut self.state, body, timings, self.watch.clock).await?;
+        pod_list::read(&mut self.feed.state, body, timings, self.feed.clock).await?;
         self.record_response();
-        if self.state.resource_version.is_none() {
+        if self.feed.state.resource_version.is_none() {
             return Err(RequestError::new(
                 FailureReason::Garbage,
                 "the pod list has no resourceVersion",
@@ -171,11 +154,11 @@ impl WatchSession<'_> {
     }
 
     async fn resume(&mut self, client: &Client) -> Result<(), RequestError> {
-        let version = self.state.resource_version.clone().unwrap_or_default();
+        let version = self.feed.state.resource_version.clone().unwrap_or_default();
         let path = self.watch.watch_path(&format!("&resourceVersion={version}"));
         let body = get(client, &path, self.watch.timings.response_timeout).await?;
         self.begun = true;
-        self.state.in_initial_events = false;
+        self.feed.state.in_initial_events = false;
         // Without changes the first event may be a bookmark after a minute.
         self.record_response();
         self.read_events(body).await
@@ -186,14 +169,15 @@ impl WatchSession<'_> {
         let initial_end = Instant::now() + timings.list_timeout;
         let mut lines = LineReader::new(policy::KUBE_OBJECT_MAX);
         loop {
-            let timeout = if self.state.in_initial_events {
+            let timeout = if self.feed.state.in_initial_events {
                 initial_end.saturating_duration_since(Instant::now()).min(timings.idle_timeout)
             } else {
                 timings.idle_timeout
             };
             let data = match next_chunk(&mut body, timeout).await {
                 Err(fault)
-                    if fault.reason == FailureReason::Timeout && self.state.in_initial_events =>
+                    if fault.reason == FailureReason::Timeout
+                        && self.feed.state.in_initial_events =>
                 {
                     let seconds = timings.list_timeout.as_secs_f64();
                     let detail = format!("the initial events have no end within {seconds} s");
@@ -202,14 +186,14 @@ impl WatchSession<'_> {
                 data => data?,
             };
             let Some(data) = data else { break };
-            let now = self.watch.clock.now().mono;
+            let now = self.feed.now();
             for frame in lines.feed(&data) {
-                self.state.apply_event(&frame, now)?;
+                self.feed.state.apply_event(&frame, now)?;
             }
             self.received = true;
             self.record_response();
         }
-        if self.state.in_initial_events {
+        if self.feed.state.in_initial_events {
             let detail = "the connection ended before the end of the initial events";
             return Err(RequestError::new(FailureReason::Connection, detail));
         }
@@ -218,16 +202,16 @@ impl WatchSession<'_> {
 
     /// Records a response and publishes the pods. An incomplete initial list is not published.
     fn record_response(&mut self) {
-        self.state.store.health.record_success(self.watch.clock.now().mono);
-        if !self.state.in_initial_events {
-            self.publish();
+        self.feed.record_success();
+        if !self.feed.state.in_initial_events {
+            self.feed.publish();
         }
     }
 
     fn fail(&mut self, fault: &RequestError) {
         let RequestError { reason: failure, status, problem } = fault;
-        let now = self.watch.clock.now().mono;
-        let health = &mut self.state.store.health;
+        let now = self.feed.now();
+        let health = &mut self.feed.state.store.health;
         if *failure == FailureReason::Expired {
             // This is not a failure of the server: a new list is required.
             health.count_failure(FailureReason::Expired);
@@ -238,16 +222,8 @@ impl WatchSession<'_> {
         // watch from it ends with an error at once, and would do so again.
         let is_refused = self.begun && !self.received && status.is_some();
         if *failure == FailureReason::Expired || matches!(status, Some(400 | 504)) || is_refused {
-            self.state.resource_version = None;
+            self.feed.state.resource_version = None;
         }
-        self.publish();
-    }
-
-    fn publish(&mut self) {
-        let now = self.watch.clock.now().mono;
-        self.publish.send_replace(self.state.store.snapshot(now));
-        if std::mem::take(&mut self.state.changed) {
-            self.changed.notify_one();
-        }
+        self.feed.publish();
     }
 }

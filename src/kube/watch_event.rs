@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::json_stream::JsonFrame;
 use super::pod;
+use super::pod::protobuf::DecodedPod;
 use super::pods::store::PodStore;
 use super::request_error::RequestError;
 use super::source::FailureReason;
@@ -118,6 +119,14 @@ impl PodWatchState {
                 self.apply(json, &head, now);
             }
             JsonFrame::TooLarge => self.store.skip_undecodable(""),
+        }
+    }
+
+    /// Applies a pod of the kubelet's Pods API.
+    pub fn apply_decoded(&mut self, pod: DecodedPod, now: Duration) {
+        match pod {
+            DecodedPod::Pod(pod) => self.changed |= self.store.apply(pod, now),
+            DecodedPod::Undecodable(uid) => self.store.skip_undecodable(&uid),
         }
     }
 

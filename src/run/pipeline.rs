@@ -23,7 +23,7 @@ use crate::host::hpc_jobs::JobDirectory;
 use crate::host::own_process::OwnProcessReader;
 use crate::host::pci_bus::PciBus;
 use crate::kube::source::FailureReason;
-use crate::kube::{kubelet_pods, watch as pod_watch};
+use crate::kube::{kubelet_pods, pods_api, watch as pod_watch};
 use crate::model::{DownReason, Missing, PodUid, ZeroDoubt};
 use crate::nvml::mock::MockEnv;
 use crate::policy;
@@ -31,7 +31,7 @@ use crate::publish::Published;
 use crate::render::{self, PageScope};
 use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample, Sampler};
-use crate::selection::{Selection, preset};
+use crate::selection::Selection;
 use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::stdout::print;
@@ -218,6 +218,7 @@ impl Pipeline {
         snapshot.tables.accumulated = self.accumulators.accumulate(&self.selection, &activity, now);
         snapshot.health.rejections = self.reject_counters.counts();
         snapshot.health.process = self.own_process.read();
+        snapshot.health.process_series_max = self.config.max_process_series;
         if let Some(cluster) = &self.cluster {
             cluster.request_refresh(snapshot.health.attribution.may_resolve());
         }
@@ -353,8 +354,8 @@ fn has_responded(source: &SourceHealth) -> bool {
 
 /// Whether the pods are known, or their source is down.
 fn has_pods(snapshot: &Snapshot) -> bool {
-    let lists_pods =
-        |source: &SourceHealth| [pod_watch::SOURCE, kubelet_pods::SOURCE].contains(&source.name);
+    let sources = [pods_api::SOURCE, pod_watch::SOURCE, kubelet_pods::SOURCE];
+    let lists_pods = |source: &SourceHealth| sources.contains(&source.name);
     let is_up = snapshot.health.sources.iter().any(|source| source.up && lists_pods(source));
     snapshot.health.pod_count.is_some() || !is_up
 }
@@ -388,7 +389,8 @@ fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) ->
 fn selection(config: &ReadConfig) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
     let scope = config.selection_scope.clone();
     let Some(source) = config.counters.clone() else {
-        return Ok((Arc::new(Selection::of(&preset(&config.schema.dialect), scope)), None));
+        let requests = config.preset.requests(&config.schema.dialect);
+        return Ok((Arc::new(Selection::of(&requests, scope)), None));
     };
     let counters = source.read()?;
     source.log_remarks(&counters);

@@ -43,6 +43,7 @@ impl NodeView {
             gpus: fresh.map(|(health, usage)| gpu(&snapshot.selection, health, usage)).collect(),
             unidentified: health.unidentified.iter().map(unidentified).collect(),
             sources: health.sources.iter().map(SourceView::from).collect(),
+            pod_source: health.pod_source.map(str::to_owned),
             abandoned_threads: health.abandoned_threads,
         }
     }

@@ -40,6 +40,7 @@ fn chart_variants_have_the_privileges_of_the_manifests() {
         ("defaults", json!({}), Variant::default()),
         ("mig", json!({"mig": {"enabled": true}}), Variant { mig: true, ..Variant::default() }),
         ("mock", json!({"mock": {"enabled": true}}), Variant { mock: true, ..Variant::default() }),
+        ("node only", json!({"nodeOnly": true}), Variant { node_only: true, ..Variant::default() }),
         ("service monitor", json!({"serviceMonitor": monitor}), Variant::default()),
         ("pod monitor", json!({"podMonitor": monitor}), Variant::default()),
         ("rules", json!({"prometheusRule": {"enabled": true}}), Variant::default()),

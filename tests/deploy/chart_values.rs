@@ -184,10 +184,12 @@ fn sets() -> Vec<(&'static str, Value, &'static [&'static str])> {
             "paths",
             json!({
                 "kubeletPath": "/var/snap/microk8s/common/var/lib/kubelet/pod-resources",
+                "podsApiPath": "/var/snap/microk8s/common/var/lib/kubelet/pods-api",
                 "logPaths": {"pods": "/data/pods", "containers": "/data/containers"},
             }),
             &[],
         ),
+        ("node only", json!({"nodeOnly": true}), &[]),
         ("no rights", json!({"kubernetes": {"rbac": {"create": false}}}), &[]),
         (
             "pod labels",

@@ -243,3 +243,13 @@ fn labels_of_dcgm_exporter_are_available_for_its_monitors() {
     assert_eq!(labels["app.kubernetes.io/name"], "nvml-exporter");
     assert_eq!(labels["app.kubernetes.io/part-of"], "ours");
 }
+
+#[test]
+fn node_only_has_no_access_to_the_api_server() {
+    let text = "resources: [DAEMONSET/base]\ncomponents: [DAEMONSET/components/node-only]\n";
+    let documents = render_text(text);
+    let variant = Variant { node_only: true, ..Variant::default() };
+    check_privileges("node-only", &documents, variant);
+    check_references("node-only", &documents);
+    validate("node-only", &documents);
+}

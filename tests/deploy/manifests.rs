@@ -105,6 +105,7 @@ fn container(documents: &[Value]) -> &Value {
 }
 
 /// Differences of an installation from the base.
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Variant {
     /// No process series.
@@ -113,6 +114,8 @@ pub(crate) struct Variant {
     pub(crate) mig: bool,
     /// Simulated GPUs.
     pub(crate) mock: bool,
+    /// No access to the API server.
+    pub(crate) node_only: bool,
 }
 
 /// Checks the capabilities, mounts and RBAC rules of the pods, completely.
@@ -151,7 +154,8 @@ pub(crate) fn check_privileges(name: &str, documents: &[Value], variant: Variant
         assert_eq!(security["runAsUser"], 0, "{name}");
         let folders: BTreeSet<&str> =
             volumes.iter().map(|volume| volume["hostPath"]["path"].as_str().unwrap()).collect();
-        let mut wanted = BTreeSet::from(["/var/lib/kubelet/pod-resources"]);
+        let mut wanted =
+            BTreeSet::from(["/var/lib/kubelet/pod-resources", "/var/lib/kubelet/pods-api"]);
         if !variant.devices_only {
             wanted.extend(["/var/log/containers", "/var/log/pods"]);
         }
@@ -160,6 +164,19 @@ pub(crate) fn check_privileges(name: &str, documents: &[Value], variant: Variant
             assert_eq!(mount["readOnly"], true, "{name}: {mount}");
             assert!(folders.contains(mount["mountPath"].as_str().unwrap()), "{name}: {mount}");
         }
+        for volume in volumes {
+            let path = volume["hostPath"]["path"].as_str().unwrap();
+            let created = path == "/var/lib/kubelet/pods-api";
+            let wanted = if created { "DirectoryOrCreate" } else { "Directory" };
+            assert_eq!(volume["hostPath"]["type"], wanted, "{name}: {path}");
+        }
+    }
+    assert_eq!(spec["automountServiceAccountToken"], !variant.mock && !variant.node_only, "{name}");
+    if variant.node_only {
+        for kind in ["ClusterRole", "ClusterRoleBinding"] {
+            assert_eq!(of_kind(documents, kind).len(), 0, "{name}: {kind}");
+        }
+    } else if !variant.mock {
         // RBAC: only reads of pods, resource slices and claims, and nodes.
         let rules = json!([
             {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
@@ -314,6 +331,7 @@ fn pods_have_minimal_privileges() {
             devices_only: folder == "overlays/dcgm-exporter",
             mig: folder == "overlays/mig",
             mock: folder == "overlays/mock",
+            node_only: false,
         };
         check_privileges(folder, &render_kustomization(folder), variant);
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use nvml_exporter::labels::Dialect;
+use nvml_exporter::selection::Preset;
 use serde_json::{Value, json};
 
 use crate::adapter::Rule;
@@ -319,4 +321,21 @@ fn autoscaler_examples_use_adapter_metrics() {
     let (old, new) = (&older["spec"]["metrics"][0]["pods"], &newer["spec"]["metrics"][0]["pods"]);
     assert_eq!(old["metricName"], new["metric"]["name"]);
     assert_eq!(old["targetAverageValue"], new["target"]["averageValue"]);
+}
+
+#[test]
+fn preset_essential_has_the_families_of_every_rule() {
+    let essential = Preset::Essential.requests(&Dialect::Ack);
+    let essential: BTreeSet<&str> = essential.iter().map(|request| &*request.name).collect();
+    let queries = rules().into_iter().map(|rule| text(&rule["expr"]).to_owned());
+    let adapter = ["adapter/verbatim.yaml", "adapter/corrected.yaml"]
+        .map(|file| read(&format!("daemonset/rules/{file}")));
+    // This one is what the adapter renames a ratio to.
+    let renamed = "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO";
+    for query in queries.chain(adapter) {
+        for name in series_names(&query).into_iter().filter(|name| name.starts_with("DCGM_")) {
+            let name = name.trim_end_matches(':');
+            assert!(name == renamed || essential.contains(name), "{name} in {query}");
+        }
+    }
 }

@@ -118,6 +118,7 @@ targets! {
     jobs: 4000,
     pod_list: 10000,
     pod_resources: 40000,
+    pods_api: 20000,
     quantity: 20000,
     scenario: 3000,
     slice_list: 20000,

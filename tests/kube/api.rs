@@ -8,8 +8,9 @@ use nvml_exporter::clock::Clock;
 use nvml_exporter::kube::address::Address;
 use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
 use nvml_exporter::kube::node_name::NodeName;
+use nvml_exporter::kube::pod_sources::{OtherPodSource, PodSources};
 use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
-use nvml_exporter::kube::source::{FailureReason, SourceState};
+use nvml_exporter::kube::source::{FailureReason, HealthTracker, SourceState};
 use nvml_exporter::kube::watch::PodWatch;
 use nvml_exporter::kube::watch_timings::WatchTimings;
 use tokio::sync::{Notify, watch};
@@ -33,6 +34,15 @@ pub(crate) fn quick() -> WatchTimings {
     }
 }
 
+/// Without the Pods API.
+pub(crate) fn only(other: OtherPodSource) -> PodSources {
+    PodSources { node: Some(node()), pods_api: None, other: Some(other), clock: Clock::start() }
+}
+
+pub(crate) fn no_standby() -> watch::Sender<Option<HealthTracker>> {
+    watch::channel(None).0
+}
+
 pub(crate) fn node() -> NodeName {
     NodeName::new("n1").unwrap()
 }
@@ -48,8 +58,8 @@ impl RunningWatch {
     fn start(address: Address, timings: WatchTimings) -> Self {
         let (publish, seen) = watch::channel(PodSnapshot::unknown("test"));
         let changed = Arc::new(Notify::new());
-        let source = PodWatch { address, node: node(), timings, clock: Clock::start() };
-        let task = tokio::spawn(source.run(publish, Arc::clone(&changed)));
+        let source = OtherPodSource::Api(PodWatch { address, node: node(), timings });
+        let task = tokio::spawn(only(source).run(publish, no_standby(), Arc::clone(&changed)));
         Self { seen, changed, task }
     }
 

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvml_exporter::clock::Clock;
 use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
 use nvml_exporter::kube::kubelet_pods::KubeletPodPoller;
+use nvml_exporter::kube::pod_sources::OtherPodSource;
 use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
 use nvml_exporter::kube::source::{FailureReason, SourceState};
 use tokio::sync::{Notify, watch};
 
-use crate::api::{node, quick};
+use crate::api::{no_standby, only, quick};
 use crate::http::{FakeServer, pod};
 use crate::until;
 
@@ -31,14 +31,13 @@ async fn kubelet_list_is_polled_and_kept_on_failures() {
     let interval = Duration::from_millis(5);
     let source = KubeletPodPoller {
         kubelet: Endpoint { url: server.url.clone(), ca: None, insecure: true, auth },
-        node: node(),
         interval,
         timings: quick(),
-        clock: Clock::start(),
     };
+    let source = only(OtherPodSource::Kubelet(source));
     let (publish, mut seen) = watch::channel(PodSnapshot::unknown("test"));
     let changed = Arc::new(Notify::new());
-    tokio::spawn(source.run(publish, Arc::clone(&changed)));
+    tokio::spawn(source.run(publish, no_standby(), Arc::clone(&changed)));
     let hash = "a55e52cb9c4a2d75b46842070b391f86";
     let exchange = server.next(&["/pods"]).await;
     assert!(exchange.head.to_lowercase().contains("authorization: bearer secret"));

@@ -73,7 +73,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Whether the exporter watches pods, to attribute processes. */}}
 {{- define "nvml-exporter.watchesPods" -}}
-{{- if not .Values.mock.enabled }}true{{ end }}
+{{- if not (or .Values.mock.enabled .Values.nodeOnly) }}true{{ end }}
 {{- end }}
 
 {{/* Affinity for nodes with a label that indicates an NVIDIA GPU. */}}

@@ -1,6 +1,8 @@
 //! Methods of the kubelet's `PodResources` service (v1).
 
 pub(crate) mod messages;
+mod pod_message;
+pub(crate) mod pods_api;
 
 use prost::Message;
 

@@ -1,18 +1,21 @@
-//! gRPC over HTTP/2, for methods with one request and one response.
+//! gRPC over HTTP/2, for methods with one request, and one response or a stream of them.
 
 use std::convert::Infallible;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
     header::{CONTENT_TYPE, HeaderValue},
     rt::Executor,
     server::conn::http2,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+};
 
 use crate::{cluster::kubelet::GrpcStatus, cluster_servers::reply::Reply};
 
@@ -36,6 +39,30 @@ impl<F: Future + 'static> Executor<F> for LocalExecutor {
     }
 }
 
+/// The metadata key of a field mask.
+const FIELD_MASK: &str = "x-kubernetes-fieldmask";
+/// Responses of a stream that are buffered for a slow client.
+const MAX_BUFFERED: usize = 16;
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct GrpcRequest {
+    /// Path of the method.
+    pub(super) path: String,
+    /// The encoded request message.
+    pub(super) message: Vec<u8>,
+    /// The field mask in the metadata.
+    pub(super) field_mask: Option<String>,
+}
+
+/// The response to a request.
+pub(super) enum GrpcReply {
+    /// One encoded message.
+    One(Vec<u8>),
+    /// Encoded messages, until the channel is closed or a status ends the stream.
+    Stream(mpsc::Receiver<Result<Vec<u8>, GrpcStatus>>),
+}
+
 /// Serves one connection until it closes, in a [`tokio::task::LocalSet`]. `call` returns the encoded
 /// response to a path and an encoded request.
 pub async fn serve_connection<S, C, F>(stream: S, call: C)
@@ -44,6 +71,20 @@ where
     C: Fn(String, Vec<u8>) -> F + Clone + 'static,
     F: Future<Output = Result<Vec<u8>, GrpcStatus>> + 'static,
 {
+    let call = move |request: GrpcRequest| {
+        let reply = call(request.path, request.message);
+        async move { reply.await.map(GrpcReply::One) }
+    };
+    serve(stream, call).await;
+}
+
+/// Serves one connection until it closes. `call` returns the response to a request.
+pub(super) async fn serve<S, C, F>(stream: S, call: C)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    C: Fn(GrpcRequest) -> F + Clone + 'static,
+    F: Future<Output = Result<GrpcReply, GrpcStatus>> + 'static,
+{
     let service = service_fn(move |request| handle(call.clone(), request));
     let mut builder = http2::Builder::new(LocalExecutor);
     // A protocol error or a disconnect of the client only ends this connection.
@@ -51,11 +92,11 @@ where
 }
 
 async fn handle<F>(
-    call: impl Fn(String, Vec<u8>) -> F,
+    call: impl Fn(GrpcRequest) -> F,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, Infallible>
 where
-    F: Future<Output = Result<Vec<u8>, GrpcStatus>>,
+    F: Future<Output = Result<GrpcReply, GrpcStatus>>,
 {
     let is_grpc = request
         .headers()
@@ -67,9 +108,11 @@ where
         return Ok(rejected);
     }
     let path = request.uri().path().to_owned();
+    let field_mask = request.headers().get(FIELD_MASK).and_then(|mask| mask.to_str().ok());
+    let field_mask = field_mask.map(str::to_owned);
     let body = Limited::new(request.into_body(), MAX_REQUEST).collect().await;
     let result = match body.ok().and_then(|body| message(&body.to_bytes())) {
-        Some(message) => call(path, message).await,
+        Some(message) => call(GrpcRequest { path, message, field_mask }).await,
         None => Err((INTERNAL, "the request body is not one uncompressed gRPC message".to_owned())),
     };
     Ok(response(result))
@@ -83,25 +126,72 @@ fn message(body: &[u8]) -> Option<Vec<u8>> {
     (usize::try_from(length).ok()? == message.len()).then(|| message.to_vec())
 }
 
-fn response(result: Result<Vec<u8>, GrpcStatus>) -> Response<Reply> {
-    let mut trailers = HeaderMap::new();
-    let (code, error, message) = match result {
-        Ok(message) => (0, String::new(), Some(message)),
-        Err((code, error)) => (code, error, None),
+fn response(result: Result<GrpcReply, GrpcStatus>) -> Response<Reply> {
+    let body = match result {
+        Ok(GrpcReply::One(message)) => {
+            Reply::with_trailers(Some(framed(&message)), trailers(&(0, String::new())))
+        }
+        Err(status) => Reply::with_trailers(None, trailers(&status)),
+        Ok(GrpcReply::Stream(messages)) => {
+            let (sender, frames) = mpsc::channel(1);
+            tokio::task::spawn_local(forward(messages, sender));
+            Reply::stream(frames)
+        }
     };
-    trailers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-    if let Ok(error) = HeaderValue::from_str(&escape(&error))
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    response
+}
+
+/// Forwards the messages of a stream, and its status at the end.
+async fn forward(
+    mut messages: mpsc::Receiver<Result<Vec<u8>, GrpcStatus>>,
+    sender: mpsc::Sender<Frame<Bytes>>,
+) {
+    let mut status = (0, String::new());
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            // The client has disconnected.
+            () = sender.closed() => return,
+        };
+        match message {
+            Some(Ok(message)) => {
+                if sender.send(Frame::data(framed(&message))).await.is_err() {
+                    return;
+                }
+            }
+            Some(Err(error)) => {
+                status = error;
+                break;
+            }
+            None => break,
+        }
+    }
+    // The error only means that the client has disconnected.
+    let _ = sender.send(Frame::trailers(trailers(&status))).await;
+}
+
+/// A channel for the messages of a stream.
+pub(super) fn stream() -> (mpsc::Sender<Result<Vec<u8>, GrpcStatus>>, GrpcReply) {
+    let (sender, messages) = mpsc::channel(MAX_BUFFERED);
+    (sender, GrpcReply::Stream(messages))
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    Bytes::from([&[0][..], &length, message].concat())
+}
+
+fn trailers((code, error): &GrpcStatus) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(u16::from(*code)));
+    if let Ok(error) = HeaderValue::from_str(&escape(error))
         && !error.is_empty()
     {
         trailers.insert("grpc-message", error);
     }
-    let framed = message.map(|message| {
-        let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
-        Bytes::from([&[0][..], &length, &message].concat())
-    });
-    let mut response = Response::new(Reply::with_trailers(framed, trailers));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
-    response
+    trailers
 }
 
 /// Percent-encodes an error message for the `grpc-message` trailer.

@@ -8,7 +8,7 @@ use std::{convert::Infallible, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
     header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     server::conn::http1,
     service::service_fn,
@@ -87,6 +87,9 @@ fn faulty_response(fault: Option<ServerFault>) -> Option<Response<Reply>> {
         | ServerFault::Expired
         | ServerFault::StreamError
         | ServerFault::InvalidObject
+        | ServerFault::NotReady
+        | ServerFault::NoFieldMask
+        | ServerFault::DropEvents
         | ServerFault::NoPods
         | ServerFault::StaticPods
         | ServerFault::Close
@@ -306,10 +309,13 @@ async fn send_watch(
     watch: &WatchRequest,
     lines: Vec<Arc<str>>,
     version: Option<u64>,
-    sender: &mpsc::Sender<Bytes>,
+    sender: &mpsc::Sender<Frame<Bytes>>,
 ) -> Result<(), ClientGone> {
     let send = |line: Arc<str>| async move {
-        sender.send(Bytes::copy_from_slice(line.as_bytes())).await.map_err(|_| ClientGone)
+        sender
+            .send(Frame::data(Bytes::copy_from_slice(line.as_bytes())))
+            .await
+            .map_err(|_| ClientGone)
     };
     let end = tokio::time::sleep(watch.timeout);
     tokio::pin!(end);

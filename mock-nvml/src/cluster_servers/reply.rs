@@ -13,10 +13,10 @@ use hyper::{
 };
 use tokio::sync::mpsc;
 
-/// Some frames, then, for a watch, the chunks of a channel.
+/// Some frames, then, for a watch, those of a channel.
 pub(super) struct Reply {
     frames: VecDeque<Frame<Bytes>>,
-    more: Option<mpsc::Receiver<Bytes>>,
+    more: Option<mpsc::Receiver<Frame<Bytes>>>,
 }
 
 impl Reply {
@@ -31,8 +31,8 @@ impl Reply {
         Self { frames: data.into_iter().chain([Frame::trailers(trailers)]).collect(), more: None }
     }
 
-    /// A chunked body that ends when the sender is dropped.
-    pub(super) fn stream(more: mpsc::Receiver<Bytes>) -> Self {
+    /// A body that ends when the sender is dropped.
+    pub(super) fn stream(more: mpsc::Receiver<Frame<Bytes>>) -> Self {
         Self { frames: VecDeque::new(), more: Some(more) }
     }
 }
@@ -50,7 +50,7 @@ impl Body for Reply {
         }
         match &mut self.more {
             None => Poll::Ready(None),
-            Some(more) => more.poll_recv(context).map(|bytes| Some(Ok(Frame::data(bytes?)))),
+            Some(more) => more.poll_recv(context).map(|frame| Some(Ok(frame?))),
         }
     }
 

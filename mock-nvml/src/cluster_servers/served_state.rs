@@ -44,7 +44,7 @@ struct Cached {
     /// The scenario of this state, and the world time until which the state is valid.
     valid: Option<(Arc<Scenario>, f64)>,
     /// Versions of the caches and faults of the servers at the last refresh; a difference is announced.
-    published: Option<([u64; 2], [Option<ServerFault>; 4])>,
+    published: Option<([u64; 2], [Option<ServerFault>; 5])>,
     /// The last error, which is logged once.
     last_error: Option<String>,
 }
@@ -99,7 +99,8 @@ impl ServedState {
         cached.last_error = message;
         let fault = |server| cluster.and_then(|cluster| cluster.fault_at(server, now.world));
         let absent = cluster.is_none().then_some(ServerFault::Absent);
-        let servers = [Server::Kubelet, Server::Api, Server::Slices, Server::Claims];
+        let servers =
+            [Server::Kubelet, Server::PodsApi, Server::Api, Server::Slices, Server::Claims];
         let faults = servers.map(|server| absent.or_else(|| fault(server)));
         let published = Some(([cached.pods.version(), cached.nodes.version()], faults));
         if cached.published != published {
@@ -155,18 +156,23 @@ impl ServedState {
         })
     }
 
-    /// The kubelet's list of pods.
-    pub(super) fn kubelet_pods(&self) -> Value {
+    /// The pods of the kubelet.
+    pub(super) fn pods_of_kubelet(&self) -> Vec<Value> {
         let (scenario, now) = self.refresh();
         let epoch = self.cached.borrow().epoch.unwrap_or_default();
-        let items = scenario.cluster.as_deref().map(|cluster| {
+        let pods = scenario.cluster.as_deref().map(|cluster| {
             PodSerializer { cluster, gpus: &scenario.gpus, epoch, time: now.world }.kubelet_pods()
         });
+        pods.unwrap_or_default()
+    }
+
+    /// The kubelet's list of pods.
+    pub(super) fn kubelet_pods(&self) -> Value {
         json!({
             "kind": "PodList",
             "apiVersion": "v1",
             "metadata": {},
-            "items": items.unwrap_or_default(),
+            "items": self.pods_of_kubelet(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Listening sockets of the two servers: the Unix socket and the TCP port of the kubelet, and the TCP port of
+//! Listening sockets of the two servers: the Unix sockets and the TCP port of the kubelet, and the TCP port of
 //! the API server.
 
 use std::{
@@ -17,7 +17,7 @@ use crate::{
     cluster_servers::{
         byte_stream::ByteStream,
         error::{Error, file_error},
-        http, kubelet, logs,
+        http, kubelet, logs, pods_api,
         served_state::ServedState,
     },
     scenario::cluster::{Cluster, Server, ServerFault},
@@ -34,6 +34,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 pub(super) enum Endpoint {
     /// The kubelet's `PodResources` service.
     PodResources,
+    /// The kubelet's Pods API.
+    PodsApi,
     /// The kubelet's HTTP port, with its pods.
     KubeletPods,
     /// The API server.
@@ -41,11 +43,13 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 3] = [Self::PodResources, Self::KubeletPods, Self::Api];
+    pub(super) const ALL: [Self; 4] =
+        [Self::PodResources, Self::PodsApi, Self::KubeletPods, Self::Api];
 
     fn server(self) -> Server {
         match self {
             Self::PodResources | Self::KubeletPods => Server::Kubelet,
+            Self::PodsApi => Server::PodsApi,
             Self::Api => Server::Api,
         }
     }
@@ -54,6 +58,7 @@ impl Endpoint {
     pub(super) fn path(self, home: &Path) -> PathBuf {
         match self {
             Self::PodResources => home.join("pod-resources/kubelet.sock"),
+            Self::PodsApi => home.join("pods-api/pods-api.sock"),
             Self::KubeletPods => home.join("kubelet-url"),
             Self::Api => home.join("kubeconfig"),
         }
@@ -136,7 +141,7 @@ impl ServerSocket {
             return Ok(());
         }
         match self.endpoint {
-            Endpoint::PodResources => {
+            Endpoint::PodResources | Endpoint::PodsApi => {
                 let directory = self.path.parent().unwrap_or(&self.path);
                 fs::create_dir_all(directory).map_err(file_error(directory))?;
                 // The socket gets its final name only once it listens.
@@ -215,6 +220,9 @@ impl ServerSocket {
                         match self.endpoint {
                             Endpoint::PodResources => {
                                 connections.spawn_local(kubelet::serve_connection(stream, state))
+                            }
+                            Endpoint::PodsApi => {
+                                connections.spawn_local(pods_api::serve_connection(stream, state))
                             }
                             Endpoint::KubeletPods => {
                                 connections.spawn_local(http::serve_kubelet(stream, state))

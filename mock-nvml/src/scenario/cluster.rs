@@ -20,6 +20,8 @@ pub(crate) struct Cluster {
     pub(crate) runtime: Runtime,
     /// Whether the API server has streaming lists.
     pub(crate) streaming_lists: bool,
+    /// Version of the kubelet's Pods API; none if it has no such service.
+    pub(crate) pods_api: Option<&'static str>,
     /// How the DRA driver publishes its devices.
     pub(crate) dra: DraFormat,
     /// Labels of the node, besides the standard ones.
@@ -300,6 +302,8 @@ pub(crate) struct OfferedDevice {
 pub(crate) enum Server {
     /// The kubelet's `PodResources` socket.
     Kubelet,
+    /// The kubelet's Pods API.
+    PodsApi,
     /// The API server.
     Api,
     /// The resource slices of the API server.
@@ -333,6 +337,12 @@ pub(crate) enum ServerFault {
     InvalidObject,
     /// The lists are empty.
     Empty,
+    /// The kubelet does not know its pods yet: `FAILED_PRECONDITION`.
+    NotReady,
+    /// The kubelet knows none of the fields of a mask: `INVALID_ARGUMENT`.
+    NoFieldMask,
+    /// The kubelet drops the events of watches.
+    DropEvents,
     /// The kubelet lists no pods, as right after it was restarted.
     NoPods,
     /// The kubelet lists static pods only, as after a restart until it reaches the API server.
@@ -367,6 +377,9 @@ impl Cluster {
 
     /// The fault of a server at `time`; the first one in the scenario applies.
     pub(crate) fn fault_at(&self, server: Server, time: f64) -> Option<ServerFault> {
+        if server == Server::PodsApi && self.pods_api.is_none() {
+            return Some(ServerFault::Absent);
+        }
         let at = |fault: &&ClusterFault| fault.server == server && fault.during.contains(time);
         self.faults.iter().find(at).map(|fault| fault.fault)
     }

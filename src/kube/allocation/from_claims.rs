@@ -158,7 +158,11 @@ impl AllocationJoin<'_> {
         let known = self.claimed_as(claimed, pod);
         let slice = self.dra.slices.and_then(|slices| slices.get(claimed));
         let Some(slice) = slice else {
-            resolve_unknown(claimed, known, AllocationProblem::NoSlice, resolved);
+            let problem = match (self.dra.slices, self.dra.claims) {
+                (None, None) => AllocationProblem::NoApiServer,
+                (Some(_), _) | (_, Some(_)) => AllocationProblem::NoSlice,
+            };
+            resolve_unknown(claimed, known, problem, resolved);
             return;
         };
         if slice.kind.as_deref() == Some("vfio") {

@@ -20,6 +20,14 @@ impl<F> Default for FilteredMap<F> {
     }
 }
 
+impl<F: KeyFilter> FilteredMap<F> {
+    /// Those of `entries` that are kept.
+    pub(super) fn of(entries: impl IntoIterator<Item = (String, String)>) -> Self {
+        let kept = entries.into_iter().filter(|(key, _)| F::matches(key));
+        Self(kept.map(|(key, value)| (key.into(), value.into())).collect(), PhantomData)
+    }
+}
+
 /// Which keys a [`FilteredMap`] keeps.
 pub(super) trait KeyFilter {
     fn matches(key: &str) -> bool;

@@ -19,7 +19,7 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 #[derive(Debug)]
-struct KeptAnnotation;
+pub(super) struct KeptAnnotation;
 
 impl KeyFilter for KeptAnnotation {
     fn matches(key: &str) -> bool {
@@ -28,7 +28,7 @@ impl KeyFilter for KeptAnnotation {
 }
 
 #[derive(Debug)]
-struct GpuResource;
+pub(super) struct GpuResource;
 
 impl KeyFilter for GpuResource {
     fn matches(key: &str) -> bool {
@@ -39,119 +39,119 @@ impl KeyFilter for GpuResource {
 /// A pod of the Kubernetes API, with the fields that are read.
 #[derive(Deserialize)]
 pub(super) struct RawPod {
-    metadata: Metadata,
+    pub(super) metadata: Metadata,
     #[serde(default, deserialize_with = "or_default")]
-    spec: PodSpec,
+    pub(super) spec: PodSpec,
     #[serde(default, deserialize_with = "or_default")]
-    status: PodStatus,
+    pub(super) status: PodStatus,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
-    uid: Arc<str>,
-    namespace: Arc<str>,
-    name: Arc<str>,
+pub(super) struct Metadata {
+    pub(super) uid: Arc<str>,
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Arc<str>,
     #[serde(default, deserialize_with = "or_default")]
-    creation_timestamp: Box<str>,
+    pub(super) creation_timestamp: Box<str>,
     #[serde(default)]
-    deletion_timestamp: Option<IgnoredAny>,
+    pub(super) deletion_timestamp: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "or_default")]
-    annotations: FilteredMap<KeptAnnotation>,
+    pub(super) annotations: FilteredMap<KeptAnnotation>,
     #[serde(default, deserialize_with = "or_default")]
-    labels: BTreeMap<Box<str>, Box<str>>,
+    pub(super) labels: BTreeMap<Box<str>, Box<str>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct PodSpec {
+pub(super) struct PodSpec {
     #[serde(deserialize_with = "or_default")]
-    node_name: Box<str>,
+    pub(super) node_name: Box<str>,
     #[serde(deserialize_with = "or_default")]
-    runtime_class_name: Box<str>,
+    pub(super) runtime_class_name: Box<str>,
     #[serde(deserialize_with = "or_default")]
-    containers: Vec<ContainerSpec>,
+    pub(super) containers: Vec<ContainerSpec>,
     #[serde(deserialize_with = "or_default")]
-    init_containers: Vec<ContainerSpec>,
+    pub(super) init_containers: Vec<ContainerSpec>,
     #[serde(deserialize_with = "or_default")]
-    ephemeral_containers: Vec<ContainerSpec>,
+    pub(super) ephemeral_containers: Vec<ContainerSpec>,
     #[serde(deserialize_with = "or_default")]
-    resource_claims: Vec<ClaimSpec>,
+    pub(super) resource_claims: Vec<ClaimSpec>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ContainerSpec {
-    name: Arc<str>,
+pub(super) struct ContainerSpec {
+    pub(super) name: Arc<str>,
     #[serde(default, deserialize_with = "or_default")]
-    restart_policy: Box<str>,
+    pub(super) restart_policy: Box<str>,
     #[serde(default, deserialize_with = "or_default")]
-    resources: Resources,
+    pub(super) resources: Resources,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Resources {
+pub(super) struct Resources {
     #[serde(deserialize_with = "or_default")]
-    limits: FilteredMap<GpuResource>,
+    pub(super) limits: FilteredMap<GpuResource>,
     #[serde(deserialize_with = "or_default")]
-    requests: FilteredMap<GpuResource>,
+    pub(super) requests: FilteredMap<GpuResource>,
     #[serde(deserialize_with = "or_default")]
-    claims: Vec<ContainerClaim>,
+    pub(super) claims: Vec<ContainerClaim>,
 }
 
 #[derive(Deserialize)]
-struct ContainerClaim {
-    name: Box<str>,
+pub(super) struct ContainerClaim {
+    pub(super) name: Box<str>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ClaimSpec {
-    name: Box<str>,
+pub(super) struct ClaimSpec {
+    pub(super) name: Box<str>,
     #[serde(default)]
-    resource_claim_name: Option<Box<str>>,
+    pub(super) resource_claim_name: Option<Box<str>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct PodStatus {
+pub(super) struct PodStatus {
     #[serde(deserialize_with = "or_default")]
-    phase: Box<str>,
+    pub(super) phase: Box<str>,
     #[serde(deserialize_with = "or_default")]
-    container_statuses: Vec<ContainerStatus>,
+    pub(super) container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "or_default")]
-    init_container_statuses: Vec<ContainerStatus>,
+    pub(super) init_container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "or_default")]
-    ephemeral_container_statuses: Vec<ContainerStatus>,
+    pub(super) ephemeral_container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "or_default")]
-    resource_claim_statuses: Vec<ClaimSpec>,
+    pub(super) resource_claim_statuses: Vec<ClaimSpec>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ContainerStatus {
-    name: Arc<str>,
+pub(super) struct ContainerStatus {
+    pub(super) name: Arc<str>,
     #[serde(default, rename = "containerID", deserialize_with = "or_default")]
-    container_id: Box<str>,
+    pub(super) container_id: Box<str>,
     #[serde(default, deserialize_with = "or_default")]
-    state: ContainerState,
+    pub(super) state: ContainerState,
     #[serde(default, deserialize_with = "or_default")]
-    last_state: ContainerState,
+    pub(super) last_state: ContainerState,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct ContainerState {
-    running: Option<IgnoredAny>,
-    terminated: Option<Terminated>,
+pub(super) struct ContainerState {
+    pub(super) running: Option<IgnoredAny>,
+    pub(super) terminated: Option<Terminated>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Terminated {
+pub(super) struct Terminated {
     #[serde(rename = "containerID", deserialize_with = "or_default")]
-    container_id: Box<str>,
+    pub(super) container_id: Box<str>,
 }
 
 impl From<RawPod> for Pod {

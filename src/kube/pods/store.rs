@@ -7,18 +7,24 @@ use std::time::Duration;
 use super::index::{PodIndex, Tombstone};
 use super::{PodSnapshot, TrackedPod};
 use crate::kube::pod::container::Container;
-use crate::kube::pod::{GPU_GROUP, Pod};
+use crate::kube::pod::{CONFIG_HASH, CONFIG_MIRROR, GPU_GROUP, Pod};
 use crate::kube::source::HealthTracker;
 use crate::policy;
+
+/// Length of the hash of a static pod's manifest; other UIDs are longer.
+const HASH_LENGTH: usize = 32;
 
 /// The store that lists and watch events update.
 #[derive(Debug)]
 pub struct PodStore {
     /// Health of the source.
     pub health: HealthTracker,
-    node: Box<str>,
     /// How long a pod is kept that is missing in the lists and has not ended.
-    keep_unlisted: Duration,
+    pub keep_unlisted: Duration,
+    /// Name of the node; empty if the source has no pods of other nodes.
+    node: Box<str>,
+    /// Other UIDs of static pods, with those by which they are in `pods`.
+    aliases: HashMap<Arc<str>, Arc<str>>,
     pods: HashMap<Arc<str>, StoreEntry>,
     /// Pods of which the newest object could not be decoded, and the list that they were last in; without
     /// a UID, it is empty.
@@ -38,26 +44,20 @@ struct StoreEntry {
 
 impl PodStore {
     /// An empty store for the pods of `node`, read from `source`. Lists of `source` must be
-    /// complete.
+    /// complete, unless `keep_unlisted` is set.
     #[must_use]
     pub fn new(source: &'static str, node: &str) -> Self {
         Self {
             health: HealthTracker::new(source),
-            node: node.into(),
             keep_unlisted: Duration::ZERO,
+            node: node.into(),
+            aliases: HashMap::new(),
             pods: HashMap::new(),
             undecodable: HashMap::new(),
             tombstones: HashMap::new(),
             generation: 0,
             synced: false,
         }
-    }
-
-    /// A store for the lists of a kubelet, which lack running pods after it restarts: a missing pod
-    /// that has not ended is kept as unlisted for [`policy::POD_UNLISTED_MAX`].
-    #[must_use]
-    pub fn of_kubelet(source: &'static str, node: &str) -> Self {
-        Self { keep_unlisted: policy::POD_UNLISTED_MAX, ..Self::new(source, node) }
     }
 
     /// Begins a complete list. Pods that are not applied before [`PodStore::end_list`] are deleted
@@ -93,11 +93,12 @@ impl PodStore {
 
     /// Adds or updates a pod. Returns whether anything changed.
     pub fn apply(&mut self, pod: Pod, now: Duration) -> bool {
-        if !pod.node.is_empty() && pod.node != self.node {
+        if !self.node.is_empty() && !pod.node.is_empty() && pod.node != self.node {
             self.health.skipped.foreign += 1;
             // A pod never changes its node. One that is scheduled here arrives as a new pod.
             return false;
         }
+        let pod = self.with_known_uid(pod);
         self.undecodable.remove(&pod.id.uid);
         let before = self.pods.get_mut(&pod.id.uid);
         if let Some(entry) = before
@@ -132,14 +133,43 @@ impl PodStore {
         true
     }
 
+    /// Gives a static pod the UID by which it is known: the kubelet has it with the hash of its manifest,
+    /// the API server has its mirror pod. The source may change while it runs, its labels may not.
+    fn with_known_uid(&mut self, mut pod: Pod) -> Pod {
+        let uid = &pod.id.uid;
+        let known = match &pod.config_hash {
+            Some(hash) => self.pods.get(hash),
+            None if uid.len() == HASH_LENGTH && !self.pods.contains_key(uid) => {
+                let has_hash = |pod: &Pod| pod.config_hash.as_ref() == Some(uid);
+                self.pods.values().find(|entry| has_hash(&entry.tracked.pod))
+            }
+            None => None,
+        };
+        let Some(known) = known.map(|entry| &entry.tracked.pod) else { return pod };
+        if (&known.id.namespace, &known.id.name) != (&pod.id.namespace, &pod.id.name) {
+            return pod;
+        }
+        self.aliases.insert(Arc::clone(uid), Arc::clone(&known.id.uid));
+        pod.id.uid = Arc::clone(&known.id.uid);
+        pod.config_hash.clone_from(&known.config_hash);
+        for key in [CONFIG_HASH, CONFIG_MIRROR] {
+            match known.annotations.get(key) {
+                Some(value) => pod.annotations.insert(key.into(), value.clone()),
+                None => pod.annotations.remove(key),
+            };
+        }
+        pod
+    }
+
     /// Skips an object of a pod that could not be decoded; `uid` is empty if unknown. The pod is present
     /// in the current list, but its state is unknown.
     pub fn skip_undecodable(&mut self, uid: &str) {
         self.health.skipped.undecodable += 1;
+        let uid = self.aliases.get(uid).cloned().unwrap_or_else(|| uid.into());
         if self.undecodable.len() < policy::PODS_MAX {
-            self.undecodable.insert(uid.into(), self.generation);
+            self.undecodable.insert(Arc::clone(&uid), self.generation);
         }
-        if let Some(entry) = self.pods.get_mut(uid) {
+        if let Some(entry) = self.pods.get_mut(&uid) {
             entry.generation = self.generation;
             entry.unlisted = None;
         }
@@ -147,6 +177,7 @@ impl PodStore {
 
     /// Deletes a pod. Returns whether it existed.
     pub fn delete(&mut self, uid: &str, now: Duration) -> bool {
+        let uid = self.aliases.get(uid).map_or(uid, |known| &**known);
         self.undecodable.remove(uid);
         let Some((uid, entry)) = self.pods.remove_entry(uid) else { return false };
         let Pod { id, config_hash, labels, .. } = &entry.tracked.pod;
@@ -158,6 +189,7 @@ impl PodStore {
             ended,
             at: now,
         };
+        self.aliases.retain(|_, known| *known != uid);
         self.tombstones.insert(uid, tombstone);
         true
     }
@@ -329,7 +361,8 @@ mod tests {
         };
         let (running, deleting) =
             (pod("u1", "a", "c1"), Pod { deleting: true, ..pod("u2", "b", "c2") });
-        let mut store = PodStore::of_kubelet("test", "n1");
+        let keep_unlisted = policy::POD_UNLISTED_MAX;
+        let mut store = PodStore { keep_unlisted, ..PodStore::new("test", "n1") };
         list(&mut store, &[running.clone(), deleting], T(0));
         assert!(list(&mut store, &[], T(10)), "one pod is deleted, one is no longer listed");
         let pods = store.snapshot(T(10));

@@ -18,6 +18,7 @@ mod http;
 mod jobs;
 mod lists;
 mod pod_resources;
+mod pods_api;
 mod quantity;
 mod scenario;
 mod stat;
@@ -49,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     target("jobs", jobs::check),
     target("pod_list", lists::check_pods),
     target("pod_resources", pod_resources::check),
+    target("pods_api", pods_api::check),
     target("quantity", quantity::check),
     target("scenario", scenario::check),
     target("slice_list", lists::check_slices),

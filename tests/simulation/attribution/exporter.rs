@@ -101,6 +101,7 @@ impl Exporter {
         let (claims, dra) = ClaimReader::new();
         let channels = SourceChannels {
             pods: Some(receive_pods),
+            pods_api: None,
             pod_resources: Some(pod_resources),
             dra: Some(dra),
             label: LabelRequirement::parse("released=").zip(Some(watch::channel(label).1)),

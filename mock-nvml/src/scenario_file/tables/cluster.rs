@@ -15,6 +15,7 @@ pub(in crate::scenario_file) struct ClusterTable {
     pub(in crate::scenario_file) cgroups: Option<Spanned<String>>,
     pub(in crate::scenario_file) runtime: Option<Spanned<String>>,
     pub(in crate::scenario_file) streaming_lists: Option<bool>,
+    pub(in crate::scenario_file) pods_api: Option<Spanned<String>>,
     pub(in crate::scenario_file) mig_strategy: Option<Spanned<String>>,
     #[serde(default)]
     pub(in crate::scenario_file) dynamic_mig: bool,

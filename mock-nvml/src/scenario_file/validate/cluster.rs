@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// Versions of the kubelet's Pods API: of Kubernetes 1.37 and 1.36.
+const PODS_API_VERSIONS: [(&str, &str); 2] = [("v1beta1", "v1beta1"), ("v1alpha1", "v1alpha1")];
+
 /// The cluster of a file, if it has one; `seed` is the name of the scenario.
 pub(super) fn check(
     seed: &str,
@@ -56,6 +59,7 @@ pub(super) fn check(
         cgroups: cgroups(table.cgroups.as_ref())?,
         runtime: runtime(table.runtime.as_ref())?,
         streaming_lists: table.streaming_lists.unwrap_or(true),
+        pods_api: parse_word("pods_api", table.pods_api.as_ref(), &PODS_API_VERSIONS)?,
         dra: DraFormat { dynamic_mig: table.dynamic_mig, all_nodes: table.slices_for_all_nodes },
         labels: table.labels.iter().map(node_label).collect::<ValidationResult<_>>()?,
         denied: table.denied.iter().map(right).collect::<ValidationResult<_>>()?,
@@ -72,6 +76,7 @@ static DEFAULT_TABLE: ClusterTable = ClusterTable {
     cgroups: None,
     runtime: None,
     streaming_lists: None,
+    pods_api: None,
     mig_strategy: None,
     dynamic_mig: false,
     slices_for_all_nodes: false,
@@ -152,7 +157,7 @@ mod tests {
             ),
             (
                 "[cluster]\n[[cluster_fault]]\nsource = \"etcd\"\neffect = \"hang\"\n",
-                "5: source = \"etcd\" is unknown: write one of \"kubelet\", \"api\", \
+                "5: source = \"etcd\" is unknown: write one of \"kubelet\", \"pods_api\", \"api\", \
                  \"resource_slices\", \"resource_claims\"",
             ),
             (

@@ -12,6 +12,7 @@ use crate::{
 pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> {
     let servers = [
         ("kubelet", Server::Kubelet),
+        ("pods_api", Server::PodsApi),
         ("api", Server::Api),
         ("resource_slices", Server::Slices),
         ("resource_claims", Server::Claims),
@@ -28,6 +29,9 @@ pub(super) fn check(spec: &ClusterFaultTable) -> ValidationResult<ClusterFault> 
         ("stream_error", ServerFault::StreamError),
         ("invalid_object", ServerFault::InvalidObject),
         ("empty", ServerFault::Empty),
+        ("not_ready", ServerFault::NotReady),
+        ("no_field_mask", ServerFault::NoFieldMask),
+        ("drop_events", ServerFault::DropEvents),
         ("no_pods", ServerFault::NoPods),
         ("static_pods", ServerFault::StaticPods),
         ("close", ServerFault::Close),
@@ -65,9 +69,17 @@ fn ensure_plausible(
     trouble: ServerFault,
     spec: &ClusterFaultTable,
 ) -> ValidationResult<()> {
-    let expires = server == Server::Kubelet && trouble == ServerFault::Expired;
+    let of_kubelet = matches!(server, Server::Kubelet | Server::PodsApi);
+    let expires = of_kubelet && trouble == ServerFault::Expired;
     ensure(!expires, &spec.effect, || {
         "the kubelet has no watches that could expire: write another effect".into()
+    })?;
+    let of_pods_api = matches!(
+        trouble,
+        ServerFault::NotReady | ServerFault::NoFieldMask | ServerFault::DropEvents
+    );
+    ensure(!of_pods_api || server == Server::PodsApi, &spec.effect, || {
+        "only the Pods API does so: write source = \"pods_api\"".into()
     })?;
     let watches = server == Server::Api
         || !matches!(trouble, ServerFault::StreamError | ServerFault::InvalidObject);
