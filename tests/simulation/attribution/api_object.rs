@@ -61,7 +61,7 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
         "metadata": metadata,
         "spec": {
             "nodeName": "node-1",
-            "runtimeClassName": pod.sandboxed.then_some("gvisor"),
+            "runtimeClassName": pod.runtime_class,
             "resourceClaims": claims(pod),
             "containers": specs(&apps),
             "initContainers": specs(&inits),

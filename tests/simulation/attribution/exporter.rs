@@ -45,7 +45,7 @@ use tokio::sync::{Notify, watch};
 use self::claim_reader::ClaimReader;
 use self::gpu_reader::GpuReader;
 use super::node::{ListedPod, Node};
-use super::timeline::{Access, Ms, Pod, World};
+use super::timeline::{Ms, Pod, World};
 
 /// The interval between two cycles.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
@@ -350,10 +350,7 @@ fn pod_resources(world: &World, pod: &ListedPod<'_>) -> PodResources {
                     driver_name: "gpu.nvidia.com".to_owned(),
                     pool_name: "node-1".to_owned(),
                     device_name: world.claim_name(claimed.device),
-                    share_id: match &claimed.access {
-                        Access::Share(id, _) => Some(id.clone()),
-                        _ => None,
-                    },
+                    share_id: claimed.share_id(),
                 }],
             })
             .collect(),

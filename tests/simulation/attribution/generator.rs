@@ -169,7 +169,7 @@ fn uses(rng: &mut Rng, world: &World, pod: &Pod, container: &Container) -> Vec<U
     let allocated = container.allocations.iter().map(|allocation| allocation.device);
     let own: Vec<Device> = administered.chain(allocated).collect();
     // A sandbox gives each container its own devices only.
-    if pod.sandboxed && own.is_empty() {
+    if pod.sandboxed && own.is_empty() && container.requests.is_empty() {
         return Vec::new();
     }
     let mut devices = if own.is_empty() { of_pod.map(|a| a.device).collect() } else { own };

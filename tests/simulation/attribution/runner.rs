@@ -215,10 +215,10 @@ fn describe(seed: u64, world: &World) -> Vec<String> {
     for (index, pod) in world.pods.iter().enumerate() {
         lines.push(format!(
             "pod {index} {}/{} {} hash {:?}: created {}, admitted {}, deleted {:?}, gone {:?}, completed {:?}, \
-             end {}, lag {}, forges {} {}, sandboxed {}, {:?} {:?}",
+             end {}, lag {}, forges {} {}, sandboxed {} {:?}, {:?} {:?}",
             pod.namespace, pod.name, pod.uid, pod.hash, pod.created, pod.admitted, pod.deleted, pod.gone,
             pod.completed, pod.end(), pod.lag, pod.forges, pod.changes_amounts, pod.sandboxed,
-            pod.labels, pod.annotations
+            pod.runtime_class, pod.labels, pod.annotations
         ));
         lines.extend(pod.containers.iter().map(|container| {
             let runs: Vec<(Ms, Ms)> =

@@ -12,7 +12,7 @@ use nvml_exporter::kube::resource_slices::ResourceSlicesState;
 use tokio::sync::watch;
 
 use crate::attribution::api_object;
-use crate::attribution::timeline::World;
+use crate::attribution::timeline::{Device, World};
 
 pub(super) struct ClaimReader {
     slices: ResourceSlicesState,
@@ -68,7 +68,7 @@ impl ClaimReader {
             table.insert(request, claim::parse(&text).unwrap());
         }
         if self.read != *needed {
-            self.read = (*needed).clone();
+            self.read.clone_from(&needed);
             self.claims.claims = Arc::new(table);
             self.claims.health.record_success(now);
             self.publish_claims.send_replace(self.claims.clone());
@@ -78,7 +78,7 @@ impl ClaimReader {
 
 /// The devices of the node.
 fn slices(world: &World) -> SliceTable {
-    let device = |device: crate::attribution::timeline::Device| {
+    let device = |device: Device| {
         let gpu = &world.gpus[device.gpu];
         let key = SliceKey {
             driver: "gpu.nvidia.com".into(),

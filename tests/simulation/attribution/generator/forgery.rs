@@ -14,7 +14,11 @@ pub(super) fn forge(rng: &mut Rng, world: &World, sharing: Sharing, pods: &mut [
     let groups: Vec<(String, String)> = reserved.collect();
     for pod in pods.iter_mut().filter(|pod| !pod.reserves) {
         if !pod.annotations.is_empty() && is_allocated(pod) && chance(rng, 15) {
-            falsify(rng, world, pod);
+            if matches!(sharing, Sharing::AckV1 | Sharing::AckV2) && chance(rng, 40) {
+                inflate(pod);
+            } else {
+                falsify(rng, world, pod);
+            }
         }
         if chance(rng, 12) {
             foreign(rng, world, sharing, pod);
@@ -90,6 +94,18 @@ fn falsify(rng: &mut Rng, world: &World, pod: &mut Pod) {
         }
     } else {
         fuzz(rng, &mut pod.annotations);
+    }
+}
+
+/// The annotations state more units than the kubelet, which is noticed: no amount changes.
+fn inflate(pod: &mut Pod) {
+    pod.forges = true;
+    for (key, value) in &mut pod.annotations {
+        match key.as_str() {
+            "ALIYUN_COM_GPU_MEM_POD" => "8".clone_into(value),
+            "scheduler.framework.gpushare.allocation" => *value = value.replace(":5}", ":8}"),
+            _ => {}
+        }
     }
 }
 

@@ -68,6 +68,7 @@ fn reservation(rng: &mut Rng, world: &World, (gpu, group): (usize, &str), bound:
         forges: false,
         changes_amounts: false,
         sandboxed: false,
+        runtime_class: None,
         reserves: true,
         created,
         admitted,

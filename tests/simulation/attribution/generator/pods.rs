@@ -76,6 +76,9 @@ impl<'a> PodGenerator<'a> {
         let number = self.pods.len() as u64;
         let uid = format!("{:08x}-1111-4111-8111-{number:012x}", self.rng.u32(..));
         let hash = chance(self.rng, 6).then(|| format!("{:032x}", self.rng.u128(..)));
+        let sandboxed = chance(self.rng, 8);
+        let runtime_class = if sandboxed { Some("gvisor") } else { None };
+        let runtime_class = runtime_class.or_else(|| chance(self.rng, 5).then_some("crun"));
         let mut pod = Pod {
             uid,
             hash,
@@ -85,7 +88,8 @@ impl<'a> PodGenerator<'a> {
             annotations: Vec::new(),
             forges: false,
             changes_amounts: false,
-            sandboxed: chance(self.rng, 8),
+            sandboxed,
+            runtime_class,
             reserves: false,
             created,
             admitted: created + self.rng.u64(100..1_500),

@@ -85,8 +85,9 @@ pub(super) fn allocate(
         compute: 0.0,
         hidden: false,
     });
-    // Ids of units name any GPU of the node.
-    let any = world.gpus[rng.usize(0..world.gpus.len())].uuid.clone();
+    // Ids of units name any GPU of the node; each is allocated once.
+    let any = world.gpus[(slot.device.gpu + 1) % world.gpus.len()].uuid.clone();
+    let unit = slot.replica + 3 * u32::try_from(slot.device.instance.unwrap_or_default()).unwrap();
     match sharing {
         Sharing::Claims | Sharing::ClaimShares => {
             claim(rng, slot, world.total_mib(slot.device), container);
@@ -95,7 +96,7 @@ pub(super) fn allocate(
         Sharing::Hami | Sharing::VolcanoVgpu if slot.device.instance.is_some() => {
             let is_hami = sharing == Sharing::Hami;
             let resource = if is_hami { "nvidia.com/gpu" } else { "volcano.sh/vgpu-number" };
-            list(container, resource, vec![format!("{any}-{}", slot.replica)]);
+            list(container, resource, vec![format!("{any}-{unit}")]);
             hami_mig(rng, gpu, slot, is_hami, (position, apps))
         }
         _ if slot.device.instance.is_some() => by_instance(gpu, slot, container),
@@ -107,7 +108,7 @@ pub(super) fn allocate(
             let mut entry = format!("{},NVIDIA,{mib},{percent}:;", gpu.uuid);
             entry.insert_str(0, &";".repeat(position));
             entry.push_str(&";".repeat(apps - 1 - position));
-            let id = vec![format!("{any}-{}", slot.replica)];
+            let id = vec![format!("{any}-{unit}")];
             if sharing == Sharing::VolcanoVgpu {
                 list(container, "volcano.sh/vgpu-number", id);
                 return vec![text("volcano.sh/vgpu-ids-new", entry)];
@@ -121,7 +122,7 @@ pub(super) fn allocate(
         Sharing::VolcanoMemory => {
             let (mib, _) = share(rng, gpu, slot, container);
             allocation(container).compute = 0.0;
-            list(container, "volcano.sh/gpu-memory", vec![format!("{any}-{}", slot.replica)]);
+            list(container, "volcano.sh/gpu-memory", vec![format!("{any}-{unit}")]);
             container.requests = vec![("volcano.sh/gpu-memory", mib.to_string())];
             vec![text("volcano.sh/gpu-index", gpu.minor.to_string())]
         }

@@ -34,10 +34,10 @@ impl Case<'_> {
                 ("6: ALLOCATE_MODE", values(times, |at| self.world.allocate_mode(at)))
             }
             "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED" => {
-                ("6: CONTAINER_MEM_ALLOCATED", self.of_container(sample, times, |a| a.memory))
+                ("6: CONTAINER_MEM_ALLOCATED", self.of_container(sample, |a| a.memory))
             }
             "DCGM_CUSTOM_CONTAINER_CP_ALLOCATED" => {
-                ("6: CONTAINER_CP_ALLOCATED", self.of_container(sample, times, |a| a.compute))
+                ("6: CONTAINER_CP_ALLOCATED", self.of_container(sample, |a| a.compute))
             }
             _ => return Ok(()),
         };
@@ -61,7 +61,12 @@ impl Case<'_> {
         let pods = self.received.pods.unwrap_or(at);
         let list = self.received.list.unwrap_or(at).max(oldest);
         let since = if self.world.lists_ended { pods.min(list) } else { list };
-        let since = since.saturating_sub(STATUS_LAG);
+        self.times_since(since.saturating_sub(STATUS_LAG))
+    }
+
+    /// `since`, now, and when the allocations changed meanwhile.
+    fn times_since(&self, since: Ms) -> Vec<Ms> {
+        let at = self.received.at;
         let mut times: Vec<Ms> = self
             .world
             .pods
@@ -81,13 +86,12 @@ impl Case<'_> {
         times
     }
 
-    /// The values that a container may have.
-    fn of_container(
-        &self,
-        sample: &Sample,
-        times: &[Ms],
-        value: impl Fn(&Allocation) -> f64,
-    ) -> Vec<f64> {
+    /// The values that a container may have, as stated by a source since the last one has responded.
+    fn of_container(&self, sample: &Sample, value: impl Fn(&Allocation) -> f64) -> Vec<f64> {
+        let at = self.received.at;
+        let newest = self.received.pods.max(self.received.list).unwrap_or(at);
+        let oldest = self.stated_times().into_iter().min().unwrap_or(at);
+        let times = self.times_since(oldest.min(newest.saturating_sub(STATUS_LAG)));
         let (Some(names), Some(device)) = (names(sample), device(sample, self.world)) else {
             return Vec::new();
         };

@@ -3,7 +3,7 @@
 use super::super::node::{ListedPod, Node};
 use super::super::series::{Family, ProcessSeries, Subject, device};
 use super::super::timeline::{
-    Container, Device, FaultKind, Kind, MPS_SERVER, Mps, Ms, Owner, Pod, Process,
+    Container, Device, Fault, FaultKind, Kind, MPS_SERVER, Mps, Ms, Owner, Pod, Process,
 };
 use super::{Case, Checked, DRIVER_RECOVERED, OUTLIVED, RECOVERED, SETTLED, STATUS_LAG, violation};
 use crate::exposition::Sample;
@@ -57,8 +57,8 @@ impl Case<'_> {
                 .then_some((Family::Illegal, "7: no series of a process outside of pods"));
         };
         if at > pod.end() {
-            // The exporter may have started after the end of the pod.
-            let end = pod.end().max(self.received.started).max(process.start);
+            // The exporter may have started after the end of the pod, or learned of it later.
+            let end = self.known_end(pod).max(self.received.started).max(process.start);
             let outlived = healthy && at >= end + OUTLIVED + RECOVERED;
             return outlived.then_some((Family::Illegal, "7: no series of an outlived process"));
         }
@@ -72,6 +72,7 @@ impl Case<'_> {
         if pod.may_use(device) {
             let known = !pod.has_hidden_allocation()
                 && !self.may_be_overcommitted(pod)
+                && !self.lacks_memory_of(pod)
                 && self.is_container_certain(pod, device);
             let kind = if healthy {
                 "7: no series of a process"
@@ -108,6 +109,36 @@ impl Case<'_> {
         self.processes_on(device).any(|other| pod(other) == pod(process) && is_missed(other))
     }
 
+    /// When the API server stated the end of a pod.
+    fn known_end(&self, pod: &Pod) -> Ms {
+        let is_down = |at: Ms, fault: &&Fault| {
+            fault.kind == FaultKind::ApiDown && fault.from <= at + STATUS_LAG && at < fault.to
+        };
+        let mut at = pod.end();
+        while let Some(fault) = self.world.faults.iter().find(|fault| is_down(at, fault)) {
+            at = fault.to;
+        }
+        at
+    }
+
+    /// Whether the device of a pod is known by its memory, which the driver did not state recently.
+    fn lacks_memory_of(&self, pod: &Pod) -> bool {
+        let at = self.received.at;
+        let by_index =
+            |(_, value): &(String, String)| value.contains('[') && value.contains(",NVIDIA,");
+        let is_zero = |kind| matches!(kind, FaultKind::TotalZero(_));
+        pod.annotations.iter().any(by_index)
+            && self.world.faults_within(at.saturating_sub(DRIVER_RECOVERED), at).any(is_zero)
+    }
+
+    /// Whether the pod holds an amount, and states another one.
+    fn has_doubtful_amount(&self, pod: &Pod) -> bool {
+        let holds = pod.containers.iter().any(|container| !container.allocations.is_empty());
+        let may_hold = pod.created <= self.received.at
+            && self.received.at < pod.released().saturating_add(SETTLED);
+        pod.forges && holds && may_hold
+    }
+
     /// Whether an earlier pod states that it was allocated what this one was.
     fn may_be_overcommitted(&self, pod: &Pod) -> bool {
         let is_earlier = |other: &&Pod| other.changes_amounts && other.created <= pod.created;
@@ -132,6 +163,15 @@ impl Case<'_> {
             || self.has_healthy_sources()
                 && pod.containers.iter().filter(holds).count() == 1
                 && pod.containers.iter().all(runs)
+    }
+
+    /// Whether a process of the pod on the device may be one of any container of the pod.
+    fn has_uncertain_container(&self, pod: usize, device: Device) -> bool {
+        let mut own = self
+            .processes_on(device)
+            .filter(|process| self.world.owner(process).is_some_and(|(owner, _)| owner == pod));
+        let is_certain = self.is_container_certain(&self.world.pods[pod], device);
+        own.any(|process| !is_certain || self.has_unknown_container(process, device))
     }
 
     /// Whether the kubelet may list an earlier pod of the same name beside a pod: it lists names only.
@@ -260,11 +300,7 @@ impl Case<'_> {
         let is_certain = |process: &Process| {
             let pod = self.pod_of(process);
             process.start + SETTLED + STATUS_LAG < at
-                && pod.is_none_or(|pod| {
-                    let is_certain = self.is_container_certain(pod, device);
-                    at < pod.end() && self.is_settled(pod) && is_certain
-                })
-                && !self.has_unknown_container(process, device)
+                && pod.is_none_or(|pod| at < pod.end() && self.is_settled(pod))
         };
         if !self.processes_on(device).all(is_certain) {
             return Ok(());
@@ -279,6 +315,8 @@ impl Case<'_> {
                 || !self.is_settled(pod)
                 || pod.forges
                 || self.may_be_overcommitted(pod)
+                || self.lacks_memory_of(pod)
+                || self.has_uncertain_container(index, device)
             {
                 continue;
             }
@@ -305,7 +343,10 @@ impl Case<'_> {
     fn has_allocations(&self, samples: &[Sample]) -> Checked {
         let at = self.received.at;
         let is_settled = self.world.pods.iter().all(|pod| self.is_settled(pod));
-        let is_unknown = self.has_unknown_allocations() || self.has_unknown_pod();
+        let mut pods = self.world.pods.iter();
+        let is_unknown = self.has_unknown_allocations()
+            || self.has_unknown_pod()
+            || pods.any(|pod| self.lacks_memory_of(pod) || self.has_doubtful_amount(pod));
         if !is_settled || is_unknown || self.may_be_falsified(&self.stated_times()) {
             return Ok(());
         }

@@ -82,7 +82,7 @@ impl Case<'_> {
         }
         let outlives = |process: &&Process| {
             let pod = self.pod_of(process).filter(|pod| self.knows_end(pod, self.received.at));
-            pod.is_some_and(|pod| read < pod.end().saturating_add(OUTLIVED))
+            pod.is_some_and(|pod| read < self.end_for(process, pod).saturating_add(OUTLIVED))
         };
         if let Some(process) = self.processes_on(device).find(outlives)
             && !self.driver_hides(device)
@@ -121,8 +121,9 @@ impl Case<'_> {
         let alive =
             |at: Ms| self.world.processes.iter().filter(move |process| process.is_alive(at));
         let holds = |at: &Ms| {
+            let has_total = !self.world.has_fault(FaultKind::TotalZero(device.gpu), *at);
             let used = alive(*at).filter_map(|process| process.use_of(device)).map(|used| used.mib);
-            used.sum::<u32>() > UNLISTED_MIB.max(self.world.total_mib(device) / 50)
+            has_total && used.sum::<u32>() > UNLISTED_MIB.max(self.world.total_mib(device) / 50)
         };
         let works = |at: &Ms| {
             let mut uses = alive(*at).flat_map(|process| &process.uses);

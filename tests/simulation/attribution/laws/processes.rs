@@ -98,10 +98,7 @@ impl Case<'_> {
 
     fn check_illegal(&self, series: &ProcessSeries<'_>, process: &Process, pod: &Pod) -> Checked {
         let at = self.received.at;
-        // The end of a pod that the exporter never saw is unknown to it.
-        let end =
-            if self.is_unseen(pod) { process.start.max(self.received.started) } else { pod.end() };
-        let outlived = at >= end.saturating_add(OUTLIVED);
+        let outlived = at >= self.end_for(process, pod).saturating_add(OUTLIVED);
         let detail = || format!("{process:?}, pod end {}: {:?}", pod.end(), series.sample);
         if outlived {
             return Ok(());
@@ -117,6 +114,12 @@ impl Case<'_> {
             return violation("2: ILLEGAL of an ended pod", detail());
         }
         Ok(())
+    }
+
+    /// The end of the pod of a process as the exporter counts it: that of a pod that it never saw is unknown
+    /// to it.
+    pub(super) fn end_for(&self, process: &Process, pod: &Pod) -> Ms {
+        if self.is_unseen(pod) { process.start.max(self.received.started) } else { pod.end() }
     }
 
     /// Whether the sources have stated the end of a pod.

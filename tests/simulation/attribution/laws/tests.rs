@@ -53,6 +53,7 @@ fn pod(name: &str, device: Device) -> Pod {
         forges: false,
         changes_amounts: false,
         sandboxed: false,
+        runtime_class: None,
         reserves: false,
         created: 1_000,
         admitted: 1_500,

@@ -7,6 +7,7 @@ pub(crate) const RELEASE_LAG: Ms = 4_000;
 
 /// A pod.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
 pub(crate) struct Pod {
     pub(crate) uid: String,
     /// Of a static pod, the UID in cgroups and log directories.
@@ -21,6 +22,8 @@ pub(crate) struct Pod {
     pub(crate) changes_amounts: bool,
     /// One process of the host works for all containers, in a cgroup of the pod.
     pub(crate) sandboxed: bool,
+    /// `spec.runtimeClassName`, which does not tell whether it is a sandbox.
+    pub(crate) runtime_class: Option<&'static str>,
     /// The pod holds a GPU for others.
     pub(crate) reserves: bool,
     /// The object is in the API server.
@@ -72,6 +75,13 @@ pub(crate) enum Access {
     Share(String, u32),
     /// Administrative access, which allocates nothing.
     Admin,
+}
+
+impl Claimed {
+    /// Id of the share.
+    pub(crate) fn share_id(&self) -> Option<String> {
+        if let Access::Share(id, _) = &self.access { Some(id.clone()) } else { None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
