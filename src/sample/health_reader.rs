@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::field_id;
-use nvml_wrapper_sys::bindings::nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT as INVALID_ARGUMENT;
 
 use crate::model::{HealthCounters, HealthSample, LinkStates, Missing, Reading};
 use crate::nvml::Session;
@@ -12,9 +11,6 @@ use crate::nvml::raw::Handle;
 use crate::nvml::raw::fields::Field;
 use crate::policy::{INFOROM_EVERY, Tier};
 use crate::selection::Selection;
-
-/// Error for a field id that is unknown to the driver.
-const UNKNOWN_FIELD: Missing = Missing::Failed(INVALID_ARGUMENT);
 
 const UNCORRECTED: Field = Field::of(field_id::NVML_FI_DEV_ECC_DBE_VOL_TOTAL);
 const RETIRED_SINGLE: Field = Field::of(field_id::NVML_FI_DEV_RETIRED_SBE);
@@ -113,7 +109,7 @@ impl HealthReader {
         clock_events: Result<u64, Missing>,
         now: Duration,
     ) -> HealthSample {
-        let field = |field| unknown_as_unsupported(probe.field(field));
+        let field = |field| probe.field(field);
         let sum = |one, other| Ok(field(one)? + field(other)?);
         let pcie = || (probe.pcie_generation(), probe.pcie_width());
         let (pcie_generation, pcie_lanes) = self.pcie.get_or_read(now, is_fresh_slow, pcie);
@@ -148,10 +144,6 @@ impl HealthReader {
     }
 }
 
-fn unknown_as_unsupported(reading: Reading) -> Reading {
-    if reading == Err(UNKNOWN_FIELD) { Err(Missing::Unsupported) } else { reading }
-}
-
 /// The first supported of two alternative counters; if both fail, an error other than unsupported
 /// takes precedence.
 fn first_supported(one: Reading, other: Reading) -> Reading {
@@ -176,11 +168,6 @@ mod tests {
         assert_eq!(
             (first_supported(none, failed), first_supported(failed, none)),
             (failed, failed)
-        );
-        assert_eq!(
-            unknown_as_unsupported(Err(UNKNOWN_FIELD)),
-            none,
-            "a field unknown to the driver"
         );
     }
 

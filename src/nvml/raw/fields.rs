@@ -2,7 +2,8 @@
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
-    nvmlFieldValue_t, nvmlValue_t, nvmlValueType_enum_NVML_VALUE_TYPE_DOUBLE as DOUBLE,
+    nvmlFieldValue_t, nvmlReturn_enum_NVML_ERROR_INVALID_ARGUMENT as INVALID_ARGUMENT, nvmlValue_t,
+    nvmlValueType_enum_NVML_VALUE_TYPE_DOUBLE as DOUBLE,
     nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_INT as SIGNED_INT,
     nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_LONG_LONG as SIGNED_LONG_LONG,
     nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT as UNSIGNED_INT,
@@ -90,6 +91,10 @@ fn blank_field(field: Field) -> nvmlFieldValue_t {
     reason = "an exported sample is an f64; counters past 2^53 lose their last bits"
 )]
 fn field_reading(field: &nvmlFieldValue_t) -> Reading {
+    // A field that is unknown to the driver, or a scope that the device does not have.
+    if field.nvmlReturn == INVALID_ARGUMENT {
+        return Err(Missing::Unsupported);
+    }
     check(field.nvmlReturn)?;
     let value = field.value;
     match field.valueType {
@@ -137,8 +142,12 @@ mod tests {
         assert_eq!(read(UNSIGNED_INT, ones), Err(Missing::Invalid));
         assert_eq!(read(UNSIGNED_LONG_LONG, ones), Err(Missing::Invalid));
         assert_eq!(read(99, nvmlValue_t { ullVal: 1 }), Err(Missing::Invalid));
-        let failed =
-            nvmlFieldValue_t { nvmlReturn: 3, ..field(UNSIGNED_INT, nvmlValue_t { ullVal: 0 }) };
-        assert_eq!(field_reading(&failed), Err(Missing::Unsupported));
+        let failed = |code| {
+            let value = field(UNSIGNED_INT, nvmlValue_t { ullVal: 0 });
+            field_reading(&nvmlFieldValue_t { nvmlReturn: code, ..value })
+        };
+        assert_eq!(failed(3), Err(Missing::Unsupported));
+        assert_eq!(failed(INVALID_ARGUMENT), Err(Missing::Unsupported), "an unknown field");
+        assert_eq!(failed(999), Err(Missing::Failed(999)));
     }
 }
