@@ -131,6 +131,17 @@ def exporter(scenario, *flags, environment=None):
     return Program(command, port, environment)
 
 
+def exporter_without_gpu(folder):
+    """The exporter without the mock, on a PCI bus with a host bridge only."""
+    device = pathlib.Path(folder) / "bus/pci/devices/0000:00:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x8086\n")
+    (device / "class").write_text("0x060000\n")
+    port = free_port()
+    command = [EXPORTER, "--sysfs", folder, "--address", f"127.0.0.1:{port}", "--collect-interval", "1000"]
+    return Program(command, port)
+
+
 def calls(scenario):
     """NVML calls per GPU and collection cycle."""
     with tempfile.TemporaryDirectory() as folder:
@@ -159,8 +170,12 @@ def exporter_usage(seconds):
         "CPU s/min", "of which NVML threads", "threads", "exposition KiB", "gzip KiB", "scrape p50 ms",
         "p99 ms", "first scrape ms")
     row(*["---"] * 13)
-    for scenario in ["idle-t4", "demo", "huge", "faulty", "no-gpu"]:
-        program = exporter(scenario, "--collect-interval", "1000")
+    folder = tempfile.TemporaryDirectory()
+    for scenario in ["idle-t4", "demo", "huge", "faulty", "no GPU"]:
+        if scenario == "no GPU":
+            program = exporter_without_gpu(folder.name)
+        else:
+            program = exporter(scenario, "--collect-interval", "1000")
         spent, times = program.observe(seconds)
         memory = program.memory()
         plain, packed = program.scrape(encoding="identity")[1], program.scrape()[1]
