@@ -25,6 +25,8 @@ fn programs() -> Vec<BpfProgram> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("daemonset/seccomp/nvml-exporter.json");
     let profile: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    // Without SCMP_ARCH_X32 and SCMP_ARCH_X86, the calls of those are denied.
+    assert_eq!(profile["architectures"], json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]));
     let (mut known, mut denied) = (Vec::new(), BTreeMap::<u64, Vec<Value>>::new());
     for entry in profile["syscalls"].as_array().unwrap() {
         let args: Vec<Value> =
