@@ -1,27 +1,18 @@
 //! Text properties of a GPU for labels: brand, serial number, firmware versions.
 
-use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::{Brand, InfoRom};
-use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::enum_wrappers::device::Brand;
 
 use super::Session;
 use super::raw::Handle;
+use super::raw::texts::{self, DeviceText, InforomObject};
 use crate::model::Missing;
-
-fn read<'nvml>(
-    session: &'nvml Session,
-    gpu: Handle,
-    read: impl Fn(&Device<'nvml>) -> Result<String, NvmlError>,
-) -> Result<String, Missing> {
-    Ok(read(&gpu.device(session.nvml()))?)
-}
 
 /// Product brand (`nvmlDeviceGetBrand`).
 ///
 /// # Errors
 /// Returns the NVML error.
 pub fn brand(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, |device| Ok(brand_name(device.brand()?).to_owned()))
+    Ok(brand_name(gpu.device(session.nvml()).brand()?).to_owned())
 }
 
 /// Serial number of the board (`nvmlDeviceGetSerial`).
@@ -29,7 +20,7 @@ pub fn brand(session: &Session, gpu: Handle) -> Result<String, Missing> {
 /// # Errors
 /// Returns the NVML error; consumer boards have no serial number.
 pub fn serial(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, Device::serial)
+    texts::device_text(session.nvml(), gpu, DeviceText::Serial)
 }
 
 /// VBIOS version (`nvmlDeviceGetVbiosVersion`).
@@ -37,7 +28,7 @@ pub fn serial(session: &Session, gpu: Handle) -> Result<String, Missing> {
 /// # Errors
 /// Returns the NVML error.
 pub fn vbios(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, Device::vbios_version)
+    texts::device_text(session.nvml(), gpu, DeviceText::Vbios)
 }
 
 /// InfoROM image version (`nvmlDeviceGetInforomImageVersion`).
@@ -45,7 +36,7 @@ pub fn vbios(session: &Session, gpu: Handle) -> Result<String, Missing> {
 /// # Errors
 /// Returns the NVML error.
 pub fn inforom(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, Device::info_rom_image_version)
+    texts::device_text(session.nvml(), gpu, DeviceText::InforomImage)
 }
 
 /// Version of the InfoROM OEM object (`nvmlDeviceGetInforomVersion`).
@@ -53,7 +44,7 @@ pub fn inforom(session: &Session, gpu: Handle) -> Result<String, Missing> {
 /// # Errors
 /// Returns the NVML error.
 pub fn inforom_oem(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, |device| device.info_rom_version(InfoRom::OEM))
+    texts::inforom_version(session.nvml(), gpu, InforomObject::Oem)
 }
 
 /// Version of the InfoROM ECC object (`nvmlDeviceGetInforomVersion`).
@@ -61,7 +52,7 @@ pub fn inforom_oem(session: &Session, gpu: Handle) -> Result<String, Missing> {
 /// # Errors
 /// Returns the NVML error.
 pub fn inforom_ecc(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, |device| device.info_rom_version(InfoRom::ECC))
+    texts::inforom_version(session.nvml(), gpu, InforomObject::Ecc)
 }
 
 /// Version of the InfoROM power management object (`nvmlDeviceGetInforomVersion`).
@@ -69,7 +60,7 @@ pub fn inforom_ecc(session: &Session, gpu: Handle) -> Result<String, Missing> {
 /// # Errors
 /// Returns the NVML error.
 pub fn inforom_power(session: &Session, gpu: Handle) -> Result<String, Missing> {
-    read(session, gpu, |device| device.info_rom_version(InfoRom::Power))
+    texts::inforom_version(session.nvml(), gpu, InforomObject::Power)
 }
 
 fn brand_name(brand: Brand) -> &'static str {

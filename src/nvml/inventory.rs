@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings::nvmlReturn_enum_NVML_ERROR_NOT_FOUND as NOT_FOUND;
 
 use super::Session;
+use super::raw::texts::{self, DeviceText};
 use super::raw::{Handle, instances};
 use crate::model::{Gpu, MigDevice, Missing};
 use crate::policy::GPUS_MAX;
@@ -35,8 +35,8 @@ impl Session {
     #[must_use]
     pub fn driver_info(&self) -> DriverInfo {
         DriverInfo {
-            version: self.nvml().sys_driver_version().unwrap_or_default(),
-            nvml_version: self.nvml().sys_nvml_version().unwrap_or_default(),
+            version: texts::driver_version(self.nvml()).unwrap_or_default(),
+            nvml_version: texts::nvml_version(self.nvml()).unwrap_or_default(),
             cuda_version: self
                 .nvml()
                 .sys_cuda_driver_version()
@@ -61,18 +61,20 @@ impl Session {
     /// Returns the NVML error if UUID or name cannot be read: there is no fallback identity. Minor
     /// number and PCI bus id may be unsupported: the GPU of a Jetson is not on a PCI bus.
     pub fn identify(&self, index: u32) -> Result<(Gpu, Handle), Missing> {
-        let device = self.nvml().device_by_index(index)?;
+        let nvml = self.nvml();
+        let device = nvml.device_by_index(index)?;
+        let handle = Handle::of(&device);
         let gpu = Gpu {
             index,
             minor: unsupported_as_none(device.minor_number())?
                 .map(|n| at_most(MINOR_MAX, n))
                 .transpose()?,
-            uuid: device.uuid()?.into(),
-            name: device.name()?.into(),
-            pci_bus_id: unsupported_as_none(device.pci_info())?
-                .map_or_else(Arc::default, |pci| pci.bus_id.into()),
+            uuid: texts::device_text(nvml, handle, DeviceText::Uuid)?.into(),
+            name: texts::device_text(nvml, handle, DeviceText::Name)?.into(),
+            pci_bus_id: unsupported_as_none(texts::pci_bus_id(nvml, handle))?
+                .map_or_else(Arc::default, Into::into),
         };
-        Ok((gpu, Handle::of(&device)))
+        Ok((gpu, handle))
     }
 
     /// Whether MIG is enabled (`nvmlDeviceGetMigMode`, current mode).
@@ -119,14 +121,16 @@ impl Session {
     ) -> Result<(MigDevice, Handle), Missing> {
         let gpu = gpu.device(self.nvml());
         let device = gpu.mig_device_by_index(slot)?;
-        let (handle, uuid) = (Handle::of(&device), device.uuid()?);
+        let handle = Handle::of(&device);
+        let text = |text| texts::device_text(self.nvml(), handle, text);
+        let uuid = text(DeviceText::Uuid)?;
         if let Some(mig) = known(&uuid, handle) {
             return Ok((MigDevice { index: slot, ..mig }, handle));
         }
         let gpu_instance = at_most(ID_MAX, instances::gpu_instance_id(self.nvml(), handle)?)?;
         let mig = MigDevice {
             uuid: uuid.into(),
-            profile: profile(&device.name()?).into(),
+            profile: profile(&text(DeviceText::Name)?).into(),
             index: slot,
             gpu_instance,
             compute_instance: at_most(
@@ -163,8 +167,8 @@ fn format_cuda_version(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-fn unsupported_as_none<T>(result: Result<T, NvmlError>) -> Result<Option<T>, Missing> {
-    match result.map_err(Missing::from) {
+fn unsupported_as_none<T>(result: Result<T, impl Into<Missing>>) -> Result<Option<T>, Missing> {
+    match result.map_err(Into::into) {
         Ok(value) => Ok(Some(value)),
         Err(Missing::Unsupported) => Ok(None),
         Err(missing) => Err(missing),

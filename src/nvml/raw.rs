@@ -21,6 +21,7 @@ pub mod modes;
 pub mod processes;
 pub mod retired_pages;
 pub mod samples;
+pub mod texts;
 pub mod topology;
 pub mod utilization;
 

@@ -225,6 +225,26 @@ fn values_with_all_bits_set_are_absent_and_start_no_threads() {
 }
 
 #[test]
+fn texts_without_an_end_are_absent() {
+    let ones = |function| format!("[[fault]]\nfunction = \"{function}\"\nones = true\n");
+    let texts = ["nvmlDeviceGetSerial", "nvmlDeviceGetVbiosVersion", "nvmlSystemGetDriverVersion"];
+    let uuid = "[[fault]]\nfunction = \"nvmlDeviceGetUUID\"\ngpu = 1\nones = true\n";
+    let faults = texts.map(ones).concat() + uuid;
+    let scenario = Scenario::new("texts", &format!("{TWO_T4}{faults}"));
+    let exporter = start(&scenario);
+    let metrics = exporter.wait_for("GPU 0", |metrics| util(metrics, 0).is_some());
+    let unidentified = ["gpu=\"1\"", "reason=\"invalid\""];
+    assert!(
+        value(&metrics, "nvml_exporter_gpu_unidentified", &unidentified).is_some(),
+        "without a UUID it has no series: {metrics}"
+    );
+    assert_eq!(util(&metrics, 1), None);
+    assert!(!metrics.contains('\u{fffd}'), "no text beyond a buffer: {metrics}");
+    scenario.rewrite(TWO_T4);
+    exporter.wait_for("GPU 1", |metrics| util(metrics, 1).is_some());
+}
+
+#[test]
 fn without_a_library_it_serves_and_reports_the_cause() {
     let exporter =
         Exporter::start(&["--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);

@@ -19,7 +19,7 @@ pub(super) unsafe fn put<T>(out: *mut T, value: T) -> NvmlResult<()> {
     if out.is_null() {
         return Err(ReturnCode::INVALID_ARGUMENT);
     }
-    // Only numbers: a text without a NUL or a huge count of rows would crash the client.
+    // Only numbers: a huge count of rows would crash the client.
     let bytes = match fault::substitute().filter(|_| size_of::<T>() <= size_of::<u64>()) {
         Some(Substitute::AllBitsSet) => [0xFF; size_of::<u64>()],
         Some(Substitute::Number(number)) => u64::from(number).to_le_bytes(),
@@ -79,7 +79,8 @@ pub(super) unsafe fn versioned<T: Copy>(input: *const T, version: c_uint) -> Nvm
     Ok(unsafe { input.read() })
 }
 
-/// Writes `text` and a NUL to a buffer of `length` bytes; writes nothing if they do not fit.
+/// Writes `text` and a NUL to a buffer of `length` bytes; writes nothing if they do not fit. With all bits
+/// set, the text has no end.
 ///
 /// # Safety
 /// `out` is null or valid for writes of `length` bytes.
@@ -88,6 +89,11 @@ pub(super) unsafe fn put_text(out: *mut c_char, length: c_uint, text: &str) -> N
         return Err(ReturnCode::INVALID_ARGUMENT);
     }
     let capacity = usize::try_from(length).unwrap_or(usize::MAX);
+    if fault::substitute() == Some(Substitute::AllBitsSet) {
+        // SAFETY: the buffer has `capacity` bytes.
+        unsafe { ptr::write_bytes(out, 0xFF, capacity) };
+        return Ok(());
+    }
     if text.len() >= capacity {
         return Err(ReturnCode::INSUFFICIENT_SIZE);
     }
