@@ -199,7 +199,7 @@ fn is_denied(pods: &PodSnapshot) -> bool {
 fn source_health(health: &HealthTracker, now: Duration) -> SourceHealth {
     SourceHealth {
         name: health.source,
-        up: health.state == SourceState::Up,
+        up: health.is_up(),
         age: health.age(now),
         failures: health.failures().map(|(failure, n)| (failure.label(), n)).collect(),
         skipped: health.skipped.by_reason().to_vec(),

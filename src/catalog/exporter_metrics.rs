@@ -180,7 +180,7 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         name: "nvml_exporter_source_up",
         kind: Gauge,
         labels: &["source"],
-        help: "1 if the last request to the source succeeded in time.",
+        help: "1 while the source responds, and 0 once it is reported as down.",
     },
     ExporterMetric {
         id: ExporterMetricId::SourceDuration,
@@ -292,7 +292,7 @@ pub const EXPORTER_METRICS: &[ExporterMetric] = &[
         name: "nvml_exporter_source_contact_timestamp_seconds",
         kind: Gauge,
         labels: &["source"],
-        help: "Time of the last contact with a cluster source; its age is time() minus this.",
+        help: "Time of the last contact with a source; its age is time() minus this.",
     },
     ExporterMetric {
         id: ExporterMetricId::SourceFailures,

@@ -207,6 +207,12 @@ impl HealthTracker {
         }
     }
 
+    /// Whether it has responded, and is not logged as down since.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.last_success.is_some() && self.warned.is_none()
+    }
+
     /// Counts a failure without a change of state.
     pub fn count_failure(&mut self, failure: FailureReason) {
         if let Some(n) = self.failures.get_mut(failure as usize) {
@@ -285,8 +291,10 @@ mod tests {
         health.record_success(start);
         health.record_failure(FailureReason::Expired, &problem, start + almost);
         assert_eq!(health.warned, None, "it has responded since");
+        assert!(health.is_up());
         health.record_failure(FailureReason::Denied, &problem, start + almost);
         assert_eq!(health.warned, Some(FailureReason::Denied));
+        assert!(!health.is_up() && !HealthTracker::new("test").is_up());
     }
 
     #[test]

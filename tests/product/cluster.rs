@@ -235,14 +235,38 @@ fn reconnects_are_not_warnings() {
 }
 
 #[test]
+fn source_is_down_in_the_log_and_in_its_series_at_the_same_time() {
+    let scenario = Scenario::new("node", &node(60, WEB));
+    let exporter = start(&scenario);
+    exporter.wait_for("the pods", |metrics| sm(metrics, "serve") == Some(20.0));
+    scenario.rewrite(&node(61, &format!("{WEB}{}", fault("kubelet", "absent"))));
+    exporter.wait_for("a source that is down", |metrics| {
+        // The series follows the log in the next cycle.
+        let is_logged = exporter.log().contains("source is down");
+        let is_up = up(metrics, "pod_resources");
+        assert!(is_up == Some(1.0) || is_logged, "{}", exporter.log());
+        is_up == Some(0.0)
+    });
+    scenario.rewrite(&node(62, WEB));
+    exporter.wait_for("the kubelet", |metrics| up(metrics, "pod_resources") == Some(1.0));
+}
+
+#[test]
 fn cached_allocations_are_kept_while_the_kubelet_is_down() {
     for effect in ["absent", "refuse", "garbage", "denied", "throttled", "close"] {
         let scenario = Scenario::new("node", &node(60, WEB));
         let exporter = start(&scenario);
         exporter.wait_for("the pods", |metrics| sm(metrics, "serve") == Some(20.0));
+        let failures = |metrics: &str| -> f64 {
+            let all = series(metrics, "nvml_exporter_source_failures_total").into_iter();
+            let of = all.filter(|line| line.contains("source=\"pod_resources\""));
+            of.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        };
+        let before = failures(&exporter.metrics());
         scenario.rewrite(&node(61, &format!("{WEB}{}", fault("kubelet", effect))));
-        let metrics =
-            exporter.wait_for(effect, |metrics| up(metrics, "pod_resources") == Some(0.0));
+        let metrics = exporter.wait_for(effect, |metrics| failures(metrics) > before);
+        let expected = if effect == "denied" { 0.0 } else { 1.0 };
+        assert_eq!(up(&metrics, "pod_resources"), Some(expected), "{effect}: as in the log");
         assert_eq!(
             (sm(&metrics, "serve"), sm(&metrics, "train")),
             (Some(20.0), Some(60.0)),

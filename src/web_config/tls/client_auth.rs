@@ -7,7 +7,7 @@ use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 
-use super::unsupported::curve_problem;
+use super::unsupported::{curve_problem, version_problem};
 use super::verifier::{AnyCertVerifier, SanVerifier};
 use super::{certificates, value};
 use crate::model::Problem;
@@ -70,7 +70,8 @@ fn roots(client_ca: Option<&[u8]>, remarks: &mut Vec<String>) -> Result<RootCert
     };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(key, client_ca)? {
-        if let Some(problem) = curve_problem(&certificate) {
+        let problem = curve_problem(&certificate).or_else(|| version_problem(&certificate));
+        if let Some(problem) = problem {
             return Err(at_key("tls_server_config.client_ca_file", problem));
         }
         let unusable =

@@ -19,12 +19,12 @@ pub(super) fn curve_problem(der: &[u8]) -> Option<Problem> {
     is_p521.then(|| Problem::new("keys of the curve P-521 are not supported", remedy))
 }
 
-/// Why a server certificate cannot be used for its version; `None` if it is of version 3.
+/// Why a certificate of the server or of a CA cannot be used for its version; `None` if it is of version 3.
 pub(super) fn version_problem(certificate: &CertificateDer<'_>) -> Option<Problem> {
     let is_old = EndEntityCert::try_from(certificate).err();
     is_old.filter(|error| *error == webpki::Error::UnsupportedCertVersion).map(|_| {
         let message = "a certificate of X.509 version 1 is not supported";
-        Problem::new(message, "give one of version 3, with a subject alternative name")
+        Problem::new(message, "give one of version 3")
     })
 }
 
