@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -157,11 +156,11 @@ impl Cli {
         self.subcommand.is_none().then_some(self.args)
     }
 
-    /// Runs the subcommand, or serves until a signal stops the process.
+    /// Runs the subcommand, or serves until a signal stops the process. Returns the exit status.
     ///
     /// # Errors
     /// Returns the error that ended the command, such as an invalid flag or an address in use.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(self) -> anyhow::Result<u8> {
         match self.subcommand {
             None => match self.print_metrics {
                 Some(form) => run::list(self.args.into_config()?, form)?,
@@ -180,7 +179,7 @@ impl Cli {
                 };
                 print(text.as_bytes())?;
                 if report.has_failures() {
-                    return Ok(ExitCode::FAILURE);
+                    return Ok(1);
                 }
             }
             #[cfg(feature = "manual")]
@@ -188,7 +187,7 @@ impl Cli {
             #[cfg(feature = "manual")]
             Some(Subcommand::Man) => cli_docs::print_man_page::<Self>()?,
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 
     fn with_remarks(self, remarks: Vec<String>) -> Self {

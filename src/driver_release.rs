@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::file_reader::FileReader;
 use crate::policy;
 
 /// A command of the operator to the sampling thread, sent by a signal.
@@ -42,18 +43,26 @@ impl fmt::Display for ReleaseRequest {
 }
 
 /// The sources of release requests and their state.
-#[derive(Debug)]
 pub struct ReleaseRequests {
-    file: Option<Arc<PathBuf>>,
+    file: Option<(Arc<PathBuf>, FileReader<io::Result<()>>)>,
     file_unreadable: bool,
     signalled_at: Option<Duration>,
 }
 
 impl ReleaseRequests {
-    /// No request yet. `file` is the path of `--release-file`, if set.
-    #[must_use]
-    pub fn new(file: Option<PathBuf>) -> Self {
-        Self { file: file.map(Arc::new), file_unreadable: false, signalled_at: None }
+    /// No request yet. `file` is the path of `--release-file`, if set, which a thread looks up.
+    ///
+    /// # Errors
+    /// Returns the OS error if the thread cannot be created.
+    pub fn start(file: Option<PathBuf>) -> io::Result<Self> {
+        let start = |path: PathBuf| {
+            let subject = format!("--release-file {}", path.display());
+            let file = path.clone();
+            let find = move || fs::symlink_metadata(&file).map(drop);
+            Ok::<_, io::Error>((Arc::new(path), FileReader::start("release", subject, find)?))
+        };
+        let file = file.map(start).transpose()?;
+        Ok(Self { file, file_unreadable: false, signalled_at: None })
     }
 
     /// Applies a command received at `now` (monotonic).
@@ -72,14 +81,14 @@ impl ReleaseRequests {
         if self.signalled_at.is_some() {
             return Some(ReleaseRequest::Signal);
         }
-        self.by_file().or_else(|| labelled.map(ReleaseRequest::NodeLabel))
+        self.by_file(now).or_else(|| labelled.map(ReleaseRequest::NodeLabel))
     }
 
-    fn by_file(&mut self) -> Option<ReleaseRequest> {
-        let file = self.file.as_ref()?;
-        let found = fs::symlink_metadata(&**file);
+    fn by_file(&mut self, now: Duration) -> Option<ReleaseRequest> {
+        let (file, reader) = self.file.as_mut()?;
+        let found = reader.read(now)?;
         let unreadable = found.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
-        if let (Err(error), true) = (&found, unreadable && !self.file_unreadable) {
+        if let (Err(error), true) = (found, unreadable && !self.file_unreadable) {
             let file = file.display();
             tracing::warn!("--release-file {file}: {error}; treated as absent");
         }
@@ -96,7 +105,7 @@ mod tests {
 
     #[test]
     fn signal_request_expires() {
-        let mut requests = ReleaseRequests::new(None);
+        let mut requests = ReleaseRequests::start(None).unwrap();
         assert_eq!(requests.active(None, SECOND), None);
         requests.apply(ReleaseCommand::Release, SECOND);
         assert_eq!(requests.active(None, 2 * SECOND), Some(ReleaseRequest::Signal));
@@ -112,7 +121,7 @@ mod tests {
     fn file_and_label_request_while_present() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("release");
-        let mut requests = ReleaseRequests::new(Some(file.clone()));
+        let mut requests = ReleaseRequests::start(Some(file.clone())).unwrap();
         assert_eq!(requests.active(None, SECOND), None);
         let label: Arc<str> = "k=v".into();
         let labelled = requests.active(Some(Arc::clone(&label)), SECOND);
@@ -127,7 +136,8 @@ mod tests {
     #[test]
     fn unreadable_file_is_no_request() {
         let plain = tempfile::NamedTempFile::new().unwrap();
-        let mut requests = ReleaseRequests::new(Some(plain.path().join("below/a/file")));
+        let file = plain.path().join("below/a/file");
+        let mut requests = ReleaseRequests::start(Some(file)).unwrap();
         assert_eq!(requests.active(None, SECOND), None);
         assert!(requests.file_unreadable);
     }

@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod counters;
 pub mod device_selector;
 pub mod driver_release;
+pub mod file_reader;
 pub mod host;
 pub mod kube;
 pub mod labels;

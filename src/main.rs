@@ -1,16 +1,15 @@
 //! The `nvml-exporter` command.
 
-use std::process::ExitCode;
-
 use nvml_exporter::cli::Cli;
 use nvml_exporter::run;
 
-fn main() -> ExitCode {
-    match Cli::from_command_line().run() {
-        Ok(code) => code,
+fn main() {
+    let status = match Cli::from_command_line().run() {
+        Ok(status) => status,
         Err(error) => {
             run::report_error(&error);
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    run::exit(status)
 }

@@ -5,17 +5,21 @@
 pub mod device_info;
 pub mod device_nodes;
 pub mod inventory;
+pub mod library_file;
 pub mod links;
 pub mod mapped_library;
 pub mod mock;
+pub mod open_step;
 pub mod probe;
 pub mod raw;
+mod search_path;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use libloading::Library;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper_sys::bindings::{
@@ -25,6 +29,8 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_UNKNOWN as UNKNOWN,
 };
 
+use self::library_file::LibraryFileError;
+use self::open_step::{OpenProgress, OpenStep};
 use crate::model::{DownReason, Missing, Problem};
 
 /// Paths of the library in the order in which they are tried: the search path of the loader, then
@@ -52,6 +58,13 @@ pub enum LibraryError {
         /// Error of the loader for the last path.
         detail: String,
     },
+    /// The file is not opened: the loader would wait for it, or crash.
+    Refused {
+        /// Path of the file.
+        library: PathBuf,
+        /// Why.
+        error: LibraryFileError,
+    },
     /// The library was loaded, but `nvmlInit_v2` failed.
     Init {
         /// Path that it was loaded from.
@@ -71,6 +84,7 @@ impl LibraryError {
     pub fn reason(&self) -> DownReason {
         match self {
             Self::NotFound { .. } => DownReason::LibraryNotFound,
+            Self::Refused { .. } => DownReason::LibraryInvalid,
             Self::Init { reason, .. } => *reason,
         }
     }
@@ -83,6 +97,10 @@ impl LibraryError {
                 format!("no libnvidia-ml at {tried} ({detail})"),
                 "install the NVIDIA driver, mount its library into the container, or set \
                  --nvml-library",
+            ),
+            Self::Refused { library, error } => Problem::new(
+                format!("{}: {error}", library.display()),
+                "install the NVIDIA driver again, or set --nvml-library to its libnvidia-ml.so.1",
             ),
             Self::Init { library, error, remedy, .. } => {
                 Problem::new(format!("{}: nvmlInit_v2: {error}", library.display()), *remedy)
@@ -116,31 +134,47 @@ impl Session {
     /// Loads the library from the first path that has one and calls `nvmlInit_v2`. `proc_root` is
     /// read to detect whether the kernel module is loaded.
     ///
-    /// Blocks as long as the driver does, possibly forever.
+    /// Blocks as long as the file system and the driver do, possibly forever; `progress` shows in which
+    /// step.
     ///
     /// # Errors
-    /// Returns [`LibraryError::NotFound`] or [`LibraryError::Init`].
+    /// Returns why no path has a library, or why its initialization failed.
     pub fn open(
         paths: &[PathBuf],
         proc_root: &Path,
+        progress: &OpenProgress,
     ) -> Result<(Self, SessionClosed), LibraryError> {
-        let mut detail = String::new();
+        let (mut detail, mut refused) = (String::new(), None);
         for path in paths {
-            let alias = mapped_library::alias(path);
-            let name = alias.as_ref().map_or(path, |alias| &alias.name);
-            let init = || Nvml::builder().lib_path(name.as_os_str()).init();
-            match device_nodes::without_mknod(proc_root, init) {
-                Ok(nvml) => {
-                    let (open, end) = mpsc::channel();
-                    let library = path.display().to_string();
-                    return Ok((Self { nvml, library, _open: open }, SessionClosed(end)));
+            progress.begin(OpenStep::Read(path.clone()));
+            for file in search_path::candidates(path) {
+                match load(&file, progress) {
+                    Ok(loaded) => {
+                        progress.begin(OpenStep::Initialize);
+                        return Self::initialize(path, &loaded, proc_root);
+                    }
+                    Err(LoadError::Loader(message)) => detail = message,
+                    Err(LoadError::Refused(error)) => {
+                        refused.get_or_insert(LibraryError::Refused { library: file, error });
+                    }
                 }
-                Err(NvmlError::LibloadingError(e)) => detail = e.to_string(),
-                Err(error) => return Err(init_error(path, error)),
             }
         }
         let tried: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
-        Err(LibraryError::NotFound { tried: tried.join(", "), detail })
+        Err(refused.unwrap_or(LibraryError::NotFound { tried: tried.join(", "), detail }))
+    }
+
+    fn initialize(
+        path: &Path,
+        loaded: &LoadedLibrary,
+        proc_root: &Path,
+    ) -> Result<(Self, SessionClosed), LibraryError> {
+        let init = || Nvml::builder().lib_path(loaded.name.as_os_str()).init();
+        let nvml = device_nodes::without_mknod(proc_root, init);
+        let nvml = nvml.map_err(|error| init_error(path, error))?;
+        let (open, end) = mpsc::channel();
+        let library = path.display().to_string();
+        Ok((Self { nvml, library, _open: open }, SessionClosed(end)))
     }
 
     /// The library wrapper.
@@ -148,6 +182,34 @@ impl Session {
     pub fn nvml(&self) -> &Nvml {
         &self.nvml
     }
+}
+
+/// A library that is loaded while this exists.
+struct LoadedLibrary {
+    /// The name that the loader has it under.
+    name: PathBuf,
+    _library: Library,
+}
+
+/// Why a file was not loaded.
+enum LoadError {
+    /// It was not given to the loader.
+    Refused(LibraryFileError),
+    /// The message of the loader.
+    Loader(String),
+}
+
+/// Checks and loads one file.
+fn load(file: &Path, progress: &OpenProgress) -> Result<LoadedLibrary, LoadError> {
+    // The loader reports that there is no file.
+    if file.exists() {
+        library_file::check(file).map_err(LoadError::Refused)?;
+    }
+    progress.begin(OpenStep::Load(file.to_owned()));
+    let alias = mapped_library::alias(file);
+    let name = alias.as_ref().map_or(file, |alias| &alias.name).to_owned();
+    let library = raw::library::load(name.as_os_str()).map_err(LoadError::Loader)?;
+    Ok(LoadedLibrary { name, _library: library })
 }
 
 fn init_error(path: &Path, error: NvmlError) -> LibraryError {
@@ -210,7 +272,8 @@ impl NvmlErrorKind {
 #[must_use]
 pub fn try_paths(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, Result<(), LibraryError>)> {
     let one = |path: &PathBuf| {
-        let opened = Session::open(std::slice::from_ref(path), proc_root);
+        let paths = std::slice::from_ref(path);
+        let opened = Session::open(paths, proc_root, &OpenProgress::default());
         (path.clone(), opened.map(drop))
     };
     paths.iter().map(one).collect()
@@ -239,10 +302,14 @@ impl From<NvmlError> for Missing {
 mod tests {
     use super::*;
 
+    fn opened(paths: &[PathBuf]) -> Result<(Session, SessionClosed), LibraryError> {
+        Session::open(paths, Path::new("/proc"), &OpenProgress::default())
+    }
+
     #[test]
     fn explicit_path_is_the_only_one_tried() {
         let paths = library_paths(Some(Path::new("/missing/libnvidia-ml.so.1")));
-        let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
+        let error = opened(&paths).map(|_| ()).unwrap_err();
         assert_eq!(error.reason(), DownReason::LibraryNotFound);
         assert!(error.to_string().contains("at /missing/libnvidia-ml.so.1 ("), "{error}");
     }
@@ -250,8 +317,16 @@ mod tests {
     #[test]
     fn library_without_nvml_symbols_is_reported_as_not_nvml() {
         let paths = library_paths(Some(Path::new("libc.so.6")));
-        let error = Session::open(&paths, Path::new("/proc")).map(|_| ()).unwrap_err();
+        let error = opened(&paths).map(|_| ()).unwrap_err();
         assert_eq!(error.reason(), DownReason::NotNvml);
+    }
+
+    #[test]
+    fn refused_file_is_reported_although_other_paths_have_no_file() {
+        let paths: Vec<PathBuf> = ["/dev/null", "/no/such"].map(Into::into).to_vec();
+        let error = opened(&paths).map(|_| ()).unwrap_err();
+        assert_eq!(error.reason(), DownReason::LibraryInvalid);
+        assert!(error.to_string().starts_with("/dev/null: not a regular file; "), "{error}");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub const TEMPERATURE_MAX: f64 = 200.0;
 pub const ONCE_STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Utilization window of `--once`.
 pub const ONCE_WINDOW: Duration = Duration::from_secs(1);
+/// Time for a new thread to run. More is needed only while a library does not finish loading.
+pub const THREAD_START_TIMEOUT: Duration = Duration::from_secs(1);
 /// Timeout for opening an NVML session: without a persistence daemon the driver initializes its
 /// GPUs first.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -171,6 +173,10 @@ pub const KUBE_RECONNECT_JITTER: Duration = Duration::from_secs(10);
 pub const KUBE_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Maximum backoff between requests to the API server or the kubelet.
 pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Time that a cycle waits for a file; a local file system needs microseconds.
+pub const FILE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Timeout for the files that the exporter needs to start.
+pub const FILE_STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A source that does not respond for this long is reported as down. API servers and kubelets restart
 /// in less, and end watches at any time.
 pub const SOURCE_DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -337,6 +343,13 @@ pub fn default_max_age(interval: Duration) -> Duration {
 #[must_use]
 pub fn slow_tier_due(last: Duration, now: Duration, interval: Duration) -> bool {
     now.saturating_sub(last) + interval > SLOW_TIER_MAX
+}
+
+/// Maximum age of a snapshot while the sampling thread is alive: a cycle never waits for the driver or a
+/// file, but a node may be overloaded.
+#[must_use]
+pub fn liveness_max_age(interval: Duration) -> Duration {
+    2 * interval + Duration::from_secs(60)
 }
 
 /// How long a cycle waits for the GPUs before it publishes without those that have not responded.

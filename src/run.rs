@@ -1,6 +1,7 @@
 //! The composition root: starts threads and tasks, connects them by channels, and shuts them down.
 
 mod check;
+mod completeness;
 mod interrupt;
 mod pipeline;
 mod signals;
@@ -8,9 +9,9 @@ mod slow_notice;
 #[cfg(feature = "top")]
 pub mod top;
 
+use std::convert::Infallible;
 use std::io::{self, Write};
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, RecvTimeoutError};
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
@@ -23,11 +24,14 @@ use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ServeConfig};
 use crate::clock::Clock;
 use crate::metrics_list;
+use crate::nvml::raw::process::{exit_process, share_heap};
+use crate::policy;
 use crate::sanitize::printable;
 use crate::seccomp::install_filter;
 use crate::serve::AppState;
 use crate::serve::listener::{listen, systemd_listeners};
 use crate::stdout::print;
+use crate::worker;
 
 /// Context of the error of a thread that cannot be started.
 const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (pids.max, ulimit -u)";
@@ -39,6 +43,7 @@ const NO_THREAD: &str = "cannot start a thread; raise the limit of processes (pi
 /// print. A missing driver is not an error of serving: the exporter waits for it.
 pub fn serve(config: Config) -> anyhow::Result<()> {
     let Config { read, serve, once, log_level, log_format, warnings } = config;
+    share_heap();
     start_log(log_level.into(), log_format);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -48,7 +53,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let clock = Clock::start();
     let interrupt = Interrupt::start(read.mock.is_some())?;
     let (read, mock_env) = read.with_mock_env(interrupt.files())?;
-    let max_age = read.max_age;
+    let (max_age, interval) = (read.max_age, read.interval);
     let pipeline = Pipeline::start(read, mock_env, clock)?;
     if once {
         return pipeline.print_once();
@@ -65,19 +70,34 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let (command, commands) = mpsc::channel();
     let reload = pipeline.reload_sender();
     let rejected = pipeline.reject_counters();
-    let sampler = thread::Builder::new()
-        .name("sampler".to_owned())
-        .spawn(move || pipeline.run(&commands, &publish))
-        .context(NO_THREAD)?;
+    let (serving, is_serving) = mpsc::channel::<Infallible>();
+    let (ended, has_ended) = mpsc::channel();
+    worker::spawn("sampler".to_owned(), move || {
+        // The library is loaded when every thread that serves runs.
+        let _ = is_serving.recv();
+        pipeline.run(&commands, &publish);
+        let _ = ended.send(());
+    })
+    .context(NO_THREAD)?;
     let ServeConfig { routes, timeouts, web_config, .. } = serve;
-    let state = AppState { published, max_age, clock, routes, timeouts, rejected };
-    let signals = Signals { interrupt, reload, command };
-    signals.serve_until_signal(listeners, state, web_config)?;
-    // Bounded: a cycle ends by its deadline, and so does the wait for NVML calls in flight.
-    if sampler.join().is_err() {
+    let liveness_max_age = policy::liveness_max_age(interval);
+    let state =
+        AppState { published, max_age, liveness_max_age, clock, routes, timeouts, rejected };
+    let files = interrupt.files().clone();
+    let signals = Signals { interrupt, reload, command, serving };
+    let stopped_at = signals.serve_until_signal(listeners, state, web_config)?;
+    // A cycle ends by its deadline, and so does the wait for NVML calls in flight; a hang ends here.
+    let ended = has_ended.recv_timeout(clock.until(stopped_at + policy::SHUTDOWN_GRACE));
+    drop(files.remove());
+    if ended == Err(RecvTimeoutError::Disconnected) {
         bail!("the sampling thread panicked; this is a bug, please report it");
     }
     Ok(())
+}
+
+/// Ends the process with this exit status.
+pub fn exit(status: u8) -> ! {
+    exit_process(status)
 }
 
 /// Prints all series families and marks those that the configuration selects.
@@ -116,6 +136,9 @@ struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        if worker::is_touching_thread_locals() {
+            return Ok(event.len());
+        }
         let text = String::from_utf8_lossy(event);
         let line = printable(text.strip_suffix('\n').unwrap_or(&text));
         io::stderr().write_all(format!("{line}\n").as_bytes())?;

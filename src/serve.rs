@@ -3,7 +3,7 @@
 pub mod listener;
 pub mod reject_counters;
 pub mod routes;
-mod web_config_reload;
+pub mod web_config_reload;
 
 mod auth;
 mod connection;
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use self::connection_limit::{Admission, ConnectionLimiter, ConnectionPermit};
+pub use self::http1::serve_own_request;
 use self::http1::{ConnectionContext, handle_connection};
 use self::peer::Peer;
 use self::reject_counters::{RejectCounters, RejectReason};
@@ -57,6 +58,8 @@ pub struct AppState {
     pub published: watch::Receiver<Option<Arc<Published>>>,
     /// Maximum age of a snapshot; GPU readings of an older one are not served.
     pub max_age: Duration,
+    /// Maximum age of a snapshot while the sampling thread is alive.
+    pub liveness_max_age: Duration,
     /// Clock that the age is measured with.
     pub clock: Clock,
     /// The paths that are served.

@@ -162,14 +162,6 @@ pub struct SourceHealth {
     pub skipped: Vec<(&'static str, u64)>,
 }
 
-impl SourceHealth {
-    /// A source without age and failures.
-    #[must_use]
-    pub fn with_state(name: &'static str, up: bool) -> Self {
-        Self { name, up, age: None, failures: Vec::new(), skipped: Vec::new() }
-    }
-}
-
 /// Results of the attribution of processes and framebuffer to owners.
 #[derive(Clone, Debug, Default)]
 pub struct AttributionStats {

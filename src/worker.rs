@@ -4,12 +4,16 @@
 //! These threads are therefore never joined: the client waits until its deadline and continues
 //! without a response.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use crate::policy;
 
 /// The client side of a worker thread. Dropping it ends the thread after its current request.
 pub struct Worker<Q, A> {
@@ -91,11 +95,67 @@ pub fn spawn_counted(
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let guard = LiveGuard::new(live);
-    thread::Builder::new().name(name).spawn(move || {
+    spawn(name, move || {
         let _guard = guard;
         body();
     })?;
     Ok(())
+}
+
+/// Starts a thread, and waits until it has touched its thread-locals: a thread that starts while a library
+/// is loaded waits for that library.
+///
+/// # Errors
+/// Returns the OS error if the thread cannot be created.
+pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let (ready, is_ready) = mpsc::channel::<Infallible>();
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        touch_thread_locals();
+        drop(ready);
+        body();
+    })?;
+    // It does not wait for a library that does not finish loading.
+    let _ = is_ready.recv_timeout(policy::THREAD_START_TIMEOUT);
+    Ok(thread)
+}
+
+/// The result of `call` if it returns within `timeout`. It runs on a thread of its own, which is left behind
+/// otherwise.
+pub fn call_in_time<T: Send + 'static>(
+    timeout: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (outbox, inbox) = mpsc::channel();
+    let call = move || {
+        // The caller may have gone on.
+        let _ = outbox.send(call());
+    };
+    spawn("call".to_owned(), call).ok()?;
+    inbox.recv_timeout(timeout).ok()
+}
+
+thread_local! {
+    static IS_TOUCHING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Initializes the thread-locals that the calling thread will use: of channels, of tokio and of the log.
+/// The first use registers a destructor, and for that takes the lock of the loader, which is held forever if
+/// the constructor of a library does not return.
+pub fn touch_thread_locals() {
+    let (_sender, receiver) = mpsc::channel::<Infallible>();
+    let _ = receiver.recv_timeout(Duration::from_micros(1));
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
+        runtime.handle().block_on(async {});
+    }
+    IS_TOUCHING.set(true);
+    tracing::error!("");
+    IS_TOUCHING.set(false);
+}
+
+/// Whether the event that the calling thread logs is only that of [`touch_thread_locals`], and not written.
+#[must_use]
+pub fn is_touching_thread_locals() -> bool {
+    IS_TOUCHING.get()
 }
 
 struct LiveGuard(Arc<AtomicUsize>);

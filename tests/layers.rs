@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["model", "stdout", "sanitize"],
     &["cli_docs"],
-    &["clock", "policy", "seccomp", "web_config", "worker"],
+    &["clock", "policy", "seccomp", "web_config"],
+    &["worker"],
+    &["file_reader"],
     &["driver_release"],
     &["labels", "device_selector"],
     &["nvml", "host", "kube"],

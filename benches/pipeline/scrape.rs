@@ -135,6 +135,7 @@ fn exporter(published: Published) -> Server {
         let site = AppState {
             published,
             max_age: Duration::MAX,
+            liveness_max_age: Duration::MAX,
             clock: Clock::start(),
             routes: Routes {
                 telemetry_path: None,

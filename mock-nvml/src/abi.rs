@@ -13,6 +13,7 @@ mod macros;
 
 mod call;
 mod clocks;
+mod constructor;
 mod device;
 mod ecc;
 mod events;

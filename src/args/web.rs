@@ -13,9 +13,9 @@ use clap::builder::BoolishValueParser;
 use super::config::ServeConfig;
 use crate::labels::Dialect;
 use crate::model::Problem;
-use crate::serve::Timeouts;
 use crate::serve::routes::{METRICS, OWN_METRICS, PATHS, Routes};
-use crate::web_config::{WebConfig, parse_duration};
+use crate::serve::{Timeouts, web_config_reload};
+use crate::web_config::parse_duration;
 
 /// Flags of the HTTP server.
 #[derive(Debug, Args)]
@@ -114,7 +114,7 @@ impl ServeArgs {
     pub fn into_config(self, dialect: &Dialect) -> Result<ServeConfig, Problem> {
         let routes = self.routes(dialect)?;
         let file = self.web_config_file.filter(|path| !path.is_empty()).map(PathBuf::from);
-        let web_config = file.map(|file| WebConfig::read(&file)).transpose()?;
+        let web_config = file.map(|file| web_config_reload::read_in_time(&file)).transpose()?;
         if self.web_systemd_socket && std::env::var_os("LISTEN_FDS").is_none() {
             return Err(Problem::new(
                 "--web-systemd-socket: systemd passed no socket (LISTEN_FDS is not set)",

@@ -95,6 +95,7 @@ fn remedy(reason: DownReason) -> &'static str {
         | DownReason::LibraryNotFound
         | DownReason::NotNvml
         | DownReason::NoGpu
+        | DownReason::LibraryInvalid
         | DownReason::DriverGone
         | DownReason::ThreadDied
         | DownReason::GpuRemoved

@@ -88,6 +88,9 @@ fn load_each(paths: &[PathBuf], proc_root: &Path) -> Vec<(PathBuf, LoadResult)> 
             Err(LibraryError::NotFound { detail, .. }) => {
                 LoadResult::NotFound(strip_path(&path, &detail))
             }
+            Err(LibraryError::Refused { error, .. }) => {
+                LoadResult::Rejected { message: error.to_string(), remedy: SET_LIBRARY }
+            }
             Err(LibraryError::Init { error, remedy, .. }) => {
                 LoadResult::Rejected { message: format!("nvmlInit_v2: {error}"), remedy }
             }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
+use tokio::task;
+use tokio::time::timeout;
 
 use super::Sources;
 use super::channels::PodLogNames;
@@ -22,20 +24,32 @@ pub(super) async fn run(
     publish: watch::Sender<Arc<PodLogNames>>,
     refresh: Arc<Notify>,
 ) {
+    let sources = Arc::new(sources);
     let mut warned = false;
     while !publish.is_closed() {
-        match read(&sources) {
-            Ok(names) => {
+        let directories = Arc::clone(&sources);
+        // The directories may be on a mount that hangs: other sources do not wait for it.
+        let mut reading = task::spawn_blocking(move || read(&directories));
+        let read = if let Ok(read) = timeout(policy::SOURCE_DOWN_AFTER, &mut reading).await {
+            read
+        } else {
+            tracing::warn!("the pod log directories do not respond; the last names stay in use");
+            reading.await
+        };
+        match read {
+            Ok(Ok(names)) => {
                 warned = false;
                 publish.send_replace(Arc::new(names));
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 if !std::mem::replace(&mut warned, true) {
                     tracing::warn!("cannot read the pod log directories: {error}");
                 }
             }
+            // The panic of the reading thread is on standard error.
+            Err(_) => {}
         }
         tokio::time::sleep(policy::POD_LOGS_PAUSE).await;
-        let _ = tokio::time::timeout(policy::POD_LOGS_EVERY, refresh.notified()).await;
+        let _ = timeout(policy::POD_LOGS_EVERY, refresh.notified()).await;
     }
 }

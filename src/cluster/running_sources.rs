@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{self, Runtime};
@@ -25,6 +24,7 @@ use crate::kube::resource_slices::{ResourceSlicePoller, ResourceSlicesState};
 use crate::kube::source::HealthTracker;
 use crate::kube::watch::PodWatch;
 use crate::policy;
+use crate::worker;
 
 /// Starts a task for each of `sources`, and the thread that runs them.
 ///
@@ -47,7 +47,7 @@ pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels
         refresh_logs,
     };
     runtime.spawn(pod_log_names::run(sources, publish, Arc::clone(&channels.refresh_logs)));
-    thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+    worker::spawn("cluster".to_owned(), move || {
         // The tasks do not end; the thread ends with the process.
         runtime.block_on(std::future::pending::<()>());
     })?;
@@ -166,8 +166,11 @@ async fn wait_for_kubeconfig(address: &Address, timeout: Duration) {
     }
 }
 
-/// Waits until one of the files exists, at most for `timeout`.
+/// Waits until one of the files exists, at most for `timeout`; only those of a mock cluster are waited for.
 async fn wait_for_any(files: &[PathBuf], timeout: Duration) {
+    if timeout.is_zero() {
+        return;
+    }
     let _ = tokio::time::timeout(timeout, async {
         while !files.iter().any(|file| file.exists()) {
             tokio::time::sleep(policy::MOCK_STARTUP_POLL).await;

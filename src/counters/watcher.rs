@@ -6,7 +6,6 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -20,6 +19,7 @@ use crate::kube::source::FailureReason;
 use crate::model::Problem;
 use crate::policy;
 use crate::selection::{Selection, SelectionScope};
+use crate::worker;
 
 /// Where counters are configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,13 @@ pub enum CountersUpdate {
 pub struct CountersHandle {
     updates: Receiver<CountersUpdate>,
     reload: Sender<()>,
+    /// A result is late after this time.
+    late_after: Duration,
+    /// The last result, and when it was received (monotonic).
+    has_failed: bool,
+    received_at: Duration,
+    /// The warning about a late result was logged.
+    is_late: bool,
 }
 
 /// The fields of a `ConfigMap` that are read.
@@ -129,11 +136,22 @@ struct Data {
 }
 
 impl CountersSource {
-    /// Reads and parses the source once.
+    /// Reads and parses the source once; a file within [`policy::FILE_STARTUP_TIMEOUT`].
     ///
     /// # Errors
     /// The source cannot be read or is not a valid counters file.
     pub fn read(&self) -> Result<Counters, CountersSourceError> {
+        let Self::File(path) = self else { return self.wait_and_read() };
+        let source = self.clone();
+        let read = move || source.wait_and_read();
+        worker::call_in_time(policy::FILE_STARTUP_TIMEOUT, read).unwrap_or_else(|| {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the file system does not respond");
+            Err(CountersSourceError::File { path: path.clone(), error })
+        })
+    }
+
+    /// Waits for the file system as long as it takes.
+    fn wait_and_read(&self) -> Result<Counters, CountersSourceError> {
         self.parse(&self.text()?)
     }
 
@@ -220,8 +238,8 @@ fn fetch_object(address: &Address, path: &str) -> Result<Vec<u8>, RequestError> 
 }
 
 impl CountersHandle {
-    /// Starts a thread that reads `source` periodically and on request; `known` is its last
-    /// content.
+    /// Starts a thread that reads `source` periodically and on request; `known` is its content at `now`
+    /// (monotonic).
     ///
     /// # Errors
     /// The thread cannot be created.
@@ -229,19 +247,47 @@ impl CountersHandle {
         source: CountersSource,
         known: Counters,
         frame: SelectionScope,
+        now: Duration,
     ) -> io::Result<Self> {
         let (reload, reloads) = mpsc::channel();
         let (sender, updates) = mpsc::channel();
-        thread::Builder::new().name("counters".to_owned()).spawn(move || {
+        let late_after = source.poll_interval() + policy::SOURCE_DOWN_AFTER;
+        worker::spawn("counters".to_owned(), move || {
             let watcher = CountersWatcher { source, known, text: None, frame, failing: false };
             watcher.run(&reloads, &sender);
         })?;
-        Ok(Self { updates, reload })
+        let (has_failed, is_late) = (false, false);
+        Ok(Self { updates, reload, late_after, has_failed, received_at: now, is_late })
     }
 
-    /// The results since the last call.
-    pub fn updates(&self) -> impl Iterator<Item = CountersUpdate> + '_ {
-        self.updates.try_iter()
+    /// The results since the last call, at `now` (monotonic).
+    pub fn updates(&mut self, now: Duration) -> Vec<CountersUpdate> {
+        let updates: Vec<_> = self.updates.try_iter().collect();
+        if let Some(last) = updates.last() {
+            self.received_at = now;
+            self.has_failed = matches!(last, CountersUpdate::Failed);
+        }
+        let is_late = self.age(now) > self.late_after;
+        if is_late && !std::mem::replace(&mut self.is_late, is_late) {
+            let seconds = self.age(now).as_secs();
+            tracing::warn!(
+                "the counters could not be read for {seconds} s; the previous counters stay in effect"
+            );
+        }
+        self.is_late = is_late;
+        updates
+    }
+
+    /// Whether the last result is in time and no failure.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        !self.has_failed && !self.is_late
+    }
+
+    /// Time since the last result, at `now` (monotonic).
+    #[must_use]
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.received_at)
     }
 
     /// Sender of reload requests: each message makes the thread read the source at once.

@@ -6,6 +6,9 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::file_reader::FileReader;
 
 /// Maximum number of bytes read of one file.
 const FILE_MAX: u64 = 64 << 10;
@@ -16,43 +19,54 @@ const JOBS_MAX: usize = 64;
 pub type Jobs = BTreeMap<(u32, Option<u32>), Vec<Arc<str>>>;
 
 /// A job mapping directory and the jobs of its last read.
-#[derive(Debug)]
 pub struct JobDirectory {
+    reader: FileReader<Result<Jobs, JobsError>>,
     path: PathBuf,
-    jobs: Jobs,
     unreadable: bool,
 }
 
 impl JobDirectory {
-    /// Creates a reader of `path`; nothing is read yet.
-    #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, jobs: Jobs::new(), unreadable: false }
+    /// Starts the thread that reads `path`.
+    ///
+    /// # Errors
+    /// Returns the OS error if the thread cannot be created.
+    pub fn start(path: PathBuf) -> io::Result<Self> {
+        let subject = format!("--hpc-job-mapping-dir: {}", path.display());
+        let directory = path.clone();
+        let reader = FileReader::start("jobs", subject, move || read(&directory))?;
+        Ok(Self { reader, path, unreadable: false })
     }
 
-    /// Reads the directory and returns its jobs; none if it cannot be read.
-    pub fn read(&mut self) -> &Jobs {
-        match read(&self.path) {
-            Ok(jobs) => {
+    /// Reads the directory at `now` (monotonic) and returns its jobs; none if it cannot be read, and the
+    /// last ones while the file system does not respond.
+    pub fn read(&mut self, now: Duration) -> Jobs {
+        match self.reader.read(now) {
+            Some(Ok(jobs)) => {
                 if std::mem::take(&mut self.unreadable) {
                     tracing::info!(path = %self.path.display(), "job mapping is readable again");
                 }
-                self.jobs = jobs;
+                jobs.clone()
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 if !std::mem::replace(&mut self.unreadable, true) {
                     tracing::warn!("{error}; until then no series has a job label");
                 }
-                self.jobs.clear();
+                Jobs::new()
             }
+            None => Jobs::new(),
         }
-        &self.jobs
     }
 
-    /// Whether the last read succeeded.
+    /// Whether the directory is readable and its file system responds.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        !self.unreadable
+        !self.unreadable && !self.reader.is_hung()
+    }
+
+    /// Age of the last read at `now` (monotonic); `None` before the first.
+    #[must_use]
+    pub fn age(&self, now: Duration) -> Option<Duration> {
+        self.reader.age(now)
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use kube::client::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 
 use super::endpoint::{self, Endpoint};
 use super::request_error::RequestError;
@@ -49,7 +51,18 @@ impl Address {
         Ok(self.config().await?.cluster_url.to_string())
     }
 
+    /// The configuration. A kubeconfig and the files that it references may be on a mount that hangs: other
+    /// sources do not wait for it.
     async fn config(&self) -> Result<kube::Config, RequestError> {
+        let Self::Kubeconfig(_) = self else { return self.read_config().await };
+        let (address, runtime) = (self.clone(), Handle::current());
+        let read = spawn_blocking(move || runtime.block_on(address.read_config())).await;
+        read.unwrap_or_else(|error| {
+            Err(RequestError::config(format!("{self}: not read ({error})"), "check the file"))
+        })
+    }
+
+    async fn read_config(&self) -> Result<kube::Config, RequestError> {
         match self {
             Self::InCluster => kube::Config::incluster().map_err(|e| {
                 RequestError::config(

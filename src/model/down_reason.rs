@@ -13,6 +13,8 @@ pub enum DownReason {
     LibraryNotFound,
     /// The library is not an NVML library.
     NotNvml,
+    /// The file of the library is not one that can be loaded.
+    LibraryInvalid,
     /// The kernel module is not loaded.
     DriverNotLoaded,
     /// Library and kernel module have different versions.
@@ -21,7 +23,7 @@ pub enum DownReason {
     Denied,
     /// `nvmlInit_v2` returned another error.
     Failed,
-    /// `nvmlInit_v2` does not return.
+    /// The file, the loader or `nvmlInit_v2` does not return.
     Hung,
     /// The driver was unloaded during the session.
     DriverGone,
@@ -44,6 +46,7 @@ impl DownReason {
             Self::NoGpu => "no_gpu",
             Self::LibraryNotFound => "library_not_found",
             Self::NotNvml => "not_nvml",
+            Self::LibraryInvalid => "library_invalid",
             Self::DriverNotLoaded => "driver_not_loaded",
             Self::VersionMismatch => "version_mismatch",
             Self::Denied => "denied",

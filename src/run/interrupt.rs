@@ -1,6 +1,5 @@
 //! Signals to a command with a simulated node: the node's files are removed on every way out.
 
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -11,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::NO_THREAD;
 use crate::nvml::mock::MockFiles;
+use crate::nvml::raw::process::exit_process;
 
 /// The handler of SIGINT, SIGTERM and SIGHUP. By default one of them ends the process at once, with the
 /// files removed; after [`Interrupt::finish`], the command ends itself and only the second one does.
@@ -86,9 +86,9 @@ impl Interrupt {
 }
 
 /// Ends the process as a shell reports a signal.
-#[expect(clippy::exit, reason = "the main thread may be waiting for a call that does not return")]
 fn exit(files: &MockFiles, kind: SignalKind) -> ! {
     // No thread creates files any more.
     let _guard = files.remove();
-    process::exit(128 + kind.as_raw_value())
+    let signal = u8::try_from(kind.as_raw_value()).unwrap_or_default();
+    exit_process(128_u8.saturating_add(signal))
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 use super::NO_THREAD;
+use super::completeness::{has_idle, has_pods, has_responded, is_ready};
 use super::slow_notice::SlowNotice;
 use crate::accumulators::UsageAccumulators;
 use crate::args::ReadConfig;
@@ -22,9 +24,7 @@ use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
 use crate::host::own_process::OwnProcessReader;
 use crate::host::pci_bus::PciBus;
-use crate::kube::source::FailureReason;
-use crate::kube::{kubelet_pods, pods_api, watch as pod_watch};
-use crate::model::{DownReason, Missing, PodUid, ZeroDoubt};
+use crate::model::{DownReason, PodUid};
 use crate::nvml::mock::MockEnv;
 use crate::policy;
 use crate::publish::Published;
@@ -36,6 +36,7 @@ use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::stdout::print;
 use crate::telemetry;
+use crate::worker;
 
 /// The stages of the pipeline and the state that is kept between cycles.
 pub(super) struct Pipeline {
@@ -48,7 +49,6 @@ pub(super) struct Pipeline {
     node_pods: Vec<PodUid>,
     selection: Arc<Selection>,
     counters: Option<CountersHandle>,
-    counters_up: bool,
     reject_counters: Arc<RejectCounters>,
     own_process: OwnProcessReader,
     jobs: Option<JobDirectory>,
@@ -72,6 +72,8 @@ impl Pipeline {
         mock_env: Option<MockEnv>,
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        // Of the thread that samples until a condition is met.
+        worker::touch_thread_locals();
         let proc_root = ProcRoot::new(&config.proc_root());
         let source = config.driver_source();
         let lacks_gpu = source.pci_bus.as_ref().and_then(PciBus::devices_without_gpu).is_some();
@@ -81,7 +83,7 @@ impl Pipeline {
             let _ = sampler.cycle(&Arc::default());
             config.counters.iter().for_each(CountersSource::wait_for_mock);
         }
-        let (selection, counters) = selection(&config)?;
+        let (selection, counters) = selection(&config, clock)?;
         let (unused_sources, sources) =
             if lacks_gpu { (config.cluster.clone(), None) } else { (None, config.cluster.clone()) };
         let cluster = sources
@@ -94,12 +96,17 @@ impl Pipeline {
             proc_root,
             selection,
             counters,
-            counters_up: true,
             reject_counters: Arc::default(),
             own_process: OwnProcessReader::new(),
-            jobs: config.job_directory.clone().map(JobDirectory::new),
+            jobs: config
+                .job_directory
+                .clone()
+                .map(JobDirectory::start)
+                .transpose()
+                .context(NO_THREAD)?,
             accumulators: UsageAccumulators::default(),
-            requests: ReleaseRequests::new(config.release_triggers.file.clone()),
+            requests: ReleaseRequests::start(config.release_triggers.file.clone())
+                .context(NO_THREAD)?,
             reserved: ReservedLabels::of(&config.schema.dialect).with(&config.schema.extra),
             config,
             clock,
@@ -146,8 +153,8 @@ impl Pipeline {
 
     /// Applies a changed counters file.
     fn apply_counters(&mut self) {
-        for update in self.counters.iter().flat_map(CountersHandle::updates) {
-            self.counters_up = !matches!(update, CountersUpdate::Failed);
+        let Some(counters) = &mut self.counters else { return };
+        for update in counters.updates(self.clock.now().mono) {
             if let CountersUpdate::Changed(selection) = update {
                 self.selection = selection;
             }
@@ -180,8 +187,8 @@ impl Pipeline {
 
     /// Joins a sample with jobs and cluster state, and adds accumulators and HTTP counters.
     fn attribute(&mut self, sample: Sample) -> Snapshot {
-        let jobs = self.jobs.as_mut().map(|jobs| jobs.read().clone()).unwrap_or_default();
-        let jobs_up = self.jobs.as_ref().map(JobDirectory::is_up);
+        let read_at = self.clock.now().mono;
+        let jobs = self.jobs.as_mut().map(|jobs| jobs.read(read_at)).unwrap_or_default();
         let needs_containers = self.selection.has_container_families();
         let view = self.cluster.as_mut().map(|cluster| {
             cluster.state(allocatable_devices(&sample), self.clock.now().mono, needs_containers)
@@ -189,12 +196,7 @@ impl Pipeline {
         let now = sample.at.mono;
         let problems = BTreeMap::new();
         let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();
-        if self.counters.is_some() {
-            sources.push(SourceHealth::with_state("counters", self.counters_up));
-        }
-        if let Some(up) = jobs_up {
-            sources.push(SourceHealth::with_state("hpc_jobs", up));
-        }
+        sources.extend(self.file_sources(now));
         let context = AttributionContext {
             selection: &self.selection,
             schema: &self.config.schema,
@@ -223,6 +225,20 @@ impl Pipeline {
             cluster.request_refresh(snapshot.health.attribution.may_resolve());
         }
         snapshot
+    }
+
+    /// Health of the files that are read while the exporter runs.
+    fn file_sources(&self, now: Duration) -> impl Iterator<Item = SourceHealth> {
+        let counters = self.counters.as_ref();
+        let counters = counters.map(|file| ("counters", file.is_up(), Some(file.age(now))));
+        let jobs = self.jobs.as_ref().map(|jobs| ("hpc_jobs", jobs.is_up(), jobs.age(now)));
+        counters.into_iter().chain(jobs).map(|(name, up, age)| SourceHealth {
+            name,
+            up,
+            age,
+            failures: Vec::new(),
+            skipped: Vec::new(),
+        })
     }
 
     /// Whether NVML lists the processes of all PID namespaces; `None` if no process series are selected.
@@ -345,48 +361,17 @@ impl Pipeline {
     }
 }
 
-/// Whether a source is up, or has failed in a way that the next request will not resolve.
-fn has_responded(source: &SourceHealth) -> bool {
-    // These two are followed by another kind of request at once.
-    let transient = [FailureReason::Unsupported, FailureReason::Expired].map(FailureReason::label);
-    source.up || source.failures.iter().any(|(reason, n)| *n > 0 && !transient.contains(reason))
-}
-
-/// Whether the pods are known, or their source is down.
-fn has_pods(snapshot: &Snapshot) -> bool {
-    let sources = [pods_api::SOURCE, pod_watch::SOURCE, kubelet_pods::SOURCE];
-    let lists_pods = |source: &SourceHealth| sources.contains(&source.name);
-    let is_up = snapshot.health.sources.iter().any(|source| source.up && lists_pods(source));
-    snapshot.health.pod_count.is_some() || !is_up
-}
-
-/// Whether the process lists are newer than the allocations, so that idle containers have their 0.
-fn has_idle(snapshot: &Snapshot) -> bool {
-    !snapshot.health.attribution.withheld_zeros.contains_key(&ZeroDoubt::StaleProcessList)
-}
-
 /// Waits for one utilization window.
 fn wait_for_window() {
     let (_never, pause) = mpsc::channel::<()>();
     let _ = pause.recv_timeout(policy::ONCE_WINDOW);
 }
 
-/// Whether another cycle would not add anything: the driver is down, or all GPUs are identified and
-/// all sources are `source_done`.
-fn is_ready(snapshot: &Snapshot, source_done: impl Fn(&SourceHealth) -> bool) -> bool {
-    match &snapshot.health.driver {
-        DriverState::Down(down) => {
-            !matches!(down.reason(), DownReason::Starting | DownReason::Hung)
-        }
-        DriverState::Up(_) => {
-            snapshot.health.unidentified.values().all(|why| *why != Missing::Pending)
-                && snapshot.health.sources.iter().all(source_done)
-        }
-    }
-}
-
 /// The selected families, and the follower of the counters file if one selects them.
-fn selection(config: &ReadConfig) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
+fn selection(
+    config: &ReadConfig,
+    clock: Clock,
+) -> anyhow::Result<(Arc<Selection>, Option<CountersHandle>)> {
     let scope = config.selection_scope.clone();
     let Some(source) = config.counters.clone() else {
         let requests = config.preset.requests(&config.schema.dialect);
@@ -395,6 +380,7 @@ fn selection(config: &ReadConfig) -> anyhow::Result<(Arc<Selection>, Option<Coun
     let counters = source.read()?;
     source.log_remarks(&counters);
     let selection = Arc::new(Selection::of(&counters.requests, scope.clone()));
-    let handle = CountersHandle::start(source, counters, scope).context(NO_THREAD)?;
+    let handle =
+        CountersHandle::start(source, counters, scope, clock.now().mono).context(NO_THREAD)?;
     Ok((selection, Some(handle)))
 }

@@ -4,8 +4,8 @@ mod remote;
 mod screen;
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::thread;
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
@@ -16,9 +16,11 @@ use super::interrupt::Interrupt;
 use super::pipeline::Pipeline;
 use crate::args::ReadConfig;
 use crate::clock::Clock;
+use crate::publish::Published;
 use crate::stdout;
 use crate::top;
 use crate::view::NodeView;
+use crate::worker;
 
 /// The newest state of the node, or the error that prevents reading it.
 type NodeUpdate = Result<NodeView, String>;
@@ -33,8 +35,8 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
     let once = once || !io::stdout().is_terminal();
     let (send, updates) = mpsc::channel();
     if let Some(exporter) = remote.endpoint()? {
-        let poller = thread::Builder::new().name("poller".to_owned());
-        poller.spawn(move || remote::poll(&exporter, &send)).context(NO_THREAD)?;
+        worker::spawn("poller".to_owned(), move || remote::poll(&exporter, &send))
+            .context(NO_THREAD)?;
         return if once {
             print_first(&updates)
         } else {
@@ -51,13 +53,9 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
         let published = pipeline.sample_until_ready()?;
         return print(&NodeView::from_snapshot(published.snapshot(), false));
     }
-    let (publish, mut published) = watch::channel(None);
+    let (publish, mut published) = watch::channel(None::<Arc<Published>>);
     let (command, commands) = mpsc::channel();
-    let sampler = thread::Builder::new()
-        .name("sampler".to_owned())
-        .spawn(move || pipeline.run(&commands, &publish))
-        .context(NO_THREAD)?;
-    let forwarder = thread::Builder::new().name("updates".to_owned()).spawn(move || {
+    let forwarder = worker::spawn("updates".to_owned(), move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         while runtime.as_ref().is_ok_and(|runtime| runtime.block_on(published.changed()).is_ok()) {
             let newest = published.borrow_and_update().clone();
@@ -69,6 +67,8 @@ pub fn top(read: ReadConfig, once: bool, remote: RemoteArgs) -> anyhow::Result<(
         }
     });
     forwarder.context(NO_THREAD)?;
+    let sampler = worker::spawn("sampler".to_owned(), move || pipeline.run(&commands, &publish))
+        .context(NO_THREAD)?;
     interrupt.finish();
     let shown = screen::show(&updates, &interrupt);
     // If this fails, the sampling thread has panicked, which is reported below.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::driver_source::DriverSource;
 use crate::model::{Problem, Reading};
 use crate::nvml::inventory::DriverInfo;
+use crate::nvml::open_step::OpenProgress;
 use crate::nvml::{LibraryError, Session, SessionClosed};
 use crate::policy;
 
@@ -43,14 +44,15 @@ pub enum DriverResponse {
 /// Opens the session and counts its GPUs.
 pub struct DriverReader {
     source: DriverSource,
+    progress: OpenProgress,
     session: Option<Arc<Session>>,
 }
 
 impl DriverReader {
-    /// Creates a reader without a session.
+    /// Creates a reader without a session, which shows its `progress`.
     #[must_use]
-    pub fn new(source: DriverSource) -> Self {
-        Self { source, session: None }
+    pub fn new(source: DriverSource, progress: OpenProgress) -> Self {
+        Self { source, progress, session: None }
     }
 
     /// Handles one request.
@@ -73,7 +75,8 @@ impl DriverReader {
         if let Some(why) = self.no_gpu() {
             return DriverResponse::NoGpu(why);
         }
-        match Session::open(&self.source.libraries, self.source.proc_root.path()) {
+        let DriverSource { libraries, proc_root, .. } = &self.source;
+        match Session::open(libraries, proc_root.path(), &self.progress) {
             Ok((session, end)) => {
                 // A GPU that disappears from the bus later is a fault, and the library reports it.
                 self.source.pci_bus = None;

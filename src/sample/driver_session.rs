@@ -78,13 +78,12 @@ impl DriverSession {
     pub(super) fn hung_or_state(&self, now: Duration) -> DriverState {
         let waited = self.thread.pending_since().map(|since| now.saturating_sub(since));
         match waited.filter(|waited| *waited >= policy::OPEN_TIMEOUT) {
-            Some(waited) if self.session.is_none() => DriverState::Down(DriverDown::Closed {
-                reason: DownReason::Hung,
-                problem: Problem::new(
-                    format!("nvmlInit_v2 has not returned for {} s", waited.as_secs()),
-                    "check the kernel log for NVRM lines",
-                ),
-            }),
+            Some(waited) if self.session.is_none() => {
+                let step = self.thread.open_step();
+                let message = format!("{step} has not returned for {} s", waited.as_secs());
+                let problem = Problem::new(message, step.remedy());
+                DriverState::Down(DriverDown::Closed { reason: DownReason::Hung, problem })
+            }
             _ => self.state.clone(),
         }
     }

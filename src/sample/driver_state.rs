@@ -92,18 +92,21 @@ impl DriverDown {
 
     /// What happened, without the library and the call that failed.
     #[must_use]
-    pub fn error(&self) -> &str {
+    pub fn error(&self) -> String {
         match self {
+            Self::OpenFailed(LibraryError::Refused { error, .. }) => error.to_string(),
             Self::OpenFailed(
                 LibraryError::Init { error, .. } | LibraryError::NotFound { detail: error, .. },
-            ) => error,
-            Self::Closed { problem, .. } => &problem.message,
+            ) => error.clone(),
+            Self::Closed { problem, .. } => problem.message.clone(),
         }
     }
 
     /// Whether no NVML library is loaded.
     #[must_use]
     pub fn lacks_library(&self) -> bool {
-        matches!(self.reason(), DownReason::LibraryNotFound | DownReason::NotNvml)
+        let reason = self.reason();
+        let not_loaded = [DownReason::LibraryNotFound, DownReason::LibraryInvalid];
+        not_loaded.contains(&reason) || reason == DownReason::NotNvml
     }
 }

@@ -9,6 +9,7 @@ use super::driver_reader::{DriverReader, DriverRequest, DriverResponse};
 use super::driver_source::DriverSource;
 use crate::clock::Clock;
 use crate::model::Moment;
+use crate::nvml::open_step::{OpenProgress, OpenStep};
 use crate::worker::Worker;
 
 /// Sends requests to the driver thread, and starts another one if it died.
@@ -16,6 +17,7 @@ pub(super) struct DriverThread {
     clock: Clock,
     source: DriverSource,
     live: Arc<AtomicUsize>,
+    progress: OpenProgress,
     worker: Worker<DriverRequest, DriverResponse>,
     requested_at: Moment,
     request_duration: Option<Duration>,
@@ -31,19 +33,21 @@ impl DriverThread {
         source: DriverSource,
         live: Arc<AtomicUsize>,
     ) -> io::Result<Self> {
+        let progress = OpenProgress::default();
         Ok(Self {
-            worker: worker(source.clone(), &live)?,
+            worker: worker(source.clone(), &live, &progress)?,
             requested_at: clock.now(),
             request_duration: None,
             clock,
             source,
             live,
+            progress,
         })
     }
 
     pub(super) fn restart_if_dead(&mut self) {
         if self.is_dead() {
-            match worker(self.source.clone(), &self.live) {
+            match worker(self.source.clone(), &self.live, &self.progress) {
                 Ok(worker) => self.worker = worker,
                 Err(error) => tracing::error!(%error, "cannot start the driver thread"),
             }
@@ -71,6 +75,11 @@ impl DriverThread {
         self.worker.pending_since()
     }
 
+    /// The step of the pending request to open a session.
+    pub(super) fn open_step(&self) -> OpenStep {
+        self.progress.step()
+    }
+
     /// Whether the thread ended without a response.
     pub(super) fn is_dead(&self) -> bool {
         self.worker.is_dead()
@@ -90,7 +99,8 @@ impl DriverThread {
 fn worker(
     source: DriverSource,
     live: &Arc<AtomicUsize>,
+    progress: &OpenProgress,
 ) -> io::Result<Worker<DriverRequest, DriverResponse>> {
-    let mut reader = DriverReader::new(source);
+    let mut reader = DriverReader::new(source, progress.clone());
     Worker::spawn("driver".to_owned(), live, move |request| reader.handle(request))
 }

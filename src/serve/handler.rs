@@ -128,8 +128,7 @@ fn dispatch(
             text(StatusCode::OK, "started\n".to_owned())
         }
         Route::Startup => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
-        // Does not depend on the driver: a hanging driver must not cause a restart loop.
-        Route::Liveness => text(StatusCode::OK, "ok\n".to_owned()),
+        Route::Liveness => liveness(state),
     }
 }
 
@@ -197,6 +196,18 @@ fn shared(
 /// the startup: a restart would not help.
 fn is_started(published: Option<&Published>) -> bool {
     published.is_some_and(|published| !published.snapshot().is_starting())
+}
+
+/// Whether the sampling thread publishes snapshots. It does so without the driver, too: a driver that hangs
+/// must not cause a restart loop.
+fn liveness(state: &AppState) -> Response<Full<Bytes>> {
+    let now = state.clock.now().mono;
+    let age = state.published.borrow().as_deref().map_or(now, |published| published.age(now));
+    if age <= state.liveness_max_age {
+        return text(StatusCode::OK, "ok\n".to_owned());
+    }
+    let body = format!("the sampling thread has not responded for {} s\n", age.as_secs());
+    text(StatusCode::SERVICE_UNAVAILABLE, body)
 }
 
 fn readiness(state: &AppState) -> Response<Full<Bytes>> {

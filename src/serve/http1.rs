@@ -6,13 +6,13 @@ use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -88,6 +88,21 @@ pub(super) async fn handle_connection(
     if let Some(reason) = connection.timed_out() {
         refused.increment(reason);
     }
+}
+
+/// Serves one request of its own, so that the calling thread has initialized the thread-locals of the server
+/// before a library is loaded: see [`crate::worker::touch_thread_locals`].
+///
+/// # Errors
+/// The OS error of the socket.
+pub async fn serve_own_request() -> io::Result<()> {
+    let (client, server) = UnixStream::pair()?;
+    client.writable().await?;
+    client.try_write(b"GET / HTTP/1.0\r\n\r\n")?;
+    let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(String::new())) });
+    // Without a response, the server works all the same.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(server), service).await;
+    Ok(())
 }
 
 fn log_refused_certificate(logged: &Mutex<BTreeSet<&'static str>>, error: &io::Error) {

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::watch;
 use tokio::task;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::BasicAuth;
 use super::peer::Peer;
 use super::rate_limit::RateLimit;
 use super::routes::Route;
+use crate::model::Problem;
 use crate::policy;
 use crate::web_config::WebConfig;
+use crate::worker;
 
 /// A web configuration in use.
 pub(super) struct LiveWebConfig {
@@ -45,6 +47,22 @@ impl LiveWebConfig {
     pub(super) fn try_acquire(&self, peer: Peer, route: Option<Route>, now: Instant) -> bool {
         self.rate_limit.as_ref().is_none_or(|limit| limit.try_acquire(peer, route, now))
     }
+}
+
+/// The file, or one that it references, is on a mount that hangs.
+const NO_RESPONSE: &str = "the file system does not respond";
+
+/// Reads a web configuration file, within [`policy::FILE_STARTUP_TIMEOUT`].
+///
+/// # Errors
+/// The file cannot be read or is invalid.
+pub fn read_in_time(path: &Path) -> Result<WebConfig, Problem> {
+    let file = path.to_owned();
+    let read = move || WebConfig::read(&file);
+    worker::call_in_time(policy::FILE_STARTUP_TIMEOUT, read).unwrap_or_else(|| {
+        let message = format!("--web-config-file {}: {NO_RESPONSE}", path.display());
+        Err(Problem::new(message, "check the mounts of the file and of its certificates"))
+    })
 }
 
 /// Logs what may be a mistake in a configuration that is put into use.
@@ -78,7 +96,17 @@ async fn reload_on_change(
     loop {
         tokio::time::sleep(policy::WEB_CONFIG_EVERY).await;
         let file = path.clone();
-        let Ok(read) = task::spawn_blocking(move || WebConfig::read(&file)).await else { continue };
+        let mut reading = task::spawn_blocking(move || WebConfig::read(&file));
+        let read = if let Ok(read) = timeout(policy::SOURCE_DOWN_AFTER, &mut reading).await {
+            read
+        } else {
+            let path = path.display();
+            tracing::warn!(
+                "--web-config-file {path}: {NO_RESPONSE}; the previous configuration stays active"
+            );
+            reading.await
+        };
+        let Ok(read) = read else { continue };
         match read {
             Ok(config) => {
                 if std::mem::take(&mut is_invalid) {

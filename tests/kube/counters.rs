@@ -48,10 +48,10 @@ fn names(selection: &Selection) -> Vec<&str> {
     selection.device.families().iter().map(|family| &*family.name).collect()
 }
 
-async fn next_update(followed: &CountersHandle) -> CountersUpdate {
+async fn next_update(followed: &mut CountersHandle) -> CountersUpdate {
     let update = async {
         loop {
-            if let Some(update) = followed.updates().next() {
+            if let Some(update) = followed.updates(Duration::ZERO).pop() {
                 return update;
             }
             sleep(Duration::from_millis(2)).await;
@@ -101,21 +101,22 @@ async fn changed_config_map_is_applied_and_errors_keep_the_counters() {
     let mut server = FakeServer::start().await;
     let before = config_map(&json!({"metrics": TEMPERATURE}));
     let initial = read(&mut server, &before).await.unwrap();
-    let followed =
-        CountersHandle::start(source(&server), initial, SelectionScope::default()).unwrap();
+    let mut followed =
+        CountersHandle::start(source(&server), initial, SelectionScope::default(), Duration::ZERO)
+            .unwrap();
     let reload = followed.reload();
 
     reload.send(()).unwrap();
     server.next(&[PATH]).await.respond(200, &before).await;
     assert!(
-        matches!(next_update(&followed).await, CountersUpdate::Unchanged),
+        matches!(next_update(&mut followed).await, CountersUpdate::Unchanged),
         "nothing has changed"
     );
 
     reload.send(()).unwrap();
     let after = config_map(&json!({"metrics": CLOCK}));
     server.next(&[PATH]).await.respond(200, &after).await;
-    let CountersUpdate::Changed(selection) = next_update(&followed).await else {
+    let CountersUpdate::Changed(selection) = next_update(&mut followed).await else {
         panic!("other counters")
     };
     assert_eq!(names(&selection), ["DCGM_FI_DEV_SM_CLOCK"]);
@@ -123,16 +124,16 @@ async fn changed_config_map_is_applied_and_errors_keep_the_counters() {
     // Denied, without the key, malformed: the selection in use does not change.
     reload.send(()).unwrap();
     server.next(&[PATH]).await.fail(403, "configmaps is forbidden").await;
-    assert!(matches!(next_update(&followed).await, CountersUpdate::Failed));
+    assert!(matches!(next_update(&mut followed).await, CountersUpdate::Failed));
     for data in [json!({}), json!({"metrics": "NO_SUCH_FAMILY, gauge, x\n"})] {
         reload.send(()).unwrap();
         server.next(&[PATH]).await.respond(200, &config_map(&data)).await;
-        assert!(matches!(next_update(&followed).await, CountersUpdate::Failed), "{data}");
+        assert!(matches!(next_update(&mut followed).await, CountersUpdate::Failed), "{data}");
     }
     reload.send(()).unwrap();
     server.next(&[PATH]).await.respond(200, &after).await;
     assert!(
-        matches!(next_update(&followed).await, CountersUpdate::Unchanged),
+        matches!(next_update(&mut followed).await, CountersUpdate::Unchanged),
         "the counters are those in use"
     );
 }

@@ -78,6 +78,31 @@ fn sigusr1_releases_nvml_and_sigusr2_reacquires_it() {
     assert_eq!(log.matches("NVML is released").count(), 1, "{log}");
 }
 
+/// Heaps of threads: glibc aligns each to 64 MiB.
+fn thread_heaps(exporter: &Exporter) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", exporter.pid())).unwrap();
+    let is_heap = |line: &&str| {
+        let (start, rest) = line.split_once('-').unwrap();
+        let is_aligned = u64::from_str_radix(start, 16).unwrap().is_multiple_of(64 << 20);
+        is_aligned && rest.contains(" rw-p ") && rest.split_whitespace().count() == 5
+    };
+    maps.lines().filter(is_heap).count()
+}
+
+#[test]
+fn threads_of_many_sessions_share_one_heap() {
+    let scenario = Scenario::new("heap", TWO_T4);
+    let exporter = start(&[], &scenario, &[]);
+    for _ in 0..3 {
+        exporter.wait_for("a session", is_acquired);
+        exporter.send_signal("-USR1");
+        wait_for_release(&exporter, "SIGUSR1");
+        exporter.send_signal("-USR2");
+    }
+    exporter.wait_for("a session", is_acquired);
+    assert_eq!(thread_heaps(&exporter), 0, "the memory of each would grow to that of the largest");
+}
+
 #[test]
 fn nvml_is_released_while_the_file_exists() {
     let directory = tempfile::tempdir().unwrap();

@@ -31,6 +31,8 @@ mod faults;
 mod flags;
 mod freshness;
 mod gpm;
+mod hanging_files;
+mod hanging_library;
 mod health;
 mod http;
 mod kai;

@@ -130,6 +130,7 @@ fn serve_snapshot(published: Arc<Published>) -> String {
         let site = AppState {
             published,
             max_age: day,
+            liveness_max_age: Duration::MAX,
             clock,
             routes: Routes {
                 telemetry_path: None,

@@ -80,13 +80,18 @@ impl WebFixture {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// Writes the configuration, and returns its flag.
+    pub(crate) fn write_config(&self, config: &str) -> String {
+        self.write("web.yml", config);
+        format!("--web-config-file={}", self.directory.path().join("web.yml").display())
+    }
+
     pub(crate) fn start(&self, config: &str, flags: &[&str]) -> Exporter {
         self.start_with(&[], config, flags)
     }
 
     fn start_with(&self, environment: &[(&str, &str)], config: &str, flags: &[&str]) -> Exporter {
-        self.write("web.yml", config);
-        let file = format!("--web-config-file={}", self.directory.path().join("web.yml").display());
+        let file = self.write_config(config);
         let base = ["--mock=idle-t4", "--collect-interval=200", &file];
         Exporter::start_with(environment, &[&base, flags].concat())
     }
@@ -105,6 +110,15 @@ impl WebFixture {
         stream.read_to_end(&mut response)?;
         let certificate = stream.conn.peer_certificates().unwrap()[0].to_vec();
         Ok((Response::parse(&response), certificate))
+    }
+
+    /// Sends a request head over TLS and returns the response.
+    pub(crate) fn request(&self, exporter: &Exporter, head: &str) -> io::Result<Response> {
+        let mut stream = self.connect(exporter, None)?;
+        stream.write_all(head.as_bytes())?;
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        Ok(Response::parse(&response))
     }
 
     /// Opens a connection over TLS.
@@ -317,11 +331,15 @@ fn unsupported_tls_is_refused_with_its_reason() {
     site.write("v1.crt", VERSION_1);
     site.write("p521.crt", P521_CERT);
     site.write("p521.key", P521_KEY);
-    let client_ca = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: p521.crt\n";
+    let client_ca = |file: &str| {
+        let auth = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ";
+        format!("{TLS}{auth}{file}\n")
+    };
     for (config, expected) in [
         (TLS.replace("tls.crt", "v1.crt"), "cert_file: a certificate of X.509 version 1"),
         (TLS.replace("tls.", "p521."), "key_file: keys of the curve P-521 are not supported"),
-        (format!("{TLS}{client_ca}"), "client_ca_file: keys of the curve P-521"),
+        (client_ca("p521.crt"), "client_ca_file: keys of the curve P-521"),
+        (client_ca("v1.crt"), "client_ca_file: a certificate of X.509 version 1"),
         (
             format!("{TLS}  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA]\n"),
             "cipher suites with CBC are insecure",

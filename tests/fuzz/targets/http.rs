@@ -54,6 +54,7 @@ impl Server {
         let site = AppState {
             published,
             max_age: Duration::from_secs(3600),
+            liveness_max_age: Duration::MAX,
             clock: Clock::start(),
             routes: Routes {
                 telemetry_path: None,
