@@ -18,7 +18,7 @@ use super::node_event::{self, Node, NodeEvent};
 use super::node_name::NodeName;
 use super::request_error::RequestError;
 use super::sharing::SharingStrategy;
-use super::source::{FailureReason, HealthTracker};
+use super::source::{FailureReason, HealthTracker, SourceState};
 use super::watch_timings::WatchTimings;
 use crate::clock::Clock;
 use crate::policy;
@@ -103,11 +103,14 @@ impl NodeLabelWatch {
     async fn watch_repeatedly(&self, publish: &watch::Sender<NodeLabelState>) {
         let mut failures = 0;
         loop {
+            let mut broken = false;
             // The server ends every watch after its timeout; this is not a failure.
             match self.watch_once(publish).await {
                 Ok(()) => failures = 1,
                 Err(RequestError { reason: failure, mut problem, .. }) => {
                     failures += 1;
+                    let was_up = publish.borrow().health.state == SourceState::Up;
+                    broken = was_up && failure == FailureReason::Connection;
                     if failure == FailureReason::Denied {
                         problem.remedy = Some(REMEDY.to_owned());
                     }
@@ -117,7 +120,7 @@ impl NodeLabelWatch {
                     });
                 }
             }
-            sleep(self.timings.backoff(failures)).await;
+            sleep(self.timings.reconnect_delay(failures, broken)).await;
         }
     }
 

@@ -312,10 +312,8 @@ async fn send_watch(
     sender: &mpsc::Sender<Frame<Bytes>>,
 ) -> Result<(), ClientGone> {
     let send = |line: Arc<str>| async move {
-        sender
-            .send(Frame::data(Bytes::copy_from_slice(line.as_bytes())))
-            .await
-            .map_err(|_| ClientGone)
+        let chunk = Bytes::copy_from_slice(line.as_bytes());
+        sender.send(Frame::data(chunk)).await.map_err(|_| ClientGone)
     };
     let end = tokio::time::sleep(watch.timeout);
     tokio::pin!(end);
