@@ -54,7 +54,8 @@ fn node_has_containers_processes_and_units() {
 fn gpu_with_mig_lists_its_mig_devices() {
     let exporter = Exporter::start(&["--mock=mig-h100", "--collect-interval", "500"]);
     let node = wait_for_node(&exporter, "a busy MIG device", |node| {
-        node["gpus"][0]["parts"][0]["utilization_percent"].is_number()
+        let part = &node["gpus"][0]["parts"][0];
+        part["utilization_percent"].is_number() && part["containers"][0].is_object()
     });
     let gpu = &node["gpus"][0];
     assert_eq!(gpu["mig"], true);
