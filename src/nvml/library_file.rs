@@ -108,9 +108,11 @@ fn check_segments(file: &File, size: u64) -> Result<(), LibraryFileError> {
 }
 
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), LibraryFileError> {
-    file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => LibraryFileError::NotElf,
-        _ => LibraryFileError::Unreadable(error.to_string()),
+    file.read_exact_at(bytes, offset).map_err(|error| {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return LibraryFileError::NotElf;
+        }
+        LibraryFileError::Unreadable(error.to_string())
     })
 }
 

@@ -40,18 +40,17 @@ fn cached(cache: &[u8], name: &str) -> Option<PathBuf> {
     let start = cache.windows(CACHE_MAGIC.len()).position(|window| window == CACHE_MAGIC)?;
     let cache = cache.get(start..)?;
     let count = usize::try_from(u32_at(cache, CACHE_MAGIC.len())?).ok()?;
-    let entries = cache.get(CACHE_HEADER..)?.chunks_exact(CACHE_ENTRY).take(count);
+    let mut entries = cache.get(CACHE_HEADER..)?.chunks_exact(CACHE_ENTRY).take(count);
     let text = |at: usize| {
         let rest = cache.get(at..)?;
         let end = rest.iter().position(|byte| *byte == 0)?;
         std::str::from_utf8(rest.get(..end)?).ok()
     };
-    let of = |entry: &[u8]| {
+    entries.find_map(|entry| {
         let field = |at: usize| u32_at(entry, at);
         let is_match = field(0)? == CACHE_FLAGS && text(field(4)? as usize)? == name;
         is_match.then(|| text(field(8)? as usize)).flatten().map(PathBuf::from)
-    };
-    entries.filter_map(of).next()
+    })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

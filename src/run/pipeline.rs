@@ -24,7 +24,7 @@ use crate::host::ProcRoot;
 use crate::host::hpc_jobs::JobDirectory;
 use crate::host::own_process::OwnProcessReader;
 use crate::host::pci_bus::PciBus;
-use crate::model::{DownReason, PodUid};
+use crate::model::PodUid;
 use crate::nvml::mock::MockEnv;
 use crate::policy;
 use crate::publish::Published;

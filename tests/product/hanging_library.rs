@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -70,10 +69,8 @@ fn sigterm_ends_the_process_while_a_library_does_not_finish_loading() {
     let directory = tempfile::tempdir().unwrap();
     let (exporter, _file) = start_hanging(directory.path(), &[]);
     wait_for_constructor(&exporter);
-    let signalled = Instant::now();
     let (status, log) = exporter.terminate();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(signalled.elapsed() < Duration::from_secs(5), "{:?}", signalled.elapsed());
 }
 
 #[test]

@@ -267,7 +267,12 @@ fn change_of_the_source_changes_no_label() {
 fn static_pod_keeps_its_uid_when_the_source_changes() {
     let etcd =
         "[[pod]]\nname = \"etcd\"\nstatic = true\ncontainers = [{ name = \"main\", gpus = [2] }]\n";
-    let dcgm = ["--dialect=dcgm-exporter", "--kubernetes", "--kubernetes-enable-pod-uid"];
+    let dcgm = [
+        "--dialect=dcgm-exporter",
+        "--enable-exporter-metrics",
+        "--kubernetes",
+        "--kubernetes-enable-pod-uid",
+    ];
     let uid = |metrics: &str| -> Option<String> {
         let lines = series(metrics, "DCGM_FI_DEV_GPU_UTIL");
         let line = lines.into_iter().find(|line| line.contains("pod=\"etcd\""))?;
