@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Streaming};
 
@@ -169,13 +169,16 @@ impl PodsApi {
 
     async fn follow_events(&self, mut watch: PodsApiWatch, feed: &mut PodFeed) -> RequestError {
         apply_list(std::mem::take(&mut watch.initial), feed);
+        let mut next_list = Instant::now() + self.intervals.list;
         loop {
-            // A list is only certain to be newer than the events if there are none meanwhile.
+            // A list is only certain to be newer than the events if there are none meanwhile: an event ends
+            // its request, which is then sent again at once.
             let result = tokio::select! {
                 event = next_event(&mut watch.events, watch.method) => {
                     event.map(|event| apply_event(event, feed))
                 }
-                list = self.list_later(watch.socket.clone(), watch.method) => {
+                list = self.list_at(next_list, watch.socket.clone(), watch.method) => {
+                    next_list = Instant::now() + self.intervals.list;
                     list.map(|pods| apply_list(pods, feed))
                 }
             };
@@ -188,12 +191,13 @@ impl PodsApi {
         }
     }
 
-    async fn list_later(
+    async fn list_at(
         &self,
+        at: Instant,
         mut socket: KubeletSocket,
         method: PodsMethod,
     ) -> Result<Vec<DecodedPod>, RequestError> {
-        sleep(self.intervals.list).await;
+        sleep_until(at).await;
         let path = PathAndQuery::from_static(method.list);
         let timeout = self.timings.response_timeout;
         let list: ListPodsResponse = socket.call(path, method.request(), timeout).await?;

@@ -100,7 +100,7 @@ pub async fn serve_own_request() -> io::Result<()> {
     client.writable().await?;
     client.try_write(b"GET / HTTP/1.0\r\n\r\n")?;
     let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(String::new())) });
-    // Without a response, the server works all the same.
+    // The server does not need a response.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(server), service).await;
     Ok(())
 }
