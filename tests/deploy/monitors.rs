@@ -201,6 +201,22 @@ fn every_monitor_selects_the_pods_of_every_overlay() {
     validate("monitors", &all);
 }
 
+#[test]
+fn own_metrics_are_scraped_beside_those_of_the_gpus() {
+    for (component, kind) in COMPONENTS {
+        let documents = render_text(&format!(
+            "resources: [DAEMONSET/overlays/dcgm-exporter]\n\
+             components: [DAEMONSET/components/{component}, DAEMONSET/components/own-metrics]\n"
+        ));
+        validate(component, &documents);
+        check_monitors(component, &documents);
+        let spec = &single_of_kind(&documents, kind)["spec"];
+        let endpoints = spec.get("endpoints").unwrap_or(&spec["podMetricsEndpoints"]);
+        let paths = endpoints.as_array().unwrap().iter().map(|endpoint| &endpoint["path"]);
+        assert_eq!(paths.collect::<Vec<_>>(), ["/metrics", "/metrics/own"], "{component}");
+    }
+}
+
 /// In the dcgm-exporter dialect pod and container are labels of the workload.
 #[test]
 fn google_adds_no_labels_of_the_exporters_own_pod() {
