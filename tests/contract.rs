@@ -236,10 +236,11 @@ fn every_symbol_is_exported_by_the_mock() {
     }
 }
 
-/// The record of a name in the field map, or that of the first member of its family: the map does
-/// not list every link and engine.
+/// The record of a name in the field map, by the name before or since DCGM 4.6, or that of the first member of its
+/// family: the map does not list every link and engine.
 fn mapped<'a>(records: &'a [csv::StringRecord], name: &str) -> Option<&'a csv::StringRecord> {
-    let of = |name: &str| records.iter().find(|record| record.get(0) == Some(name));
+    let named = |column: usize, name: &str| records.iter().find(|r| r.get(column) == Some(name));
+    let of = |name: &str| named(0, name).or_else(|| named(11, name));
     of(name).or_else(|| {
         let mut letters: Vec<char> = name.chars().collect();
         let last = letters.iter().rposition(char::is_ascii_digit)?;
@@ -255,12 +256,17 @@ fn rows_match_the_field_map() {
     let path = std::env::var("NVML_EXPORTER_FIELD_MAP").expect("NVML_EXPORTER_FIELD_MAP");
     let mut reader = csv::Reader::from_path(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    // Of the link states, the map has only DCGM's numbers.
-    let unmapped =
-        |name: &str| name == "DCGM_FI_DEV_NVLINK_GET_STATE" || is_specific_to_this_exporter(name);
-    for (name, kind, ..) in rows().into_iter().filter(|row| !unmapped(row.0)) {
-        let record = mapped(&records, name);
-        let record = record.unwrap_or_else(|| panic!("{name} is not in {path}"));
+    // Of the link states, the map has only DCGM's numbers; it ends before the names of dcgm-exporter 4.9.
+    let unmapped = |name: &str| {
+        name == "DCGM_FI_DEV_NVLINK_GET_STATE"
+            || preset::DCGM_4_9.contains(&name)
+            || is_specific_to_this_exporter(name)
+    };
+    for (name, kind, ..) in rows() {
+        let Some(record) = mapped(&records, name) else {
+            assert!(unmapped(name), "{name} is not in {path}");
+            continue;
+        };
         assert_eq!(Some(kind.as_str()), record.get(2), "{name}");
     }
     // Every field that NVML has as a number or a string is a row, selectable by each of its names.

@@ -25,8 +25,8 @@ use nvml_exporter::sample::driver_source::DriverSource;
 use nvml_exporter::selection::{FamilyRequest, Selection, SelectionScope, preset};
 use nvml_exporter::telemetry;
 
-/// The collection interval, which limits the wait for GPUs, on the fast clock.
-const INTERVAL: Duration = Duration::from_secs(60);
+/// The collection interval, which limits the wait for GPUs: seconds of real time also on a fast clock.
+const INTERVAL: Duration = Duration::from_secs(600);
 
 /// A pipeline, and the mock environment that it reads.
 pub(crate) struct Pipeline {
