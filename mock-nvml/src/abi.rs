@@ -24,6 +24,7 @@ mod instances;
 mod library_file;
 mod mig;
 mod mock_env;
+pub(crate) mod newer;
 mod nvlink;
 mod pci;
 mod platform;
@@ -41,10 +42,12 @@ use nvml_wrapper_sys::bindings::NvmlLib;
 
 use crate::exported_functions::exported_functions;
 
-/// Does not compile unless the signature of each exported function is that of `nvml-wrapper-sys`.
+/// Does not compile unless the signature of each exported function is that of `nvml-wrapper-sys`, where
+/// it has the function. Those of newer functions are compared with the header by a test.
 macro_rules! check_signatures {
-    ($($file:ident: $($name:ident)*;)*) => {
+    (wrapped { $($file:ident: $($name:ident)*;)* } newer { $($newer:ident)* }) => {
         const _: fn(&mut NvmlLib) = |lib| { $($(lib.$name = Ok($file::$name);)*)* };
+        const _: &[*const ()] = &[$(newer::$newer as *const ()),*];
     };
 }
 

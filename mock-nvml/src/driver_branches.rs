@@ -1,7 +1,10 @@
 //! The first driver branch of each NVML symbol, and the CUDA version of each branch.
 //!
 //! The symbols of the 470, 525, 535 and 550 branches are those that their libraries export. The
-//! exact branch of a symbol that came between two of them is not verified.
+//! exact branch of a symbol that came between two of them is not verified. Those of 570, 575, 580, 590,
+//! 595, 610 and 615 are what the headers of CUDA 12.8 to 13.5 declare, which a test compares; no library of
+//! these branches was seen. Releases of a branch after its header may have more: some of 580 have
+//! `nvmlDeviceGetUnrepairableMemoryFlag_v1`.
 
 /// Symbols that some branches lack, by the first branch that has them. All other symbols are in
 /// every branch. Includes symbols that this library does not export yet.
@@ -67,6 +70,7 @@ const SINCE: &[(u32, &[&str])] = &[
             "nvmlDeviceGetJpgUtilization",
             "nvmlDeviceGetOfaUtilization",
             "nvmlDeviceGetSramEccErrorStatus",
+            "nvmlSystemGetConfComputeState",
         ],
     ),
     (
@@ -78,7 +82,18 @@ const SINCE: &[(u32, &[&str])] = &[
         ],
     ),
     (560, &["nvmlSystemGetDriverBranch", "nvmlDeviceGetDriverModel_v2"]),
-    (570, &["nvmlDeviceGetTemperatureV"]),
+    (
+        570,
+        &[
+            "nvmlDeviceGetTemperatureV",
+            "nvmlDeviceGetMarginTemperature",
+            "nvmlDeviceGetPlatformInfo",
+            "nvmlDeviceWorkloadPowerProfileGetCurrentProfiles",
+        ],
+    ),
+    (580, &["nvmlDeviceGetRepairStatus"]),
+    (590, &["nvmlDeviceGetUnrepairableMemoryFlag_v1"]),
+    (615, &["nvmlDeviceGetGpuFabricInfo_v4"]),
 ];
 
 /// The first branch of each CUDA version, and that version as in [`crate::scenario::Driver`].
@@ -98,6 +113,10 @@ const CUDA: &[(u32, i32)] = &[
     (570, 12_080),
     (575, 12_090),
     (580, 13_000),
+    (590, 13_010),
+    (595, 13_020),
+    (610, 13_030),
+    (615, 13_040),
 ];
 
 /// The symbols that a driver of this branch does not have.
@@ -146,7 +165,7 @@ mod tests {
         assert!(SINCE.iter().flat_map(|(_, symbols)| *symbols).all(|symbol| seen.insert(symbol)));
         assert_eq!(
             [cuda_version(390), cuda_version(470), cuda_version(550), cuda_version(590)],
-            [11_040, 11_040, 12_040, 13_000]
+            [11_040, 11_040, 12_040, 13_010]
         );
     }
 }

@@ -6,7 +6,7 @@
 //! - [`clock`] is the only module that reads clocks. [`numeric`] converts numbers, [`stderr`] prints
 //!   errors, [`return_code`] has NVML's return codes.
 //! - [`exported_functions`] lists the exported symbols, [`driver_branches`] those that older drivers
-//!   lack. [`call_counter`] counts NVML calls.
+//!   lack, [`field_ids`] the fields that they have. [`call_counter`] counts NVML calls.
 //! - [`scenario`] is the node and its timeline, with time windows ([`window`]), GPU [`models`], load
 //!   curves ([`curve`]) and injected faults ([`fault`]).
 //! - [`cluster`] has the kubelet, the API server and the pods of the node as functions of time.
@@ -28,6 +28,7 @@ mod environment;
 mod environment_dir;
 mod exported_functions;
 mod fault;
+mod field_ids;
 mod models;
 mod numeric;
 mod procfs;
@@ -51,6 +52,21 @@ pub mod pod_resources {
         },
         cluster_servers::grpc::serve_connection,
     };
+}
+
+/// What is compared with NVIDIA's headers.
+pub mod header {
+    pub use crate::{
+        abi::newer::{FabricClique, FabricInfo, UnrepairableMemoryStatus},
+        field_ids::canonical,
+    };
+    use crate::{driver_branches::missing_symbols, exported_functions::FUNCTIONS};
+
+    /// The exported functions, and whether a driver of this branch has each.
+    pub fn functions(branch: u32) -> impl Iterator<Item = (&'static str, bool)> {
+        let missing: Vec<&str> = missing_symbols(branch, FUNCTIONS).collect();
+        FUNCTIONS.iter().map(move |name| (*name, !missing.contains(name)))
+    }
 }
 
 /// Validates the text of a scenario. `name` seeds the UUIDs and serial numbers of its GPUs.

@@ -79,6 +79,36 @@ pub(crate) enum Repair {
     },
 }
 
+/// Properties that only some models have.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
+pub(crate) struct Extras {
+    /// Whether it reports the distance to the slowdown temperature.
+    pub(crate) margin: bool,
+    /// Number of C2C links to a CPU.
+    pub(crate) c2c_links: u32,
+    /// Whether it shares the memory of the CPU, so that it reports no framebuffer.
+    pub(crate) unified_memory: bool,
+    /// Whether it is in a rack that reports chassis, slot and tray.
+    pub(crate) platform: bool,
+    /// Whether it has power smoothing and power profiles.
+    pub(crate) power_smoothing: bool,
+    /// Whether it remaps banks of memory, in addition to rows.
+    pub(crate) bank_remapping: bool,
+}
+
+impl Extras {
+    /// None of them.
+    pub(crate) const NONE: Self = Self {
+        margin: false,
+        c2c_links: 0,
+        unified_memory: false,
+        platform: false,
+        power_smoothing: false,
+        bank_remapping: false,
+    };
+}
+
 /// Properties of a GPU model.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent properties")]
@@ -157,6 +187,8 @@ pub(crate) struct Model {
     pub(crate) persistence: bool,
     /// Whether the board reports its serial number.
     pub(crate) serial: bool,
+    /// See [`Extras`].
+    pub(crate) extras: Extras,
 }
 
 impl Model {

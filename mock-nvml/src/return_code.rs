@@ -21,6 +21,7 @@ impl ReturnCode {
     pub(crate) const FUNCTION_NOT_FOUND: Self = Self(13);
     pub(crate) const GPU_IS_LOST: Self = Self(15);
     pub(crate) const ARGUMENT_VERSION_MISMATCH: Self = Self(25);
+    pub(crate) const DEPRECATED: Self = Self(26);
     pub(crate) const UNKNOWN: Self = Self(999);
 
     /// The code of a scenario's `code` key: NVML's constant without `NVML_ERROR_`.

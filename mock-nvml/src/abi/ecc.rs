@@ -6,8 +6,8 @@ use std::{
 };
 
 use nvml_wrapper_sys::bindings::{
-    nvmlDevice_t, nvmlEccErrorCounts_t, nvmlEccSramErrorStatus_v1_t, nvmlReturn_t,
-    nvmlRowRemapperHistogramValues_t,
+    nvmlDevice_t, nvmlEccErrorCounts_t, nvmlEccSramErrorStatus_v1_t, nvmlRepairStatus_v1_t,
+    nvmlReturn_t, nvmlRowRemapperHistogramValues_t,
 };
 
 use crate::{
@@ -35,6 +35,14 @@ values! {
 }
 
 versioned! {
+    nvmlDeviceGetRepairStatus: nvmlRepairStatus_v1_t, 1 = |board, request| {
+        let repair = board.repair()?;
+        Ok(nvmlRepairStatus_v1_t {
+            bChannelRepairPending: c_uint::from(repair.channel),
+            bTpcRepairPending: c_uint::from(repair.tpc),
+            ..request
+        })
+    };
     // All errors of a scenario are in device memory, none in SRAM.
     nvmlDeviceGetSramEccErrorStatus: nvmlEccSramErrorStatus_v1_t, 1 = |board, request| {
         board.ecc_errors(0, 0)?;

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint};
 
-use nvml_wrapper_sys::bindings::nvmlTemperature_v1_t;
+use nvml_wrapper_sys::bindings::{nvmlMarginTemperature_v1_t, nvmlTemperature_v1_t};
 
 use crate::{
     return_code::{NvmlResult, ReturnCode},
@@ -30,6 +30,9 @@ versioned! {
         let celsius = temperature(board, request.sensorType)?;
         let temperature = c_int::try_from(celsius).map_err(|_| ReturnCode::UNKNOWN)?;
         Ok(nvmlTemperature_v1_t { temperature, ..request })
+    };
+    nvmlDeviceGetMarginTemperature: nvmlMarginTemperature_v1_t, 1 = |board, request| {
+        Ok(nvmlMarginTemperature_v1_t { marginTemperature: board.temperature_margin()?, ..request })
     };
 }
 

@@ -29,7 +29,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryInfo(
     out: *mut nvmlMemory_t,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let memory = board("nvmlDeviceGetMemoryInfo", device, |board| Ok(board.memory()))?;
+        let memory = board("nvmlDeviceGetMemoryInfo", device, Board::framebuffer)?;
         // Version 1 counts the reserved memory as used.
         let used = memory.used + memory.reserved;
         // SAFETY: the caller passes null or a valid pointer to the struct.
@@ -43,7 +43,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     out: *mut nvmlMemory_v2_t,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let memory = board("nvmlDeviceGetMemoryInfo_v2", device, |board| Ok(board.memory()))?;
+        let memory = board("nvmlDeviceGetMemoryInfo_v2", device, Board::framebuffer)?;
         if out.is_null() {
             return Err(ReturnCode::INVALID_ARGUMENT);
         }
@@ -64,7 +64,9 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetBAR1MemoryInfo(
     out: *mut nvmlBAR1Memory_t,
 ) -> nvmlReturn_t {
     dispatch(|| {
-        let bar1 = board("nvmlDeviceGetBAR1MemoryInfo", device, |board| Ok(board.bar1()))?;
+        let bar1 = board("nvmlDeviceGetBAR1MemoryInfo", device, |board| {
+            board.framebuffer().map(|_| board.bar1())
+        })?;
         let (bar1Total, bar1Free, bar1Used) = (bar1.total, bar1.free, bar1.used);
         // SAFETY: the caller passes null or a valid pointer to the struct.
         unsafe { put(out, nvmlBAR1Memory_t { bar1Total, bar1Free, bar1Used }) }

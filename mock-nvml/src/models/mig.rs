@@ -56,6 +56,9 @@ impl Model {
             "H100" => H100,
             "H200" => H200,
             "B200" => B200,
+            "H20" => H20,
+            "GB200" => GB200,
+            "GB300" => GB300,
             _ => &[],
         }
     }
@@ -118,16 +121,22 @@ profiles! {
         "3g.71gb" 71_168 60 3, "4g.71gb" 71_168 64 4, "7g.141gb" 142_848 132 7];
     B200: ["1g.23gb" 22_016 18 1, "1g.23gb+me" 22_016 18 1, "1g.45gb" 44_800 30 1, "2g.45gb" 44_800 36 2,
         "3g.90gb" 90_368 70 3, "4g.90gb" 90_368 72 4, "7g.180gb" 181_760 148 7];
+    H20: ["1g.12gb" 11_776 8 1, "1g.12gb+me" 11_776 8 1, "1g.24gb" 23_808 16 1, "2g.24gb" 23_808 16 2,
+        "3g.48gb" 47_872 32 3, "4g.48gb" 47_872 32 4, "7g.96gb" 96_256 78 7];
+    GB200: ["1g.23gb" 22_528 18 1, "1g.23gb+me" 22_528 18 1, "1g.47gb" 46_080 30 1, "2g.47gb" 46_080 36 2,
+        "3g.93gb" 93_184 70 3, "4g.93gb" 93_184 72 4, "7g.186gb" 187_392 148 7];
+    GB300: ["1g.35gb" 34_816 18 1, "1g.35gb+me" 34_816 18 1, "1g.70gb" 69_632 30 1, "2g.70gb" 69_632 36 2,
+        "3g.139gb" 140_288 70 3, "4g.139gb" 140_288 72 4, "7g.278gb" 281_600 148 7];
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::table::MODELS;
+    use crate::models::table::models;
 
     #[test]
     fn profiles_fit_their_boards() {
-        for model in MODELS {
+        for model in models() {
             for profile in model.mig() {
                 let name = format!("{} {}", model.key, profile.name);
                 assert!(profile.mib <= model.total_mib - model.reserved_mib, "{name}");

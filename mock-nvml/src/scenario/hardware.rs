@@ -9,8 +9,11 @@ pub(crate) struct HardwareFaults {
     pub(crate) ecc: EccErrors,
     pub(crate) retired: RetiredPages,
     pub(crate) remapped: RemappedRows,
+    pub(crate) repair: RepairState,
     /// NVLinks that are down or have errors.
     pub(crate) nvlink: NvLinkFaults,
+    /// CRC errors and replays of each C2C link.
+    pub(crate) c2c_errors: u32,
     /// Performance policies that limit the clocks, besides power and temperature.
     pub(crate) throttles: Vec<ThrottleWindow>,
 }
@@ -69,6 +72,21 @@ pub(crate) struct RemappedRows {
     pub(crate) failure: bool,
 }
 
+/// Repairs that are pending or impossible, and the recovery action.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RepairState {
+    /// `nvmlDeviceGpuRecoveryAction_t`.
+    pub(crate) action: u32,
+    /// Whether memory cannot be repaired.
+    pub(crate) unrepairable: bool,
+    /// Whether a memory channel is repaired at the next reset.
+    pub(crate) channel: bool,
+    /// Whether a TPC is repaired at the next reset.
+    pub(crate) tpc: bool,
+    /// World time from which on this is the state.
+    pub(crate) from: EventTime,
+}
+
 /// Faults of NVLinks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NvLinkFaults {
@@ -84,6 +102,12 @@ pub(crate) struct NvLinkFaults {
     pub(crate) replay: u32,
     /// Recovery errors.
     pub(crate) recovery: u32,
+    /// Errors in received symbols, of boards with NVLink 5.
+    pub(crate) symbol: u32,
+    /// Errors that remain after error correction, of boards with NVLink 5.
+    pub(crate) effective: u32,
+    /// Packets with errors, of boards with NVLink 5.
+    pub(crate) packet: u32,
     /// World time of the errors.
     pub(crate) from: EventTime,
 }

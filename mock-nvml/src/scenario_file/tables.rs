@@ -14,7 +14,7 @@ use serde::{
 use toml::Spanned;
 
 pub(super) use self::hardware::{
-    EccTable, NvLinkTable, RemappedTable, RetiredTable, ThrottleTable, XidTable,
+    EccTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable, ThrottleTable, XidTable,
 };
 pub(super) use self::{
     cluster::{
@@ -89,6 +89,9 @@ pub(super) struct GpuTable {
     pub(super) ecc: Option<Spanned<EccTable>>,
     pub(super) retired: Option<Spanned<RetiredTable>>,
     pub(super) remapped: Option<Spanned<RemappedTable>>,
+    pub(super) repair: Option<Spanned<RepairTable>>,
+    #[serde(default)]
+    pub(super) c2c_errors: u32,
     pub(super) nvlink: Option<Spanned<NvLinkTable>>,
     #[serde(default)]
     pub(super) slowed: Vec<ThrottleTable>,

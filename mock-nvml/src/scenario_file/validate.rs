@@ -185,8 +185,9 @@ mod tests {
             (&format!("now = -1\n{GPU}"), "1: now = -1 is out of range: write 0 to 100000 seconds"),
             (
                 "[[gpu]]\nmodel = \"T5\"\n",
-                "2: unknown model \"T5\", did you mean \"T4\"? the models are T4, L20, L40S, A100, \
-                 H100, H200, B200, RTX 4090",
+                "2: unknown model \"T5\", did you mean \"T4\"? the models are T4, L20, L40S, A10, \
+                 A100, RTX 4090, H100, H200, H20, B200, GB200, GB300, RTX PRO 6000, RTX 5090, GB10, \
+                 Thor, VR200",
             ),
             (
                 "[[gpu]]\nmodel = \"T4\"\ncount = 65\n",
@@ -204,7 +205,7 @@ mod tests {
                 "[[gpu]]\nmodel = \"T4\"\ncuont = 2\n",
                 "3: unknown key \"cuont\", did you mean \"count\"? the keys here are model, count, uuid, \
                  serial, minor, pcie_replays_per_hour, ambient, \
-                 memory_total, lost, ecc, retired, remapped, \
+                 memory_total, lost, ecc, retired, remapped, repair, c2c_errors, \
                  nvlink, slowed, samples, mig",
             ),
             ("[[gpu]]\ncount = 2\n", "1: missing key \"model\": add it"),

@@ -1,5 +1,6 @@
 //! One GPU, MIG device or MIG instance at one time, with all values that NVML returns for it.
 
+pub(crate) mod fabric;
 pub(crate) mod fields;
 pub(crate) mod links;
 pub(crate) mod memory_errors;
@@ -24,6 +25,9 @@ use crate::{
         thermal_state::ThermalState,
     },
 };
+
+/// The first branch without application clocks, as captures of a T4 and an L40S have it.
+const NO_APPLICATION_CLOCKS: u32 = 595;
 
 /// A GPU, MIG device or MIG instance at one time.
 #[derive(Clone, Debug)]
@@ -162,6 +166,9 @@ impl Board {
 
     /// Application clock of a domain (`nvmlClockType_t`) in MHz.
     pub(crate) fn applications_clock(&self, domain: u32) -> NvmlResult<u32> {
+        if self.branch() >= NO_APPLICATION_CLOCKS {
+            return Err(ReturnCode::DEPRECATED);
+        }
         of_domain(self.model().applications.ok_or(ReturnCode::NOT_SUPPORTED)?, domain)
     }
 
@@ -197,6 +204,15 @@ impl Board {
     pub(crate) fn violation(&self, policy: u32) -> NvmlResult<u64> {
         let time = self.thermal.throttle_times.of(policy).ok_or(ReturnCode::INVALID_ARGUMENT)?;
         if self.model().violations { Ok(time) } else { Err(ReturnCode::NOT_SUPPORTED) }
+    }
+
+    /// Distance of the temperature to the slowdown threshold in °C, if the board reports it.
+    pub(crate) fn temperature_margin(&self) -> NvmlResult<i32> {
+        if !self.model().extras.margin {
+            return Err(ReturnCode::NOT_SUPPORTED);
+        }
+        let degrees = |celsius| i32::try_from(floor_u32(celsius)).map_err(|_| ReturnCode::UNKNOWN);
+        Ok(degrees(self.model().thermals.slowdown)? - degrees(self.thermal.celsius)?)
     }
 
     /// A threshold (`nvmlTemperatureThresholds_t`) in °C.

@@ -34,6 +34,16 @@ pub(in crate::scenario_file) struct RemappedTable {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub(in crate::scenario_file) struct RepairTable {
+    pub(in crate::scenario_file) action: u32,
+    pub(in crate::scenario_file) unrepairable: bool,
+    pub(in crate::scenario_file) channel: bool,
+    pub(in crate::scenario_file) tpc: bool,
+    pub(in crate::scenario_file) from: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(in crate::scenario_file) struct NvLinkTable {
     pub(in crate::scenario_file) down: Vec<u32>,
     pub(in crate::scenario_file) link: u32,
@@ -41,6 +51,9 @@ pub(in crate::scenario_file) struct NvLinkTable {
     pub(in crate::scenario_file) crc_data: u32,
     pub(in crate::scenario_file) replay: u32,
     pub(in crate::scenario_file) recovery: u32,
+    pub(in crate::scenario_file) symbol: u32,
+    pub(in crate::scenario_file) effective: u32,
+    pub(in crate::scenario_file) packet: u32,
     pub(in crate::scenario_file) from: Option<f64>,
 }
 

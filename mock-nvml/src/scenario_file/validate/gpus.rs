@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::Range};
 use toml::Spanned;
 
 use crate::{
-    models::{Model, table::MODELS},
+    models::{Model, table::models},
     numeric::clamp_u32,
     scenario::{Gpu, Pci, Platform, samples::SampleTiming},
     scenario_file::{
@@ -134,7 +134,7 @@ fn samples(table: &Spanned<SamplesTable>) -> ValidationResult<SampleTiming> {
 fn model(value: &Spanned<String>) -> ValidationResult<&'static Model> {
     let key = value.get_ref();
     Model::find(key).ok_or_else(|| {
-        let keys = || MODELS.iter().map(|model| model.key);
+        let keys = || models().map(|model| model.key);
         let hint = suggestion(key, keys());
         let hint = if hint.is_empty() { ":" } else { hint.as_str() };
         let all = keys().collect::<Vec<_>>().join(", ");

@@ -6,12 +6,13 @@ use crate::{
     models::{Model, Repair},
     scenario::hardware::{
         EccErrors, ErrorCounts, EventTime, HardwareFaults, NvLinkFaults, PerfPolicy, RemappedRows,
-        RetiredPages, ThrottleWindow, Xid,
+        RepairState, RetiredPages, ThrottleWindow, Xid,
     },
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure, suggestion},
         tables::{
-            EccTable, GpuTable, NvLinkTable, RemappedTable, RetiredTable, ThrottleTable, XidTable,
+            EccTable, GpuTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
+            ThrottleTable, XidTable,
         },
         validate::{values::ensure_gpu_exists, windows::parse_window},
     },
@@ -42,12 +43,14 @@ pub(super) fn check(table: &GpuTable, model: &Model) -> ValidationResult<Hardwar
             .map(|table| remapped(table, model))
             .transpose()?
             .unwrap_or_default(),
+        repair: table.repair.as_ref().map(repair).transpose()?.unwrap_or_default(),
         nvlink: table
             .nvlink
             .as_ref()
             .map(|table| nvlink(table, model))
             .transpose()?
             .unwrap_or_default(),
+        c2c_errors: table.c2c_errors,
         throttles: slowed,
     })
 }
@@ -118,6 +121,11 @@ fn remapped(table: &Spanned<RemappedTable>, model: &Model) -> ValidationResult<R
     Ok(RemappedRows { correctable, uncorrectable, pending, failure })
 }
 
+fn repair(table: &Spanned<RepairTable>) -> ValidationResult<RepairState> {
+    let &RepairTable { action, unrepairable, channel, tpc, from } = table.get_ref();
+    Ok(RepairState { action, unrepairable, channel, tpc, from: moment("repair", table, from)? })
+}
+
 fn nvlink(table: &Spanned<NvLinkTable>, model: &Model) -> ValidationResult<NvLinkFaults> {
     let Some(links) = model.nvlinks else {
         let text = format!("nvlink: the model {} has no NVLink: remove the key", model.key);
@@ -136,6 +144,9 @@ fn nvlink(table: &Spanned<NvLinkTable>, model: &Model) -> ValidationResult<NvLin
         crc_data: spec.crc_data,
         replay: spec.replay,
         recovery: spec.recovery,
+        symbol: spec.symbol,
+        effective: spec.effective,
+        packet: spec.packet,
         from: moment("nvlink", table, spec.from)?,
     })
 }

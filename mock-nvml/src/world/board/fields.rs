@@ -2,6 +2,7 @@
 
 use crate::{
     fault::{self, Effect, Substitute},
+    field_ids,
     numeric::{floor_u32, round_u32},
     return_code::{NvmlResult, ReturnCode},
     world::board::{
@@ -32,12 +33,10 @@ impl FieldValue {
     }
 }
 
-/// `NVML_FI_MAX`: one more than the highest field id.
-const FIELD_END: u32 = 274;
 /// `nvmlNvlinkVersion_t` of NVLink 5, which has more counters.
 const NVLINK_5: u32 = 7;
-/// Fields newer than the 470 branch: the first id of each group, and its driver branch.
-const SINCE: [(u32, u32); 5] = [(161, 510), (185, 530), (193, 535), (197, 545), (201, 565)];
+/// Bandwidth of a C2C link in MB/s.
+const C2C_SPEED: u32 = 450_000;
 /// `NVML_FI_DEV_ECC_SBE_VOL_L1` and following: error type, counter type and memory location.
 const ECC_LOCATIONS: [(u32, u32, u32); 22] = [
     (0, 0, 0),
@@ -89,24 +88,24 @@ impl Board {
     }
 
     fn true_field(&self, field: u32, scope: u32) -> NvmlResult<FieldValue> {
-        let branch = self.scenario.driver.branch();
-        if field == 0 || field >= FIELD_END {
-            return Err(ReturnCode::INVALID_ARGUMENT);
-        }
-        if SINCE.iter().any(|(first, since)| field >= *first && branch < *since) {
-            return Err(ReturnCode::INVALID_ARGUMENT);
-        }
+        let field = field_ids::canonical(&self.scenario.driver.version, field)
+            .ok_or(ReturnCode::INVALID_ARGUMENT)?;
         match field {
-            1..=31 | 92 | 93 | 142..=145 => self.memory_field(field),
-            32..=73 | 84..=91 | 96..=141 | 146..=168 | 201..=250 => self.nvlink_field(field, scope),
-            74..=81 => self.violation_field(field),
+            1..=31 | 92 | 93 | 142..=145 | 301 | 302 => self.memory_field(field),
+            32..=73 | 84..=91 | 96..=141 | 146..=168 | 201..=222 | 235..=250 => {
+                self.nvlink_field(field, scope)
+            }
+            74..=81 | 269..=271 => self.violation_field(field),
             83 | 82 | 185..=196 => self.power_field(field),
             94 => Ok(FieldValue::U32(self.replays())),
-            // No replay counter rolls over, and no board has a C2C link.
-            95 | 170 => Ok(FieldValue::U32(0)),
+            // No replay counter rolls over.
+            95 => Ok(FieldValue::U32(0)),
+            170..=172 | 231..=234 => self.c2c_field(field, scope),
             197 => Ok(FieldValue::U64(self.pcie_traffic(Direction::Tx))),
             198 => Ok(FieldValue::U64(self.pcie_traffic(Direction::Rx))),
-            251 => self.violation_field(75),
+            230 => Ok(FieldValue::U32(self.recovery_action())),
+            251..=268 | 297 | 309 => self.power_smoothing_field(field),
+            303..=307 => self.bank_remapping_field(field),
             _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
@@ -130,6 +129,8 @@ impl Board {
             143 => u32(self.remapped().map(|rows| rows.uncorrectable)),
             144 => u32(self.remapped().map(|rows| u32::from(rows.pending))),
             145 => u32(self.remapped().map(|rows| u32::from(rows.failure))),
+            // Every remapping is in use.
+            301 | 302 => u32(self.remapped().map(|_| 0)),
             _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
@@ -151,7 +152,8 @@ impl Board {
             84..=89 | 132..=137 => Ok(FieldValue::U32(0)),
             90 => Ok(FieldValue::U32(links.speed)),
             91 | 147 => Ok(FieldValue::U32(links.count)),
-            138 | 139 => self.nvlink_traffic(scope).map(FieldValue::U64),
+            // 235: blocks without errors.
+            138 | 139 | 235 => self.nvlink_traffic(scope).map(FieldValue::U64),
             // Raw throughput: one eighth of protocol overhead is added.
             140 | 141 => self.nvlink_traffic(scope).map(|kib| FieldValue::U64(kib + kib / 8)),
             161 => self.nvlink_errors(scope, LinkError::Replay).map(FieldValue::U64),
@@ -165,15 +167,91 @@ impl Board {
             165 => active(scope).map(|up| FieldValue::U32(u32::from(up))),
             166 => self.nvlink(scope).map(|links| FieldValue::U32(links.version)),
             202 | 204 => self.nvlink_traffic(scope).map(|kib| FieldValue::U64(kib * 1_024)),
-            205..=212 | 214 | 219 | 221 => {
-                self.nvlink_errors(scope, LinkError::Ecc).map(FieldValue::U64)
-            }
+            // Packets of 256 bytes.
+            201 | 203 => self.nvlink_traffic(scope).map(|kib| FieldValue::U64(kib * 4)),
+            206..=212 => self.nvlink_errors(scope, LinkError::Packet).map(FieldValue::U64),
+            205 | 214 => self.nvlink_errors(scope, LinkError::Ecc).map(FieldValue::U64),
+            219 => self.nvlink_errors(scope, LinkError::Effective).map(FieldValue::U64),
+            // 236: each symbol error is in a block of its own.
+            221 | 236 => self.nvlink_errors(scope, LinkError::Symbol).map(FieldValue::U64),
+            220 => self.bit_error_rate(scope, LinkError::Effective),
+            222 => self.bit_error_rate(scope, LinkError::Symbol),
+            237..=250 => self.nvlink(scope).map(|_| FieldValue::U64(0)),
             _ => Err(ReturnCode::NOT_SUPPORTED),
         }
     }
 
+    /// 15e-255 without errors, as real links report it, and 3e-12 with errors: mantissa in the bits 8 to 11,
+    /// negative exponent in the bits 0 to 7.
+    fn bit_error_rate(&self, link: u32, error: LinkError) -> NvmlResult<FieldValue> {
+        self.nvlink(link)?;
+        Ok(FieldValue::U64(if self.nvlink_errors(link, error)? > 0 { 0x30C } else { 0xFFF }))
+    }
+
+    fn c2c_field(&self, field: u32, link: u32) -> NvmlResult<FieldValue> {
+        let links = self.model().extras.c2c_links;
+        if field == 170 {
+            return Ok(FieldValue::U32(links));
+        }
+        if link >= links {
+            return Err(ReturnCode::NOT_SUPPORTED);
+        }
+        match field {
+            171 => Ok(FieldValue::U32(1)),
+            172 => Ok(FieldValue::U32(C2C_SPEED)),
+            231..=233 => Ok(FieldValue::U64(self.c2c_errors())),
+            234 => Ok(FieldValue::U32(0)),
+            _ => Err(ReturnCode::NOT_SUPPORTED),
+        }
+    }
+
+    /// Power smoothing is on, with preset profile 1 of 5 and overrides.
+    fn power_smoothing_field(&self, field: u32) -> NvmlResult<FieldValue> {
+        if !self.model().extras.power_smoothing {
+            return Err(ReturnCode::NOT_SUPPORTED);
+        }
+        let limit = self.power_limit() / 1_000;
+        Ok(FieldValue::U32(match field {
+            251 | 252 | 264 => 1,
+            253 => 0,
+            254 => limit,
+            255 => limit * 3 / 10,
+            256 => 90,
+            257 => 10,
+            258 => 98,
+            259 => 5,
+            260 => 30,
+            261 | 262 => 50_000,
+            263 => 1_000,
+            265 => 25,
+            266 | 267 => 40_000,
+            268 => 500,
+            297 => self.utilization().0 / 4,
+            _ => return Ok(FieldValue::U64(0)),
+        }))
+    }
+
+    /// One group of banks has used its spare bank.
+    fn bank_remapping_field(&self, field: u32) -> NvmlResult<FieldValue> {
+        if !self.model().extras.bank_remapping {
+            return Err(ReturnCode::NOT_SUPPORTED);
+        }
+        let groups = self.spare_rows()?.max / 64;
+        Ok(FieldValue::U32(match field {
+            303 | 306 => 1,
+            305 => groups - 1,
+            _ => 0,
+        }))
+    }
+
     fn violation_field(&self, field: u32) -> NvmlResult<FieldValue> {
-        let policy = if field < 80 { field - 74 } else { field - 70 };
+        let policy = match field {
+            // Thermal slowdown is by software.
+            269 => 1,
+            270 | 271 => return self.violation(1).map(|_| FieldValue::U64(0)),
+            74..=79 => field - 74,
+            _ => field - 70,
+        };
         self.violation(policy).map(FieldValue::U64)
     }
 
@@ -265,7 +343,7 @@ mod tests {
         assert_eq!([11, 12, 22, 23].map(count), [2, 1, 5, 1].map(|n| Ok(FieldValue::U64(n))));
         assert_eq!([7, 17, 28].map(count), [0, 0, 0].map(|n| Ok(FieldValue::U64(n))));
         assert_eq!(
-            (count(15), count(0), count(274)),
+            (count(15), count(0), count(310)),
             (
                 Err(ReturnCode::NOT_SUPPORTED),
                 Err(ReturnCode::INVALID_ARGUMENT),

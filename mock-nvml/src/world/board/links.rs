@@ -27,6 +27,12 @@ pub(crate) enum LinkError {
     Data,
     /// ECC errors.
     Ecc,
+    /// Errors in received symbols.
+    Symbol,
+    /// Errors that remain after error correction.
+    Effective,
+    /// Packets with errors.
+    Packet,
 }
 
 impl LinkError {
@@ -95,7 +101,15 @@ impl Board {
             LinkError::Flit => faults.crc_flit,
             LinkError::Data => faults.crc_data,
             LinkError::Ecc => 0,
+            LinkError::Symbol => faults.symbol,
+            LinkError::Effective => faults.effective,
+            LinkError::Packet => faults.packet,
         }))
+    }
+
+    /// Errors of each C2C link.
+    pub(crate) fn c2c_errors(&self) -> u64 {
+        u64::from(self.gpu.hardware.c2c_errors)
     }
 
     /// Data of one link or of all in one direction since the driver was loaded, in KiB. The traffic

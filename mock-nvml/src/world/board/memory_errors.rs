@@ -3,7 +3,7 @@
 use crate::{
     models::Repair,
     return_code::{NvmlResult, ReturnCode},
-    scenario::hardware::{ErrorCounts, RemappedRows, RetiredPages},
+    scenario::hardware::{ErrorCounts, RemappedRows, RepairState, RetiredPages},
     world::board::Board,
 };
 
@@ -105,6 +105,22 @@ impl Board {
         let none = u32::from(failure);
         let high = (correctable + uncorrectable).min(banks - none);
         Ok(SpareRows { max: banks - none - high, high, partial: 0, low: 0, none })
+    }
+
+    /// Repairs that are pending or impossible; none before their time.
+    pub(crate) fn repair(&self) -> NvmlResult<RepairState> {
+        self.banks()?;
+        Ok(self.repair_state())
+    }
+
+    /// What clients are asked to do with the GPU (`nvmlDeviceGpuRecoveryAction_t`).
+    pub(crate) fn recovery_action(&self) -> u32 {
+        self.repair_state().action
+    }
+
+    fn repair_state(&self) -> RepairState {
+        let repair = self.gpu.hardware.repair;
+        if repair.from.0 <= self.now.world { repair } else { RepairState::default() }
     }
 
     fn banks(&self) -> NvmlResult<u32> {

@@ -48,6 +48,15 @@ pub(crate) struct ProcessRow {
 
 impl Board {
     /// Framebuffer memory.
+    pub(crate) fn framebuffer(&self) -> NvmlResult<Memory> {
+        if self.model().extras.unified_memory {
+            Err(ReturnCode::NOT_SUPPORTED)
+        } else {
+            Ok(self.memory())
+        }
+    }
+
+    /// Memory of the GPU, or the part of the system's memory that it can use.
     pub(crate) fn memory(&self) -> Memory {
         let used: u64 = self.running_processes().filter_map(|process| process.memory).sum();
         if let Some(instance) = self.view().gpu_instance() {
