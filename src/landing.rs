@@ -262,6 +262,7 @@ mod tests {
             pci_bus_id: hostile(),
             state: GpuState::Ok,
             throttled_by: Some(vec![hostile()]),
+            recovery_action: Some(hostile()),
             utilization_percent: absent(),
             power_watts: Number::Known(300.0),
             power_limit_watts: Number::Known(700.0),

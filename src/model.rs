@@ -14,6 +14,7 @@ mod owner;
 mod problem;
 mod process;
 mod reading;
+mod recovery_action;
 mod zero_doubt;
 
 pub use allocation::{AllocateMode, AllocatedFraction, ContainerAllocation, DeviceAllocation};
@@ -22,9 +23,9 @@ pub use claim::{Claim, NO_CLAIM};
 pub use container::{ContainerIdentity, PodRef};
 pub use discard::{Discard, Discards};
 pub use down_reason::DownReason;
-pub use events::{CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
+pub use events::{ALWAYS_REPORTED, CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
 pub use gpu::{Gpu, Limits, MigDevice, MigPlacement, NodeSample};
-pub use health::{HealthCounters, HealthSample, HealthState, LinkStates};
+pub use health::{HealthCounters, HealthSample, HealthState, LinkFields, LinkStates};
 pub use moment::{Moment, micros};
 pub use owner::{Owner, OwnerClass, OwnerEvidence, OwnerKind, Unresolved};
 pub use problem::Problem;
@@ -33,4 +34,5 @@ pub use process::{
     Usage,
 };
 pub use reading::{Missing, Reading};
+pub use recovery_action::RecoveryAction;
 pub use zero_doubt::ZeroDoubt;

@@ -4,6 +4,7 @@
 
 pub mod device_info;
 pub mod device_nodes;
+pub mod field_numbering;
 pub mod inventory;
 pub mod library_file;
 pub mod links;
@@ -29,8 +30,10 @@ use nvml_wrapper_sys::bindings::{
     nvmlReturn_enum_NVML_ERROR_UNKNOWN as UNKNOWN,
 };
 
+use self::field_numbering::FieldNumbering;
 use self::library_file::LibraryFileError;
 use self::open_step::{OpenProgress, OpenStep};
+use self::raw::newer::NewerFunctions;
 use crate::model::{DownReason, Missing, Problem};
 
 /// Paths of the library in the order in which they are tried: the search path of the loader, then
@@ -113,6 +116,8 @@ impl LibraryError {
 /// drops its reference.
 pub struct Session {
     nvml: Nvml,
+    newer: NewerFunctions,
+    field_numbering: FieldNumbering,
     /// Path that the library was loaded from.
     pub library: String,
     /// Dropped after `nvml`, which disconnects the channel of [`SessionClosed`].
@@ -174,13 +179,29 @@ impl Session {
         let nvml = nvml.map_err(|error| init_error(path, error))?;
         let (open, end) = mpsc::channel();
         let library = path.display().to_string();
-        Ok((Self { nvml, library, _open: open }, SessionClosed(end)))
+        let newer = NewerFunctions::of(&nvml);
+        let version = raw::texts::driver_version(&nvml).unwrap_or_default();
+        let field_numbering = FieldNumbering::of(&version);
+        let session = Self { nvml, newer, field_numbering, library, _open: open };
+        Ok((session, SessionClosed(end)))
     }
 
     /// The library wrapper.
     #[must_use]
     pub fn nvml(&self) -> &Nvml {
         &self.nvml
+    }
+
+    /// Which field numbers the driver uses.
+    #[must_use]
+    pub fn field_numbering(&self) -> FieldNumbering {
+        self.field_numbering
+    }
+
+    /// Functions of the library that nvml-wrapper does not have.
+    #[must_use]
+    pub fn newer(&self) -> &NewerFunctions {
+        &self.newer
     }
 }
 

@@ -24,6 +24,7 @@ mod histories;
 mod identified_gpu;
 pub mod info_labels;
 pub mod limits;
+pub mod link_fields;
 mod mig_mode;
 mod open_backoff;
 pub mod partition;

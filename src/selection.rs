@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::preset::{ACK, ACK_GAUGES, DCGM_4_8, DCGM_4_9, ESSENTIAL, GAUGES_SINCE_4_8_4};
+use crate::catalog::preset::{
+    ACK, ACK_GAUGES, ACTIONS, ACTIONS_4_9, DCGM_4_8, DCGM_4_9, ESSENTIAL, GAUGES_SINCE_4_8_4,
+};
 use crate::catalog::{
     ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource, CONTAINER,
     ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL, INFO_LABELS,
@@ -31,15 +33,15 @@ impl Preset {
         match self {
             Self::Dialect => preset(dialect),
             Self::Essential => match dialect {
-                Dialect::Ack => with_gauges(named(ESSENTIAL), ACK_GAUGES),
-                Dialect::DcgmExporter(_) => named(ESSENTIAL),
+                Dialect::Ack => with_gauges(named(ESSENTIAL, ACTIONS), ACK_GAUGES),
+                Dialect::DcgmExporter(_) => named(ESSENTIAL, ACTIONS),
             },
         }
     }
 }
 
-fn named(names: &[&str]) -> Vec<FamilyRequest> {
-    names.iter().filter_map(|name| FamilyRequest::named(name)).collect()
+fn named(names: &[&str], actions: &[&str]) -> Vec<FamilyRequest> {
+    names.iter().chain(actions).filter_map(|name| FamilyRequest::named(name)).collect()
 }
 
 fn with_gauges(requests: Vec<FamilyRequest>, gauges: &[&str]) -> Vec<FamilyRequest> {
@@ -50,12 +52,12 @@ fn with_gauges(requests: Vec<FamilyRequest>, gauges: &[&str]) -> Vec<FamilyReque
 #[must_use]
 pub fn preset(dialect: &Dialect) -> Vec<FamilyRequest> {
     match dialect {
-        Dialect::Ack => with_gauges(named(ACK), ACK_GAUGES),
+        Dialect::Ack => with_gauges(named(ACK, ACTIONS), ACK_GAUGES),
         Dialect::DcgmExporter(compat) => {
             let of = |compat: &Compat| match compat {
-                Compat::V4_8 => named(DCGM_4_8),
-                Compat::V4_8_4 => with_gauges(named(DCGM_4_8), GAUGES_SINCE_4_8_4),
-                Compat::V4_9 => named(DCGM_4_9),
+                Compat::V4_8 => named(DCGM_4_8, ACTIONS),
+                Compat::V4_8_4 => with_gauges(named(DCGM_4_8, ACTIONS), GAUGES_SINCE_4_8_4),
+                Compat::V4_9 => named(DCGM_4_9, ACTIONS_4_9),
             };
             compat.iter().flat_map(of).collect()
         }
@@ -204,6 +206,47 @@ impl Selection {
     #[must_use]
     pub fn needs_health(&self) -> bool {
         self.needs(EventInput::Health)
+    }
+
+    /// The fields of each `NVLink` that selected families need.
+    #[must_use]
+    pub fn nvlink_fields(&self) -> Vec<u32> {
+        self.link_fields(|input| match input {
+            EventInput::NvLinkField(field) => Some(field),
+            EventInput::Xids
+            | EventInput::ClockEvents
+            | EventInput::Peers
+            | EventInput::Links
+            | EventInput::C2cField(_)
+            | EventInput::Platform
+            | EventInput::Health => None,
+        })
+    }
+
+    /// The fields of each C2C link that selected families need.
+    #[must_use]
+    pub fn c2c_fields(&self) -> Vec<u32> {
+        self.link_fields(|input| match input {
+            EventInput::C2cField(field) => Some(field),
+            EventInput::Xids
+            | EventInput::ClockEvents
+            | EventInput::Peers
+            | EventInput::Links
+            | EventInput::NvLinkField(_)
+            | EventInput::Platform
+            | EventInput::Health => None,
+        })
+    }
+
+    fn link_fields(&self, of: fn(EventInput) -> Option<u32>) -> Vec<u32> {
+        let families = self.event.families().iter();
+        families.filter_map(|family| of(family.metric.source.needs)).collect()
+    }
+
+    /// Whether the place of the GPU in its rack is selected.
+    #[must_use]
+    pub fn needs_platform(&self) -> bool {
+        self.needs(EventInput::Platform)
     }
 
     fn needs(&self, input: EventInput) -> bool {

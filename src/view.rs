@@ -89,6 +89,9 @@ pub struct GpuView {
     pub state: GpuState,
     /// Reasons for reduced clocks that slow down work; none if unknown.
     pub throttled_by: Option<Vec<String>>,
+    /// What the driver asks an operator to do to recover the GPU; none if nothing, or unknown.
+    #[serde(default)]
+    pub recovery_action: Option<String>,
     /// Percent of the time in which a kernel ran.
     pub utilization_percent: Number,
     /// Power draw.

@@ -26,6 +26,7 @@ use nvml_exporter::nvml::raw::Handle;
 use nvml_exporter::nvml::raw::memory::Memory;
 use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::device::DeviceSample;
+use nvml_exporter::sample::link_fields::LabeledReadings;
 use nvml_exporter::sample::partition::PartitionSample;
 use nvml_exporter::sample::process_utilization::WindowSummary;
 use nvml_exporter::sample::{DriverState, Sample, SampledGpu};
@@ -169,6 +170,7 @@ fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
         clock_event_reasons: None,
         peers: Vec::new(),
         links: None,
+        labeled: LabeledReadings::default(),
         health: None,
         energy: None,
         partitions: vec![partition],

@@ -100,6 +100,8 @@ fn rows_have_the_symbol_of_what_they_need() {
             EventInput::ClockEvents => "nvmlDeviceGetCurrentClocksEventReasons",
             EventInput::Peers => "nvmlDeviceGetP2PStatus",
             EventInput::Links => "nvmlDeviceGetNvLinkState",
+            EventInput::NvLinkField(_) | EventInput::C2cField(_) => "nvmlDeviceGetFieldValues",
+            EventInput::Platform => "nvmlDeviceGetPlatformInfo",
             EventInput::Health => "nvmlDeviceGetFieldValues",
         };
         assert_eq!(metric.symbol, expected, "{}", metric.name);
@@ -146,7 +148,9 @@ fn every_alias_and_preset_resolves_to_a_row() {
         let (name, row) = (name.replace('#', "0"), row.replace('#', "0"));
         assert_eq!(find(&name).map(|found| found.name), Some(&*row), "{name}");
     }
-    let presets = [preset::ACK, preset::DCGM_4_8, preset::DCGM_4_9].concat();
+    let presets =
+        [preset::ACK, preset::DCGM_4_8, preset::DCGM_4_9, preset::ACTIONS, preset::ACTIONS_4_9]
+            .concat();
     for name in presets.into_iter().chain(preset::GAUGES_SINCE_4_8_4.iter().copied()) {
         assert!(find(name).is_some(), "{name}");
     }
@@ -169,7 +173,9 @@ fn is_in_no_golden(name: &str) -> bool {
 
 /// Rows without a counterpart in other exporters.
 fn is_specific_to_this_exporter(name: &str) -> bool {
-    name.starts_with("DCGM_CUSTOM_DEV_GPU_UTIL_") || is_accumulated(name)
+    is_accumulated(name)
+        || (name.starts_with("DCGM_CUSTOM_DEV_")
+            && !["DCGM_CUSTOM_DEV_FB_TOTAL", "DCGM_CUSTOM_DEV_FB_ALLOCATED"].contains(&name))
 }
 
 fn is_accumulated(name: &str) -> bool {

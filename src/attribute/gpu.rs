@@ -98,12 +98,16 @@ impl DeviceAttribution<'_> {
     ) -> GpuEventInputs<'s> {
         let uuid = &current.sample.gpu.uuid;
         let clock_events = node.clock_events.get(uuid).copied();
+        let labeled = &current.sample.labeled;
         GpuEventInputs {
             xids,
             // Earlier counts of a GPU that cannot be read are not its current state.
             clock_events: current.state.and(clock_events.unwrap_or(Err(Missing::Pending))),
             peers: if current.state.is_ok() { &current.sample.peers } else { &[] },
             links: current.state.and(links(current.sample)),
+            nvlink_fields: current.state.and(shared(labeled.nvlink_fields.as_ref())),
+            c2c_fields: current.state.and(shared(labeled.c2c_fields.as_ref())),
+            platform: current.state.and(shared(labeled.platform.as_ref())),
             health: current.state.and(node.health.get(uuid).ok_or(Missing::Pending)),
             state: current.state,
             windows: self.context.selection.scope.windows,
@@ -191,6 +195,11 @@ impl DeviceAttribution<'_> {
 fn unlisted_use(current: &CurrentSample<'_>) -> Option<UnlistedUse> {
     current.state.ok()?;
     current.sample.partitions.iter().find_map(|partition| partition.unlisted_use)
+}
+
+/// A reading that is shared between cycles; pending if it is not selected.
+fn shared<T>(reading: Option<&Result<Arc<T>, Missing>>) -> Result<&T, Missing> {
+    reading.ok_or(Missing::Pending)?.as_deref().map_err(|missing| *missing)
 }
 
 fn links(sample: &DeviceSample) -> Result<&LinkStates, Missing> {

@@ -1,8 +1,9 @@
 //! How the samples of an event row are computed.
 
 use crate::model::{
-    ClockEventCounts, HealthState, LinkStates, Missing, Reading, Windows, XidState,
+    ClockEventCounts, HealthState, LinkFields, LinkStates, Missing, Reading, Windows, XidState,
 };
+use crate::nvml::raw::platform::Platform;
 
 /// Reads the samples of an event family from a GPU's event inputs.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,12 @@ pub enum EventInput {
     Peers,
     /// States of `NVLink` links.
     Links,
+    /// A field of each `NVLink`.
+    NvLinkField(u32),
+    /// A field of each C2C link.
+    C2cField(u32),
+    /// Place of the GPU in its rack.
+    Platform,
     /// Health readings, taken every cycle, with the clock event reasons and link states.
     Health,
 }
@@ -44,6 +51,12 @@ pub struct GpuEventInputs<'a> {
     pub peers: &'a [(u32, Result<u32, Missing>)],
     /// `NVLink` states.
     pub links: Result<&'a LinkStates, Missing>,
+    /// Selected fields of each `NVLink`.
+    pub nvlink_fields: Result<&'a LinkFields, Missing>,
+    /// Selected fields of each C2C link.
+    pub c2c_fields: Result<&'a LinkFields, Missing>,
+    /// Place in the rack.
+    pub platform: Result<&'a Platform, Missing>,
     /// Health readings and their changes.
     pub health: Result<&'a HealthState, Missing>,
     /// Whether the GPU can be read.

@@ -6,7 +6,7 @@ use nvml_wrapper_sys::bindings as nvml;
 
 use super::event_source::{EventSample, GpuEventInputs};
 use super::xid;
-use crate::model::{CLOCK_EVENTS, ClockEventCounts};
+use crate::model::{ALWAYS_REPORTED, CLOCK_EVENTS, ClockEventCounts, LinkFields, Missing, Reading};
 
 /// The last XID, with its code and name as labels.
 pub(super) fn last_xid(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
@@ -59,14 +59,17 @@ fn clock_events(
     labels: &[(&'static str, String)],
 ) -> Vec<EventSample> {
     let counts = match inputs.clock_events {
-        Ok(counts) => of(counts),
+        Ok(counts) => counts,
         Err(missing) => return vec![Err(missing).into()],
     };
-    let sample = |((event, _), count): (&(&str, u64), u64)| {
+    let reported = |(index, ((_, bits), _)): &(usize, (&(&str, u64), u64))| {
+        *index < ALWAYS_REPORTED || counts.seen & bits != 0
+    };
+    let sample = |(_, ((event, _), count)): (usize, (&(&str, u64), u64))| {
         let labels = [&[("clock_event", (*event).to_owned())], labels].concat();
         EventSample { labels, reading: Ok(number(count)) }
     };
-    CLOCK_EVENTS.iter().zip(counts).map(sample).collect()
+    CLOCK_EVENTS.iter().zip(of(counts)).enumerate().filter(reported).map(sample).collect()
 }
 
 /// Peer-to-peer status, by other GPU.
@@ -92,6 +95,66 @@ pub(super) fn links(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
         reading: state.map(f64::from),
     };
     links.iter().map(sample).collect()
+}
+
+/// A converted field of each `NVLink`.
+pub(super) fn nvlink_field(
+    inputs: &GpuEventInputs<'_>,
+    field: u32,
+    convert: fn(f64) -> Reading,
+) -> Vec<EventSample> {
+    link_field("nvlink", inputs.nvlink_fields, field, convert)
+}
+
+/// A field of each C2C link.
+pub(super) fn c2c_field(inputs: &GpuEventInputs<'_>, field: u32) -> Vec<EventSample> {
+    link_field("c2c_link", inputs.c2c_fields, field, Ok)
+}
+
+fn link_field(
+    label: &'static str,
+    fields: Result<&LinkFields, Missing>,
+    field: u32,
+    convert: fn(f64) -> Reading,
+) -> Vec<EventSample> {
+    let links = fields.and_then(|fields| fields.get(&field).ok_or(Missing::Pending));
+    let sample = |(link, reading): &(u32, Reading)| EventSample {
+        labels: vec![(label, link.to_string())],
+        reading: reading.and_then(convert),
+    };
+    links.map_or_else(
+        |missing| vec![Err(missing).into()],
+        |links| links.iter().map(sample).collect(),
+    )
+}
+
+/// A bit error rate: mantissa in the bits 8 to 11, negative exponent of 10 in the bits 0 to 7.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "12 bits are checked")]
+pub(super) fn bit_error_rate(raw: f64) -> Reading {
+    if !(0.0..4096.0).contains(&raw) {
+        return Err(Missing::Invalid);
+    }
+    let bits = raw as u32;
+    // Exact, unlike a power of ten.
+    let rate = format!("{}e-{}", bits >> 8, bits & 0xFF);
+    rate.parse().map_err(|_| Missing::Invalid)
+}
+
+/// 1, with the place of the GPU in its rack as labels.
+pub(super) fn platform_info(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let platform = match inputs.platform {
+        Ok(platform) => platform,
+        Err(missing) => return vec![Err(missing).into()],
+    };
+    let number = |number: Option<u8>| number.map_or_else(String::new, |n| n.to_string());
+    let labels = vec![
+        ("chassis_serial", platform.chassis_serial.clone()),
+        ("host", number(platform.host)),
+        ("module", platform.module.to_string()),
+        ("slot", number(platform.slot)),
+        ("tray", number(platform.tray)),
+    ];
+    vec![EventSample { labels, reading: Ok(1.0) }]
 }
 
 /// Label value of an `nvmlGpuP2PStatus_t`.
@@ -123,7 +186,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{Missing, Windows, XidState};
+    use crate::model::{Windows, XidState};
 
     fn inputs(xids: &XidState) -> GpuEventInputs<'_> {
         GpuEventInputs {
@@ -131,6 +194,9 @@ mod tests {
             clock_events: Err(Missing::Pending),
             peers: &[],
             links: Err(Missing::Pending),
+            nvlink_fields: Err(Missing::Pending),
+            c2c_fields: Err(Missing::Pending),
+            platform: Err(Missing::Pending),
             health: Err(Missing::Pending),
             state: Ok(()),
             windows: Windows::default(),
@@ -172,5 +238,36 @@ mod tests {
         assert_eq!(text(last_xid(&inputs(&history))), [last]);
         let plain = GpuEventInputs { label_last_xid: false, ..inputs(&history) };
         assert_eq!(text(last_xid(&plain)), [" Ok(79.0)"]);
+    }
+
+    #[test]
+    fn bit_error_rate_has_a_mantissa_and_an_exponent() {
+        assert_eq!(bit_error_rate(f64::from(0x30C)), Ok(3e-12));
+        assert_eq!(bit_error_rate(f64::from(0xFFF)), Ok(15e-255));
+        assert_eq!(bit_error_rate(4096.0), Err(Missing::Invalid));
+    }
+
+    #[test]
+    fn reasons_of_newer_drivers_count_from_the_first_on() {
+        let history = XidState::default();
+        let counts = |seen| ClockEventCounts { in_window: [0; 12], seen, onsets: [0; 12] };
+        let events = |seen| {
+            let inputs = GpuEventInputs { clock_events: Ok(counts(seen)), ..inputs(&history) };
+            text(clock_events_total(&inputs))
+        };
+        assert_eq!(events(0x1FF).len(), ALWAYS_REPORTED);
+        let newer = events(0x2200);
+        let ends = ["clock_event=board_limit Ok(0.0)", "clock_event=other Ok(0.0)"];
+        assert_eq!(newer.get(ALWAYS_REPORTED..).unwrap(), ends);
+    }
+
+    #[test]
+    fn each_link_has_a_sample() {
+        let history = XidState::default();
+        let fields = LinkFields::from([(221, vec![(0, Ok(7.0)), (71, Err(Missing::Unsupported))])]);
+        let inputs = GpuEventInputs { nvlink_fields: Ok(&fields), ..inputs(&history) };
+        let expected = ["nvlink=0 Ok(7.0)", "nvlink=71 Err(Unsupported)"];
+        assert_eq!(text(nvlink_field(&inputs, 221, Ok)), expected);
+        assert_eq!(text(nvlink_field(&inputs, 222, Ok)), [" Err(Pending)"]);
     }
 }

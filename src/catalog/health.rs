@@ -9,7 +9,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::event_source::{EventSample, GpuEventInputs};
-use crate::model::{HealthState, Missing, Reading};
+use crate::model::{HealthState, Missing, Reading, RecoveryAction};
 
 /// Result of one rule.
 type HealthFinding = Result<HealthVerdict, Missing>;
@@ -67,6 +67,13 @@ const DRIVER_XIDS: &[(u32, HealthVerdict)] = &[
     (120, fail("DCGM_FR_XID_ERROR")),
 ];
 
+/// XIDs of the power watch: power smoothing that is off, and circuitry that wears out.
+const POWER_XIDS: &[(u32, HealthVerdict)] = &[
+    (163, warn("DCGM_FR_XID_ERROR")),
+    (164, warn("DCGM_FR_XID_ERROR")),
+    (165, fail("DCGM_FR_XID_ERROR")),
+];
+
 /// Boards with this many retired pages should be replaced.
 const RETIRED_PAGES_MAX: f64 = 64.0;
 /// CRC errors per minute at which links fail: a hundred per second.
@@ -80,18 +87,14 @@ pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
         Ok(vitals) => watch(vitals),
         Err(missing) => vec![Err(missing)],
     };
-    let driver = match inputs.state {
-        Err(Missing::Lost) => Ok(fail("DCGM_FR_FALLEN_OFF_BUS")),
-        state => state.map(|()| PASS),
-    };
     let watches = [
         ("PCIE", judge(&of(pcie))),
         ("NVLINK", with_xids(&of(links), xids(inputs, LINK_XIDS))),
         ("MEM", with_xids(&of(memory), xids(inputs, MEMORY_XIDS))),
         ("INFOROM", judge(&of(inforom))),
         ("THERMAL", judge(&of(thermal))),
-        ("POWER", judge(&of(power))),
-        ("DRIVER", judge(&[driver, xids(inputs, DRIVER_XIDS)])),
+        ("POWER", with_xids(&of(power), xids(inputs, POWER_XIDS))),
+        ("DRIVER", driver_watch(inputs)),
     ];
     let all = judge(&watches.map(|(_, finding)| finding));
     watches
@@ -99,6 +102,31 @@ pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
         .chain([("ALL", all)])
         .map(|(watch, finding)| sample(watch, finding))
         .collect()
+}
+
+/// State of the GPU, its recovery action and XIDs.
+fn driver_watch(inputs: &GpuEventInputs<'_>) -> HealthFinding {
+    let state = match inputs.state {
+        Err(Missing::Lost) => Ok(fail("DCGM_FR_FALLEN_OFF_BUS")),
+        state => state.map(|()| PASS),
+    };
+    let action = inputs.health.and_then(|vitals| vitals.sample.recovery_action.map(recovery));
+    judge(&[state, action, xids(inputs, DRIVER_XIDS)])
+}
+
+/// The verdict of a recovery action. An action of a newer driver is a warning, since it is an action.
+fn recovery(action: f64) -> HealthVerdict {
+    match RecoveryAction::of(action) {
+        RecoveryAction::None => PASS,
+        RecoveryAction::GpuReset | RecoveryAction::BusReset => fail("DCGM_FR_GPU_RECOVERY_RESET"),
+        RecoveryAction::NodeReboot | RecoveryAction::SystemReboot => {
+            fail("DCGM_FR_GPU_RECOVERY_REBOOT")
+        }
+        RecoveryAction::DrainP2p => warn("DCGM_FR_GPU_RECOVERY_DRAIN_P2P"),
+        RecoveryAction::DrainAndReset => fail("DCGM_FR_GPU_RECOVERY_DRAIN_RESET"),
+        RecoveryAction::RecoverImexDomain => fail("DCGM_FR_GPU_RECOVERY_IMEX_DOMAIN"),
+        RecoveryAction::Unknown => warn("DCGM_FR_UNKNOWN"),
+    }
 }
 
 fn sample(watch: &str, finding: HealthFinding) -> EventSample {
@@ -188,6 +216,8 @@ fn memory(vitals: &HealthState) -> Vec<HealthFinding> {
         retired,
         flag(signs.retirement_pending, warn("DCGM_FR_PENDING_PAGE_RETIREMENTS")),
         flag(signs.remap_pending, warn("DCGM_FR_PENDING_ROW_REMAP")),
+        set(signs.unrepairable_memory, fail("DCGM_FR_FAULTY_MEMORY")),
+        set(signs.repair_pending, warn("DCGM_FR_FAULTY_MEMORY")),
     ]
 }
 
@@ -198,7 +228,12 @@ fn inforom(vitals: &HealthState) -> Vec<HealthFinding> {
 
 fn thermal(vitals: &HealthState) -> Vec<HealthFinding> {
     let throttled = warn("DCGM_FR_CLOCK_THROTTLE_THERMAL");
-    vec![reason(vitals, HW_THERMAL, throttled), flag(vitals.growth.thermal_violation, throttled)]
+    let margin = vitals.sample.temperature_margin;
+    vec![
+        reason(vitals, HW_THERMAL, throttled),
+        flag(vitals.growth.thermal_violation, throttled),
+        margin.map(|celsius| if celsius > 0.0 { PASS } else { throttled }),
+    ]
 }
 
 /// Hardware power brake only: running at the power limit is normal.
@@ -212,6 +247,10 @@ fn reason(vitals: &HealthState, bit: u32, verdict: HealthVerdict) -> HealthFindi
 
 fn flag(reading: Reading, verdict: HealthVerdict) -> HealthFinding {
     reading.map(|value| if value > 0.0 { verdict } else { PASS })
+}
+
+fn set(flag: Result<bool, Missing>, verdict: HealthVerdict) -> HealthFinding {
+    flag.map(|is_set| if is_set { verdict } else { PASS })
 }
 
 #[cfg(test)]
@@ -240,6 +279,10 @@ mod tests {
             retirement_pending: none,
             remap_pending: none,
             remap_failure: none,
+            unrepairable_memory: Ok(false),
+            repair_pending: Ok(false),
+            recovery_action: none,
+            temperature_margin: Ok(20.0),
             inforom_valid: Ok(true),
             clock_events: Ok(0x7),
         };
@@ -259,6 +302,10 @@ mod tests {
         vitals.sample.retirement_pending = none;
         vitals.sample.remap_pending = none;
         vitals.sample.remap_failure = none;
+        vitals.sample.unrepairable_memory = Err(Missing::Unsupported);
+        vitals.sample.repair_pending = Err(Missing::Unsupported);
+        vitals.sample.recovery_action = none;
+        vitals.sample.temperature_margin = none;
         vitals
     }
 
@@ -280,6 +327,9 @@ mod tests {
             clock_events: Err(Missing::Pending),
             peers: &[],
             links: Err(Missing::Pending),
+            nvlink_fields: Err(Missing::Pending),
+            c2c_fields: Err(Missing::Pending),
+            platform: Err(Missing::Pending),
             health: vitals,
             state,
             windows: Windows::default(),
@@ -319,7 +369,7 @@ mod tests {
     #[test]
     fn each_problem_has_its_watch_severity_and_error_code() {
         type Case = (fn(&mut HealthState), &'static str, f64, &'static str);
-        let cases: [Case; 14] = [
+        let cases: [Case; 19] = [
             (|v| v.growth.pcie_replays = Ok(17.0), "PCIE", 10.0, "DCGM_FR_PCI_REPLAY_RATE"),
             (
                 |v| v.growth.link_crc_errors = Ok(1.0),
@@ -349,6 +399,21 @@ mod tests {
                 "DCGM_FR_PENDING_PAGE_RETIREMENTS",
             ),
             (|v| v.sample.remap_pending = Ok(1.0), "MEM", 10.0, "DCGM_FR_PENDING_ROW_REMAP"),
+            (|v| v.sample.unrepairable_memory = Ok(true), "MEM", 20.0, "DCGM_FR_FAULTY_MEMORY"),
+            (|v| v.sample.repair_pending = Ok(true), "MEM", 10.0, "DCGM_FR_FAULTY_MEMORY"),
+            (
+                |v| v.sample.recovery_action = Ok(4.0),
+                "DRIVER",
+                20.0,
+                "DCGM_FR_GPU_RECOVERY_DRAIN_RESET",
+            ),
+            (
+                |v| v.sample.temperature_margin = Ok(0.0),
+                "THERMAL",
+                10.0,
+                "DCGM_FR_CLOCK_THROTTLE_THERMAL",
+            ),
+            (|v| v.sample.recovery_action = Ok(99.0), "DRIVER", 10.0, "DCGM_FR_UNKNOWN"),
             (|v| v.sample.remap_failure = Ok(1.0), "MEM", 20.0, "DCGM_FR_ROW_REMAP_FAILURE"),
             (|v| v.sample.inforom_valid = Ok(false), "INFOROM", 10.0, "DCGM_FR_CORRUPT_INFOROM"),
             (
@@ -412,7 +477,8 @@ mod tests {
         assert_eq!((worse["MEM"].0, worse["ALL"].0), (Ok(20.0), Ok(20.0)));
         let unsubscribed = samples(Ok(&healthy()), Ok(()), &XidState::default());
         let pending = Err(Missing::Pending);
-        let expected = ["ALL", "DRIVER", "MEM", "NVLINK"].map(|watch| (watch, pending, ""));
+        let expected =
+            ["ALL", "DRIVER", "MEM", "NVLINK", "POWER"].map(|watch| (watch, pending, ""));
         assert_eq!(problems(&unsubscribed), expected);
     }
 

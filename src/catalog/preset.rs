@@ -17,6 +17,21 @@ pub const ESSENTIAL: &[&str] = &[
     "DCGM_FI_DEV_COUNT",
 ];
 
+/// Families that ask an operator to act. They are selected in every dialect, although the exporters that
+/// a dialect imitates do not export them by default.
+pub const ACTIONS: &[&str] = &[
+    "DCGM_FI_DEV_GET_GPU_RECOVERY_ACTION",
+    "DCGM_FI_DEV_MEMORY_UNREPAIRABLE_FLAG",
+    "DCGM_FI_DEV_GPU_TEMP_LIMIT",
+];
+
+/// [`ACTIONS`] with the names since dcgm-exporter 4.9.
+pub const ACTIONS_4_9: &[&str] = &[
+    "DCGM_FI_DEV_GPU_RECOVERY_ACTION",
+    "DCGM_FI_DEV_MEMORY_UNREPAIRABLE",
+    "DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS",
+];
+
 /// The families of the GPU exporter of Alibaba Cloud ACK.
 pub const ACK: &[&str] = &[
     "DCGM_FI_DEV_SM_CLOCK",

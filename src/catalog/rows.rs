@@ -13,24 +13,29 @@ mod errors;
 mod event;
 mod gpu;
 mod info_labels;
+mod link_fields;
 mod links;
 mod memory;
 mod node;
+mod platform;
+mod power;
 mod process;
 mod profiling;
+mod repair;
 mod utilization;
 
 pub use self::accumulated::ACCUMULATED;
 pub use self::allocation::{ALLOCATED_FRACTION, CONTAINER};
-pub use self::event::EVENT;
 pub use self::info_labels::INFO_LABELS;
 pub use self::node::NODE;
 pub use self::process::{ILLEGAL, PROCESS};
+use super::event_source::EventSource;
 use super::metric::Metric;
 use super::source::DeviceSource;
 
 /// Rows with one series per GPU.
-pub const DEVICE: &[Metric<DeviceSource>] = &concat::<{ row_count(DEVICE_SLICES) }>(DEVICE_SLICES);
+pub const DEVICE: &[Metric<DeviceSource>] =
+    &concat::<_, { row_count(DEVICE_SLICES) }>(DEVICE_SLICES);
 const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
     gpu::GPU,
     board::ROWS,
@@ -41,6 +46,12 @@ const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
     errors::CORRECTED_AGGREGATE,
     errors::UNCORRECTED_VOLATILE,
     errors::UNCORRECTED_AGGREGATE,
+    repair::ROWS,
+    repair::SRAM_ERRORS,
+    power::ROWS,
+    power::EVENT_TIMES,
+    power::POWER_SMOOTHING,
+    platform::ROWS,
     links::ROWS,
     links::BANDWIDTHS,
     links::FLIT_ERRORS,
@@ -55,15 +66,20 @@ const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
     profiling::RECEIVED,
 ];
 
+/// Rows of a GPU's events, topology, links and health; their series have further labels.
+pub const EVENT: &[Metric<EventSource>] = &concat::<_, { row_count(EVENT_SLICES) }>(EVENT_SLICES);
+const EVENT_SLICES: &[&[Metric<EventSource>]] =
+    &[event::ROWS, link_fields::NVLINK_5, link_fields::C2C, link_fields::PLATFORM];
+
 /// Rows with one series per GPU or, while MIG is enabled, one per GPU instance. The GPU itself then
 /// has no series: sums would count its instances twice.
 pub const INSTANCE: &[Metric<DeviceSource>] =
-    &concat::<{ row_count(INSTANCE_SLICES) }>(INSTANCE_SLICES);
+    &concat::<_, { row_count(INSTANCE_SLICES) }>(INSTANCE_SLICES);
 const INSTANCE_SLICES: &[&[Metric<DeviceSource>]] =
     &[memory::MEMORY, memory::MORE_MEMORY, profiling::BY_INSTANCE, profiling::TOTALS];
 
 #[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
-const fn row_count(slices: &[&[Metric<DeviceSource>]]) -> usize {
+const fn row_count<S: 'static>(slices: &[&[Metric<S>]]) -> usize {
     let (mut count, mut slice) = (0, 0);
     while slice < slices.len() {
         count += slices[slice].len();
@@ -74,7 +90,7 @@ const fn row_count(slices: &[&[Metric<DeviceSource>]]) -> usize {
 
 /// Concatenates slices; `N` is their [`row_count`].
 #[expect(clippy::indexing_slicing, reason = "at compile time, an index out of bounds is an error")]
-const fn concat<const N: usize>(slices: &[&[Metric<DeviceSource>]]) -> [Metric<DeviceSource>; N] {
+const fn concat<S: Copy + 'static, const N: usize>(slices: &[&[Metric<S>]]) -> [Metric<S>; N] {
     let mut rows = [slices[0][0]; N];
     let (mut at, mut slice) = (0, 0);
     while slice < slices.len() {
@@ -105,12 +121,12 @@ mod tests {
         const ADDED: &[Metric<DeviceSource>] = &[Metric {
             name: "DCGM_FI_DEV_ADDED",
             unit: "C",
-            symbol: "nvmlDeviceGetTemperature",
+            symbol: "nvmlDeviceGetTemperatureV",
             help: "A row.",
             ..gauge(DeviceSource::Read(|p| p.temperature()))
         }];
         const SLICES: &[&[Metric<DeviceSource>]] = &[gpu::GPU, ADDED, board::ROWS];
-        const ROWS: &[Metric<DeviceSource>] = &concat::<{ row_count(SLICES) }>(SLICES);
+        const ROWS: &[Metric<DeviceSource>] = &concat::<_, { row_count(SLICES) }>(SLICES);
         let names: Vec<&str> = ROWS.iter().map(|metric| metric.name).collect();
         let expected = SLICES.iter().copied().flatten().map(|metric| metric.name);
         assert_eq!(names, expected.collect::<Vec<_>>());

@@ -99,6 +99,7 @@ fn state(gpu: &GpuView) -> Markup {
                 (GpuState::Ok, Some(reasons)) => span.state.warn { "throttled: " (reasons.join(", ")) },
                 (GpuState::Unreadable(reason), _) => span.state.bad { (reason) },
             }
+            @if let Some(action) = &gpu.recovery_action { " " span.state.bad { "recovery: " (action) } }
             @if gpu.mig { ", MIG" }
         }
     }

@@ -59,8 +59,8 @@ impl Default for XidState {
     }
 }
 
-/// Clock event reasons: value of the `clock_event` label and bit of `nvmlClocksEventReasons`.
-pub const CLOCK_EVENTS: [(&str, u64); 9] = [
+/// Clock event reasons: value of the `clock_event` label and bits of `nvmlClocksEventReasons`.
+pub const CLOCK_EVENTS: [(&str, u64); 12] = [
     ("gpu_idle", 0x1),
     ("clocks_setting", 0x2),
     ("power_cap", 0x4),
@@ -70,13 +70,22 @@ pub const CLOCK_EVENTS: [(&str, u64); 9] = [
     ("hw_thermal", 0x40),
     ("hw_power_brake", 0x80),
     ("display_clocks", 0x100),
+    ("board_limit", 0x200),
+    ("reliability", 0x400),
+    ("other", !0x7FF),
 ];
+
+/// The reasons of [`CLOCK_EVENTS`] that every driver reports. Of the others, which only newer drivers
+/// report, no event is evidence of a driver that does not report them: they count from the first on.
+pub const ALWAYS_REPORTED: usize = 9;
 
 /// Counts of each of [`CLOCK_EVENTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockEventCounts {
     /// Samples of the window in which the reason was active.
     pub in_window: [u64; CLOCK_EVENTS.len()],
+    /// All bits that were active since the exporter started.
+    pub seen: u64,
     /// How often the reason became active since the exporter started.
     pub onsets: [u64; CLOCK_EVENTS.len()],
 }

@@ -1,9 +1,14 @@
 //! Inputs of a GPU's health: the readings of each cycle, and their increase within a window.
 
+use std::collections::BTreeMap;
+
 use super::{Missing, Reading};
 
 /// `NVLink` states of a GPU, by link: 0 inactive, 1 active, 2 sleep.
 pub type LinkStates = Vec<(u32, Result<u32, Missing>)>;
+
+/// Readings of fields of each link of a GPU: by field, then by link.
+pub type LinkFields = BTreeMap<u32, Vec<(u32, Reading)>>;
 
 /// Health readings of a GPU in one cycle.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +31,16 @@ pub struct HealthSample {
     pub remap_pending: Reading,
     /// Whether a row remapping failed (`NVML_FI_DEV_REMAPPED_FAILURE`).
     pub remap_failure: Reading,
+    /// Whether the GPU has memory that cannot be repaired
+    /// (`nvmlDeviceGetUnrepairableMemoryFlag_v1`).
+    pub unrepairable_memory: Result<bool, Missing>,
+    /// Whether a repair of a memory channel or of a TPC is pending (`nvmlDeviceGetRepairStatus`).
+    pub repair_pending: Result<bool, Missing>,
+    /// What the driver asks for to recover the GPU, an `nvmlDeviceGpuRecoveryAction_t`
+    /// (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
+    pub recovery_action: Reading,
+    /// Distance to the nearest slowdown temperature, °C (`nvmlDeviceGetMarginTemperature`).
+    pub temperature_margin: Reading,
     /// Whether the checksum of the InfoROM is valid (`nvmlDeviceValidateInforom`).
     pub inforom_valid: Result<bool, Missing>,
     /// Clock event reasons, bitmask (`nvmlDeviceGetCurrentClocksEventReasons`).

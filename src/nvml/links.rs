@@ -1,17 +1,17 @@
-//! `NVLink` states of a GPU.
+//! `NVLink` and C2C links of a GPU.
 
 use nvml_wrapper_sys::bindings::field_id;
 
 use super::Session;
 use super::raw::fields::{Field, FieldReading, field_values};
 use super::raw::{Handle, topology};
-use crate::model::{LinkStates, Missing};
+use crate::model::{LinkFields, LinkStates, Missing};
 
 const COUNT: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_LINK_COUNT);
 /// Since driver 510.
 const STATE: u32 = field_id::NVML_FI_DEV_NVLINK_GET_STATE;
 /// Upper bound of links per GPU; protects against an invalid count.
-const LINKS_MAX: u32 = 64;
+const LINKS_MAX: u32 = 256;
 
 impl Session {
     /// State of each `NVLink` of a GPU: 0 inactive, 1 active, 2 asleep. Drivers before 510 report
@@ -22,7 +22,7 @@ impl Session {
     pub fn link_states(&self, gpu: Handle) -> Result<LinkStates, Missing> {
         let fields: Vec<Field> =
             (0..self.link_count(gpu)?).map(|link| Field::of_link(STATE, link)).collect();
-        let readings = field_values(self.nvml(), gpu, &fields)?;
+        let readings = self.field_values(gpu, &fields)?;
         let state = |(link, FieldReading { reading, .. }): (u32, FieldReading)| {
             let read_singly = |_| topology::link_state(self.nvml(), gpu, link);
             (link, reading.and_then(to_u32).or_else(read_singly))
@@ -30,11 +30,62 @@ impl Session {
         Ok((0..).zip(readings).map(state).collect())
     }
 
+    /// Readings of `fields` of each link of one kind, in one call.
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported if the board has no such links.
+    pub fn link_fields(
+        &self,
+        gpu: Handle,
+        kind: LinkKind,
+        fields: &[u32],
+    ) -> Result<LinkFields, Missing> {
+        let count = self.count(gpu, kind.count())?;
+        let of_links = |id: &u32| {
+            let id = *id;
+            (0..count).map(move |link| Field::of_link(id, link))
+        };
+        let requests: Vec<Field> = fields.iter().flat_map(of_links).collect();
+        let mut readings = self.field_values(gpu, &requests)?.into_iter();
+        let of_field = |id: &u32| {
+            let readings = readings.by_ref().map(|field| field.reading);
+            (*id, (0..count).zip(readings).collect())
+        };
+        Ok(fields.iter().map(of_field).collect())
+    }
+
     fn link_count(&self, gpu: Handle) -> Result<u32, Missing> {
-        let count = field_values(self.nvml(), gpu, &[COUNT])?.first().copied();
+        self.count(gpu, COUNT)
+    }
+
+    fn count(&self, gpu: Handle, field: Field) -> Result<u32, Missing> {
+        let count = self.field_values(gpu, &[field])?.first().copied();
         match to_u32(count.ok_or(Missing::Unsupported)?.reading?)? {
             0 => Err(Missing::Unsupported),
             count => Ok(count.min(LINKS_MAX)),
+        }
+    }
+
+    fn field_values(&self, gpu: Handle, fields: &[Field]) -> Result<Vec<FieldReading>, Missing> {
+        field_values(self.nvml(), self.field_numbering(), gpu, fields)
+    }
+}
+
+/// A kind of links of a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// To other GPUs and switches.
+    NvLink,
+    /// To the CPU.
+    C2c,
+}
+
+impl LinkKind {
+    /// The field with the number of links.
+    fn count(self) -> Field {
+        match self {
+            Self::NvLink => COUNT,
+            Self::C2c => Field::of(field_id::NVML_FI_DEV_C2C_LINK_COUNT),
         }
     }
 }

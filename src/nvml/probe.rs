@@ -6,16 +6,18 @@ mod counter_time;
 mod errors;
 mod framebuffer;
 mod gpm_readings;
+mod platform;
+mod repair;
 
 use std::cell::OnceCell;
 
 use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::struct_wrappers::device::{BAR1MemoryInfo, Utilization};
 
 use super::Session;
+use super::raw::fabric::Fabric;
 use super::raw::fields::{Field, FieldReading};
-use super::raw::health::{Fabric, SpareRows};
+use super::raw::health::SpareRows;
 use super::raw::memory::Memory;
 use super::raw::{self, Handle};
 use crate::clock::Clock;
@@ -294,12 +296,12 @@ impl<'nvml> Probe<'nvml> {
         Ok(f64::from(pages))
     }
 
-    /// GPU die temperature, °C (`nvmlDeviceGetTemperature`).
+    /// GPU die temperature, °C (`nvmlDeviceGetTemperatureV`).
     ///
     /// # Errors
     /// Returns the NVML error.
     pub fn temperature(&self) -> Reading {
-        celsius(f64::from(self.device.temperature(TemperatureSensor::Gpu)?))
+        celsius(f64::from(raw::thermal::temperature(self.session.nvml(), self.handle)?))
     }
 
     /// Power draw of the board, W (`nvmlDeviceGetPowerUsage`, mW).
@@ -335,7 +337,12 @@ impl<'nvml> Probe<'nvml> {
     /// Returns the NVML error of the call; unsupported for a field that was not requested.
     pub fn counter(&self, field: Field) -> Result<(Reading, CounterTime), Missing> {
         let read = || {
-            let values = raw::fields::field_values(self.session.nvml(), self.handle, self.fields)?;
+            let values = raw::fields::field_values(
+                self.session.nvml(),
+                self.session.field_numbering(),
+                self.handle,
+                self.fields,
+            )?;
             Ok(FieldBatch { values, returned: self.clock.now() })
         };
         let batch = self.field_values.get_or_init(read).as_ref().map_err(|m| *m)?;

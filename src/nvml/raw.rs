@@ -11,6 +11,7 @@
 
 pub mod clocks;
 pub mod events;
+pub mod fabric;
 pub mod fields;
 pub mod gpm;
 pub mod health;
@@ -19,11 +20,15 @@ pub mod library;
 pub mod memory;
 pub mod mock_env;
 pub mod modes;
+pub mod newer;
+pub mod platform;
 pub mod process;
 pub mod processes;
+pub mod repair;
 pub mod retired_pages;
 pub mod samples;
 pub mod texts;
+pub mod thermal;
 pub mod topology;
 pub mod utilization;
 
@@ -75,6 +80,11 @@ impl Handle {
 
 fn symbol<F: Copy, E>(symbol: &Result<F, E>) -> Result<F, Missing> {
     symbol.as_ref().copied().map_err(|_| Missing::Unsupported)
+}
+
+/// `NVML_STRUCT_VERSION`: the size of a struct and its version number.
+fn version<T>(number: u32) -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or_default() | (number << 24)
 }
 
 fn check(code: nvmlReturn_t) -> Result<(), Missing> {

@@ -10,6 +10,7 @@ use crate::model::{CLOCK_EVENTS, ClockEventCounts, Missing};
 pub(super) struct ClockEventHistory {
     samples: VecDeque<(Duration, u64)>,
     onsets: [u64; CLOCK_EVENTS.len()],
+    seen: u64,
     last: Option<Result<u64, Missing>>,
 }
 
@@ -28,6 +29,7 @@ impl ClockEventHistory {
         }
         self.last = Some(bits);
         if let Ok(bits) = bits {
+            self.seen |= bits;
             self.samples.push_back((at, bits));
         }
         let since = at.saturating_sub(window);
@@ -46,7 +48,8 @@ impl ClockEventHistory {
             let with = self.samples.iter().filter(|(_, bits)| bits & bit != 0).count();
             u64::try_from(with).unwrap_or(u64::MAX)
         };
-        Ok(ClockEventCounts { in_window: CLOCK_EVENTS.map(count), onsets: self.onsets })
+        let in_window = CLOCK_EVENTS.map(count);
+        Ok(ClockEventCounts { in_window, seen: self.seen, onsets: self.onsets })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::link_fields::LabeledReadings;
 use super::partition::PartitionSample;
 use super::reading_cache::CachedReading;
 use crate::model::{Discards, Gpu, HealthSample, Limits, LinkStates, Missing, Moment, Reading};
@@ -37,6 +38,8 @@ pub struct DeviceSample {
     pub peers: Vec<(u32, Result<u32, Missing>)>,
     /// `NVLink` states, if a link or health family is selected.
     pub links: Option<Result<LinkStates, Missing>>,
+    /// Readings of links and of the place in the rack, as far as they are selected.
+    pub labeled: LabeledReadings,
     /// Health sample, if a health family is selected.
     pub health: Option<HealthSample>,
     /// Energy since the driver was loaded, joules (`NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`); only if
@@ -75,7 +78,8 @@ impl DeviceSample {
         if now().any(|read| read.is_ok()) {
             return Ok(());
         }
-        Err(failures().find(|m| *m != Missing::Unsupported).unwrap_or(Missing::Unsupported))
+        // That a value is not supported is a response, too: a system on chip reports no framebuffer.
+        failures().find(|m| *m != Missing::Unsupported).map_or(Ok(()), Err)
     }
 }
 
@@ -109,6 +113,7 @@ mod tests {
             clock_event_reasons: None,
             peers: Vec::new(),
             links: None,
+            labeled: LabeledReadings::default(),
             health: None,
             energy: None,
             partitions: Vec::new(),
@@ -125,5 +130,6 @@ mod tests {
         assert_eq!(sample(&[failed, Ok(1.0)]).state(), Ok(()));
         assert_eq!(sample(&[failed, Err(Missing::Unsupported)]).state(), Err(Missing::Failed(999)));
         assert_eq!(sample(&[Ok(1.0), Err(Missing::Lost)]).state(), Err(Missing::Lost));
+        assert_eq!(sample(&[Err(Missing::Unsupported)]).state(), Ok(()), "a response");
     }
 }

@@ -102,6 +102,10 @@ mod tests {
             retirement_pending: none,
             remap_pending: none,
             remap_failure: none,
+            unrepairable_memory: Err(Missing::Unsupported),
+            repair_pending: Err(Missing::Unsupported),
+            recovery_action: none,
+            temperature_margin: none,
             inforom_valid: Err(Missing::Unsupported),
             clock_events: Ok(0),
         }

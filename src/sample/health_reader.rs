@@ -24,6 +24,7 @@ const THERMAL_VIOLATION: Field = Field::of(field_id::NVML_FI_DEV_PERF_POLICY_THE
 const PCIE_REPLAYS: Field = Field::of(field_id::NVML_FI_DEV_PCIE_REPLAY_COUNTER);
 const REMAP_PENDING: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_PENDING);
 const REMAP_FAILURE: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_FAILURE);
+const RECOVERY_ACTION: Field = Field::of(field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION);
 /// Replacements of the `NVLink` counters since Hopper.
 const HOPPER_REPLAYS: Field = Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY);
 const HOPPER_RECOVERIES: Field =
@@ -44,6 +45,7 @@ pub const FIELDS: &[Field] = &[
     PCIE_REPLAYS,
     REMAP_PENDING,
     REMAP_FAILURE,
+    RECOVERY_ACTION,
     HOPPER_REPLAYS,
     HOPPER_RECOVERIES,
     HOPPER_CHECKSUMS,
@@ -55,6 +57,25 @@ pub struct HealthReader {
     links: Cached<Result<LinkStates, Missing>>,
     pcie: Cached<(Reading, Reading)>,
     inforom: Cached<Result<bool, Missing>>,
+    repairs: Cached<Repairs>,
+}
+
+/// Repairs of a GPU that are pending or impossible, and its temperature margin.
+#[derive(Clone, Copy)]
+struct Repairs {
+    unrepairable_memory: Result<bool, Missing>,
+    pending: Result<bool, Missing>,
+    temperature_margin: Reading,
+}
+
+impl Repairs {
+    fn read(probe: &Probe<'_>) -> Self {
+        Self {
+            unrepairable_memory: probe.has_unrepairable_memory(),
+            pending: probe.pending_repairs().map(|pending| pending.channel || pending.tpc),
+            temperature_margin: probe.temperature_margin(),
+        }
+    }
 }
 
 /// A cached value and when it was read (monotonic).
@@ -117,6 +138,7 @@ impl HealthReader {
             Ok(_) | Err(Missing::Unsupported) => age < INFOROM_EVERY,
             Err(_) => is_fresh_slow(&(), age),
         };
+        let repairs = self.repairs.get_or_read(now, is_fresh_slow, || Repairs::read(probe));
         HealthSample {
             counters: HealthCounters {
                 pcie_replays: field(PCIE_REPLAYS),
@@ -138,6 +160,10 @@ impl HealthReader {
             retirement_pending: field(RETIREMENT_PENDING),
             remap_pending: field(REMAP_PENDING),
             remap_failure: field(REMAP_FAILURE),
+            unrepairable_memory: repairs.unrepairable_memory,
+            repair_pending: repairs.pending,
+            recovery_action: field(RECOVERY_ACTION),
+            temperature_margin: repairs.temperature_margin,
             inforom_valid: self.inforom.get_or_read(now, is_fresh, || probe.inforom_valid()),
             clock_events,
         }

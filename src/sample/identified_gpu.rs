@@ -11,6 +11,7 @@ use super::gpu_utilization::GpuUtilizationSampler;
 use super::health_reader::{self, Cached, HealthReader, is_fresh_slow};
 use super::info_labels::InfoLabelReader;
 use super::limits::LimitReader;
+use super::link_fields::LabeledReader;
 use super::mig_mode::MigMode;
 use super::partition::{PartitionSample, ProcfsLookup, ReadContext};
 use super::partitions::Partitions;
@@ -75,6 +76,7 @@ pub(super) struct IdentifiedGpu {
     info_labels: InfoLabelReader,
     peer_links: PeerLinks,
     health: HealthReader,
+    labeled: LabeledReader,
     partitions: Partitions,
 }
 
@@ -96,6 +98,7 @@ impl IdentifiedGpu {
             info_labels: InfoLabelReader::default(),
             peer_links: PeerLinks::default(),
             health: HealthReader::default(),
+            labeled: LabeledReader::default(),
             partitions: Partitions::default(),
         }
     }
@@ -176,6 +179,7 @@ impl IdentifiedGpu {
             clock_event_reasons,
             peers: self.peer_statuses(context, now, peers),
             links,
+            labeled: self.labeled.read(&selection, &session, handle, now.mono),
             health,
             energy,
             partitions: self.sample_partitions(context, now, &probe),

@@ -9,6 +9,10 @@ use crate::model::{Missing, XidState};
 /// XIDs of one GPU that are kept with their time; more than occur in a useful window.
 const RECENT_MAX: usize = 4096;
 
+/// XIDs that report the end of the state that another XID reports: power smoothing is engaged again (162)
+/// after it was disengaged (163).
+const ENDS: [(u32, u32); 1] = [(162, 163)];
+
 /// XID errors of all GPUs, by UUID.
 pub type XidHistories = BTreeMap<Arc<str>, XidHistory>;
 
@@ -52,6 +56,9 @@ impl XidHistory {
             self.recent.pop_front();
         }
         self.recent.push_back((at, xid));
+        if let Some((_, ended)) = ENDS.iter().find(|(end, _)| *end == xid) {
+            self.since_reset.remove(ended);
+        }
         self.since_reset.insert(xid);
     }
 

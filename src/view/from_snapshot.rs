@@ -6,7 +6,9 @@ use super::{
 };
 use crate::catalog::headline::Headline;
 use crate::catalog::{DeviceSource, xid};
-use crate::model::{CLOCK_EVENTS, ContainerAllocation, MigDevice, Missing, Owner, Reading, Usage};
+use crate::model::{
+    CLOCK_EVENTS, ContainerAllocation, MigDevice, Missing, Owner, Reading, RecoveryAction, Usage,
+};
 use crate::nvml::probe::mebibytes;
 use crate::sample::DriverState;
 use crate::sanitize::printable;
@@ -94,6 +96,7 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
             Err(missing) => GpuState::Unreadable(missing.to_string()),
         },
         throttled_by: throttled_by(&reading(Headline::ClockEvents)),
+        recovery_action: recovery_action(&reading(Headline::RecoveryAction)),
         power_watts: reading(Headline::Power),
         power_limit_watts: limit(usage.limits.power),
         temperature_celsius: reading(Headline::Temperature),
@@ -131,6 +134,10 @@ fn throttled_by(bits: &Number) -> Option<Vec<String>> {
     let active = CLOCK_EVENTS.iter().filter(|(_, bit)| bits & bit != 0);
     let reasons = active.map(|(reason, _)| *reason).filter(|reason| !HARMLESS.contains(reason));
     Some(reasons.map(str::to_owned).collect())
+}
+
+fn recovery_action(number: &Number) -> Option<String> {
+    RecoveryAction::of(number.known()?).words().map(str::to_owned)
 }
 
 fn partition(
@@ -333,6 +340,14 @@ mod tests {
         let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
         assert_eq!(throttled.unwrap(), ["power_cap", "hw_thermal"]);
         assert_eq!(throttled_by(&absent(Missing::Denied)), None, "unknown is not healthy");
+    }
+
+    #[test]
+    fn recovery_action_is_in_words() {
+        let words = |action| recovery_action(&Number::Known(action));
+        assert_eq!((words(0.0), words(1.0).as_deref()), (None, Some("reset the GPU")));
+        assert!(words(12.0).is_some(), "an action of a newer driver is an action");
+        assert_eq!(recovery_action(&absent(Missing::Unsupported)), None);
     }
 
     #[test]

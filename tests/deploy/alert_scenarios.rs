@@ -66,7 +66,7 @@ fn run_until_raised(scenario: &str, flags: &[&str], wanted: &[&str]) {
 const FAST_CYCLES: [&str; 1] = ["--collect-interval=300"];
 
 /// Scenarios and the alerts that they raise.
-const NODES: [(&str, &[&str]); 5] = [
+const NODES: [(&str, &[&str]); 6] = [
     (
         r#"
 [[gpu]]
@@ -150,6 +150,32 @@ mem = 100
 pipes = { tensor = 1.0 }
 "#,
         &["GpuPowerThrottling"],
+    ),
+    (
+        r#"
+[driver]
+version = "595.91.07"
+[[gpu]]
+model = "GB200"
+ambient = 60
+repair = { action = 2, unrepairable = true, from = 2.0 }
+[[xid]]
+gpu = 0
+at = 3.0
+code = 163
+[[process]]
+pid = 100
+name = "train"
+gpus = [0]
+memory = "60 GiB"
+sm = 100
+"#,
+        &[
+            "GpuRecoveryAction",
+            "GpuMemoryUnrepairable",
+            "GpuTemperatureMargin",
+            "GpuPowerSmoothingOff",
+        ],
     ),
     (
         r#"

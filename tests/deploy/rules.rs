@@ -163,6 +163,7 @@ fn every_xid_is_in_one_class() {
     known.extend(codes("GpuXidMemory", "="));
     known.extend(codes("GpuXidRecorded", "=~"));
     known.extend(codes("GpuXidApplication", "=~"));
+    known.extend(["162", "163"].map(String::from));
     assert_eq!(known.iter().collect::<BTreeSet<_>>().len(), known.len(), "{known:?}");
     assert_eq!(codes("GpuXidOther", "!~"), known);
 }

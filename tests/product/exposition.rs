@@ -146,6 +146,58 @@ fn all_families() {
     );
 }
 
+/// Boards and a driver that have what those of [`ALL_FAMILIES`] do not have.
+const NEWEST: &str = r#"
+now = 60
+[driver]
+version = "615.71"
+[[gpu]]
+model = "GB200"
+repair = { action = 4, unrepairable = true, channel = true, tpc = true, from = 30 }
+nvlink = { link = 1, symbol = 7, effective = 2, packet = 3 }
+c2c_errors = 5
+[[gpu]]
+model = "VR200"
+[[gpu]]
+model = "GB10"
+[[process]]
+pid = 2101
+name = "python"
+gpus = [0, 1, 2]
+sm = 60
+mem = 30
+enc = 10
+memory = "4 GiB"
+nvlink = 2000
+"#;
+
+/// A counters file that selects every catalog row without a series in the golden of [`ALL_FAMILIES`].
+#[test]
+fn families_of_the_newest_boards() {
+    let golden = format!("{}/tests/product/snapshots/everything.snap", env!("CARGO_MANIFEST_DIR"));
+    let everything = std::fs::read_to_string(golden).unwrap();
+    let is_new = |row: &nvml_exporter::catalog::CatalogRow| {
+        !row.is_info_label
+            && !ACCUMULATED.iter().any(|metric| metric.name == row.name)
+            && !everything.contains(&format!("\n{}{{", row.name))
+    };
+    let rows = nvml_exporter::catalog::rows().filter(is_new);
+    let all: String = rows.map(|row| format!("{},{},\n", row.name, row.kind.as_str())).collect();
+    let labels =
+        ["FABRIC_CLUSTER_UUID", "PLATFORM_CHASSIS_SERIAL_NUMBER", "PLATFORM_INFINIBAND_GUID"];
+    let labels = labels.map(|name| format!("DCGM_FI_DEV_{name},label,\n")).concat();
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("new.csv");
+    std::fs::write(&counters, all + &labels).unwrap();
+    let scenario = Scenario::new("newest", NEWEST);
+    let (mock, file) = (scenario.flag(), format!("-f={}", counters.display()));
+    let dialect = ["--dialect", "dcgm-exporter", "--hostname", "host-1", "--max-age", "5000"];
+    check(
+        "newest",
+        &with_common_labels(&run_once(&[&[mock.as_str(), &file], dialect.as_slice()].concat())),
+    );
+}
+
 #[test]
 fn demo() {
     check("demo", &metrics_of("demo", 60, &[]));

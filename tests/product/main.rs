@@ -41,6 +41,7 @@ mod landing;
 mod mig;
 mod migration;
 mod mock_files;
+mod newest_drivers;
 mod node_without_gpu;
 mod nvml_calls;
 mod old_drivers;
@@ -52,6 +53,7 @@ mod real_library;
 mod replicas;
 mod sandbox;
 mod sharing;
+mod symbols;
 mod text_round_trip;
 #[cfg(feature = "top")]
 mod top;

@@ -43,9 +43,17 @@ impl Defaults {
     fn new() -> Self {
         let row_of = |name: &str| find(name).expect("a row of the catalog").name;
         Self {
-            ack: preset::ACK.iter().map(|name| row_of(name)).collect(),
-            dcgm_4_8: preset::DCGM_4_8.iter().map(|name| row_of(name)).collect(),
-            dcgm_4_9: preset::DCGM_4_9.iter().map(|name| (row_of(name), *name)).collect(),
+            ack: preset::ACK.iter().chain(preset::ACTIONS).map(|name| row_of(name)).collect(),
+            dcgm_4_8: preset::DCGM_4_8
+                .iter()
+                .chain(preset::ACTIONS)
+                .map(|name| row_of(name))
+                .collect(),
+            dcgm_4_9: preset::DCGM_4_9
+                .iter()
+                .chain(preset::ACTIONS_4_9)
+                .map(|name| (row_of(name), *name))
+                .collect(),
         }
     }
 

@@ -8,8 +8,7 @@ use crate::policy::Tier::Slow;
 const NO_XIDS: &str = "where the driver reports no XID events (WSL, some vGPU guests)";
 const CLOCK_EVENT_REASONS: &str = "nvmlDeviceGetCurrentClocksEventReasons";
 
-/// Rows of a GPU's events, topology and health; their series have further labels.
-pub const EVENT: &[Metric<EventSource>] = &[
+pub(super) const ROWS: &[Metric<EventSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_XID_ERRORS",
         unit: "XID",
@@ -92,7 +91,7 @@ pub const EVENT: &[Metric<EventSource>] = &[
         unit: "enum",
         symbol: "nvmlDeviceGetNvLinkState",
         tier: Slow,
-        help: "State of the NVLink: 0 inactive, 1 active, 2 sleep.",
+        help: "State of the NVLink: 0 inactive, 1 active, 2 sleep, 3 active but closed to traffic.",
         absent: "boards without NVLink",
         ..gauge(EventSource {
             labels: &["nvlink"],

@@ -64,7 +64,7 @@ pub(super) const GPU: &[Metric<DeviceSource>] = &[
     Metric {
         name: "DCGM_FI_DEV_GPU_TEMP",
         unit: "C",
-        symbol: "nvmlDeviceGetTemperature",
+        symbol: "nvmlDeviceGetTemperatureV",
         tier: Second,
         help: "GPU temperature (in C).",
         headline: Some(Headline::Temperature),

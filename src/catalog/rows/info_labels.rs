@@ -108,4 +108,31 @@ pub const INFO_LABELS: &[Metric<InfoLabelSource>] = &[
         help: "VBIOS version.",
         ..gauge(InfoLabelSource::Read(device_info::vbios))
     },
+    Metric {
+        name: "DCGM_FI_DEV_FABRIC_CLUSTER_UUID",
+        unit: "text",
+        symbol: "nvmlDeviceGetGpuFabricInfoV",
+        tier: Slow,
+        help: "UUID of the cluster of the NVLink fabric.",
+        absent: "nodes without a fabric of several nodes",
+        ..gauge(InfoLabelSource::Read(device_info::cluster_uuid))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PLATFORM_CHASSIS_SERIAL_NUMBER",
+        unit: "text",
+        symbol: "nvmlDeviceGetPlatformInfo",
+        tier: Slow,
+        help: "Serial number of the chassis.",
+        absent: "before Blackwell, and boards that are not in a rack",
+        ..gauge(InfoLabelSource::Read(device_info::chassis_serial))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PLATFORM_INFINIBAND_GUID",
+        unit: "text",
+        symbol: "nvmlDeviceGetPlatformInfo",
+        tier: Slow,
+        help: "InfiniBand GUID of the GPU, hexadecimal.",
+        absent: "before Blackwell, and boards that are not in a rack",
+        ..gauge(InfoLabelSource::Read(device_info::infiniband_guid))
+    },
 ];

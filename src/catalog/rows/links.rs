@@ -128,6 +128,15 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         ))
     },
     Metric {
+        name: "DCGM_FI_DEV_C2C_LINK_COUNT",
+        unit: "count",
+        symbol: BATCH,
+        tier: Slow,
+        help: "Number of C2C links to a CPU.",
+        absent: "drivers before 525",
+        ..gauge(Field(Id::of(field_id::NVML_FI_DEV_C2C_LINK_COUNT), Ok))
+    },
+    Metric {
         name: "DCGM_FI_DEV_NVLINK_TX_BANDWIDTH_TOTAL",
         unit: "MB/s",
         symbol: BATCH,

@@ -9,7 +9,7 @@ use crate::nvml::raw::fields::Field as Id;
 
 const GPM: &str = "nvmlGpmMetricsGet";
 const NO_GPM: &str = "before Hopper; in a device's first cycle";
-const NO_TOTALS: &str = "before Hopper; drivers before 580";
+const NO_TOTALS: &str = "before Hopper; drivers before 595";
 const NO_RATE: &str = "boards with neither GPM nor byte counters; in a device's first cycle";
 const MIB: f64 = 1_048_576.0;
 
@@ -239,7 +239,7 @@ pub(super) const OPTICAL_FLOW: &[Metric<DeviceSource>] =
 pub(super) const SENT: &[Metric<DeviceSource>] = by_link!("_TX_BYTES", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_TX_PER_SEC, "Transmit", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
 pub(super) const RECEIVED: &[Metric<DeviceSource>] = by_link!("_RX_BYTES", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_RX_PER_SEC, "Receive", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
 
-/// `NVML_GPM_METRIC_*` of drivers since 580, which nvml-wrapper-sys does not have.
+/// `NVML_GPM_METRIC_*` of drivers since 595, which nvml-wrapper-sys does not have.
 const SM_CYCLES_ELAPSED: u32 = 248;
 const SM_CYCLES_ACTIVE: u32 = 249;
 const MMA_CYCLES_ACTIVE: u32 = 250;

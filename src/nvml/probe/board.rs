@@ -9,7 +9,7 @@ use nvml_wrapper_sys::bindings::{
 
 use super::{EXCLUSIVE_PROCESS, Probe, celsius};
 use crate::model::{Missing, Reading};
-use crate::nvml::raw::{self, health::Fabric};
+use crate::nvml::raw::{self, fabric::Fabric};
 
 /// Maximum plausible fan speed, percent of the nominal speed.
 const FAN_MAX: u32 = 255;
@@ -245,8 +245,25 @@ impl Probe<'_> {
         Ok(f64::from(self.fabric()?.health_summary.ok_or(Missing::Unsupported)?))
     }
 
+    /// Result of the registration with the fabric, an `nvmlReturn_t`.
+    ///
+    /// # Errors
+    /// As [`Probe::fabric_state`]; pending until the registration is completed.
+    pub fn fabric_status(&self) -> Reading {
+        Ok(f64::from(self.fabric()?.status.ok_or(Missing::Pending)?))
+    }
+
+    /// Clique of the GPU in its fabric.
+    ///
+    /// # Errors
+    /// As [`Probe::fabric_state`]; pending until the registration succeeds.
+    pub fn fabric_clique(&self) -> Reading {
+        let membership = self.fabric()?.membership.ok_or(Missing::Pending)?;
+        Ok(f64::from(membership.clique.ok_or(Missing::Unsupported)?))
+    }
+
     fn fabric(&self) -> Result<Fabric, Missing> {
-        let read = || raw::health::fabric(self.session.nvml(), self.handle);
+        let read = || raw::fabric::fabric(self.session.nvml(), self.session.newer(), self.handle);
         *self.fabric.get_or_init(read)
     }
 }

@@ -52,7 +52,8 @@ impl Probe<'_> {
     /// # Errors
     /// Returns the NVML error.
     pub fn sram_threshold_exceeded(&self) -> Reading {
-        Ok(flag(raw::health::sram_threshold_exceeded(self.session.nvml(), self.handle)?))
+        let status = raw::health::sram_errors(self.session.nvml(), self.handle)?;
+        Ok(flag(status.bThresholdExceeded != 0))
     }
 
     /// Number of banks in one class of remaining spare rows (`nvmlDeviceGetRowRemapperHistogram`).

@@ -14,6 +14,7 @@ use nvml_wrapper_sys::bindings::{
 
 use super::{Handle, check, symbol};
 use crate::model::{Missing, Reading};
+use crate::nvml::field_numbering::FieldNumbering;
 
 /// A field id and its scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,11 +60,13 @@ pub struct FieldReading {
 /// Returns the NVML error of the call. Errors of single fields are in their readings.
 pub fn field_values(
     nvml: &Nvml,
+    numbering: FieldNumbering,
     handle: Handle,
     fields: &[Field],
 ) -> Result<Vec<FieldReading>, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetFieldValues)?;
-    let mut values: Vec<nvmlFieldValue_t> = fields.iter().copied().map(blank_field).collect();
+    let mut values: Vec<nvmlFieldValue_t> =
+        fields.iter().map(|field| blank_field(*field, numbering)).collect();
     let count = i32::try_from(values.len()).map_err(|_| Missing::Invalid)?;
     // SAFETY: `values` holds `count` live structs.
     check(unsafe { call(handle.0, count, values.as_mut_ptr()) })?;
@@ -74,9 +77,12 @@ pub fn field_values(
     Ok(values.iter().map(read).collect())
 }
 
-fn blank_field(field: Field) -> nvmlFieldValue_t {
+/// Number of no field, for those that the driver does not have.
+const NO_FIELD: u32 = 0;
+
+fn blank_field(field: Field, numbering: FieldNumbering) -> nvmlFieldValue_t {
     nvmlFieldValue_t {
-        fieldId: field.id,
+        fieldId: numbering.number(field.id).unwrap_or(NO_FIELD),
         scopeId: field.scope,
         timestamp: 0,
         latencyUsec: 0,
@@ -128,8 +134,11 @@ mod tests {
 
     #[test]
     fn field_is_decoded_by_its_value_type() {
-        let field =
-            |kind, value| nvmlFieldValue_t { valueType: kind, value, ..blank_field(Field::of(0)) };
+        let field = |kind, value| nvmlFieldValue_t {
+            valueType: kind,
+            value,
+            ..blank_field(Field::of(1), FieldNumbering::Current)
+        };
         let read = |kind, value| field_reading(&field(kind, value));
         assert_eq!(read(UNSIGNED_INT, nvmlValue_t { ullVal: 0xFFFF_FFFF_0000_0007 }), Ok(7.0));
         assert_eq!(read(SIGNED_INT, nvmlValue_t { siVal: -7 }), Ok(-7.0));

@@ -1,17 +1,15 @@
-//! Health and environment of a board: spare rows, SRAM errors, InfoROM, fabric, licences, MIG
+//! Health and environment of a board: spare rows, SRAM errors, InfoROM, licences, MIG
 //! profiles.
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{
-    nvmlEccSramErrorStatus_v1_t, nvmlGpuFabricInfo_v2_t, nvmlGpuFabricInfo_v3_t,
-    nvmlGpuInstanceProfileInfo_t, nvmlGridLicensableFeatures_t,
+    nvmlEccSramErrorStatus_v1_t, nvmlGpuInstanceProfileInfo_t, nvmlGridLicensableFeatures_t,
     nvmlGridLicenseFeatureCode_t_NVML_GRID_LICENSE_FEATURE_CODE_VGPU as VGPU,
-    nvmlReturn_enum_NVML_ERROR_ARGUMENT_VERSION_MISMATCH as VERSION_MISMATCH,
     nvmlReturn_enum_NVML_ERROR_CORRUPTED_INFOROM as CORRUPTED_INFOROM,
     nvmlRowRemapperHistogramValues_t,
 };
 
-use super::{Handle, check, symbol};
+use super::{Handle, check, symbol, version};
 use crate::model::Missing;
 
 /// Upper bound of GPU instance profile ids.
@@ -32,17 +30,6 @@ pub struct SpareRows {
     pub none: u32,
 }
 
-/// State of a GPU in its `NVLink` fabric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fabric {
-    /// `nvmlGpuFabricState_t`: 1 not started, 2 in progress, 3 completed.
-    pub state: u32,
-    /// `NVML_GPU_FABRIC_HEALTH_MASK_*`.
-    pub health_mask: u32,
-    /// `NVML_GPU_FABRIC_HEALTH_SUMMARY_*`; `None` before driver 570.
-    pub health_summary: Option<u32>,
-}
-
 /// `nvmlDeviceGetRowRemapperHistogram`: Ampere and later.
 ///
 /// # Errors
@@ -57,11 +44,14 @@ pub fn spare_rows(nvml: &Nvml, gpu: Handle) -> Result<SpareRows, Missing> {
     Ok(SpareRows { max, high, partial, low, none })
 }
 
-/// Whether the SRAM error threshold of a GPU is exceeded (`nvmlDeviceGetSramEccErrorStatus`).
+/// SRAM errors of a GPU.
+pub type SramErrors = nvmlEccSramErrorStatus_v1_t;
+
+/// SRAM errors of a GPU (`nvmlDeviceGetSramEccErrorStatus`).
 ///
 /// # Errors
 /// Returns the NVML error.
-pub fn sram_threshold_exceeded(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
+pub fn sram_errors(nvml: &Nvml, gpu: Handle) -> Result<SramErrors, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetSramEccErrorStatus)?;
     let mut status = nvmlEccSramErrorStatus_v1_t {
         version: version::<nvmlEccSramErrorStatus_v1_t>(1),
@@ -80,7 +70,7 @@ pub fn sram_threshold_exceeded(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing
     };
     // SAFETY: `status` is a live struct and its version field contains the size.
     check(unsafe { call(gpu.0, &raw mut status) })?;
-    Ok(status.bThresholdExceeded != 0)
+    Ok(status)
 }
 
 /// Whether the InfoROM checksum is valid (`nvmlDeviceValidateInforom`). Slow: reads the flash of
@@ -96,52 +86,6 @@ pub fn inforom_valid(nvml: &Nvml, gpu: Handle) -> Result<bool, Missing> {
         Err(Missing::Failed(CORRUPTED_INFOROM)) => Ok(false),
         Err(missing) => Err(missing),
     }
-}
-
-/// Fabric state of a GPU with `NVSwitch` (`nvmlDeviceGetGpuFabricInfoV`, version 3 or 2).
-///
-/// # Errors
-/// Returns the NVML error; unsupported if the board is not in a fabric.
-pub fn fabric(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Missing> {
-    let fabric = match fabric_v3(nvml, gpu) {
-        Err(Missing::Failed(VERSION_MISMATCH)) => fabric_v2(nvml, gpu)?,
-        result => result?,
-    };
-    if fabric.state == 0 { Err(Missing::Unsupported) } else { Ok(fabric) }
-}
-
-fn fabric_v3(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Missing> {
-    let call = symbol(&nvml.lib().nvmlDeviceGetGpuFabricInfoV)?;
-    let mut info = nvmlGpuFabricInfo_v3_t {
-        version: version::<nvmlGpuFabricInfo_v3_t>(3),
-        clusterUuid: [0; 16],
-        status: 0,
-        cliqueId: 0,
-        state: 0,
-        healthMask: 0,
-        healthSummary: 0,
-    };
-    // SAFETY: `info` is a live struct and its version field contains the size.
-    check(unsafe { call(gpu.0, &raw mut info) })?;
-    let health_summary = Some(u32::from(info.healthSummary));
-    Ok(Fabric { state: u32::from(info.state), health_mask: info.healthMask, health_summary })
-}
-
-fn fabric_v2(nvml: &Nvml, gpu: Handle) -> Result<Fabric, Missing> {
-    let call = symbol(&nvml.lib().nvmlDeviceGetGpuFabricInfoV)?;
-    let mut info = nvmlGpuFabricInfo_v2_t {
-        version: version::<nvmlGpuFabricInfo_v2_t>(2),
-        clusterUuid: [0; 16],
-        status: 0,
-        cliqueId: 0,
-        state: 0,
-        healthMask: 0,
-    };
-    // SAFETY: `info` is a live struct and its version field contains the size; the call writes that
-    // version, whatever its signature is.
-    check(unsafe { call(gpu.0, (&raw mut info).cast()) })?;
-    let state = u32::from(info.state);
-    Ok(Fabric { state, health_mask: info.healthMask, health_summary: None })
 }
 
 /// Whether a vGPU licence is active (`nvmlDeviceGetGridLicensableFeatures_v4`); false if none is
@@ -176,8 +120,4 @@ pub fn max_slices(nvml: &Nvml, gpu: Handle) -> Result<u32, Missing> {
         Some(unsafe { info.assume_init() }.sliceCount)
     };
     (0..PROFILES).filter_map(slices).max().ok_or(Missing::Unsupported)
-}
-
-fn version<T>(number: u32) -> u32 {
-    u32::try_from(size_of::<T>()).unwrap_or_default() | (number << 24)
 }

@@ -3,7 +3,7 @@
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{NvmlLib, nvmlMemory_t, nvmlMemory_v2_t};
 
-use super::{Handle, check, symbol};
+use super::{Handle, check, symbol, version};
 use crate::model::Missing;
 
 /// Framebuffer of a device, bytes.
@@ -33,9 +33,8 @@ pub fn memory(nvml: &Nvml, handle: Handle) -> Result<Memory, Missing> {
 
 fn memory_v2(lib: &NvmlLib, handle: Handle) -> Result<Memory, Missing> {
     let call = symbol(&lib.nvmlDeviceGetMemoryInfo_v2)?;
-    let size = u32::try_from(size_of::<nvmlMemory_v2_t>()).unwrap_or_default();
-    let mut info =
-        nvmlMemory_v2_t { version: size | (2 << 24), total: 0, reserved: 0, free: 0, used: 0 };
+    let version = version::<nvmlMemory_v2_t>(2);
+    let mut info = nvmlMemory_v2_t { version, total: 0, reserved: 0, free: 0, used: 0 };
     // SAFETY: `info` is a live struct and its version field contains the size.
     check(unsafe { call(handle.0, &raw mut info) })?;
     let nvmlMemory_v2_t { total, used, free, reserved, .. } = info;

@@ -18,6 +18,18 @@ pub fn performance_state(nvml: &Nvml, handle: Handle) -> Result<u32, Missing> {
     Ok(state)
 }
 
+/// `nvmlDeviceGetBrand`, an `nvmlBrandType_t`.
+///
+/// # Errors
+/// Returns the NVML error.
+pub fn brand(nvml: &Nvml, handle: Handle) -> Result<u32, Missing> {
+    let call = symbol(&nvml.lib().nvmlDeviceGetBrand)?;
+    let mut brand = 0;
+    // SAFETY: `brand` is live, and any number is valid for it.
+    check(unsafe { call(handle.0, &raw mut brand) })?;
+    Ok(brand)
+}
+
 /// `nvmlDeviceGetComputeMode`, an `nvmlComputeMode_t`.
 ///
 /// # Errors

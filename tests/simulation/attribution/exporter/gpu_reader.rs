@@ -19,6 +19,7 @@ use nvml_exporter::nvml::raw::utilization::UtilizationRow;
 use nvml_exporter::sample::SampledGpu;
 use nvml_exporter::sample::device::DeviceSample;
 use nvml_exporter::sample::gpu_utilization::GpuUtilizationSampler;
+use nvml_exporter::sample::link_fields::LabeledReadings;
 use nvml_exporter::sample::partition::PartitionSample;
 use nvml_exporter::sample::process_utilization::{UtilizationCursor, UtilizationWindow};
 use nvml_exporter::sample::processes::{ProcessLookup, ProcessTable, RunningLists};
@@ -103,6 +104,7 @@ impl GpuReader {
             clock_event_reasons: None,
             peers: Vec::new(),
             links: None,
+            labeled: LabeledReadings::default(),
             health: None,
             energy: None,
             partitions,

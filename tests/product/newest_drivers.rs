@@ -1,0 +1,108 @@
+//! Calls, fields and states of drivers from 570 to 615.
+
+use std::fs;
+
+use crate::exporter::{Scenario, run_once, series, value};
+
+/// The exposition of some families on a node.
+fn metrics_of(node: &str, families: &[&str]) -> String {
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    let lines: String = families.iter().map(|name| format!("{name}, gauge, A row.\n")).collect();
+    fs::write(counters.path(), lines).unwrap();
+    let file = format!("-f={}", counters.path().display());
+    run_once(&[&Scenario::new("newest", &format!("now = 60\n{node}")).flag(), &file])
+}
+
+fn driver(version: &str, gpu: &str) -> String {
+    format!("[driver]\nversion = \"{version}\"\n[[gpu]]\nmodel = \"{gpu}\"\n")
+}
+
+#[test]
+fn temperature_needs_no_removed_function_and_application_clocks_have_no_successor() {
+    let removed = ["nvmlDeviceGetTemperature", "nvmlDeviceGetApplicationsClock"];
+    let removed = removed.map(|name| format!("[[fault]]\nfunction = \"{name}\"\nmissing = true\n"));
+    let families = ["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_APP_SM_CLOCK", "DCGM_FI_DEV_SM_CLOCK"];
+    let of = |version, faults: &str| metrics_of(&(driver(version, "H100") + faults), &families);
+    let present = |metrics: &str| families.map(|name| value(metrics, name, &[]).is_some());
+    assert_eq!(present(&of("615.71", &removed.concat())), [true, false, true]);
+    assert_eq!(present(&of("590.44.01", "")), [true, true, true]);
+    assert_eq!(present(&of("595.91.07", "")), [true, false, true], "deprecated");
+    assert_eq!(present(&of("550.54.15", "")), [true, true, true]);
+}
+
+#[test]
+fn fields_have_the_number_of_each_driver() {
+    let node = |version| {
+        driver(version, "B200")
+            + "ambient = 60\n[[process]]\npid = 7\nname = \"p\"\ngpus = [0]\nmemory = \"1 GiB\"\nsm = 100\n"
+    };
+    let families = [
+        "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS",
+        "DCGM_FI_DEV_PWR_SMOOTHING_APPLIED_TMP_CEIL",
+        "DCGM_FI_DEV_PWR_SMOOTHING_ADMIN_OVERRIDE_RAMP_DOWN_HYST_VAL",
+    ];
+    let of = |version| {
+        let metrics = metrics_of(&node(version), &families);
+        families.map(|name| value(&metrics, name, &[]))
+    };
+    let [time, smoothing @ ..] = of("580.95.05");
+    assert!(time.is_some_and(|ns| ns > 0.0), "{time:?}");
+    assert_eq!(smoothing, [Some(1000.0), Some(500.0)]);
+    assert_eq!(of("575.57.08"), [time, smoothing[0], smoothing[1]], "before they were renumbered");
+    assert_eq!(of("580.65.06"), [time, smoothing[0], smoothing[1]]);
+    assert_eq!(of("570.148.08"), [None, smoothing[0], smoothing[1]], "no thermal time");
+    assert_eq!(of("550.54.15"), [None; 3]);
+}
+
+#[test]
+fn every_link_is_read_however_many_there_are() {
+    let families = ["DCGM_FI_DEV_NVLINK_GET_STATE", "DCGM_FI_DEV_NVLINK_SYMBOL_BER_RATIO"];
+    let node = driver("615.71", "VR200") + "nvlink = { link = 35, symbol = 9 }\n";
+    let metrics = metrics_of(&node, &families);
+    let of_link = |family, link| value(&metrics, family, &[&format!("nvlink=\"{link}\"")]);
+    assert_eq!(families.map(|name| series(&metrics, name).len()), [36, 36]);
+    assert_eq!(of_link(families[0], 35), Some(1.0));
+    assert_eq!(of_link(families[1], 35), Some(3e-12));
+    assert_eq!(of_link(families[1], 34), Some(15e-255));
+}
+
+#[test]
+fn actions_of_an_operator_are_on_by_default_and_raise_the_health() {
+    let repair = "repair = { action = 1, unrepairable = true, tpc = true }\n";
+    let node = format!("now = 60\n{}{repair}", driver("615.71", "H200"));
+    let scenario = Scenario::new("repair", &node);
+    for (flags, names) in [
+        (vec![], ["GET_GPU_RECOVERY_ACTION", "MEMORY_UNREPAIRABLE_FLAG", "GPU_TEMP_LIMIT"]),
+        (
+            vec!["--dialect=dcgm-exporter", "--compat=4.9"],
+            ["GPU_RECOVERY_ACTION", "MEMORY_UNREPAIRABLE", "GPU_TEMP_MARGIN_CELSIUS"],
+        ),
+    ] {
+        let metrics = run_once(&[&[scenario.flag().as_str()], flags.as_slice()].concat());
+        let [action, memory, margin] =
+            names.map(|name| value(&metrics, &format!("DCGM_FI_DEV_{name}"), &[]));
+        assert_eq!((action, memory), (Some(1.0), Some(1.0)), "{metrics}");
+        assert!(margin.is_some_and(|celsius| celsius > 0.0), "{metrics}");
+    }
+    let metrics = metrics_of(&node.replacen("now = 60\n", "", 1), &["DCGM_EXP_GPU_HEALTH_STATUS"]);
+    let watch = |name, code| {
+        let labels = [format!("health_watch=\"{name}\""), format!("health_error_code=\"{code}\"")];
+        value(&metrics, "DCGM_EXP_GPU_HEALTH_STATUS", &labels.each_ref().map(String::as_str))
+    };
+    assert_eq!(watch("DRIVER", "DCGM_FR_GPU_RECOVERY_RESET"), Some(20.0), "{metrics}");
+    assert_eq!(watch("MEM", "DCGM_FR_FAULTY_MEMORY"), Some(20.0), "{metrics}");
+}
+
+#[test]
+fn system_on_chip_has_no_framebuffer() {
+    let process = "[[process]]\npid = 7\nname = \"p\"\ngpus = [0]\nmemory = \"1 GiB\"\nsm = 30\n";
+    for gpu in ["GB10", "Thor"] {
+        let node = format!("now = 60\n{}{process}", driver("580.95.05", gpu));
+        let metrics = run_once(&[&Scenario::new("soc", &node).flag()]);
+        for absent in ["DCGM_FI_DEV_FB_USED", "DCGM_CUSTOM_DEV_FB_TOTAL", "DCGM_FI_DEV_BAR1_USED"] {
+            assert!(series(&metrics, absent).is_empty(), "{gpu}: {absent}: {metrics}");
+        }
+        assert_eq!(value(&metrics, "DCGM_FI_DEV_GPU_UTIL", &[]), Some(30.0), "{gpu}");
+        assert_eq!(value(&metrics, "nvml_exporter_gpu_up", &[]), Some(1.0), "{gpu}");
+    }
+}
