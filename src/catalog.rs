@@ -22,8 +22,8 @@ mod table;
 pub use self::event_source::{EventInput, EventSample, EventSource, GpuEventInputs};
 pub use self::metric::{Kind, Metric};
 pub use self::rows::{
-    ACCUMULATED, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS, INSTANCE,
-    NODE, PROCESS,
+    ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS,
+    INSTANCE, NODE, PROCESS,
 };
 pub use self::source::{
     AccumulatedMetric, AllocatedFractionSource, ContainerSource, DeviceSource, InfoLabelSource,

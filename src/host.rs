@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod cgroup_cache;
 pub mod hpc_jobs;
+pub mod own_cgroup;
 pub mod own_process;
 pub mod pci_bus;
 pub mod pod_logs;

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod link_fields;
 mod mig_mode;
 mod open_backoff;
+mod own_limit;
 pub mod partition;
 mod partitions;
 mod peer_links;

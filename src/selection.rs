@@ -8,9 +8,10 @@ use crate::catalog::preset::{
     ACK, ACK_GAUGES, ACTIONS, ACTIONS_4_9, DCGM_4_8, DCGM_4_9, ESSENTIAL, GAUGES_SINCE_4_8_4,
 };
 use crate::catalog::{
-    ACCUMULATED, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource, CONTAINER,
-    ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL, INFO_LABELS,
-    INSTANCE, InfoLabelSource, Kind, Metric, NODE, NodeSource, PROCESS, ProcessSource, find,
+    ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource,
+    CONTAINER, ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL,
+    INFO_LABELS, INSTANCE, InfoLabelSource, Kind, Metric, NODE, NodeSource, PROCESS, ProcessSource,
+    find,
 };
 use crate::device_selector::DeviceSelector;
 use crate::labels::{Compat, Dialect};
@@ -126,6 +127,8 @@ pub struct Selection {
     pub allocated_fraction: SelectedFamilies<AllocatedFractionSource>,
     /// Families with one series per container and device that is allocated to it.
     pub container: SelectedFamilies<ContainerSource>,
+    /// Families of the activity of a container that alone holds a device.
+    pub activity: SelectedFamilies<DeviceSource>,
     /// Families with one series per process and device.
     pub process: SelectedFamilies<ProcessSource>,
     /// Families with one series per process without an allocation and device.
@@ -177,11 +180,24 @@ impl Selection {
             instance: SelectedFamilies::of(INSTANCE, &requests),
             allocated_fraction: SelectedFamilies::of(ALLOCATED_FRACTION, &requests),
             container: SelectedFamilies::of(CONTAINER, &requests),
+            activity: SelectedFamilies::of(ACTIVITY, &requests),
             process: SelectedFamilies::of(PROCESS, &requests),
             illegal: SelectedFamilies::of(ILLEGAL, &requests),
             accumulated: SelectedFamilies::of(ACCUMULATED, &requests),
             info_labels: SelectedFamilies::of(INFO_LABELS, &requests),
         }
+    }
+
+    /// Ids of the GPM metrics of a GPU or GPU instance, without duplicates.
+    #[must_use]
+    pub fn instance_gpm_metrics(&self) -> Vec<u32> {
+        let mut ids = self.instance.gpm_metrics();
+        if !self.activity.is_empty() {
+            ids.extend(self.activity.gpm_metrics());
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        ids
     }
 
     /// Whether clock event reasons are counted, so that they have to be read every cycle.
@@ -273,7 +289,10 @@ impl Selection {
     }
 
     fn has_process_families(&self) -> bool {
-        !self.process.is_empty() || !self.illegal.is_empty() || !self.accumulated.is_empty()
+        !self.process.is_empty()
+            || !self.illegal.is_empty()
+            || !self.accumulated.is_empty()
+            || !self.activity.is_empty()
     }
 
     /// Whether a selected family depends on containers: their usage or their allocations.

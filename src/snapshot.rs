@@ -78,6 +78,9 @@ pub struct Tables {
     pub allocated: Vec<(Labels, AllocatedFraction)>,
     /// The allocation of each container on each device.
     pub containers: Vec<(Labels, ContainerAllocation)>,
+    /// Activity of each container that alone holds a device, one reading per family of the activity
+    /// slice.
+    pub activity: Vec<Entity>,
     /// Usage of each process on each device, or of each container on each device.
     pub processes: Vec<(Labels, Usage)>,
     /// Usage of processes on devices that are not allocated to them.
@@ -288,6 +291,9 @@ impl Snapshot {
         }
         let refusing = self.health.gpus.iter().filter(|gpu| gpu.refuses_all_rows);
         warnings.extend(refusing.map(|gpu| format!("GPU {}: {REFUSED_ROWS}", gpu.gpu.index)));
+        let limited = |gpu: &&GpuHealth| gpu.missing.get(Missing::Limited.position()) > Some(&0);
+        let limited = self.health.gpus.iter().filter(limited);
+        warnings.extend(limited.map(|gpu| format!("GPU {}: {LIMITED_MEMORY}", gpu.gpu.index)));
         let down = self.health.sources.iter().filter(|source| !source.up);
         warnings.extend(down.map(|source| {
             let state = source.age.map_or("has never responded".to_owned(), |age| {
@@ -302,6 +308,11 @@ impl Snapshot {
 /// The warning if the exporter does not run in the host's PID namespace.
 pub const HIDDEN_PROCESSES: &str = "not in the host's PID namespace: the driver hides processes, so no \
      container is reported idle; set hostPID: true";
+
+/// The warning if the driver limits the memory of the exporter's cgroup.
+pub const LIMITED_MEMORY: &str = "the driver limits the memory of the exporter's cgroup, or does not report \
+     whether it does, and would report that limit as the memory of the GPU: its framebuffer is absent; remove \
+     the limits of this cgroup and of those above it";
 
 /// The warning if a GPU is busy and no row of its processes is valid.
 pub const REFUSED_ROWS: &str = "busy, but the driver returns no valid utilization row of a process: the \

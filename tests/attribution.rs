@@ -149,6 +149,7 @@ fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
     let partition = PartitionSample {
         mig: None,
         readings: Vec::new(),
+        activity: Vec::new(),
         reports_instance: true,
         framebuffer,
         listed_at: NOW.mono,

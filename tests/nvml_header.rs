@@ -104,6 +104,10 @@ fn layouts() -> Vec<Layout> {
                     clique_count as "numCliques", state as "state", health_mask as "healthMask",
                     health_summary as "healthSummary",
                 }));
+                all.push(layout!(from::MemoryLimits as "nvmlGetMemoryLimits_v1_t" {
+                    cgroup as "nameSpace", soft as "softLimit", hard as "hardLimit",
+                    used as "currentUsed",
+                }));
             })*
             all
         }};
@@ -159,6 +163,7 @@ fn newer_functions_have_the_signature_of_the_header() {
     let functions = [
         ("nvmlDeviceGetUnrepairableMemoryFlag_v1", "nvmlUnrepairableMemoryStatus_v1_t"),
         ("nvmlDeviceGetGpuFabricInfo_v4", "nvmlGpuFabricInfo_v4_t"),
+        ("nvmlDeviceGetMemoryLimits_v1", "nvmlGetMemoryLimits_v1_t"),
     ];
     let mut body = String::new();
     for (function, written) in functions {

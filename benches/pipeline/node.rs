@@ -201,6 +201,7 @@ fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
     let part = PartitionSample {
         mig: None,
         readings: vec![cell; INSTANCE.len()],
+        activity: Vec::new(),
         reports_instance: true,
         framebuffer: Ok(Memory { total: 80 * GIB, used: 60 * GIB, free: 20 * GIB, reserved: None }),
         listed_at: NOW.mono,

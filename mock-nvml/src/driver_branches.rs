@@ -93,7 +93,7 @@ const SINCE: &[(u32, &[&str])] = &[
     ),
     (580, &["nvmlDeviceGetRepairStatus"]),
     (590, &["nvmlDeviceGetUnrepairableMemoryFlag_v1"]),
-    (615, &["nvmlDeviceGetGpuFabricInfo_v4"]),
+    (615, &["nvmlDeviceGetGpuFabricInfo_v4", "nvmlDeviceGetMemoryLimits_v1"]),
 ];
 
 /// The first branch of each CUDA version, and that version as in [`crate::scenario::Driver`].

@@ -101,6 +101,7 @@ macro_rules! exported_functions {
             }
             newer {
                 nvmlDeviceGetUnrepairableMemoryFlag_v1 nvmlDeviceGetGpuFabricInfo_v4
+                nvmlDeviceGetMemoryLimits_v1
             }
         }
     };

@@ -57,7 +57,7 @@ pub mod pod_resources {
 /// What is compared with NVIDIA's headers.
 pub mod header {
     pub use crate::{
-        abi::newer::{FabricClique, FabricInfo, UnrepairableMemoryStatus},
+        abi::newer::{FabricClique, FabricInfo, MemoryLimits, UnrepairableMemoryStatus},
         field_ids::canonical,
     };
     use crate::{driver_branches::missing_symbols, exported_functions::FUNCTIONS};

@@ -194,6 +194,7 @@ impl ProcTree {
                 ("cmdline", if *pid == 1 { format!("{name}\0") } else { String::new() }),
                 ("status", contents::pid_status(*pid, name, 'S')),
                 ("cgroup", "0::/\n".to_owned()),
+                ("mountinfo", contents::MOUNTINFO.to_owned()),
             ];
             self.write_directory(&self.root.join(pid.to_string()), &files, scenario)?;
         }

@@ -81,6 +81,19 @@ impl Driver {
     }
 }
 
+/// A limit of the memory that a cgroup can use on a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryLimit {
+    /// Path of the cgroup; `*` for every cgroup that is asked for, that of the caller included.
+    pub(crate) cgroup: String,
+    /// Soft limit in bytes; 0 for none.
+    pub(crate) soft: u64,
+    /// Hard limit in bytes.
+    pub(crate) hard: Option<u64>,
+    /// Used memory in bytes.
+    pub(crate) used: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Gpu {
     /// Index in NVML order.
@@ -99,6 +112,8 @@ pub(crate) struct Gpu {
     pub(crate) ambient: f64,
     /// Total framebuffer in bytes that the driver reports, if it is not that of the model.
     pub(crate) memory_total: Option<u64>,
+    /// Limits of the memory that cgroups can use.
+    pub(crate) memory_limits: Vec<MemoryLimit>,
     /// Times at which it has fallen off the bus.
     pub(crate) lost: Vec<Window>,
     /// Hardware faults.

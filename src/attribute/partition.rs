@@ -18,6 +18,7 @@ use crate::model::{
 use crate::nvml::probe::mebibytes;
 use crate::sample::partition::PartitionSample;
 use crate::selection::SelectedFamilies;
+use crate::snapshot::Entity;
 use crate::snapshot::device_usage::PartitionUsage;
 
 /// The series targets of a partition.
@@ -167,10 +168,31 @@ impl DeviceAttribution<'_> {
         usage.processes = Ok(partition_usage::process_usages(attributed));
         let tables = attributed.series(added.info_labels);
         let activity = self.activity(added, attributed, &tables);
+        let container_activity = self.container_activity(added, attributed);
         self.activity.extend(activity);
+        self.tables.activity.extend(container_activity);
         self.count_owners(added);
         self.push_tables(added, tables);
         usage
+    }
+
+    /// Activity of the container that alone holds the device.
+    fn container_activity(
+        &self,
+        added: &AddedPartition<'_>,
+        attributed: AttributedPartition<'_>,
+    ) -> Option<Entity> {
+        let selected = &self.context.selection.activity;
+        if selected.is_empty() || added.targets.device.is_none() {
+            return None;
+        }
+        let allocation = attributed.only_user()?;
+        let container = Some(allocation.container.names());
+        let workload = WorkloadLabels { mode: allocation.mode, container, process: None };
+        let (gpu, mig) = (&added.current.sample.gpu, added.partition.mig.as_deref());
+        let labels = self.context.schema.workload(gpu, mig, &workload, added.info_labels);
+        let readings = added.current.readings(&added.partition.activity, selected);
+        Some(Entity { labels, readings })
     }
 
     fn push_tables(&mut self, added: &AddedPartition<'_>, tables: ProcessTables) {

@@ -56,6 +56,26 @@ impl<'a> AttributedPartition<'a> {
         self.partition.device_uuid(self.gpu)
     }
 
+    /// The allocation of the container to which all use of the device, or of its GPU instance,
+    /// belongs: it is allocated the whole device, and nothing else is known or possible on it.
+    pub(super) fn only_user(&self) -> Option<&'a DeviceAllocation> {
+        let [allocation] = self.context.allocation.allocations_of(self.device()) else {
+            return None;
+        };
+        let mig = self.partition.mig.as_deref();
+        let is_whole = allocation.mode == AllocateMode::Exclusive
+            && self.partition.reports_instance
+            && !mig.is_some_and(|mig| mig.shares_instance);
+        let is_own = |owner: &Owner| {
+            owner.container().is_some_and(|owner| owner.matches(&allocation.container))
+        };
+        let processes = self.processes;
+        let all_own = processes.processes.iter().all(|process| is_own(&process.owner))
+            && processes.stale_owners.iter().all(is_own);
+        (is_whole && allocation.confirmed && processes.is_complete() && all_own)
+            .then_some(allocation)
+    }
+
     /// Series of the processes and of the idle containers, with these info labels.
     pub(super) fn series(&self, info_labels: &[(Arc<str>, Arc<str>)]) -> ProcessTables {
         let mut tables = ProcessTables::default();

@@ -6,6 +6,7 @@
 )]
 
 mod accumulated;
+mod activity;
 mod allocation;
 mod base_units;
 mod board;
@@ -25,6 +26,7 @@ mod repair;
 mod utilization;
 
 pub use self::accumulated::ACCUMULATED;
+pub use self::activity::ACTIVITY;
 pub use self::allocation::{ALLOCATED_FRACTION, CONTAINER};
 pub use self::info_labels::INFO_LABELS;
 pub use self::node::NODE;

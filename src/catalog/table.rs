@@ -3,8 +3,8 @@
 use super::alias;
 use super::metric::{Kind, Metric};
 use super::rows::{
-    ACCUMULATED, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS, INSTANCE,
-    NODE, PROCESS,
+    ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS,
+    INSTANCE, NODE, PROCESS,
 };
 use crate::policy::Tier;
 
@@ -92,8 +92,10 @@ pub fn rows() -> impl Iterator<Item = CatalogRow> {
         .map(|metric| CatalogRow { can_be_label: metric.source.is_single, ..metric.row("device") });
     let devices = of("node", NODE).chain(of("device", DEVICE)).map(label).chain(events);
     let partitions = of(PARTITION, INSTANCE).map(label).chain(of(PARTITION, ALLOCATED_FRACTION));
-    let workloads =
-        of("container", CONTAINER).chain(of("process", PROCESS)).chain(of("process", ILLEGAL));
+    let workloads = of("container", CONTAINER)
+        .chain(of("container", ACTIVITY))
+        .chain(of("process", PROCESS))
+        .chain(of("process", ILLEGAL));
     let accumulated = ACCUMULATED.iter().map(|metric| metric.row(metric.source.scope()));
     let info_labels = of("label", INFO_LABELS).map(|row| CatalogRow {
         is_info_label: true,

@@ -142,6 +142,9 @@ fn describe(missing: Missing) -> String {
     match missing {
         Missing::Lost => "lost (fell off the bus, or needs a reset)".to_owned(),
         Missing::Hung => "hung (the driver does not respond)".to_owned(),
+        Missing::Limited => {
+            "limited (the driver limits the memory of the exporter's cgroup)".to_owned()
+        }
         Missing::Unsupported
         | Missing::Denied
         | Missing::DriverGone
@@ -165,6 +168,10 @@ fn remedy(missing: Missing) -> &'static str {
             "for denied readings: run as root; for MIG use the overlay mig (SYS_ADMIN)"
         }
         Missing::DriverGone => "the driver was unloaded or replaced during the check: run it again",
+        Missing::Limited => {
+            "remove the driver's memory limit of the exporter's cgroup and of the cgroups above it: with it, \
+             the driver reports the limit in place of the GPU's memory"
+        }
         Missing::Unsupported | Missing::Pending => "nothing to do",
         Missing::Invalid | Missing::Failed(_) => {
             "for failed readings: dmesg | grep -iE 'nvrm|xid' may show the cause; only their series are \

@@ -31,6 +31,9 @@ pub enum Missing {
     DriverGone,
     /// The call has not returned and the last reading is older than the maximum age.
     Hung,
+    /// The driver limits the memory of the exporter's cgroup, so that it reports that limit in place of
+    /// the GPU's memory.
+    Limited,
     /// Not available yet: the first window of a mean has not ended.
     Pending,
     /// The driver returned an impossible value (a sentinel, a percentage above 100).
@@ -41,8 +44,17 @@ pub enum Missing {
 
 impl Missing {
     /// Every value of [`Missing::reason`], in the order of [`Missing::position`].
-    pub const REASONS: [&'static str; 8] =
-        ["unsupported", "denied", "lost", "driver_gone", "hung", "pending", "invalid", "failed"];
+    pub const REASONS: [&'static str; 9] = [
+        "unsupported",
+        "denied",
+        "lost",
+        "driver_gone",
+        "hung",
+        "pending",
+        "invalid",
+        "failed",
+        "limited",
+    ];
 
     /// Maps an `nvmlReturn_t` other than `NVML_SUCCESS`.
     #[must_use]
@@ -74,6 +86,7 @@ impl Missing {
             Self::Pending => 5,
             Self::Invalid => 6,
             Self::Failed(_) => 7,
+            Self::Limited => 8,
         }
     }
 }
@@ -133,7 +146,8 @@ impl fmt::Display for Missing {
             | Self::DriverGone
             | Self::Hung
             | Self::Pending
-            | Self::Invalid => f.write_str(self.reason()),
+            | Self::Invalid
+            | Self::Limited => f.write_str(self.reason()),
         }
     }
 }
@@ -156,6 +170,7 @@ mod tests {
             Missing::Pending,
             Missing::Invalid,
             Missing::Failed(999),
+            Missing::Limited,
         ];
         assert_eq!(all.map(Missing::reason), Missing::REASONS);
     }

@@ -6,6 +6,7 @@ mod counter_time;
 mod errors;
 mod framebuffer;
 mod gpm_readings;
+mod memory;
 mod platform;
 mod repair;
 
@@ -39,6 +40,7 @@ pub struct Probe<'nvml> {
     field_values: OnceCell<Result<FieldBatch, Missing>>,
     memory: OnceCell<Result<Memory, Missing>>,
     memory_floor: u64,
+    own_limit: Result<(), Missing>,
     utilization: OnceCell<Result<Utilization, Missing>>,
     bar1: OnceCell<Result<BAR1MemoryInfo, Missing>>,
     /// SM, memory and video clock, MHz.
@@ -85,6 +87,7 @@ impl<'nvml> Probe<'nvml> {
             field_values: OnceCell::new(),
             memory: OnceCell::new(),
             memory_floor: 0,
+            own_limit: Ok(()),
             utilization: OnceCell::new(),
             bar1: OnceCell::new(),
             clocks: [const { OnceCell::new() }; 3],
@@ -106,6 +109,12 @@ impl<'nvml> Probe<'nvml> {
     #[must_use]
     pub fn with_memory_floor(self, memory_floor: u64) -> Self {
         Self { memory_floor, ..self }
+    }
+
+    /// Sets whether the memory that the driver reports is that of the GPU, or why not.
+    #[must_use]
+    pub fn with_own_limit(self, own_limit: Result<(), Missing>) -> Self {
+        Self { own_limit, ..self }
     }
 
     /// Sets minimum, mean and maximum of the GPU utilization samples since the last cycle.
@@ -179,112 +188,6 @@ impl<'nvml> Probe<'nvml> {
     /// Returns the NVML error.
     pub fn decoder_utilization(&self) -> Reading {
         percent(self.device.decoder_utilization()?.utilization)
-    }
-
-    /// Framebuffer, bytes (`nvmlDeviceGetMemoryInfo_v2`, v1 before driver 510).
-    ///
-    /// # Errors
-    /// Returns the NVML error; invalid if the total is 0 or less than a process certainly uses.
-    pub fn memory(&self) -> Result<Memory, Missing> {
-        let read = || raw::memory::memory(self.session.nvml(), self.handle);
-        let memory = (*self.memory.get_or_init(read))?;
-        let is_valid = memory.total > 0 && memory.total >= self.memory_floor;
-        if is_valid { Ok(memory) } else { Err(Missing::Invalid) }
-    }
-
-    /// Total framebuffer, MiB.
-    ///
-    /// # Errors
-    /// As [`Probe::memory`].
-    pub fn memory_total(&self) -> Reading {
-        Ok(mebibytes(self.memory()?.total))
-    }
-
-    /// Used framebuffer, MiB.
-    ///
-    /// # Errors
-    /// As [`Probe::memory`].
-    pub fn memory_used(&self) -> Reading {
-        Ok(mebibytes(self.memory()?.used))
-    }
-
-    /// Free framebuffer, MiB.
-    ///
-    /// # Errors
-    /// As [`Probe::memory`].
-    pub fn memory_free(&self) -> Reading {
-        Ok(mebibytes(self.memory()?.free))
-    }
-
-    /// Framebuffer reserved by the driver, MiB (`nvmlDeviceGetMemoryInfo_v2`).
-    ///
-    /// # Errors
-    /// As [`Probe::memory`]; unsupported before driver 510.
-    pub fn memory_reserved(&self) -> Reading {
-        Ok(mebibytes(self.memory()?.reserved.ok_or(Missing::Unsupported)?))
-    }
-
-    /// Used framebuffer divided by the unreserved framebuffer, 0 to 1.
-    ///
-    /// # Errors
-    /// As [`Probe::memory`]; invalid if the unreserved framebuffer is 0.
-    pub fn memory_used_ratio(&self) -> Reading {
-        let memory = self.memory()?;
-        let usable = memory.total.saturating_sub(memory.reserved.unwrap_or_default());
-        if usable == 0 { Err(Missing::Invalid) } else { Ok(bytes(memory.used) / bytes(usable)) }
-    }
-
-    /// Total BAR1 memory, bytes (`nvmlDeviceGetBAR1MemoryInfo`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn bar1_total_bytes(&self) -> Reading {
-        Ok(bytes(self.bar1()?.total))
-    }
-
-    /// Used BAR1 memory, bytes.
-    ///
-    /// # Errors
-    /// As [`Probe::bar1_total_bytes`].
-    pub fn bar1_used_bytes(&self) -> Reading {
-        Ok(bytes(self.bar1()?.used))
-    }
-
-    /// Free BAR1 memory, bytes.
-    ///
-    /// # Errors
-    /// As [`Probe::bar1_total_bytes`].
-    pub fn bar1_free_bytes(&self) -> Reading {
-        Ok(bytes(self.bar1()?.free))
-    }
-
-    /// Total BAR1 memory, MiB (`nvmlDeviceGetBAR1MemoryInfo`).
-    ///
-    /// # Errors
-    /// Returns the NVML error.
-    pub fn bar1_total(&self) -> Reading {
-        Ok(mebibytes(self.bar1()?.total))
-    }
-
-    /// Used BAR1 memory, MiB.
-    ///
-    /// # Errors
-    /// As [`Probe::bar1_total`].
-    pub fn bar1_used(&self) -> Reading {
-        Ok(mebibytes(self.bar1()?.used))
-    }
-
-    /// Free BAR1 memory, MiB.
-    ///
-    /// # Errors
-    /// As [`Probe::bar1_total`].
-    pub fn bar1_free(&self) -> Reading {
-        Ok(mebibytes(self.bar1()?.free))
-    }
-
-    fn bar1(&self) -> Result<BAR1MemoryInfo, Missing> {
-        let read = || Ok(self.device.bar1_memory_info()?);
-        self.bar1.get_or_init(read).clone()
     }
 
     /// Number of pages retired because of single-bit errors (`nvmlDeviceGetRetiredPages`).

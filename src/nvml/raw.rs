@@ -18,6 +18,7 @@ pub mod health;
 pub mod instances;
 pub mod library;
 pub mod memory;
+pub mod memory_limits;
 pub mod mock_env;
 pub mod modes;
 pub mod newer;

@@ -13,6 +13,7 @@ use super::info_labels::InfoLabelReader;
 use super::limits::LimitReader;
 use super::link_fields::LabeledReader;
 use super::mig_mode::MigMode;
+use super::own_limit::OwnLimit;
 use super::partition::{PartitionSample, ProcfsLookup, ReadContext};
 use super::partitions::Partitions;
 use super::peer_links::PeerLinks;
@@ -72,6 +73,7 @@ pub(super) struct IdentifiedGpu {
     parent_readings: ReadingCache,
     gpm: GpmReader,
     limits: LimitReader,
+    own_limit: OwnLimit,
     compute_mode: Cached<Reading>,
     info_labels: InfoLabelReader,
     peer_links: PeerLinks,
@@ -94,6 +96,7 @@ impl IdentifiedGpu {
             parent_readings: ReadingCache::default(),
             gpm: GpmReader::new(Arc::clone(session), None),
             limits: LimitReader::default(),
+            own_limit: OwnLimit::default(),
             compute_mode: Cached::default(),
             info_labels: InfoLabelReader::default(),
             peer_links: PeerLinks::default(),
@@ -249,7 +252,7 @@ impl IdentifiedGpu {
     fn gpm_metrics(&self, selection: &Selection) -> Vec<u32> {
         let mut ids = selection.device.gpm_metrics();
         if self.mig != MigMode::On || selection.scope.devices.reads_mig_gpu_as_whole() {
-            ids.extend(selection.instance.gpm_metrics());
+            ids.extend(selection.instance_gpm_metrics());
         }
         ids
     }
@@ -260,13 +263,16 @@ impl IdentifiedGpu {
         now: Moment,
         gpm: GpmReadings<'_>,
     ) -> Option<Vec<Option<CachedReading>>> {
-        let ReaderContext { session, selection, clock, .. } = context;
+        let ReaderContext { session, selection, clock, proc_root, .. } = context;
         if self.mig != MigMode::On || !selection.scope.devices.reads_mig_gpu_as_whole() {
             self.parent_readings.clear();
             return None;
         }
         let fields = self.parent_readings.due_fields(&selection.instance, now.mono);
-        let probe = Probe::new(session, self.handle, &fields, *clock).with_gpm(gpm);
+        let own_limit = self.own_limit.read(session, self.handle, proc_root, now.mono);
+        let probe = Probe::new(session, self.handle, &fields, *clock)
+            .with_gpm(gpm)
+            .with_own_limit(own_limit);
         self.parent_readings.refresh(&selection.instance, &probe, now.mono);
         Some(self.parent_readings.to_vec())
     }
@@ -278,6 +284,8 @@ impl IdentifiedGpu {
         probe: &Probe<'_>,
     ) -> Vec<PartitionSample> {
         context.cgroup_cache.begin_cycle(now.mono);
+        let own_limit =
+            self.own_limit.read(&context.session, self.handle, &context.proc_root, now.mono);
         let window = self.process_utilization.finish_window();
         let window = window.as_ref().map_err(|missing| *missing);
         let mut context = ReadContext {
@@ -286,6 +294,7 @@ impl IdentifiedGpu {
             selection: &context.selection,
             gpu: self.handle,
             gpm: probe.gpm_readings(),
+            own_limit,
             process_lookup: ProcfsLookup {
                 root: &context.proc_root,
                 cgroup_cache: &mut context.cgroup_cache,

@@ -31,6 +31,8 @@ pub struct PartitionSample {
     /// One cached reading per row of the instance slice of the catalog, in its order; `None` for
     /// rows that are not selected.
     pub readings: Vec<Option<CachedReading>>,
+    /// As `readings`, of the activity slice.
+    pub activity: Vec<Option<CachedReading>>,
     /// Whether it has the readings of its GPU instance; false if another MIG device of the same GPU
     /// instance has them.
     pub reports_instance: bool,
@@ -65,6 +67,7 @@ pub struct PartitionReader {
     /// Whether the total framebuffer has changed: another MIG device has the UUID now.
     is_resized: bool,
     readings: ReadingCache,
+    activity: ReadingCache,
     gpm: Option<GpmReader>,
     processes: ProcessTable,
     /// When the list of MPS clients was last read (monotonic), if it was empty.
@@ -84,6 +87,8 @@ pub struct ReadContext<'a> {
     pub gpu: Handle,
     /// GPM readings of the whole GPU.
     pub gpm: GpmReadings<'a>,
+    /// Whether the memory that the driver reports to the exporter is that of the GPU, or why not.
+    pub own_limit: Result<(), Missing>,
     /// Looks up processes in `/proc`.
     pub process_lookup: ProcfsLookup<'a>,
     /// Counts of discarded rows.
@@ -131,6 +136,7 @@ impl PartitionReader {
             total: None,
             is_resized: false,
             readings: ReadingCache::default(),
+            activity: ReadingCache::default(),
             gpm: None,
             processes: ProcessTable::default(),
             no_mps_clients_since: None,
@@ -169,7 +175,7 @@ impl PartitionReader {
     ) -> PartitionSample {
         let selection = context.selection;
         let fields = self.readings.due_fields(&selection.instance, now.mono);
-        let ids = selection.instance.gpm_metrics();
+        let ids = selection.instance_gpm_metrics();
         let readings = self.read_gpm(context, &ids, context.clock.now().mono);
         let gpm = match &readings {
             Some(readings) => {
@@ -177,7 +183,11 @@ impl PartitionReader {
             }
             None => context.gpm,
         };
-        let probe = Probe::new(context.session, self.handle, &fields, context.clock).with_gpm(gpm);
+        // The memory of a MIG device is not limited.
+        let own_limit = if self.mig.is_some() { Ok(()) } else { context.own_limit };
+        let probe = Probe::new(context.session, self.handle, &fields, context.clock)
+            .with_gpm(gpm)
+            .with_own_limit(own_limit);
         let total = probe.memory().ok().map(|memory| memory.total);
         let window = if self.mig.is_some() { Err(Missing::Unsupported) } else { window };
         if self.mig.is_some() {
@@ -196,11 +206,7 @@ impl PartitionReader {
         };
         count_discards(&listing, context.discards);
         let probe = probe.with_memory_floor(largest_process(&listing));
-        if self.reports_instance && !self.is_resized {
-            self.readings.refresh(&selection.instance, &probe, now.mono);
-        } else {
-            self.readings.clear();
-        }
+        self.refresh_readings(selection, &probe, now.mono);
         let listed = |pid| {
             let mut processes = listing.iter().flat_map(|listing| &listing.processes);
             processes.any(|process| process.id.pid == pid)
@@ -209,12 +215,24 @@ impl PartitionReader {
         PartitionSample {
             mig: self.mig.clone(),
             readings: self.readings.to_vec(),
+            activity: self.activity.to_vec(),
             reports_instance: self.reports_instance,
             framebuffer: if self.is_resized { Err(Missing::Pending) } else { probe.memory() },
             listed_at,
             listing,
             utilization,
             unlisted_use: None,
+        }
+    }
+
+    /// Reads the families of the instance that are due.
+    fn refresh_readings(&mut self, selection: &Selection, probe: &Probe<'_>, now: Duration) {
+        if self.reports_instance && !self.is_resized {
+            self.readings.refresh(&selection.instance, probe, now);
+            self.activity.refresh(&selection.activity, probe, now);
+        } else {
+            self.readings.clear();
+            self.activity.clear();
         }
     }
 

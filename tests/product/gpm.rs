@@ -93,3 +93,76 @@ fn failing_gpm_affects_no_other_series() {
         "a failed GPM call does not fall back to byte counters"
     );
 }
+
+const ALONE: &str = r#"
+now = 60
+[[gpu]]
+model = "H100"
+[[pod]]
+name = "train"
+containers = [{ name = "main", gpus = [0] }]
+[[process]]
+pid = 7
+name = "python"
+pod = "default/train"
+gpus = [0]
+memory = "8 GiB"
+sm = 80
+pipes = { tensor = 0.25 }
+"#;
+
+/// The exposition of the activity of containers on a node.
+fn activity(node: &str) -> String {
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    let lines = ["SM_ACTIVE", "SM_OCCUPANCY", "TENSOR_ACTIVE", "DRAM_ACTIVE"]
+        .map(|name| format!("DCGM_CUSTOM_CONTAINER_{name}, gauge, A row.\n"));
+    std::fs::write(counters.path(), lines.concat()).unwrap();
+    let file = format!("-f={}", counters.path().display());
+    run_once(&[&Scenario::new("activity", node).flag(), &file, "--node-name=node-1"])
+}
+
+#[test]
+fn activity_has_the_labels_of_the_only_container() {
+    let metrics = activity(ALONE);
+    let labels = ["PodName=\"train\"", "ContainerName=\"main\"", "AllocateMode=\"exclusive\""];
+    let of = |name| value(&metrics, &format!("DCGM_CUSTOM_CONTAINER_{name}"), &labels);
+    assert_eq!(of("SM_ACTIVE"), Some(0.8), "{metrics}");
+    assert_eq!(of("TENSOR_ACTIVE"), Some(0.2), "a quarter of the busy time: {metrics}");
+    assert_eq!(of("SM_OCCUPANCY"), Some(0.4), "{metrics}");
+    assert!(of("DRAM_ACTIVE").is_some(), "{metrics}");
+    // Idle, and known to be.
+    let idle = ALONE.replace("sm = 80", "sm = 0").replace("pod = \"default/train\"\n", "");
+    let (before, process) = idle.split_once("[[process]]").unwrap();
+    assert!(process.contains("gpus = [0]"));
+    let of = |name| value(&activity(before), &format!("DCGM_CUSTOM_CONTAINER_{name}"), &labels);
+    assert_eq!(of("SM_ACTIVE"), Some(0.0));
+}
+
+#[test]
+fn activity_of_a_device_with_other_users_is_of_no_container() {
+    let other = "[[process]]\npid = 9\nname = \"monitor\"\ngpus = [0]\nmemory = \"1 GiB\"\n";
+    let shared = ALONE.replace("gpus = [0] }]", "slices = { gpus = 0, replicas = 2 } }]");
+    let namespace = "pid_namespace = \"container\"\n";
+    for (name, node) in [
+        ("a process of the host", format!("{ALONE}{other}")),
+        ("a share", shared),
+        ("processes that the driver omits", format!("{namespace}{ALONE}")),
+        ("before Hopper", ALONE.replace("H100", "A100")),
+    ] {
+        let metrics = activity(&node);
+        assert!(!metrics.contains("\nDCGM_CUSTOM_CONTAINER_"), "{name}: {metrics}");
+    }
+}
+
+#[test]
+fn activity_of_a_gpu_instance_is_of_its_container() {
+    let instances = "mig = [{ from = 0, instances = [{ profile = \"3g.40gb\", gi = 1 }, { profile = \"3g.40gb\", gi = 2, compute = [\"1c.3g.40gb\", \"2c.3g.40gb\"] }] }]\n";
+    let node = ALONE
+        .replace("model = \"H100\"\n", &format!("model = \"H100\"\n{instances}"))
+        .replace("gpus = [0] }]", "mig = [\"0/1\"] }]")
+        .replace("gpus = [0]\nmemory", "gpus = [0]\ngi = 1\nmemory");
+    let metrics = activity(&node);
+    let found = series(&metrics, "DCGM_CUSTOM_CONTAINER_SM_ACTIVE");
+    assert_eq!(found.len(), 1, "{metrics}");
+    assert!(found[0].contains("PodName=\"train\"") && found[0].ends_with(" 0.8"), "{found:?}");
+}

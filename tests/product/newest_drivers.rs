@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::exporter::{Scenario, run_once, series, value};
+use crate::exporter::{Exporter, Scenario, run, run_once, series, value};
 
 /// The exposition of some families on a node.
 fn metrics_of(node: &str, families: &[&str]) -> String {
@@ -104,5 +104,48 @@ fn system_on_chip_has_no_framebuffer() {
         }
         assert_eq!(value(&metrics, "DCGM_FI_DEV_GPU_UTIL", &[]), Some(30.0), "{gpu}");
         assert_eq!(value(&metrics, "nvml_exporter_gpu_up", &[]), Some(1.0), "{gpu}");
+    }
+}
+
+const MEMORY: [&str; 3] =
+    ["DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_CUSTOM_DEV_FB_TOTAL"];
+
+#[test]
+fn limited_cgroup_never_changes_the_memory_of_a_gpu() {
+    let gpu = "[[gpu]]\nmodel = \"H100\"\n";
+    let node = |limit: &str| format!("now = 60\n[driver]\nversion = \"615.71\"\n{gpu}{limit}{gpu}");
+    let own = "memory_limits = [{ cgroup = \"*\", hard = \"4 GiB\" }]\n";
+    let soft = "memory_limits = [{ cgroup = \"*\", soft = \"4 GiB\" }]\n";
+    let other = "memory_limits = [{ cgroup = \"/sys/fs/cgroup/other\", hard = \"4 GiB\" }]\n";
+    let fault = "[[fault]]\nfunction = \"nvmlDeviceGetMemoryLimits_v1\"\ngpu = 0\ncode = \"OPERATING_SYSTEM\"\n";
+    for (name, text, withheld) in [
+        ("a limit of the exporter", node(own), true),
+        ("a soft limit of the exporter", node(soft), true),
+        ("a question that fails", node("") + fault, true),
+        ("a limit of another cgroup", node(other), false),
+        ("no limit", node(""), false),
+    ] {
+        let scenario = Scenario::new("limits", &text);
+        let exporter = Exporter::start(&[&scenario.flag()]);
+        let is_up = |metrics: &str, gpu| {
+            value(metrics, "nvml_exporter_gpu_up", &[&format!("gpu=\"{gpu}\"")]) == Some(1.0)
+        };
+        let metrics =
+            exporter.wait_for("both GPUs", |metrics| is_up(metrics, 0) && is_up(metrics, 1));
+        let total = |gpu: u32| value(&metrics, MEMORY[2], &[&format!("gpu=\"{gpu}\"")]);
+        assert_eq!(total(1), Some(81_559.0), "{name}: the other GPU");
+        let expected = if withheld { None } else { Some(81_559.0) };
+        assert_eq!(total(0), expected, "{name}");
+        let counts = MEMORY.map(|family| series(&metrics, family).len());
+        assert_eq!(counts, [if withheld { 1 } else { 2 }; 3], "{name}");
+        let readiness = exporter.get("/readyz").text();
+        assert_eq!(
+            readiness.contains("GPU 0: the driver limits the memory"),
+            withheld,
+            "{readiness}"
+        );
+        let check = run(&["check", "--address=127.0.0.1:0", &scenario.flag()]);
+        let found = String::from_utf8(check.stdout).unwrap();
+        assert_eq!(found.contains("limited (the driver limits"), withheld, "{name}: {found}");
     }
 }

@@ -1,14 +1,15 @@
 //! Functions that are newer than the header of nvml-wrapper-sys.
 
-use std::ffi::{c_uchar, c_uint};
+use std::ffi::{c_char, c_uchar, c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
 
 use crate::{
     abi::{
         call::{board, dispatch},
-        pointer::put,
+        pointer::{put, read_str},
     },
+    return_code::ReturnCode,
     world::board::fabric::Fabric,
 };
 
@@ -48,6 +49,47 @@ pub struct FabricInfo {
     pub health_mask: c_uint,
     /// `NVML_GPU_FABRIC_HEALTH_SUMMARY_*`.
     pub health_summary: c_uchar,
+}
+
+/// `nvmlGetMemoryLimits_v1_t`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MemoryLimits {
+    /// Input: path of the cgroup.
+    pub cgroup: *const c_char,
+    /// Soft limit in bytes.
+    pub soft: c_ulonglong,
+    /// Hard limit in bytes.
+    pub hard: c_ulonglong,
+    /// Used memory in bytes.
+    pub used: c_ulonglong,
+}
+
+/// The limits of a cgroup; `NOT_FOUND` without any.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryLimits_v1(
+    device: nvmlDevice_t,
+    out: *mut MemoryLimits,
+) -> nvmlReturn_t {
+    dispatch(|| {
+        let board = board("nvmlDeviceGetMemoryLimits_v1", device, |board| Ok(board.clone()))?;
+        if out.is_null() {
+            return Err(ReturnCode::INVALID_ARGUMENT);
+        }
+        // SAFETY: not null, so the caller's struct.
+        let request = unsafe { out.read() };
+        // SAFETY: the caller passes null or a NUL-terminated path.
+        let cgroup = unsafe { read_str(request.cgroup) }?;
+        let limit = board.memory_limit(cgroup)?;
+        let filled = MemoryLimits {
+            soft: limit.soft,
+            hard: limit.hard.unwrap_or(c_ulonglong::MAX),
+            used: limit.used,
+            ..request
+        };
+        // SAFETY: as above.
+        unsafe { put(out, filled) }
+    })
 }
 
 values! {

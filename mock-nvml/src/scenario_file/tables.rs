@@ -14,7 +14,8 @@ use serde::{
 use toml::Spanned;
 
 pub(super) use self::hardware::{
-    EccTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable, ThrottleTable, XidTable,
+    EccTable, MemoryLimitTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
+    ThrottleTable, XidTable,
 };
 pub(super) use self::{
     cluster::{
@@ -84,6 +85,8 @@ pub(super) struct GpuTable {
     pub(super) pcie_replays_per_hour: Option<Spanned<f64>>,
     pub(super) ambient: Option<Spanned<f64>>,
     pub(super) memory_total: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) memory_limits: Vec<MemoryLimitTable>,
     #[serde(default)]
     pub(super) lost: Vec<Spanned<WindowTable>>,
     pub(super) ecc: Option<Spanned<EccTable>>,

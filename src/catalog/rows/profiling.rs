@@ -362,7 +362,7 @@ pub(super) const TOTALS: &[Metric<DeviceSource>] = &[
     },
 ];
 
-fn ratio(percent: f64) -> f64 {
+pub(super) fn ratio(percent: f64) -> f64 {
     percent / 100.0
 }
 

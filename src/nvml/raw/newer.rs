@@ -1,7 +1,7 @@
 //! Functions that are newer than the header of nvml-wrapper-sys (CUDA 13.0), looked up by name when the
 //! library is opened. `tests/nvml_header.rs` compares structs and signatures with NVIDIA's header.
 
-use std::ffi::{c_uchar, c_uint};
+use std::ffi::{c_char, c_uchar, c_uint, c_ulonglong};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
@@ -49,6 +49,20 @@ pub struct FabricInfo {
     pub health_summary: c_uchar,
 }
 
+/// `nvmlGetMemoryLimits_v1_t`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MemoryLimits {
+    /// Input: path of the cgroup, NUL-terminated.
+    pub cgroup: *const c_char,
+    /// Soft limit, bytes; 0 if none.
+    pub soft: c_ulonglong,
+    /// Hard limit, bytes; all bits set if none.
+    pub hard: c_ulonglong,
+    /// Use of the cgroup, bytes.
+    pub used: c_ulonglong,
+}
+
 /// A function that fills a struct for a device.
 type Fill<T> = unsafe extern "C" fn(nvmlDevice_t, *mut T) -> nvmlReturn_t;
 
@@ -56,6 +70,7 @@ type Fill<T> = unsafe extern "C" fn(nvmlDevice_t, *mut T) -> nvmlReturn_t;
 pub struct NewerFunctions {
     unrepairable_memory: Option<Fill<UnrepairableMemoryStatus>>,
     fabric_info: Option<Fill<FabricInfo>>,
+    memory_limits: Option<Fill<MemoryLimits>>,
 }
 
 impl NewerFunctions {
@@ -65,6 +80,7 @@ impl NewerFunctions {
         Self {
             unrepairable_memory: look_up(nvml, "nvmlDeviceGetUnrepairableMemoryFlag_v1"),
             fabric_info: look_up(nvml, "nvmlDeviceGetGpuFabricInfo_v4"),
+            memory_limits: look_up(nvml, "nvmlDeviceGetMemoryLimits_v1"),
         }
     }
 
@@ -76,6 +92,17 @@ impl NewerFunctions {
     /// `nvmlDeviceGetGpuFabricInfo_v4`: drivers since 615.
     pub(super) fn fabric_info(&self) -> Result<Fill<FabricInfo>, Missing> {
         self.fabric_info.ok_or(Missing::Unsupported)
+    }
+
+    /// `nvmlDeviceGetMemoryLimits_v1`: drivers since 615.
+    pub(super) fn memory_limits(&self) -> Result<Fill<MemoryLimits>, Missing> {
+        self.memory_limits.ok_or(Missing::Unsupported)
+    }
+
+    /// Whether the driver can limit the memory of a cgroup.
+    #[must_use]
+    pub fn limits_memory(&self) -> bool {
+        self.memory_limits.is_some()
     }
 }
 

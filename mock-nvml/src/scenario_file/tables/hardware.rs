@@ -59,6 +59,15 @@ pub(in crate::scenario_file) struct NvLinkTable {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(in crate::scenario_file) struct MemoryLimitTable {
+    pub(in crate::scenario_file) cgroup: String,
+    pub(in crate::scenario_file) soft: Option<Spanned<String>>,
+    pub(in crate::scenario_file) hard: Option<Spanned<String>>,
+    pub(in crate::scenario_file) used: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::scenario_file) struct ThrottleTable {
     pub(in crate::scenario_file) by: Spanned<String>,
     pub(in crate::scenario_file) from: Option<Spanned<f64>>,

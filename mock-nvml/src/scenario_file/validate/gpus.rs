@@ -106,6 +106,11 @@ fn gpu(seed: &str, index: usize, table: &GpuTable, count: u32) -> ValidationResu
         replays_per_hour: rate(table.pcie_replays_per_hour.as_ref())?,
         ambient: ambient(table.ambient.as_ref())?,
         memory_total: table.memory_total.as_ref().map(memory::parse_total).transpose()?,
+        memory_limits: table
+            .memory_limits
+            .iter()
+            .map(memory::parse_limit)
+            .collect::<ValidationResult<_>>()?,
         lost: windows("lost", &table.lost)?,
         hardware: hardware::check(table, model)?,
         samples: table.samples.as_ref().map_or_else(|| Ok(SampleTiming::default()), samples)?,

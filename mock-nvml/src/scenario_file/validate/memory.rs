@@ -7,8 +7,11 @@ use toml::Spanned;
 use crate::{
     models::MIB,
     numeric::{float, floor_u64},
-    scenario::{Gpu, Process},
-    scenario_file::error::{SpannedError, ValidationResult},
+    scenario::{Gpu, MemoryLimit, Process},
+    scenario_file::{
+        error::{SpannedError, ValidationResult},
+        tables::MemoryLimitTable,
+    },
 };
 
 /// Parses `"20 GiB"` or `"512 MiB"` into bytes; `"unavailable"` is `None`.
@@ -29,6 +32,17 @@ pub(super) fn parse_total(text: &Spanned<String>) -> ValidationResult<u64> {
     bytes(size).ok_or_else(|| {
         let remedy = "write \"0 MiB\" or \"20 GiB\"";
         SpannedError::new(text.span(), format!("memory_total = \"{size}\" is not a size: {remedy}"))
+    })
+}
+
+/// Parses a limit of the memory of a cgroup.
+pub(super) fn parse_limit(table: &MemoryLimitTable) -> ValidationResult<MemoryLimit> {
+    let size = |text: &Option<Spanned<String>>| text.as_ref().map(parse_total).transpose();
+    Ok(MemoryLimit {
+        cgroup: table.cgroup.clone(),
+        soft: size(&table.soft)?.unwrap_or_default(),
+        hard: size(&table.hard)?,
+        used: size(&table.used)?.unwrap_or_default(),
     })
 }
 

@@ -5,7 +5,7 @@ use crate::{
     models::{MIB, mig::MEMORY_SLICES},
     return_code::{NvmlResult, ReturnCode},
     scenario::{
-        Process, ProcessType,
+        MemoryLimit, Process, ProcessType,
         mig::{GpuInstance, InstanceIds},
     },
     world::{
@@ -46,14 +46,30 @@ pub(crate) struct ProcessRow {
     pub(crate) place: Option<InstanceIds>,
 }
 
+/// The cgroup of a limit that applies to the caller, too.
+const EVERY_CGROUP: &str = "*";
+
 impl Board {
     /// Framebuffer memory.
     pub(crate) fn framebuffer(&self) -> NvmlResult<Memory> {
         if self.model().extras.unified_memory {
-            Err(ReturnCode::NOT_SUPPORTED)
-        } else {
-            Ok(self.memory())
+            return Err(ReturnCode::NOT_SUPPORTED);
         }
+        let memory = self.memory();
+        // A caller in a limited cgroup sees its partition.
+        let own = self.gpu().memory_limits.iter().filter(|limit| limit.cgroup == EVERY_CGROUP);
+        let hard = own.filter_map(|limit| limit.hard).min().filter(|hard| *hard < memory.total);
+        Ok(hard.map_or(memory, |hard| split(hard, 0, memory.used.min(hard))))
+    }
+
+    /// The limit of a cgroup.
+    pub(crate) fn memory_limit(&self, cgroup: &str) -> NvmlResult<&MemoryLimit> {
+        if self.branch() < 615 || self.model().extras.unified_memory {
+            return Err(ReturnCode::NOT_SUPPORTED);
+        }
+        let mut limits = self.gpu().memory_limits.iter();
+        let found = limits.find(|limit| limit.cgroup == EVERY_CGROUP || limit.cgroup == cgroup);
+        found.ok_or(ReturnCode::NOT_FOUND)
     }
 
     /// Memory of the GPU, or the part of the system's memory that it can use.

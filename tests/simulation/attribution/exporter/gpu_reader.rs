@@ -157,6 +157,7 @@ impl GpuReader {
                 Some(CachedReading { reading: unread, at: at.mono });
                 selection.instance.len()
             ],
+            activity: Vec::new(),
             reports_instance: true,
             framebuffer: plausible(framebuffer, &listing),
             listed_at: at.mono,
