@@ -110,6 +110,8 @@ pub(crate) struct Gpu {
     pub(crate) replays_per_hour: f64,
     /// Ambient temperature in °C.
     pub(crate) ambient: f64,
+    /// Enforced power limit in W, if it is lower than that of the model.
+    pub(crate) power_limit: Option<f64>,
     /// Total framebuffer in bytes that the driver reports, if it is not that of the model.
     pub(crate) memory_total: Option<u64>,
     /// Limits of the memory that cgroups can use.

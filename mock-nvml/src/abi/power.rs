@@ -12,25 +12,24 @@ values! {
     nvmlDeviceGetPowerUsage: c_uint = |board| Ok(board.power());
     nvmlDeviceGetTotalEnergyConsumption: c_ulonglong = |board| Ok(board.energy());
     nvmlDeviceGetPowerManagementMode: c_uint = |_| Ok(1);
-    nvmlDeviceGetPowerManagementLimit: c_uint = |board| power_limit(board);
-    nvmlDeviceGetPowerManagementDefaultLimit: c_uint = |board| power_limit(board);
-    nvmlDeviceGetEnforcedPowerLimit: c_uint = |board| power_limit(board);
+    nvmlDeviceGetPowerManagementLimit: c_uint = |board| limit(board, board.power_limit());
+    nvmlDeviceGetPowerManagementDefaultLimit: c_uint = |board| limit(board, board.default_power_limit());
+    nvmlDeviceGetEnforcedPowerLimit: c_uint = |board| limit(board, board.power_limit());
     nvmlDeviceGetPowerSource: c_uint = |_| Ok(0);
 }
 
 pairs! {
     nvmlDeviceGetPowerManagementLimitConstraints: c_uint = |board| {
-        power_limit(board)?;
+        limit(board, board.power_limit())?;
         let (least, most) = board.model().limit_range_watts;
         Ok((round_u32(least * 1_000.0), round_u32(most * 1_000.0)))
     };
 }
 
-/// Systems on chip have no limit that NVML reports.
-fn power_limit(board: &Board) -> NvmlResult<c_uint> {
+/// A limit in mW. Systems on chip have none that NVML reports.
+fn limit(board: &Board, milliwatts: u32) -> NvmlResult<c_uint> {
     if board.model().extras.unified_memory {
-        Err(ReturnCode::NOT_SUPPORTED)
-    } else {
-        Ok(board.power_limit())
+        return Err(ReturnCode::NOT_SUPPORTED);
     }
+    Ok(milliwatts)
 }

@@ -84,6 +84,7 @@ pub(super) struct GpuTable {
     pub(super) minor: Option<Spanned<u32>>,
     pub(super) pcie_replays_per_hour: Option<Spanned<f64>>,
     pub(super) ambient: Option<Spanned<f64>>,
+    pub(super) power_limit: Option<Spanned<f64>>,
     pub(super) memory_total: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) memory_limits: Vec<MemoryLimitTable>,

@@ -136,11 +136,18 @@ impl Board {
 
     /// Power in mW.
     pub(crate) fn power(&self) -> u32 {
-        round_u32(physics::watts(self.model(), self.load, self.is_slow()) * 1_000.0)
+        let watts = physics::watts(self.model(), self.load, self.is_slow());
+        round_u32(watts * 1_000.0).min(self.power_limit())
     }
 
-    /// Power limit in mW.
+    /// Enforced power limit in mW.
     pub(crate) fn power_limit(&self) -> u32 {
+        let limit = self.gpu.power_limit.unwrap_or(self.model().limit_watts);
+        round_u32(limit * 1_000.0)
+    }
+
+    /// Default power limit in mW.
+    pub(crate) fn default_power_limit(&self) -> u32 {
         round_u32(self.model().limit_watts * 1_000.0)
     }
 

@@ -105,6 +105,7 @@ fn gpu(seed: &str, index: usize, table: &GpuTable, count: u32) -> ValidationResu
         pci: pci(index),
         replays_per_hour: rate(table.pcie_replays_per_hour.as_ref())?,
         ambient: ambient(table.ambient.as_ref())?,
+        power_limit: power_limit(table.power_limit.as_ref(), model)?,
         memory_total: table.memory_total.as_ref().map(memory::parse_total).transpose()?,
         memory_limits: table
             .memory_limits
@@ -165,6 +166,16 @@ fn ambient(value: Option<&Spanned<f64>>) -> ValidationResult<f64> {
         format!("ambient = {ambient} is out of range: write 0 to 60 °C")
     })?;
     Ok(ambient)
+}
+
+fn power_limit(value: Option<&Spanned<f64>>, model: &Model) -> ValidationResult<Option<f64>> {
+    let Some(value) = value else { return Ok(None) };
+    let limit = *value.get_ref();
+    let (least, most) = model.limit_range_watts;
+    ensure((least..=most).contains(&limit), value, || {
+        format!("power_limit = {limit} is out of range: write {least} to {most} W")
+    })?;
+    Ok(Some(limit))
 }
 
 /// Rejects GPUs with the same UUID or minor number.
