@@ -149,12 +149,11 @@ pub fn attribute(
             host_pid_namespace: context.host_pids,
             sources: context.sources.to_vec(),
             pod_count: pod_count(context),
-            process_series_max: None,
             pod_source: synced_pods(context).map(|pods| pods.health.source),
             dropped_pod_labels,
             allocation_problems: context.problems.clone(),
-            process: None,
-            rejections: Vec::new(),
+            // What the pipeline sets.
+            ..ExporterHealth::default()
         },
     };
     (snapshot, devices.activity)

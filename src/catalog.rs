@@ -7,13 +7,14 @@
 pub mod alias;
 pub mod exporter_metrics;
 pub mod headline;
+pub mod health;
+pub mod health_text;
 pub mod preset;
 pub mod unit;
 pub mod xid;
 
 mod event_source;
 mod events;
-mod health;
 mod metric;
 mod rows;
 mod source;

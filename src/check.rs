@@ -135,6 +135,16 @@ impl Outcome {
         }
     }
 
+    /// The escape code of the verdict's colour.
+    fn colour(self) -> Option<&'static str> {
+        match self {
+            Self::Ok => Some("32"),
+            Self::Warning => Some("1;33"),
+            Self::Failure => Some("1;31"),
+            Self::Note | Self::Skipped => None,
+        }
+    }
+
     /// `2 warnings`.
     fn count(self, n: usize) -> String {
         let (singular, plural) = match self {

@@ -1,5 +1,9 @@
 //! The command line: serving, and the subcommands.
 
+mod definition;
+#[cfg(feature = "manual")]
+mod manual;
+
 use std::env;
 use std::ffi::OsString;
 
@@ -10,6 +14,7 @@ use crate::args::Args;
 #[cfg(feature = "top")]
 use crate::args::Config;
 use crate::args::ignored_flags::{strip_ignored, without_empty_variables};
+use crate::check::report::TextStyle;
 #[cfg(feature = "manual")]
 use crate::cli_docs;
 use crate::metrics_list;
@@ -62,6 +67,9 @@ enum Subcommand {
         remote: run::top::RemoteArgs,
 
         #[command(flatten)]
+        screen: run::top::ScreenArgs,
+
+        #[command(flatten)]
         args: Box<Args>,
     },
     /// Check everything that the exporter depends on, and print problems with their remedies
@@ -75,6 +83,10 @@ enum Subcommand {
         /// Format of the report
         #[arg(long, value_enum, default_value_t = ReportFormat::Text, help_heading = "Check")]
         output: ReportFormat,
+
+        /// Print only what fails or is doubtful
+        #[arg(long, help_heading = "Check")]
+        problems: bool,
     },
     /// Print a completion script for a shell
     #[cfg(feature = "manual")]
@@ -107,14 +119,18 @@ impl Cli {
     }
 
     fn parse_with_environment(args: &[OsString]) -> Result<Self, clap::Error> {
-        let mut command = without_empty_variables(Self::command(), |name| env::var_os(name));
+        let command = Self::definition_for(args);
+        Self::parse(without_empty_variables(command, |name| env::var_os(name)), args)
+    }
+
+    fn parse(mut command: clap::Command, args: &[OsString]) -> Result<Self, clap::Error> {
         let matches = command.try_get_matches_from_mut(args)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
     /// Adds the environment variable that an invalid value is from, and the values that a switch has.
     fn with_tips(mut error: clap::Error, args: &[OsString]) -> clap::Error {
-        let mut command = Self::command();
+        let mut command = Self::definition();
         command.build();
         let mut all = command
             .get_arguments()
@@ -147,7 +163,18 @@ impl Cli {
     /// # Errors
     /// Returns the error of clap if an argument is invalid.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(args)
+        let args: Vec<OsString> = args.into_iter().collect();
+        Self::parse(Self::definition_for(&args), &args)
+    }
+
+    /// All flags and subcommands; help texts name environment variables in the long help only.
+    fn definition_for(args: &[OsString]) -> clap::Command {
+        definition::complete(Self::command(), args.iter().any(|arg| arg == "--help-all"))
+    }
+
+    /// All flags and subcommands.
+    fn definition() -> clap::Command {
+        definition::complete(Self::command(), true)
     }
 
     /// The flags for serving; `None` with a subcommand.
@@ -167,15 +194,15 @@ impl Cli {
                 None => run::serve(self.args.into_config()?)?,
             },
             #[cfg(feature = "top")]
-            Some(Subcommand::Top { remote, args }) => {
+            Some(Subcommand::Top { remote, screen, args }) => {
                 let Config { read, once, .. } = args.into_config()?;
-                run::top::top(read, once, remote)?;
+                run::top::top(read, once, remote, &screen)?;
             }
-            Some(Subcommand::Check { args, output }) => {
+            Some(Subcommand::Check { args, output, problems }) => {
                 let report = run::check(*args);
                 let text = match output {
-                    ReportFormat::Text => report.to_string(),
-                    ReportFormat::Json => report.json()?,
+                    ReportFormat::Text => report.text(&TextStyle::of_stdout(problems)),
+                    ReportFormat::Json => report.json(problems)?,
                 };
                 print(text.as_bytes())?;
                 if report.has_failures() {
@@ -183,18 +210,20 @@ impl Cli {
                 }
             }
             #[cfg(feature = "manual")]
-            Some(Subcommand::Completions { shell }) => cli_docs::print_completions::<Self>(shell)?,
+            Some(Subcommand::Completions { shell }) => {
+                cli_docs::print_completions(Self::definition(), shell)?
+            }
             #[cfg(feature = "manual")]
-            Some(Subcommand::Man) => cli_docs::print_man_page::<Self>()?,
+            Some(Subcommand::Man) => print(&manual::page(&Self::definition())?)?,
         }
         Ok(0)
     }
 
     fn with_remarks(self, remarks: Vec<String>) -> Self {
         match self.subcommand {
-            Some(Subcommand::Check { args, output }) => {
+            Some(Subcommand::Check { args, output, problems }) => {
                 let args = Box::new(args.with_warnings(remarks));
-                Self { subcommand: Some(Subcommand::Check { args, output }), ..self }
+                Self { subcommand: Some(Subcommand::Check { args, output, problems }), ..self }
             }
             _ => Self { args: self.args.with_warnings(remarks), ..self },
         }
@@ -207,6 +236,6 @@ mod tests {
 
     #[test]
     fn command_definition_is_valid() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 }

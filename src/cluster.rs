@@ -200,6 +200,8 @@ fn source_health(health: &HealthTracker, now: Duration) -> SourceHealth {
     SourceHealth {
         name: health.source,
         up: health.is_up(),
+        settled: health.is_settled(),
+        problem: health.last_problem.clone(),
         age: health.age(now),
         failures: health.failures().map(|(failure, n)| (failure.label(), n)).collect(),
         skipped: health.skipped.by_reason().to_vec(),

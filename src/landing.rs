@@ -1,7 +1,12 @@
 //! The web page at `/`: rendered here, and kept up to date by a script.
 
+mod curve;
 mod gpu;
+mod partition;
+mod pods;
+mod sources;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -11,7 +16,8 @@ use hyper::header::HeaderValue;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use ring::digest::{SHA256, digest};
 
-use crate::view::{GpuState, NodeView, SourceView};
+use crate::view::recent_use::RecentUse;
+use crate::view::{HealthStatus, NodeView, Number};
 
 const STYLE: &str = include_str!("landing/style.css");
 const SCRIPT: &str = include_str!("landing/script.js");
@@ -32,15 +38,17 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// Renders the web page of a node.
 #[must_use]
-pub fn page(node: &NodeView) -> String {
-    let title = [&node.node, &node.hostname].into_iter().find(|name| !name.is_empty());
-    document(title.map_or("nvml-exporter", String::as_str), &body(node))
+pub fn page(node: &NodeView, recent_use: &RecentUse) -> String {
+    let title = if node.name().is_empty() { "nvml-exporter" } else { node.name() };
+    document(title, &body(node, recent_use))
 }
 
 /// Renders the web page before the first sample.
 #[must_use]
 pub fn page_without_sample() -> String {
-    let wait = html! { main { p { "No sample yet: waiting for the driver." } } };
+    let wait = html! {
+        main data-timestamp="" data-interval="1" { p { "No sample yet: waiting for the driver." } }
+    };
     document("nvml-exporter", &wait)
 }
 
@@ -67,6 +75,7 @@ fn document(title: &str, body: &Markup) -> String {
                         a href="/api/v1/node" { "JSON" }
                     }
                 }
+                p #stale role="alert" hidden {}
                 (body)
                 script { (PreEscaped(SCRIPT)) }
             }
@@ -75,26 +84,27 @@ fn document(title: &str, body: &Markup) -> String {
     page.into_string()
 }
 
-fn body(node: &NodeView) -> Markup {
+fn body(node: &NodeView, recent_use: &RecentUse) -> Markup {
     html! {
-        main data-timestamp=(node.timestamp_seconds) {
-            (status(node))
+        main data-timestamp=(node.timestamp_seconds) data-interval=(node.interval_seconds) {
+            (state(node))
+            (summary(node))
             section aria-labelledby="gpus" {
                 h2 #gpus { "GPUs" }
-                @for card in cards(node).values() { (card) }
                 @if node.gpus.is_empty() && node.unidentified.is_empty() {
                     p.muted { (no_gpus(node)) }
+                } @else {
+                    (gpu::column_heads())
+                    @for gpu in gpus(node, recent_use).values() { (gpu) }
                 }
             }
-            section aria-labelledby="exporter" {
-                h2 #exporter { "Data sources" }
-                (sources(node))
-            }
+            (pods::section(&node.pods()))
+            (sources::section(node))
         }
     }
 }
 
-/// Why there are no cards.
+/// Why there are no lines.
 fn no_gpus(node: &NodeView) -> &str {
     match &node.no_gpu_reason {
         _ if node.stale => "No current data.",
@@ -104,114 +114,100 @@ fn no_gpus(node: &NodeView) -> &str {
     }
 }
 
-/// A card for each GPU, by index.
-fn cards(node: &NodeView) -> BTreeMap<u32, Markup> {
-    let gpus = node.gpus.iter().enumerate();
-    let gpus = gpus.map(|(position, gpu)| (gpu.index, gpu::card(position, gpu)));
+/// A line for each GPU: worst first, then by index.
+fn gpus(node: &NodeView, recent_use: &RecentUse) -> BTreeMap<(Reverse<HealthStatus>, u32), Markup> {
+    let identified = node.gpus.iter().map(|gpu| {
+        let points = recent_use.get(gpu.uuid.as_str());
+        ((Reverse(gpu.status), gpu.index), gpu::line(gpu, points))
+    });
     let unidentified = node.unidentified.iter();
-    let unidentified = unidentified.map(|gpu| (gpu.index, gpu::unidentified_card(gpu)));
-    gpus.chain(unidentified).collect()
+    let unidentified =
+        unidentified.map(|gpu| ((Reverse(gpu.status), gpu.index), gpu::unidentified_line(gpu)));
+    identified.chain(unidentified).collect()
 }
 
-fn status(node: &NodeView) -> Markup {
-    let good = node.gpus.iter().filter(|gpu| gpu.state == GpuState::Ok).count();
-    let all = node.gpus.len() + node.unidentified.len();
+fn state(node: &NodeView) -> Markup {
+    let (readable, all) = node.readable_gpus();
     html! {
         @match &node.not_ready_reason {
-            None if good == all => p { span.state.good { "Ready." } },
+            None if node.no_gpu_reason.is_some() => p { span.state.good { "Ready." } },
+            None if readable == all => {},
             None => p role="alert" {
-                span.state.warn { "Ready, but only " (good) " of " (all) " GPUs can be read." }
+                span.state.warn { "Ready, but only " (readable) " of " (all) " GPUs can be read." }
             },
-            Some(reason) => p role="alert" { span.state.bad { "Not ready: " } (reason) },
+            Some(reason) => p role="alert" {
+                span.state.bad { "Not ready: " }
+                @for (n, line) in reason.lines().enumerate() { @if n > 0 { br; } (line) }
+            },
         }
         @for warning in &node.warnings { p { span.state.warn { "Warning: " } (warning) } }
     }
 }
 
-fn sources(node: &NodeView) -> Markup {
-    let driver = &node.driver;
-    html! {
-        div.wide tabindex="0" role="region" aria-label="Table of data sources" {
-            table {
-                thead { tr {
-                    th scope="col" { "source" } th scope="col" { "state" }
-                    th.n scope="col" { "last update" } th scope="col" { "details" }
-                } }
-                tbody {
-                    tr {
-                        th scope="row" { "driver" }
-                        td { @if node.no_gpu_reason.is_some() { span.muted { "not needed" } } @else { (state(driver.up)) } }
-                        td.n {}
-                        td {
-                            @if let Some(version) = &driver.version { (version) }
-                            @if let Some(version) = &driver.nvml_version { ", NVML " (version) }
-                            @if let Some(library) = &driver.library { ", " code { (library) } }
-                            @if let (Some(reason), Some(detail)) = (&driver.reason, &driver.detail) {
-                                (reason) ": " (detail)
-                            }
-                        }
-                    }
-                    @for (position, source) in node.sources.iter().enumerate() {
-                        (source_row(position, source, node.pod_source.as_deref()))
-                    }
-                    @if node.abandoned_threads > 0 {
-                        tr {
-                            th scope="row" { "abandoned threads" }
-                            td { span.state.warn { "blocked" } }
-                            td.n {}
-                            td {
-                                span data-at="abandoned_threads" data-as="count" { (node.abandoned_threads) }
-                                " blocked in a driver call"
-                            }
-                        }
-                    }
+/// The node in one line.
+fn summary(node: &NodeView) -> Markup {
+    let totals = &node.totals;
+    let (_, all) = node.readable_gpus();
+    let total = |name,
+                 (used, whole, gpus): (&Number, &Number, usize),
+                 text: fn(&Number) -> String| {
+        html! {
+            div {
+                dt { (name) }
+                dd {
+                    strong { (text(used)) }
+                    @if whole.known().is_some() { " of " (text(whole)) }
+                    @if gpus > 0 && gpus < all { span.muted { " (" (gpus) " of " (all) " GPUs)" } }
+                    @if let Some(percent) = used.percent_of(whole) { (meter(name, percent)) }
                 }
             }
+        }
+    };
+    html! {
+        dl.summary {
+            div {
+                dt { "GPUs" }
+                dd {
+                    @for (n, count) in totals.gpus_by_status.iter().enumerate() {
+                        @if n > 0 { ", " }
+                        span class={ "state " (class(count.status)) } {
+                            (count.gpu_count) " " (count.status.label())
+                        }
+                    }
+                    @if totals.gpus_by_status.is_empty() { "none" }
+                }
+            }
+            @if all > 0 {
+            (total("Memory", (&totals.memory_used_mib, &totals.memory_total_mib, totals.memory_gpu_count), Number::gib))
+            (total("Power", (&totals.power_watts, &totals.power_limit_watts, totals.power_gpu_count), |n| n.with_unit("W")))
+            }
+            @if let Some(version) = &node.driver.version { div { dt { "Driver" } dd { (version) } } }
+            @if let Some(version) = &node.driver.cuda_version { div { dt { "CUDA" } dd { (version) } } }
         }
     }
 }
 
-fn source_row(position: usize, source: &SourceView, pod_source: Option<&str>) -> Markup {
-    html! {
-        tr {
-            th scope="row" { (source.name) }
-            td { (state(source.up)) }
-            td.n { @if let Some(age) = source.age_seconds {
-                span data-at={ "sources." (position) ".age_seconds" } data-as="seconds" {
-                    (format!("{age:.0} s"))
-                }
-                " ago"
-            } }
-            td {
-                @let of_pods = pod_source == Some(&*source.name);
-                @if of_pods { "source of the pods" }
-                @for (n, failure) in source.failures.iter().enumerate() {
-                    @if n > 0 || of_pods { ", " }
-                    span data-at={ "sources." (position) ".failures." (n) ".count" } data-as="count" {
-                        (failure.count)
-                    }
-                    " × " (failure.reason)
-                }
-            }
-        }
-    }
+/// A bar; its text is beside it.
+fn meter(name: &str, percent: f64) -> Markup {
+    html! { meter min="0" max="100" value=(format!("{percent:.0}")) aria-label=(name) {} }
 }
 
-fn state(up: bool) -> Markup {
-    html! { @if up { span.state.good { "up" } } @else { span.state.bad { "down" } } }
+/// The colour of a status.
+fn class(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Ok => "good",
+        HealthStatus::Warning | HealthStatus::Unknown => "warn",
+        HealthStatus::Failed | HealthStatus::Hung | HealthStatus::Lost => "bad",
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use serde_json::Value;
-
     use super::*;
     use crate::model::AllocateMode;
     use crate::view::{
-        Absence, ContainerView, DriverView, FailureView, GpuView, Number, OwnerKind, PartitionView,
-        ProcessView, UnidentifiedView, VERSION, XidView,
+        Absence, ContainerView, DriverView, GpuView, NodeTotals, OwnerKind, PartitionView,
+        ProblemView, ProcessView, SourceView, UnidentifiedView, VERSION,
     };
 
     const HOSTILE: &str = "\"'><script>alert(1)</script>&amp;";
@@ -222,6 +218,17 @@ mod tests {
 
     fn absent() -> Number {
         Number::Absent { absent: Absence::Unread(hostile()) }
+    }
+
+    fn problem() -> ProblemView {
+        ProblemView {
+            status: HealthStatus::Failed,
+            watch: Some(hostile()),
+            code: Some(hostile()),
+            message: hostile(),
+            remedy: Some(hostile()),
+            temporary: false,
+        }
     }
 
     /// A node with malicious values in all texts.
@@ -260,7 +267,9 @@ mod tests {
             uuid: hostile(),
             model: hostile(),
             pci_bus_id: hostile(),
-            state: GpuState::Ok,
+            readable: true,
+            status: HealthStatus::Ok,
+            problems: vec![problem()],
             throttled_by: Some(vec![hostile()]),
             recovery_action: Some(hostile()),
             utilization_percent: absent(),
@@ -286,10 +295,17 @@ mod tests {
             warnings: vec![hostile()],
             driver: DriverView { library: Some(hostile()), ..DriverView::default() },
             gpus: vec![gpu],
-            unidentified: vec![UnidentifiedView { index: 0, reason: hostile() }],
+            unidentified: vec![UnidentifiedView {
+                index: 0,
+                status: HealthStatus::Lost,
+                problems: vec![problem()],
+            }],
+            interval_seconds: 5.0,
+            totals: NodeTotals::of(&[], &[]),
             sources: vec![SourceView {
                 name: hostile(),
                 up: false,
+                problem: Some(hostile()),
                 age_seconds: Some(2.0),
                 failures: Vec::new(),
             }],
@@ -300,7 +316,7 @@ mod tests {
 
     #[test]
     fn texts_are_escaped() {
-        let page = page(&node());
+        let page = page(&node(), &RecentUse::new());
         assert_eq!(page.matches("<script").count(), 1);
         assert!(!page.contains("alert(1)</script>"), "{page}");
         assert!(page.matches("&lt;script&gt;").count() > 20, "{page}");
@@ -308,16 +324,16 @@ mod tests {
 
     #[test]
     fn absent_number_has_a_reason_and_no_meter() {
-        let page = page(&node());
-        assert!(page.contains("absent: "), "{page}");
-        // Of the numbers with a limit, only the power is known.
-        assert_eq!(page.matches("<meter").count(), 1, "{page}");
+        let page = page(&node(), &RecentUse::new());
+        assert!(page.contains("– "), "{page}");
+        // No part of the totals is known.
+        assert_eq!(page.matches("<meter").count(), 0, "{page}");
         assert!(page.contains("0 %"), "0 is not absent: {page}");
     }
 
     #[test]
-    fn gpus_are_sorted_by_index() {
-        let page = page(&node());
+    fn worst_gpu_is_first() {
+        let page = page(&node(), &RecentUse::new());
         let at = |heading| page.find(heading).unwrap();
         assert!(at("GPU 0") < at("GPU 1"));
     }
@@ -327,54 +343,5 @@ mod tests {
         let policy = CONTENT_SECURITY_POLICY.to_str().unwrap();
         assert_eq!(policy.matches("'sha256-").count(), 2, "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
-    }
-
-    /// The path of every number of a JSON value.
-    fn numbers(value: &Value, path: &str, found: &mut Vec<String>) {
-        let below =
-            |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-        match value {
-            Value::Number(_) => found.push(path.to_owned()),
-            Value::Object(fields) => {
-                fields.iter().for_each(|(key, value)| numbers(value, &below(key), found));
-            }
-            Value::Array(values) => {
-                let indexed = values.iter().enumerate();
-                indexed.for_each(|(at, value)| numbers(value, &below(&at.to_string()), found));
-            }
-            Value::Null | Value::Bool(_) | Value::String(_) => {}
-        }
-    }
-
-    #[test]
-    fn every_live_number_has_an_element_with_its_path() {
-        let mut node = node();
-        let gpu = &mut node.gpus[0];
-        gpu.xids = vec![XidView { xid: 31, name: String::new(), count: 2 }];
-        for number in [&mut gpu.utilization_percent, &mut gpu.temperature_celsius] {
-            *number = Number::Known(5.0);
-        }
-        let part = &mut gpu.parts[0];
-        part.memory_used_mib = Number::Known(5.0);
-        part.containers[0].sm_percent = Number::Known(5.0);
-        part.containers[0].processes[0].memory_used_mib = Number::Known(5.0);
-        node.sources[0].failures = vec![FailureView { reason: String::new(), count: 3 }];
-        let page = page(&node);
-        let (_, list) = SCRIPT.split_once("const liveKeys = new Set([").unwrap();
-        let (list, _) = list.split_once("])").unwrap();
-        let mut live: BTreeSet<&str> = list.split('\'').skip(1).step_by(2).collect();
-        // The header of the page shows the timestamp.
-        assert!(live.remove("timestamp_seconds"));
-        let mut paths = Vec::new();
-        numbers(&serde_json::to_value(&node).unwrap(), "", &mut paths);
-        let mut seen = BTreeSet::new();
-        for path in &paths {
-            let key = path.rsplit('.').next().unwrap();
-            if live.contains(key) {
-                assert!(page.contains(&format!("data-at=\"{path}\"")), "{path}");
-                seen.insert(key);
-            }
-        }
-        assert_eq!(seen, live);
     }
 }

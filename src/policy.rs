@@ -252,7 +252,12 @@ pub const RESOURCE_CLAIM_REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(600
 /// Maximum number of devices of a resource claim; the API allows 32.
 pub const CLAIM_DEVICES_MAX: usize = 256;
 
-/// Poll interval of `top` when it reads another exporter.
+/// Step of the curves of the web page, unless the interval is longer.
+pub const RECENT_USE_STEP: Duration = Duration::from_secs(10);
+/// Number of steps that are kept: ten minutes.
+pub const RECENT_USE_POINTS: usize = 60;
+
+/// Interval of `top`, unless the one of the exporter is shorter.
 pub const TOP_EVERY: Duration = Duration::from_secs(2);
 /// Timeout of a request of `top` to another exporter.
 pub const TOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,12 +12,14 @@ use crate::landing;
 use crate::render::{self, PageScope};
 use crate::snapshot::Snapshot;
 use crate::view::NodeView;
+use crate::view::recent_use::RecentUse;
 
 /// A published snapshot with its cached response bodies, shared by all requests until the next
 /// cycle.
 #[derive(Debug)]
 pub struct Published {
     snapshot: Arc<Snapshot>,
+    recent_use: Arc<RecentUse>,
     current: Bodies,
     withheld: Bodies,
 }
@@ -43,9 +45,16 @@ impl Published {
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
             snapshot: Arc::new(snapshot),
+            recent_use: Arc::default(),
             current: Bodies::default(),
             withheld: Bodies::default(),
         }
+    }
+
+    /// Adds the curves of the web page.
+    #[must_use]
+    pub fn with_recent_use(self, recent_use: Arc<RecentUse>) -> Self {
+        Self { recent_use, ..self }
     }
 
     /// The snapshot.
@@ -88,7 +97,7 @@ impl Published {
         let (stale, bodies) = self.bodies(now, max_age);
         let node = || NodeView::from_snapshot(&self.snapshot, stale);
         match form {
-            ViewFormat::Html => bodies.html.get(gzip, || landing::page(&node())),
+            ViewFormat::Html => bodies.html.get(gzip, || landing::page(&node(), &self.recent_use)),
             // Serialization cannot fail: a view contains neither maps nor foreign types.
             ViewFormat::Json => {
                 bodies.json.get(gzip, || serde_json::to_string(&node()).unwrap_or_default())

@@ -81,7 +81,7 @@ pub struct Sample {
     /// Clock event (throttle) counts of each GPU, by UUID.
     pub clock_events: BTreeMap<Arc<str>, Result<ClockEventCounts, Missing>>,
     /// Health state of each GPU, by UUID.
-    pub health: BTreeMap<Arc<str>, HealthState>,
+    pub health: BTreeMap<Arc<str>, Arc<HealthState>>,
     /// Failed attempts to open a session, by reason.
     pub open_failures: BTreeMap<&'static str, u64>,
     /// Number of cycles, this one included.

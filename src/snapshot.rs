@@ -1,17 +1,19 @@
 //! The immutable, labelled result of a collection cycle, which is published.
 
 pub mod device_usage;
+mod gpu_verdict;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::device_usage::DeviceUsage;
+pub use self::gpu_verdict::{GpuProblem, GpuVerdict};
 use crate::host::own_process::OwnProcessStats;
 use crate::labels::Labels;
 use crate::model::{
-    AllocatedFraction, ContainerAllocation, Discards, DownReason, Gpu, Missing, Moment,
-    OwnerEvidence, OwnerKind, Reading, Unresolved, Usage, ZeroDoubt,
+    AllocatedFraction, ContainerAllocation, Discards, DownReason, Gpu, HealthState, Missing,
+    Moment, OwnerEvidence, OwnerKind, Reading, Unresolved, Usage, XidState, ZeroDoubt,
 };
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
@@ -116,6 +118,8 @@ pub struct ExporterHealth {
     pub driver: DriverState,
     /// Duration of the last reads on the driver's worker thread.
     pub driver_request_duration: Option<Duration>,
+    /// Time between two cycles; set by the pipeline.
+    pub interval: Duration,
     /// Duration of the cycle.
     pub cycle_duration: Duration,
     /// Number of cycles since start.
@@ -157,6 +161,10 @@ pub struct SourceHealth {
     pub name: &'static str,
     /// Whether the last request succeeded.
     pub up: bool,
+    /// Whether the next request would have the same result.
+    pub settled: bool,
+    /// Why the last request failed, in plain words.
+    pub problem: Option<Arc<str>>,
     /// Time since the last contact; none before the first.
     pub age: Option<Duration>,
     /// Number of failures by reason.
@@ -222,8 +230,10 @@ pub struct GpuHealth {
     pub refuses_all_rows: bool,
     /// Use of the GPU or one of its MIG devices that no listed process accounts for.
     pub unlisted_use: Option<UnlistedUse>,
-    /// Number of XIDs since the exporter started, by code.
-    pub xids: BTreeMap<u32, u64>,
+    /// XID errors.
+    pub xids: XidState,
+    /// Health readings and their changes.
+    pub health: Result<Arc<HealthState>, Missing>,
     /// Readings, one per family of the device slice, even if the GPU itself has no series.
     pub readings: Vec<Reading>,
 }
@@ -259,9 +269,17 @@ impl Snapshot {
         if no_gpus || gpus.iter().any(|gpu| gpu.state.is_ok()) {
             return Ok(());
         }
-        let identified = gpus.iter().map(GpuHealth::summary);
-        let unidentified = unidentified.iter().map(|(gpu, why)| format!("GPU {gpu}: {why}"));
-        Err(identified.chain(unidentified).collect::<Vec<_>>().join("; "))
+        let verdicts = self.gpu_verdicts();
+        let sentences = verdicts.values().map(GpuVerdict::sentence);
+        Err(sentences.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Number of GPUs that can be read, and of all that NVML counts.
+    #[must_use]
+    pub fn readable_gpus(&self) -> (usize, usize) {
+        let (gpus, unidentified) = (&self.health.gpus, &self.health.unidentified);
+        let readable = gpus.iter().filter(|gpu| gpu.state.is_ok()).count();
+        (readable, gpus.len() + unidentified.len())
     }
 }
 
@@ -296,10 +314,14 @@ impl Snapshot {
         warnings.extend(limited.map(|gpu| format!("GPU {}: {LIMITED_MEMORY}", gpu.gpu.index)));
         let down = self.health.sources.iter().filter(|source| !source.up);
         warnings.extend(down.map(|source| {
-            let state = source.age.map_or("has never responded".to_owned(), |age| {
-                format!("has not responded for {} s; using cached data", age.as_secs())
+            let problem = source.problem.as_deref().unwrap_or(match source.age {
+                Some(_) => "no response",
+                None => "no response yet",
             });
-            format!("{} {state}", source.name)
+            let cached = source.age.map_or_else(String::new, |age| {
+                format!("; using data from {} s ago", age.as_secs())
+            });
+            format!("{}: {problem}{cached}", source.name)
         }));
         warnings
     }
@@ -317,10 +339,3 @@ pub const LIMITED_MEMORY: &str = "the driver limits the memory of the exporter's
 /// The warning if a GPU is busy and no row of its processes is valid.
 pub const REFUSED_ROWS: &str = "busy, but the driver returns no valid utilization row of a process: the \
      utilization of its processes is absent; see nvml_exporter_discarded_rows_total";
-
-impl GpuHealth {
-    fn summary(&self) -> String {
-        let state = self.state.err().map_or("ok".to_owned(), |missing| missing.to_string());
-        format!("GPU {} ({}): {state}", self.gpu.index, self.gpu.uuid)
-    }
-}

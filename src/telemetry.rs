@@ -6,6 +6,8 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::catalog::exporter_metrics::{ExporterMetricId, ProcessMetric};
+use crate::catalog::health_text::for_gpu;
+use crate::catalog::xid;
 use crate::model::{DownReason, Missing, OwnerEvidence, OwnerKind, Reading, Unresolved, ZeroDoubt};
 use crate::nvml::inventory::DriverInfo;
 use crate::sample::DriverState;
@@ -254,7 +256,7 @@ fn xid_events(health: &ExporterHealth) -> Vec<ExporterSample> {
             let labels = gpu_labels(gpu).into_iter().chain([xid.to_string()]);
             (labels.collect(), to_f64(*n))
         };
-        gpu.xids.iter().map(sample).collect()
+        gpu.xids.counts.iter().map(sample).collect()
     };
     health.gpus.iter().flat_map(of).collect()
 }
@@ -370,9 +372,10 @@ fn log_xids(before: Option<&Snapshot>, now: &GpuHealth) {
     let was = before.and_then(|b| b.health.gpus.iter().find(|g| g.gpu.uuid == now.gpu.uuid));
     let Some(was) = was else { return };
     let (gpu, uuid) = (now.gpu.index, &*now.gpu.uuid);
-    for (xid, count) in &now.xids {
-        if was.xids.get(xid).is_none_or(|earlier| earlier < count) {
-            warn!(gpu, uuid, xid, count, "XID error");
+    for (xid, count) in &now.xids.counts {
+        if was.xids.counts.get(xid).is_none_or(|earlier| earlier < count) {
+            let remedy = for_gpu(xid::remedy(*xid), now.gpu.selector());
+            warn!(gpu, uuid, xid, count, "XID error: {}; remedy: {remedy}", xid::name(*xid));
         }
     }
 }

@@ -6,17 +6,20 @@
 
 mod absence;
 mod from_snapshot;
-mod gpu_state;
+mod pod_totals;
+pub mod recent_use;
+pub mod text;
+mod totals;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::absence::Absence;
-pub use self::gpu_state::GpuState;
+pub use self::pod_totals::{Allocation, PodTotals};
 use crate::model::AllocateMode;
-pub use crate::model::OwnerKind;
+pub use crate::model::{HealthStatus, OwnerKind};
 
 /// The version of the JSON format, incremented for every incompatible change. A new field is compatible.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub struct NodeView {
     pub hostname: String,
     /// Start of the collection cycle, in seconds since the Unix epoch.
     pub timestamp_seconds: f64,
+    /// Time between two collection cycles.
+    pub interval_seconds: f64,
     /// Whether the cycle is older than the maximum age. GPUs are omitted then.
     pub stale: bool,
     /// Whether at least one GPU can be read, as in `/readyz`.
@@ -44,6 +49,8 @@ pub struct NodeView {
     pub warnings: Vec<String>,
     /// The driver.
     pub driver: DriverView,
+    /// All GPUs together.
+    pub totals: NodeTotals,
     /// Each GPU that is identified.
     pub gpus: Vec<GpuView>,
     /// Each GPU that NVML counts but that cannot be identified.
@@ -55,6 +62,53 @@ pub struct NodeView {
     pub pod_source: Option<String>,
     /// Number of threads of earlier sessions that are still blocked in a driver call.
     pub abandoned_threads: usize,
+}
+
+/// All GPUs of a node together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeTotals {
+    /// The worst status of all GPUs; `unknown` if there is none.
+    pub status: HealthStatus,
+    /// Number of GPUs by status, worst first; without those that no GPU has.
+    pub gpus_by_status: Vec<StatusCount>,
+    /// Used framebuffer of the GPUs with a known one.
+    pub memory_used_mib: Number,
+    /// Total framebuffer of the same GPUs.
+    pub memory_total_mib: Number,
+    /// Number of these GPUs.
+    pub memory_gpu_count: usize,
+    /// Power draw of the GPUs with a known power draw and limit.
+    pub power_watts: Number,
+    /// Enforced power limits of the same GPUs.
+    pub power_limit_watts: Number,
+    /// Number of these GPUs.
+    pub power_gpu_count: usize,
+}
+
+/// The number of GPUs of one status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusCount {
+    /// The status.
+    pub status: HealthStatus,
+    /// The number of GPUs.
+    pub gpu_count: usize,
+}
+
+/// Why a GPU is not ok.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemView {
+    /// The status that it causes.
+    pub status: HealthStatus,
+    /// The health watch, as in `DCGM_EXP_GPU_HEALTH_STATUS`; none if the GPU cannot be read.
+    pub watch: Option<String>,
+    /// The error code of the watch (`DCGM_FR_…`).
+    pub code: Option<String>,
+    /// What is wrong, in plain words.
+    pub message: String,
+    /// What to do; none if nothing has to be done.
+    pub remedy: Option<String>,
+    /// Whether it ends by itself, since readings are still missing.
+    pub temporary: bool,
 }
 
 /// The driver.
@@ -70,6 +124,8 @@ pub struct DriverView {
     pub version: Option<String>,
     /// The NVML version.
     pub nvml_version: Option<String>,
+    /// The newest CUDA version that the driver supports.
+    pub cuda_version: Option<String>,
     /// The path of the NVML library.
     pub library: Option<String>,
 }
@@ -85,8 +141,12 @@ pub struct GpuView {
     pub model: String,
     /// The PCI bus ID.
     pub pci_bus_id: String,
-    /// `ok`, or why the GPU cannot be read, such as `lost` or `hung`.
-    pub state: GpuState,
+    /// Whether the GPU can be read.
+    pub readable: bool,
+    /// The health of the GPU.
+    pub status: HealthStatus,
+    /// Why `status` is not `ok`, worst first.
+    pub problems: Vec<ProblemView>,
     /// Reasons for reduced clocks that slow down work; none if unknown.
     pub throttled_by: Option<Vec<String>>,
     /// What the driver asks an operator to do to recover the GPU; none if nothing, or unknown.
@@ -96,7 +156,7 @@ pub struct GpuView {
     pub utilization_percent: Number,
     /// Power draw.
     pub power_watts: Number,
-    /// The highest power limit that can be set.
+    /// The enforced power limit.
     pub power_limit_watts: Number,
     /// Temperature.
     pub temperature_celsius: Number,
@@ -203,8 +263,10 @@ pub struct ProcessView {
 pub struct UnidentifiedView {
     /// NVML's index.
     pub index: u32,
+    /// `lost`, `hung` or `unknown`.
+    pub status: HealthStatus,
     /// Why it cannot be identified.
-    pub reason: String,
+    pub problems: Vec<ProblemView>,
 }
 
 /// State of a source.
@@ -214,6 +276,8 @@ pub struct SourceView {
     pub name: String,
     /// Whether the last request succeeded.
     pub up: bool,
+    /// Why the last request failed; none if it succeeded.
+    pub problem: Option<String>,
     /// Time from the last contact to the start of the cycle; none before the first contact.
     pub age_seconds: Option<f64>,
     /// Failures by reason.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nvml_exporter::publish::Published;
+use nvml_exporter::publish::{Published, ViewFormat};
 use nvml_exporter::render::PageScope;
 
 use crate::allocations;
@@ -21,13 +21,23 @@ pub(crate) fn run() -> bool {
     let render = |published: &Published, gzip| {
         published.exposition(PageScope::All, Duration::ZERO, Duration::MAX, gzip)
     };
+    let page = |published: &Published| {
+        published.view(ViewFormat::Html, Duration::ZERO, Duration::MAX, false)
+    };
     let fresh: Vec<Published> = (0..=times).map(|_| published()).collect();
     let mut fresh = fresh.iter();
     match work {
         "cycle" => allocations::report_calls(work, times, published),
         "render" => allocations::report_calls(work, times, || render(fresh.next().unwrap(), false)),
         "gzip" => allocations::report_calls(work, times, || render(fresh.next().unwrap(), true)),
+        "page" => allocations::report_calls(work, times, || page(fresh.next().unwrap())),
+        "page-bytes" => report_bytes(&page(fresh.next().unwrap())),
         _ => allocations::report_calls("nothing", times, || ()),
     }
     true
+}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+fn report_bytes(body: &[u8]) {
+    println!("page: {} bytes", body.len());
 }

@@ -11,13 +11,15 @@ use super::partition_processes::PartitionProcesses;
 use super::series_target::{GpuTargets, SeriesTarget};
 use crate::catalog::GpuEventInputs;
 use crate::labels::Dialect;
-use crate::model::{AllocateMode, DeviceAllocation, LinkStates, Missing, Reading, XidState};
+use crate::model::{
+    AllocateMode, DeviceAllocation, HealthState, LinkStates, Missing, Reading, XidState,
+};
 use crate::sample::Sample;
 use crate::sample::device::DeviceSample;
 use crate::sample::partition::PartitionSample;
 use crate::sample::unlisted_use::UnlistedUse;
 use crate::snapshot::GpuHealth;
-use crate::snapshot::device_usage::DeviceUsage;
+use crate::snapshot::device_usage::{DeviceUsage, PartitionUsage};
 
 /// A GPU with the processes of each of its partitions.
 pub(super) struct AttributedGpu<'a> {
@@ -68,11 +70,7 @@ impl DeviceAttribution<'_> {
             self.push_shares(&added, &readings, &inputs);
         }
         self.stats.framebuffer.extend(balances.into_balances(&sample.gpu));
-        self.device_usages.push(DeviceUsage {
-            limits: sample.limits,
-            partitions_complete: current.state.and(sample.partitions_complete),
-            partitions: partition_usages,
-        });
+        self.device_usages.push(device_usage(current, partition_usages));
         self.health.push(GpuHealth {
             gpu: Arc::clone(&sample.gpu),
             state: current.state,
@@ -84,7 +82,8 @@ impl DeviceAttribution<'_> {
             driver_clock_offset: sample.driver_clock_offset.filter(|_| current.state.is_ok()),
             refuses_all_rows: sample.refuses_all_rows && current.state.is_ok(),
             unlisted_use: unlisted_use(current),
-            xids: xids.counts,
+            xids,
+            health: health(current, node).cloned(),
             readings,
         });
     }
@@ -108,7 +107,7 @@ impl DeviceAttribution<'_> {
             nvlink_fields: current.state.and(shared(labeled.nvlink_fields.as_ref())),
             c2c_fields: current.state.and(shared(labeled.c2c_fields.as_ref())),
             platform: current.state.and(shared(labeled.platform.as_ref())),
-            health: current.state.and(node.health.get(uuid).ok_or(Missing::Pending)),
+            health: health(current, node).map(Arc::as_ref),
             state: current.state,
             windows: self.context.selection.scope.windows,
             label_last_xid: matches!(self.context.schema.dialect, Dialect::DcgmExporter(_)),
@@ -189,6 +188,22 @@ impl DeviceAttribution<'_> {
                 .collect(),
         }
     }
+}
+
+fn device_usage(current: &CurrentSample<'_>, partitions: Vec<PartitionUsage>) -> DeviceUsage {
+    DeviceUsage {
+        limits: current.sample.limits,
+        partitions_complete: current.state.and(current.sample.partitions_complete),
+        partitions,
+    }
+}
+
+/// Health of a GPU that can be read.
+fn health<'s>(
+    current: &CurrentSample<'_>,
+    node: &'s Sample,
+) -> Result<&'s Arc<HealthState>, Missing> {
+    current.state.and(node.health.get(&current.sample.gpu.uuid).ok_or(Missing::Pending))
 }
 
 /// Use that no listed process of the GPU accounts for.

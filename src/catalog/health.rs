@@ -9,22 +9,28 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::event_source::{EventSample, GpuEventInputs};
-use crate::model::{HealthState, Missing, Reading, RecoveryAction};
+use crate::model::{HealthState, Missing, Reading, RecoveryAction, XidState};
 
 /// Result of one rule.
 type HealthFinding = Result<HealthVerdict, Missing>;
 
 /// Severity and error code (`DCGM_FR_…`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HealthVerdict {
     severity: Severity,
     code: &'static str,
+    /// The XID that was reported, if it is the reason.
+    xid: Option<u32>,
 }
 
+/// Result of a health watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Severity {
+pub enum Severity {
+    /// Nothing is wrong.
     Pass,
+    /// The GPU works, with a defect or at reduced speed.
     Warn,
+    /// Work on the GPU may fail or be wrong.
     Fail,
 }
 
@@ -39,14 +45,15 @@ impl Severity {
     }
 }
 
-const PASS: HealthVerdict = HealthVerdict { severity: Severity::Pass, code: "DCGM_FR_OK" };
+const PASS: HealthVerdict =
+    HealthVerdict { severity: Severity::Pass, code: "DCGM_FR_OK", xid: None };
 
 const fn warn(code: &'static str) -> HealthVerdict {
-    HealthVerdict { severity: Severity::Warn, code }
+    HealthVerdict { severity: Severity::Warn, code, xid: None }
 }
 
 const fn fail(code: &'static str) -> HealthVerdict {
-    HealthVerdict { severity: Severity::Fail, code }
+    HealthVerdict { severity: Severity::Fail, code, xid: None }
 }
 
 /// XIDs of the memory watch.
@@ -81,37 +88,115 @@ const LINK_CRC_ERRORS_MAX: f64 = 6_000.0;
 /// Gigabits per second of one lane, by PCIe generation from 1 on.
 const LANE_SPEEDS: &[f64] = &[2.5, 5.0, 8.0, 16.0, 32.0, 64.0];
 
-/// One sample per watch, and the worst of all as `ALL`.
-pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+/// What the health of a GPU is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct HealthInputs<'a> {
+    /// Whether the GPU can be read.
+    pub state: Result<(), Missing>,
+    /// XID errors.
+    pub xids: &'a XidState,
+    /// Health readings and their changes.
+    pub health: Result<&'a HealthState, Missing>,
+}
+
+/// A watch that warns or fails, with one of its reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthProblem {
+    /// The watch, as in the label `health_watch`.
+    pub watch: &'static str,
+    /// Warning or failure.
+    pub severity: Severity,
+    /// The error code, as in the label `health_error_code`.
+    pub code: &'static str,
+    /// The XID that is the reason, if it is one.
+    pub xid: Option<u32>,
+}
+
+/// All problems of a GPU, and the watches that could not be evaluated; `ALL` of
+/// `DCGM_EXP_GPU_HEALTH_STATUS` is the worst of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthAssessment {
+    /// Worst first.
+    pub problems: Vec<HealthProblem>,
+    /// Watches without a result, and why; those that the board does not support are omitted.
+    pub missing: Vec<(&'static str, Missing)>,
+}
+
+/// Evaluates all watches.
+#[must_use]
+pub fn assess(inputs: HealthInputs<'_>) -> HealthAssessment {
+    let mut assessment = HealthAssessment::default();
+    for watch in all_watches(inputs) {
+        let found = watch.findings.iter().chain(watch.xids.iter().flatten());
+        for finding in found.flatten().filter(|finding| finding.severity > Severity::Pass) {
+            let HealthVerdict { severity, code, xid } = *finding;
+            assessment.problems.push(HealthProblem { watch: watch.name, severity, code, xid });
+        }
+        if let Err(missing) = watch.verdict()
+            && missing != Missing::Unsupported
+        {
+            assessment.missing.push((watch.name, missing));
+        }
+    }
+    assessment.problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    // What a reading states, an XID of the same code only repeats.
+    let problems = &mut assessment.problems;
+    let read: Vec<_> = problems.iter().filter(|p| p.xid.is_none()).map(|p| p.code).collect();
+    problems.retain(|problem| problem.xid.is_none() || !read.contains(&problem.code));
+    assessment
+}
+
+/// The findings of one watch.
+struct HealthWatch {
+    name: &'static str,
+    findings: Vec<HealthFinding>,
+    /// Findings of XIDs, if XIDs are evidence for the watch.
+    xids: Option<Vec<HealthFinding>>,
+}
+
+impl HealthWatch {
+    fn verdict(&self) -> HealthFinding {
+        match &self.xids {
+            Some(xids) => with_xids(&self.findings, judge(xids)),
+            None => judge(&self.findings),
+        }
+    }
+}
+
+fn all_watches(inputs: HealthInputs<'_>) -> [HealthWatch; 7] {
     let of = |watch: fn(&HealthState) -> Vec<HealthFinding>| match inputs.health {
         Ok(vitals) => watch(vitals),
         Err(missing) => vec![Err(missing)],
     };
-    let watches = [
-        ("PCIE", judge(&of(pcie))),
-        ("NVLINK", with_xids(&of(links), xids(inputs, LINK_XIDS))),
-        ("MEM", with_xids(&of(memory), xids(inputs, MEMORY_XIDS))),
-        ("INFOROM", judge(&of(inforom))),
-        ("THERMAL", judge(&of(thermal))),
-        ("POWER", with_xids(&of(power), xids(inputs, POWER_XIDS))),
-        ("DRIVER", driver_watch(inputs)),
-    ];
-    let all = judge(&watches.map(|(_, finding)| finding));
-    watches
-        .into_iter()
-        .chain([("ALL", all)])
-        .map(|(watch, finding)| sample(watch, finding))
-        .collect()
-}
-
-/// State of the GPU, its recovery action and XIDs.
-fn driver_watch(inputs: &GpuEventInputs<'_>) -> HealthFinding {
-    let state = match inputs.state {
+    let driver = match inputs.state {
         Err(Missing::Lost) => Ok(fail("DCGM_FR_FALLEN_OFF_BUS")),
         state => state.map(|()| PASS),
     };
     let action = inputs.health.and_then(|vitals| vitals.sample.recovery_action.map(recovery));
-    judge(&[state, action, xids(inputs, DRIVER_XIDS)])
+    let watch = |name, findings, rules: Option<&[_]>| HealthWatch {
+        name,
+        findings,
+        xids: rules.map(|rules| xids(inputs.xids, rules)),
+    };
+    [
+        watch("PCIE", of(pcie), None),
+        watch("NVLINK", of(links), Some(LINK_XIDS)),
+        watch("MEM", of(memory), Some(MEMORY_XIDS)),
+        watch("INFOROM", of(inforom), None),
+        watch("THERMAL", of(thermal), None),
+        watch("POWER", of(power), None),
+        watch("DRIVER", vec![driver, action], Some(DRIVER_XIDS)),
+    ]
+}
+
+/// One sample per watch, and the worst of all as `ALL`.
+pub(super) fn watches(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let GpuEventInputs { state, xids, health, .. } = *inputs;
+    let watches = all_watches(HealthInputs { state, xids, health });
+    let verdicts = watches.map(|watch| (watch.name, watch.verdict()));
+    let all = judge(&verdicts.map(|(_, finding)| finding));
+    let verdicts = verdicts.into_iter().chain([("ALL", all)]);
+    verdicts.map(|(watch, finding)| sample(watch, finding)).collect()
 }
 
 /// The verdict of a recovery action. An action of a newer driver is a warning, since it is an action.
@@ -159,11 +244,11 @@ fn with_xids(findings: &[HealthFinding], xids: HealthFinding) -> HealthFinding {
     }
 }
 
-/// Finding of the XIDs since the last reset of the GPU.
-fn xids(inputs: &GpuEventInputs<'_>, rules: &[(u32, HealthVerdict)]) -> HealthFinding {
-    let recorded = rules.iter().filter(|(xid, _)| inputs.xids.since_reset.contains(xid));
-    let found = recorded.map(|(_, verdict)| Ok(*verdict));
-    judge(&found.chain([inputs.xids.subscribed.map(|()| PASS)]).collect::<Vec<_>>())
+/// Findings of the XIDs since the last reset of the GPU.
+fn xids(xids: &XidState, rules: &[(u32, HealthVerdict)]) -> Vec<HealthFinding> {
+    let recorded = rules.iter().filter(|(xid, _)| xids.since_reset.contains(xid));
+    let found = recorded.map(|(xid, verdict)| Ok(HealthVerdict { xid: Some(*xid), ..*verdict }));
+    found.chain([xids.subscribed.map(|()| PASS)]).collect()
 }
 
 fn pcie(vitals: &HealthState) -> Vec<HealthFinding> {

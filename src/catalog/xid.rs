@@ -1,4 +1,4 @@
-//! Names of XIDs, for the `err_msg` label of the dcgm-exporter dialect.
+//! Names of XIDs, for the `err_msg` label of the dcgm-exporter dialect, and what to do about them.
 
 /// Name of an XID; 0 is no error.
 #[must_use]
@@ -6,6 +6,35 @@ pub fn name(xid: u32) -> &'static str {
     let found = NAMES.binary_search_by_key(&xid, |(code, _)| *code).ok();
     found.and_then(|at| NAMES.get(at)).map_or("Unknown Error", |(_, name)| name)
 }
+
+/// What to do about an XID; `{gpu}` stands for the GPU. XIDs that applications cause need no change of the node.
+#[must_use]
+pub fn remedy(xid: u32) -> &'static str {
+    match xid {
+        13 | 31 | 32 | 43 | 45 | 68..=70 | 80 | 94 | 109 | 137 => APPLICATION,
+        48 | 61 | 62 | 95 | 119 | 120 | 136 | 140 | 143 | 158 | 167 | 171 | 172 => RESET,
+        63 | 156 | 160 => RESET_LATER,
+        64 | 157 | 161 | 164 | 165 | 168 => REPLACE,
+        74 | 144..=150 | 155 => LINK,
+        79 => REBOOT,
+        92 | 93 | 106 | 107 | 162 => "no action",
+        154 => "nvidia-smi -q -i {gpu} shows the recovery action",
+        _ => OTHER,
+    }
+}
+
+const APPLICATION: &str = "restart the application that used the GPU; if others fail as well, run NVIDIA's diagnostics (dcgmi diag)";
+const RESET: &str =
+    "drain the node, end all processes on the GPU and reset it: nvidia-smi --gpu-reset -i {gpu}";
+const RESET_LATER: &str =
+    "no hurry: drain the node when convenient and reset the GPU: nvidia-smi --gpu-reset -i {gpu}";
+const REPLACE: &str = "drain the node, reset the GPU (nvidia-smi --gpu-reset -i {gpu}), and have the board replaced if it recurs";
+const LINK: &str =
+    "drain the node and reset the GPUs of the link; nvidia-smi nvlink -e -i {gpu} shows the link";
+const REBOOT: &str =
+    "drain the node and reboot it; if it happens again, reseat or replace the board";
+const OTHER: &str =
+    "see NVIDIA's catalog of these errors, and the kernel log (dmesg | grep -i xid)";
 
 /// Names by XID, sorted.
 const NAMES: &[(u32, &str)] = &[

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::{Finding, Topic, count_noun, join_truncated};
-use crate::model::{Missing, Reading};
+use super::{Finding, Outcome, Topic, count_noun, join_truncated};
+use crate::catalog::health_text::for_gpu;
+use crate::model::{HealthStatus, Missing, Reading};
 use crate::sample::{DriverState, Sample, SampledGpu};
 use crate::selection::Selection;
-use crate::snapshot::{GpuHealth, Snapshot};
+use crate::snapshot::{GpuHealth, GpuProblem, Snapshot};
 
 /// The call that counts GPUs.
 const COUNT: &str = "nvmlDeviceGetCount_v2";
@@ -24,10 +25,14 @@ pub fn findings(sample: &Sample, snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = vec![count(sample.gpu_count.map(|(count, _)| count))];
     for (index, sampled) in (0..).zip(&sample.gpus) {
         let health = snapshot.health.gpus.iter().find(|health| health.gpu.index == index);
-        findings.push(match health {
-            Some(health) => gpu(health, &rows(health, sampled, &snapshot.selection)),
-            None => unidentified(index, snapshot.health.unidentified.get(&index).copied()),
-        });
+        match health {
+            Some(health) => {
+                findings.push(gpu(health, &rows(health, sampled, &snapshot.selection)));
+                findings.extend(watches(health));
+            }
+            None => findings
+                .push(unidentified(index, snapshot.health.unidentified.get(&index).copied())),
+        }
     }
     findings
 }
@@ -42,9 +47,8 @@ fn count(count: Option<Reading>) -> Finding {
             let plural = if count > 1.0 { "s" } else { "" };
             Finding::ok(Topic::Gpu, COUNT, format!("{count} GPU{plural}"))
         }
-        Some(Err(missing)) => {
-            Finding::failure(Topic::Gpu, COUNT, missing.to_string()).with_remedy(remedy(missing))
-        }
+        Some(Err(missing)) => Finding::failure(Topic::Gpu, COUNT, missing.to_string())
+            .with_remedy(for_gpu(remedy(missing), "ID")),
         None => {
             Finding::failure(Topic::Gpu, COUNT, "no response").with_remedy(remedy(Missing::Hung))
         }
@@ -73,12 +77,43 @@ fn rows<'a>(
     rows
 }
 
+/// A finding for each problem of a GPU's health watches; one if all pass.
+fn watches(health: &GpuHealth) -> Vec<Finding> {
+    let verdict = health.verdict();
+    let subject = subject(health);
+    if verdict.status == HealthStatus::Ok {
+        return vec![Finding::ok(Topic::Gpu, subject, "all health watches pass")];
+    }
+    // Why it cannot be read is a finding already.
+    let is_reported = |problem: &&GpuProblem| health.state.is_err() && problem.code.is_none();
+    let problems = verdict.problems.iter().filter(|problem| !is_reported(problem));
+    problems.map(|problem| watch(&subject, problem)).collect()
+}
+
+fn watch(subject: &str, problem: &GpuProblem) -> Finding {
+    let outcome = match problem.status {
+        HealthStatus::Ok => Outcome::Ok,
+        HealthStatus::Warning => Outcome::Warning,
+        HealthStatus::Unknown => Outcome::Note,
+        HealthStatus::Failed | HealthStatus::Hung | HealthStatus::Lost => Outcome::Failure,
+    };
+    let code = problem.code.map(|code| format!(" ({code})")).unwrap_or_default();
+    let message = format!("{}: {}{code}", problem.status.label(), problem.message);
+    let finding = Finding::new(outcome, Topic::Gpu, subject, message);
+    if problem.remedy.is_empty() { finding } else { finding.with_remedy(&problem.remedy) }
+}
+
+fn subject(health: &GpuHealth) -> String {
+    format!("GPU {} ({})", health.gpu.index, health.gpu.uuid)
+}
+
 fn gpu(health: &GpuHealth, rows: &[(&str, Reading)]) -> Finding {
-    let subject = format!("GPU {} ({})", health.gpu.index, health.gpu.uuid);
+    let subject = subject(health);
     let name = &health.gpu.name;
     if let Err(missing) = health.state {
         let message = format!("{name}: cannot be read: {}", describe(missing));
-        return Finding::failure(Topic::Gpu, subject, message).with_remedy(remedy(missing));
+        let remedy = for_gpu(remedy(missing), health.gpu.selector());
+        return Finding::failure(Topic::Gpu, subject, message).with_remedy(remedy);
     }
     if !health.responded {
         let message = format!("{name}: the last read did not finish in time");
@@ -124,7 +159,7 @@ fn remedies(rows: &[(&str, Reading)]) -> Option<String> {
         |missing: &Missing| !matches!(missing, Missing::Unsupported | Missing::Pending);
     let remedies: BTreeSet<&str> = missing.filter(is_problem).map(remedy).collect();
     let remedies: Vec<&str> = remedies.into_iter().collect();
-    (!remedies.is_empty()).then(|| remedies.join("; "))
+    (!remedies.is_empty()).then(|| for_gpu(&remedies.join("; "), "ID"))
 }
 
 fn unidentified(index: u32, missing: Option<Missing>) -> Finding {
@@ -134,7 +169,8 @@ fn unidentified(index: u32, missing: Option<Missing>) -> Finding {
         Some(missing) => missing,
     };
     let message = format!("cannot be identified and has no series: {}", describe(missing));
-    Finding::failure(Topic::Gpu, format!("GPU {index}"), message).with_remedy(remedy(missing))
+    let remedy = for_gpu(remedy(missing), &index.to_string());
+    Finding::failure(Topic::Gpu, format!("GPU {index}"), message).with_remedy(remedy)
 }
 
 /// The reason, with an explanation of `lost` and `hung`.
@@ -154,11 +190,12 @@ fn describe(missing: Missing) -> String {
     }
 }
 
+/// What to do; `{gpu}` stands for the GPU.
 fn remedy(missing: Missing) -> &'static str {
     match missing {
         Missing::Lost => {
-            "find the cause with dmesg | grep -i xid; drain the node and reset the GPU (nvidia-smi -r -i \
-             N) or reboot; replace the board if it happens again"
+            "find the cause with dmesg | grep -i xid; drain the node and reset the GPU (nvidia-smi \
+             --gpu-reset -i {gpu}) or reboot; replace the board if it happens again"
         }
         Missing::Hung => {
             "find the cause with dmesg | grep -iE 'nvrm|xid'; drain the node and reset the GPU or reboot: \
@@ -182,9 +219,8 @@ fn remedy(missing: Missing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Outcome;
     use super::*;
-    use crate::model::{Discards, Gpu, Moment};
+    use crate::model::{Discards, Gpu, Moment, XidState};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -206,7 +242,8 @@ mod tests {
             driver_clock_offset: None,
             refuses_all_rows: false,
             unlisted_use: None,
-            xids: BTreeMap::new(),
+            xids: XidState::default(),
+            health: Err(Missing::Pending),
             readings: Vec::new(),
         }
     }

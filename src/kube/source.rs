@@ -1,5 +1,6 @@
 //! Health of a cluster source: its state, its failures and its last success.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -147,6 +148,8 @@ pub struct HealthTracker {
     pub state: SourceState,
     /// Time of the last response (monotonic).
     pub last_success: Option<Duration>,
+    /// Why the last request failed; none while the source is up.
+    pub last_problem: Option<Arc<str>>,
     /// Number of state changes.
     pub state_changes: u64,
     /// Objects skipped since the start.
@@ -167,6 +170,7 @@ impl HealthTracker {
             source,
             state: SourceState::Starting,
             last_success: None,
+            last_problem: None,
             state_changes: 0,
             skipped: SkippedObjects::default(),
             failing_since: None,
@@ -184,7 +188,7 @@ impl HealthTracker {
     /// Records a response at `now`.
     pub fn record_success(&mut self, now: Duration) {
         self.last_success = Some(now);
-        (self.failing_since, self.warned) = (None, None);
+        (self.failing_since, self.warned, self.last_problem) = (None, None, None);
         if self.set_state(SourceState::Up) {
             info!(source = self.source, "source is up");
         }
@@ -194,6 +198,7 @@ impl HealthTracker {
     /// [`policy::SOURCE_DOWN_AFTER`], or with a failure that does not pass by itself, is logged as down.
     pub fn record_failure(&mut self, failure: FailureReason, problem: &Problem, now: Duration) {
         self.count_failure(failure);
+        self.last_problem = Some(problem.message.as_str().into());
         let since = *self.failing_since.get_or_insert(self.last_success.unwrap_or(now));
         let is_long = now.saturating_sub(since) >= policy::SOURCE_DOWN_AFTER;
         let (source, reason) = (self.source, failure.label());
@@ -223,6 +228,18 @@ impl HealthTracker {
     /// All failures with their counts.
     pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> + '_ {
         FailureReason::ALL.into_iter().zip(self.failures)
+    }
+
+    /// Whether the next request would have the same result: it succeeded, or the cause remains.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        match self.state {
+            SourceState::Starting => false,
+            SourceState::Up => true,
+            // Another kind of request follows at once.
+            SourceState::Down(FailureReason::Unsupported) => false,
+            SourceState::Down(reason) => reason == FailureReason::Absent || !reason.may_pass(),
+        }
     }
 
     /// Number of failures of this kind.

@@ -1,60 +1,137 @@
 'use strict';
-// Numbers of these keys are updated in place; for any other change the page is fetched again.
-const liveKeys = new Set(['timestamp_seconds', 'age_seconds', 'count', 'abandoned_threads', 'utilization_percent',
-  'sm_percent', 'memory_used_mib', 'power_watts', 'temperature_celsius']);
-const structure = (view) => JSON.stringify(view, (key, value) =>
-  typeof value === 'number' && liveKeys.has(key) ? 0 : value);
-const formats = {
-  percent: (n) => n.toFixed(0) + ' %',
-  mib: (n) => n.toFixed(0) + ' MiB',
-  watts: (n) => n.toFixed(0) + ' W',
-  celsius: (n) => n.toFixed(0) + ' °C',
-  seconds: (n) => n.toFixed(0) + ' s',
-  count: (n) => n.toFixed(0),
-};
-const lookup = (view, path) => path.split('.').reduce((found, key) => found?.[key], view);
+// The page is fetched again in each interval, and what has changed is replaced in place.
 const main = () => document.querySelector('main');
 const live = document.getElementById('live');
-let rendered = null;
+const banner = document.getElementById('stale');
+const interval = () => Math.max(2000, 1000 * (Number(main().dataset.interval) || 5));
+let sort = null;
+let filter = '';
+let answered = performance.now();
+let sampled = answered;
+let failure = '';
 
-function updateNumbers(view) {
-  for (const element of document.querySelectorAll('[data-at]')) {
-    const number = lookup(view, element.dataset.at);
-    if (typeof number !== 'number') continue;
-    if (element.localName === 'meter') element.value = number;
-    else element.textContent = formats[element.dataset.as](number);
+// Makes `now` equal to `next`, with as few changes as possible.
+function update(now, next) {
+  if (now.isEqualNode(next)) return;
+  const same = now.nodeName === next.nodeName && now.childNodes.length === next.childNodes.length;
+  if (!same || now.nodeType !== Node.ELEMENT_NODE) {
+    if (now.nodeType === Node.TEXT_NODE && next.nodeType === Node.TEXT_NODE) now.data = next.data;
+    else now.replaceWith(document.adoptNode(next.cloneNode(true)));
+    return;
+  }
+  for (const { name } of [...now.attributes]) if (!next.hasAttribute(name)) now.removeAttribute(name);
+  for (const { name, value } of next.attributes) if (now.getAttribute(name) !== value) now.setAttribute(name, value);
+  [...now.childNodes].forEach((child, at) => update(child, next.childNodes[at]));
+}
+
+// The reader's choices, which the new page does not have.
+function keep(change) {
+  const lists = new Map([...document.querySelectorAll('details')].map((one) => [one.id, one.open]));
+  const focused = document.activeElement;
+  const owner = focused?.closest('[id]')?.id;
+  undress();
+  change();
+  for (const one of document.querySelectorAll('details')) if (lists.has(one.id)) one.open = lists.get(one.id);
+  dress();
+  if (focused && focused !== document.body && document.activeElement !== focused) {
+    const again = document.contains(focused) ? focused : document.getElementById(owner);
+    (again?.matches('details') ? again.querySelector('summary') : again)?.focus({ preventScroll: true });
   }
 }
 
-async function fetchPage() {
-  const response = await fetch('/', { cache: 'no-store' });
-  if (!response.ok) throw new Error('the exporter returned status ' + response.status);
-  const page = new DOMParser().parseFromString(await response.text(), 'text/html');
-  const focused = document.activeElement?.id;
-  const open = [...document.querySelectorAll('details[open]')].map((details) => details.id);
-  main().replaceWith(document.adoptNode(page.querySelector('main')));
-  open.forEach((id) => document.getElementById(id)?.setAttribute('open', ''));
-  if (focused) document.getElementById(focused)?.focus();
+const cell = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
+
+// Adds the buttons, the order and the filter to the table of pods.
+function dress() {
+  const table = document.getElementById('pod-table');
+  if (!table) return;
+  document.querySelector('.filter').hidden = false;
+  const input = document.getElementById('filter');
+  if (input.value !== filter) input.value = filter;
+  input.oninput = () => { filter = input.value; show(table); };
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const button = document.createElement('button');
+    button.textContent = head.textContent;
+    button.id = 'sort-' + column;
+    button.onclick = () => {
+      sort = { column, down: sort?.column === column ? !sort.down : head.className === 'n' };
+      show(table);
+    };
+    head.replaceChildren(button);
+  });
+  show(table);
+}
+
+function undress() {
+  const table = document.getElementById('pod-table');
+  if (!table) return;
+  document.querySelector('.filter').hidden = true;
+  document.getElementById('matches').textContent = '';
+  for (const row of table.tBodies[0].rows) row.hidden = false;
+  for (const head of table.tHead.rows[0].cells) {
+    head.removeAttribute('aria-sort');
+    head.textContent = head.textContent;
+  }
+}
+
+function show(table) {
+  const rows = [...table.tBodies[0].rows];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    if (sort?.column === column) head.setAttribute('aria-sort', sort.down ? 'descending' : 'ascending');
+    else head.removeAttribute('aria-sort');
+  });
+  if (sort) {
+    rows.sort((one, other) => {
+      const [a, b] = [cell(one, sort.column), cell(other, sort.column)];
+      return (sort.down ? -1 : 1) * a.localeCompare(b, 'en', { numeric: true });
+    });
+    table.tBodies[0].append(...rows);
+  }
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  let matching = 0;
+  for (const row of rows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+    if (!row.hidden) matching += 1;
+  }
+  document.getElementById('matches').textContent = words.length ? matching + ' of ' + rows.length : '';
 }
 
 async function refresh() {
   try {
-    const response = await fetch('/api/v1/node', { cache: 'no-store' });
+    const signal = AbortSignal.timeout(2 * interval());
+    const response = await fetch('/', { cache: 'no-store', signal });
     if (!response.ok) throw new Error('the exporter returned status ' + response.status);
-    const view = await response.json();
-    const current = structure(view);
-    // The initial page may be older than the first response, or contain no sample yet.
-    const outdated = rendered === null && main().dataset.timestamp !== String(view.timestamp_seconds);
-    if (outdated || (rendered !== null && rendered !== current)) await fetchPage();
-    rendered = current;
-    updateNumbers(view);
-    const age = Math.max(0, Date.now() / 1000 - view.timestamp_seconds);
-    live.textContent = 'sampled ' + new Date(view.timestamp_seconds * 1000).toLocaleTimeString();
-    live.className = age > 60 ? 'warn' : 'muted';
+    const next = new DOMParser().parseFromString(await response.text(), 'text/html').querySelector('main');
+    if (!next) throw new Error('the exporter returned another page');
+    answered = performance.now();
+    failure = '';
+    if (next.dataset.timestamp !== main().dataset.timestamp) sampled = answered;
+    keep(() => update(main(), next));
   } catch (error) {
-    live.textContent = error instanceof TypeError ? 'the exporter does not respond' : error.message;
-    live.className = 'bad';
+    failure = error.name === 'TimeoutError' || error instanceof TypeError ? 'the exporter does not respond' : error.message;
   }
-  setTimeout(refresh, document.hidden ? 10000 : 2000);
+  watch();
+  setTimeout(refresh, document.hidden ? Math.max(10000, interval()) : interval());
 }
+
+// The numbers are old if there was no answer, or no new sample, within two intervals.
+function watch() {
+  const seconds = (since) => Math.round((performance.now() - since) / 1000);
+  const silent = performance.now() - answered > 2 * interval();
+  const stuck = performance.now() - sampled > 2 * interval() + 2000;
+  const at = Number(main().dataset.timestamp);
+  const time = at ? new Date(at * 1000).toLocaleTimeString() : 'no sample yet';
+  live.textContent = at ? 'sampled ' + time : time;
+  document.body.classList.toggle('old', silent || stuck);
+  const text = silent || (failure && stuck)
+    ? 'Old data: ' + (failure || 'the exporter does not respond') + ', for ' + seconds(answered) + ' s. The numbers are those of ' + time + '.'
+    : stuck ? 'Old data: the exporter responds, but has no new sample for ' + seconds(sampled) + ' s. The numbers are those of ' + time + '.' : '';
+  banner.hidden = !text;
+  if (banner.textContent !== text) banner.textContent = text;
+}
+
+dress();
 refresh();
+setInterval(watch, 1000);
+document.addEventListener('visibilitychange', watch);

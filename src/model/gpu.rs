@@ -20,6 +20,14 @@ pub struct Gpu {
     pub pci_bus_id: Arc<str>,
 }
 
+impl Gpu {
+    /// What selects the GPU in `nvidia-smi -i`. The index may be another one than that of NVML here.
+    #[must_use]
+    pub fn selector(&self) -> &str {
+        if self.pci_bus_id.is_empty() { &self.uuid } else { &self.pci_bus_id }
+    }
+}
+
 /// A MIG device: a compute instance inside a GPU instance of its GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigDevice {
@@ -52,10 +60,10 @@ pub struct MigPlacement {
     pub start: u32,
 }
 
-/// Limits of a board; read once per session.
+/// Limits of a board.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Highest power limit that can be set, watts (`nvmlDeviceGetPowerManagementLimitConstraints`).
+    /// Enforced power limit, watts (`nvmlDeviceGetEnforcedPowerLimit`).
     pub power: Reading,
     /// Slowdown temperature, °C (`nvmlDeviceGetTemperatureThreshold`).
     pub temperature: Reading,

@@ -36,6 +36,7 @@ use crate::serve::reject_counters::RejectCounters;
 use crate::snapshot::{Snapshot, SourceHealth};
 use crate::stdout::print;
 use crate::telemetry;
+use crate::view::recent_use::UseRecorder;
 use crate::worker;
 
 /// The stages of the pipeline and the state that is kept between cycles.
@@ -53,11 +54,14 @@ pub(super) struct Pipeline {
     own_process: OwnProcessReader,
     jobs: Option<JobDirectory>,
     accumulators: UsageAccumulators,
+    use_recorder: UseRecorder,
     requests: ReleaseRequests,
     reserved: ReservedLabels,
     config: ReadConfig,
     clock: Clock,
     last: Option<Arc<Published>>,
+    /// Whether it prints once, and returns why the driver is down as its error instead of logging it.
+    is_once: bool,
     /// The simulated node; its files are removed when this is dropped.
     _mock_env: Option<MockEnv>,
 }
@@ -105,12 +109,14 @@ impl Pipeline {
                 .transpose()
                 .context(NO_THREAD)?,
             accumulators: UsageAccumulators::default(),
+            use_recorder: UseRecorder::default(),
             requests: ReleaseRequests::start(config.release_triggers.file.clone())
                 .context(NO_THREAD)?,
             reserved: ReservedLabels::of(&config.schema.dialect).with(&config.schema.extra),
             config,
             clock,
             last: None,
+            is_once: false,
             _mock_env: mock_env,
         })
     }
@@ -137,8 +143,12 @@ impl Pipeline {
 
     fn publish(&mut self, sample: Sample) -> Arc<Published> {
         let snapshot = self.attribute(sample);
-        telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
-        let published = Arc::new(Published::new(snapshot));
+        let recent_use = self.use_recorder.record(&snapshot);
+        let is_down = matches!(snapshot.health.driver, DriverState::Down(_));
+        if !(self.is_once && is_down) {
+            telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
+        }
+        let published = Arc::new(Published::new(snapshot).with_recent_use(recent_use));
         self.last = Some(Arc::clone(&published));
         published
     }
@@ -218,6 +228,7 @@ impl Pipeline {
         };
         let (mut snapshot, activity) = attribute(sample, &context);
         snapshot.tables.accumulated = self.accumulators.accumulate(&self.selection, &activity, now);
+        snapshot.health.interval = self.config.interval;
         snapshot.health.rejections = self.reject_counters.counts();
         snapshot.health.process = self.own_process.read();
         snapshot.health.process_series_max = self.config.max_process_series;
@@ -235,6 +246,8 @@ impl Pipeline {
         counters.into_iter().chain(jobs).map(|(name, up, age)| SourceHealth {
             name,
             up,
+            settled: true,
+            problem: None,
             age,
             failures: Vec::new(),
             skipped: Vec::new(),
@@ -297,7 +310,7 @@ impl Pipeline {
     pub(super) fn sample_until_ready(&mut self) -> anyhow::Result<Arc<Published>> {
         let notice = SlowNotice::start("the driver and the cluster", policy::ONCE_STARTUP_TIMEOUT)?;
         self.run_until(|_, snapshot| {
-            is_ready(snapshot, |source| source.up) && has_pods(snapshot) && has_idle(snapshot)
+            is_ready(snapshot, |source| source.settled) && has_pods(snapshot) && has_idle(snapshot)
         });
         drop(notice);
         wait_for_window();
@@ -345,6 +358,7 @@ impl Pipeline {
 
     /// Prints the exposition of one snapshot.
     pub(super) fn print_once(mut self) -> anyhow::Result<()> {
+        self.is_once = true;
         let published = self.sample_until_ready()?;
         let snapshot = published.snapshot();
         if let Err(reason) = snapshot.ready() {

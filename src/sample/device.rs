@@ -36,11 +36,11 @@ pub struct DeviceSample {
     /// `NVLink` peer-to-peer status (`nvmlGpuP2PStatus_t`) by index of the other GPU; empty if not
     /// selected.
     pub peers: Vec<(u32, Result<u32, Missing>)>,
-    /// `NVLink` states, if a link or health family is selected.
+    /// `NVLink` states, if a link family is selected or the health sample is due.
     pub links: Option<Result<LinkStates, Missing>>,
     /// Readings of links and of the place in the rack, as far as they are selected.
     pub labeled: LabeledReadings,
-    /// Health sample, if a health family is selected.
+    /// Health sample, if it is due.
     pub health: Option<HealthSample>,
     /// Energy since the driver was loaded, joules (`NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION`); only if
     /// energy is accumulated per container.

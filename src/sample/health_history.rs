@@ -1,6 +1,7 @@
 //! History of a GPU's health readings: the increase of its counters, and links that went down.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::NVML_NVLINK_STATE_INACTIVE as INACTIVE;
@@ -14,7 +15,7 @@ pub(super) struct HealthHistory {
     counters: VecDeque<(Duration, HealthCounters)>,
     window: Duration,
     links_seen_active: BTreeSet<u32>,
-    last: Option<HealthSample>,
+    state: Option<Arc<HealthState>>,
 }
 
 impl HealthHistory {
@@ -36,15 +37,18 @@ impl HealthHistory {
             .flatten()
             .filter(|(_, state)| state.is_ok_and(|state| state != INACTIVE));
         self.links_seen_active.extend(active.map(|(link, _)| *link));
-        self.last = Some(sample.clone());
+        self.state = Some(Arc::new(self.state_of(sample)));
     }
 
     /// The state as of the last readings; `None` before the first.
-    pub(super) fn state(&self) -> Option<HealthState> {
-        let latest = self.last.clone()?;
+    pub(super) fn state(&self) -> Option<Arc<HealthState>> {
+        self.state.clone()
+    }
+
+    fn state_of(&self, latest: &HealthSample) -> HealthState {
         let links = latest.links.iter().flatten();
         let inactive = links.filter(|(_, state)| *state == Ok(INACTIVE)).map(|(link, _)| *link);
-        Some(HealthState {
+        HealthState {
             growth: HealthCounters {
                 pcie_replays: self.growth(|counts| counts.pcie_replays),
                 link_crc_errors: self.growth(|counts| counts.link_crc_errors),
@@ -52,8 +56,8 @@ impl HealthHistory {
                 thermal_violation: self.growth(|counts| counts.thermal_violation),
             },
             down_links: inactive.filter(|link| self.links_seen_active.contains(link)).collect(),
-            sample: latest,
-        })
+            sample: latest.clone(),
+        }
     }
 
     /// Increase of a counter since the oldest sample after its last reset.
@@ -151,7 +155,7 @@ mod tests {
         let mut history = HealthHistory::default();
         let mut inactive = |at, links: &[u32]| {
             history.record(&sample(Ok(0.0), links), Duration::from_secs(at), WINDOW);
-            history.state().unwrap().down_links
+            history.state().unwrap().down_links.clone()
         };
         assert_eq!(inactive(1, &[1, 0, 2]), [0_u32; 0]);
         assert_eq!(inactive(2, &[0, 0, 2]), [0]);

@@ -54,6 +54,8 @@ pub const FIELDS: &[Field] = &[
 /// Cache of the readings that are not read in each cycle.
 #[derive(Default)]
 pub struct HealthReader {
+    /// Number of health samples, and when the last one was read (monotonic).
+    samples: (u64, Option<Duration>),
     links: Cached<Result<LinkStates, Missing>>,
     pcie: Cached<(Reading, Reading)>,
     inforom: Cached<Result<bool, Missing>>,
@@ -107,18 +109,24 @@ pub fn is_fresh_slow<T>(_: &T, age: Duration) -> bool {
 }
 
 impl HealthReader {
-    /// `NVLink` states of the GPU, if a link or health family is selected.
+    /// Whether a health sample is to be read at `now`: in each cycle if a family needs it, else slowly, but at
+    /// once until there are two, of which the increase of counters is known.
+    #[must_use]
+    pub fn is_due(&self, selection: &Selection, now: Duration) -> bool {
+        let (samples, last) = self.samples;
+        selection.needs_health() || samples < 2 || Tier::Slow.due(last, now)
+    }
+
+    /// `NVLink` states of the GPU, if a link family is selected or health is read.
     pub fn link_states(
         &mut self,
+        needs_health: bool,
         selection: &Selection,
         session: &Session,
         gpu: Handle,
         now: Duration,
     ) -> Option<Result<LinkStates, Missing>> {
-        let needed = selection.needs_link_states() || selection.needs_health();
-        if !needed {
-            self.links = Cached::default();
-        }
+        let needed = selection.needs_link_states() || needs_health;
         needed.then(|| self.links.get_or_read(now, is_fresh_slow, || session.link_states(gpu)))
     }
 
@@ -130,6 +138,7 @@ impl HealthReader {
         clock_events: Result<u64, Missing>,
         now: Duration,
     ) -> HealthSample {
+        self.samples = (self.samples.0 + 1, Some(now));
         let field = |field| probe.field(field);
         let sum = |one, other| Ok(field(one)? + field(other)?);
         let pcie = || (probe.pcie_generation(), probe.pcie_width());

@@ -24,7 +24,7 @@ pub(super) struct Histories {
 
 impl Histories {
     /// Records the samples of all identified GPUs at `now` (monotonic): the state of the GPU, and
-    /// clock event reasons and health while a family that needs them is selected.
+    /// health, and clock event reasons while a family that needs them is selected.
     pub(super) fn record<'a>(
         &mut self,
         identified: impl Iterator<Item = &'a DeviceSample> + Clone,
@@ -33,9 +33,6 @@ impl Histories {
     ) {
         if !selection.needs_clock_events() {
             self.clock_events.clear();
-        }
-        if !selection.needs_health() {
-            self.health.clear();
         }
         for sample in identified.clone() {
             self.record_sample(sample, selection);
@@ -55,7 +52,7 @@ impl Histories {
             let history = self.clock_events.entry(Arc::clone(uuid)).or_default();
             history.record(bits, at, selection.scope.windows.clock_events);
         }
-        if let (Some(health), true) = (&sample.health, selection.needs_health()) {
+        if let Some(health) = &sample.health {
             let history = self.health.entry(Arc::clone(uuid)).or_default();
             history.record(health, at, HEALTH_WINDOW);
         }
@@ -93,7 +90,7 @@ impl Histories {
     }
 
     /// Health state of each GPU.
-    pub(super) fn health_states(&self) -> BTreeMap<Arc<str>, HealthState> {
+    pub(super) fn health_states(&self) -> BTreeMap<Arc<str>, Arc<HealthState>> {
         let state = |(uuid, history): (&Arc<str>, &HealthHistory)| {
             Some((Arc::clone(uuid), history.state()?))
         };

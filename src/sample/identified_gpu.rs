@@ -150,7 +150,8 @@ impl IdentifiedGpu {
         let handle = self.handle;
         let partitions_complete = self.enumerate_partitions(&session);
         self.read_utilization(context);
-        let fields = self.fields(&selection, now.mono);
+        let reads_health = self.health.is_due(&selection, now.mono);
+        let fields = self.fields(&selection, reads_health, now.mono);
         let ids = self.gpm_metrics(&selection);
         let taken_at = context.clock.now().mono;
         let readings = self.gpm.read(handle, &ids, taken_at).map(<[_]>::to_vec);
@@ -160,12 +161,12 @@ impl IdentifiedGpu {
             .with_gpm(gpm)
             .with_sampled_utilization(self.gpu_utilization.take_min_mean_max());
         self.readings.refresh(&selection.device, &probe, now.mono);
-        let limits = self.limits.read(&probe);
+        let limits = self.limits.read(&probe, now.mono);
         let energy = selection.needs_energy().then(|| Ok(probe.field(ENERGY)? / 1000.0));
-        let clock_event_reasons = (selection.needs_clock_events() || selection.needs_health())
-            .then(|| probe.clock_event_bits());
-        let links = self.health.link_states(&selection, &session, handle, now.mono);
-        let health = selection.needs_health().then_some(links.clone()).flatten();
+        let clock_event_reasons =
+            (selection.needs_clock_events() || reads_health).then(|| probe.clock_event_bits());
+        let links = self.health.link_states(reads_health, &selection, &session, handle, now.mono);
+        let health = reads_health.then_some(links.clone()).flatten();
         let health = health
             .zip(clock_event_reasons)
             .map(|(links, reasons)| self.health.read_health(&probe, links, reasons, now.mono));
@@ -209,9 +210,9 @@ impl IdentifiedGpu {
     }
 
     /// The field ids for one batch: those of rows that are due, and those for health and energy.
-    fn fields(&self, selection: &Selection, now: Duration) -> Vec<Field> {
+    fn fields(&self, selection: &Selection, reads_health: bool, now: Duration) -> Vec<Field> {
         let mut fields = self.readings.due_fields(&selection.device, now);
-        if selection.needs_health() {
+        if reads_health {
             fields.extend(health_reader::FIELDS);
         }
         fields.extend(selection.needs_energy().then_some(ENERGY));

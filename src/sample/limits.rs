@@ -1,19 +1,29 @@
-//! Power and temperature limits of a board, read once.
+//! Power and temperature limits of a board.
+
+use std::time::Duration;
 
 use nvml_wrapper::enum_wrappers::device::TemperatureThreshold;
 
 use crate::model::{Limits, Missing, Reading};
 use crate::nvml::probe::Probe;
+use crate::policy::Tier;
 
 /// The limits that were read so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LimitReader(Limits);
+pub struct LimitReader {
+    limits: Limits,
+    /// When the power limit was read last (monotonic): it may be changed at any time.
+    power_read_at: Option<Duration>,
+}
 
 impl LimitReader {
-    /// Reads all limits that are not known yet.
-    pub fn read(&mut self, probe: &Probe<'_>) -> Limits {
-        let limits = &mut self.0;
-        read_once(&mut limits.power, || probe.power_limit_max());
+    /// Reads the power limit if it is due at `now` (monotonic), and others that are not known yet.
+    pub fn read(&mut self, probe: &Probe<'_>, now: Duration) -> Limits {
+        let limits = &mut self.limits;
+        if Tier::Slow.due(self.power_read_at, now) {
+            limits.power = probe.power_limit_enforced();
+            self.power_read_at = Some(now);
+        }
         read_once(&mut limits.temperature, || {
             probe.temperature_threshold(TemperatureThreshold::Slowdown)
         });

@@ -1,5 +1,6 @@
 //! Handles one request: rate limit, authentication and routing.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +21,12 @@ use super::response::{HTML, JSON, TEXT_FORMAT, accepts_gzip, response, set, text
 use super::routes::Route;
 use super::web_config_reload::LiveWebConfig;
 use crate::landing;
+use crate::model::HealthStatus;
 use crate::policy;
 use crate::publish::{Published, ViewFormat};
 use crate::render::PageScope;
 use crate::sanitize::printable;
+use crate::snapshot::{GpuVerdict, Snapshot};
 
 pub(super) async fn respond(
     request: &Request<Incoming>,
@@ -219,11 +222,15 @@ fn readiness(state: &AppState) -> Response<Full<Bytes>> {
             if age > state.max_age {
                 Err(format!("the newest sample is {} s old", age.as_secs()))
             } else {
-                warnings = published.snapshot().warnings();
-                let no_gpu = published.snapshot().health.driver.no_gpu();
-                note =
-                    no_gpu.map_or_else(String::new, |why| format!("{}\n", printable(&why.message)));
-                published.snapshot().ready()
+                let snapshot = published.snapshot();
+                warnings = snapshot.warnings();
+                let no_gpu = snapshot.health.driver.no_gpu();
+                let no_gpu = no_gpu.map(|why| format!("\n{}", printable(&why.message)));
+                let ready = snapshot.ready();
+                if ready.is_ok() {
+                    note = no_gpu.unwrap_or_else(|| gpu_lines(snapshot));
+                }
+                ready
             }
         }
     };
@@ -231,10 +238,31 @@ fn readiness(state: &AppState) -> Response<Full<Bytes>> {
         .into_iter()
         .fold(String::new(), |text, warning| text + "warning: " + &warning + "\n");
     match ready {
-        Ok(()) => text(StatusCode::OK, format!("ready\n{note}{warnings}")),
+        Ok(()) => text(StatusCode::OK, format!("ready{note}\n{warnings}")),
         Err(reason) => {
-            let reason = printable(&reason);
+            let reason: Vec<_> = reason.lines().map(printable).collect();
+            let reason = reason.join("\n");
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n{warnings}"))
         }
     }
+}
+
+/// How many GPUs can be read, if not all can, and a line for each GPU that is not ok, worst first.
+fn gpu_lines(snapshot: &Snapshot) -> String {
+    let (readable, all) = snapshot.readable_gpus();
+    let mut text = if readable < all {
+        format!(", but only {readable} of {all} GPUs can be read")
+    } else {
+        String::new()
+    };
+    let verdicts = snapshot.gpu_verdicts();
+    let mut verdicts: Vec<&GpuVerdict> = verdicts.values().collect();
+    verdicts.sort_by_key(|verdict| Reverse(verdict.status));
+    let is_shown =
+        |verdict: &&GpuVerdict| verdict.status != HealthStatus::Ok && !verdict.is_temporary();
+    for verdict in verdicts.into_iter().filter(is_shown) {
+        text += "\n";
+        text += &printable(&verdict.sentence());
+    }
+    text
 }

@@ -1,10 +1,30 @@
 //! Lines of limited width, made of untrusted texts.
 
-use ratatui::style::Style;
+use std::cmp::Ordering;
+
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use crate::sanitize::printable;
-use crate::view::Number;
+use crate::view::HealthStatus;
+
+pub(super) const GOOD: Style = Style::new().fg(Color::Green).add_modifier(Modifier::BOLD);
+pub(super) const WARN: Style = Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD);
+pub(super) const BAD: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+pub(super) const HEAD: Style = Style::new().add_modifier(Modifier::BOLD);
+pub(super) const MUTED: Style = Style::new().add_modifier(Modifier::DIM);
+
+/// The style of a status.
+pub(super) fn style_of(status: HealthStatus) -> Style {
+    match status {
+        HealthStatus::Ok => GOOD,
+        HealthStatus::Warning | HealthStatus::Unknown => WARN,
+        HealthStatus::Failed | HealthStatus::Hung | HealthStatus::Lost => BAD,
+    }
+}
+
+/// Indentation of the continuation of a line.
+const INDENT: &str = "    ";
 
 /// Builds a [`Line`] of styled spans.
 pub(super) struct LineBuilder(Vec<Span<'static>>);
@@ -37,6 +57,33 @@ impl LineBuilder {
         Line::from(spans)
     }
 
+    /// The text as lines of at most `width` columns, broken at spaces; further lines are indented.
+    pub(super) fn wrap(self, width: usize) -> Vec<Line<'static>> {
+        let mut lines = Vec::new();
+        let (mut line, mut used) = (Self::new(), 0);
+        for span in self.0 {
+            for word in span.content.split_inclusive(' ') {
+                let columns = Span::raw(word.trim_end()).width();
+                if used + columns > width && used > INDENT.len() {
+                    let next = Self::new().push(INDENT, Style::new());
+                    lines.push(std::mem::replace(&mut line, next).without_trailing_blank());
+                    used = INDENT.len();
+                }
+                line = line.push(word, span.style);
+                used += Span::raw(word).width();
+            }
+        }
+        lines.push(line.without_trailing_blank());
+        lines.into_iter().map(|line| line.truncate(width)).collect()
+    }
+
+    fn without_trailing_blank(mut self) -> Self {
+        if let Some(span) = self.0.last_mut() {
+            *span = Span::styled(span.content.trim_end().to_owned(), span.style);
+        }
+        self
+    }
+
     /// The line with `text` at the right edge; the rest is truncated to fit.
     pub(super) fn with_right(self, text: &str, style: Style, width: usize) -> Line<'static> {
         let right = Self::new().push(text, style).truncate(width);
@@ -62,12 +109,10 @@ fn truncate_span(span: &Span<'static>, width: usize) -> Span<'static> {
     Span::styled(text + mark, span.style)
 }
 
-/// A number with its unit, or `-` and the reason why it is absent.
-pub(super) fn number(number: &Number, unit: &str) -> String {
-    match number {
-        Number::Known(value) => format!("{value:.0} {unit}"),
-        Number::Absent { absent } => format!("- {absent}"),
-    }
+/// Orders descending; what is absent is last.
+pub(super) fn by_number(one: Option<f64>, other: Option<f64>) -> Ordering {
+    let number = |number: Option<f64>| number.unwrap_or(f64::NEG_INFINITY);
+    number(other).total_cmp(&number(one))
 }
 
 /// A bar of `width` columns between brackets, filled to `ratio` (0 to 1); blank if there is none.
@@ -106,6 +151,17 @@ mod tests {
         let line = || LineBuilder::new().push("a long name", Style::new());
         assert_eq!(plain(&line().with_right("97 %", Style::new(), 20)), "a long name     97 %");
         assert_eq!(plain(&line().with_right("97 %", Style::new(), 12)), "a long… 97 %");
+    }
+
+    #[test]
+    fn long_text_is_wrapped_at_spaces() {
+        let wrap = |text: &str, width| -> Vec<String> {
+            let lines = LineBuilder::new().push(text, Style::new()).wrap(width);
+            lines.iter().map(|line| plain(line).trim_end().to_owned()).collect()
+        };
+        assert_eq!(wrap("drain the node and reset", 14), ["drain the node", "    and reset"]);
+        assert_eq!(wrap("short", 14), ["short"]);
+        assert_eq!(wrap("a nvidia-smi--gpu-reset", 10), ["a", "    nvidi…"]);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Conversion of a [`Snapshot`] to a [`NodeView`].
 
+use std::collections::BTreeMap;
+
 use super::{
-    Absence, ContainerView, DriverView, FailureView, GpuState, GpuView, MigView, NodeView, Number,
-    PartitionView, ProcessView, SourceView, UnidentifiedView, VERSION, XidView,
+    Absence, ContainerView, DriverView, FailureView, GpuView, MigView, NodeTotals, NodeView,
+    Number, PartitionView, ProblemView, ProcessView, SourceView, UnidentifiedView, VERSION,
+    XidView,
 };
 use crate::catalog::headline::Headline;
 use crate::catalog::{DeviceSource, xid};
@@ -14,7 +17,7 @@ use crate::sample::DriverState;
 use crate::sanitize::printable;
 use crate::selection::{SelectedFamilies, Selection};
 use crate::snapshot::device_usage::{ContainerUsage, DeviceUsage, PartitionUsage, ProcessUsage};
-use crate::snapshot::{GpuHealth, Snapshot, SourceHealth};
+use crate::snapshot::{GpuHealth, GpuProblem, GpuVerdict, Snapshot, SourceHealth};
 
 /// Reasons for reduced clocks that do not slow down work: no higher clocks are requested.
 const HARMLESS: [&str; 2] = ["gpu_idle", "clocks_setting"];
@@ -25,25 +28,35 @@ impl NodeView {
     pub fn from_snapshot(snapshot: &Snapshot, stale: bool) -> Self {
         let health = &snapshot.health;
         let ready = if stale { Err(STALE.to_owned()) } else { snapshot.ready() };
-        let fresh = health.gpus.iter().zip(&snapshot.device_usages).filter(|_| !stale);
-        let unidentified = |(index, why): (&u32, &Missing)| UnidentifiedView {
-            index: *index,
-            reason: why.to_string(),
+        let mut verdicts = if stale { BTreeMap::new() } else { snapshot.gpu_verdicts() };
+        let identified = health.gpus.iter().zip(&snapshot.device_usages);
+        let gpus = identified.filter_map(|(health, usage)| {
+            let verdict = verdicts.remove(&health.gpu.index)?;
+            Some(gpu(&snapshot.selection, health, usage, &verdict))
+        });
+        let gpus: Vec<GpuView> = gpus.collect();
+        let unidentified = |verdict: GpuVerdict| UnidentifiedView {
+            index: verdict.index,
+            status: verdict.status,
+            problems: verdict.problems.iter().map(ProblemView::from).collect(),
         };
+        let unidentified: Vec<_> = verdicts.into_values().map(unidentified).collect();
         Self {
             version: VERSION,
             exporter: env!("CARGO_PKG_VERSION").to_owned(),
             node: shown(&snapshot.identity.node_name),
             hostname: shown(&snapshot.identity.hostname),
             timestamp_seconds: snapshot.at.unix_seconds(),
+            interval_seconds: health.interval.as_secs_f64(),
             stale,
             ready: ready.is_ok(),
             not_ready_reason: ready.err().map(|reason| shown(&reason)),
             no_gpu_reason: health.driver.no_gpu().map(|why| shown(&why.message)),
             warnings: snapshot.warnings(),
             driver: (&health.driver).into(),
-            gpus: fresh.map(|(health, usage)| gpu(&snapshot.selection, health, usage)).collect(),
-            unidentified: health.unidentified.iter().map(unidentified).collect(),
+            totals: NodeTotals::of(&gpus, &unidentified),
+            gpus,
+            unidentified,
             sources: health.sources.iter().map(SourceView::from).collect(),
             pod_source: health.pod_source.map(str::to_owned),
             abandoned_threads: health.abandoned_threads,
@@ -60,6 +73,7 @@ impl From<&DriverState> for DriverView {
                 up: true,
                 version: Some(shown(&driver.version)),
                 nvml_version: Some(shown(&driver.nvml_version)),
+                cuda_version: Some(shown(&driver.cuda_version)).filter(|v| !v.is_empty()),
                 library: Some(shown(&driver.library)),
                 ..Self::default()
             },
@@ -77,7 +91,12 @@ fn shown(text: &str) -> String {
     printable(text).into_owned()
 }
 
-fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuView {
+fn gpu(
+    selection: &Selection,
+    health: &GpuHealth,
+    usage: &DeviceUsage,
+    verdict: &GpuVerdict,
+) -> GpuView {
     let reading = |headline| find(&selection.device, &health.readings, headline);
     let limit = |reading: Reading| Number::from(health.state.and(reading));
     let utilization = reading(Headline::Utilization);
@@ -91,25 +110,61 @@ fn gpu(selection: &Selection, health: &GpuHealth, usage: &DeviceUsage) -> GpuVie
         uuid: shown(&health.gpu.uuid),
         model: shown(&health.gpu.name),
         pci_bus_id: shown(&health.gpu.pci_bus_id),
-        state: match health.state {
-            Ok(()) => GpuState::Ok,
-            Err(missing) => GpuState::Unreadable(missing.to_string()),
-        },
+        readable: health.state.is_ok(),
+        status: verdict.status,
+        problems: verdict.problems.iter().map(ProblemView::from).collect(),
         throttled_by: throttled_by(&reading(Headline::ClockEvents)),
         recovery_action: recovery_action(&reading(Headline::RecoveryAction)),
         power_watts: reading(Headline::Power),
         power_limit_watts: limit(usage.limits.power),
         temperature_celsius: reading(Headline::Temperature),
         temperature_limit_celsius: limit(usage.limits.temperature),
-        xids: health.xids.iter().map(xid).collect(),
+        xids: health.xids.counts.iter().map(xid).collect(),
         mig: usage.partitions.iter().any(|part| part.mig.is_some()),
-        mig_error: usage.partitions_complete.err().map(|missing| missing.to_string()),
+        mig_error: mig_error(health, usage).map(|missing| missing.to_string()),
         parts: usage
             .partitions
             .iter()
             .map(|part| partition(selection, &utilization, part))
             .collect(),
         utilization_percent: utilization,
+    }
+}
+
+impl GpuView {
+    /// GPU utilization and used framebuffer of a GPU in percent, without the rest of the view.
+    pub(super) fn use_percent(
+        snapshot: &Snapshot,
+        health: &GpuHealth,
+        usage: &DeviceUsage,
+    ) -> (Option<f64>, Option<f64>) {
+        let headline = Headline::Utilization;
+        let sm = find(&snapshot.selection.device, &health.readings, headline).known();
+        let mut parts = usage.partitions.iter().map(|part| part.framebuffer.ok());
+        // Compute instances of one GPU instance share its framebuffer, which does not change the ratio much.
+        let sum = parts.try_fold((0, 0), |(used, total), framebuffer| {
+            framebuffer.map(|memory| (used + memory.used, total + memory.total))
+        });
+        let ratio = |(used, total): (u64, u64)| mebibytes(used) / mebibytes(total) * 100.0;
+        (sm, sum.filter(|(_, total)| *total > 0).map(ratio))
+    }
+}
+
+/// Why not all MIG devices are listed. Of a GPU that cannot be read, nothing is listed anyway.
+fn mig_error(health: &GpuHealth, usage: &DeviceUsage) -> Option<Missing> {
+    health.state.ok().and(usage.partitions_complete.err())
+}
+
+impl From<&GpuProblem> for ProblemView {
+    fn from(problem: &GpuProblem) -> Self {
+        Self {
+            status: problem.status,
+            watch: problem.watch.map(str::to_owned),
+            code: problem.code.map(str::to_owned),
+            message: shown(&problem.message),
+            remedy: Some(shown(&problem.remedy)).filter(|remedy| !remedy.is_empty()),
+            temporary: problem.temporary,
+        }
     }
 }
 
@@ -234,6 +289,7 @@ impl From<&SourceHealth> for SourceView {
         Self {
             name: source.name.to_owned(),
             up: source.up,
+            problem: source.problem.as_deref().filter(|_| !source.up).map(shown),
             age_seconds: source.age.map(|age| age.as_secs_f64()),
             failures: failures.map(failure).collect(),
         }
@@ -263,13 +319,12 @@ impl Number {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::labels::Dialect;
-    use crate::model::{Discards, Gpu, Limits, Moment};
+    use crate::model::{Discards, Gpu, Limits, Moment, XidState};
     use crate::nvml::inventory::DriverInfo;
     use crate::selection::{SelectionScope, preset};
     use crate::snapshot::{ExporterHealth, NodeIdentity, Tables};
@@ -296,7 +351,8 @@ mod tests {
             driver_clock_offset: None,
             refuses_all_rows: false,
             unlisted_use: None,
-            xids: BTreeMap::new(),
+            xids: XidState::default(),
+            health: Err(Missing::Pending),
             readings: vec![reading; selection.device.len()],
         };
         let occupancy = DeviceUsage {

@@ -1,7 +1,8 @@
 """Opens the web page at `/` in a browser: browser.py URL [SCREENSHOT]
 
-Prints the results as JSON: console messages, violations found by axe-core (light, dark and phone width), the text
-of the page with and without scripts, and the elements reached with Tab.
+Prints the results as JSON: console messages, violations found by axe-core (light and dark, three widths, with all lines
+closed and open), the text of the page with and without scripts, the table of pods sorted and filtered, the elements
+reached with Tab, and the banner while the exporter does not respond.
 """
 
 import json
@@ -52,36 +53,98 @@ def violations(driver):
 
 
 def status_text(driver):
-    return driver.find_element(By.ID, "live").text
+    return driver.execute_script("return document.getElementById('live').textContent")
+
+
+def open_all(driver, is_open):
+    driver.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = arguments[0] })", is_open)
+
+
+def emulate(driver, scheme, width):
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def pods(driver):
+    """Sorts and filters the table of pods, if there is one."""
+    if not driver.find_elements(By.ID, "pod-table"):
+        return None
+    # An update may replace any element, so each step is one script.
+    names = lambda: driver.execute_script(
+        "return [...document.querySelectorAll('#pod-table tbody tr')].filter((row) => !row.hidden)"
+        ".map((row) => row.querySelector('th').textContent)"
+    )
+    type_filter = lambda text: driver.execute_script(
+        "const input = document.getElementById('filter'); input.value = arguments[0];"
+        "input.dispatchEvent(new Event('input'))", text
+    )
+    found = {"all": names()}
+    driver.execute_script("document.getElementById('sort-0').click()")
+    found["sorted"] = names()
+    type_filter(found["all"][0].replace("/", " "))
+    found["filtered"] = names()
+    # The next update keeps both.
+    before = status_text(driver)
+    wait("later sample", lambda: status_text(driver) != before)
+    found["kept"] = names()
+    type_filter("")
+    return found
+
+
+def staleness(driver):
+    """Takes the page offline until it says so, and back."""
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    banner = lambda: driver.find_element(By.ID, "stale")
+    driver.execute_cdp_cmd("Network.enable", {})
+    found = {"before": banner().is_displayed()}
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, **network})
+    wait("banner", lambda: banner().is_displayed())
+    found["text"] = banner().text
+    found["grey"] = driver.execute_script("return document.body.classList.contains('old')")
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **network})
+    wait("no banner", lambda: not banner().is_displayed())
+    return found
 
 
 def main(url, screenshot=None):
     found = {}
     driver = browser()
-    driver.set_window_size(1000, 1400)
+    driver.set_script_timeout(10 * TIMEOUT)
+    driver.set_window_size(1080, 900)
     driver.get(url)
     wait("update by the script", lambda: status_text(driver).startswith("sampled"))
+    found["closed"] = driver.find_element(By.TAG_NAME, "body").text
+    found["height"] = driver.execute_script("return document.documentElement.scrollHeight")
+    open_all(driver, True)
     found["text"] = driver.find_element(By.TAG_NAME, "body").text
     # A later sample time in the page shows that the script has updated it.
     before = status_text(driver)
-    driver.execute_script("window.untouched = document.querySelector('article')")
+    driver.execute_script("window.untouched = document.querySelector('.gpu')")
     wait("later sample", lambda: status_text(driver) != before)
     found["later"] = driver.find_element(By.TAG_NAME, "body").text
-    found["in_place"] = driver.execute_script("return document.contains(window.untouched)")
+    found["in_place"] = driver.execute_script("return document.contains(window.untouched) && window.untouched.open")
     if screenshot:
         driver.save_screenshot(screenshot)
+    found["pods"] = pods(driver)
 
     driver.execute_script(AXE)
-    found["violations"] = {}
-    for name, scheme, width in [("light", "light", 1000), ("dark", "dark", 1000), ("phone", "light", 390)]:
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        found["violations"][name] = violations(driver)
-        found.setdefault("overflow", {})[name] = driver.execute_script(
-            "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
+    found["violations"], found["overflow"] = {}, {}
+    # axe-core takes minutes for thousands of elements.
+    states = [False, True] if len(driver.find_elements(By.TAG_NAME, "details")) < 60 else [False]
+    for scheme in ["light", "dark"]:
+        for width in [360, 1080, 1920]:
+            emulate(driver, scheme, width)
+            for is_open in states:
+                open_all(driver, is_open)
+                name = f"{scheme} {width} {'open' if is_open else 'closed'}"
+                found["violations"][name] = violations(driver)
+                found["overflow"][name] = driver.execute_script(
+                    "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                )
+    emulate(driver, "light", 1080)
+    driver.execute_script("document.activeElement.blur()")
     reached = []
     for _ in range(6):
         ActionChains(driver).send_keys(Keys.TAB).perform()
@@ -89,11 +152,12 @@ def main(url, screenshot=None):
         reached.append(active.get_attribute("href") or active.get_attribute("aria-label") or active.tag_name)
     found["reached"] = reached
     found["console"] = [entry["message"] for entry in driver.get_log("browser")]
+    found["stale"] = staleness(driver)
     driver.quit()
 
     plain = browser(scripts=False)
     plain.get(url)
-    found["without_script"] = plain.find_element(By.TAG_NAME, "main").text
+    found["without_script"] = plain.find_element(By.TAG_NAME, "main").get_property("textContent")
     plain.quit()
     json.dump(found, sys.stdout)
 

@@ -1,7 +1,8 @@
 """Runs `top` in a terminal emulator.
 
-Reads a command and its environment as JSON, `{"command": [...], "environment": {...}}`. Prints as JSON the screen of
-an 80 by 24 terminal after each step, and the exit code of the program.
+Reads a command and its environment as JSON, `{"command": [...], "environment": {...}, "scenario": "…"}`, and presses
+every key, in a terminal of 80 by 24 and in one of 200 by 60. Prints as JSON the screens and the exit codes. The
+command has a node with MIG devices if `scenario` is `mig`, and no driver if it is `none`.
 """
 
 import fcntl
@@ -20,14 +21,14 @@ TIMEOUT = 30
 
 
 class Terminal:
-    def __init__(self, command, environment):
-        self.screen = pyte.Screen(80, 24)
+    def __init__(self, command, environment, columns=80, rows=24):
+        self.screen = pyte.Screen(columns, rows)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.child, self.file = pty.fork()
         if self.child == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.execvpe(command[0], command, environment)
-        fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
     def read(self):
         ready, _, _ = select.select([self.file], [], [], 0.1)
@@ -36,7 +37,8 @@ class Terminal:
         except OSError:
             data = b""
         self.raw += data
-        self.stream.feed(data)
+        # pyte has no alternate screen, which is empty at first.
+        self.stream.feed(data.replace(b"\x1b[?1049h", b"\x1b[2J\x1b[H"))
 
     def wait(self, name, found):
         end = time.monotonic() + TIMEOUT
@@ -66,23 +68,75 @@ class Terminal:
         return os.waitstatus_to_exitcode(status[1])
 
 
-def main(command, environment):
-    environment["TERM"] = "xterm-256color"
-    terminal = Terminal(command, environment)
-    found = {}
-    found["first"] = terminal.wait("GPU", terminal.shows("ml/train"))
-    terminal.press(b"\x1b[F")
-    found["end"] = terminal.wait("end", terminal.shows("pod_resources"))
-    terminal.press(b"\x1b[H")
-    terminal.wait("begin", terminal.shows("GPU 0"))
-    terminal.wait("processes", terminal.shows("torchrun"))
+def every_key(command, environment, columns, rows):
+    """Presses each key and waits for its effect; returns what was on the screen."""
+    terminal = Terminal(command, environment, columns, rows)
+    shows, press, wait = terminal.shows, terminal.press, terminal.wait
+    hides = lambda text: lambda: not shows(text)()
+    found = {"compact": wait("GPUs that are judged", shows("8 GPUs: 8 ok"))}
     found["coloured"] = terminal.coloured()
-    terminal.press(b"p")
-    found["without"] = terminal.wait("no processes", lambda: not terminal.shows("torchrun")())
-    terminal.press(b"q")
+    press(b"f")
+    found["full"] = wait("processes", shows("torchrun"))
+    press(b"\x1b[F")
+    found["end"] = wait("end", shows("pod_resources"))
+    press(b"\x1b[H")
+    wait("begin", shows("GPU 0"))
+    if rows < 40:
+        wait("position", shows("1-"))
+        for down, up in [(b"\x1b[B", b"\x1b[A"), (b"j", b"k"), (b"\x1b[6~", b"\x1b[5~"), (b" ", b"\x1b[5~")]:
+            press(down)
+            wait(f"after {down}", hides("1-23"))
+            press(up)
+            wait(f"after {up}", shows("1-23"))
+    press(b"f")
+    wait("compact view", hides("torchrun"))
+    press(b"s")
+    wait("next order", shows("sort name"))
+    press(b"ssss")
+    wait("first order", shows("sort status"))
+    press(b"/")
+    press(b"trainer")
+    wait("filter", hides("GPU 7"))
+    press(b"\x7f")
+    wait("shorter filter", shows("/traine_"))
+    press(b"\r")
+    wait("accepted filter", shows("filter traine"))
+    press(b"\x1b")
+    wait("no filter", shows("GPU 7"))
+    press(b"/nothing\x1b")
+    wait("no filter", shows("GPU 7"))
+    press(b"p")
+    found["pods"] = wait("pods", shows("ALLOCATED"))
+    press(b"s")
+    wait("order of pods", shows("sort name"))
+    press(b"p")
+    wait("GPUs", shows("STATUS"))
+    press(b"?")
+    found["help"] = wait("help", shows("Keys"))
+    press(b"x")
+    wait("no help", hides("Keys"))
+    press(b"m\x1b")
+    press(b"q")
     found["exit"] = terminal.end()
     found["restored"] = b"\x1b[?1049l" in terminal.raw and b"\x1b[?25h" in terminal.raw
+    return found
 
+
+def main(command, environment, scenario="demo"):
+    environment["TERM"] = "xterm-256color"
+    if scenario == "none":
+        terminal = Terminal(command, environment)
+        exit_code = terminal.end()
+        return json.dump({"exit": exit_code, "text": terminal.raw.decode(errors="replace")}, sys.stdout)
+    if scenario == "mig":
+        terminal = Terminal(command, environment)
+        found = {"folded": terminal.wait("GPU", terminal.shows("GPU 0"))}
+        terminal.press(b"m")
+        found["unfolded"] = terminal.wait("MIG devices", terminal.shows("MIG 2g"))
+        terminal.press(b"q")
+        found["exit"] = terminal.end()
+        return json.dump(found, sys.stdout)
+    found = {f"{columns}x{rows}": every_key(command, environment, columns, rows) for columns, rows in [(80, 24), (200, 60)]}
     plain = Terminal(command, {**environment, "NO_COLOR": "1"})
     plain.wait("GPU", plain.shows("GPU 0"))
     found["plain_coloured"] = plain.coloured()

@@ -194,6 +194,12 @@ fn cached_pods_are_kept_when_the_token_is_revoked() {
         value(metrics, "nvml_exporter_source_failures_total", &denied).is_some()
     });
     assert_eq!((up(&metrics, "api"), sm(&metrics, "serve")), (Some(0.0), Some(20.0)));
+    let ready = exporter.get("/readyz").text();
+    let warning = ready.lines().find(|line| line.starts_with("warning: api: ")).unwrap_or(&ready);
+    assert!(
+        warning.contains("HTTP status 40") && warning.contains("; using data from "),
+        "{ready}"
+    );
     scenario.rewrite(&node(63, WEB));
     exporter.wait_for("the new token", |metrics| up(metrics, "api") == Some(1.0));
 }

@@ -21,7 +21,18 @@ fn error(args: &[&str]) -> String {
 fn once_without_a_library_names_the_path() {
     let error = error(&["--once", "--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
     assert!(error.contains("nothing to read: driver down (library_not_found)"), "{error}");
-    assert!(error.contains("/nowhere/libnvidia-ml.so.1"), "{error}");
+    // The path, and in the reason the text of the dynamic loader.
+    assert_eq!(error.matches("/nowhere/libnvidia-ml.so.1").count(), 2, "printed once: {error}");
+}
+
+#[test]
+fn once_does_not_wait_for_a_directory_that_is_missing() {
+    let started = std::time::Instant::now();
+    let text = run_once(&["--mock=idle-t4", "--hpc-job-mapping-dir", "/nowhere/jobs"]);
+    assert!(text.contains("DCGM_FI_DEV_GPU_UTIL"), "{text}");
+    let waited = started.elapsed();
+    // The timeout for sources is 10 s, and a cycle of the mock takes far less than a second.
+    assert!(waited < std::time::Duration::from_secs(9), "{waited:?}");
 }
 
 #[test]
@@ -200,7 +211,16 @@ fn invalid_own_metrics_path_is_refused() {
 
 #[test]
 fn help_and_version() {
-    let help = run(&["--help"]);
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(help.lines().count() <= 60, "one screen: {help}");
+    for scenario in ["demo", "jetson"] {
+        assert!(help.contains(scenario), "{help}");
+    }
+    let unknown = error(&["--mock=nonsense", "--once"]);
+    let (_, known) = unknown.split_once("one of ").unwrap();
+    let listed = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(listed.contains(known.split_once("; ").unwrap().0), "{known} in {listed}");
+    let help = run(&["--help-all"]);
     assert!(help.status.success());
     let help = String::from_utf8(help.stdout).unwrap();
     for flag in
@@ -210,6 +230,32 @@ fn help_and_version() {
     }
     let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
     assert_eq!(version.trim(), concat!("nvml-exporter ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn misspelt_subcommand_flag_or_value_gets_the_nearest_one() {
+    for (args, nearest) in [
+        (&["chek"][..], "'check'"),
+        (&["--colect-interval=1000"], "'--collect-interval'"),
+        (&["--dialect=dcgm-exportr"], "'dcgm-exporter'"),
+        (&["check", "--output=jsn"], "'json'"),
+        (&["completions", "bsh"], "'bash'"),
+    ] {
+        let error = error(args);
+        assert!(error.contains("similar") && error.contains(nearest), "{args:?}: {error}");
+    }
+    let error = error(&["--mock=dmeo", "--once"]);
+    assert!(error.contains("did you mean \"demo\""), "{error}");
+}
+
+#[test]
+fn help_of_subcommands_has_groups_and_fits_a_screen() {
+    for (subcommand, expected) in [("top", "--delay <SECONDS>"), ("check", "--problems")] {
+        let help = String::from_utf8(run(&[subcommand, "--help"]).stdout).unwrap();
+        assert!(help.contains(expected) && help.lines().count() <= 60, "{help}");
+    }
+    let help = String::from_utf8(run(&["top", "--help"]).stdout).unwrap();
+    assert!(help.contains("Another node:") && help.contains("-d, --delay"), "{help}");
 }
 
 #[test]
@@ -226,7 +272,11 @@ fn bash_completes_flags_with_the_completion_script() {
 #[test]
 fn manual_page_documents_every_flag() {
     let page = String::from_utf8(run(&["man"]).stdout).unwrap();
-    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let help = String::from_utf8(run(&["--help-all"]).stdout).unwrap();
+    for section in ["ENVIRONMENT", "EXAMPLES", "SIGNALS", "\"EXIT STATUS\"", "FILES"] {
+        assert!(page.contains(&format!(".SH {section}\n")), "{section}");
+    }
+    assert!(!page.contains("(1)"), "no page of a subcommand exists");
     let flags = help.split_whitespace().filter(|word| word.starts_with("--"));
     let mut seen = 0;
     for flag in flags.filter(|flag| flag.chars().all(|c| c.is_ascii_lowercase() || c == '-')) {

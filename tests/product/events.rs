@@ -92,6 +92,7 @@ fn xids_are_kept_across_a_driver_reload() {
     let event = xid(0, 61, 48);
     scenario.rewrite(&two_t4(61, &event));
     exporter.wait_for("the XID", |metrics| last_xid(metrics, 0) == Some(48.0));
+    exporter.wait_for_log("XID error: Double Bit ECC Error; remedy: drain the node");
 
     let reloading = "[driver]\nreload = [{ from = 70, to = 80 }]\n";
     scenario.rewrite(&two_t4(71, &format!("{event}{reloading}")));

@@ -32,11 +32,11 @@ fn node_has_containers_processes_and_units() {
         let sm_percent = |gpu: usize| &node["gpus"][gpu]["parts"][0]["containers"][0]["sm_percent"];
         *sm_percent(0) == 97.0 && *sm_percent(7) == 0.0
     });
-    assert_eq!(node["version"], 2);
+    assert_eq!(node["version"], 3);
     assert_eq!(node["ready"], true);
     assert_eq!(node["gpus"].as_array().unwrap().len(), 8);
     let gpu = &node["gpus"][0];
-    assert_eq!((&gpu["state"], &gpu["power_limit_watts"]), (&"ok".into(), &700.0.into()));
+    assert_eq!((&gpu["status"], &gpu["power_limit_watts"]), (&"ok".into(), &700.0.into()));
     let trainer = &containers(&node, 0)[0];
     assert_eq!((&trainer["namespace"], &trainer["pod"]), (&"ml".into(), &"train".into()));
     assert_eq!(trainer["mode"], "exclusive");
@@ -69,7 +69,7 @@ fn hung_gpu_has_no_numbers_but_its_containers() {
     let exporter =
         Exporter::start(&["--mock=faulty", "--collect-interval", "500", "--max-age", "1500"]);
     let hung = |node: &Value| {
-        node["gpus"].as_array().unwrap().iter().position(|gpu| gpu["state"] == "hung")
+        node["gpus"].as_array().unwrap().iter().position(|gpu| gpu["status"] == "hung")
     };
     let node = wait_for_node(&exporter, "a hung GPU", |node| hung(node).is_some());
     let at = hung(&node).unwrap();
@@ -77,9 +77,10 @@ fn hung_gpu_has_no_numbers_but_its_containers() {
     assert_eq!(gpu["power_watts"], serde_json::json!({ "absent": "hung" }));
     assert_eq!(gpu["parts"][0]["memory_used_mib"], serde_json::json!({ "absent": "hung" }));
     assert_eq!(gpu["parts"][0]["process_list_error"], "hung");
+    assert_eq!(gpu["mig_error"], Value::Null, "it has no MIG");
     let container = &containers(&node, at)[0];
     assert_eq!(container["sm_percent"], serde_json::json!({ "absent": "hung" }));
-    assert!(node["unidentified"].as_array().unwrap().iter().any(|gpu| gpu["reason"] == "lost"));
+    assert!(node["unidentified"].as_array().unwrap().iter().any(|gpu| gpu["status"] == "lost"));
 }
 
 #[test]
@@ -123,9 +124,13 @@ fn open_in_browser(exporter: &Exporter) -> Value {
 /// No console messages, accessibility violations or overflow, and all links are reachable by keyboard.
 fn assert_accessible(report: &Value) {
     assert_eq!(report["console"], serde_json::json!([]));
-    for view in ["light", "dark", "phone"] {
-        assert_eq!(report["violations"][view], serde_json::json!([]), "{view}");
-        assert_eq!(report["overflow"][view], 0, "{view}");
+    for check in ["violations", "overflow"] {
+        let views = report[check].as_object().unwrap();
+        assert!(views.len() >= 6, "two schemes, three widths, closed and usually open");
+        for (view, found) in views {
+            let none = if check == "overflow" { Value::from(0) } else { serde_json::json!([]) };
+            assert_eq!(*found, none, "{check} {view}");
+        }
     }
     let reached = report["reached"].to_string();
     assert!(reached.contains("/metrics") && reached.contains("/api/v1/node"), "{reached}");
@@ -153,9 +158,12 @@ fn browser_shows_a_gpu_and_updates_its_numbers() {
     assert_accessible(&report);
     assert_eq!(report["in_place"], true, "numbers are updated without reloading the page");
     assert_ne!(report["text"], report["later"]);
+    let stale = &report["stale"];
+    assert_eq!((&stale["before"], &stale["grey"]), (&false.into(), &true.into()), "{stale}");
+    assert!(stale["text"].as_str().unwrap().starts_with("Old data: "), "{stale}");
     for text in [&report["text"], &report["without_script"]] {
         let text = text.as_str().unwrap();
-        for expected in ["GPU 0", "healthy", "Memory", "6144 MiB", "python 42 C", "host process"] {
+        for expected in ["GPU 0", "ok", "memory", "6.0 GiB", "python 42 C", "host process"] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
     }
@@ -165,8 +173,8 @@ fn browser_shows_a_gpu_and_updates_its_numbers() {
 fn browser_shows_pods_mig_devices_and_faults() {
     for (scenario, expected) in [
         ("shared-l20", ["tenant-a/infer-0", "share", "10 % of the SMs"]),
-        ("mig-h100", ["MIG 2g.20gb, GPU instance 1", "serving/triton", "absent: unsupported"]),
-        ("faulty", ["lost", "absent: denied", "only 3 of 4 GPUs"]),
+        ("mig-h100", ["MIG 2g.20gb", "serving/triton", "– unsupported"]),
+        ("faulty", ["lost", "could not be remapped", "only 3 of 4 GPUs"]),
     ] {
         let exporter =
             Exporter::start(&[&format!("--mock={scenario}"), "--collect-interval", "1000"]);
@@ -177,7 +185,32 @@ fn browser_shows_pods_mig_devices_and_faults() {
         for expected in expected {
             assert!(text.contains(expected), "{scenario}: {expected} in {text}");
         }
+        let names = |key: &str| -> Vec<String> {
+            serde_json::from_value(report["pods"][key].clone()).unwrap()
+        };
+        let mut sorted = names("all");
+        sorted.sort();
+        assert_eq!(names("sorted"), sorted, "{scenario}");
+        let first = names("all")[0].clone();
+        assert!(names("filtered").iter().all(|name| name.contains(&first)), "{scenario}");
+        assert_eq!(names("kept"), names("filtered"), "{scenario}: order and filter are kept");
     }
+}
+
+#[test]
+fn thousand_processes_fit_a_screen_before_anything_is_opened() {
+    let exporter = Exporter::start(&["--mock=huge", "--collect-interval", "2000"]);
+    exporter.wait_for("processes", |text| text.contains("DCGM_CUSTOM_PROCESS_MEM_USED{"));
+    let report = open_in_browser(&exporter);
+    assert_accessible(&report);
+    let height = report["height"].as_u64().unwrap();
+    assert!(height <= 900, "{height} px at 1080 px width");
+    let text = report["closed"].as_str().unwrap();
+    assert!(text.contains("GPU 15") && !text.contains("worker"), "{text}");
+    let page = exporter.get("/").text();
+    // All MIG devices, and a bounded number of the processes of each.
+    assert_eq!(page.matches("MIG 1g.10gb").count(), 112);
+    assert!(page.len() < 700_000, "{} bytes", page.len());
 }
 
 /// Collects all keys of a JSON value.
@@ -205,7 +238,7 @@ fn documented_fields_match_the_json() {
         node["gpus"][0]["parts"][0]["containers"][0]["processes"][0].is_object()
     });
     collect("--mock=mig-h100", "MIG devices", |node| node["gpus"][0]["mig"] == true);
-    collect("--mock=faulty", "a lost GPU", |node| node["unidentified"][0]["reason"].is_string());
+    collect("--mock=faulty", "a lost GPU", |node| node["unidentified"][0]["status"].is_string());
     let xid =
         Scenario::new("xid", "[[gpu]]\nmodel = \"T4\"\n[[xid]]\ngpu = 0\ncode = 31\nat = 3.0\n");
     collect(&xid.flag(), "an XID", |node| node["gpus"][0]["xids"][0].is_object());
@@ -213,6 +246,7 @@ fn documented_fields_match_the_json() {
     let (_, rest) = document.split_once("<!-- fields: begin -->").unwrap();
     let (table, _) = rest.split_once("<!-- fields: end -->").unwrap();
     let values = [
+        "DCGM_EXP_GPU_HEALTH_STATUS",
         "ok",
         "lost",
         "hung",

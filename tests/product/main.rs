@@ -34,6 +34,7 @@ mod gpm;
 mod hanging_files;
 mod hanging_library;
 mod health;
+mod health_views;
 mod http;
 mod kai;
 mod label_values;

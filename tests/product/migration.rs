@@ -21,7 +21,7 @@ fn every_series_named_exists() {
 /// Each flag is in `--help`, or is ignored with a warning that names the replacement.
 #[test]
 fn every_flag_named_is_accepted() {
-    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let help = String::from_utf8(run(&["--help-all"]).stdout).unwrap();
     let is_in_help = |flag: &&str| {
         let name = |line: &str| line.split("--").nth(1).map(|rest| format!("--{rest}"));
         let names = help.lines().filter(|line| line.trim_start().starts_with('-')).filter_map(name);

@@ -138,7 +138,7 @@ fn read_cells(row: &CatalogRow) -> (String, String, String) {
 // One test, because two parts are written to the same file.
 #[test]
 fn generated_parts_are_current() {
-    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let help = String::from_utf8(run(&["--help-all"]).stdout).unwrap();
     compare_section(
         "docs/configuration.md",
         "help",

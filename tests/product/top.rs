@@ -29,16 +29,24 @@ fn top_error(args: &[&str]) -> String {
 fn one_frame_fits_in_80_columns() {
     let text = frame("80", &["--mock=demo"]);
     for expected in [
-        "ready",
-        "GPU 0 NVIDIA H100 80GB HBM3",
-        "    ml/train trainer                          exclusive         97 %   70152 MiB",
-        "      python 4101 C                                             97 %   69632 MiB",
-        "    serving/triton-0 triton                  share     - unsupported    9216 MiB",
-        "    research/reserved main                    exclusive          0 %       0 MiB",
+        "8 GPUs: 8 ok  memory ",
+        "GPU 0 H100 80GB HBM3",
+        "    ml/train trainer",
+        "      python 4101 C",
+        "    serving/triton-0 triton",
+        "    research/reserved main",
         "  pod_resources up",
     ] {
         assert!(text.lines().any(|line| line.starts_with(expected)), "{expected:?} in\n{text}");
     }
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
+    let words = |start: &str| line(start).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words("    ml/train trainer")[2..], ["exclusive", "97", "%", "68.5", "GiB"]);
+    assert_eq!(words("    research/reserved main")[2..], ["exclusive", "0", "%", "0.0", "GiB"]);
+    assert_eq!(
+        words("    serving/triton-0 triton")[2..],
+        ["share", "–", "unsupported", "9.0", "GiB"]
+    );
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     assert!(!text.contains('\u{1b}'), "no colour");
 }
@@ -53,11 +61,13 @@ fn one_frame_is_printed_without_a_terminal() {
 #[test]
 fn frame_shows_mig_devices_and_faults() {
     let text = frame("100", &["--mock=mig-h100"]);
-    assert!(text.contains("  MIG 2g.20gb GI 1 CI 0 MIG-"), "{text}");
+    assert!(text.contains("  MIG 2g.20gb GI 1 CI 0"), "{text}");
     let text = frame("60", &["--mock=faulty"]);
     assert!(text.contains("ready, but only 3 of 4 GPUs can be read"), "{text}");
-    assert!(text.contains("GPU 1 lost, not identified"), "{text}");
-    assert!(text.contains("power - denied"), "{text}");
+    assert!(text.contains("GPU 1 not identified"), "{text}");
+    assert!(text.contains("could not be remapped"), "{text}");
+    let wide = frame("120", &["--mock=faulty"]);
+    assert!(wide.contains("– denied") && wide.contains("remedy: "), "{wide}");
     assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
 }
 
@@ -66,13 +76,15 @@ fn shown_families_are_read_even_if_not_exported() {
     let counters = Scenario::new("counters", "DCGM_FI_DEV_FB_FREE, gauge, Framebuffer.\n");
     let counters = counters.path().display().to_string();
     let text = frame("80", &["--mock=demo", "--dialect=dcgm-exporter", "-f", &counters]);
-    assert!(text.contains("ml/train trainer") && text.contains("700 W of 700 W"), "{text}");
+    assert!(text.contains("ml/train trainer") && text.contains("/700 W"), "{text}");
 }
 
 #[test]
-fn frame_shows_why_there_is_no_driver() {
-    let text = frame("200", &["--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
-    assert!(text.contains("not ready: driver down (library_not_found)"), "{text}");
+fn missing_driver_is_an_error_with_its_reason() {
+    let error =
+        top_error(&["--once", "--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    assert!(error.contains("the driver is down (library_not_found)"), "{error}");
+    assert!(error.contains("/nowhere/libnvidia-ml.so.1"), "{error}");
 }
 
 #[test]
@@ -104,8 +116,8 @@ fn invalid_remote_response_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("--url=http://{}", listener.local_addr().unwrap());
     let responses = [
-        ("{\"version\": 3}", "version 3, and this program reads 2"),
-        ("{\"version\": 2}", "not one of nvml-exporter"),
+        ("{\"version\": 2}", "version 2, and this program reads 3"),
+        ("{\"version\": 3}", "not one of nvml-exporter"),
         ("<html>", "not one of nvml-exporter"),
     ];
     std::thread::spawn(move || {
@@ -126,7 +138,7 @@ fn invalid_remote_response_is_an_error() {
 }
 
 #[test]
-fn top_works_in_a_terminal() {
+fn every_key_works_in_a_terminal() {
     assert_interactive(&command(&IN_A_TERMINAL));
 }
 
@@ -135,29 +147,59 @@ fn top_works_in_an_unprivileged_pod() {
     assert_interactive(&sandboxed_command(&IN_A_TERMINAL));
 }
 
+#[test]
+fn mig_devices_are_folded_until_a_key_is_pressed() {
+    let seen = in_a_terminal(&command(&["top", "--mock=mig-h100", "-d", "0.5"]), "mig");
+    assert!(!seen["folded"].as_str().unwrap().contains("MIG 2g"), "{seen}");
+    assert!(seen["unfolded"].as_str().unwrap().contains("MIG 2g"), "{seen}");
+    assert_eq!(seen["exit"], 0);
+}
+
+#[test]
+fn screen_without_a_driver_ends_with_the_reason() {
+    let command =
+        command(&["top", "--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
+    let seen = in_a_terminal(&command, "none");
+    assert_eq!(seen["exit"], 1, "{seen}");
+    assert!(seen["text"].as_str().unwrap().contains("the driver is down"), "{seen}");
+}
+
 const IN_A_TERMINAL: [&str; 3] = ["top", "--mock=demo", "--collect-interval=500"];
 
-/// Runs the command in a terminal with tests/clients/terminal.py, and checks screens and key bindings.
-fn assert_interactive(command: &Command) {
+/// Runs the command in a terminal with tests/clients/terminal.py.
+fn in_a_terminal(command: &Command, scenario: &str) -> serde_json::Value {
     let text = |text: &OsStr| text.to_str().unwrap().to_owned();
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let environment = command.get_envs().filter_map(|(key, value)| Some((text(key), text(value?))));
     let input = serde_json::json!({
         "command": words.map(text).collect::<Vec<_>>(),
         "environment": environment.collect::<BTreeMap<_, _>>(),
+        "scenario": scenario,
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/terminal.py");
     let python = tool_path("python/bin/python");
     let output = run_tool(&python, &[&script.display().to_string()], &input.to_string());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(seen["first"].as_str().unwrap().contains("GPU 0 NVIDIA H100"), "{seen}");
-    assert!(seen["end"].as_str().unwrap().contains("research/reserved"), "{seen}");
-    let without = seen["without"].as_str().unwrap();
-    assert!(without.contains("ml/train trainer") && !without.contains("python"), "{without}");
-    for (what, expected) in [("coloured", true), ("restored", true), ("plain_coloured", false)] {
-        assert_eq!(seen[what], expected, "{what}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Presses every key in a small and a large terminal, and checks the screens.
+fn assert_interactive(command: &Command) {
+    let all = in_a_terminal(command, "demo");
+    for size in ["80x24", "200x60"] {
+        let seen = &all[size];
+        let text = |screen: &str| seen[screen].as_str().unwrap().to_owned();
+        assert!(text("compact").contains("GPU 0 H100"), "{size} {}", text("compact"));
+        assert!(text("compact").contains("8 GPUs: 8 ok"), "{size} {}", text("compact"));
+        assert!(text("full").contains("ml/train trainer"), "{size} {}", text("full"));
+        assert!(text("end").contains("SOURCES"), "{size} {}", text("end"));
+        assert!(text("pods").contains("ml/train"), "{size} {}", text("pods"));
+        assert!(text("help").contains("fold or unfold MIG devices"), "{size} {}", text("help"));
+        for (what, expected) in [("coloured", true), ("restored", true)] {
+            assert_eq!(seen[what], expected, "{size} {what}");
+        }
+        assert_eq!(seen["exit"], 0, "{size}");
     }
-    assert_eq!((&seen["exit"], &seen["plain_exit"]), (&0.into(), &0.into()));
+    assert_eq!((&all["plain_coloured"], &all["plain_exit"]), (&false.into(), &0.into()));
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::BoolishValueParser;
@@ -68,8 +69,8 @@ fn credentials(user: &str) -> anyhow::Result<EndpointAuth> {
 /// Why no exporter can be polled, and what to do.
 const NO_RUNTIME: &str = "cannot poll the exporter; raise the limit of open files";
 
-/// Polls an exporter every [`policy::TOP_EVERY`] until the receiver is dropped.
-pub(super) fn poll(exporter: &Endpoint, updates: &Sender<NodeUpdate>) {
+/// Polls an exporter every `interval` until the receiver is dropped.
+pub(super) fn poll(exporter: &Endpoint, interval: Duration, updates: &Sender<NodeUpdate>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return drop(updates.send(Err(format!("{NO_RUNTIME} ({error})")))),
@@ -80,7 +81,7 @@ pub(super) fn poll(exporter: &Endpoint, updates: &Sender<NodeUpdate>) {
             if updates.send(update).is_err() {
                 return;
             }
-            tokio::time::sleep(policy::TOP_EVERY).await;
+            tokio::time::sleep(interval).await;
         }
     });
 }
