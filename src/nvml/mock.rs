@@ -61,8 +61,8 @@ impl Drop for MockEnv {
 }
 
 impl MockEnv {
-    /// Sets up `scenario` (a built-in name or a file) with the mock library in the directory of the
-    /// executable.
+    /// Sets up `scenario` (a built-in name or a file) with the mock library of this
+    /// installation.
     ///
     /// # Errors
     /// Returns an error if the mock library cannot be loaded, if it rejects the scenario, or if the
@@ -74,7 +74,7 @@ impl MockEnv {
                 "set TMPDIR to a writable directory",
             )
         };
-        let library = next_to_executable("libmock_nvml.so").map_err(failed)?;
+        let library = mock_library().map_err(failed)?;
         let directory = files.create().map_err(failed)?;
         // From here on, an error removes the directory.
         let mock_env = Self { files: files.clone(), directory };
@@ -107,7 +107,10 @@ impl MockEnv {
     }
 }
 
-fn next_to_executable(file: &str) -> io::Result<PathBuf> {
+/// The mock library beside the executable, as a build and the image have it, or in the library directory of a package.
+fn mock_library() -> io::Result<PathBuf> {
     let executable = env::current_exe()?;
-    Ok(executable.parent().unwrap_or(Path::new("/")).join(file))
+    let directory = executable.parent().unwrap_or(Path::new("/"));
+    let packaged = directory.join("../lib/nvml-exporter/libmock_nvml.so");
+    Ok(if packaged.exists() { packaged } else { directory.join("libmock_nvml.so") })
 }
