@@ -184,7 +184,7 @@ fn all_watches(inputs: HealthInputs<'_>) -> [HealthWatch; 7] {
         watch("MEM", of(memory), Some(MEMORY_XIDS)),
         watch("INFOROM", of(inforom), None),
         watch("THERMAL", of(thermal), None),
-        watch("POWER", of(power), None),
+        watch("POWER", of(power), Some(POWER_XIDS)),
         watch("DRIVER", vec![driver, action], Some(DRIVER_XIDS)),
     ]
 }

@@ -148,7 +148,7 @@ fn unreadable(missing: Missing, gpu: &str) -> GpuProblem {
         Missing::DriverGone => {
             (HealthStatus::Unknown, "the driver was unloaded or replaced".to_owned(), "")
         }
-        Missing::Unsupported | Missing::Invalid | Missing::Failed(_) => {
+        Missing::Unsupported | Missing::Invalid | Missing::Limited | Missing::Failed(_) => {
             (HealthStatus::Unknown, format!("it cannot be read: {missing}"), KERNEL_LOG)
         }
     };
