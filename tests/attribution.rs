@@ -512,7 +512,7 @@ proptest! {
     fn invariants_hold_for_any_node(
         pods_of in prop::collection::vec((1_usize..4, any::<bool>()), 0..5),
         allocated in prop::collection::btree_set((0_usize..5, 0_usize..3), 0..8),
-        processes in prop::collection::vec((location(), 0_u64..64, 0.0..60.0_f64), 0..12),
+        processes_of in prop::collection::vec((location(), 0_u64..64, 0.0..60.0_f64), 0..12),
         stale_memory in prop::collection::vec(0_u64..64, 0..2),
         unaccounted in 0_u64..64,
         process_series in prop_oneof![
@@ -530,14 +530,14 @@ proptest! {
             .collect();
         let node = Node { process_series, ..Node::new(pods(&pods_of), allocations) };
         let listed: Vec<ProcessSample> = (1..)
-            .zip(&processes)
+            .zip(&processes_of)
             .map(|(pid, (location, mib, sm))| process(pid, location.clone(), *mib, *sm))
             .collect();
         let exited: Vec<StaleProcessEntry> = stale_memory
             .iter()
             .map(|mib| StaleProcessEntry { reason: Discard::Gone, location: None, memory: Ok(mib * MIB) })
             .collect();
-        let used: u64 = processes.iter().map(|(_, mib, _)| mib).chain(&stale_memory).sum();
+        let used: u64 = processes_of.iter().map(|(_, mib, _)| mib).chain(&stale_memory).sum();
         let list = DeviceProcesses { processes: listed, stale_entries: exited, lists_mps_clients: true, ..DeviceProcesses::default() };
         let snapshot = node.publish(list, used + unaccounted);
         let (processes, illegal) = (&snapshot.tables.processes, &snapshot.tables.illegal);
@@ -584,9 +584,20 @@ proptest! {
         prop_assert_eq!(sum, i64::try_from((used + unaccounted) * MIB).unwrap());
         prop_assert_eq!(balance[4].1, i64::try_from(unaccounted * MIB).unwrap());
 
-        // A container is idle only if every process has a known owner.
-        let unresolved = !snapshot.health.attribution.unresolved.is_empty();
-        let idle = processes.iter().filter(|(labels, _)| label(labels, "ProcessId") == "0").count();
-        prop_assert!(!unresolved || idle == 0);
+        // A container is idle only if no process with an unknown owner may be of its pod.
+        let ids = (0..6).flat_map(|pod| (0..4).map(move |container| (pod, container)));
+        let known: Vec<_> = ids.filter(exists).map(|(pod, container)| container_id(pod, container)).collect();
+        let may_be_anywhere = processes_of.iter().any(|(location, ..)| match location {
+            Err(_) | Ok(CgroupLocation::Conflict) => true,
+            Ok(CgroupLocation::Container(id)) => !known.iter().any(|known| known == id.as_str()),
+            Ok(_) => false,
+        });
+        for (labels, _) in processes.iter().filter(|(labels, _)| label(labels, "ProcessId") == "0") {
+            let pod: usize = label(labels, "PodName")[4..].parse().unwrap();
+            let unknown = (0..4).filter(|container| !exists(&(pod, *container)));
+            let unknown: Vec<_> = unknown.map(|container| Ok(pod_location(pod, container))).collect();
+            let may_be_of_it = processes_of.iter().any(|(location, ..)| unknown.contains(location));
+            prop_assert!(!may_be_anywhere && !may_be_of_it && stale_memory.is_empty(), "{labels:?}");
+        }
     }
 }

@@ -266,10 +266,16 @@ fn rows_match_the_field_map() {
     let path = std::env::var("NVML_EXPORTER_FIELD_MAP").expect("NVML_EXPORTER_FIELD_MAP");
     let mut reader = csv::Reader::from_path(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    // Of the link states, the map has only DCGM's numbers; it ends before the names of dcgm-exporter 4.9.
+    // Of the link states, the map has only DCGM's numbers; it ends before the names of dcgm-exporter 4.9 and before
+    // driver 570, whose fields are in DCGM's own list.
+    let folder = Path::new(&path).parent().unwrap();
+    let lists = ["dcgm-fields-4.6.csv", "dcgm-field-aliases.csv"];
+    let newer = lists.map(|list| fs::read_to_string(folder.join(list)).unwrap()).concat();
+    let newer: BTreeSet<&str> = newer.split([',', '\n']).collect();
     let unmapped = |name: &str| {
         name == "DCGM_FI_DEV_NVLINK_GET_STATE"
             || preset::DCGM_4_9.contains(&name)
+            || newer.contains(name)
             || is_specific_to_this_exporter(name)
     };
     for (name, kind, ..) in rows() {
