@@ -8,6 +8,9 @@
 #
 # Drop-in replacement for dcgm-exporter, with an unchanged manifest: `docker build --target dcgm-exporter .`
 #
+# For both platforms: `docker buildx build --platform linux/amd64,linux/arm64 .` The licence, vendor and address are labels
+# of the publisher.
+#
 # NVML is not in the image: the container runtime mounts the host's driver library. That library needs glibc and
 # is opened with dlopen, so neither a static binary nor musl works.
 
@@ -21,7 +24,7 @@ COPY src ./src
 COPY tests/fuzz ./tests/fuzz
 # The revision of `nvml_exporter_build_info`.
 ARG REVISION=unknown
-RUN NVML_EXPORTER_REVISION="${REVISION}" cargo auditable build --release --locked \
+RUN NVML_EXPORTER_REVISION="${REVISION}" cargo auditable build --profile dist --locked \
  && cargo cyclonedx --format json --spec-version 1.5 --describe binaries --no-build-deps
 
 FROM scratch AS sbom
@@ -32,13 +35,17 @@ COPY --from=build /src/nvml-exporter_bin.cdx.json /src/mock-nvml/mock_nvml_cdyli
 FROM gcr.io/distroless/cc-debian12:nonroot AS exporter
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# RFC 3339, for example `--build-arg CREATED="$(date --utc +%FT%TZ)"`.
+ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="nvml-exporter" \
       org.opencontainers.image.description="Prometheus exporter for NVIDIA GPUs that reads NVML directly" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
 
 # `--mock` loads the library from the folder of the executable.
-COPY --from=build /src/target/release/nvml-exporter /src/target/release/libmock_nvml.so /usr/local/bin/
+COPY --from=build /src/target/dist/nvml-exporter /src/target/dist/libmock_nvml.so /usr/local/bin/
 
 # The NVIDIA container runtime mounts every GPU of the node and, of the driver's libraries, the one with NVML.
 ENV NVIDIA_VISIBLE_DEVICES=all \

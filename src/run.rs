@@ -109,6 +109,8 @@ pub fn list(config: Config, form: metrics_list::OutputFormat) -> anyhow::Result<
     for warning in &warnings {
         eprint_line(warning);
     }
+    let interrupt = Interrupt::start(read.mock.is_some())?;
+    let (read, _mock_env) = read.with_mock_env(interrupt.files())?;
     let requests = match read.counters {
         Some(source) => {
             let counters = source.read()?;

@@ -2,7 +2,7 @@
 //! drivers.
 //!
 //! CI runs 1,500 cycles. A full run:
-//! `cargo build --workspace --release && SOAK_CYCLES=100000 cargo test --release --test soak -- --nocapture`
+//! `cargo build --workspace --profile dist && SOAK_CYCLES=100000 cargo test --profile dist --test soak -- --nocapture`
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 

@@ -20,8 +20,8 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EXPORTER = ROOT / "target/release/nvml-exporter"
-LIBRARY = ROOT / "target/release/libmock_nvml.so"
+EXPORTER = ROOT / "target/dist/nvml-exporter"
+LIBRARY = ROOT / "target/dist/libmock_nvml.so"
 # The mock writes its own /proc. It is put into tmpfs, since the real /proc is in memory too.
 TMPFS = pathlib.Path("/dev/shm")
 

@@ -19,6 +19,8 @@ pub(super) struct Interrupt {
     files: MockFiles,
     /// The command ends itself.
     finishes: Arc<AtomicBool>,
+    /// The command reloads its files on SIGHUP.
+    reloads: Arc<AtomicBool>,
     requested: Arc<AtomicBool>,
 }
 
@@ -50,8 +52,10 @@ impl Interrupt {
         &self.files
     }
 
-    /// From now on the command ends itself after a signal.
-    pub(super) fn finish(&self) {
+    /// From now on the command ends itself after SIGINT or SIGTERM. SIGHUP still ends it at once, unless it `reloads`
+    /// files then: it means that its terminal is closed.
+    pub(super) fn finish(&self, reloads: bool) {
+        self.reloads.store(reloads, Ordering::Relaxed);
         self.finishes.store(true, Ordering::Relaxed);
     }
 
@@ -74,12 +78,14 @@ impl Interrupt {
                 _ = hangup.recv() => SignalKind::hangup(),
             };
             let finishes = self.finishes.load(Ordering::Relaxed);
-            // A server reloads its files on SIGHUP, which is no request to end it.
-            let is_reload = finishes && kind == SignalKind::hangup();
-            if !finishes || is_ending && !is_reload {
+            let is_hangup = kind == SignalKind::hangup();
+            if finishes && is_hangup && self.reloads.load(Ordering::Relaxed) {
+                continue;
+            }
+            if !finishes || is_hangup || is_ending {
                 exit(&self.files, kind);
             }
-            is_ending |= !is_reload;
+            is_ending = true;
             self.requested.store(true, Ordering::Relaxed);
         }
     }

@@ -61,7 +61,7 @@ impl Signals {
             ] {
                 tokio::spawn(forward(signal(kind)?, release, command.clone()));
             }
-            handler.finish();
+            handler.finish(true);
             let (clock, at) = (state.clock, &stopped_at);
             let stop = async move {
                 tokio::select! {

@@ -95,7 +95,7 @@ pub fn top(
     forwarder.context(NO_THREAD)?;
     let sampler = worker::spawn("sampler".to_owned(), move || pipeline.run(&commands, &publish))
         .context(NO_THREAD)?;
-    interrupt.finish();
+    interrupt.finish(false);
     let shown = screen::show(&updates, &interrupt);
     // If this fails, the sampling thread has panicked, which is reported below.
     let _ = command.send(None);

@@ -2,7 +2,8 @@
 
 Reads a command and its environment as JSON, `{"command": [...], "environment": {...}, "scenario": "…"}`, and presses
 every key, in a terminal of 80 by 24 and in one of 200 by 60. Prints as JSON the screens and the exit codes. The
-command has a node with MIG devices if `scenario` is `mig`, and no driver if it is `none`.
+command has a node with MIG devices if `scenario` is `mig`, and no driver if it is `none`; the terminal is closed if it
+is `closed`.
 """
 
 import fcntl
@@ -10,6 +11,7 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import sys
 import termios
@@ -58,14 +60,19 @@ class Terminal:
     def press(self, keys):
         os.write(self.file, keys)
 
-    def end(self):
+    def exit_code(self, meanwhile=lambda: time.sleep(0.05)):
         end = time.monotonic() + TIMEOUT
         while (status := os.waitpid(self.child, os.WNOHANG)) == (0, 0):
             if time.monotonic() > end:
+                os.kill(self.child, signal.SIGKILL)
                 sys.exit(f"the program did not exit within {TIMEOUT} s")
-            self.read()
-        self.read()
+            meanwhile()
         return os.waitstatus_to_exitcode(status[1])
+
+    def end(self):
+        exit_code = self.exit_code(self.read)
+        self.read()
+        return exit_code
 
 
 def every_key(command, environment, columns, rows):
@@ -128,6 +135,11 @@ def main(command, environment, scenario="demo"):
         terminal = Terminal(command, environment)
         exit_code = terminal.end()
         return json.dump({"exit": exit_code, "text": terminal.raw.decode(errors="replace")}, sys.stdout)
+    if scenario == "closed":
+        terminal = Terminal(command, environment)
+        terminal.wait("GPU", terminal.shows("GPU 0"))
+        os.close(terminal.file)
+        return json.dump({"exit": terminal.exit_code()}, sys.stdout)
     if scenario == "mig":
         terminal = Terminal(command, environment)
         found = {"folded": terminal.wait("GPU", terminal.shows("GPU 0"))}

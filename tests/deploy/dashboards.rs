@@ -206,7 +206,9 @@ fn queries_with_data(
 }
 
 /// Families that the dashboards show and that are not on by default.
-const SELECTED_FAMILIES: [&str; 8] = [
+const SELECTED_FAMILIES: [&str; 10] = [
+    "DCGM_CUSTOM_CONTAINER_SM_ACTIVE",
+    "DCGM_CUSTOM_CONTAINER_TENSOR_ACTIVE",
     "DCGM_EXP_GPU_HEALTH_STATUS",
     "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
     "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",

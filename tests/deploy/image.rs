@@ -32,7 +32,7 @@ fn image_files() -> Vec<(PathBuf, String)> {
     for copy in copies().iter().filter(|copy| copy.stage.is_some()) {
         // The SBOMs are in a separate stage.
         for source in copy.sources.iter().filter(|source| !source.ends_with(".cdx.json")) {
-            let name = source.strip_prefix("/src/target/release/").expect("a product of the build");
+            let name = source.strip_prefix("/src/target/dist/").expect("a product of the build");
             files.push((target_dir().join(name), copy.destination.clone()));
         }
     }
@@ -141,7 +141,7 @@ fn versions_agree() {
 #[test]
 fn image_and_sbom_check_use_the_same_build() {
     let (dockerfile, script) = (read("Dockerfile"), read(".ci/sbom"));
-    let build = "cargo auditable build --release --locked";
+    let build = "cargo auditable build --profile dist --locked";
     assert!(dockerfile.contains(build) && script.contains(build));
     for tool in ["cargo-auditable@", "cargo-cyclonedx@"] {
         assert_eq!(dockerfile.matches(tool).count(), 1, "one pinned version");

@@ -30,7 +30,7 @@ const EXPORTERS: [&str; 6] = [
     "overlays/prometheus-operator",
 ];
 /// The oldest and the newest Kubernetes version that the manifests are validated against.
-const KUBERNETES: &str = "1.27.0,1.34.0";
+const KUBERNETES: &str = "1.27.0,1.34.0,1.37.0";
 /// Kinds that have no schema in Kubernetes. Those of monitors are checked by [`check_monitors`].
 const OTHER_KINDS: [&str; 4] = ["PodMonitor", "PodMonitoring", "PrometheusRule", "ServiceMonitor"];
 
@@ -263,7 +263,7 @@ pub(crate) fn check_references(name: &str, documents: &[Value]) {
 /// Checks that the program accepts every flag and environment variable of a manifest.
 pub(crate) fn check_command(name: &str, documents: &[Value]) {
     let program = env!("CARGO_BIN_EXE_nvml-exporter");
-    let help = stdout_of(program, &["--help"], "");
+    let help = stdout_of(program, &["--help-all"], "");
     let arguments = container(documents)["args"].as_array().unwrap();
     let mut checked = Vec::new();
     for argument in arguments.iter().map(|argument| argument.as_str().unwrap()) {

@@ -299,6 +299,10 @@ fn counters_are_read_from_a_config_map_of_the_simulated_node() {
     let scenario = with("config-map", &[CLUSTER, MAP].concat());
     let text = run_once(&[&[&*scenario.flag()], &flags[..]].concat());
     assert_eq!(families(&text), BTreeSet::from(["DCGM_FI_DEV_GPU_TEMP"]));
+    let list = run_with(&[], &["--print-metrics=csv", &*scenario.flag(), flags[0]]);
+    let list = String::from_utf8(list.stdout).unwrap();
+    let selected: Vec<&str> = list.lines().filter(|line| line.starts_with("DCGM_")).collect();
+    assert_eq!(selected.len(), 1, "{list}");
     for (name, text, expected) in [
         ("no-map", CLUSTER.to_owned(), "--configmap-data gpu-operator:counters: "),
         ("no-cluster", "[[gpu]]\nmodel = \"T4\"\n".to_owned(), "the scenario has no cluster; add"),

@@ -164,6 +164,12 @@ fn screen_without_a_driver_ends_with_the_reason() {
     assert!(seen["text"].as_str().unwrap().contains("the driver is down"), "{seen}");
 }
 
+#[test]
+fn screen_ends_with_its_terminal() {
+    let seen = in_a_terminal(&command(&IN_A_TERMINAL), "closed");
+    assert_eq!(seen["exit"], 128 + 1, "SIGHUP");
+}
+
 const IN_A_TERMINAL: [&str; 3] = ["top", "--mock=demo", "--collect-interval=500"];
 
 /// Runs the command in a terminal with tests/clients/terminal.py.

@@ -366,7 +366,10 @@ fn refused_client_certificate_has_its_reason_in_the_log_once() {
     let other_name = site.sign("other.example");
     for (client, reason) in [
         (Some(&own), "it is a CA certificate, such as a self-signed one"),
-        (Some(&other_ca), "no CA of client_ca_file has issued it"),
+        (
+            Some(&other_ca),
+            "no CA of client_ca_file, or of the system if there is none, has issued it",
+        ),
         (Some(&other_name), "none of its names is in client_allowed_sans"),
         (None, "the client sent none"),
     ] {

@@ -47,7 +47,7 @@ fn certificate_reason(error: &CertificateError) -> &'static str {
         }
         // A bad signature: another CA with the same name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "no CA of client_ca_file has issued it"
+            "no CA of client_ca_file, or of the system if there is none, has issued it"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
