@@ -142,8 +142,9 @@ thread_local! {
 /// The first use registers a destructor, and for that takes the lock of the loader, which is held forever if
 /// the constructor of a library does not return.
 pub fn touch_thread_locals() {
-    let (_sender, receiver) = mpsc::channel::<Infallible>();
-    let _ = receiver.recv_timeout(Duration::from_micros(1));
+    // A channel without a buffer prepares to block even if the time is over by then.
+    let (_sender, receiver) = mpsc::sync_channel::<Infallible>(0);
+    let _ = receiver.recv_timeout(Duration::ZERO);
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() {
         runtime.handle().block_on(async {});
     }

@@ -341,6 +341,7 @@ impl Pipeline {
 
     /// Runs cycles until `is_done` and the number of GPUs is known, for at most [`policy::ONCE_STARTUP_TIMEOUT`].
     fn run_until(&mut self, mut is_done: impl FnMut(&mut Self, &Snapshot) -> bool) {
+        worker::touch_thread_locals();
         let deadline = self.clock.now().mono + policy::ONCE_STARTUP_TIMEOUT;
         let (_never, pause) = mpsc::channel::<()>();
         loop {

@@ -198,3 +198,23 @@ fn invalid_release_label_is_refused() {
     assert!(!output.status.success());
     assert!(error.contains("--release-label pending: not a label; give KEY=VALUE"), "{error}");
 }
+
+#[test]
+fn what_needs_an_api_server_says_so_without_one() {
+    for (flag, expected, is_fatal) in [
+        (
+            "--release-label=a=b",
+            "--release-label needs an API server, and none is configured",
+            false,
+        ),
+        (
+            "--configmap-data=ns:name",
+            "--configmap-data ns:name: the in-cluster configuration",
+            true,
+        ),
+    ] {
+        let output = crate::exporter::run(&["--print-metrics", flag]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(expected) && output.status.success() != is_fatal, "{flag}: {error}");
+    }
+}
