@@ -29,6 +29,8 @@ pub(crate) const WATCH_NODE: &str = "--release-label=nvidia.com/mig.config.state
 pub(crate) struct Exporter {
     server: Client,
     log: tempfile::NamedTempFile,
+    /// Its temporary directory, unless the test has one of its own: a killed exporter leaves files behind.
+    _temporary: tempfile::TempDir,
 }
 
 /// A running HTTP server and a client for it; the server is killed when dropped.
@@ -94,9 +96,16 @@ impl Exporter {
     }
 
     fn run(mut command: Command, log: tempfile::NamedTempFile) -> Self {
+        let shared = env!("CARGO_TARGET_TMPDIR");
+        let temporary = tempfile::tempdir_in(shared).expect("a temporary directory");
+        if command.get_envs().any(|(key, value)| key == "TMPDIR" && value == Some(shared.as_ref()))
+        {
+            command.env("TMPDIR", temporary.path());
+        }
         let child =
             command.stderr(log.reopen().expect("the log")).spawn().expect("the exporter starts");
-        let mut exporter = Self { server: Client { child, address: String::new() }, log };
+        let server = Client { child, address: String::new() };
+        let mut exporter = Self { server, log, _temporary: temporary };
         exporter.server.address = exporter.wait_for_address();
         exporter
     }
