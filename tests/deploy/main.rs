@@ -27,3 +27,4 @@ mod monitors;
 mod programs;
 mod public_queries;
 mod rules;
+mod runbooks;
