@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::exporter::{Exporter, Response, value};
-use crate::web::{KeepAlive, TLS, WebFixture};
+use crate::web_fixture::{KeepAlive, TLS, WebFixture};
 
 /// Timeout of the tests, which is only reached by a hang. Tests that are not about the timeouts of the
 /// exporter set those far above it, so that a response shows that no timeout was needed.

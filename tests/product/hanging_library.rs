@@ -8,7 +8,7 @@ use base64::Engine as _;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::exporter::{Exporter, run, run_with, value};
-use crate::web::WebFixture;
+use crate::web_fixture::WebFixture;
 
 /// The mock library; its constructor waits while the file of `MOCK_NVML_HANG_FILE` exists.
 fn mock_library() -> PathBuf {

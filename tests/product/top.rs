@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::clients::tool_path;
 use crate::exporter::{Scenario, command, run, run_tool, run_with, sandboxed_command};
-use crate::web::WebFixture;
+use crate::web_fixture::WebFixture;
 
 /// The output of `top --once` at this width.
 fn frame(columns: &str, args: &[&str]) -> String {
