@@ -46,6 +46,11 @@ impl ProcTree {
         root.is_dir().then(|| Self::new(root))
     }
 
+    /// Whether the mock environment has not been removed.
+    pub(crate) fn exists(&self) -> bool {
+        self.root.is_dir()
+    }
+
     /// Updates the tree to the processes that exist now. Writes nothing if it is up to date.
     ///
     /// # Errors

@@ -278,7 +278,9 @@ impl World {
             let (state, now) = self.lock_state();
             let scenario = Arc::clone(&state.scenario);
             drop(state);
-            if let Err(error) = tree.sync(&scenario, now) {
+            if let Err(error) = tree.sync(&scenario, now)
+                && tree.exists()
+            {
                 log_error(&error);
             }
         }
