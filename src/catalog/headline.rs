@@ -13,8 +13,6 @@ pub enum Headline {
     Temperature,
     /// Clock event reasons, bitmask.
     ClockEvents,
-    /// Recovery action, `nvmlDeviceGpuRecoveryAction_t`.
-    RecoveryAction,
 }
 
 #[cfg(test)]
@@ -31,7 +29,6 @@ mod tests {
             (Headline::Power, "W"),
             (Headline::Utilization, "%"),
             (Headline::ClockEvents, "bitmask"),
-            (Headline::RecoveryAction, "enum"),
         ];
         assert_eq!(device, expected);
         let instance: Vec<_> = INSTANCE.iter().filter_map(of).collect();

@@ -81,6 +81,9 @@ const POWER_XIDS: &[(u32, HealthVerdict)] = &[
     (165, fail("DCGM_FR_XID_ERROR")),
 ];
 
+/// Error codes of defects that a reset does not end. Of equal problems they are first, since their remedy is the
+/// one that helps.
+const OUTLASTS_RESET: [&str; 2] = ["DCGM_FR_ROW_REMAP_FAILURE", "DCGM_FR_RETIRED_PAGES_LIMIT"];
 /// Boards with this many retired pages should be replaced.
 const RETIRED_PAGES_MAX: f64 = 64.0;
 /// CRC errors per minute at which links fail: a hundred per second.
@@ -138,7 +141,10 @@ pub fn assess(inputs: HealthInputs<'_>) -> HealthAssessment {
             assessment.missing.push((watch.name, missing));
         }
     }
-    assessment.problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    let is_lasting = |problem: &HealthProblem| OUTLASTS_RESET.contains(&problem.code);
+    assessment.problems.sort_by_key(|problem| {
+        (std::cmp::Reverse(problem.severity), std::cmp::Reverse(is_lasting(problem)))
+    });
     // What a reading states, an XID of the same code only repeats.
     let problems = &mut assessment.problems;
     let read: Vec<_> = problems.iter().filter(|p| p.xid.is_none()).map(|p| p.code).collect();

@@ -121,11 +121,13 @@ fn of_watch(problem: &HealthProblem, gpu: &str) -> GpuProblem {
 fn unevaluated(watches: &[(&'static str, Missing)]) -> Vec<GpuProblem> {
     let mut by_reason = BTreeMap::<(bool, String), Vec<&str>>::new();
     for (watch, missing) in watches {
-        let reason = match missing {
-            Missing::Pending => (true, "there are not enough readings yet".to_owned()),
-            missing => (false, format!("readings are missing: {missing}")),
+        let temporary = *missing == Missing::Pending;
+        let reason = if temporary {
+            "there are not enough readings yet".to_owned()
+        } else {
+            format!("readings are missing: {missing}")
         };
-        by_reason.entry(reason).or_default().push(watch);
+        by_reason.entry((temporary, reason)).or_default().push(watch);
     }
     let problem = |((temporary, reason), watches): ((bool, String), Vec<&str>)| GpuProblem {
         temporary,

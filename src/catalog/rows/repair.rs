@@ -2,7 +2,6 @@
 
 use nvml_wrapper_sys::bindings::field_id;
 
-use crate::catalog::headline::Headline;
 use crate::catalog::metric::{Metric, counter, gauge};
 use crate::catalog::source::DeviceSource::{self, Field, Read};
 use crate::nvml::raw::fields::Field as Id;
@@ -32,7 +31,6 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         tier: Slow,
         help: "What the driver asks for to recover the GPU: 0 nothing, 1 reset the GPU, 2 reboot the node, 3 stop peer-to-peer traffic, 4 drain and reset, 5 recover the IMEX domain, 6 reset the PCIe bus, 7 reboot the system.",
         absent: "drivers before 565",
-        headline: Some(Headline::RecoveryAction),
         ..gauge(Field(Id::of(field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION), Ok))
     },
     Metric {
