@@ -105,10 +105,10 @@ fn body(node: &NodeView, recent_use: &RecentUse) -> Markup {
 }
 
 /// Why there are no lines.
-fn no_gpus(node: &NodeView) -> &str {
+fn no_gpus(node: &NodeView) -> &'static str {
     match &node.no_gpu_reason {
         _ if node.stale => "No current data.",
-        Some(reason) => reason,
+        Some(_) => "No GPU.",
         None if node.driver.up => "The driver reports no GPU.",
         None => "No current data.",
     }
@@ -130,8 +130,9 @@ fn state(node: &NodeView) -> Markup {
     let (readable, all) = node.readable_gpus();
     html! {
         @match &node.not_ready_reason {
-            None if node.no_gpu_reason.is_some() => p { span.state.good { "Ready." } },
-            None if readable == all => {},
+            None if readable == all => {
+                @if let Some(reason) = &node.no_gpu_reason { p { span.state.good { "Ready: " } (reason) } }
+            },
             None => p role="alert" {
                 span.state.warn { "Ready, but only " (readable) " of " (all) " GPUs can be read." }
             },
@@ -190,6 +191,11 @@ fn summary(node: &NodeView) -> Markup {
 /// A bar; its text is beside it.
 fn meter(name: &str, percent: f64) -> Markup {
     html! { meter min="0" max="100" value=(format!("{percent:.0}")) aria-label=(name) {} }
+}
+
+/// A number as text, muted if it is absent.
+fn number(number: &Number, text: &str) -> Markup {
+    html! { @if number.known().is_some() { (text) } @else { span.muted { (text) } } }
 }
 
 /// The colour of a status.

@@ -3,6 +3,7 @@
 mod gpus;
 mod help;
 mod options;
+mod partition;
 mod pods;
 mod status;
 mod text;
@@ -12,8 +13,8 @@ use ratatui::text::Line;
 
 pub use self::options::{Sort, TopOptions, TopView};
 use self::text::{HEAD, LineBuilder, MUTED, style_of};
+use crate::view::NodeView;
 use crate::view::text::count;
-use crate::view::{NodeView, Number};
 
 /// Maximum width of the layout, in columns: numbers far from their names are hard to read.
 const WIDTH_MAX: usize = 140;
@@ -28,11 +29,16 @@ pub fn lines(node: &NodeView, width: usize, options: &TopOptions) -> Vec<Line<'s
     let mut lines = vec![title(node, width)];
     lines.extend(totals(node).wrap(width));
     lines.extend(status::lines(node, width));
-    lines.push(Line::default());
-    lines.extend(match options.view {
-        TopView::Gpus => gpus::lines(node, width, options),
-        TopView::Pods => pods::lines(node, width, options),
-    });
+    if node.no_gpu_reason.is_some() {
+        let hint = "a simulated node: nvml-exporter top --mock=demo";
+        lines.push(LineBuilder::new().push(hint, MUTED).truncate(width));
+    } else {
+        lines.push(Line::default());
+        lines.extend(match options.view {
+            TopView::Gpus => gpus::lines(node, width, options),
+            TopView::Pods => pods::lines(node, width, options),
+        });
+    }
     if options.full || node.sources.iter().any(|source| !source.up) {
         lines.push(Line::default());
         lines.extend(status::sources(node, width));
@@ -90,21 +96,25 @@ fn title(node: &NodeView, width: usize) -> Line<'static> {
 /// The GPUs by status, and the totals of memory and power.
 fn totals(node: &NodeView) -> LineBuilder {
     let totals = &node.totals;
-    let mut line = LineBuilder::new();
     let gpus = node.readable_gpus().1;
-    line = line.push(&format!("{}: ", count(gpus, "GPU")), Style::new());
+    if gpus == 0 {
+        return LineBuilder::new().push("no GPU", Style::new());
+    }
+    let mut line = LineBuilder::new().push(&format!("{}: ", count(gpus, "GPU")), Style::new());
     for (n, statuses) in totals.gpus_by_status.iter().enumerate() {
         let separator = if n > 0 { ", " } else { "" };
         let text = format!("{} {}", statuses.gpu_count, statuses.status.label());
         line = line.push(separator, Style::new()).push(&text, style_of(statuses.status));
     }
-    let of = |name: &str, used: String, whole: &Number, whole_text: String| {
-        let limit =
-            if whole.known().is_some() { format!(" of {whole_text}") } else { String::new() };
-        format!("  {name} {used}{limit}")
-    };
     let (used, total) = (&totals.memory_used_mib, &totals.memory_total_mib);
+    let memory = match (used.known(), total.known()) {
+        (Some(used), Some(total)) => format!("{:.0}/{:.0} GiB", used / 1024.0, total / 1024.0),
+        _ => used.gib(),
+    };
     let (power, limit) = (&totals.power_watts, &totals.power_limit_watts);
-    line.push(&of("memory", used.gib(), total, total.gib()), Style::new())
-        .push(&of("power", power.with_unit("W"), limit, limit.with_unit("W")), Style::new())
+    let power = match (power.known(), limit.known()) {
+        (Some(power), Some(limit)) => format!("{power:.0}/{limit:.0} W"),
+        _ => power.with_unit("W"),
+    };
+    line.push(&format!("  memory {memory}  power {power}"), Style::new())
 }

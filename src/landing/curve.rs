@@ -11,7 +11,7 @@ use crate::view::recent_use::UsePoint;
 /// Height of the drawing; its width is one unit per point.
 const HEIGHT: u16 = 20;
 
-/// A curve of percentages, newest at the right edge; gaps where there was no reading.
+/// A curve of percentages, newest at the right edge; gaps where there was no reading. Nothing if there was none at all.
 pub(super) fn curve(
     name: &str,
     points: Option<&VecDeque<UsePoint>>,
@@ -19,6 +19,9 @@ pub(super) fn curve(
 ) -> Markup {
     let values: Vec<Option<u8>> = points.into_iter().flatten().map(of).collect();
     let known: Vec<u8> = values.iter().copied().flatten().collect();
+    if values.len() > 1 && known.is_empty() {
+        return html! {};
+    }
     // Two points make a line.
     if known.len() < 2 {
         return html! { svg.curve aria-hidden="true" {} };

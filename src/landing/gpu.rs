@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use maud::{Markup, html};
 
-use super::class;
 use super::curve::curve;
 use super::partition;
+use super::{class, number};
 use crate::view::recent_use::UsePoint;
 use crate::view::text::count;
 use crate::view::{GpuView, HealthStatus, Number, ProblemView, UnidentifiedView};
@@ -47,6 +47,7 @@ pub(super) fn line(gpu: &GpuView, points: Option<&VecDeque<UsePoint>>) -> Markup
                     span.problem {
                         span class=(class(worst.status)) { (worst.message) }
                         @if gpu.problems.len() > 1 { " and " (count(gpu.problems.len() - 1, "other problem")) }
+                        @if let Some(remedy) = &worst.remedy { ". Remedy: " (remedy) }
                     }
                 }
             }
@@ -64,7 +65,10 @@ pub(super) fn unidentified_line(gpu: &UnidentifiedView) -> Markup {
                 (status(gpu.status))
                 span.model.muted { "not identified" }
                 @for problem in &gpu.problems {
-                    span.problem { span class=(class(problem.status)) { (problem.message) } }
+                    span.problem {
+                        span class=(class(problem.status)) { (problem.message) }
+                        @if let Some(remedy) = &problem.remedy { ". Remedy: " (remedy) }
+                    }
                 }
             }
             div.body {
@@ -113,11 +117,6 @@ fn problems(problems: &[ProblemView]) -> Markup {
 
 fn status(status: HealthStatus) -> Markup {
     html! { span class={ "state " (class(status)) } { (status.label()) } }
-}
-
-/// A number as text, muted if it is absent.
-pub(super) fn number(number: &Number, text: &str) -> Markup {
-    html! { @if number.known().is_some() { (text) } @else { span.muted { (text) } } }
 }
 
 /// GPU utilization; with MIG, NVML has only that of the MIG devices.

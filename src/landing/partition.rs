@@ -2,8 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::gpu::number;
-use super::meter;
+use super::{meter, number};
 use crate::view::text::count;
 use crate::view::{
     Allocation, ContainerView, GpuView, Number, OwnerKind, PartitionView, ProcessView,

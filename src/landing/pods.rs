@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::gpu::number;
+use super::number;
 use crate::view::text::count;
 use crate::view::{Allocation, Number, PodTotals};
 

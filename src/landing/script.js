@@ -117,7 +117,6 @@ async function refresh() {
 
 // The numbers are old if there was no answer, or no new sample, within two intervals.
 function watch() {
-  const seconds = (since) => Math.round((performance.now() - since) / 1000);
   const silent = performance.now() - answered > 2 * interval();
   const stuck = performance.now() - sampled > 2 * interval() + 2000;
   const at = Number(main().dataset.timestamp);
@@ -125,8 +124,8 @@ function watch() {
   live.textContent = at ? 'sampled ' + time : time;
   document.body.classList.toggle('old', silent || stuck);
   const text = silent || (failure && stuck)
-    ? 'Old data: ' + (failure || 'the exporter does not respond') + ', for ' + seconds(answered) + ' s. The numbers are those of ' + time + '.'
-    : stuck ? 'Old data: the exporter responds, but has no new sample for ' + seconds(sampled) + ' s. The numbers are those of ' + time + '.' : '';
+    ? 'Old data: ' + (failure || 'the exporter does not respond') + '. The numbers are those of ' + time + '.'
+    : stuck ? 'Old data: the exporter responds, but has no new sample. The numbers are those of ' + time + '.' : '';
   banner.hidden = !text;
   if (banner.textContent !== text) banner.textContent = text;
 }

@@ -39,9 +39,7 @@ fn table(node: &NodeView) -> Markup {
                             @if let Some(version) = &driver.version { (version) }
                             @if let Some(version) = &driver.nvml_version { ", NVML " (version) }
                             @if let Some(library) = &driver.library { ", " code { (library) } }
-                            @if let (Some(reason), Some(detail)) = (&driver.reason, &driver.detail) {
-                                (reason) ": " (detail)
-                            }
+                            @if let Some(reason) = &driver.reason { (reason) }
                         }
                     }
                     @for source in &node.sources { (row(source, node.pod_source.as_deref())) }

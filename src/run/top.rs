@@ -3,6 +3,7 @@
 mod remote;
 mod screen;
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -152,7 +153,8 @@ fn print(node: &NodeView) -> anyhow::Result<()> {
         text.push('\n');
     }
     if hidden > 0 {
-        text += &format!("… {hidden} more lines: pipe the output, for example to less\n");
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "… {hidden} more lines: pipe the output, for example to less");
     }
     stdout::print(text.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! The GPUs in `top`: one line each, or with their MIG devices, containers and processes.
+//! The GPUs in `top`, one line each.
 
 use std::cmp::Ordering;
 
@@ -6,15 +6,17 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 
 use super::options::{Sort, TopOptions};
-use super::text::{BAD, HEAD, LineBuilder, MUTED, WARN, bar, by_number, style_of};
+use super::partition::partition_lines;
+use super::text::{BAD, HEAD, LineBuilder, MEDIUM, MUTED, WARN, WIDE, by_number, style_of};
 use crate::view::text::count;
-use crate::view::{
-    Allocation, ContainerView, GpuView, HealthStatus, NodeView, Number, OwnerKind, PartitionView,
-    ProblemView, ProcessView, UnidentifiedView,
-};
+use crate::view::{GpuView, HealthStatus, NodeView, Number, ProblemView, UnidentifiedView};
 
 /// The columns of a GPU to the right of its name, as wide as [`row`] makes them.
 const HEADS: [&str; 6] = ["STATUS", "SM", "MEMORY", "POWER", "TEMP", "USE"];
+/// The same on a terminal of medium width.
+const HEADS_MEDIUM: [&str; 6] = ["STATUS", "SM", "MEMORY", "POWER", "TEMP", "PROCS"];
+/// The same on a narrow terminal, with a mark for the columns that do not fit.
+const HEADS_NARROW: [&str; 6] = ["STATUS", "SM", "MEMORY …", "", "", ""];
 
 /// A GPU or one that cannot be identified.
 enum Listed<'a> {
@@ -37,7 +39,12 @@ pub(super) fn lines(node: &NodeView, width: usize, options: &TopOptions) -> Vec<
         Sort::Memory => number(|gpu| gpu.memory().0, one, other),
         Sort::Power => number(|gpu| gpu.power_watts.clone(), one, other),
     });
-    let heads = row(HEADS.map(str::to_owned), width);
+    let heads = match width {
+        WIDE.. => HEADS,
+        MEDIUM.. => HEADS_MEDIUM,
+        _ => HEADS_NARROW,
+    };
+    let heads = row(heads.map(str::to_owned), width);
     let mut lines = vec![LineBuilder::new().push("GPU", HEAD).with_right(&heads, HEAD, width)];
     for gpu in &listed {
         if !options.matches(&gpu.text()) {
@@ -90,10 +97,16 @@ impl Listed<'_> {
                 let mut text = format!("gpu {} {} {} ", gpu.index, gpu.model, gpu.status.label());
                 for part in &gpu.parts {
                     for container in &part.containers {
-                        text += &format!(
-                            "{}/{} {} ",
-                            container.namespace, container.pod, container.container
-                        );
+                        for name in [
+                            &container.namespace,
+                            "/",
+                            &container.pod,
+                            " ",
+                            &container.container,
+                            " ",
+                        ] {
+                            text.push_str(name);
+                        }
                     }
                     let own = part.containers.iter().flat_map(|container| &container.processes);
                     for process in own.chain(&part.other_processes) {
@@ -123,13 +136,14 @@ impl Listed<'_> {
     }
 }
 
-/// The cells of a line: on a narrow terminal without power and temperature.
+/// The cells of a line that fit.
 fn row([status, sm, memory, power, temperature, users]: [String; 6], width: usize) -> String {
-    if width < 70 {
-        return format!("{status:<8}{sm:>8}{memory:>18}");
+    let start = format!("{status:<8}{sm:>7}{memory:>15}");
+    match width {
+        WIDE.. => format!("{start}{power:>14}{temperature:>9}  {users:<24}"),
+        MEDIUM.. => format!("{start}{power:>12}{temperature:>9}{users:>6}"),
+        _ => start,
     }
-    let users = if width >= 110 { format!("  {users:<24}") } else { String::new() };
-    format!("{status:<8}{sm:>8}{memory:>20}{power:>14}{temperature:>9}{users}")
 }
 
 fn gpu_lines(gpu: &GpuView, width: usize, options: &TopOptions) -> Vec<Line<'static>> {
@@ -144,9 +158,13 @@ fn gpu_lines(gpu: &GpuView, width: usize, options: &TopOptions) -> Vec<Line<'sta
     let watts = gpu.power_watts.text(|watts| format!("{watts:.0}"));
     let power = of(&gpu.power_watts, &watts, gpu.power_limit_watts.known());
     let power = if gpu.power_watts.known().is_some() { format!("{power} W") } else { power };
-    let sm = if gpu.mig { "MIG".to_owned() } else { gpu.utilization_percent.with_unit("%") };
+    let sm = if gpu.mig {
+        format!("{} MIG", gpu.parts.len())
+    } else {
+        gpu.utilization_percent.with_unit("%")
+    };
     let temperature = gpu.temperature_celsius.with_unit("°C");
-    let cells = [gpu.status.label().to_owned(), sm, memory, power, temperature, users(gpu)];
+    let cells = [gpu.status.label().to_owned(), sm, memory, power, temperature, users(gpu, width)];
     let name = format!("GPU {} ", gpu.index);
     let line = LineBuilder::new().push(&name, HEAD);
     let line = line.push(gpu.model.trim_start_matches("NVIDIA "), Style::new());
@@ -171,10 +189,11 @@ fn gpu_lines(gpu: &GpuView, width: usize, options: &TopOptions) -> Vec<Line<'sta
     lines
 }
 
-/// `3 pods, 12 processes`.
-fn users(gpu: &GpuView) -> String {
+/// `3 pods, 12 processes`; `12` if that does not fit.
+fn users(gpu: &GpuView, width: usize) -> String {
     if let Some(absence) = gpu.parts.iter().find_map(|part| part.process_list_error.as_ref()) {
-        return Number::Absent { absent: absence.clone() }.with_unit("");
+        let reason = Number::Absent { absent: absence.clone() }.with_unit("");
+        return if width < WIDE { "–".to_owned() } else { reason };
     }
     let containers = || gpu.parts.iter().flat_map(|part| &part.containers);
     let mut pods: Vec<_> = containers().map(|c| (&c.namespace, &c.pod)).collect();
@@ -182,8 +201,10 @@ fn users(gpu: &GpuView) -> String {
     pods.dedup();
     let processes = containers().map(|container| container.processes.len()).sum::<usize>()
         + gpu.parts.iter().map(|part| part.other_processes.len()).sum::<usize>();
-    let mig = if gpu.mig { format!("{} MIG, ", gpu.parts.len()) } else { String::new() };
-    format!("{mig}{}, {}", count(pods.len(), "pod"), count(processes, "process"))
+    if width < WIDE {
+        return processes.to_string();
+    }
+    format!("{}, {}", count(pods.len(), "pod"), count(processes, "process"))
 }
 
 /// The problems, each with its remedy in the full view.
@@ -198,76 +219,4 @@ fn problem_lines(problems: &[ProblemView], width: usize, full: bool) -> Vec<Line
         }
     }
     lines
-}
-
-/// A MIG device, with its line; or a GPU without MIG, which has a line already.
-fn partition_lines(part: &PartitionView, width: usize, options: &TopOptions) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
-    if let Some(mig) = &part.mig {
-        let name =
-            format!("  MIG {} GI {} CI {}", mig.profile, mig.gpu_instance, mig.compute_instance);
-        let sm = part.utilization_percent.known().map(|percent| percent / 100.0);
-        let processes = part.other_processes.len()
-            + part.containers.iter().map(|container| container.processes.len()).sum::<usize>();
-        let pods: Vec<String> =
-            part.containers.iter().map(|c| format!("{}/{}", c.namespace, c.pod)).collect();
-        let pods = if pods.is_empty() { String::new() } else { format!("  {}", pods.join(" ")) };
-        let bar = if width >= 100 { bar(sm, 10) } else { String::new() };
-        let right = format!(
-            "{:>5} proc {bar} {:>13}{:>22}",
-            processes,
-            part.utilization_percent.with_unit("%"),
-            format!("{} of {}", part.memory_used_mib.gib(), part.memory_total_mib.gib()),
-        );
-        let line = LineBuilder::new().push(&name, HEAD).push(&pods, Style::new());
-        lines.push(line.with_right(&right, Style::new(), width));
-    }
-    if !options.full {
-        return lines;
-    }
-    if let Some(reason) = &part.process_list_error {
-        let text = format!("    no process list: {reason}");
-        lines.push(LineBuilder::new().push(&text, MUTED).truncate(width));
-    }
-    for container in &part.containers {
-        lines.push(container_line(container, width));
-        lines.extend(
-            container.processes.iter().map(|process| process_line(process, "      ", width)),
-        );
-    }
-    lines.extend(part.other_processes.iter().map(|process| process_line(process, "    ", width)));
-    lines
-}
-
-fn container_line(container: &ContainerView, width: usize) -> Line<'static> {
-    let name = format!("    {}/{} {}", container.namespace, container.pod, container.container);
-    let label = Allocation::of(container).label();
-    let numbers = [&container.sm_percent, &container.memory_used_mib];
-    columns(LineBuilder::new().push(&name, Style::new()), label, numbers, width)
-}
-
-fn process_line(process: &ProcessView, indent: &str, width: usize) -> Line<'static> {
-    let name = match process.pid {
-        Some(pid) => format!("{indent}{} {pid} {}", process.name, process.kind),
-        None => format!("{indent}stale entry"),
-    };
-    let owner = match process.owner {
-        OwnerKind::Container => "",
-        OwnerKind::Host => "host",
-        OwnerKind::ContainerWithoutPod => "no pod",
-        OwnerKind::Unknown => process.reason.as_deref().unwrap_or("unknown"),
-    };
-    let numbers = [&process.sm_percent, &process.memory_used_mib];
-    columns(LineBuilder::new().push(&name, MUTED), owner, numbers, width)
-}
-
-/// A name, and at the right edge a label, SM utilization and memory.
-fn columns(
-    name: LineBuilder,
-    label: &str,
-    [sm, memory]: [&Number; 2],
-    width: usize,
-) -> Line<'static> {
-    let right = format!("{label:<14}{:>14}{:>12}", sm.with_unit("%"), memory.gib());
-    name.with_right(&right, Style::new(), width)
 }

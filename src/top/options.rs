@@ -72,12 +72,11 @@ impl TopOptions {
     /// Changes to the next order of the view.
     pub fn sort_next(&mut self) {
         self.chosen_sort = match (self.view, self.sort()) {
-            (_, Sort::Status) => Sort::Name,
             (_, Sort::Name) => Sort::Sm,
             (_, Sort::Sm) => Sort::Memory,
             (TopView::Gpus, Sort::Memory) => Sort::Power,
             (TopView::Gpus, Sort::Power) => Sort::Status,
-            (TopView::Pods, Sort::Memory | Sort::Power) => Sort::Name,
+            (_, Sort::Status) | (TopView::Pods, Sort::Memory | Sort::Power) => Sort::Name,
         };
     }
 

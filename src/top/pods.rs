@@ -17,7 +17,7 @@ pub(super) fn lines(node: &NodeView, width: usize, options: &TopOptions) -> Vec<
         Sort::Name => (&one.namespace, &one.pod).cmp(&(&other.namespace, &other.pod)),
     });
     let right =
-        format!("{:<14}{:<12}{:>8}{:>12}{:>7}", "ALLOCATED", "GPUS", "SM", "MEMORY", "PROCS");
+        format!("{:<14}{:<9}{:>14}{:>11}{:>6}", "ALLOCATED", "GPUS", "SM", "MEMORY", "PROCS");
     let mut lines = vec![LineBuilder::new().push("POD", HEAD).with_right(&right, HEAD, width)];
     let shown = pods.iter().filter(|pod| options.matches(&text(pod)));
     lines.extend(shown.map(|pod| line(pod, width)));
@@ -37,11 +37,11 @@ fn text(pod: &PodTotals) -> String {
 fn line(pod: &PodTotals, width: usize) -> Line<'static> {
     let indexes: Vec<String> = pod.gpus.iter().map(u32::to_string).collect();
     let all = indexes.join(",");
-    let gpus = if all.len() <= 10 { all } else { format!("{} GPUs", indexes.len()) };
+    let gpus = if all.len() <= 8 { all } else { format!("{} GPUs", indexes.len()) };
     let modes: Vec<&str> = pod.modes.iter().map(|mode| mode.label()).collect();
     let mode = if modes.len() > 1 { "mixed" } else { modes.first().copied().unwrap_or_default() };
     let right = format!(
-        "{mode:<14}{gpus:<12}{:>8}{:>12}{:>7}",
+        "{mode:<14}{gpus:<9}{:>14}{:>11}{:>6}",
         pod.sm_percent.with_unit("%"),
         pod.memory_used_mib.gib(),
         pod.processes

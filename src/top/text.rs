@@ -23,6 +23,11 @@ pub(super) fn style_of(status: HealthStatus) -> Style {
     }
 }
 
+/// Width from which a line has more than the most important columns.
+pub(super) const MEDIUM: usize = 70;
+/// Width from which a line has all columns.
+pub(super) const WIDE: usize = 110;
+
 /// Indentation of the continuation of a line.
 const INDENT: &str = "    ";
 
@@ -60,14 +65,15 @@ impl LineBuilder {
     /// The text as lines of at most `width` columns, broken at spaces; further lines are indented.
     pub(super) fn wrap(self, width: usize) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
-        let (mut line, mut used) = (Self::new(), 0);
+        let (mut line, mut start, mut used) = (Self::new(), 0, 0);
         for span in self.0 {
             for word in span.content.split_inclusive(' ') {
                 let columns = Span::raw(word.trim_end()).width();
-                if used + columns > width && used > INDENT.len() {
+                if used + columns > width && used > start {
                     let next = Self::new().push(INDENT, Style::new());
                     lines.push(std::mem::replace(&mut line, next).without_trailing_blank());
-                    used = INDENT.len();
+                    start = INDENT.len();
+                    used = start;
                 }
                 line = line.push(word, span.style);
                 used += Span::raw(word).width();
@@ -86,7 +92,8 @@ impl LineBuilder {
 
     /// The line with `text` at the right edge; the rest is truncated to fit.
     pub(super) fn with_right(self, text: &str, style: Style, width: usize) -> Line<'static> {
-        let right = Self::new().push(text, style).truncate(width);
+        // Of the name at least the mark is visible.
+        let right = Self::new().push(text, style).truncate(width.saturating_sub(2));
         let mut line = self.truncate(width.saturating_sub(right.width() + 1));
         let gap = width.saturating_sub(line.width() + right.width());
         line.push_span(" ".repeat(gap));
@@ -113,19 +120,6 @@ fn truncate_span(span: &Span<'static>, width: usize) -> Span<'static> {
 pub(super) fn by_number(one: Option<f64>, other: Option<f64>) -> Ordering {
     let number = |number: Option<f64>| number.unwrap_or(f64::NEG_INFINITY);
     number(other).total_cmp(&number(one))
-}
-
-/// A bar of `width` columns between brackets, filled to `ratio` (0 to 1); blank if there is none.
-pub(super) fn bar(ratio: Option<f64>, width: usize) -> String {
-    let Some(ratio) = ratio else { return " ".repeat(width + 2) };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "between 0 and a few hundred"
-    )]
-    let full = ((ratio.clamp(0.0, 1.0) * width as f64).round()) as usize;
-    format!("[{}{}]", "#".repeat(full), " ".repeat(width - full))
 }
 
 #[cfg(test)]
@@ -168,13 +162,5 @@ mod tests {
     fn control_characters_do_not_reach_the_terminal() {
         let line = LineBuilder::new().push("\u{1b}[2Jx\n\u{9b}", Style::new()).truncate(80);
         assert_eq!(plain(&line), "\u{fffd}[2Jx\u{fffd}\u{fffd}");
-    }
-
-    #[test]
-    fn bar_is_filled_to_the_ratio_and_blank_if_absent() {
-        assert_eq!(bar(Some(0.5), 4), "[##  ]");
-        assert_eq!(bar(Some(7.0), 4), "[####]");
-        assert_eq!(bar(Some(0.0), 4), "[    ]");
-        assert_eq!(bar(None, 4), "      ");
     }
 }

@@ -1,10 +1,12 @@
-"""Opens the web page at `/` in a browser: browser.py URL [SCREENSHOT]
+"""Opens the web page at `/` in a browser: browser.py URL [--old] [--screenshots FOLDER]
 
 Prints the results as JSON: console messages, violations found by axe-core (light and dark, three widths, with all lines
-closed and open), the text of the page with and without scripts, the table of pods sorted and filtered, the elements
-reached with Tab, and the banner while the exporter does not respond.
+closed and open), the text of the page with and without scripts, the table of pods sorted and filtered, the elements reached
+with Tab, and the banner over old numbers. With --old, axe-core also examines the page with that banner. With --screenshots,
+writes a picture of each view that axe-core examines.
 """
 
+import argparse
 import json
 import pathlib
 import sys
@@ -48,7 +50,8 @@ def violations(driver):
     )
     assert "error" not in result, result
     assert len(result["passes"]) > 10, "axe-core has checked nothing"
-    nodes = lambda kind: [f"{v['id']}: {n['html'][:200]}" for v in result[kind] for n in v["nodes"]]
+    why = lambda node: "; ".join(check["message"] for check in node["any"] + node["all"] + node["none"])
+    nodes = lambda kind: [f"{v['id']}: {n['html'][:200]}: {why(n)}" for v in result[kind] for n in v["nodes"]]
     return nodes("violations") + [v for v in nodes("incomplete") if v.startswith("color-contrast")]
 
 
@@ -93,22 +96,40 @@ def pods(driver):
     return found
 
 
-def staleness(driver):
-    """Takes the page offline until it says so, and back."""
+def banner(driver):
+    return driver.find_element(By.ID, "stale")
+
+
+def old_numbers(driver, name, reason, views):
+    """Waits for the banner over old numbers, with its reason."""
+    wait("banner", lambda: reason in banner(driver).text)
+    text = banner(driver).text
+    views(name)
+    return {"text": text, "grey": driver.execute_script("return document.body.classList.contains('old')")}
+
+
+def staleness(driver, views):
+    """Has the exporter return the same page again and again, and then no page."""
+    # While axe-core works, the page is not updated.
+    wait("no banner", lambda: not banner(driver).is_displayed())
+    found = {}
+    driver.execute_script(
+        "const page = document.documentElement.outerHTML; window.kept = window.fetch;"
+        "window.fetch = () => Promise.resolve(new Response(page))"
+    )
+    found["stale"] = old_numbers(driver, "stale", "has no new sample", views)
+    driver.execute_script("window.fetch = window.kept")
+    wait("no banner", lambda: not banner(driver).is_displayed())
     network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    banner = lambda: driver.find_element(By.ID, "stale")
     driver.execute_cdp_cmd("Network.enable", {})
-    found = {"before": banner().is_displayed()}
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, **network})
-    wait("banner", lambda: banner().is_displayed())
-    found["text"] = banner().text
-    found["grey"] = driver.execute_script("return document.body.classList.contains('old')")
+    found["dead"] = old_numbers(driver, "dead", "does not respond", views)
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **network})
-    wait("no banner", lambda: not banner().is_displayed())
+    wait("no banner", lambda: not banner(driver).is_displayed())
     return found
 
 
-def main(url, screenshot=None):
+def main(url, old, screenshots):
     found = {}
     driver = browser()
     driver.set_script_timeout(10 * TIMEOUT)
@@ -125,24 +146,30 @@ def main(url, screenshot=None):
     wait("later sample", lambda: status_text(driver) != before)
     found["later"] = driver.find_element(By.TAG_NAME, "body").text
     found["in_place"] = driver.execute_script("return document.contains(window.untouched) && window.untouched.open")
-    if screenshot:
-        driver.save_screenshot(screenshot)
     found["pods"] = pods(driver)
 
     driver.execute_script(AXE)
     found["violations"], found["overflow"] = {}, {}
     # axe-core takes minutes for thousands of elements.
-    states = [False, True] if len(driver.find_elements(By.TAG_NAME, "details")) < 60 else [False]
-    for scheme in ["light", "dark"]:
-        for width in [360, 1080, 1920]:
-            emulate(driver, scheme, width)
-            for is_open in states:
-                open_all(driver, is_open)
-                name = f"{scheme} {width} {'open' if is_open else 'closed'}"
+    states = {"closed": False, "open": True}
+    if len(driver.find_elements(By.TAG_NAME, "details")) > 60:
+        del states["open"]
+
+    def views(state):
+        for scheme in ["light", "dark"]:
+            for width in [360, 1080, 1920]:
+                emulate(driver, scheme, width)
+                name = f"{state} {scheme} {width}"
                 found["violations"][name] = violations(driver)
                 found["overflow"][name] = driver.execute_script(
                     "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
                 )
+                if screenshots:
+                    driver.save_screenshot(f"{screenshots}/{name}.png")
+
+    for state, is_open in states.items():
+        open_all(driver, is_open)
+        views(state)
     emulate(driver, "light", 1080)
     driver.execute_script("document.activeElement.blur()")
     reached = []
@@ -152,7 +179,7 @@ def main(url, screenshot=None):
         reached.append(active.get_attribute("href") or active.get_attribute("aria-label") or active.tag_name)
     found["reached"] = reached
     found["console"] = [entry["message"] for entry in driver.get_log("browser")]
-    found["stale"] = staleness(driver)
+    found["old"] = staleness(driver, views if old else lambda state: None)
     driver.quit()
 
     plain = browser(scripts=False)
@@ -162,4 +189,8 @@ def main(url, screenshot=None):
     json.dump(found, sys.stdout)
 
 
-main(*sys.argv[1:])
+parser = argparse.ArgumentParser()
+parser.add_argument("url")
+parser.add_argument("--old", action="store_true")
+parser.add_argument("--screenshots")
+main(**vars(parser.parse_args()))

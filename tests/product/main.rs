@@ -10,6 +10,7 @@
 
 mod accumulators;
 mod annotations;
+mod browser;
 mod check;
 mod client_certificates;
 mod clients;
@@ -45,6 +46,7 @@ mod mig;
 mod migration;
 mod mock_files;
 mod newest_drivers;
+mod node_api;
 mod node_without_gpu;
 mod nvml_calls;
 mod old_drivers;
@@ -58,6 +60,8 @@ mod replicas;
 mod sandbox;
 mod sharing;
 mod symbols;
+#[cfg(feature = "top")]
+mod terminal;
 mod text_round_trip;
 mod tls;
 #[cfg(feature = "top")]

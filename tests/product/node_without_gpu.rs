@@ -95,7 +95,7 @@ fn page_json_top_and_check_say_that_there_is_no_gpu() {
     assert_eq!((&node["ready"], &node["driver"]["reason"]), (&true.into(), &"no_gpu".into()));
     assert!(node["no_gpu_reason"].as_str().unwrap().starts_with(reason), "{node}");
     let page = exporter.get("/").text();
-    assert!(page.contains("Ready.") && page.contains(reason), "{page}");
+    assert!(page.contains("Ready: ") && page.contains(reason), "{page}");
     assert!(page.contains("not needed") && !page.contains(">down<"), "{page}");
 
     for args in [vec!["top", "--once"], vec!["top", "--once", "--dialect=dcgm-exporter"]] {
@@ -103,6 +103,7 @@ fn page_json_top_and_check_say_that_there_is_no_gpu() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && text.contains(reason), "{text}");
         assert!(text.contains("ready") && text.contains("driver not needed"), "{text}");
+        assert!(!text.contains("not collected") && text.contains("--mock"), "{text}");
     }
     let output = run(&["check", "--mock=no-gpu", "--address=127.0.0.1:0", "--output=json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,14 +1,10 @@
 //! The node in a terminal.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
 
-use crate::clients::tool_path;
-use crate::exporter::{Scenario, command, run, run_tool, run_with, sandboxed_command};
+use crate::exporter::{Exporter, Scenario, run, run_with};
 use crate::web_fixture::WebFixture;
 
 /// The output of `top --once` at this width.
@@ -111,6 +107,19 @@ fn remote_exporter_is_read_over_tls_with_a_password() {
     assert!(error.contains("--user: the password is missing"), "{error}");
 }
 
+/// Responds to one request after another with these texts.
+fn serve(listener: TcpListener, responses: Vec<String>) {
+    std::thread::spawn(move || {
+        for (response, stream) in responses.into_iter().zip(listener.incoming()) {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let length = response.len();
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{response}")
+                .unwrap();
+        }
+    });
+}
+
 #[test]
 fn invalid_remote_response_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -120,15 +129,7 @@ fn invalid_remote_response_is_an_error() {
         ("{\"version\": 3}", "not one of nvml-exporter"),
         ("<html>", "not one of nvml-exporter"),
     ];
-    std::thread::spawn(move || {
-        for ((response, _), stream) in responses.into_iter().zip(listener.incoming()) {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]).unwrap();
-            let length = response.len();
-            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{response}")
-                .unwrap();
-        }
-    });
+    serve(listener, responses.map(|(response, _)| response.to_owned()).to_vec());
     for (_, expected) in responses {
         let error = top_error(&["--once", &url]);
         assert!(error.contains(expected), "{error}");
@@ -137,75 +138,38 @@ fn invalid_remote_response_is_an_error() {
     assert!(error.contains("use http(s)://HOST:PORT"), "{error}");
 }
 
+/// What a narrow frame does not have of a wide one is marked by an ellipsis in its line or in the heads.
 #[test]
-fn every_key_works_in_a_terminal() {
-    assert_interactive(&command(&IN_A_TERMINAL));
-}
-
-#[test]
-fn top_works_in_an_unprivileged_pod() {
-    assert_interactive(&sandboxed_command(&IN_A_TERMINAL));
-}
-
-#[test]
-fn mig_devices_are_folded_until_a_key_is_pressed() {
-    let seen = in_a_terminal(&command(&["top", "--mock=mig-h100", "-d", "0.5"]), "mig");
-    assert!(!seen["folded"].as_str().unwrap().contains("MIG 2g"), "{seen}");
-    assert!(seen["unfolded"].as_str().unwrap().contains("MIG 2g"), "{seen}");
-    assert_eq!(seen["exit"], 0);
-}
-
-#[test]
-fn screen_without_a_driver_ends_with_the_reason() {
-    let command =
-        command(&["top", "--require-gpu", "--nvml-library", "/nowhere/libnvidia-ml.so.1"]);
-    let seen = in_a_terminal(&command, "none");
-    assert_eq!(seen["exit"], 1, "{seen}");
-    assert!(seen["text"].as_str().unwrap().contains("the driver is down"), "{seen}");
-}
-
-#[test]
-fn screen_ends_with_its_terminal() {
-    let seen = in_a_terminal(&command(&IN_A_TERMINAL), "closed");
-    assert_eq!(seen["exit"], 128 + 1, "SIGHUP");
-}
-
-const IN_A_TERMINAL: [&str; 3] = ["top", "--mock=demo", "--collect-interval=500"];
-
-/// Runs the command in a terminal with tests/clients/terminal.py.
-fn in_a_terminal(command: &Command, scenario: &str) -> serde_json::Value {
-    let text = |text: &OsStr| text.to_str().unwrap().to_owned();
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let environment = command.get_envs().filter_map(|(key, value)| Some((text(key), text(value?))));
-    let input = serde_json::json!({
-        "command": words.map(text).collect::<Vec<_>>(),
-        "environment": environment.collect::<BTreeMap<_, _>>(),
-        "scenario": scenario,
-    });
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/terminal.py");
-    let python = tool_path("python/bin/python");
-    let output = run_tool(&python, &[&script.display().to_string()], &input.to_string());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Presses every key in a small and a large terminal, and checks the screens.
-fn assert_interactive(command: &Command) {
-    let all = in_a_terminal(command, "demo");
-    for size in ["80x24", "200x60"] {
-        let seen = &all[size];
-        let text = |screen: &str| seen[screen].as_str().unwrap().to_owned();
-        assert!(text("compact").contains("GPU 0 H100"), "{size} {}", text("compact"));
-        assert!(text("compact").contains("8 GPUs: 8 ok"), "{size} {}", text("compact"));
-        assert!(text("full").contains("ml/train trainer"), "{size} {}", text("full"));
-        assert!(text("end").contains("SOURCES"), "{size} {}", text("end"));
-        assert!(text("pods").contains("ml/train"), "{size} {}", text("pods"));
-        assert!(text("help").contains("fold or unfold MIG devices"), "{size} {}", text("help"));
-        for (what, expected) in [("coloured", true), ("restored", true)] {
-            assert_eq!(seen[what], expected, "{size} {what}");
+fn nothing_is_cut_without_a_mark() {
+    for scenario in ["demo", "mig-h100", "faulty", "shared-l20"] {
+        let scenario = Scenario::built_in_at(scenario, 20);
+        let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval", "500"]);
+        exporter.wait_for("processes", |text| text.contains("DCGM_CUSTOM_PROCESS_MEM_USED{"));
+        // The same state for each width.
+        let node = exporter.get("/api/v1/node").text();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("--url=http://{}", listener.local_addr().unwrap());
+        serve(listener, vec![node; 5]);
+        let wide = frame("140", &[&url]);
+        for columns in ["40", "60", "80", "110"] {
+            let narrow = frame(columns, &[&url]);
+            let words: BTreeSet<&str> = narrow.split_whitespace().collect();
+            let heads = narrow.lines().find(|line| line.starts_with("GPU  ")).unwrap();
+            for line in wide.lines().filter(|line| !line.starts_with("GPU")) {
+                let Some(start) = line.split_whitespace().next() else { continue };
+                let of_line = |other: &&str| {
+                    let first = other.split_whitespace().next().unwrap_or("none");
+                    start.starts_with(first.trim_end_matches('…'))
+                };
+                let is_marked = narrow.lines().filter(of_line).any(|line| line.contains('…'));
+                let missing = line.split_whitespace().find(|word| !words.contains(word));
+                assert!(
+                    missing.is_none() || is_marked,
+                    "{columns}: {missing:?} of {line}\n{narrow}"
+                );
+            }
+            let is_complete = ["POWER", "TEMP"].iter().all(|head| heads.contains(head));
+            assert!(is_complete || heads.contains('…'), "{columns}: {heads}");
         }
-        assert_eq!(seen["exit"], 0, "{size}");
     }
-    assert_eq!((&all["plain_coloured"], &all["plain_exit"]), (&false.into(), &0.into()));
 }
