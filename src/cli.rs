@@ -64,13 +64,13 @@ enum Subcommand {
     #[command(args_override_self = true)]
     Top {
         #[command(flatten)]
+        args: Box<Args>,
+
+        #[command(flatten)]
         remote: run::top::RemoteArgs,
 
         #[command(flatten)]
         screen: run::top::ScreenArgs,
-
-        #[command(flatten)]
-        args: Box<Args>,
     },
     /// Check everything that the exporter depends on, and print problems with their remedies
     ///
@@ -152,6 +152,9 @@ impl Cli {
         if matches!(arg.get_action(), ArgAction::SetTrue) {
             tips.push("give true or false".into());
         }
+        if let Some(value) = nearest_value(&error) {
+            tips.push(format!("a similar value exists: '{value}'").into());
+        }
         if !tips.is_empty() {
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
         }
@@ -211,7 +214,7 @@ impl Cli {
             }
             #[cfg(feature = "manual")]
             Some(Subcommand::Completions { shell }) => {
-                cli_docs::print_completions(Self::definition(), shell)?
+                cli_docs::print_completions(Self::definition(), shell)?;
             }
             #[cfg(feature = "manual")]
             Some(Subcommand::Man) => print(&manual::page(&Self::definition())?)?,
@@ -228,6 +231,21 @@ impl Cli {
             _ => Self { args: self.args.with_warnings(remarks), ..self },
         }
     }
+}
+
+/// The valid value that is nearest to the invalid one, for a typing error that clap does not find.
+fn nearest_value(error: &clap::Error) -> Option<&String> {
+    let Some(ContextValue::String(invalid)) = error.get(ContextKind::InvalidValue) else {
+        return None;
+    };
+    let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue) else {
+        return None;
+    };
+    if error.get(ContextKind::SuggestedValue).is_some() {
+        return None;
+    }
+    let distance = |value: &&String| strsim::osa_distance(value, invalid);
+    valid.iter().min_by_key(distance).filter(|value| distance(value) <= 2)
 }
 
 #[cfg(test)]

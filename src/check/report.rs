@@ -150,7 +150,7 @@ impl Report {
         }
         let lacks_driver =
             |finding: &Finding| matches!(finding.topic, Topic::Library | Topic::Driver);
-        if self.of(&[Outcome::Failure]).any(lacks_driver) {
+        if self.of(&[Outcome::Failure, Outcome::Note]).any(lacks_driver) {
             text += "without a GPU, try a simulated node: nvml-exporter check --mock\n";
         }
         text

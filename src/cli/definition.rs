@@ -57,8 +57,12 @@ pub(super) fn complete(command: Command, shows_variables: bool) -> Command {
     let mut command = with_help(command, shows_variables).after_help(examples());
     for name in names {
         command = command.mut_subcommand(name.clone(), |sub| {
-            let sub = with_help(sub, shows_variables);
-            if name == "top" { of_top(sub) } else { sub }
+            let sub = match name.as_str() {
+                "top" => of_top(sub),
+                "check" => sub.mut_arg("once", |arg| arg.hide_short_help(true)),
+                _ => sub,
+            };
+            with_help(sub, shows_variables)
         });
     }
     command
@@ -87,6 +91,7 @@ fn of_top(command: Command) -> Command {
     command
         .mut_arg("devices", |arg| arg.short(None::<char>))
         .mut_arg("delay", |arg| arg.short('d'))
+        .mut_arg("once", |arg| arg.help("Print the screen once as text, and exit"))
         .mut_args(|arg| {
             let ineffective = NOT_OF_TOP.contains(&arg.get_id().as_str());
             let hidden = arg.is_hide_short_help_set() || ineffective;

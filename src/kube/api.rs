@@ -64,6 +64,8 @@ async fn send(
     path: &str,
     timeout: Duration,
 ) -> Result<Body, RequestError> {
+    // For an operator, the query of a watch only hides the rest of an error.
+    let (path, _) = path.split_once('?').unwrap_or((path, ""));
     let request = request.body(body).map_err(|e| {
         let message = format!("{path}: the request cannot be built: {e}");
         RequestError::new(FailureReason::Config, message)

@@ -234,10 +234,9 @@ impl HealthTracker {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match self.state {
-            SourceState::Starting => false,
             SourceState::Up => true,
-            // Another kind of request follows at once.
-            SourceState::Down(FailureReason::Unsupported) => false,
+            // If a kind of request is unsupported, another follows at once.
+            SourceState::Starting | SourceState::Down(FailureReason::Unsupported) => false,
             SourceState::Down(reason) => reason == FailureReason::Absent || !reason.may_pass(),
         }
     }
@@ -312,6 +311,24 @@ mod tests {
         health.record_failure(FailureReason::Denied, &problem, start + almost);
         assert_eq!(health.warned, Some(FailureReason::Denied));
         assert!(!health.is_up() && !HealthTracker::new("test").is_up());
+    }
+
+    #[test]
+    fn source_that_cannot_succeed_is_settled() {
+        let is_settled = |failure| {
+            let mut health = HealthTracker::new("test");
+            assert!(!health.is_settled(), "not asked yet");
+            health.record_failure(failure, &Problem::without_remedy("x"), Duration::ZERO);
+            health.is_settled()
+        };
+        for failure in [FailureReason::Absent, FailureReason::Denied, FailureReason::Config] {
+            assert!(is_settled(failure), "{failure:?}");
+        }
+        for failure in
+            [FailureReason::Timeout, FailureReason::Connection, FailureReason::Unsupported]
+        {
+            assert!(!is_settled(failure), "{failure:?}");
+        }
     }
 
     #[test]
