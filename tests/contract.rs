@@ -101,9 +101,10 @@ fn rows_have_the_symbol_of_what_they_need() {
             EventInput::ClockEvents => "nvmlDeviceGetCurrentClocksEventReasons",
             EventInput::Peers => "nvmlDeviceGetP2PStatus",
             EventInput::Links => "nvmlDeviceGetNvLinkState",
-            EventInput::NvLinkField(_) | EventInput::C2cField(_) => "nvmlDeviceGetFieldValues",
+            EventInput::NvLinkField(_) | EventInput::C2cField(_) | EventInput::Health => {
+                "nvmlDeviceGetFieldValues"
+            }
             EventInput::Platform => "nvmlDeviceGetPlatformInfo",
-            EventInput::Health => "nvmlDeviceGetFieldValues",
         };
         assert_eq!(metric.symbol, expected, "{}", metric.name);
     }

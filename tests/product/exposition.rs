@@ -182,7 +182,8 @@ fn families_of_the_newest_boards() {
             && !everything.contains(&format!("\n{}{{", row.name))
     };
     let rows = nvml_exporter::catalog::rows().filter(is_new);
-    let all: String = rows.map(|row| format!("{},{},\n", row.name, row.kind.as_str())).collect();
+    let all =
+        rows.fold(String::new(), |text, row| text + row.name + "," + row.kind.as_str() + ",\n");
     let labels =
         ["FABRIC_CLUSTER_UUID", "PLATFORM_CHASSIS_SERIAL_NUMBER", "PLATFORM_INFINIBAND_GUID"];
     let labels = labels.map(|name| format!("DCGM_FI_DEV_{name},label,\n")).concat();
