@@ -14,6 +14,7 @@ mod device;
 mod framebuffer_balance;
 mod gpu;
 mod info_labels;
+mod memory_account;
 mod missing_counts;
 mod partition;
 mod partition_processes;

@@ -24,7 +24,7 @@ pub use self::event_source::{EventInput, EventSample, EventSource, GpuEventInput
 pub use self::metric::{Kind, Metric};
 pub use self::rows::{
     ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS,
-    INSTANCE, NODE, PROCESS,
+    INSTANCE, MEMORY_ACCOUNT, NODE, PROCESS,
 };
 pub use self::source::{
     AccumulatedMetric, AllocatedFractionSource, ContainerSource, DeviceSource, InfoLabelSource,

@@ -10,6 +10,7 @@ mod events;
 mod gpu;
 mod health;
 mod health_status;
+mod memory_account;
 mod moment;
 mod owner;
 mod problem;
@@ -28,6 +29,7 @@ pub use events::{ALWAYS_REPORTED, CLOCK_EVENTS, ClockEventCounts, Windows, XidSt
 pub use gpu::{Gpu, Limits, MigDevice, MigPlacement, NodeSample};
 pub use health::{HealthCounters, HealthSample, HealthState, LinkFields, LinkStates};
 pub use health_status::HealthStatus;
+pub use memory_account::MemoryAccount;
 pub use moment::{Moment, micros};
 pub use owner::{Owner, OwnerClass, OwnerEvidence, OwnerKind, Unresolved};
 pub use problem::Problem;

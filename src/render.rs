@@ -98,6 +98,7 @@ fn encode_gpus(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt:
     encode_table(encoder, &selected.instance, &tables.instances)?;
     encode_derived(encoder, &selected.allocated_fraction, &tables.allocated)?;
     encode_derived(encoder, &selected.container, &tables.containers)?;
+    encode_derived(encoder, &selected.memory_account, &tables.containers)?;
     encode_table(encoder, &selected.activity, &tables.activity)?;
     encode_derived(encoder, &selected.process, &tables.processes)?;
     encode_derived(encoder, &selected.illegal, &tables.illegal)?;

@@ -25,6 +25,7 @@ mod identified_gpu;
 pub mod info_labels;
 pub mod limits;
 pub mod link_fields;
+mod memory_accounts;
 mod mig_mode;
 mod open_backoff;
 mod own_limit;

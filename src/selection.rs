@@ -10,8 +10,8 @@ use crate::catalog::preset::{
 use crate::catalog::{
     ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, AccumulatedMetric, AllocatedFractionSource,
     CONTAINER, ContainerSource, DEVICE, DeviceSource, EVENT, EventInput, EventSource, ILLEGAL,
-    INFO_LABELS, INSTANCE, InfoLabelSource, Kind, Metric, NODE, NodeSource, PROCESS, ProcessSource,
-    find,
+    INFO_LABELS, INSTANCE, InfoLabelSource, Kind, MEMORY_ACCOUNT, Metric, NODE, NodeSource,
+    PROCESS, ProcessSource, find,
 };
 use crate::device_selector::DeviceSelector;
 use crate::labels::{Compat, Dialect};
@@ -127,6 +127,8 @@ pub struct Selection {
     pub allocated_fraction: SelectedFamilies<AllocatedFractionSource>,
     /// Families with one series per container and device that is allocated to it.
     pub container: SelectedFamilies<ContainerSource>,
+    /// Families of the driver's account of the memory of a container.
+    pub memory_account: SelectedFamilies<ContainerSource>,
     /// Families of the activity of a container that alone holds a device.
     pub activity: SelectedFamilies<DeviceSource>,
     /// Families with one series per process and device.
@@ -180,6 +182,7 @@ impl Selection {
             instance: SelectedFamilies::of(INSTANCE, &requests),
             allocated_fraction: SelectedFamilies::of(ALLOCATED_FRACTION, &requests),
             container: SelectedFamilies::of(CONTAINER, &requests),
+            memory_account: SelectedFamilies::of(MEMORY_ACCOUNT, &requests),
             activity: SelectedFamilies::of(ACTIVITY, &requests),
             process: SelectedFamilies::of(PROCESS, &requests),
             illegal: SelectedFamilies::of(ILLEGAL, &requests),
@@ -292,6 +295,7 @@ impl Selection {
         !self.process.is_empty()
             || !self.illegal.is_empty()
             || !self.accumulated.is_empty()
+            || !self.memory_account.is_empty()
             || !self.activity.is_empty()
     }
 

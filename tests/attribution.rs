@@ -155,6 +155,7 @@ fn sample(listing: Result<DeviceProcesses, Missing>, used_mib: u64) -> Sample {
         listed_at: NOW.mono,
         listing,
         unlisted_use: None,
+        memory_accounts: Vec::new(),
         utilization: Ok(WindowSummary { span: Duration::from_secs(5), unlisted_sm: 0.0 }),
     };
     let cached =

@@ -9,7 +9,8 @@ use std::path::Path;
 use nvml_exporter::catalog::exporter_metrics::EXPORTER_METRICS;
 use nvml_exporter::catalog::{
     ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, CONTAINER, DEVICE, DeviceSource, EVENT, EventInput,
-    ILLEGAL, INFO_LABELS, INSTANCE, Kind, Metric, NODE, PROCESS, alias, find, preset,
+    ILLEGAL, INFO_LABELS, INSTANCE, Kind, MEMORY_ACCOUNT, Metric, NODE, PROCESS, alias, find,
+    preset,
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -20,8 +21,8 @@ fn rows() -> Vec<(&'static str, Kind, &'static str, &'static str)> {
         slice.iter().map(|m| (m.name, m.kind, m.symbol, m.help)).collect()
     }
     let devices = [of(NODE), of(DEVICE), of(EVENT), of(INSTANCE), of(ALLOCATED_FRACTION)];
-    [devices.concat(), of(CONTAINER), of(ACTIVITY), of(PROCESS), of(ILLEGAL), of(ACCUMULATED)]
-        .concat()
+    let containers = [of(CONTAINER), of(MEMORY_ACCOUNT), of(ACTIVITY)];
+    [devices.concat(), containers.concat(), of(PROCESS), of(ILLEGAL), of(ACCUMULATED)].concat()
 }
 
 fn golden(name: &str) -> String {
@@ -160,11 +161,12 @@ fn every_alias_and_preset_resolves_to_a_row() {
 
 /// Rows that are in no golden file: those of boards and drivers that the mock does not simulate
 /// (C2C links, totals since branch 580), those that are absent before the first XID, and
-/// accumulated usage, which depends on elapsed time. Activity of containers needs a cluster:
-/// `tests/product/gpm.rs`.
+/// accumulated usage, which depends on elapsed time. Activity and accounts of containers need a cluster:
+/// `tests/product/gpm.rs`, `tests/product/memory_accounts.rs`.
 fn is_in_no_golden(name: &str) -> bool {
     name == "DCGM_EXP_XID_ERRORS_TOTAL"
         || ACTIVITY.iter().any(|row| row.name == name)
+        || MEMORY_ACCOUNT.iter().any(|row| row.name == name)
         || is_accumulated(name)
         || name.starts_with("DCGM_FI_PROF_C2C_")
         || (name.starts_with("DCGM_FI_PROF_") && name.ends_with("_TOTAL"))
@@ -179,6 +181,7 @@ fn is_in_no_golden(name: &str) -> bool {
 fn is_specific_to_this_exporter(name: &str) -> bool {
     is_accumulated(name)
         || ACTIVITY.iter().any(|row| row.name == name)
+        || MEMORY_ACCOUNT.iter().any(|row| row.name == name)
         || (name.starts_with("DCGM_CUSTOM_DEV_")
             && !["DCGM_CUSTOM_DEV_FB_TOTAL", "DCGM_CUSTOM_DEV_FB_ALLOCATED"].contains(&name))
 }

@@ -207,6 +207,7 @@ fn gpu(index: usize, processes: Vec<ProcessSample>) -> DeviceSample {
         listed_at: NOW.mono,
         listing: Ok(DeviceProcesses { processes, ..DeviceProcesses::default() }),
         unlisted_use: None,
+        memory_accounts: Vec::new(),
         utilization: Ok(WindowSummary { span: Duration::from_secs(1), unlisted_sm: 0.0 }),
     };
     let number = u32::try_from(index).unwrap();

@@ -14,6 +14,7 @@ impl ReturnCode {
     pub(crate) const INVALID_ARGUMENT: Self = Self(2);
     pub(crate) const NOT_SUPPORTED: Self = Self(3);
     pub(crate) const NOT_FOUND: Self = Self(6);
+    pub(crate) const OPERATING_SYSTEM: Self = Self(17);
     pub(crate) const INSUFFICIENT_SIZE: Self = Self(7);
     pub(crate) const MEMORY: Self = Self(20);
     pub(crate) const DRIVER_NOT_LOADED: Self = Self(9);

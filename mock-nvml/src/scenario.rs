@@ -84,14 +84,15 @@ impl Driver {
 /// A limit of the memory that a cgroup can use on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryLimit {
-    /// Path of the cgroup; `*` for every cgroup that is asked for, that of the caller included.
+    /// Path of the cgroup, or `namespace/pod/container`; `*` for every cgroup that is asked for, that of
+    /// the caller included.
     pub(crate) cgroup: String,
     /// Soft limit in bytes; 0 for none.
     pub(crate) soft: u64,
     /// Hard limit in bytes.
     pub(crate) hard: Option<u64>,
-    /// Used memory in bytes.
-    pub(crate) used: u64,
+    /// Used memory in bytes; that of the processes of the container if `None`.
+    pub(crate) used: Option<u64>,
 }
 
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use super::allocation_state::AllocationState;
 use super::current_sample::CurrentSample;
 use super::device::DeviceAttribution;
 use super::framebuffer_balance::InstanceBalances;
+use super::memory_account::allocation_values;
 use super::missing_counts::MissingCounts;
 use super::partition_processes::PartitionProcesses;
 use super::partition_usage;
@@ -123,7 +124,12 @@ impl DeviceAttribution<'_> {
             let workload = WorkloadLabels { mode: allocation.mode, container, process: None };
             let (gpu, mig) = (&added.current.sample.gpu, added.partition.mig.as_deref());
             let labels = self.context.schema.workload(gpu, mig, &workload, added.info_labels);
-            self.tables.containers.push((labels, allocation.series_values()));
+            let listed = || {
+                let attributed = self.attributed(added)?;
+                attributed.container_usage(&allocation.container, Some(allocation)).memory
+            };
+            let values = allocation_values(self.context, added.partition, allocation, listed);
+            self.tables.containers.push((labels, values));
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::activity::{ContainerActivity, DeviceActivity, ProcessActivity};
 use super::framebuffer_accounting::FramebufferByOwner;
+use super::memory_account::allocation_values;
 use super::partition_processes::AttributedProcess;
 use super::process_series::{AttributedPartition, DeviceUser, PENDING};
 use super::series_target::InfoLabels;
@@ -40,7 +41,10 @@ pub(super) fn container_usages(partition: AttributedPartition<'_>) -> Vec<Contai
     let usage = |user: DeviceUser<'_>| ContainerUsage {
         container: user.container.clone(),
         mode: user.mode,
-        allocation: user.allocation.map(DeviceAllocation::series_values),
+        allocation: user.allocation.map(|allocation| {
+            let listed = || partition.container_usage(user.container, user.allocation).memory;
+            allocation_values(partition.context, partition.partition, allocation, listed)
+        }),
         usage: partition.container_usage(user.container, user.allocation),
     };
     partition.users().into_iter().map(usage).collect()

@@ -27,7 +27,7 @@ mod utilization;
 
 pub use self::accumulated::ACCUMULATED;
 pub use self::activity::ACTIVITY;
-pub use self::allocation::{ALLOCATED_FRACTION, CONTAINER};
+pub use self::allocation::{ALLOCATED_FRACTION, CONTAINER, MEMORY_ACCOUNT};
 pub use self::info_labels::INFO_LABELS;
 pub use self::node::NODE;
 pub use self::process::{ILLEGAL, PROCESS};

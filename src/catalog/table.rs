@@ -4,7 +4,7 @@ use super::alias;
 use super::metric::{Kind, Metric};
 use super::rows::{
     ACCUMULATED, ACTIVITY, ALLOCATED_FRACTION, CONTAINER, DEVICE, EVENT, ILLEGAL, INFO_LABELS,
-    INSTANCE, NODE, PROCESS,
+    INSTANCE, MEMORY_ACCOUNT, NODE, PROCESS,
 };
 use crate::policy::Tier;
 
@@ -93,6 +93,7 @@ pub fn rows() -> impl Iterator<Item = CatalogRow> {
     let devices = of("node", NODE).chain(of("device", DEVICE)).map(label).chain(events);
     let partitions = of(PARTITION, INSTANCE).map(label).chain(of(PARTITION, ALLOCATED_FRACTION));
     let workloads = of("container", CONTAINER)
+        .chain(of("container", MEMORY_ACCOUNT))
         .chain(of("container", ACTIVITY))
         .chain(of("process", PROCESS))
         .chain(of("process", ILLEGAL));

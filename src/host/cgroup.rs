@@ -5,6 +5,7 @@
 //! drivers). A component that names a pod starts a pod, and the first container id after it is
 //! that pod's container. Ids further down belong to containers nested inside it.
 
+mod directory;
 pub mod version;
 
 use crate::model::{CgroupLocation, ContainerId, PodPath, PodUid};

@@ -81,17 +81,23 @@ impl DeviceAllocation {
         ContainerAllocation {
             memory: known.and(self.memory.ok_or(Missing::Pending)),
             compute: known.and(self.compute.ok_or(Missing::Pending)),
+            charged: Err(Missing::Unsupported),
+            unlisted: Err(Missing::Unsupported),
         }
     }
 }
 
-/// The amount of a device that is allocated to a container.
+/// The amount of a device that is allocated to a container, and what the driver charges to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ContainerAllocation {
     /// Framebuffer, MiB.
     pub memory: Reading,
     /// Fraction of the compute, 0 to 1; 0 is unlimited.
     pub compute: Reading,
+    /// Framebuffer that the driver charges to the container, MiB.
+    pub charged: Reading,
+    /// What of that the processes in the driver's list do not explain, MiB; negative if they use more.
+    pub unlisted: Reading,
 }
 
 /// The fraction of a device that is allocated to containers.

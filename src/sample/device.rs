@@ -78,8 +78,10 @@ impl DeviceSample {
         if now().any(|read| read.is_ok()) {
             return Ok(());
         }
-        // That a value is not supported is a response, too: a system on chip reports no framebuffer.
-        failures().find(|m| *m != Missing::Unsupported).map_or(Ok(()), Err)
+        // That a value is not supported is a response, too: a system on chip reports no framebuffer. And what the
+        // driver limits for the exporter says nothing about the GPU.
+        let is_response = |m: &Missing| matches!(m, Missing::Unsupported | Missing::Limited);
+        failures().find(|m| !is_response(m)).map_or(Ok(()), Err)
     }
 }
 
@@ -131,5 +133,7 @@ mod tests {
         assert_eq!(sample(&[failed, Err(Missing::Unsupported)]).state(), Err(Missing::Failed(999)));
         assert_eq!(sample(&[Ok(1.0), Err(Missing::Lost)]).state(), Err(Missing::Lost));
         assert_eq!(sample(&[Err(Missing::Unsupported)]).state(), Ok(()), "a response");
+        assert_eq!(sample(&[Err(Missing::Limited)]).state(), Ok(()), "the exporter's own limit");
+        assert_eq!(sample(&[Err(Missing::Limited), failed]).state(), Err(Missing::Failed(999)));
     }
 }

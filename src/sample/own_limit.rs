@@ -10,7 +10,7 @@ use crate::host::own_cgroup::own_cgroups;
 use crate::model::Missing;
 use crate::nvml::Session;
 use crate::nvml::raw::Handle;
-use crate::nvml::raw::memory_limits::is_limited;
+use crate::nvml::raw::memory_limits::cgroup_memory;
 
 /// Whether the memory that the driver reports to the exporter is that of the GPU, read slowly.
 ///
@@ -39,7 +39,8 @@ impl OwnLimit {
             evidence(cgroups.iter().map(|path| {
                 let path =
                     CString::new(path.as_os_str().as_bytes()).map_err(|_| Missing::Invalid)?;
-                is_limited(session.newer(), gpu, &path)
+                let account = cgroup_memory(session.newer(), gpu, &path)?;
+                Ok(account.is_some_and(|account| account.is_limited()))
             }))
         })
     }

@@ -1,9 +1,11 @@
 //! Reads the partitions of a GPU: the whole GPU, or its MIG devices while MIG is enabled.
 
+use std::ffi::CString;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::gpm::GpmReader;
+use super::memory_accounts::MemoryAccounts;
 use super::process_utilization::{UtilizationWindow, WindowSummary};
 use super::processes::{ProcessLookup, ProcessTable, RunningLists};
 use super::reading_cache::{CachedReading, ReadingCache};
@@ -12,13 +14,14 @@ use crate::clock::Clock;
 use crate::host::cgroup_cache::CgroupCache;
 use crate::host::{ProcRoot, ProcessIdentity};
 use crate::model::{
-    CgroupLocation, DeviceProcesses, Discard, Discards, Gpu, MigDevice, Missing, Moment, ProcessId,
-    Reading,
+    CgroupLocation, DeviceProcesses, Discard, Discards, Gpu, MemoryAccount, MigDevice, Missing,
+    Moment, ProcessId, Reading,
 };
 use crate::nvml::Session;
 use crate::nvml::probe::{GpmReadings, Probe};
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::memory::Memory;
+use crate::nvml::raw::memory_limits::cgroup_memory;
 use crate::nvml::raw::processes::{ProcessBuffers, ProcessList, running_processes};
 use crate::policy::Tier;
 use crate::selection::Selection;
@@ -47,6 +50,8 @@ pub struct PartitionSample {
     pub utilization: Result<WindowSummary, Missing>,
     /// Use that no listed process accounts for.
     pub unlisted_use: Option<UnlistedUse>,
+    /// The driver's accounts of containers; none of a MIG device.
+    pub memory_accounts: Vec<MemoryAccount>,
 }
 
 impl PartitionSample {
@@ -70,6 +75,7 @@ pub struct PartitionReader {
     activity: ReadingCache,
     gpm: Option<GpmReader>,
     processes: ProcessTable,
+    memory_accounts: MemoryAccounts,
     /// When the list of MPS clients was last read (monotonic), if it was empty.
     no_mps_clients_since: Option<Duration>,
     buffers: ProcessBuffers,
@@ -139,6 +145,7 @@ impl PartitionReader {
             activity: ReadingCache::default(),
             gpm: None,
             processes: ProcessTable::default(),
+            memory_accounts: MemoryAccounts::default(),
             no_mps_clients_since: None,
             buffers: ProcessBuffers::default(),
         }
@@ -219,10 +226,34 @@ impl PartitionReader {
             reports_instance: self.reports_instance,
             framebuffer: if self.is_resized { Err(Missing::Pending) } else { probe.memory() },
             listed_at,
+            memory_accounts: self.read_memory_accounts(context, &listing, total, now.mono),
             listing,
             utilization,
             unlisted_use: None,
         }
+    }
+
+    /// Reads the accounts of the listed containers.
+    fn read_memory_accounts(
+        &mut self,
+        context: &ReadContext<'_>,
+        listing: &Result<DeviceProcesses, Missing>,
+        total: Option<u64>,
+        now: Duration,
+    ) -> Vec<MemoryAccount> {
+        let (session, selection) = (context.session, context.selection);
+        let tier = match (selection.memory_account.is_empty(), selection.container.is_empty()) {
+            (false, _) => Tier::Cycle,
+            (true, false) => Tier::Slow,
+            (true, true) => return Vec::new(),
+        };
+        if self.mig.is_some() || !session.newer().limits_memory() {
+            return Vec::new();
+        }
+        let processes = listing.as_ref().map_or(&[][..], |listing| &listing.processes);
+        let read = |cgroup: &CString| cgroup_memory(session.newer(), self.handle, cgroup);
+        let root = context.process_lookup.root;
+        self.memory_accounts.read(root, processes, (tier, now), total, read)
     }
 
     /// Reads the families of the instance that are due.

@@ -42,6 +42,7 @@ mod http;
 mod kai;
 mod label_values;
 mod landing;
+mod memory_accounts;
 mod mig;
 mod migration;
 mod mock_files;

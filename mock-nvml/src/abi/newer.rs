@@ -10,7 +10,7 @@ use crate::{
         pointer::{put, read_str},
     },
     return_code::ReturnCode,
-    world::board::fabric::Fabric,
+    world::board::{cgroup_memory::CgroupMemory, fabric::Fabric},
 };
 
 /// `nvmlUnrepairableMemoryStatus_v1_t`.
@@ -65,7 +65,7 @@ pub struct MemoryLimits {
     pub used: c_ulonglong,
 }
 
-/// The limits of a cgroup; `NOT_FOUND` without any.
+/// The account of a cgroup; `NOT_FOUND` without limits, and `OPERATING_SYSTEM` of a container that does not run.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryLimits_v1(
     device: nvmlDevice_t,
@@ -80,13 +80,9 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryLimits_v1(
         let request = unsafe { out.read() };
         // SAFETY: the caller passes null or a NUL-terminated path.
         let cgroup = unsafe { read_str(request.cgroup) }?;
-        let limit = board.memory_limit(cgroup)?;
-        let filled = MemoryLimits {
-            soft: limit.soft,
-            hard: limit.hard.unwrap_or(c_ulonglong::MAX),
-            used: limit.used,
-            ..request
-        };
+        let CgroupMemory { soft, hard, used } = board.cgroup_memory(cgroup)?;
+        let hard = hard.unwrap_or(c_ulonglong::MAX);
+        let filled = MemoryLimits { soft, hard, used, ..request };
         // SAFETY: as above.
         unsafe { put(out, filled) }
     })

@@ -1,5 +1,6 @@
 //! One GPU, MIG device or MIG instance at one time, with all values that NVML returns for it.
 
+pub(crate) mod cgroup_memory;
 pub(crate) mod fabric;
 pub(crate) mod fields;
 pub(crate) mod links;

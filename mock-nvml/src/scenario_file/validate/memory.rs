@@ -42,7 +42,7 @@ pub(super) fn parse_limit(table: &MemoryLimitTable) -> ValidationResult<MemoryLi
         cgroup: table.cgroup.clone(),
         soft: size(&table.soft)?.unwrap_or_default(),
         hard: size(&table.hard)?,
-        used: size(&table.used)?.unwrap_or_default(),
+        used: size(&table.used)?,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::{
     models::{MIB, mig::MEMORY_SLICES},
     return_code::{NvmlResult, ReturnCode},
     scenario::{
-        MemoryLimit, Process, ProcessType,
+        Process, ProcessType,
         mig::{GpuInstance, InstanceIds},
     },
     world::{
@@ -46,9 +46,6 @@ pub(crate) struct ProcessRow {
     pub(crate) place: Option<InstanceIds>,
 }
 
-/// The cgroup of a limit that applies to the caller, too.
-const EVERY_CGROUP: &str = "*";
-
 impl Board {
     /// Framebuffer memory.
     pub(crate) fn framebuffer(&self) -> NvmlResult<Memory> {
@@ -57,19 +54,8 @@ impl Board {
         }
         let memory = self.memory();
         // A caller in a limited cgroup sees its partition.
-        let own = self.gpu().memory_limits.iter().filter(|limit| limit.cgroup == EVERY_CGROUP);
-        let hard = own.filter_map(|limit| limit.hard).min().filter(|hard| *hard < memory.total);
+        let hard = self.own_hard_limit().filter(|hard| *hard < memory.total);
         Ok(hard.map_or(memory, |hard| split(hard, 0, memory.used.min(hard))))
-    }
-
-    /// The limit of a cgroup.
-    pub(crate) fn memory_limit(&self, cgroup: &str) -> NvmlResult<&MemoryLimit> {
-        if self.branch() < 615 || self.model().extras.unified_memory {
-            return Err(ReturnCode::NOT_SUPPORTED);
-        }
-        let mut limits = self.gpu().memory_limits.iter();
-        let found = limits.find(|limit| limit.cgroup == EVERY_CGROUP || limit.cgroup == cgroup);
-        found.ok_or(ReturnCode::NOT_FOUND)
     }
 
     /// Memory of the GPU, or the part of the system's memory that it can use.
@@ -164,7 +150,7 @@ impl Board {
         })
     }
 
-    fn running_processes(&self) -> impl Iterator<Item = &Process> {
+    pub(super) fn running_processes(&self) -> impl Iterator<Item = &Process> {
         let processes = self.scenario.processes_of(&self.gpu);
         let instance = self.view().gpu_instance();
         processes

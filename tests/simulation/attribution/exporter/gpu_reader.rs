@@ -164,6 +164,7 @@ impl GpuReader {
             listing,
             utilization,
             unlisted_use: None,
+            memory_accounts: Vec::new(),
         }
     }
 }

@@ -1,0 +1,19 @@
+//! The driver's account of the memory of a container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{CgroupLocation, Missing};
+
+/// What the driver accounts to the cgroup of a container on a GPU, beside its process list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryAccount {
+    /// Location of the container in the cgroup hierarchy.
+    pub location: Arc<CgroupLocation>,
+    /// When a process of the container was first seen on the GPU (monotonic).
+    pub first_seen: Duration,
+    /// Framebuffer that the container can use at most, bytes; `None` without a limit.
+    pub hard_limit: Option<u64>,
+    /// Framebuffer that it uses, bytes.
+    pub charged: Result<u64, Missing>,
+}
