@@ -4,7 +4,6 @@ mod board;
 mod clocks;
 mod counter_time;
 mod errors;
-mod framebuffer;
 mod gpm_readings;
 mod memory;
 mod platform;

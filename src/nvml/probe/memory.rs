@@ -63,6 +63,38 @@ impl Probe<'_> {
         if usable == 0 { Err(Missing::Invalid) } else { Ok(bytes(memory.used) / bytes(usable)) }
     }
 
+    /// Total framebuffer, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_total_bytes(&self) -> Reading {
+        Ok(bytes(self.memory()?.total))
+    }
+
+    /// Used framebuffer, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_used_bytes(&self) -> Reading {
+        Ok(bytes(self.memory()?.used))
+    }
+
+    /// Free framebuffer, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::memory`].
+    pub fn memory_free_bytes(&self) -> Reading {
+        Ok(bytes(self.memory()?.free))
+    }
+
+    /// Framebuffer reserved by the driver, bytes.
+    ///
+    /// # Errors
+    /// As [`Probe::memory_reserved`].
+    pub fn memory_reserved_bytes(&self) -> Reading {
+        Ok(bytes(self.memory()?.reserved.ok_or(Missing::Unsupported)?))
+    }
+
     /// Total BAR1 memory, bytes (`nvmlDeviceGetBAR1MemoryInfo`).
     ///
     /// # Errors
