@@ -147,7 +147,7 @@ pub struct SelectedFamilies<S: 'static> {
     slice: &'static [Metric<S>],
     families: Vec<SelectedFamily<S>>,
     labels: Vec<SelectedFamily<S>>,
-    /// By row of the slice.
+    /// By row of the slice, up to the last selected one.
     selected: Vec<bool>,
 }
 
@@ -327,6 +327,8 @@ impl<S> SelectedFamilies<S> {
                 metric,
             });
         }
+        let end = selected.iter().rposition(|selected| *selected).map_or(0, |last| last + 1);
+        selected.truncate(end);
         Self { slice: rows, families, labels, selected }
     }
 
@@ -359,10 +361,10 @@ impl<S> SelectedFamilies<S> {
         self.families.is_empty()
     }
 
-    /// Number of rows of the slice, selected or not.
+    /// Number of rows of the slice up to the last selected one.
     #[must_use]
     pub fn row_count(&self) -> usize {
-        self.slice.len()
+        self.selected.len()
     }
 
     /// The row at index `row` of the slice, if it is selected.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mock_nvml::header as mock;
+use nvml_exporter::catalog::DEVICE;
 use nvml_exporter::nvml::field_numbering::FieldNumbering;
 use nvml_exporter::nvml::raw::newer;
 
@@ -214,6 +215,29 @@ fn fields_are_asked_by_the_number_of_each_driver() {
             assert_eq!(numbering.number(*row), Some(number), "{name} of driver {driver}");
         }
     }
+}
+
+/// The metrics of each NVLink of which there is a row are those of the newest header.
+#[test]
+fn metrics_of_links_have_the_number_of_the_header() {
+    let text = header(NEWEST);
+    let rows: BTreeMap<&str, u32> = DEVICE
+        .iter()
+        .filter_map(|row| Some((row.name, row.source.gpm()?)))
+        .filter(|(name, _)| name.starts_with("DCGM_FI_PROF_NVLINK_L"))
+        .collect();
+    let metric = |line: &str| {
+        let (name, rest) = line.trim().strip_prefix("NVML_GPM_METRIC_NVLINK_L")?.split_once('=')?;
+        let name = name.trim().strip_suffix("_PER_SEC")?;
+        let number: u32 = rest.split(',').next()?.trim().parse().ok()?;
+        Some((format!("DCGM_FI_PROF_NVLINK_L{name}_BYTES"), number))
+    };
+    let of_header: BTreeMap<String, u32> = text.lines().filter_map(metric).collect();
+    assert_eq!(of_header.len(), 2 * 72);
+    assert!(
+        of_header.iter().map(|(name, number)| (name.as_str(), *number)).eq(rows),
+        "{of_header:?}"
+    );
 }
 
 #[test]

@@ -5,6 +5,14 @@
     reason = "a method of `Probe<'nvml>` has one lifetime, a row is generic over it"
 )]
 
+/// Calls a macro with its arguments and the numbers of 72 NVLinks, as many as NVML has metrics of.
+macro_rules! each_nvlink {
+    ($rows:ident!($($argument:tt)*)) => {
+        $rows!($($argument)* 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35
+            36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63 64 65 66 67 68 69 70 71)
+    };
+}
+
 mod accumulated;
 mod activity;
 mod allocation;
@@ -56,6 +64,8 @@ const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
     platform::ROWS,
     links::ROWS,
     links::BANDWIDTHS,
+    links::SENT,
+    links::RECEIVED,
     links::FLIT_ERRORS,
     links::DATA_ERRORS,
     links::REPLAYS,

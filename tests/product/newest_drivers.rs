@@ -67,6 +67,38 @@ fn every_link_is_read_however_many_there_are() {
 }
 
 #[test]
+fn throughput_is_that_of_every_link() {
+    let process = "[[process]]\npid = 7\nname = \"p\"\ngpus = [0]\nmemory = \"1 GiB\"\nsm = 50\nnvlink = 3600\n";
+    let families = |link: u32| {
+        ["DEV_NVLINK_BANDWIDTH_L#", "DEV_NVLINK_TX_BANDWIDTH_L#", "PROF_NVLINK_L#_RX_BYTES"]
+            .map(|name| format!("DCGM_FI_{}", name.replace('#', &link.to_string())))
+    };
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    let all = (0..72).flat_map(families).map(|name| format!("{name}, gauge, A row.\n"));
+    fs::write(counters.path(), all.collect::<String>()).unwrap();
+    let file = format!("-f={}", counters.path().display());
+    for (board, links) in [("VR200", 36), ("GB200", 18)] {
+        let node = Scenario::new("links", &(driver("615.71", board) + process));
+        let exporter = Exporter::start(&[&node.flag(), &file, "--collect-interval=200"]);
+        // The links share 3600 MiB/s in each direction, which are 3774 MB/s.
+        let bytes = 3_774_873_600.0 / f64::from(links);
+        let near = |value: Option<f64>, expected: f64| {
+            value.is_some_and(|value| (value / expected - 1.0).abs() < 0.1)
+        };
+        exporter.wait_for("the rate of every link", |metrics| {
+            (0..links).all(|link| {
+                let [both, sent, received] = families(link).map(|name| value(metrics, &name, &[]));
+                near(both, bytes * 2e-6) && near(sent, bytes * 1e-6) && near(received, bytes)
+            })
+        });
+        let metrics = exporter.metrics();
+        let beyond =
+            (links..72).flat_map(families).filter(|name| !series(&metrics, name).is_empty());
+        assert_eq!(beyond.collect::<Vec<_>>(), Vec::<String>::new(), "{board}");
+    }
+}
+
+#[test]
 fn actions_of_an_operator_are_on_by_default_and_raise_the_health() {
     let repair = "repair = { action = 1, unrepairable = true, tpc = true }\n";
     let node = format!("now = 60\n{}{repair}", driver("615.71", "H200"));

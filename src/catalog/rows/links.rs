@@ -178,17 +178,23 @@ macro_rules! errors_by_link {
     };
 }
 
-/// Throughput in both directions, by link.
-macro_rules! bandwidth_by_link {
-    ($($link:literal)*) => {
-        &[$(Metric {
-            name: concat!("DCGM_FI_DEV_NVLINK_BANDWIDTH_L", $link),
+/// Throughput, by link.
+macro_rules! throughput_by_link {
+    ($base:ident, $name:literal, $help:literal, $fields:tt, $note:literal, $($link:literal)*) => {
+        &[$(throughput_of_link!($base, $name, $help, $fields, $note, $link)),*]
+    };
+}
+
+macro_rules! throughput_of_link {
+    ($base:ident, $name:literal, $help:literal, [$($field:ident)*], $note:literal, $link:literal) => {
+        Metric {
+            name: concat!("DCGM_FI_DEV_NVLINK_", $name, "_L", $link),
             unit: "MB/s",
             symbol: BATCH,
-            help: concat!("Throughput of NVLink ", $link, " in both directions (in MB/s): a rate, although dcgm-exporter types it as a counter."),
+            help: concat!($help, " of NVLink ", $link, $note),
             absent: NO_RATE,
-            ..counter(Rate(&[Id::of_link(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, $link), Id::of_link(field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, $link)], kib_to_mb))
-        }),*]
+            ..$base(Rate(&[$(Id::of_link(field_id::$field, $link)),*], kib_to_mb))
+        }
     };
 }
 
@@ -199,5 +205,22 @@ pub(super) const DATA_ERRORS: &[Metric<DeviceSource>] =
 pub(super) const REPLAYS: &[Metric<DeviceSource>] = errors_by_link!("REPLAY", DlReplay, "Replays");
 pub(super) const RECOVERIES: &[Metric<DeviceSource>] =
     errors_by_link!("RECOVERY", DlRecovery, "Recoveries");
-pub(super) const BANDWIDTHS: &[Metric<DeviceSource>] =
-    bandwidth_by_link!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+pub(super) const BANDWIDTHS: &[Metric<DeviceSource>] = each_nvlink!(throughput_by_link!(
+    counter, "BANDWIDTH", "Throughput",
+    [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX],
+    " in both directions (in MB/s): a rate, although dcgm-exporter types it as a counter.",
+));
+pub(super) const SENT: &[Metric<DeviceSource>] = each_nvlink!(throughput_by_link!(
+    gauge,
+    "TX_BANDWIDTH",
+    "Transmit throughput",
+    [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX],
+    " (in MB/s).",
+));
+pub(super) const RECEIVED: &[Metric<DeviceSource>] = each_nvlink!(throughput_by_link!(
+    gauge,
+    "RX_BANDWIDTH",
+    "Receive throughput",
+    [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX],
+    " (in MB/s).",
+));

@@ -220,14 +220,14 @@ macro_rules! engines {
 
 /// Throughput in one direction, by link.
 macro_rules! by_link {
-    ($end:literal, $first:ident, $direction:literal, $($link:literal)*) => {
+    ($end:literal, $id:ident, $direction:literal, $($link:literal)*) => {
         &[$(Metric {
             name: concat!("DCGM_FI_PROF_NVLINK_L", $link, $end),
             unit: "bytes/s",
             symbol: GPM,
             help: concat!($direction, " throughput of NVLink ", $link, " (in bytes per second)."),
             absent: "before Hopper; links that the board does not have; in a device's first cycle",
-            ..gauge(Gpm(nvml::$first + 2 * $link, bytes))
+            ..gauge(Gpm($id($link), bytes))
         }),*]
     };
 }
@@ -236,8 +236,24 @@ pub(super) const DECODERS: &[Metric<DeviceSource>] = engines!("NVDEC", nvmlGpmMe
 pub(super) const JPEG: &[Metric<DeviceSource>] = engines!("NVJPG", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVJPG_0_UTIL, "JPEG decoder", 0 1 2 3 4 5 6 7);
 pub(super) const OPTICAL_FLOW: &[Metric<DeviceSource>] =
     engines!("NVOFA", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVOFA_0_UTIL, "optical flow engine", 0 1);
-pub(super) const SENT: &[Metric<DeviceSource>] = by_link!("_TX_BYTES", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_TX_PER_SEC, "Transmit", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
-pub(super) const RECEIVED: &[Metric<DeviceSource>] = by_link!("_RX_BYTES", nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_RX_PER_SEC, "Receive", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17);
+pub(super) const SENT: &[Metric<DeviceSource>] =
+    each_nvlink!(by_link!("_TX_BYTES", sent_by, "Transmit",));
+pub(super) const RECEIVED: &[Metric<DeviceSource>] =
+    each_nvlink!(by_link!("_RX_BYTES", received_by, "Receive",));
+
+/// `NVML_GPM_METRIC_NVLINK_L*_RX_PER_SEC`. Those of more than 18 links are newer than nvml-wrapper-sys.
+const fn received_by(link: u32) -> u32 {
+    match link {
+        ..18 => nvml::nvmlGpmMetricId_t_NVML_GPM_METRIC_NVLINK_L0_RX_PER_SEC + 2 * link,
+        18..36 => 212 + 2 * (link - 18),
+        36.. => 405 + 2 * (link - 36),
+    }
+}
+
+/// `NVML_GPM_METRIC_NVLINK_L*_TX_PER_SEC`.
+const fn sent_by(link: u32) -> u32 {
+    received_by(link) + 1
+}
 
 /// `NVML_GPM_METRIC_*` of drivers since 595, which nvml-wrapper-sys does not have.
 const SM_CYCLES_ELAPSED: u32 = 248;

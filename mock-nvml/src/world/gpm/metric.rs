@@ -18,6 +18,8 @@ use crate::{
 const STEP: f64 = 0.02;
 /// Maximum number of evaluations for an interval.
 const MAX_STEPS: u64 = 1_000;
+/// `NVML_GPM_METRIC_MAX` of CUDA 13.5.
+const METRICS: u32 = 477;
 /// Number of decoders on boards that support GPM.
 const DECODERS: u32 = 7;
 
@@ -124,7 +126,7 @@ impl Activity {
             11 => pipes.fp64,
             12 => pipes.fp32,
             13 => pipes.fp16,
-            0 | 210.. => return Err(ReturnCode::INVALID_ARGUMENT),
+            0 | METRICS.. => return Err(ReturnCode::INVALID_ARGUMENT),
             // Engines shared by GPU instances have no metrics per instance.
             _ if self.of_instance => return Err(ReturnCode::NOT_SUPPORTED),
             20 => load.traffic.pcie_tx,
@@ -133,9 +135,7 @@ impl Activity {
             // Scenarios have no JPEG and optical flow activity in GPM.
             40..=47 | 50 => load.dec * 0.0,
             60 | 61 if self.model.nvlinks.is_some() => load.traffic.nvlink,
-            // Two metrics per link: received and sent.
-            62..=97 => self.link((id - 62) / 2)?,
-            _ => return Err(ReturnCode::NOT_SUPPORTED),
+            _ => self.link(link_of(id).ok_or(ReturnCode::NOT_SUPPORTED)?)?,
         };
         Ok(Metric { value })
     }
@@ -147,6 +147,16 @@ impl Activity {
         let all = self.links.iter().filter(|up| **up).count();
         let share = float(u64::try_from(all).unwrap_or(u64::MAX).max(1));
         Ok(if up { self.load.traffic.nvlink / share } else { self.load.traffic.nvlink * 0.0 })
+    }
+}
+
+/// The link of a metric, by the header of CUDA 13.5. Each link has two: received and sent.
+fn link_of(id: u32) -> Option<u32> {
+    match id {
+        62..=97 => Some((id - 62) / 2),
+        212..=247 => Some((id - 212) / 2 + 18),
+        405..=476 => Some((id - 405) / 2 + 36),
+        _ => None,
     }
 }
 
@@ -172,8 +182,9 @@ pub(crate) fn text(id: u32) -> (&'static CStr, &'static CStr) {
         50 => (c"NVOFA Util", c"%"),
         60 => (c"NVLink Total RX", c"MiB/s"),
         61 => (c"NVLink Total TX", c"MiB/s"),
-        62..=97 if id.is_multiple_of(2) => (c"NVLink RX", c"MiB/s"),
-        62..=97 => (c"NVLink TX", c"MiB/s"),
+        62..=97 | 212..=247 if id.is_multiple_of(2) => (c"NVLink RX", c"MiB/s"),
+        405..=476 if !id.is_multiple_of(2) => (c"NVLink RX", c"MiB/s"),
+        62..=97 | 212..=247 | 405..=476 => (c"NVLink TX", c"MiB/s"),
         _ => (c"", c""),
     }
 }
