@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 pub use self::check::check;
 use self::interrupt::Interrupt;
-use self::pipeline::Pipeline;
+use self::pipeline::{Pipeline, serve_config_map};
 use self::signals::Signals;
 use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ServeConfig};
@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::metrics_list;
 use crate::nvml::raw::process::{exit_process, share_heap};
 use crate::policy;
+use crate::sample::Sampler;
 use crate::sanitize::printable;
 use crate::seccomp::install_filter;
 use crate::serve::AppState;
@@ -110,7 +111,12 @@ pub fn list(config: Config, form: metrics_list::OutputFormat) -> anyhow::Result<
         eprint_line(warning);
     }
     let interrupt = Interrupt::start(read.mock.is_some())?;
-    let (read, _mock_env) = read.with_mock_env(interrupt.files())?;
+    let (read, mock_env) = read.with_mock_env(interrupt.files())?;
+    let sampler = Sampler::new(Clock::start(), read.interval, read.driver_source());
+    let mut sampler = sampler.context(NO_THREAD)?;
+    if mock_env.is_some() {
+        serve_config_map(&mut sampler, read.counters.as_ref());
+    }
     let requests = match read.counters {
         Some(source) => {
             let counters = source.read()?;

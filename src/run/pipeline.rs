@@ -82,10 +82,8 @@ impl Pipeline {
         let source = config.driver_source();
         let lacks_gpu = source.pci_bus.as_ref().and_then(PciBus::devices_without_gpu).is_some();
         let mut sampler = Sampler::new(clock, config.interval, source).context(NO_THREAD)?;
-        if let (Some(CountersSource::ConfigMap { .. }), Some(_)) = (&config.counters, &mock_env) {
-            // The first cycle loads the library of the mock, which serves the ConfigMap.
-            let _ = sampler.cycle(&Arc::default());
-            config.counters.iter().for_each(CountersSource::wait_for_mock);
+        if mock_env.is_some() {
+            serve_config_map(&mut sampler, config.counters.as_ref());
         }
         let (selection, counters) = selection(&config, clock)?;
         let (unused_sources, sources) =
@@ -341,7 +339,6 @@ impl Pipeline {
 
     /// Runs cycles until `is_done` and the number of GPUs is known, for at most [`policy::ONCE_STARTUP_TIMEOUT`].
     fn run_until(&mut self, mut is_done: impl FnMut(&mut Self, &Snapshot) -> bool) {
-        worker::touch_thread_locals();
         let deadline = self.clock.now().mono + policy::ONCE_STARTUP_TIMEOUT;
         let (_never, pause) = mpsc::channel::<()>();
         loop {
@@ -373,6 +370,14 @@ impl Pipeline {
         }
         let exposition = render::exposition(&Arc::new(snapshot.clone()), PageScope::All)?;
         print(exposition.as_bytes())
+    }
+}
+
+/// Loads the library of the mock, which serves the `ConfigMap` with the counters, if they are in one.
+pub(super) fn serve_config_map(sampler: &mut Sampler, counters: Option<&CountersSource>) {
+    if let Some(source @ CountersSource::ConfigMap { .. }) = counters {
+        let _ = sampler.cycle(&Arc::default());
+        source.wait_for_mock();
     }
 }
 

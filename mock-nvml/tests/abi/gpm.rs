@@ -188,7 +188,7 @@ fn request_is_read_up_to_its_count_and_samples_end_with_their_session() {
         (25, 2)
     );
     assert_eq!(request_metric(1, 211, first, second, 2).0, 2);
-    let codes = [0, 8, 51, 210].map(|id| request_metric(1, 1, first, second, id));
+    let codes = [0, 8, 51, 477].map(|id| request_metric(1, 1, first, second, id));
     assert_eq!(codes, [(0, 2), (0, 3), (0, 3), (0, 2)]);
     assert_eq!((free(first), free(first), take(first)), (0, 2, 2));
     drop(nvml);

@@ -135,7 +135,7 @@ impl Case<'_> {
             "SM_UTIL" => self.utilization(process, used),
             _ => 0.0..=0.0,
         };
-        if series.metric == "MEM_USED" && self.lacks_memory(process) {
+        if series.metric == "MEM_USED" && self.lacks_memory(process, used) {
             return violation("1: unknown memory", format!("{:?}", series.sample));
         }
         if series.metric != "MEM_USED" && self.lacks_utilization(process, used) {
@@ -184,37 +184,36 @@ impl Case<'_> {
         })
     }
 
-    /// Whether the driver does not state the memory of the process.
-    pub(super) fn lacks_memory(&self, process: &Process) -> bool {
-        self.fault_at_reading(FaultKind::MemoryUnknown(process.pid), &process.uses)
+    /// Whether the driver did not state the memory of the process when it last read the device.
+    pub(super) fn lacks_memory(&self, process: &Process, used: &Use) -> bool {
+        self.fault_at_reading(FaultKind::MemoryUnknown(process.pid), used)
     }
 
     /// Whether the driver does not state the utilization of the process.
     pub(super) fn lacks_utilization(&self, process: &Process, used: &Use) -> bool {
         let gpu = used.device.gpu;
-        let only = std::slice::from_ref(used);
         let invalid = used.sm > 0
             && self.is_in_window(process, gpu)
-            && self.fault_at_reading(FaultKind::RowInvalid(process.pid), only);
+            && self.fault_at_reading(FaultKind::RowInvalid(process.pid), used);
         let is_client = self.world.gpus[gpu].mps != Mps::Off && self.pod_of(process).is_some();
         used.device.instance.is_some()
             || is_client
             || invalid
-            || self.fault_at_reading(FaultKind::RowsFail(gpu), only)
+            || self.fault_at_reading(FaultKind::RowsFail(gpu), used)
     }
 
     fn is_in_window(&self, process: &Process, gpu: usize) -> bool {
         self.received.read_at(gpu).is_some_and(|at| process.start < at)
     }
 
-    fn fault_at_reading(&self, kind: FaultKind, uses: &[Use]) -> bool {
-        let mut readings = uses.iter().filter_map(|used| self.received.read_at(used.device.gpu));
-        readings.any(|at| self.world.has_fault(kind, at))
+    fn fault_at_reading(&self, kind: FaultKind, used: &Use) -> bool {
+        let read_at = self.received.read_at(used.device.gpu);
+        read_at.is_some_and(|at| self.world.has_fault(kind, at))
     }
 
-    /// Whether `/proc` denied access to the process at the last reading.
-    pub(super) fn is_unreadable(&self, process: &Process) -> bool {
-        self.fault_at_reading(FaultKind::Unreadable(process.pid), &process.uses)
+    /// Whether `/proc` denied access to the process when the device was last read.
+    pub(super) fn is_unreadable(&self, process: &Process, used: &Use) -> bool {
+        self.fault_at_reading(FaultKind::Unreadable(process.pid), used)
     }
 
     /// Whether the process runs in this container of a pod, in any of its runs.

@@ -76,11 +76,11 @@ impl Case<'_> {
         let (mut least, mut most) = (0.0, 0.0);
         for process in processes {
             let Some(used) = process.use_of(series.device) else { continue };
-            if self.is_unreadable(process) {
+            if self.is_unreadable(process, used) {
                 return Err(format!("{} cannot be read", process.pid));
             }
             let range = match series.metric {
-                "MEM_USED" if self.lacks_memory(process) => {
+                "MEM_USED" if self.lacks_memory(process, used) => {
                     return Err(format!("the memory of {} is unknown", process.pid));
                 }
                 "MEM_USED" => f64::from(used.mib)..=f64::from(used.mib),
