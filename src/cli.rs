@@ -88,6 +88,18 @@ enum Subcommand {
         #[arg(long, help_heading = "Check")]
         problems: bool,
     },
+    /// Record what this node returns as a scenario that --mock plays
+    ///
+    /// Uses the flags and environment variables of the exporter. Names of the node are replaced. The exit
+    /// code is 1 if there is no GPU to record.
+    #[command(args_override_self = true)]
+    Record {
+        #[command(flatten)]
+        record: run::RecordArgs,
+
+        #[command(flatten)]
+        args: Box<Args>,
+    },
     /// Print a completion script for a shell
     #[cfg(feature = "manual")]
     Completions {
@@ -212,6 +224,7 @@ impl Cli {
                     return Ok(1);
                 }
             }
+            Some(Subcommand::Record { record, args }) => run::record(*args, &record)?,
             #[cfg(feature = "manual")]
             Some(Subcommand::Completions { shell }) => {
                 cli_docs::print_completions(Self::definition(), shell)?;

@@ -22,10 +22,12 @@ use crate::attribute::allocation_table::AllocationTable;
 use crate::attribute::owner::OwnerResolver;
 use crate::clock::Clock;
 use crate::kube::allocation::{AllocatableGpu, AllocatableMig, AllocationOptions};
+use crate::kube::assignments::SliceTable;
 use crate::kube::pod_resources::PodResourcesState;
 use crate::kube::pods::PodSnapshot;
 use crate::kube::problem::AllocationProblem;
-use crate::kube::sharing::SharingEvidence;
+use crate::kube::resource_claims::table::ClaimTable;
+use crate::kube::sharing::{SharingEvidence, SharingStrategy};
 use crate::kube::source::{FailureReason, HealthTracker, SourceState};
 use crate::nvml::probe::{EXCLUSIVE_PROCESS, mebibytes};
 use crate::policy;
@@ -53,6 +55,22 @@ pub struct ClusterState {
     ///
     /// [`AllocationProblem::label`]: crate::kube::problem::AllocationProblem::label
     pub problems: BTreeMap<&'static str, u64>,
+}
+
+/// What the sources returned last.
+pub struct SourcesRecord {
+    /// The pods; `None` if no source is configured.
+    pub pods: Option<PodSnapshot>,
+    /// The device assignments; `None` if no kubelet is configured.
+    pub pod_resources: Option<PodResourcesState>,
+    /// The devices of DRA drivers, if they were read.
+    pub slices: Option<Arc<SliceTable>>,
+    /// The resource claims, if there is an API server.
+    pub claims: Option<Arc<ClaimTable>>,
+    /// How the GPUs are shared, according to the labels of the node.
+    pub sharing: Option<SharingStrategy>,
+    /// Names from the log directories.
+    pub logs: Arc<PodLogNames>,
 }
 
 enum LatestAllocations {
@@ -126,6 +144,21 @@ impl Cluster {
             Some(PodResourcesState { assignments: None, .. }) => LatestAllocations::Pending,
         };
         ClusterState { pods, logs, allocations, sources, problems }
+    }
+
+    /// What the sources returned last, for a recording.
+    #[must_use]
+    pub fn record(&self) -> SourcesRecord {
+        let channels = &self.channels;
+        let dra = channels.dra.as_ref();
+        SourcesRecord {
+            pods: channels.pods.as_ref().map(|pods| pods.borrow().clone()),
+            pod_resources: channels.pod_resources.as_ref().map(|state| state.borrow().clone()),
+            slices: dra.and_then(|dra| dra.slices.borrow().slices.clone()),
+            claims: dra.map(|dra| Arc::clone(&dra.claims.borrow().claims)),
+            sharing: channels.label.as_ref().and_then(|(_, state)| state.borrow().sharing),
+            logs: Arc::clone(&channels.logs.borrow()),
+        }
     }
 
     /// Adds to what the driver reports now how the GPUs are shared: what the node's labels state, and

@@ -30,6 +30,7 @@ pub mod nvml;
 pub mod pod_labels;
 pub mod policy;
 pub mod publish;
+pub mod record;
 pub mod render;
 pub mod reserved_labels;
 pub mod run;

@@ -120,6 +120,8 @@ pub struct Session {
     field_numbering: FieldNumbering,
     /// Path that the library was loaded from.
     pub library: String,
+    /// The name that the loader has it under.
+    pub file: PathBuf,
     /// Dropped after `nvml`, which disconnects the channel of [`SessionClosed`].
     _open: Sender<Infallible>,
 }
@@ -182,7 +184,8 @@ impl Session {
         let newer = NewerFunctions::of(&nvml);
         let version = raw::texts::driver_version(&nvml).unwrap_or_default();
         let field_numbering = FieldNumbering::of(&version);
-        let session = Self { nvml, newer, field_numbering, library, _open: open };
+        let file = loaded.name.clone();
+        let session = Self { nvml, newer, field_numbering, library, file, _open: open };
         Ok((session, SessionClosed(end)))
     }
 

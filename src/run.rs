@@ -4,6 +4,7 @@ mod check;
 mod completeness;
 mod interrupt;
 mod pipeline;
+mod record;
 mod signals;
 mod slow_notice;
 #[cfg(feature = "top")]
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub use self::check::check;
 use self::interrupt::Interrupt;
 use self::pipeline::{Pipeline, serve_config_map};
+pub use self::record::{RecordArgs, record};
 use self::signals::Signals;
 use crate::args::dcgm_exporter::LogFormat;
 use crate::args::{Config, ServeConfig};

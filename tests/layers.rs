@@ -27,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["attribute", "telemetry"],
     &["accumulators"],
     &["cluster"],
-    &["render", "view"],
+    &["record", "render", "view"],
     &["landing", "top"],
     &["publish"],
     &["serve"],

@@ -34,6 +34,7 @@ mod processes;
 mod profiles;
 mod samples;
 mod system;
+mod tap;
 mod thermal;
 mod topology;
 mod usage;

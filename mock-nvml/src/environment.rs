@@ -16,7 +16,9 @@ use std::{
 
 use crate::{
     clock, cluster_servers,
-    environment_dir::{FileError, PROC, SCENARIO, file_error, replace_atomically},
+    environment_dir::{
+        FileError, PROC, RECORDED_LIBRARY, SCENARIO, file_error, replace_atomically,
+    },
     fault::Effect,
     procfs::ProcTree,
     scenario_file::source::{self, Source},
@@ -66,7 +68,6 @@ pub(crate) fn scenario_source(home: Option<&Path>) -> Result<Source, source::Err
 pub(crate) fn create(name: &str, dir: &Path, image: Option<&Path>) -> Result<(), Error> {
     let source = Source::find(name)?;
     let scenario = source.load()?;
-    let image = image.ok_or(Error::UnknownLibraryFile)?;
     if !dir.is_dir() {
         return Err(Error::NoDirectory(dir.to_owned()));
     }
@@ -76,10 +77,7 @@ pub(crate) fn create(name: &str, dir: &Path, image: Option<&Path>) -> Result<(),
         .filter(|fault| fault.effect == Effect::Missing)
         .filter_map(|fault| fault.function)
         .collect();
-    let mut bytes = fs::read(image).map_err(file_error(image))?;
-    library::remove_symbols(&mut bytes, &Vec::from_iter(missing))
-        .map_err(|error| Error::Library { path: image.to_owned(), error })?;
-    replace_atomically(&dir.join(LIBRARY), &bytes)?;
+    write_library(&Vec::from_iter(missing), dir, image)?;
     replace_atomically(&dir.join(SCENARIO), source.name_or_path().as_bytes())?;
     cluster_servers::remove_files(dir).map_err(file_error(dir))?;
     if let Some(cluster) = &scenario.cluster {
@@ -90,6 +88,33 @@ pub(crate) fn create(name: &str, dir: &Path, image: Option<&Path>) -> Result<(),
     fs::create_dir_all(&root).map_err(file_error(&root))?;
     let now = clock::now(Some(scenario.held_at.unwrap_or(0.0)));
     Ok(ProcTree::new(root).sync(&scenario.into(), now)?)
+}
+
+/// Makes the existing directory `dir` one in which a copy of this library records `library`, which lacks the
+/// functions `missing`. `image` is the file of this library.
+///
+/// # Errors
+/// The directory does not exist, or a file cannot be written.
+pub(crate) fn create_recorder(
+    library: &str,
+    missing: &[&str],
+    dir: &Path,
+    image: Option<&Path>,
+) -> Result<(), Error> {
+    if !dir.is_dir() {
+        return Err(Error::NoDirectory(dir.to_owned()));
+    }
+    write_library(missing, dir, image)?;
+    Ok(replace_atomically(&dir.join(RECORDED_LIBRARY), library.as_bytes())?)
+}
+
+/// Copies this library to `dir`, without some symbols.
+fn write_library(missing: &[&str], dir: &Path, image: Option<&Path>) -> Result<(), Error> {
+    let image = image.ok_or(Error::UnknownLibraryFile)?;
+    let mut bytes = fs::read(image).map_err(file_error(image))?;
+    library::remove_symbols(&mut bytes, missing)
+        .map_err(|error| Error::Library { path: image.to_owned(), error })?;
+    Ok(replace_atomically(&dir.join(LIBRARY), &bytes)?)
 }
 
 /// Writes what clients need before the cluster is served: the node name and the socket directory.

@@ -7,6 +7,8 @@ use std::{
 
 /// File with the name or path of the scenario.
 pub(crate) const SCENARIO: &str = "scenario";
+/// File with the library that is recorded.
+pub(crate) const RECORDED_LIBRARY: &str = "recorded-library";
 /// Directory of the proc root.
 pub(crate) const PROC: &str = "proc";
 /// Directory to read as `/sys`.

@@ -7,6 +7,7 @@
 //!   errors, [`return_code`] has NVML's return codes.
 //! - [`exported_functions`] lists the exported symbols, [`driver_branches`] those that older drivers
 //!   lack, [`field_ids`] the fields that they have. [`call_counter`] counts NVML calls.
+//! - [`recording`] is what a driver returned, to be played in place of a node's GPUs.
 //! - [`scenario`] is the node and its timeline, with time windows ([`window`]), GPU [`models`], load
 //!   curves ([`curve`]) and injected faults ([`fault`]).
 //! - [`cluster`] has the kubelet, the API server and the pods of the node as functions of time.
@@ -32,6 +33,7 @@ mod field_ids;
 mod models;
 mod numeric;
 mod procfs;
+mod recording;
 mod return_code;
 mod scenario;
 mod scenario_file;

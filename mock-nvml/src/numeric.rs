@@ -39,6 +39,12 @@ pub(crate) fn float(value: u64) -> f64 {
     value as f64
 }
 
+/// `value` as a float; exact below 2⁵³.
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+pub(crate) fn float_i64(value: i64) -> f64 {
+    value as f64
+}
+
 /// `value` as a `u32`, saturating.
 pub(crate) fn clamp_u32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)

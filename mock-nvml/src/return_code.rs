@@ -30,6 +30,11 @@ impl ReturnCode {
         TABLE.iter().find(|row| row.1 == name).map(|row| Self(row.0))
     }
 
+    /// The name in a scenario.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        TABLE.iter().find(|row| row.0 == self.0).map(|row| row.1)
+    }
+
     /// The names that a scenario may inject: all but `SUCCESS`.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         TABLE.iter().skip(1).map(|row| row.1)

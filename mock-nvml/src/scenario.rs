@@ -6,6 +6,7 @@ pub(crate) mod config_map;
 pub(crate) mod hardware;
 pub(crate) mod mig;
 pub(crate) mod pipes;
+pub(crate) mod recorded;
 pub(crate) mod samples;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::{
     curve::Curve,
     fault::InjectedFault,
     models::Model,
+    recording::Recording,
     scenario::{
         hardware::{HardwareFaults, Xid},
         mig::{GpuInstance, InstanceIds, MigLayout},
@@ -44,6 +46,8 @@ pub(crate) struct Scenario {
     pub(crate) xids: Vec<Xid>,
     /// Faults of NVML calls.
     pub(crate) faults: Vec<InjectedFault>,
+    /// What the driver returns, if the scenario is a recording.
+    pub(crate) recording: Option<Arc<Recording>>,
     /// The Kubernetes node and its cluster, if the scenario has one.
     pub(crate) cluster: Option<Arc<cluster::Cluster>>,
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use crate::{
     environment_dir::{FileError, SYS, file_error},
     models::Model,
-    scenario::{Platform, Scenario},
+    scenario::{Pci, Platform, Scenario},
 };
 
 /// Vendor and class of the devices that every server has: host bridge, disk and network card.
@@ -14,6 +14,8 @@ const OTHER_DEVICES: [(&str, u32, u32); 3] = [
     ("0000:00:17.0", 0x8086, 0x01_08_02),
     ("0000:01:00.0", 0x15b3, 0x02_00_00),
 ];
+/// NVIDIA's vendor id.
+const NVIDIA: u32 = 0x10de;
 /// PCI class of a GPU without a display: 3D controller.
 const GPU_CLASS: u32 = 0x03_02_00;
 
@@ -33,13 +35,25 @@ pub(crate) fn write(scenario: &Scenario, home: &Path) -> Result<(), FileError> {
         write_device(&root, address, vendor, class)?;
     }
     match scenario.platform {
-        Platform::Pci => scenario.gpus.iter().try_for_each(|gpu| {
-            let address = gpu.pci.legacy_id().to_lowercase();
-            write_device(&root, &address, vendor(gpu.model), GPU_CLASS)
-        }),
+        Platform::Pci => scenario
+            .gpus
+            .iter()
+            .try_for_each(|gpu| {
+                let address = gpu.pci.legacy_id().to_lowercase();
+                write_device(&root, &address, vendor(gpu.model), GPU_CLASS)
+            })
+            .and_then(|()| write_recorded(scenario, &root)),
         Platform::Tegra => write_file(&root.join("devices/soc0"), "family", "Tegra\n"),
         Platform::NoGpu => Ok(()),
     }
+}
+
+/// Writes the GPUs of a recording.
+fn write_recorded(scenario: &Scenario, root: &Path) -> Result<(), FileError> {
+    let recording = scenario.recording.iter();
+    let ids = recording.flat_map(|recording| recording.pci_bus_ids().filter_map(Pci::parse));
+    ids.into_iter()
+        .try_for_each(|pci| write_device(root, &pci.legacy_id().to_lowercase(), NVIDIA, GPU_CLASS))
 }
 
 fn vendor(model: &Model) -> u32 {

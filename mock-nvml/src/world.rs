@@ -37,6 +37,7 @@ use crate::{
     fault::{self, Effect},
     numeric::clamp_u32,
     procfs::ProcTree,
+    recording::Recording,
     return_code::{NvmlResult, ReturnCode},
     scenario::Scenario,
     scenario_file::source::{self, ScenarioFile, Source},
@@ -63,6 +64,8 @@ pub(crate) struct World {
     /// Whether the servers of the scenario's cluster have not been started yet.
     serve_pending: AtomicBool,
     calls: CallCounter,
+    /// Whether the scenario is a recording.
+    plays: AtomicBool,
 }
 
 /// Scenario file and proc tree, updated outside the state's lock.
@@ -85,6 +88,7 @@ impl World {
         let world = Self {
             env_dir: dir.filter(|_| tree.is_some()).map(Path::to_owned),
             serve_pending: AtomicBool::new(scenario.cluster.is_some()),
+            plays: AtomicBool::new(scenario.recording.is_some()),
             state: Mutex::new(State::new(scenario)),
             watcher: Mutex::new(ScenarioWatcher { watch, tree, updated: f64::NEG_INFINITY }),
             calls: CallCounter::from_env(),
@@ -107,6 +111,15 @@ impl World {
         self.update();
         let (state, now) = self.lock_state();
         (Arc::clone(&state.scenario), now)
+    }
+
+    /// What the driver returns, if the scenario is a recording.
+    pub(crate) fn recording(&self) -> Option<Arc<Recording>> {
+        if !self.plays.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.update();
+        self.lock_state().0.scenario.recording.clone()
     }
 
     /// Whether the scenario is read from a file, which can change.
@@ -268,6 +281,7 @@ impl World {
         self.calls.write();
         match watcher.watch.reload_if_changed() {
             Some(Ok(scenario)) => {
+                self.plays.store(scenario.recording.is_some(), Ordering::Relaxed);
                 self.serve_pending.fetch_or(scenario.cluster.is_some(), Ordering::Relaxed);
                 self.lock_state().0.replace_scenario(scenario);
             }

@@ -153,6 +153,13 @@ impl Report {
         if self.of(&[Outcome::Failure, Outcome::Note]).any(lacks_driver) {
             text += "without a GPU, try a simulated node: nvml-exporter check --mock\n";
         }
+        let is_of_answers = |finding: &Finding| {
+            matches!(finding.topic, Topic::Gpu | Topic::Mig | Topic::Processes | Topic::Clock)
+        };
+        if self.of(&[Outcome::Failure, Outcome::Warning]).any(is_of_answers) {
+            text += "to report what the driver returns, attach a recording: \
+                     nvml-exporter record --output node.toml\n";
+        }
         text
     }
 }
@@ -262,6 +269,16 @@ mod tests {
         let text = Report::new(vec![failure]).text(&TextStyle::default());
         assert!(text.ends_with("nvml-exporter check --mock\n"), "{text}");
         assert!(!report().text(&TextStyle::default()).contains("--mock"));
+    }
+
+    #[test]
+    fn recording_is_suggested_for_answers_of_the_driver() {
+        let warning = Finding::warning(Topic::Clock, "nvmlDeviceGetProcessUtilization", "late");
+        let text = Report::new(vec![warning]).text(&TextStyle::default());
+        assert!(text.ends_with("nvml-exporter record --output node.toml\n"), "{text}");
+        let warning = Finding::warning(Topic::Api, "list pods", "denied");
+        let text = Report::new(vec![warning]).text(&TextStyle::default());
+        assert!(!text.contains("record"), "{text}");
     }
 
     #[test]

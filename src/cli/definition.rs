@@ -22,6 +22,10 @@ const IMPORTANT: &[&str] = &[
     "delay",
     "output",
     "problems",
+    "seconds",
+    "keep_names",
+    "names",
+    "exposition",
     "shell",
     "help",
     "help_all",
@@ -105,6 +109,7 @@ fn examples() -> String {
          nvml-exporter                       serve on port 9400\n  \
          nvml-exporter check --problems      what is wrong with this node, and what to do\n  \
          nvml-exporter top                   GPUs, pods and processes in the terminal\n  \
+         nvml-exporter record --output FILE  this node as a scenario of --mock\n  \
          nvml-exporter --once --mock=faulty  print the metrics of a simulated node\n\n\
          Scenarios of --mock: {SCENARIOS}, or the path of a file.\n\n\
          All flags with their environment variables: nvml-exporter --help-all. Manual: nvml-exporter man \

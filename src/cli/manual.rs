@@ -13,7 +13,7 @@ const SECTIONS: &str = r#".SH "EXIT STATUS"
 success; serving was ended by a signal
 .TP
 .B 1
-an invalid configuration, nothing to read with \fB\-\-once\fR or \fBtop\fR, or a failure found by \fBcheck\fR
+an invalid configuration, nothing to read with \fB\-\-once\fR, \fBtop\fR or \fBrecord\fR, or a failure found by \fBcheck\fR
 .TP
 .B 2
 an invalid command line
@@ -54,6 +54,9 @@ print the metrics of a simulated node
 .B nvml\-exporter check \-\-problems
 what is wrong with this node, and what to do
 .TP
+.B nvml\-exporter record \-\-output node.toml
+record this node, to attach to a report; \fB\-\-mock=node.toml\fR plays it
+.TP
 .B nvml\-exporter top \-\-url http://node:9400
 show another node
 .TP
@@ -65,7 +68,7 @@ const SYNOPSIS: &str = r".SH SYNOPSIS
 .B nvml\-exporter
 [OPTIONS]
 .br
-.B nvml\-exporter top|check
+.B nvml\-exporter top|check|record
 [OPTIONS]
 .br
 .B nvml\-exporter completions

@@ -98,6 +98,11 @@ impl LoggedContainers {
         matching.all(|(_, other)| other == found).then_some(found)
     }
 
+    /// The containers with a full id that is not ambiguous, in arbitrary order.
+    pub fn iter(&self) -> impl Iterator<Item = (&ContainerId, &LoggedContainer)> {
+        self.by_id.iter().filter_map(|(id, container)| Some((id, container.as_ref()?)))
+    }
+
     /// Number of parsed links.
     #[must_use]
     pub fn len(&self) -> usize {

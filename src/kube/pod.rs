@@ -44,9 +44,11 @@ pub const GROUP_ANNOTATIONS: &[&str] = &[
     "run.ai/reserve_for_gpu_index",
 ];
 /// Label with the GPU group of a pod (KAI Scheduler, Run:ai).
-pub(super) const GPU_GROUP: &str = "runai-gpu-group";
-pub(super) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-pub(super) const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+pub const GPU_GROUP: &str = "runai-gpu-group";
+/// Annotation with the hash of a static pod.
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// Annotation of a mirror pod with the hash of its static pod.
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The parsed fields of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,6 +35,15 @@ pub struct SharingEvidence {
 }
 
 impl SharingStrategy {
+    /// The value of the label of GPU feature discovery.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TimeSlicing => "time-slicing",
+            Self::Mps => "mps",
+        }
+    }
+
     /// The strategy in the labels of a node.
     #[must_use]
     pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Self> {

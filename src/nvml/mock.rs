@@ -107,6 +107,57 @@ impl MockEnv {
     }
 }
 
+/// A temporary directory with a library that records the calls of this process to the driver's library.
+/// Removed on drop, or with the mock environment that it is in.
+pub struct RecorderEnv {
+    directory: PathBuf,
+    _files: Option<TempDir>,
+}
+
+impl RecorderEnv {
+    /// Records the library `driver`, in a directory within `mock_env` if there is one.
+    ///
+    /// # Errors
+    /// The mock library cannot be loaded, or the directory cannot be created.
+    pub fn set_up(driver: &Path, mock_env: Option<&MockEnv>) -> Result<Self, Problem> {
+        let failed = |error: io::Error| {
+            Problem::new(
+                format!("record: cannot create a temporary directory: {error}"),
+                "set TMPDIR to a writable directory",
+            )
+        };
+        let recorder = if let Some(mock_env) = mock_env {
+            let directory = mock_env.directory().join("recorder");
+            fs::create_dir(&directory).map_err(failed)?;
+            Self { directory, _files: None }
+        } else {
+            let files = tempfile::Builder::new().prefix("nvml-exporter-record-").tempdir();
+            let files = files.map_err(failed)?;
+            Self { directory: files.path().to_owned(), _files: Some(files) }
+        };
+        let library = mock_library().map_err(failed)?;
+        raw::mock_env::set_up_recorder(&library, &driver.to_string_lossy(), &recorder.directory)?;
+        // Under the name of the driver's library, the loader would return that library.
+        let created = recorder.directory.join("libnvidia-ml.so.1");
+        fs::rename(created, recorder.library()).map_err(failed)?;
+        Ok(recorder)
+    }
+
+    /// Path of the library to load.
+    #[must_use]
+    pub fn library(&self) -> PathBuf {
+        self.directory.join("libnvml-recorder.so")
+    }
+
+    /// What was recorded so far: tables of a scenario.
+    ///
+    /// # Errors
+    /// The library is not loaded.
+    pub fn answers(&self) -> Result<String, Problem> {
+        raw::mock_env::recorded_answers(&self.library())
+    }
+}
+
 /// The mock library beside the executable, as a build and the image have it, or in the library directory of a package.
 fn mock_library() -> io::Result<PathBuf> {
     let executable = env::current_exe()?;

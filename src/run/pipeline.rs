@@ -1,5 +1,7 @@
 //! The pipeline: in each cycle, reads the driver, attributes the sample and publishes a snapshot.
 
+mod recording;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};

@@ -57,6 +57,7 @@ mod platforms;
 mod pod_sources;
 mod readme;
 mod real_library;
+mod record;
 mod replicas;
 mod sandbox;
 mod sharing;

@@ -110,6 +110,22 @@ fn real_library_without_driver_is_retried_and_leaks_nothing() {
 }
 
 #[test]
+fn record_reports_that_the_kernel_module_is_not_loaded() {
+    for library in libraries() {
+        let library = library.display().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("node.toml");
+        let output = format!("--output={}", file.display());
+        let run = run(&["record", "--require-gpu", "--nvml-library", &library, &output]);
+        assert_eq!(run.status.code(), Some(1));
+        let error = String::from_utf8(run.stderr).unwrap();
+        assert!(error.contains(&format!("{library}: nvmlInit_v2: ")), "{error}");
+        assert!(error.contains("load the nvidia kernel module"), "{error}");
+        assert!(!file.exists() && !Path::new(DEVICE_NODE).exists());
+    }
+}
+
+#[test]
 fn check_reports_that_the_kernel_module_is_not_loaded() {
     for library in libraries() {
         let library = library.display().to_string();

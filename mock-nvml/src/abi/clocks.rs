@@ -49,6 +49,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetClock(
     clock_id: c_uint,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetClock", device, domain, clock_id, out);
     dispatch(|| {
         let clock = board("nvmlDeviceGetClock", device, |board| match clock_id {
             0 => board.clock(domain),
@@ -67,6 +68,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetViolationStatus(
     policy: c_uint,
     out: *mut nvmlViolationTime_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetViolationStatus", device, policy, out);
     dispatch(|| {
         let (reference, nanoseconds) = board("nvmlDeviceGetViolationStatus", device, |board| {
             Ok((board.now().wall, board.violation(policy)?))

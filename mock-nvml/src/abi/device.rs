@@ -78,6 +78,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetInforomVersion(
     out: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetInforomVersion", device, object, out, length);
     dispatch(|| {
         let version = board("nvmlDeviceGetInforomVersion", device, |board| {
             or_unsupported(board.model().inforom)?;
@@ -96,6 +97,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetInforomVersion(
 /// The InfoROM is valid, unless the scenario injects a fault here.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceValidateInforom(device: nvmlDevice_t) -> nvmlReturn_t {
+    tap!("nvmlDeviceValidateInforom", device);
     dispatch(|| {
         board("nvmlDeviceValidateInforom", device, |board| {
             or_unsupported(board.model().inforom).map(drop)
@@ -108,6 +110,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGspFirmwareVersion(
     device: nvmlDevice_t,
     out: *mut c_char,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGspFirmwareVersion", device, out);
     dispatch(|| {
         let version = board("nvmlDeviceGetGspFirmwareVersion", device, |board| {
             if board.model().gsp {
@@ -128,6 +131,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetAccountingPids(
     count: *mut c_uint,
     _pids: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetAccountingPids", device, count);
     dispatch(|| {
         board("nvmlDeviceGetAccountingPids", device, |_| Ok(()))?;
         // SAFETY: the caller passes null or a valid pointer to the count.
@@ -141,6 +145,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetAccountingStats(
     _pid: c_uint,
     stats: *mut nvmlAccountingStats_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetAccountingStats", device, stats);
     dispatch(|| {
         board("nvmlDeviceGetAccountingStats", device, |_| Ok(()))?;
         Err(if stats.is_null() { ReturnCode::INVALID_ARGUMENT } else { ReturnCode::NOT_FOUND })

@@ -72,6 +72,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetTotalEccErrors(
     counter: c_uint,
     out: *mut c_ulonglong,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetTotalEccErrors", device, kind, counter, out);
     dispatch(|| {
         let errors =
             board("nvmlDeviceGetTotalEccErrors", device, |board| board.ecc_errors(kind, counter))?;
@@ -88,6 +89,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryErrorCounter(
     location: c_uint,
     out: *mut c_ulonglong,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetMemoryErrorCounter", device, kind, counter, location, out);
     dispatch(|| {
         let errors = board("nvmlDeviceGetMemoryErrorCounter", device, |board| {
             board.ecc_errors_at(kind, counter, location)
@@ -104,6 +106,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetDetailedEccErrors(
     counter: c_uint,
     out: *mut nvmlEccErrorCounts_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetDetailedEccErrors", device, kind, counter, out);
     dispatch(|| {
         let counts = board("nvmlDeviceGetDetailedEccErrors", device, |board| {
             let deviceMemory = board.ecc_errors(kind, counter)?;
@@ -121,6 +124,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRetiredPages(
     count: *mut c_uint,
     addresses: *mut c_ulonglong,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetRetiredPages", device, cause, count, addresses);
     dispatch(|| {
         let pages = pages("nvmlDeviceGetRetiredPages", device, cause)?;
         // SAFETY: the caller passes a count, and null or an array of that many addresses.
@@ -136,6 +140,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRetiredPages_v2(
     addresses: *mut c_ulonglong,
     stamps: *mut c_ulonglong,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetRetiredPages_v2", device, cause, count, addresses, stamps);
     dispatch(|| {
         let pages = pages("nvmlDeviceGetRetiredPages_v2", device, cause)?;
         // SAFETY: the caller passes a count, and null or an array of that many addresses.
@@ -162,6 +167,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRemappedRows(
     pending: *mut c_uint,
     failure: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetRemappedRows", device, correctable, uncorrectable, pending, failure);
     dispatch(|| {
         let rows = board("nvmlDeviceGetRemappedRows", device, Board::remapped)?;
         if [correctable, uncorrectable, pending, failure].iter().any(|out| out.is_null()) {

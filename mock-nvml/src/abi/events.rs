@@ -26,6 +26,7 @@ values! {
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlEventSetCreate(set: *mut nvmlEventSet_t) -> nvmlReturn_t {
+    tap!("nvmlEventSetCreate", set);
     dispatch(|| {
         if set.is_null() {
             return Err(ReturnCode::INVALID_ARGUMENT);
@@ -38,6 +39,7 @@ pub(super) unsafe extern "C" fn nvmlEventSetCreate(set: *mut nvmlEventSet_t) -> 
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlEventSetFree(set: nvmlEventSet_t) -> nvmlReturn_t {
+    tap!("nvmlEventSetFree", set);
     dispatch(|| world()?.free_set("nvmlEventSetFree", set.addr()))
 }
 
@@ -47,6 +49,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceRegisterEvents(
     types: c_ulonglong,
     set: nvmlEventSet_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceRegisterEvents", device, types, set);
     dispatch(|| world()?.register("nvmlDeviceRegisterEvents", device.addr(), types, set.addr()))
 }
 
@@ -64,6 +67,7 @@ pub(super) unsafe extern "C" fn nvmlEventSetWait(
     data: *mut nvmlEventData_t,
     timeout: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlEventSetWait", set, data, timeout);
     dispatch(|| {
         let DeliveredEvent { handle, kind, data: xid, .. } =
             wait("nvmlEventSetWait", set, data, timeout)?;
@@ -79,6 +83,7 @@ pub(super) unsafe extern "C" fn nvmlEventSetWait_v2(
     data: *mut nvmlEventData_t,
     timeout: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlEventSetWait_v2", set, data, timeout);
     dispatch(|| {
         let event = wait("nvmlEventSetWait_v2", set, data, timeout)?;
         let filled = nvmlEventData_t {

@@ -19,6 +19,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetFieldValues(
     count: c_int,
     values: *mut nvmlFieldValue_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetFieldValues", device, count, values);
     dispatch(|| {
         let board = board("nvmlDeviceGetFieldValues", device, |board| Ok(board.clone()))?;
         let count = usize::try_from(count).map_err(|_| ReturnCode::INVALID_ARGUMENT)?;

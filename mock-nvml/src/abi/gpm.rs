@@ -30,6 +30,7 @@ pub(super) unsafe extern "C" fn nvmlGpmQueryDeviceSupport(
     device: nvmlDevice_t,
     out: *mut nvmlGpmSupport_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpmQueryDeviceSupport", device, out);
     dispatch(|| {
         let supported = world()?.gpm_support("nvmlGpmQueryDeviceSupport", device.addr())?;
         if out.is_null() {
@@ -48,6 +49,7 @@ pub(super) unsafe extern "C" fn nvmlGpmQueryDeviceSupport(
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlGpmSampleAlloc(out: *mut nvmlGpmSample_t) -> nvmlReturn_t {
+    tap!("nvmlGpmSampleAlloc", out);
     dispatch(|| {
         if out.is_null() {
             return Err(ReturnCode::INVALID_ARGUMENT);
@@ -60,6 +62,7 @@ pub(super) unsafe extern "C" fn nvmlGpmSampleAlloc(out: *mut nvmlGpmSample_t) ->
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlGpmSampleFree(sample: nvmlGpmSample_t) -> nvmlReturn_t {
+    tap!("nvmlGpmSampleFree", sample);
     dispatch(|| world()?.gpm_free("nvmlGpmSampleFree", sample.addr()))
 }
 
@@ -68,6 +71,7 @@ pub(super) unsafe extern "C" fn nvmlGpmSampleGet(
     device: nvmlDevice_t,
     sample: nvmlGpmSample_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpmSampleGet", device, sample);
     dispatch(|| world()?.gpm_sample("nvmlGpmSampleGet", device.addr(), None, sample.addr()))
 }
 
@@ -77,6 +81,7 @@ pub(super) unsafe extern "C" fn nvmlGpmMigSampleGet(
     instance: c_uint,
     sample: nvmlGpmSample_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpmMigSampleGet", device, instance, sample);
     dispatch(|| {
         let function = "nvmlGpmMigSampleGet";
         world()?.gpm_sample(function, device.addr(), Some(instance), sample.addr())
@@ -92,12 +97,35 @@ struct Head {
     second: nvmlGpmSample_t,
 }
 
+/// The two samples of a request, and its metrics; `None` if it is null or has too many metrics.
+///
+/// # Safety
+/// The request is null or the caller's struct, which nothing else accesses during the call.
+pub(super) fn request_at<'a>(
+    request: *mut nvmlGpmMetricsGet_t,
+) -> Option<((usize, usize), &'a mut [nvmlGpmMetric_t])> {
+    if request.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so the caller's struct, which begins with these fields, all set.
+    let head = unsafe { request.cast::<Head>().read() };
+    if head.count > MAX_METRICS {
+        return None;
+    }
+    let count = usize::try_from(head.count).unwrap_or_default();
+    let metrics = request.wrapping_byte_add(offset_of!(nvmlGpmMetricsGet_t, metrics));
+    // SAFETY: the caller's array has that many metrics, not aliased during the call.
+    let metrics = unsafe { slice::from_raw_parts_mut(metrics.cast(), count) };
+    Some(((head.first.addr(), head.second.addr()), metrics))
+}
+
 /// Reads and writes only as many metrics as the caller requests: the length of the array differs
 /// between headers with the same version of the struct.
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlGpmMetricsGet(
     request: *mut nvmlGpmMetricsGet_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpmMetricsGet", request);
     dispatch(|| {
         if request.is_null() {
             return Err(ReturnCode::INVALID_ARGUMENT);

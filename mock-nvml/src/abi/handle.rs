@@ -21,6 +21,7 @@ macro_rules! by_index {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]
         pub(super) unsafe extern "C" fn $name(index: c_uint, device: *mut nvmlDevice_t) -> nvmlReturn_t {
+            tap!(stringify!($name), index, device);
             // SAFETY: the caller passes null or a valid pointer to a handle.
             dispatch(|| unsafe { write_handle(stringify!($name), DeviceLookup::Index(index), device) })
         }
@@ -35,6 +36,7 @@ macro_rules! by_text {
             identifier: *const c_char,
             device: *mut nvmlDevice_t,
         ) -> nvmlReturn_t {
+            tap!(stringify!($name), identifier, device);
             dispatch(|| {
                 // SAFETY: the caller passes null or a NUL-terminated string.
                 let identifier = unsafe { read_str(identifier) }?;

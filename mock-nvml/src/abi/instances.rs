@@ -29,6 +29,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstances(
     instances: *mut nvmlGpuInstance_t,
     count: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGpuInstances", device, profile, instances, count);
     dispatch(|| {
         let function = "nvmlDeviceGetGpuInstances";
         let ((), found) = world()?.target_handles(function, device.addr(), |board| {
@@ -50,6 +51,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceById(
     id: c_uint,
     out: *mut nvmlGpuInstance_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGpuInstanceById", device, id, out);
     dispatch(|| {
         let function = "nvmlDeviceGetGpuInstanceById";
         let (found, ()) = world()?.target_handle(function, device.addr(), |board| {
@@ -66,6 +68,7 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetInfo(
     instance: nvmlGpuInstance_t,
     out: *mut nvmlGpuInstanceInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpuInstanceGetInfo", instance, out);
     dispatch(|| {
         let function = "nvmlGpuInstanceGetInfo";
         let (device, gi) = world()?.target_handle(function, instance.addr(), |board| {
@@ -92,6 +95,7 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetComputeInstances(
     instances: *mut nvmlComputeInstance_t,
     count: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpuInstanceGetComputeInstances", instance, profile, instances, count);
     dispatch(|| {
         let function = "nvmlGpuInstanceGetComputeInstances";
         let ((), found) = world()?.target_handles(function, instance.addr(), |board| {
@@ -110,6 +114,7 @@ pub(super) unsafe extern "C" fn nvmlGpuInstanceGetComputeInstanceById(
     id: c_uint,
     out: *mut nvmlComputeInstance_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlGpuInstanceGetComputeInstanceById", instance, id, out);
     dispatch(|| {
         let function = "nvmlGpuInstanceGetComputeInstanceById";
         let (found, ()) = world()?.target_handle(function, instance.addr(), |board| {
@@ -135,6 +140,7 @@ pub(super) unsafe extern "C" fn nvmlComputeInstanceGetInfo(
     instance: nvmlComputeInstance_t,
     out: *mut nvmlComputeInstanceInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlComputeInstanceGetInfo", instance, out);
     dispatch(|| {
         let info = compute_info("nvmlComputeInstanceGetInfo", instance)?;
         let old = ComputeInstanceInfoV1 {
@@ -153,6 +159,7 @@ pub(super) unsafe extern "C" fn nvmlComputeInstanceGetInfo_v2(
     instance: nvmlComputeInstance_t,
     out: *mut nvmlComputeInstanceInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlComputeInstanceGetInfo_v2", instance, out);
     dispatch(|| {
         let info = compute_info("nvmlComputeInstanceGetInfo_v2", instance)?;
         // SAFETY: the caller passes null or a valid pointer to the struct.

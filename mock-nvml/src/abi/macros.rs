@@ -1,10 +1,22 @@
 //! Macros that define exported functions of the same signature.
 
+/// Returns what a driver returned, if calls are recorded or a recording is played.
+macro_rules! tap {
+    ($function:expr $(, $word:expr)*) => {
+        if let Some(code) =
+            crate::abi::tap::answer($function, &[$(crate::abi::tap::Word::word($word)),*])
+        {
+            return code;
+        }
+    };
+}
+
 /// Functions that return one value.
 macro_rules! values {
     ($($name:ident: $type:ty = $read:expr;)*) => {$(
         #[unsafe(no_mangle)]
         pub(super) unsafe extern "C" fn $name(device: nvml_wrapper_sys::bindings::nvmlDevice_t, out: *mut $type) -> nvml_wrapper_sys::bindings::nvmlReturn_t {
+            tap!(stringify!($name), device, out);
             crate::abi::call::dispatch(|| {
                 let read: fn(&crate::world::board::Board) -> crate::return_code::NvmlResult<$type> = $read;
                 let value = crate::abi::call::board(stringify!($name), device, read)?;
@@ -24,6 +36,7 @@ macro_rules! indexed {
             index: std::ffi::c_uint,
             out: *mut std::ffi::c_uint,
         ) -> nvml_wrapper_sys::bindings::nvmlReturn_t {
+            tap!(stringify!($name), device, index, out);
             crate::abi::call::dispatch(|| {
                 let read: fn(&crate::world::board::Board, std::ffi::c_uint) -> crate::return_code::NvmlResult<std::ffi::c_uint> = $read;
                 let value = crate::abi::call::board(stringify!($name), device, |board| read(board, index))?;
@@ -43,6 +56,7 @@ macro_rules! strings {
             out: *mut std::ffi::c_char,
             length: std::ffi::c_uint,
         ) -> nvml_wrapper_sys::bindings::nvmlReturn_t {
+            tap!(stringify!($name), device, out, length);
             crate::abi::call::dispatch(|| {
                 let read: fn(&crate::world::board::Board) -> crate::return_code::NvmlResult<String> = $read;
                 let text = crate::abi::call::board(stringify!($name), device, read)?;
@@ -62,6 +76,7 @@ macro_rules! pairs {
             first: *mut $type,
             second: *mut $type,
         ) -> nvml_wrapper_sys::bindings::nvmlReturn_t {
+            tap!(stringify!($name), device, first, second);
             crate::abi::call::dispatch(|| {
                 let read: fn(&crate::world::board::Board) -> crate::return_code::NvmlResult<($type, $type)> = $read;
                 let pair = crate::abi::call::board(stringify!($name), device, read)?;
@@ -85,6 +100,7 @@ macro_rules! versioned {
             device: nvml_wrapper_sys::bindings::nvmlDevice_t,
             out: *mut $type,
         ) -> nvml_wrapper_sys::bindings::nvmlReturn_t {
+            tap!(stringify!($name), device, out);
             crate::abi::call::dispatch(|| {
                 let board = crate::abi::call::board(stringify!($name), device, |board| Ok(board.clone()))?;
                 // SAFETY: the caller passes null or a struct in which the input fields are set.

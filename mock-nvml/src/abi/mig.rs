@@ -47,6 +47,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMigDeviceHandleByIndex(
     index: c_uint,
     out: *mut nvmlDevice_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetMigDeviceHandleByIndex", device, index, out);
     // SAFETY: the caller passes null or a valid pointer to a handle.
     dispatch(|| unsafe {
         write_related_handle("nvmlDeviceGetMigDeviceHandleByIndex", device, out, |board| {
@@ -65,6 +66,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetDeviceHandleFromMigDeviceHandle(
     device: nvmlDevice_t,
     out: *mut nvmlDevice_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", device, out);
     // SAFETY: the caller passes null or a valid pointer to a handle.
     dispatch(|| unsafe {
         write_related_handle("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", device, out, |board| {

@@ -13,8 +13,10 @@ use crate::{
         call::dispatch,
         library_file::library_path,
         pointer::{put_text, read_str},
+        tap::recorder::{missing_functions, recorded},
     },
     environment,
+    exported_functions::FUNCTIONS,
     scenario_file::source::BUILT_IN,
 };
 
@@ -48,6 +50,50 @@ pub(super) unsafe extern "C" fn mockNvmlEnvironment(
     };
     // SAFETY: the caller passes null or a buffer of `error_len` bytes.
     unsafe { put_message(error, error_len, &message) }
+}
+
+/// Makes an existing directory one with a library that records another one. Returns 0 on success; otherwise
+/// `error` (of `error_len` bytes) receives the message, truncated to fit.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn mockNvmlRecorder(
+    library: *const c_char,
+    dir: *const c_char,
+    error: *mut c_char,
+    error_len: c_uint,
+) -> c_int {
+    // SAFETY: the caller passes null or a NUL-terminated string.
+    let library = unsafe { read_str(library) }.unwrap_or_default();
+    // SAFETY: the caller passes null or a NUL-terminated string.
+    let dir = unsafe { read_str(dir) }.unwrap_or_default();
+    let set_up = || match missing_functions(library, FUNCTIONS) {
+        None => Err(format!("the library {library} cannot be loaded: give another --nvml-library")),
+        Some(missing) => {
+            let image = library_path();
+            environment::create_recorder(library, &missing, Path::new(dir), image.as_deref())
+                .map_err(|error| error.to_string())
+        }
+    };
+    let message = match catch_unwind(set_up) {
+        Ok(Ok(())) => return 0,
+        Ok(Err(message)) => message,
+        Err(_) => "the recorder was not set up: the mock library panicked (a bug)".to_owned(),
+    };
+    // SAFETY: the caller passes null or a buffer of `error_len` bytes.
+    unsafe { put_message(error, error_len, &message) }
+}
+
+/// Writes what this library has recorded, as tables of a scenario file, to a buffer of `length` bytes. Returns
+/// the length of the text, or 0 if this library records nothing; the buffer is not written if it is too small.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn mockNvmlAnswers(out: *mut c_char, length: usize) -> usize {
+    let read = || {
+        let answers = recorded().unwrap_or_default();
+        let capacity = c_uint::try_from(length).unwrap_or(c_uint::MAX);
+        // SAFETY: the caller passes null or a buffer of `length` bytes.
+        let _ = unsafe { put_text(out, capacity, &answers) };
+        answers.len()
+    };
+    catch_unwind(read).unwrap_or_default()
 }
 
 /// Writes the names of the built-in scenarios, one per line, to a buffer of `length` bytes.

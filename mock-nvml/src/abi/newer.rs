@@ -71,6 +71,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryLimits_v1(
     device: nvmlDevice_t,
     out: *mut MemoryLimits,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetMemoryLimits_v1", device, out);
     dispatch(|| {
         let board = board("nvmlDeviceGetMemoryLimits_v1", device, |board| Ok(board.clone()))?;
         if out.is_null() {
@@ -99,6 +100,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfo_v4(
     device: nvmlDevice_t,
     out: *mut FabricInfo,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGpuFabricInfo_v4", device, out);
     dispatch(|| {
         let fabric = board("nvmlDeviceGetGpuFabricInfo_v4", device, |board| Ok(board.fabric()))?;
         let Fabric { cluster_uuid, clique, state, health_mask, health_summary } = fabric;

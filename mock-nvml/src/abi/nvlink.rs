@@ -30,6 +30,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetNvLinkCapability(
     capability: c_uint,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetNvLinkCapability", device, link, capability, out);
     dispatch(|| {
         let capable = board("nvmlDeviceGetNvLinkCapability", device, |board| {
             board.nvlink(link)?;
@@ -52,6 +53,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetNvLinkErrorCounter(
     counter: c_uint,
     out: *mut c_ulonglong,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetNvLinkErrorCounter", device, link, counter, out);
     dispatch(|| {
         let errors = board("nvmlDeviceGetNvLinkErrorCounter", device, |board| {
             board.nvlink(link)?;
@@ -71,6 +73,7 @@ macro_rules! remotes {
             link: c_uint,
             out: *mut nvmlPciInfo_t,
         ) -> nvmlReturn_t {
+            tap!(stringify!($name), device, link, out);
             dispatch(|| {
                 let address = board(stringify!($name), device, |board| board.nvlink_remote(link))?;
                 // SAFETY: the caller passes null or a valid pointer to the struct.

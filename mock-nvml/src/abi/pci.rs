@@ -64,6 +64,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPcieThroughput(
     counter: c_uint,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetPcieThroughput", device, counter, out);
     dispatch(|| {
         let rate = board("nvmlDeviceGetPcieThroughput", device, |board| match counter {
             0 => Ok(board.pcie_rate(Direction::Tx)),
@@ -102,6 +103,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPciInfo(
     device: nvmlDevice_t,
     pci: *mut nvmlPciInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetPciInfo", device, pci);
     dispatch(|| {
         let info = board("nvmlDeviceGetPciInfo", device, |board| Ok(pci_v1(board)))?;
         // SAFETY: the caller passes null or a valid pointer to this or a later, longer version.
@@ -114,6 +116,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPciInfo_v2(
     device: nvmlDevice_t,
     pci: *mut nvmlPciInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetPciInfo_v2", device, pci);
     dispatch(|| {
         let info = board("nvmlDeviceGetPciInfo_v2", device, |board| {
             let pci_subsystem = board.model().pci_subsystem;
@@ -129,6 +132,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(
     device: nvmlDevice_t,
     pci: *mut nvmlPciInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetPciInfo_v3", device, pci);
     dispatch(|| {
         let info = board("nvmlDeviceGetPciInfo_v3", device, |board| {
             let PciInfoV1 { bus_id, domain, bus, device, pci_device } = pci_v1(board);

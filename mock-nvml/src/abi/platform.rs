@@ -29,6 +29,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
     device: nvmlDevice_t,
     out: *mut nvmlGpuFabricInfo_v3_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGpuFabricInfoV", device, out);
     dispatch(|| {
         let board = board("nvmlDeviceGetGpuFabricInfoV", device, |board| Ok(board.clone()))?;
         let Fabric { cluster_uuid, clique, state, health_mask, health_summary } = board.fabric();
@@ -68,6 +69,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGridLicensableFeatures_v4(
     device: nvmlDevice_t,
     out: *mut nvmlGridLicensableFeatures_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGridLicensableFeatures_v4", device, out);
     dispatch(|| {
         board("nvmlDeviceGetGridLicensableFeatures_v4", device, |_: &Board| Ok(()))?;
         if out.is_null() {
@@ -130,6 +132,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetEncoderStats(
     rate: *mut c_uint,
     latency: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetEncoderStats", device, sessions, rate, latency);
     dispatch(|| {
         let busy = board("nvmlDeviceGetEncoderStats", device, |board| Ok(board.encoder() > 0))?;
         let busy = c_uint::from(busy);
@@ -150,6 +153,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetEncoderStats(
 pub(super) unsafe extern "C" fn nvmlSystemGetConfComputeState(
     out: *mut nvmlConfComputeSystemState_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetConfComputeState", out);
     dispatch(|| {
         world()?.with_session("nvmlSystemGetConfComputeState", |_, _| Ok(()))?;
         let off = nvmlConfComputeSystemState_t { environment: 0, ccFeature: 0, devToolsMode: 0 };

@@ -33,6 +33,7 @@ macro_rules! lists {
             count: *mut c_uint,
             infos: *mut $row,
         ) -> nvmlReturn_t {
+            tap!(stringify!($name), device, count, infos);
             dispatch(|| {
                 let rows = board(stringify!($name), device, |board| Ok(board.processes($list)))?;
                 let rows: Vec<_> = rows.into_iter().map(<$row>::of).collect();
@@ -52,6 +53,7 @@ macro_rules! lists_v3 {
             count: *mut c_uint,
             infos: *mut nvmlProcessInfo_v2_t,
         ) -> nvmlReturn_t {
+            tap!(stringify!($name), device, count, infos);
             dispatch(|| {
                 let (rows, wide) = board(stringify!($name), device, |board| {
                     Ok((board.processes($list), wide(&board.driver_version())))
@@ -172,6 +174,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetRunningProcessDetailList(
     device: nvmlDevice_t,
     list: *mut nvmlProcessDetailList_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetRunningProcessDetailList", device, list);
     dispatch(|| {
         let board =
             board("nvmlDeviceGetRunningProcessDetailList", device, |board| Ok(board.clone()))?;

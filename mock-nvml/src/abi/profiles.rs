@@ -25,6 +25,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceProfileInfo(
     profile: c_uint,
     out: *mut nvmlGpuInstanceProfileInfo_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGpuInstanceProfileInfo", device, profile, out);
     dispatch(|| {
         let function = "nvmlDeviceGetGpuInstanceProfileInfo";
         let profile = board(function, device, |board| self::profile(board, profile))?;
@@ -52,6 +53,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuInstanceProfileInfoV(
     profile: c_uint,
     out: *mut nvmlGpuInstanceProfileInfo_v2_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetGpuInstanceProfileInfoV", device, profile, out);
     dispatch(|| {
         let function = "nvmlDeviceGetGpuInstanceProfileInfoV";
         let profile = board(function, device, |board| self::profile(board, profile))?;

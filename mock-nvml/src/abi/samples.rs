@@ -29,6 +29,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetSamples(
     count: *mut c_uint,
     samples: *mut nvmlSample_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetSamples", device, kind, last_seen, value_type, count, samples);
     dispatch(|| {
         let found = board("nvmlDeviceGetSamples", device, |board| {
             let last_seen = if samples.is_null() { 0 } else { last_seen };
@@ -65,6 +66,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetProcessesUtilizationInfo(
     device: nvmlDevice_t,
     info: *mut nvmlProcessesUtilizationInfo_v1_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetProcessesUtilizationInfo", device, info);
     dispatch(|| {
         let board =
             board("nvmlDeviceGetProcessesUtilizationInfo", device, |board| Ok(board.clone()))?;

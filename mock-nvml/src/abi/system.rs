@@ -18,16 +18,19 @@ const INIT_FLAGS: c_uint = 0b11;
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlInit() -> nvmlReturn_t {
+    tap!("nvmlInit");
     dispatch(|| world()?.init("nvmlInit"))
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlInit_v2() -> nvmlReturn_t {
+    tap!("nvmlInit_v2");
     dispatch(|| world()?.init("nvmlInit_v2"))
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlInitWithFlags(flags: c_uint) -> nvmlReturn_t {
+    tap!("nvmlInitWithFlags", flags);
     dispatch(|| {
         if flags & !INIT_FLAGS != 0 {
             return Err(ReturnCode::INVALID_ARGUMENT);
@@ -38,6 +41,7 @@ pub(super) unsafe extern "C" fn nvmlInitWithFlags(flags: c_uint) -> nvmlReturn_t
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlShutdown() -> nvmlReturn_t {
+    tap!("nvmlShutdown");
     dispatch(|| world()?.shutdown("nvmlShutdown"))
 }
 
@@ -51,6 +55,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetDriverVersion(
     version: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetDriverVersion", version, length);
     dispatch(|| {
         let driver = |scenario: &crate::scenario::Scenario, _| Ok(scenario.driver.version.clone());
         let text = world()?.with_session("nvmlSystemGetDriverVersion", driver)?;
@@ -64,6 +69,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetNVMLVersion(
     version: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetNVMLVersion", version, length);
     dispatch(|| {
         let nvml = |scenario: &crate::scenario::Scenario| Ok(scenario.driver.nvml.clone());
         let text = world()?.without_session("nvmlSystemGetNVMLVersion", nvml)?;
@@ -76,6 +82,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetNVMLVersion(
 pub(super) unsafe extern "C" fn nvmlSystemGetCudaDriverVersion(
     version: *mut c_int,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetCudaDriverVersion", version);
     // SAFETY: the caller passes null or a valid pointer to an int.
     dispatch(|| unsafe { cuda_version("nvmlSystemGetCudaDriverVersion", version) })
 }
@@ -84,6 +91,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetCudaDriverVersion(
 pub(super) unsafe extern "C" fn nvmlSystemGetCudaDriverVersion_v2(
     version: *mut c_int,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetCudaDriverVersion_v2", version);
     // SAFETY: the caller passes null or a valid pointer to an int.
     dispatch(|| unsafe { cuda_version("nvmlSystemGetCudaDriverVersion_v2", version) })
 }
@@ -104,6 +112,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetDriverBranch(
     info: *mut nvmlSystemDriverBranchInfo_v1_t,
     length: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetDriverBranch", info, length);
     dispatch(|| {
         let branch = |scenario: &crate::scenario::Scenario, _| Ok(scenario.driver.branch());
         let text = format!("r{}_00", world()?.with_session("nvmlSystemGetDriverBranch", branch)?);
@@ -124,6 +133,7 @@ pub(super) unsafe extern "C" fn nvmlSystemGetProcessName(
     name: *mut c_char,
     length: c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlSystemGetProcessName", pid, name, length);
     dispatch(|| {
         let text = world()?.with_session("nvmlSystemGetProcessName", |scenario, now| {
             let mut processes = scenario.processes.iter();
@@ -138,12 +148,14 @@ pub(super) unsafe extern "C" fn nvmlSystemGetProcessName(
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetCount(count: *mut c_uint) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetCount", count);
     // SAFETY: the caller passes null or a valid pointer to an unsigned int.
     dispatch(|| unsafe { put(count, world()?.gpu_count("nvmlDeviceGetCount")?) })
 }
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetCount_v2", count);
     // SAFETY: the caller passes null or a valid pointer to an unsigned int.
     dispatch(|| unsafe { put(count, world()?.gpu_count("nvmlDeviceGetCount_v2")?) })
 }

@@ -29,6 +29,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetTopologyCommonAncestor(
     second: nvmlDevice_t,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetTopologyCommonAncestor", first, second, out);
     dispatch(|| {
         let (one, other) = both("nvmlDeviceGetTopologyCommonAncestor", first, second)?;
         let level = if one.gpu().index == other.gpu().index {
@@ -50,6 +51,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetP2PStatus(
     capability: c_uint,
     out: *mut c_uint,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetP2PStatus", first, second, capability, out);
     dispatch(|| {
         let (one, other) = both("nvmlDeviceGetP2PStatus", first, second)?;
         if capability > 4 || one.gpu().index == other.gpu().index {
@@ -71,6 +73,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceOnSameBoard(
     second: nvmlDevice_t,
     out: *mut c_int,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceOnSameBoard", first, second, out);
     dispatch(|| {
         let (one, other) = both("nvmlDeviceOnSameBoard", first, second)?;
         // SAFETY: the caller passes null or a valid pointer to the value.

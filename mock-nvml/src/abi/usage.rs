@@ -28,6 +28,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryInfo(
     device: nvmlDevice_t,
     out: *mut nvmlMemory_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetMemoryInfo", device, out);
     dispatch(|| {
         let memory = board("nvmlDeviceGetMemoryInfo", device, Board::framebuffer)?;
         // Version 1 counts the reserved memory as used.
@@ -42,6 +43,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     device: nvmlDevice_t,
     out: *mut nvmlMemory_v2_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetMemoryInfo_v2", device, out);
     dispatch(|| {
         let memory = board("nvmlDeviceGetMemoryInfo_v2", device, Board::framebuffer)?;
         if out.is_null() {
@@ -63,6 +65,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetBAR1MemoryInfo(
     device: nvmlDevice_t,
     out: *mut nvmlBAR1Memory_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetBAR1MemoryInfo", device, out);
     dispatch(|| {
         let bar1 = board("nvmlDeviceGetBAR1MemoryInfo", device, |board| {
             board.framebuffer().map(|_| board.bar1())
@@ -78,6 +81,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetUtilizationRates(
     device: nvmlDevice_t,
     out: *mut nvmlUtilization_t,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetUtilizationRates", device, out);
     dispatch(|| {
         let (gpu, memory) =
             board("nvmlDeviceGetUtilizationRates", device, |board| Ok(board.utilization()))?;
@@ -95,6 +99,7 @@ macro_rules! engines {
             utilization: *mut c_uint,
             period: *mut c_uint,
         ) -> nvmlReturn_t {
+            tap!(stringify!($name), device, utilization, period);
             dispatch(|| {
                 let read: fn(&Board) -> NvmlResult<c_uint> = $read;
                 let (percent, micros) = board(stringify!($name), device, |board| {
@@ -126,6 +131,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
     count: *mut c_uint,
     last_seen: c_ulonglong,
 ) -> nvmlReturn_t {
+    tap!("nvmlDeviceGetProcessUtilization", device, samples, count, last_seen);
     dispatch(|| {
         if count.is_null() {
             // The handle is checked first, as in all other functions.

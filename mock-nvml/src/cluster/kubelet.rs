@@ -3,6 +3,7 @@
 pub(crate) mod messages;
 mod pod_message;
 pub(crate) mod pods_api;
+mod recorded;
 
 use prost::Message;
 
@@ -37,14 +38,16 @@ pub(crate) fn call(
     match path {
         "/v1.PodResourcesLister/List" => {
             let listed = cluster.pods.iter().filter(|pod| is_listed(cluster, pod, time));
-            let pod_resources = listed.map(|pod| resources(cluster, pod)).collect();
+            let listed = listed.map(|pod| resources(cluster, pod));
+            let pod_resources = listed.chain(recorded::listed(&cluster.recorded)).collect();
             Ok(ListResponse { pod_resources }.encode_to_vec())
         }
         "/v1.PodResourcesLister/GetAllocatableResources" => {
             let offered =
                 |offer: &&OfferedDevice| offer.offered.iter().any(|window| window.contains(time));
             let offers = cluster.allocatable.iter().filter(offered);
-            let devices = offers.map(|offer| entry(&offer.device)).collect();
+            let offers = offers.map(|offer| entry(&offer.device));
+            let devices = offers.chain(recorded::allocatable(&cluster.recorded)).collect();
             Ok(AllocatableResponse { devices, cpu_ids: Vec::new() }.encode_to_vec())
         }
         "/v1.PodResourcesLister/Get" => {

@@ -43,7 +43,8 @@ impl PodSerializer<'_> {
             self.set_mirror(pod, &mut metadata);
             self.object(pod, &metadata)
         };
-        self.cluster.pods.iter().filter(exists).map(object).collect()
+        let recorded = self.cluster.recorded.of_kind("Pod").cloned();
+        self.cluster.pods.iter().filter(exists).map(object).chain(recorded).collect()
     }
 
     /// The objects that the kubelet has: the manifest of a static pod, not its mirror pod.
@@ -53,7 +54,8 @@ impl PodSerializer<'_> {
                 && self.cluster.is_known_to_kubelet(pod, self.time)
         };
         let object = |pod| self.object(pod, &self.metadata(pod));
-        self.cluster.pods.iter().filter(exists).map(object).collect()
+        let recorded = self.cluster.recorded.of_kind("Pod").cloned();
+        self.cluster.pods.iter().filter(exists).map(object).chain(recorded).collect()
     }
 
     fn object(&self, pod: &Pod, metadata: &Value) -> Value {

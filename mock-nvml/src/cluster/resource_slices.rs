@@ -39,6 +39,17 @@ pub(crate) struct SliceSelector {
     pub(crate) driver: Option<String>,
 }
 
+impl SliceSelector {
+    /// Whether it selects a recorded slice.
+    fn selects(&self, slice: &Value) -> bool {
+        let is = |selected: &Option<String>, field: &str| {
+            let value = slice.pointer(field).and_then(Value::as_str).unwrap_or_default();
+            selected.as_ref().is_none_or(|selected| selected == value)
+        };
+        is(&self.node, "/spec/nodeName") && is(&self.driver, "/spec/driver")
+    }
+}
+
 /// The `ResourceSliceList` at world time `time`: one slice with all devices if any container of the node
 /// has a claim, else none.
 pub(crate) fn list(
@@ -54,8 +65,13 @@ pub(crate) fn list(
             && selector.node.as_ref().is_none_or(|selected| selected == node)
             && selector.driver.as_ref().is_none_or(|selected| selected == DRIVER)
     };
+    let recorded = cluster;
     let cluster = cluster.filter(is_selected);
-    let items: Vec<_> = cluster.iter().map(|cluster| slice(cluster, gpus, time)).collect();
+    let recorded = recorded.map(|cluster| &cluster.recorded).into_iter();
+    let recorded = recorded.flat_map(|recorded| recorded.of_kind("ResourceSlice"));
+    let recorded = recorded.filter(|slice| selector.selects(slice)).cloned();
+    let items = cluster.iter().map(|cluster| slice(cluster, gpus, time));
+    let items: Vec<_> = items.chain(recorded).collect();
     json!({
         "kind": "ResourceSliceList",
         "apiVersion": "resource.k8s.io/v1",

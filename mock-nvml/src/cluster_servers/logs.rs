@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     cluster_servers::error::{Error, file_error},
-    scenario::cluster::Cluster,
+    scenario::{cluster::Cluster, recorded::LoggedContainer},
 };
 
 /// Directory in place of `/var/log/pods`.
@@ -37,7 +37,23 @@ fn expected_files(cluster: &Cluster, time: f64) -> BTreeMap<PathBuf, String> {
             files.insert(file, format!("{link}.log"));
         }
     }
+    files.extend(cluster.recorded.logs.iter().enumerate().map(|(at, one)| recorded_file(at, one)));
     files
+}
+
+/// The file of a recorded container. Names that are not those of the kubelet stand for what is not there.
+fn recorded_file(at: usize, logged: &LoggedContainer) -> (PathBuf, String) {
+    let LoggedContainer { namespace, pod, container, uid, id } = logged;
+    let directory = match uid {
+        Some(uid) => format!("{namespace}_{pod}_{uid}"),
+        None => "other".to_owned(),
+    };
+    let file = Path::new(&directory).join(container).join(format!("{at}.log"));
+    let link = match id {
+        Some(id) => format!("{pod}_{namespace}_{container}-{id}.log"),
+        None => format!("other-{at}.log"),
+    };
+    (file, link)
 }
 
 /// The two log directories of a mock environment, and the files written to them.

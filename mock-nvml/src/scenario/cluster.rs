@@ -9,6 +9,7 @@ use crate::{
         claim::{DraFormat, ResourceClaim},
         config_map::ConfigMap,
         mig::{MigForm, SchedulerMig},
+        recorded::RecordedCluster,
     },
     window::Window,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Cluster {
     pub(crate) allocatable: Vec<OfferedDevice>,
     /// Faults of the kubelet and the API server; the first one in force applies.
     pub(crate) faults: Vec<ClusterFault>,
+    /// What its sources returned, if the scenario is a recording.
+    pub(crate) recorded: RecordedCluster,
 }
 
 /// Name of the runtime class of gVisor.

@@ -1,5 +1,6 @@
 //! The TOML tables of a scenario file, before validation.
 
+mod answers;
 mod cluster;
 mod hardware;
 mod mig;
@@ -18,6 +19,7 @@ pub(super) use self::hardware::{
     ThrottleTable, XidTable,
 };
 pub(super) use self::{
+    answers::{AnswerTables, recording},
     cluster::{
         AckTable, ClaimTable, ClusterFaultTable, ClusterTable, ConfigMapTable, ContainerTable,
         GpuSelection, NodeLabelTable, PodTable, ShareTable, SlicesTable,
@@ -50,6 +52,8 @@ pub(super) struct ScenarioTable {
     pub(super) fault: Vec<Spanned<FaultTable>>,
     #[serde(default)]
     pub(super) xid: Vec<XidTable>,
+    #[serde(default)]
+    pub(super) answers: AnswerTables,
     pub(super) cluster: Option<ClusterTable>,
     #[serde(default)]
     pub(super) pod: Vec<Spanned<PodTable>>,
@@ -65,6 +69,8 @@ pub(super) struct DriverTable {
     pub(super) cuda: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) reload: Vec<Spanned<WindowTable>>,
+    #[serde(default)]
+    pub(super) missing: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

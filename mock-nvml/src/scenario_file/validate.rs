@@ -17,6 +17,8 @@ mod windows;
 #[cfg(test)]
 mod test_scenario;
 
+use std::sync::Arc;
+
 use toml::Spanned;
 
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
     scenario::{Driver, InjectedSamples, Platform, Scenario},
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure},
-        tables::{DriverTable, InjectedSamplesTable, ScenarioTable},
+        tables::{DriverTable, InjectedSamplesTable, ScenarioTable, recording},
         validate::{
             values::ensure_gpu_exists,
             windows::{parse_window, windows},
@@ -42,7 +44,12 @@ const MAX_HOLD: f64 = 100_000.0;
 /// Validates the whole file; `seed` is the name of the scenario.
 pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenario> {
     let platform = platform(file.platform.as_ref())?;
-    let mut gpus = gpus::check(seed, &file.gpu, platform)?;
+    let recording = recording(&file.answers)?;
+    let mut gpus = if recording.is_some() {
+        gpus::check_none(&file.gpu)?
+    } else {
+        gpus::check(seed, &file.gpu, platform)?
+    };
     let cluster = cluster::check(seed, file, &gpus)?;
     for gpu in &mut gpus {
         gpu.exclusive_process = cluster.as_ref().is_some_and(|one| one.uses_mps(gpu.index));
@@ -54,8 +61,8 @@ pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenar
         driver.reloads = vec![Window::ALWAYS];
     }
     let faults = file.fault.iter().map(|table| faults::check(table, count));
-    let missing =
-        driver_branches::missing_symbols(driver.branch(), FUNCTIONS).map(InjectedFault::missing);
+    let missing = missing_symbols(&file.driver, driver.branch(), recording.is_some())?;
+    let missing = missing.into_iter().map(InjectedFault::missing);
     let faults = faults.chain(missing.map(Ok)).collect::<ValidationResult<_>>()?;
     Ok(Scenario {
         held_at: hold(file.now.as_ref())?,
@@ -71,8 +78,24 @@ pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenar
         xids: hardware::xids(&file.xid, count)?,
         gpus,
         processes,
+        recording: recording.map(Arc::new),
         cluster,
     })
+}
+
+/// The symbols that the library lacks: those of a recording, or those that its branch lacks.
+fn missing_symbols(
+    table: &DriverTable,
+    branch: u32,
+    is_recording: bool,
+) -> ValidationResult<Vec<&'static str>> {
+    let named = table.missing.iter().map(faults::symbol);
+    let named = named.collect::<ValidationResult<Vec<_>>>()?;
+    if is_recording {
+        return Ok(named);
+    }
+    let of_branch = driver_branches::missing_symbols(branch, FUNCTIONS);
+    Ok(of_branch.filter(|name| !named.contains(name)).chain(named.iter().copied()).collect())
 }
 
 fn hold(now: Option<&Spanned<f64>>) -> ValidationResult<Option<f64>> {

@@ -25,10 +25,14 @@ pub struct AllocatedClaim {
 /// What a claim allocates of one device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AllocatedDevice {
-    driver: Box<str>,
-    pool: Box<str>,
-    device: Box<str>,
-    share: Option<Box<str>>,
+    /// The DRA driver.
+    pub driver: Box<str>,
+    /// Pool of the device.
+    pub pool: Box<str>,
+    /// Name in the pool.
+    pub device: Box<str>,
+    /// Id of the share of the device.
+    pub share: Option<Box<str>>,
     /// Whether it is an administrative access, which allocates nothing.
     pub admin_access: bool,
     /// Memory of a share, MiB; 0 if the share has no limit, `None` if the device is allocated whole
@@ -59,11 +63,12 @@ pub enum DeviceSharing {
 /// Memory limits of MPS clients, MiB.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MpsMemoryLimits {
-    default: Option<f64>,
+    /// Of every device that has no other one.
+    pub default: Option<f64>,
     /// By UUID, or by index in an order that only the driver knows.
-    by_device: BTreeMap<Box<str>, Option<f64>>,
+    pub by_device: BTreeMap<Box<str>, Option<f64>>,
     /// Whether the configuration applies to one device, which has the index 0.
-    one_device: bool,
+    pub one_device: bool,
 }
 
 /// A memory limit of a device.

@@ -66,6 +66,11 @@ impl ClaimTable {
         }
     }
 
+    /// The claims, by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ClaimName, &AllocatedClaim)> {
+        self.claims.iter().map(|(name, read)| (name, &read.claim))
+    }
+
     /// Whether the claim of this request is known.
     pub(super) fn has(&self, request: &ClaimRequest) -> bool {
         self.claims.get(&request.claim).is_some_and(|read| read.is_of(&request.pod))

@@ -11,9 +11,58 @@ use crate::model::Problem;
 /// # Errors
 /// The library cannot be loaded or is not the mock, or the mock rejects the scenario, with its message.
 pub fn set_up_mock(library: &Path, scenario: &str, directory: &Path) -> Result<(), Problem> {
+    set_up(library, b"mockNvmlEnvironment\0", scenario, directory, "--mock")
+}
+
+/// Lets the mock library at `library` create a library in the directory `directory` that records the library
+/// `driver`.
+///
+/// # Errors
+/// The mock library cannot be loaded or is not the mock, or its message why it cannot record.
+pub fn set_up_recorder(library: &Path, driver: &str, directory: &Path) -> Result<(), Problem> {
+    set_up(library, b"mockNvmlRecorder\0", driver, directory, "record")
+}
+
+/// What the recording library at `library` has recorded: tables of a scenario.
+///
+/// # Errors
+/// It is not loaded, or not such a library.
+pub fn recorded_answers(library: &Path) -> Result<String, Problem> {
+    type Answers = unsafe extern "C" fn(*mut c_char, usize) -> usize;
+    let no_recorder = |e: libloading::Error| {
+        Problem::without_remedy(format!("record: {}: {e}", library.display()))
+    };
+    // SAFETY: the library is loaded, so that its initialisers have run.
+    let recorder = unsafe { libloading::Library::new(library) }.map_err(no_recorder)?;
+    // SAFETY: the recorder exports this symbol with this signature.
+    let answers = unsafe { recorder.get::<Answers>(b"mockNvmlAnswers\0") }.map_err(no_recorder)?;
+    let mut text = Vec::<u8>::new();
+    loop {
+        // SAFETY: the buffer has this length.
+        let length = unsafe { answers(text.as_mut_ptr().cast(), text.len()) };
+        if length < text.len() {
+            text.truncate(length);
+            return Ok(String::from_utf8_lossy(&text).into_owned());
+        }
+        // Answers may be added in between.
+        text = vec![0; length + RESERVE];
+    }
+}
+
+/// Bytes by which a buffer is larger than the text.
+const RESERVE: usize = 4096;
+
+/// Calls a function of the mock library with a text and a directory.
+fn set_up(
+    library: &Path,
+    function: &[u8],
+    scenario: &str,
+    directory: &Path,
+    flag: &str,
+) -> Result<(), Problem> {
     type SetUp = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_char, u32) -> i32;
     let no_mock = |e: libloading::Error| {
-        let message = format!("--mock: {}: {e}", library.display());
+        let message = format!("{flag}: {}: {e}", library.display());
         Problem::new(message, "build it with `cargo build --workspace`")
     };
     let c_string = |s: &str| {
@@ -28,7 +77,7 @@ pub fn set_up_mock(library: &Path, scenario: &str, directory: &Path) -> Result<(
     // in the directory of its executable.
     let mock = unsafe { libloading::Library::new(library) }.map_err(no_mock)?;
     // SAFETY: the mock exports this symbol with this signature.
-    let call = unsafe { mock.get::<SetUp>(b"mockNvmlEnvironment\0") }.map_err(no_mock)?;
+    let call = unsafe { mock.get::<SetUp>(function) }.map_err(no_mock)?;
     // SAFETY: both strings are NUL-terminated and the message buffer has `capacity` bytes.
     let code = unsafe {
         call(scenario.as_ptr(), directory.as_ptr(), message.as_mut_ptr().cast(), capacity)
@@ -37,5 +86,5 @@ pub fn set_up_mock(library: &Path, scenario: &str, directory: &Path) -> Result<(
         return Ok(());
     }
     message.truncate(message.iter().position(|&b| b == 0).unwrap_or_default());
-    Err(Problem::without_remedy(String::from_utf8_lossy(&message)).at("--mock"))
+    Err(Problem::without_remedy(String::from_utf8_lossy(&message)).at(flag))
 }

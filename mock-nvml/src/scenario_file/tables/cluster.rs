@@ -8,6 +8,8 @@ use serde::{
 };
 use toml::Spanned;
 
+use crate::scenario::recorded::{ListedPod, LoggedContainer};
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::scenario_file) struct ClusterTable {
@@ -27,6 +29,14 @@ pub(in crate::scenario_file) struct ClusterTable {
     pub(in crate::scenario_file) denied: Vec<Spanned<String>>,
     #[serde(default)]
     pub(in crate::scenario_file) config_maps: Vec<ConfigMapTable>,
+    #[serde(default)]
+    pub(in crate::scenario_file) objects: Vec<serde_json::Value>,
+    #[serde(default)]
+    pub(in crate::scenario_file) listed: Vec<ListedPod>,
+    #[serde(default)]
+    pub(in crate::scenario_file) allocatable: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub(in crate::scenario_file) logs: Vec<LoggedContainer>,
 }
 
 #[derive(Debug, Deserialize)]

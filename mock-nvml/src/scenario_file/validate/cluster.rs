@@ -8,7 +8,7 @@ mod labels;
 mod pods;
 pub(super) mod processes;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use toml::Spanned;
 
@@ -19,6 +19,7 @@ use crate::{
         claim::DraFormat,
         cluster::{CgroupFormat, Cluster, NodeLabel, Permission, Runtime},
         config_map::ConfigMap,
+        recorded::RecordedCluster,
     },
     scenario_file::{
         error::{SpannedError, ValidationResult},
@@ -67,6 +68,12 @@ pub(super) fn check(
         pods,
         allocatable,
         faults: file.cluster_fault.iter().map(faults::check).collect::<ValidationResult<_>>()?,
+        recorded: RecordedCluster {
+            objects: table.objects.clone(),
+            listed: table.listed.clone(),
+            allocatable: table.allocatable.clone(),
+            logs: table.logs.clone(),
+        },
     })))
 }
 
@@ -83,6 +90,10 @@ static DEFAULT_TABLE: ClusterTable = ClusterTable {
     labels: vec![],
     denied: vec![],
     config_maps: vec![],
+    objects: vec![],
+    listed: vec![],
+    allocatable: BTreeMap::new(),
+    logs: vec![],
 };
 
 fn config_map(table: &ConfigMapTable) -> ValidationResult<ConfigMap> {

@@ -59,12 +59,17 @@ pub(super) fn check(table: &Spanned<FaultTable>, gpus: usize) -> ValidationResul
 }
 
 fn function(value: &Spanned<String>) -> ValidationResult<Option<&'static str>> {
-    let name = value.get_ref().as_str();
-    if name == "*" {
+    if value.get_ref() == "*" {
         return Ok(None);
     }
+    symbol(value).map(Some)
+}
+
+/// The exported function with this name.
+pub(super) fn symbol(value: &Spanned<String>) -> ValidationResult<&'static str> {
+    let name = value.get_ref().as_str();
     let known = FUNCTIONS.iter().copied().find(|function| *function == name);
-    known.map(Some).ok_or_else(|| {
+    known.ok_or_else(|| {
         let hint = suggestion(name, FUNCTIONS.iter().copied());
         let hint = if hint.is_empty() { ":" } else { hint.as_str() };
         let remedy = "write a symbol of this library or \"*\"";

@@ -26,6 +26,12 @@ const MAX_GPUS: usize = 64;
 /// PCI bus numbers of eight slots of a server; further GPUs are in further PCI domains.
 const BUSES: [u32; 8] = [0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF];
 
+/// A recording has its GPUs in its answers.
+pub(super) fn check_none(tables: &[Spanned<GpuTable>]) -> ValidationResult<Vec<Gpu>> {
+    let text = "the answers are those of all GPUs: remove the [[gpu]] table, or all [answers]";
+    tables.first().map_or(Ok(vec![]), |table| Err(SpannedError::new(table.span(), text)))
+}
+
 /// The GPUs of the tables; `count` is expanded.
 pub(super) fn check(
     seed: &str,
