@@ -36,6 +36,7 @@ fn record(mock: &str, flags: &[&str]) -> Recording {
     let recording = Recording { directory: tempfile::tempdir().unwrap() };
     let [output, names, exposition] =
         ["node.toml", "names", "exposition"].map(|name| recording.path(name).display().to_string());
+    // The last one of a flag counts.
     let args = ["record", mock, "--seconds=0", "--output", &output, "--names", &names];
     let run = run(&[&args, ["--exposition", exposition.as_str()].as_slice(), flags].concat());
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -181,6 +182,46 @@ fn recording_that_was_edited_is_played() {
     let played = run_once(&[scenario.flag().as_str()]);
     assert_eq!(value(&played, "DCGM_FI_DEV_POWER_USAGE", &["gpu=\"0\""]), Some(123.5));
     assert!(played.contains("NamespaceName=\"team-a\""), "{played}");
+}
+
+/// A node with values that change while it is recorded: counters of a board without GPM, and an XID error.
+const RUNNING: &str = r#"
+[[gpu]]
+model = "A100"
+[[process]]
+pid = 4101
+name = "python"
+gpus = [0]
+memory = "4 GiB"
+sm = 40
+pcie_tx = 300
+pcie_rx = 200
+nvlink = 2000
+[[xid]]
+gpu = 0
+at = 1.0
+code = 31
+"#;
+
+#[test]
+fn rates_and_events_of_a_running_node_are_played() {
+    let scenario = Scenario::new("running", RUNNING);
+    let recording = record(&scenario.flag(), &[FIXED.as_slice(), &["--seconds=3"]].concat());
+    let recorded = fs::read_to_string(recording.path("exposition")).unwrap();
+    let played = run_once(&[&[recording.flag().as_str()], FIXED.as_slice()].concat());
+    for (family, least) in [
+        ("DCGM_FI_PROF_PCIE_TX_BYTES", 1e8),
+        ("DCGM_FI_PROF_PCIE_RX_BYTES", 1e8),
+        ("DCGM_FI_PROF_NVLINK_TX_BYTES", 1e8),
+        ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", 100.0),
+        ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 1000.0),
+        ("DCGM_CUSTOM_PROCESS_SM_UTIL", 40.0),
+        ("DCGM_FI_DEV_XID_ERRORS", 31.0),
+    ] {
+        let values = [&recorded, &played].map(|text| value(text, family, &["gpu=\"0\""]));
+        assert_eq!(values[0], values[1], "{family}");
+        assert!(values[0] >= Some(least), "{family}: {values:?}");
+    }
 }
 
 /// Words of a text, as names are: with dots, hyphens and underscores.

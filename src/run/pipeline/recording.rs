@@ -3,7 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::Pipeline;
+use super::{Pipeline, wait_for_window};
 use crate::catalog;
 use crate::policy;
 use crate::publish::Published;
@@ -24,15 +24,20 @@ impl Pipeline {
         self.selection =
             Arc::new(Selection::of(&all_families(), self.config.selection_scope.clone()));
         let end = self.clock.now().mono + time;
-        let mut published = self.sample_until_ready()?;
+        let published = self.sample_until_ready()?;
+        if time.is_zero() {
+            return Ok(published);
+        }
         let (_never, pause) = mpsc::channel::<()>();
         while self.clock.now().mono < end {
             progress(end.saturating_sub(self.clock.now().mono));
             let next = self.clock.now().mono + self.config.interval;
             let _ = pause.recv_timeout(self.clock.until(next.min(end)));
-            published = self.cycle();
+            self.cycle();
         }
-        Ok(published)
+        // The window of a command that prints once, so that it has the same rates.
+        wait_for_window();
+        Ok(self.cycle())
     }
 
     /// What the sources of the cluster returned last, and the name of the node; `None` without a cluster.

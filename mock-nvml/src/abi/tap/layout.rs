@@ -166,6 +166,13 @@ mod tests {
             ("-QIIII", size_of::<nvml::nvmlGpuInstanceInfo_t>()),
             ("IIIIIIIIIIQ", size_of::<nvml::nvmlGpuInstanceProfileInfo_t>()),
             ("-IQQQQQQQQQQQI", size_of::<nvml::nvmlEccSramErrorStatus_v1_t>()),
+            ("II128s128sIIHHHHHB", size_of::<nvml::nvmlGridLicensableFeature_t>()),
+            ("IIIIIIIIQ", size_of::<nvml::nvmlDeviceAttributes_t>()),
+            ("-III", size_of::<nvml::nvmlRepairStatus_v1_t>()),
+            (
+                "-IIIIIIIIIIIIIIIIIIIIIIIII",
+                size_of::<nvml::nvmlWorkloadPowerProfileCurrentProfiles_v1_t>(),
+            ),
         ] {
             assert_eq!(size(layout), expected, "{layout}");
         }

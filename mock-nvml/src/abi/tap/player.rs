@@ -50,8 +50,53 @@ struct State {
     events: HashMap<usize, VecDeque<Event>>,
     /// Stamp of the last busy utilization sample that was returned of each GPU, µs.
     busy_us: HashMap<String, u64>,
+    /// Counters that increase, by target and key.
+    counters: HashMap<(String, String), CountedSteps>,
     /// Number of samples and event sets that were created.
     created: usize,
+}
+
+/// How far a counter has been counted.
+struct CountedSteps {
+    /// Increases since the recording; -1 at the first call, so that the second one returns the recorded value.
+    steps: i64,
+    /// Stamp of the counter, and time of the call, µs.
+    stamp_us: u64,
+    called_us: u64,
+}
+
+/// Calls within this time are of one reading, µs.
+const ONE_READING_US: u64 = 50_000;
+
+impl State {
+    /// Counts a counter on that increases once in `period_us`: how many increases it has had since the recording,
+    /// and its stamp. Two readings are a whole number of periods apart, so that the rate is that of the recording.
+    fn step(&mut self, target: &str, key: &str, period_us: u64) -> (i64, u64) {
+        let now_us = clock::now(None).wall;
+        let first = || CountedSteps { steps: -1, stamp_us: now_us, called_us: now_us };
+        let name = (target.to_owned(), key.to_owned());
+        let counted = self.counters.entry(name).or_insert_with(first);
+        let since_us = now_us.saturating_sub(counted.called_us);
+        if since_us >= ONE_READING_US {
+            let periods = ((since_us + period_us / 2) / period_us).max(1);
+            counted.steps += i64::try_from(periods).unwrap_or_default();
+            counted.stamp_us += periods * period_us;
+            counted.called_us = now_us;
+        }
+        (counted.steps, counted.stamp_us)
+    }
+}
+
+/// A counter: its value and its increase, and the time of the increase in µs.
+fn counter(answer: Option<&Answer>) -> Option<([i64; 2], u64)> {
+    let Answer::Values(values) = answer? else { return None };
+    let [Value::Number(value), Value::Number(increase), Value::Number(period)] = **values else {
+        return None;
+    };
+    u64::try_from(period)
+        .ok()
+        .filter(|period| *period > 0)
+        .map(|period| ([value, increase], period))
 }
 
 /// The player of this process.
@@ -189,7 +234,14 @@ impl Player {
             unsafe { std::slice::from_raw_parts_mut(pointer::<nvmlFieldValue_t>(values), count) };
         for value in values {
             let key = field_key(value.fieldId, value.scopeId);
-            fill_field(value, recording.answer(&target, &key));
+            let answer = recording.answer(&target, &key);
+            fill_field(value, answer);
+            if let Some(([number, increase], period_us)) = counter(answer) {
+                let (steps, stamp_us) = self.state().step(&target, &key, period_us);
+                value.value =
+                    nvmlValue_t { sllVal: number.wrapping_add(steps.wrapping_mul(increase)) };
+                value.timestamp = stamp_us.cast_signed();
+            }
         }
         Ok(())
     }

@@ -9,7 +9,9 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlEventData_t, nvmlFieldValue_t, nvmlReturn_t};
+use nvml_wrapper_sys::bindings::{
+    field_id, nvmlDevice_t, nvmlEventData_t, nvmlFieldValue_t, nvmlReturn_t,
+};
 
 use self::{library::DriverLibrary, log::Log};
 use super::{
@@ -29,6 +31,16 @@ use crate::{
 
 pub(in crate::abi) use self::library::missing_functions;
 pub(super) use self::log::{EVENTS, instance_name};
+
+/// Fields with counters that clients compute rates of: bytes over NVLink, and over PCIe.
+const COUNTERS: [u32; 6] = [
+    field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX,
+    field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX,
+    field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX,
+    field_id::NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX,
+    field_id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES,
+    field_id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES,
+];
 
 /// Records the calls of this process.
 pub(super) struct Recorder {
@@ -128,7 +140,16 @@ impl Recorder {
         let mut log = self.log();
         log.forget(&target, function);
         for value in values {
-            log.record(&target, &field_key(value.fieldId, value.scopeId), field(value));
+            let key = field_key(value.fieldId, value.scopeId);
+            match field(value) {
+                Answer::Values(values) if COUNTERS.contains(&value.fieldId) => {
+                    log.record_counter(&target, &key, values, value.timestamp);
+                }
+                answer
+                @ (Answer::Values(_) | Answer::Rows(_) | Answer::Error(_) | Answer::Hang) => {
+                    log.record(&target, &key, answer);
+                }
+            }
         }
         code
     }

@@ -73,3 +73,63 @@ fn value(toml: &Toml) -> Option<Value> {
         Toml::Boolean(_) | Toml::Datetime(_) | Toml::Array(_) | Toml::Table(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    fn recorded(text: &str) -> Recording {
+        let scenario = Scenario::parse("test", text).unwrap();
+        Recording::clone(&scenario.recording.unwrap())
+    }
+
+    #[test]
+    fn recording_is_the_same_when_it_is_read_again() {
+        let answers = [
+            ("true", Answer::Values(vec![])),
+            ("number", Answer::Values(vec![Value::Number(-1)])),
+            ("a text", Answer::Values(vec![Value::Text("a \"b\"\u{1}".into())])),
+            ("gpm 1", Answer::Values(vec![Value::Float(2.0)])),
+            ("many", Answer::Values(vec![Value::Number(1), Value::Text("x".into())])),
+            ("rows", Answer::Rows(vec![vec![1, 2], vec![3, 4]])),
+            ("empty", Answer::Rows(vec![])),
+            ("error", Answer::Error(3)),
+            ("unknown error", Answer::Error(77)),
+            ("hang", Answer::Hang),
+        ];
+        let answers = answers.map(|(key, answer)| (key.to_owned(), answer));
+        let targets = [("gpu 0".to_owned(), answers.into_iter().collect())].into();
+        let recording = Recording { targets };
+        assert_eq!(recorded(&recording.to_toml()), recording);
+    }
+
+    #[test]
+    fn invalid_answers_are_refused_with_their_line() {
+        for answer in ["false", "{ error = \"NO_SUCH\" }", "{ hang = false }", "[1, [2]]", "{}"] {
+            let error =
+                Scenario::parse("test", &format!("[answers.node]\nnvmlInit_v2 = {answer}\n"));
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with("2: not an answer of a driver"), "{answer}: {error}");
+        }
+        let text = "[[gpu]]\nmodel = \"T4\"\n[answers.node]\nnvmlInit_v2 = true\n";
+        let error = Scenario::parse("test", text).unwrap_err().to_string();
+        assert!(error.contains("remove the [[gpu]] table"), "{error}");
+    }
+
+    #[test]
+    fn missing_functions_of_a_recording_are_those_that_it_names() {
+        let text = "[driver]\nversion = \"470.1\"\nmissing = [\"nvmlDeviceGetName\"]\n";
+        let missing = |text: &str| {
+            let scenario = Scenario::parse("test", text).unwrap();
+            scenario.faults.iter().filter_map(|fault| fault.function).collect::<Vec<_>>()
+        };
+        let answers = "[answers.node]\nnvmlInit_v2 = true\n";
+        assert_eq!(missing(&format!("{text}{answers}")), ["nvmlDeviceGetName"]);
+        let of_model = missing(&format!("{text}[[gpu]]\nmodel = \"T4\"\n"));
+        assert!(of_model.len() > 5 && of_model.contains(&"nvmlDeviceGetName"), "{of_model:?}");
+        let text = "[driver]\nmissing = [\"nvmlX\"]\n[[gpu]]\nmodel = \"T4\"\n";
+        let error = Scenario::parse("test", text).unwrap_err();
+        assert!(error.to_string().contains("nvmlX"), "{error}");
+    }
+}

@@ -21,6 +21,8 @@ pub(super) struct Log {
     /// Calls that have not returned: target, key and begin.
     pending: HashMap<u64, (String, String, f64)>,
     calls: u64,
+    /// The last values of counters and their stamps, µs, by target and key.
+    counters: HashMap<(String, String), (i64, i64)>,
     /// Stamp of the newest utilization sample of each GPU, µs.
     pub(super) newest_us: HashMap<String, u64>,
 }
@@ -85,6 +87,32 @@ impl Log {
             Some(before) => *before = answer,
             None => drop(answers.insert(key.to_owned(), answer)),
         }
+    }
+
+    /// Records the value of a counter, with its increase since the last one and the time between both in µs, if it
+    /// has increased.
+    pub(super) fn record_counter(
+        &mut self,
+        target: &str,
+        key: &str,
+        mut values: Vec<Value>,
+        stamp_us: i64,
+    ) {
+        if let [Value::Number(now)] = *values {
+            let name = (target.to_owned(), key.to_owned());
+            let before = self.counters.insert(name, (now, stamp_us));
+            let Some((value, before_us)) = before else {
+                return self.record(target, key, Answer::Values(values));
+            };
+            if stamp_us == before_us {
+                // It was read twice.
+                return;
+            }
+            if now > value && stamp_us > before_us {
+                values.extend([now - value, stamp_us - before_us].map(Value::Number));
+            }
+        }
+        self.record(target, key, Answer::Values(values));
     }
 
     /// Records an answer unless there is one.
