@@ -226,7 +226,9 @@ mod tests {
              \n\
              ok       library    /x/libnvidia-ml.so.1: loaded\u{fffd}and more\n\
              \n\
-             3 findings: 1 ok, 1 warning, 1 failure\n"
+             3 findings: 1 ok, 1 warning, 1 failure\n\
+             to report what the driver returns, attach a recording: nvml-exporter record --output \
+             node.toml\n"
         );
         let problems = report().text(&TextStyle { problems_only: true, ..style });
         assert!(

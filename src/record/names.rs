@@ -231,16 +231,24 @@ impl Names {
         }
     }
 
-    /// An identifier of bytes, which zeros may follow.
+    /// An identifier of bytes, which zeros may follow. Exported are the bytes without the zeros, or a UUID.
     fn identifier(&mut self, digits: &str) {
         let used = digits.trim_end_matches('0').len().next_multiple_of(2);
-        if used > 0 {
-            let width = digits.len();
-            self.replace(digits, "identifier", |n| {
-                let bytes =
-                    "01".repeat((used / 2).saturating_sub(1)) + &format!("{:02x}", n % 255 + 1);
-                format!("{bytes:0<width$}")
-            });
+        if used == 0 {
+            return;
+        }
+        let width = digits.len();
+        let replaced = self.replace(digits, "identifier", |n| {
+            let bytes = "01".repeat((used / 2).saturating_sub(1)) + &format!("{:02x}", n % 255 + 1);
+            format!("{bytes:0<width$}")
+        });
+        if replaced == digits {
+            return;
+        }
+        for form in [|digits: &str, used| digits.get(..used).map(str::to_owned), uuid_of] {
+            if let (Some(original), Some(new)) = (form(digits, used), form(&replaced, used)) {
+                self.by_original.insert(original, new);
+            }
         }
     }
 
@@ -268,6 +276,13 @@ impl Names {
         }
         replaced
     }
+}
+
+/// 32 digits as a UUID.
+fn uuid_of(digits: &str, _used: usize) -> Option<String> {
+    let groups = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)];
+    let groups = groups.map(|(from, to)| digits.get(from..to));
+    groups.into_iter().collect::<Option<Vec<_>>>().map(|groups| groups.join("-"))
 }
 
 /// Whether an answer has identifiers of the board.

@@ -40,7 +40,7 @@ fn check(name: &str, metrics: &str) {
 }
 
 /// GPUs of several generations with errors and a process on each.
-const ALL_FAMILIES: &str = r#"
+pub(crate) const ALL_FAMILIES: &str = r#"
 now = 60
 [driver]
 version = "570.124.06"
@@ -147,7 +147,7 @@ fn all_families() {
 }
 
 /// Boards and a driver that have what those of [`ALL_FAMILIES`] do not have.
-const NEWEST: &str = r#"
+pub(crate) const NEWEST: &str = r#"
 now = 60
 [driver]
 version = "615.71"

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nvml_exporter::catalog::{self, ACCUMULATED};
+
 use crate::exporter::{Scenario, built_in_scenario, run, run_once, value};
+use crate::exposition::{ALL_FAMILIES, NEWEST};
 
 /// A recording of a scenario.
 struct Recording {
@@ -160,6 +163,25 @@ fn node_without_a_gpu_is_not_recorded() {
 fn dialect_of_dcgm_exporter_is_played_with_its_labels() {
     let flags = ["--dialect=dcgm-exporter", "-k", "--kubernetes-enable-pod-labels"];
     assert_round_trip(&Scenario::built_in_at("demo", 60).flag(), &flags);
+}
+
+/// All families but those that the exporter accumulates, with the texts of boards as labels.
+#[test]
+fn every_family_is_played() {
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("all.csv");
+    let is_accumulated = |name| ACCUMULATED.iter().any(|metric| metric.name == name);
+    let rows = catalog::rows().filter(|row| !is_accumulated(row.name));
+    let row = |row: catalog::CatalogRow| {
+        let kind = if row.is_info_label { "label" } else { row.kind.as_str() };
+        format!("{},{kind},\n", row.name)
+    };
+    fs::write(&counters, rows.map(row).collect::<String>()).unwrap();
+    let file = format!("-f={}", counters.display());
+    for (name, text) in [("everything", ALL_FAMILIES), ("newest", NEWEST)] {
+        let scenario = Scenario::new(name, text);
+        assert_round_trip(&scenario.flag(), &["--dialect=dcgm-exporter", &file]);
+    }
 }
 
 /// A recording of a recording that was edited.
