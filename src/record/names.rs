@@ -186,13 +186,18 @@ impl Names {
         for (function, answer) in answers.lines().filter_map(|line| line.split_once(" = ")) {
             self.learn(function.trim_matches('"'), &texts(answer));
         }
-        let line = |line: &str| match line.split_once(" = ") {
-            Some((function, answer)) if is_identity(function) => {
-                format!("{} = {}\n", self.known_in(function), self.answer(function, answer))
+        let mut replaced = String::with_capacity(answers.len());
+        for line in answers.lines() {
+            match line.split_once(" = ") {
+                Some((function, answer)) if is_identity(function) => {
+                    let key = self.key(function);
+                    let answer = self.answer(function, answer);
+                    replaced.extend([key.as_str(), " = ", &answer, "\n"]);
+                }
+                _ => replaced.extend([line, "\n"]),
             }
-            _ => format!("{line}\n"),
-        };
-        answers.lines().map(line).collect()
+        }
+        replaced
     }
 
     /// Replaces the identifiers that a function returned.
@@ -252,16 +257,15 @@ impl Names {
         }
     }
 
-    /// A key or value with the known texts replaced.
-    fn known_in(&self, text: &str) -> String {
-        let known =
-            |text: &str| self.by_original.get(text).cloned().unwrap_or_else(|| text.to_owned());
-        match text
-            .strip_prefix("\"nvmlDeviceGetHandleByUUID ")
-            .and_then(|rest| rest.strip_suffix('"'))
-        {
-            Some(uuid) => quoted(&format!("nvmlDeviceGetHandleByUUID {}", known(uuid))),
-            None => text.to_owned(),
+    /// The key of an answer, with the UUID or cgroup in it replaced.
+    fn key(&mut self, key: &str) -> String {
+        let input = |function: &str| key.strip_prefix(function)?.strip_suffix('"');
+        if let Some(uuid) = input("\"nvmlDeviceGetHandleByUUID ") {
+            return quoted(&format!("nvmlDeviceGetHandleByUUID {}", self.replace_in(uuid)));
+        }
+        match input("\"nvmlDeviceGetMemoryLimits_v1 ") {
+            Some(path) => quoted(&format!("nvmlDeviceGetMemoryLimits_v1 {}", self.cgroup(path))),
+            None => key.to_owned(),
         }
     }
 
@@ -287,7 +291,7 @@ fn uuid_of(digits: &str, _used: usize) -> Option<String> {
 
 /// Whether an answer has identifiers of the board.
 fn is_identity(function: &str) -> bool {
-    ["UUID", "Serial", "PciInfo", "PlatformInfo", "FabricInfo"]
+    ["UUID", "Serial", "PciInfo", "PlatformInfo", "FabricInfo", "MemoryLimits"]
         .iter()
         .any(|part| function.contains(part))
 }

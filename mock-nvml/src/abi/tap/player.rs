@@ -12,7 +12,7 @@ use super::{
     memory, pointer,
     recorder::{EVENTS, field_key, gpm_key, instance_name},
     request::{Request, write_rows},
-    signature::RETIRED_PAGES,
+    signature::{MEMORY_LIMITS, RETIRED_PAGES},
     utilization::{NEW_ROW, OLD_ROW, RowFormat, SAMPLE, last_busy_us, played_rows, played_samples},
 };
 use crate::{
@@ -189,6 +189,9 @@ impl Player {
             {
                 return Ok(());
             }
+            Err(_) if function == MEMORY_LIMITS && knows_limits(recording, &request) => {
+                return Err(ReturnCode::NOT_FOUND);
+            }
             answer => answer?,
         };
         request.write(&answer, |name| self.handle(name))?;
@@ -358,6 +361,14 @@ fn answer(world: &World, recording: &Recording, target: &str, key: &str) -> Nvml
         Some(answer) => Ok(answer),
         None => Err(ReturnCode::NOT_SUPPORTED),
     }
+}
+
+/// Whether the limits of another cgroup were recorded, and not those of this one.
+fn knows_limits(recording: &Recording, request: &Request) -> bool {
+    let answers = recording.targets.get(&request.target);
+    let mut keys = answers.into_iter().flatten().map(|(key, _)| key);
+    recording.answer(&request.target, &request.key).is_none()
+        && keys.any(|key| key.starts_with(MEMORY_LIMITS))
 }
 
 fn float(value: &Value) -> f64 {

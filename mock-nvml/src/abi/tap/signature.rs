@@ -19,11 +19,15 @@ pub(super) enum Parameter {
     OutText,
     /// Pointer to members of this layout.
     Out(&'static str),
+    /// As `Out`; the first member is a text, an input.
+    OutOfText(&'static str),
     /// Pointer to the number of rows, and to rows of this layout.
     Rows(&'static str),
 }
 
-use self::Parameter::{Device, Ignored, Number, Out, OutHandle, OutText, Rows, Target, Text};
+use self::Parameter::{
+    Device, Ignored, Number, Out, OutHandle, OutOfText, OutText, Rows, Target, Text,
+};
 
 /// Layout of a feature in `nvmlGridLicensableFeatures_t`.
 macro_rules! grid_features {
@@ -131,7 +135,7 @@ const SIGNATURES: &[Row] = &[
     (&[Target, Out("II")], &["nvmlDeviceGetUtilizationRates"]),
     (&[Target, Out("QQQ")], &["nvmlDeviceGetBAR1MemoryInfo", "nvmlDeviceGetMemoryInfo"]),
     (&[Target, Out("-IQQQQ")], &["nvmlDeviceGetMemoryInfo_v2"]),
-    (&[Target, Out("-QQQQ")], &["nvmlDeviceGetMemoryLimits_v1"]),
+    (&[Target, OutOfText("-QQQQ")], &[MEMORY_LIMITS]),
     (&[Target, Out("I"), Out("I"), Out("I")], &["nvmlDeviceGetEncoderStats"]),
     (&[Target, Out("III")], &["nvmlDeviceGetFBCStats"]),
     (&[Target, Out("-I-Ii")], &["nvmlDeviceGetTemperatureV"]),
@@ -193,6 +197,8 @@ const SIGNATURES: &[Row] = &[
     (&[Target, Device, Number, Out("I")], &["nvmlDeviceGetP2PStatus"]),
 ];
 
+/// Asked for each cgroup: for those without an answer there are no limits.
+pub(super) const MEMORY_LIMITS: &str = "nvmlDeviceGetMemoryLimits_v1";
 /// Called without a buffer: it writes the number of pages although they do not fit.
 pub(super) const RETIRED_PAGES: &str = "nvmlDeviceGetRetiredPages";
 
