@@ -37,6 +37,18 @@ pub(super) unsafe fn text(address: usize) -> String {
     unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned()
 }
 
+/// The text at the address that is at an address; empty if one of them is null.
+///
+/// # Safety
+/// The address is null or that of the address of a NUL-terminated text, or of null.
+pub(super) unsafe fn text_at(address: usize) -> String {
+    // SAFETY: by this function's contract.
+    let bytes = unsafe { bytes(address, size_of::<usize>()) };
+    let inner = bytes.and_then(|bytes| bytes.first_chunk().copied());
+    // SAFETY: as above.
+    unsafe { text(inner.map_or(0, usize::from_ne_bytes)) }
+}
+
 /// The `unsigned int` at an address; 0 if it is null.
 ///
 /// # Safety

@@ -26,14 +26,14 @@ use crate::{
 
 /// How often a hung call checks whether it still hangs.
 const HANG_POLL: Duration = Duration::from_millis(20);
+/// Calls within this time are of one reading, µs.
+const ONE_READING_US: u64 = 50_000;
 /// Distance of two handles.
 const HANDLE: usize = 16;
 /// `NVML_VALUE_TYPE_UNSIGNED_INT`.
 const UNSIGNED_INT: u32 = 1;
-
 /// An event: its device, type, data, GPU instance and compute instance.
 type Event = (String, Vec<i64>);
-
 /// State of the player.
 #[derive(Default)]
 pub(super) struct Player {
@@ -64,9 +64,6 @@ struct CountedSteps {
     stamp_us: u64,
     called_us: u64,
 }
-
-/// Calls within this time are of one reading, µs.
-const ONE_READING_US: u64 = 50_000;
 
 impl State {
     /// Counts a counter on that increases once in `period_us`: how many increases it has had since the recording,

@@ -72,11 +72,7 @@ impl Request {
                 Parameter::Out(layout) => Output::Members(value, layout),
                 Parameter::OutOfText(layout) => {
                     // SAFETY: the caller passes null or a struct that begins with the address of a text.
-                    let bytes = unsafe { memory::bytes(value, size_of::<usize>()) };
-                    let text = bytes.and_then(|bytes| bytes.first_chunk().copied());
-                    // SAFETY: as above.
-                    request
-                        .add_input(&unsafe { memory::text(text.map_or(0, usize::from_ne_bytes)) });
+                    request.add_input(&unsafe { memory::text_at(value) });
                     Output::Members(value, layout)
                 }
                 Parameter::Rows(layout) => {

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(percents, [10, 90, 10, 90, 10, 90]);
         assert!(played.iter().all(|row| row[0] > 1_000_000));
         assert_eq!(played.last().map(|row| row[0]), Some(2_000_000));
-        assert_eq!(last_busy_us(&played_samples(&[10, 0], 0, 2_000_000)).is_some(), true);
+        assert_eq!(last_busy_us(&[vec![5, 10], vec![6, 0]]), Some(5));
         assert!(played_samples(&[], 0, 5).is_empty());
     }
 
