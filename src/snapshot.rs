@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::sample::DriverState;
 use crate::sample::unlisted_use::UnlistedUse;
+use crate::sanitize::printable;
 use crate::selection::Selection;
 
 /// The state of the node in one collection cycle.
@@ -260,7 +261,9 @@ impl Snapshot {
         match &self.health.driver {
             driver if driver.no_gpu().is_some() => return Ok(()),
             DriverState::Down(down) => {
-                return Err(format!("driver down ({}): {}", down.reason(), down.problem()));
+                let reason = format!("driver down ({}): {}", down.reason(), down.problem());
+                // It may contain a path of the configuration.
+                return Err(printable(&reason).into_owned());
             }
             DriverState::Up(_) => {}
         }

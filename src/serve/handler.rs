@@ -240,8 +240,6 @@ fn readiness(state: &AppState) -> Response<Full<Bytes>> {
     match ready {
         Ok(()) => text(StatusCode::OK, format!("ready{note}\n{warnings}")),
         Err(reason) => {
-            let reason: Vec<_> = reason.lines().map(printable).collect();
-            let reason = reason.join("\n");
             text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n{warnings}"))
         }
     }

@@ -78,6 +78,8 @@ fn files_of_a_mock_are_removed_after_a_second_signal() {
 #[test]
 fn reload_is_not_the_first_of_two_signals() {
     let exporter = Exporter::start(&["--mock=idle-t4"]);
+    // Signals are handled before the first response.
+    exporter.metrics();
     exporter.send_sighup();
     exporter.wait_for_log("SIGHUP");
     let (status, log) = exporter.terminate();

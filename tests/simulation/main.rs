@@ -23,6 +23,8 @@ const CYCLES: usize = 15_000;
 const SEED: u64 = 2026;
 /// The speed of the clock. Calls that measure a bus for 40 ms seem to take 8 s, which is no hang yet.
 const RATE: u32 = 200;
+/// The collection interval, on that clock.
+const INTERVAL: Duration = Duration::from_secs(60);
 /// How long a world lasts, on that clock.
 const WORLD_DURATION: Duration = Duration::from_secs(65);
 /// After this time a world is stable: it has been read, including everything with a low sampling rate, and
@@ -59,7 +61,7 @@ fn exposition_keeps_the_invariants_in_random_worlds() {
     let seed = number("SIMULATION_SEED").unwrap_or(SEED);
     let cycles = number("SIMULATION_CYCLES").map_or(CYCLES, |n| usize::try_from(n).unwrap());
     let mut before = world(seed, 0);
-    let mut pipeline = Pipeline::new(&before.text, RATE);
+    let mut pipeline = Pipeline::new(&before.text, RATE, INTERVAL);
     let mut invariants = Invariants::new();
     let mut occurrences: BTreeMap<&str, usize> = EXPECTED.map(|text| (text, 0)).into();
     let (mut cycle, mut step) = (0, 0);

@@ -25,13 +25,11 @@ use nvml_exporter::sample::driver_source::DriverSource;
 use nvml_exporter::selection::{FamilyRequest, Selection, SelectionScope, preset};
 use nvml_exporter::telemetry;
 
-/// The collection interval, which limits the wait for GPUs: seconds of real time also on a fast clock.
-const INTERVAL: Duration = Duration::from_secs(600);
-
 /// A pipeline, and the mock environment that it reads.
 pub(crate) struct Pipeline {
     directory: tempfile::TempDir,
     pub(crate) clock: Clock,
+    interval: Duration,
     sampler: Sampler,
     cluster: Cluster,
     accounts: UsageAccumulators,
@@ -41,8 +39,9 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline on the scenario `world`, with a clock that runs `rate` times as fast.
-    pub(crate) fn new(world: &str, rate: u32) -> Self {
+    /// A pipeline on the scenario `world`, with a clock that runs `rate` times as fast. The collection `interval`, on
+    /// that clock, limits the wait for GPUs.
+    pub(crate) fn new(world: &str, rate: u32, interval: Duration) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let environment = directory.path().join("mock");
         fs::create_dir(&environment).unwrap();
@@ -55,7 +54,7 @@ impl Pipeline {
         let proc_root = ProcRoot::new(&environment.join("proc"));
         let libraries = vec![environment.join("libnvidia-ml.so.1")];
         let source = DriverSource { libraries, proc_root, pci_bus: None };
-        let sampler = Sampler::new(clock, INTERVAL, source).unwrap();
+        let sampler = Sampler::new(clock, interval, source).unwrap();
         let sources = Sources::from_mock_env(&environment, None).unwrap().unwrap();
         let schema = LabelSchema {
             dialect: Dialect::Ack,
@@ -71,6 +70,7 @@ impl Pipeline {
         Self {
             directory,
             clock,
+            interval,
             sampler,
             cluster: Cluster::start(sources, AllocationOptions::default(), clock).unwrap(),
             accounts: UsageAccumulators::default(),
@@ -122,6 +122,6 @@ impl Pipeline {
     /// The newest exposition, as a scraper receives it.
     pub(crate) fn scrape(&self, gzip: bool) -> bytes::Bytes {
         let published = self.last.as_ref().unwrap();
-        published.exposition(PageScope::All, self.clock.now().mono, INTERVAL, gzip)
+        published.exposition(PageScope::All, self.clock.now().mono, self.interval, gzip)
     }
 }

@@ -50,13 +50,13 @@ fn absent_kubelet_comes_back() {
         [("absent", ErrorKind::NotFound), ("refuse", ErrorKind::ConnectionRefused)]
     {
         let env = MockEnv::with_tables(&scenario_at(10, "kubelet", effect));
-        assert_eq!(UnixStream::connect(env.socket()).unwrap_err().kind(), kind, "{effect}");
+        let is_absent =
+            || UnixStream::connect(env.socket()).is_err_and(|error| error.kind() == kind);
+        eventually("the kubelet is absent", is_absent);
         env.write_tables(&scenario_at(20, "kubelet", effect));
         eventually("the kubelet responds", || list(&env).is_ok());
         env.write_tables(&scenario_at(10, "kubelet", effect));
-        eventually("the kubelet is absent again", || {
-            UnixStream::connect(env.socket()).is_err_and(|error| error.kind() == kind)
-        });
+        eventually("the kubelet is absent again", is_absent);
     }
 }
 

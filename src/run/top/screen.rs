@@ -23,7 +23,10 @@ use crate::view::NodeView;
 pub(super) fn show(updates: &Receiver<NodeUpdate>, interrupt: &Interrupt) -> anyhow::Result<()> {
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
     let shown = Screen::default().run(&mut terminal, updates, interrupt);
-    ratatui::restore();
+    if ratatui::try_restore().is_err() {
+        // The terminal is gone. Its drop would print an error to it, and panic because that fails.
+        std::mem::forget(terminal);
+    }
     shown
 }
 
