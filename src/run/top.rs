@@ -115,11 +115,13 @@ fn print_first(updates: &Receiver<NodeUpdate>) -> anyhow::Result<()> {
     }
 }
 
-/// Why there is nothing to show: the driver is down. While it is being opened, this is not known yet.
+/// Why there is nothing to show: no GPU, or the driver is down. While it is being opened, this is not known yet.
 fn down_reason(node: &NodeView) -> Option<String> {
+    if let Some(reason) = &node.no_gpu_reason {
+        return Some(format!("{reason}; try a simulated node: nvml-exporter top --mock=demo"));
+    }
     let reason = node.driver.reason.as_ref().filter(|_| !node.driver.up)?;
-    // A node without a GPU needs no driver.
-    if node.no_gpu_reason.is_some() || *reason == DownReason::Starting.label() {
+    if *reason == DownReason::Starting.label() {
         return None;
     }
     let detail = node.driver.detail.as_deref().unwrap_or_default();

@@ -80,13 +80,23 @@ fn sigusr1_releases_nvml_and_sigusr2_reacquires_it() {
 
 /// Heaps of threads: glibc aligns each to 64 MiB.
 fn thread_heaps(exporter: &Exporter) -> usize {
+    const SIZE: u64 = 64 << 20;
     let maps = fs::read_to_string(format!("/proc/{}/maps", exporter.pid())).unwrap();
-    let is_heap = |line: &&str| {
-        let (start, rest) = line.split_once('-').unwrap();
-        let is_aligned = u64::from_str_radix(start, 16).unwrap().is_multiple_of(64 << 20);
-        is_aligned && rest.contains(" rw-p ") && rest.split_whitespace().count() == 5
+    let mapping = |line: &str| {
+        let (range, rest) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        (start, end, rest.split(' ').next().unwrap().to_owned())
     };
-    maps.lines().filter(is_heap).count()
+    let mappings: Vec<_> = maps.lines().map(mapping).collect();
+    // A heap is reserved as a whole, and its begin is in use.
+    let is_heap = |pair: &&[(u64, u64, String)]| {
+        let [(start, used, access), (next, end, reserved)] = pair else { return false };
+        start.is_multiple_of(SIZE)
+            && (access == "rw-p" && reserved == "---p")
+            && (used == next && *end == start + SIZE)
+    };
+    mappings.windows(2).filter(is_heap).count()
 }
 
 #[test]

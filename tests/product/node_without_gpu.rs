@@ -100,10 +100,10 @@ fn page_json_top_and_check_say_that_there_is_no_gpu() {
 
     for args in [vec!["top", "--once"], vec!["top", "--once", "--dialect=dcgm-exporter"]] {
         let output = run(&[&args, &["--mock=no-gpu"][..]].concat());
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && text.contains(reason), "{text}");
-        assert!(text.contains("ready") && text.contains("driver not needed"), "{text}");
-        assert!(!text.contains("not collected") && text.contains("--mock"), "{text}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(reason) && error.contains("top --mock=demo"), "{error}");
+        assert_eq!(output.stdout, b"", "{args:?}");
     }
     let output = run(&["check", "--mock=no-gpu", "--address=127.0.0.1:0", "--output=json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

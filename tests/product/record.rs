@@ -186,6 +186,16 @@ fn every_family_is_played() {
 
 /// A recording of a recording that was edited.
 #[test]
+fn limit_of_the_own_cgroup_is_played() {
+    let node = "now = 60\n[driver]\nversion = \"615.71\"\n[[gpu]]\nmodel = \"H100\"\n\
+                memory_limits = [{ cgroup = \"*\", hard = \"20 GiB\" }]\n[cluster]\nnode = \"node-1\"\n";
+    let limited = Scenario::new("own-limit", node);
+    let recording = assert_round_trip(&limited.flag(), &[]);
+    let played = run_once(&[&[recording.flag().as_str()], FIXED.as_slice()].concat());
+    assert!(played.contains("reason=\"limited\""), "{played}");
+}
+
+#[test]
 fn recording_that_was_edited_is_played() {
     let recording = record(&Scenario::built_in_at("demo", 60).flag(), &FIXED);
     let text = recording.text();

@@ -187,7 +187,7 @@ impl Player {
                 return Ok(());
             }
             Err(_) if function == MEMORY_LIMITS && knows_limits(recording, &request) => {
-                return Err(ReturnCode::NOT_FOUND);
+                own_limits(recording, &request).cloned().ok_or(ReturnCode::NOT_FOUND)?
             }
             answer => answer?,
         };
@@ -366,6 +366,19 @@ fn knows_limits(recording: &Recording, request: &Request) -> bool {
     let mut keys = answers.into_iter().flatten().map(|(key, _)| key);
     recording.answer(&request.target, &request.key).is_none()
         && keys.any(|key| key.starts_with(MEMORY_LIMITS))
+}
+
+/// The limits of the cgroups of the recording program, which has others than the one that asks now: those of a
+/// path that names no container, for such a path.
+fn own_limits<'a>(recording: &'a Recording, request: &Request) -> Option<&'a Answer> {
+    let names_container =
+        |key: &str| key.split(|c: char| !c.is_ascii_hexdigit()).any(|part| part.len() >= 64);
+    let answers = recording.targets.get(&request.target)?;
+    let mut own = answers
+        .iter()
+        .filter(|(key, _)| key.starts_with(MEMORY_LIMITS) && !names_container(key))
+        .map(|(_, answer)| answer);
+    own.find(|answer| matches!(answer, Answer::Values(_)) && !names_container(&request.key))
 }
 
 fn float(value: &Value) -> f64 {
