@@ -150,15 +150,15 @@ def calls(scenario):
                            environment={"MOCK_NVML_CALLS": str(counts)})
         def read():
             lines = counts.read_text().splitlines()
-            return {name: int(n) for n, name in (line.split() for line in lines)}
+            return {name: int(n) for n, name in (line.split(" ", 1) for line in lines)}
         time.sleep(4)
         before = read()
         time.sleep(20)
         after = read()
         program.stop()
     grown = {name: n - before.get(name, 0) for name, n in after.items()}
-    # nvmlDeviceGetFieldValues is called once per GPU and cycle.
-    return sum(grown.values()) / grown["nvmlDeviceGetFieldValues"]
+    # nvmlDeviceGetMemoryInfo_v2 is called once per GPU and cycle.
+    return sum(grown.values()) / grown["nvmlDeviceGetMemoryInfo_v2"]
 
 
 def row(*cells):
