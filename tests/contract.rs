@@ -276,7 +276,7 @@ fn rows_match_the_field_map() {
     let mut reader = csv::Reader::from_path(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     // Of the link states, the map has only DCGM's numbers; it ends before the names of dcgm-exporter 4.9 and before
-    // driver 570, whose fields are in DCGM's own list.
+    // driver 570, which DCGM's own list has.
     let folder = Path::new(&path).parent().unwrap();
     let lists = ["dcgm-fields-4.6.csv", "dcgm-field-aliases.csv"];
     let newer = lists.map(|list| fs::read_to_string(folder.join(list)).unwrap()).concat();
