@@ -19,15 +19,14 @@ pub(super) fn allocation_values(
     let Some(account) = account_of(context, partition, &allocation.container) else {
         return values;
     };
-    let limit = account.hard_limit.filter(|_| allocation.confirmed);
+    let memory = match account.hard_limit {
+        Ok(Some(limit)) if allocation.confirmed => Ok(mebibytes(limit)),
+        Err(missing) if allocation.confirmed => Err(missing),
+        Ok(_) | Err(_) => values.memory,
+    };
     let charged = account.charged.map(mebibytes);
     let unlisted = charged.and_then(|charged| Ok(charged - mebibytes(listed()?)));
-    ContainerAllocation {
-        memory: limit.map_or(values.memory, |limit| Ok(mebibytes(limit))),
-        charged,
-        unlisted,
-        ..values
-    }
+    ContainerAllocation { memory, charged, unlisted, ..values }
 }
 
 /// The account of a container, unless there are several: one of them is of an earlier run.

@@ -12,8 +12,9 @@ pub struct MemoryAccount {
     pub location: Arc<CgroupLocation>,
     /// When a process of the container was first seen on the GPU (monotonic).
     pub first_seen: Duration,
-    /// Framebuffer that the container can use at most, bytes; `None` without a limit.
-    pub hard_limit: Option<u64>,
+    /// Framebuffer that the container can use at most, bytes; `None` without a limit. An error if there was one
+    /// and it cannot be read now.
+    pub hard_limit: Result<Option<u64>, Missing>,
     /// Framebuffer that it uses, bytes.
     pub charged: Result<u64, Missing>,
 }

@@ -22,6 +22,8 @@ struct ContainerAccount {
     /// Directory of its cgroup; `None` if the exporter cannot see it.
     cgroup: Option<CString>,
     first_seen: Duration,
+    /// Whether the last account had a hard limit.
+    limited: bool,
     /// When it was last read (monotonic), and the result.
     reading: Option<(Duration, Result<Option<CgroupMemory>, Missing>)>,
 }
@@ -41,7 +43,11 @@ impl MemoryAccounts {
             if let Some(cgroup) = &account.cgroup
                 && tier.due(account.reading.map(|(at, _)| at), now)
             {
-                account.reading = Some((now, read(cgroup)));
+                let reading = read(cgroup);
+                if let Ok(memory) = reading {
+                    account.limited = memory.is_some_and(|memory| memory.hard.is_some());
+                }
+                account.reading = Some((now, reading));
             }
             let has_account = matches!(account.reading, Some((_, Ok(Some(_)))));
             has_account || listed.contains(&id)
@@ -68,6 +74,7 @@ impl MemoryAccounts {
                     location: Arc::clone(location),
                     cgroup: cgroup.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
                     first_seen: now,
+                    limited: false,
                     reading: None,
                 });
             }
@@ -77,17 +84,21 @@ impl MemoryAccounts {
 }
 
 impl ContainerAccount {
-    /// The account, if the driver has one; invalid beyond the framebuffer of the GPU.
+    /// The account, if the driver has one; invalid beyond the framebuffer of the GPU. A limit that cannot be read any
+    /// more is unknown: what the scheduler allocated is not what the container can use.
     fn current(&self, total: Option<u64>) -> Option<MemoryAccount> {
-        let (_, Ok(Some(memory))) = self.reading? else { return None };
         let is_possible = |bytes: &u64| total.is_none_or(|total| *bytes <= total);
-        let charged = Some(memory.used).filter(is_possible).ok_or(Missing::Invalid);
-        Some(MemoryAccount {
-            location: Arc::clone(&self.location),
-            first_seen: self.first_seen,
-            hard_limit: memory.hard.filter(is_possible),
-            charged,
-        })
+        let (hard_limit, charged) = match self.reading?.1 {
+            Ok(memory) => {
+                let memory = memory?;
+                let charged = Some(memory.used).filter(is_possible).ok_or(Missing::Invalid);
+                (Ok(memory.hard.filter(is_possible)), charged)
+            }
+            Err(missing) if self.limited => (Err(missing), Err(missing)),
+            Err(_) => return None,
+        };
+        let location = Arc::clone(&self.location);
+        Some(MemoryAccount { location, first_seen: self.first_seen, hard_limit, charged })
     }
 }
 
@@ -158,12 +169,19 @@ mod tests {
             [fixture.process(1, "aa"), fixture.process(2, "aa"), fixture.process(3, "bb")];
         let found = fixture.read(&processes, 0);
         let limits: Vec<_> = found.iter().map(|one| (one.hard_limit, one.charged)).collect();
-        assert_eq!(limits, [(Some(8), Ok(3)); 2]);
+        assert_eq!(limits, [(Ok(Some(8)), Ok(3)); 2]);
         assert_eq!(fixture.reads.get(), 2);
         assert_eq!(fixture.read(&[], 1).len(), 2);
         assert_eq!(fixture.reads.get(), 2, "slowly");
         fixture.answer = Err(Missing::Failed(17));
-        assert_eq!(fixture.read(&processes[..1], 100), [], "no old value");
+        let failed = fixture.read(&processes[..1], 100);
+        let unknown: Vec<_> = failed.iter().map(|one| (one.hard_limit, one.charged)).collect();
+        let missing = Missing::Failed(17);
+        assert_eq!(
+            unknown,
+            [(Err(missing), Err(missing))],
+            "no old value, and none of another kind"
+        );
         assert_eq!(fixture.accounts.0.len(), 1, "the cgroup of the other has been removed");
         assert_eq!(fixture.read(&[], 200), []);
         assert!(fixture.accounts.0.is_empty());
@@ -175,7 +193,7 @@ mod tests {
         fixture.answer = Ok(Some(CgroupMemory { soft: 0, hard: Some(11), used: u64::MAX }));
         let process = [fixture.process(1, "aa")];
         let found = fixture.read(&process, 0);
-        assert_eq!((found[0].hard_limit, found[0].charged), (None, Err(Missing::Invalid)));
+        assert_eq!((found[0].hard_limit, found[0].charged), (Ok(None), Err(Missing::Invalid)));
     }
 
     #[test]
