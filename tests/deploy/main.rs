@@ -19,6 +19,7 @@ mod components;
 mod dashboards;
 mod end_to_end;
 mod exported_families;
+mod grafana;
 mod image;
 mod keda;
 mod manifests;
