@@ -169,10 +169,17 @@ fn denied_requests_are_refused_and_reviewed_as_denied() {
 
 #[test]
 fn time_advances_without_nvml_calls() {
-    let text = format!("[GPUS]\n{}", pod("late", "start = 0.4\nend = 0.8"));
-    let env = MockEnv::with_tables(&text);
-    let mut watch = env.get("/api/v1/pods?watch=true");
-    assert_eq!([watch.event_summary(), watch.event_summary()], ["ADDED late", "DELETED late"]);
+    // The list has as many pods as have started until then, however long that took.
+    let pods: String = (0..10)
+        .map(|i| pod(&i.to_string(), &format!("start = {}", 0.5 * f64::from(1 << i))))
+        .map(|pod| pod.replace(", gpus = [0]", ""))
+        .collect();
+    let env = MockEnv::with_tables(&format!("[GPUS]\n{pods}"));
+    let list = env.get("/api/v1/pods").json();
+    let next = format!("ADDED {}", list["items"].as_array().unwrap().len());
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = env.get(&format!("/api/v1/pods?watch=true&resourceVersion={version}"));
+    while watch.event_summary() != next {}
 }
 
 #[test]
