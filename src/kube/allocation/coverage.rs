@@ -121,25 +121,38 @@ impl AllocationJoin<'_> {
     /// those that it lists for no container.
     fn add_init_candidates(&mut self, pod: &Pod, resources: &BTreeSet<&str>) {
         let assignments = self.assignments;
-        let found = |resource: &str, id: &str| match device_id::parse(id) {
+        let device_match = |resource: &str, id: &str| match device_id::parse(id) {
             DeviceId::Device { name: DeviceName::OnlyGpu, .. } if !is_of_nvidia(resource) => None,
-            DeviceId::Device { name, replica } => match self.index.by_name(name) {
-                DeviceMatch::Found(device) => Some((Arc::clone(device.uuid), replica)),
-                DeviceMatch::PartitionOf(_) | DeviceMatch::Unknown => None,
-            },
+            DeviceId::Device { name, replica } => Some((self.index.by_name(name), replica)),
             DeviceId::SharedUnit { .. } | DeviceId::Pci | DeviceId::Unknown => None,
         };
-        let listed = assignments.containers.iter().flat_map(|container| &container.devices);
-        let listed: BTreeSet<_> =
-            listed.flat_map(|(name, ids)| ids.iter().filter_map(|id| found(name, id))).collect();
+        let (mut listed, mut divided) = (BTreeSet::new(), BTreeSet::new());
+        let devices = assignments.containers.iter().flat_map(|container| &container.devices);
+        for (name, id) in devices.flat_map(|(name, ids)| ids.iter().map(move |id| (name, id))) {
+            match device_match(name, id) {
+                Some((DeviceMatch::Found(device), replica)) => {
+                    listed.insert((device.uuid, replica));
+                }
+                // It may be any of its MIG devices.
+                Some((DeviceMatch::PartitionOf(gpu), _)) => {
+                    divided.extend(self.index.with_partitions(gpu));
+                }
+                Some((DeviceMatch::Unknown, _)) | None => {}
+            }
+        }
         let allocatable = assignments.allocatable.iter();
         let allocatable = allocatable.filter(|(resource, _)| resources.contains(&***resource));
         let free = allocatable
-            .flat_map(|(name, ids)| ids.iter().filter_map(|id| found(name, id)))
-            .filter(|device| !listed.contains(device))
+            .flat_map(|(name, ids)| ids.iter().filter_map(|id| device_match(name, id)))
+            .filter_map(|(found, replica)| match found {
+                DeviceMatch::Found(device) => Some((device.uuid, replica)),
+                DeviceMatch::PartitionOf(_) | DeviceMatch::Unknown => None,
+            })
+            .filter(|device| !listed.contains(device) && !divided.contains(&**device.0))
             .map(|(uuid, replica)| {
                 let shared = replica.is_some();
-                (uuid, if shared { AllocateMode::Share } else { AllocateMode::Exclusive })
+                let mode = if shared { AllocateMode::Share } else { AllocateMode::Exclusive };
+                (Arc::clone(uuid), mode)
             });
         let candidates: BTreeMap<_, _> = free.collect();
         let is_init = |container: &&Container| {

@@ -609,6 +609,22 @@ fn an_init_container_can_have_the_devices_that_no_container_is_listed_with() {
 }
 
 #[test]
+fn an_init_container_has_no_mig_device_of_a_gpu_that_a_container_is_listed_with() {
+    let allocatable = [("nvidia.com/gpu".into(), [MIG, B].map(Box::from).into())];
+    let init = |listed| {
+        let mut list = assignments(vec![assigned("b", "c", "nvidia.com/gpu", &[listed])]);
+        list.pods.insert(("demo".into(), "a".into()));
+        list.allocatable = allocatable.clone().into();
+        let mut pod = pod("a", &[], &[("main", ""), ("init", "nvidia.com/gpu=1")], &[]);
+        pod.containers[1].kind = ContainerKind::Init { restartable: false };
+        let candidates = join(&list, &pods([pod, plain_pod("b")])).completeness.init_candidates;
+        candidates.into_values().flat_map(BTreeMap::into_keys).collect::<Vec<_>>()
+    };
+    assert_eq!(init(C), [Arc::from(B)], "some MIG device of the GPU");
+    assert_eq!(init(A), [Arc::from(B), Arc::from(MIG)]);
+}
+
+#[test]
 fn unconfirmed_allocation_makes_its_device_uncertain() {
     let mut kept = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
     kept.pods.clear();
