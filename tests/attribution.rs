@@ -49,6 +49,10 @@ fn container_id(pod: usize, container: usize) -> String {
 /// Pods `pod-0`, `pod-1`, … with the given number of containers. If the flag is set, the last
 /// container has no id yet.
 fn pods(containers: &[(usize, bool)]) -> PodSnapshot {
+    pods_of_class("", containers)
+}
+
+fn pods_of_class(runtime_class: &str, containers: &[(usize, bool)]) -> PodSnapshot {
     let mut store = PodStore::new("api", "node-1");
     for (pod, (count, last_without_id)) in containers.iter().enumerate() {
         let names: Vec<String> = (0..*count).map(|c| format!(r#"{{"name":"c{c}"}}"#)).collect();
@@ -61,7 +65,7 @@ fn pods(containers: &[(usize, bool)]) -> PodSnapshot {
         });
         let text = format!(
             r#"{{"metadata":{{"uid":"{}","namespace":"ns-{}","name":"pod-{pod}"}},
-                "spec":{{"nodeName":"node-1","containers":[{}]}},
+                "spec":{{"nodeName":"node-1","runtimeClassName":"{runtime_class}","containers":[{}]}},
                 "status":{{"phase":"Running","containerStatuses":[{}]}}}}"#,
             uid(pod),
             pod % 2,
@@ -247,7 +251,11 @@ impl Node {
             max_age: Duration::from_secs(15),
             process_series: self.process_series,
             reserved: &reserved,
-            owner_resolver: OwnerResolver { pods: Some(&self.pods), ..OwnerResolver::default() },
+            owner_resolver: OwnerResolver {
+                pods: Some(&self.pods),
+                now: NOW.mono,
+                ..OwnerResolver::default()
+            },
             allocation: AllocationState::Known(&self.allocations),
             host_pids: self.host_pids,
             sources: &[],
@@ -364,6 +372,17 @@ fn no_container_is_idle_if_the_process_list_is_incomplete() {
         let snapshot = node.publish(listing(Vec::new()), 0);
         assert_eq!(idle(&snapshot), Vec::<String>::new(), "the driver may hide its processes");
     }
+}
+
+#[test]
+fn a_pod_with_a_process_in_the_cgroup_of_a_container_has_no_sandbox() {
+    let node = Node::new(pods_of_class("crun", &[(2, false)]), vec![shared_allocation(0, 0)]);
+    let unknown = || process(7, Ok(pod_location(0, 9)), 10, 20.0);
+    let snapshot = node.publish(listing(vec![unknown()]), 10);
+    assert_eq!(names(&snapshot.tables.processes), ["pod-0/c0 7"], "the sandbox");
+    let own = process(8, Ok(pod_location(0, 0)), 1, 0.0);
+    let snapshot = node.publish(listing(vec![unknown(), own]), 11);
+    assert_eq!(names(&snapshot.tables.processes), ["pod-0/c0 8"], "7 is of an earlier container");
 }
 
 #[test]

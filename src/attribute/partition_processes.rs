@@ -8,8 +8,8 @@ use super::container_summary::ContainerSummaries;
 use super::owner::OwnerResolver;
 use super::verdict::{self, DeviceEvidence, MpsClients, ProcessEvidence, Verdict};
 use crate::model::{
-    ContainerIdentity, DeviceProcesses, Discard, Gpu, Missing, Owner, OwnerEvidence, ProcessKind,
-    ProcessSample, StaleProcessEntry, Unresolved, Usage,
+    ContainerIdentity, DeviceProcesses, Discard, Gpu, Missing, Owner, OwnerEvidence, PodRef,
+    ProcessKind, ProcessSample, StaleProcessEntry, Unresolved, Usage,
 };
 use crate::policy::{MPS_SERVER_FRAMEBUFFER_MAX, NON_POD_CONTAINER_DELAY, is_mps_server};
 use crate::sample::partition::PartitionSample;
@@ -70,8 +70,7 @@ impl<'a> PartitionProcesses<'a> {
     ) -> Self {
         let resolver = &context.owner_resolver;
         let device = partition.device_uuid(gpu);
-        let owners: Vec<_> =
-            listing.processes.iter().map(|process| owner(context, process, device)).collect();
+        let owners = owners(context, listing, device);
         let stale_owners: Vec<_> =
             listing.stale_entries.iter().map(|entry| stale_owner(resolver, entry)).collect();
         let mut evidence = device_evidence(context, partition, listing, (&owners, &stale_owners));
@@ -175,20 +174,33 @@ impl<'a> PartitionProcesses<'a> {
 
 type ResolvedOwner = (Owner, Option<OwnerEvidence>);
 
-fn owner(context: &AttributionContext<'_>, process: &ProcessSample, device: &str) -> ResolvedOwner {
+/// The owners of the processes of `device`, in their order.
+fn owners(
+    context: &AttributionContext<'_>,
+    listing: &DeviceProcesses,
+    device: &str,
+) -> Vec<ResolvedOwner> {
     let resolver = &context.owner_resolver;
-    let location = match &process.location {
-        Ok(location) => location,
-        Err(discard) => return (Owner::Unknown((*discard).into()), None),
+    let resolve = |process: &ProcessSample| match &process.location {
+        Ok(location) => resolver.resolve(location, process.first_seen),
+        Err(discard) => (Owner::Unknown((*discard).into()), None),
     };
-    let found = resolver.resolve(location, process.first_seen);
-    if found.0 != Owner::Unknown(Unresolved::NoContainer) {
-        return found;
+    let mut owners: Vec<_> = listing.processes.iter().map(resolve).collect();
+    for (index, process) in listing.processes.iter().enumerate() {
+        if owners[index].0 == Owner::Unknown(Unresolved::NoContainer)
+            && let Some(container) = sandboxed_owner(context, process, device)
+            && !owners.iter().any(|owner| has_own_cgroup(owner, &container.pod))
+        {
+            owners[index] = (Owner::Container(container), Some(OwnerEvidence::Inferred));
+        }
     }
-    match sandboxed_owner(context, process, device) {
-        Some(container) => (Owner::Container(container), Some(OwnerEvidence::Inferred)),
-        None => found,
-    }
+    owners
+}
+
+/// Whether a process is in the cgroup of a container of `pod`, which has then no sandbox.
+fn has_own_cgroup((owner, evidence): &ResolvedOwner, pod: &PodRef) -> bool {
+    *evidence != Some(OwnerEvidence::Inferred)
+        && owner.container().is_some_and(|container| container.pod.uid == pod.uid)
 }
 
 /// The only container of a sandboxed pod that holds the device.
