@@ -161,6 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_not_free_while_the_pods_of_a_lost_reservation_may_hold_it() {
+        let completeness = AllocationCompleteness {
+            reservation_lost_until: Duration::from_secs(100),
+            ..AllocationCompleteness::default()
+        };
+        let table = AllocationTable::new([], completeness);
+        let at = |as_of| table.clone().as_of(Duration::from_secs(as_of), true);
+        assert_eq!((at(99).allocated(GPU, 80.0), at(99).mode()), (None, None));
+        let free = (Some(0.0), Some(AllocateMode::None));
+        assert_eq!((at(100).allocated(GPU, 80.0), at(100).mode()), free);
+    }
+
+    #[test]
     fn only_holder_is_one_certain_running_container_of_the_pod() {
         let only_holder =
             |change: fn(&mut DeviceAllocation), others: &[(&str, &str)], pod: &str| {

@@ -135,8 +135,11 @@ impl AllocationTable {
 
     /// Whether a pod with unknown allocations may hold devices.
     fn has_unknown_holders(&self) -> bool {
-        let AllocationCompleteness { coverage, node_uncertain, .. } = &self.index.completeness;
-        *node_uncertain || matches!(coverage, Coverage::Pods { unknown_holders: true, .. })
+        let AllocationCompleteness { coverage, node_uncertain, reservation_lost_until, .. } =
+            &self.index.completeness;
+        *node_uncertain
+            || *reservation_lost_until > self.as_of
+            || matches!(coverage, Coverage::Pods { unknown_holders: true, .. })
     }
 
     /// Allocation mode of the node: the maximum over its allocations; `None` if one is unknown.

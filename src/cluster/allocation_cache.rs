@@ -72,9 +72,12 @@ impl AllocationCache {
     /// The allocations of `inputs` at `now` (monotonic).
     pub(super) fn resolve(
         &mut self,
-        inputs: AllocationInputs,
+        mut inputs: AllocationInputs,
         now: Duration,
     ) -> ResolvedAllocations {
+        if let Some(latest) = &self.latest {
+            keep_sizes(&mut inputs.devices, &latest.inputs.devices);
+        }
         // Whether a name is ambiguous depends on when the List was requested.
         let is_unchanged = |cached: &CachedAllocations| {
             cached.resolved.problems.is_empty()
@@ -101,6 +104,23 @@ impl AllocationCache {
     }
 }
 
+/// Completes `devices` with what is known from `before`: the size of a device does not change, and the
+/// driver may not state it for a while.
+fn keep_sizes(devices: &mut [AllocatableGpu], before: &[AllocatableGpu]) {
+    let lacks_size = |gpu: &&mut AllocatableGpu| {
+        gpu.framebuffer_mib.is_none() || gpu.migs.iter().any(|mig| mig.framebuffer_mib.is_none())
+    };
+    for gpu in devices.iter_mut().filter(lacks_size) {
+        let Some(before) = before.iter().find(|before| before.uuid == gpu.uuid) else { continue };
+        gpu.framebuffer_mib = gpu.framebuffer_mib.or(before.framebuffer_mib);
+        for mig in &mut gpu.migs {
+            let same = before.migs.iter().find(|before| before.uuid == mig.uuid);
+            let size = same.and_then(|before| before.framebuffer_mib);
+            mig.framebuffer_mib = mig.framebuffer_mib.or(size);
+        }
+    }
+}
+
 /// Indexes the allocations of `result` at `now` (monotonic); those that `previous` has, too, keep
 /// their time.
 fn build_table(
@@ -118,4 +138,48 @@ fn build_table(
         allocation.known_since = same.next().map_or(now, |before| before.known_since);
     }
     AllocationTable::new(allocations, completeness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::allocation::AllocatableMig;
+
+    fn gpu(uuid: &str, size: Option<f64>, migs: &[(&str, Option<f64>)]) -> AllocatableGpu {
+        let mig = |(uuid, size): &(&str, Option<f64>)| AllocatableMig {
+            uuid: (*uuid).into(),
+            index: 0,
+            gpu_instance: 1,
+            compute_instance: 0,
+            placement: None,
+            framebuffer_mib: *size,
+            compute: None,
+        };
+        AllocatableGpu {
+            uuid: uuid.into(),
+            minor: Some(0),
+            framebuffer_mib: size,
+            is_only: false,
+            sharing: crate::kube::sharing::SharingEvidence::default(),
+            migs: migs.iter().map(mig).collect(),
+        }
+    }
+
+    #[test]
+    fn a_size_that_the_driver_does_not_state_any_more_is_that_of_before() {
+        let before = [
+            gpu("GPU-0", Some(80.0), &[("MIG-a", Some(10.0)), ("MIG-b", None)]),
+            gpu("GPU-1", Some(40.0), &[]),
+        ];
+        let mut now = [
+            gpu("GPU-0", None, &[("MIG-a", None), ("MIG-b", None), ("MIG-c", None)]),
+            gpu("GPU-1", Some(20.0), &[]),
+            gpu("GPU-2", None, &[]),
+        ];
+        keep_sizes(&mut now, &before);
+        let kept = [("MIG-a", Some(10.0)), ("MIG-b", None), ("MIG-c", None)];
+        assert_eq!(now[0], gpu("GPU-0", Some(80.0), &kept));
+        assert_eq!(now[1], gpu("GPU-1", Some(20.0), &[]), "a new size replaces the old one");
+        assert_eq!(now[2].framebuffer_mib, None);
+    }
 }

@@ -119,6 +119,8 @@ pub struct AllocationCompleteness {
     /// Pods in a GPU group without a reservation pod: their allocations are known only from this
     /// time on (monotonic).
     pub unreserved: BTreeMap<PodName, Duration>,
+    /// Until when a pod may hold a device of a reservation pod that is gone (monotonic).
+    pub reservation_lost_until: Duration,
     /// Pods of which only the name is known and that the newest List lacks, and when the last List
     /// that has them was requested (monotonic).
     pub unlisted: BTreeMap<PodName, Duration>,

@@ -133,10 +133,10 @@ impl AllocationRetention {
             let of_pod = list.containers.iter().filter(|assigned| is_of(assigned, name));
             let containers: Vec<_> = of_pod.cloned().collect();
             let uid = match presence(name, pods) {
-                Presence::Live(uid) => Some(uid),
-                // While the API server is down, the name may be that of a successor, but the devices
-                // of the pod were these.
-                Presence::Unknown => {
+                Presence::Live(uid) if !is_older(list, &uid, pods) => Some(uid),
+                // The name may be that of a predecessor, or while the API server is down, of a successor;
+                // but the devices of the pod were these.
+                Presence::Live(_) | Presence::Unknown => {
                     let before = self.0.remove(name).filter(|old| old.containers == containers);
                     before.and_then(|before| before.uid)
                 }
@@ -193,6 +193,12 @@ fn is_complete(list: &Assignments, pods: Option<&PodSnapshot>) -> bool {
         let name = (Arc::clone(&pod.id.namespace), Arc::clone(&pod.id.name));
         pod.has_ended() || !has_started || list.pods.contains(&name)
     })
+}
+
+/// Whether a List is older than what is known of a pod, and may be about a predecessor.
+fn is_older(list: &Assignments, uid: &str, pods: Option<&PodSnapshot>) -> bool {
+    let lookup = pods.map(|pods| pods.by_uid(uid));
+    matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.first_seen > list.requested_at)
 }
 
 /// Whether a name in the List may be that of a pod or of its predecessor.
@@ -429,6 +435,24 @@ mod tests {
             assert!(merged.ambiguous.contains(&name("a")), "without b the List is not complete");
         }
         assert!(retention.apply(&list(&BOTH, 5), Some(&pods)).ambiguous.is_empty());
+    }
+
+    #[test]
+    fn devices_in_a_list_that_is_older_than_the_pod_may_be_those_of_a_predecessor() {
+        let mut retention = AllocationRetention::default();
+        let _listed = retention.apply(&list(&BOTH[..1], 1), None);
+        let mut store = PodStore::new("test", "n1");
+        store.begin_list();
+        store.apply(pod("a", &[], &[("c", "nvidia.com/gpu=1")], &[]), T(2));
+        store.end_list(T(2));
+        store.health.record_success(T(2));
+        let pods = store.snapshot(T(2));
+        let _known = retention.apply(&list(&BOTH[..1], 1), Some(&pods));
+        let merged = retention.apply(&list(&[], 3), Some(&pods));
+        assert_eq!(merged.unlisted, [(name("a"), T(1))].into());
+        let _newer = retention.apply(&list(&BOTH[..1], 4), Some(&pods));
+        let merged = retention.apply(&list(&[], 5), Some(&pods));
+        assert_eq!((allocated(&merged), merged.unlisted.len()), (vec![("a", "A")], 0));
     }
 
     #[test]

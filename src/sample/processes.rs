@@ -30,6 +30,18 @@ struct FirstSeenProcess {
     name: Arc<str>,
     kind: ProcessKind,
     first_seen: Duration,
+    reuse: PidReuse,
+}
+
+/// Whether a pid is that of another process in the last cycle. The list and the utilization rows name only
+/// pids, and may be about that process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PidReuse {
+    No,
+    /// Since this cycle: list and rows may be about the other process.
+    Now,
+    /// Since the last cycle: rows may be.
+    Before,
 }
 
 /// Processes of one device in the last cycle, by pid.
@@ -94,7 +106,9 @@ impl ProcessTable {
                     continue;
                 }
             };
-            let (process, reused) = self.first_seen(found, entry.kind, now);
+            let process = self.first_seen(found, entry.kind, now);
+            let is_pending = process.reuse == PidReuse::Now;
+            let memory = if is_pending { Err(Missing::Pending) } else { memory };
             processes.push(ProcessSample {
                 id: process.id,
                 name: Arc::clone(&process.name),
@@ -106,7 +120,7 @@ impl ProcessTable {
                     utilization: if has_mps_clients && is_mps_server(&process.name) {
                         Err(Missing::Unsupported)
                     } else {
-                        utilization(&process, reused, window)
+                        utilization(&process, window)
                     },
                 },
             });
@@ -124,25 +138,23 @@ impl ProcessTable {
         self.processes.get(&pid).is_some_and(|process| !is_mps_server(&process.name))
     }
 
-    /// The process as it was first seen, and whether another process had its pid before.
+    /// The process as it was first seen.
     fn first_seen(
         &self,
         identity: ProcessIdentity,
         kind: ProcessKind,
         now: Duration,
-    ) -> (FirstSeenProcess, bool) {
-        match self.processes.get(&identity.id.pid) {
-            Some(process) if process.id == identity.id => (process.clone(), false),
-            other => {
-                let process = FirstSeenProcess {
-                    id: identity.id,
-                    name: identity.name,
-                    kind,
-                    first_seen: now,
-                };
-                (process, other.is_some())
+    ) -> FirstSeenProcess {
+        let before = self.processes.get(&identity.id.pid);
+        let reuse = match before {
+            Some(process) if process.id != identity.id => PidReuse::Now,
+            Some(process) if process.reuse == PidReuse::Now => PidReuse::Before,
+            Some(process) => {
+                return FirstSeenProcess { reuse: PidReuse::No, ..process.clone() };
             }
-        }
+            None => PidReuse::No,
+        };
+        FirstSeenProcess { id: identity.id, name: identity.name, kind, first_seen: now, reuse }
     }
 }
 
@@ -169,17 +181,15 @@ fn find(
     Ok((found, location))
 }
 
-/// Utilization rows contain pids only: the rows of a reused pid may belong to the previous process.
 /// It is not known whether the work of MPS clients is in the rows of the clients or of their
 /// server.
 fn utilization(
     process: &FirstSeenProcess,
-    reused: bool,
     window: Result<&UtilizationWindow, Missing>,
 ) -> Result<EngineUtilization, Missing> {
     match process.kind {
         ProcessKind::Mps => Err(Missing::Unsupported),
-        _ if reused => Err(Missing::Pending),
+        _ if process.reuse != PidReuse::No => Err(Missing::Pending),
         ProcessKind::Compute | ProcessKind::Graphics | ProcessKind::ComputeAndGraphics => {
             window?.utilization(process.id.pid)
         }
@@ -396,13 +406,18 @@ mod tests {
     }
 
     #[test]
-    fn reused_pid_has_no_utilization_in_its_first_window() {
+    fn list_and_rows_of_a_reused_pid_may_be_those_of_the_previous_process() {
         let mut table = ProcessTable::default();
         merge(&mut table, lists(&[process(7, GIB)], &[]), 1);
         let successor = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
-        assert_eq!(successor[0].usage.utilization, Err(Missing::Pending));
+        let pending = Usage { memory: Err(Missing::Pending), utilization: Err(Missing::Pending) };
+        assert_eq!(successor[0].usage, pending, "the entry may be that of the previous process");
+        let next = merge(&mut table, lists(&[], &[process(7, GIB)]), 2);
+        assert_eq!(next[0].usage, Usage { memory: Ok(GIB), ..pending });
+        assert_eq!(next[0].kind, ProcessKind::Graphics, "of the first list that is about it");
         let later = merge(&mut table, lists(&[process(7, GIB)], &[]), 2);
-        assert_eq!(later[0].usage.utilization, Ok(EngineUtilization::default()));
+        let usage = Usage { memory: Ok(GIB), utilization: Ok(EngineUtilization::default()) };
+        assert_eq!((later[0].usage, later[0].kind), (usage, ProcessKind::Graphics));
     }
 
     #[test]

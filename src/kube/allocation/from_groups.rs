@@ -236,12 +236,19 @@ impl AllocationJoin<'_> {
         let name = pod_name(&tracked.pod.id);
         let doubts: Vec<_> = match gpu {
             Some(gpu) => gpu.devices().map(AllocationDoubt::Device).collect(),
-            None if pods.is_current() && !self.hidden_reservation => {
-                let known_from = self.unreserved_from(tracked, group, pods);
-                self.result.completeness.unreserved.insert(name, known_from);
-                return;
+            None => {
+                let (known_from, may_hold) = self.unreserved_from(tracked, group, pods);
+                let completeness = &mut self.result.completeness;
+                if may_hold {
+                    let until = &mut completeness.reservation_lost_until;
+                    *until = known_from.max(*until);
+                }
+                if pods.is_current() && !self.hidden_reservation {
+                    completeness.unreserved.insert(name, known_from);
+                    return;
+                }
+                Vec::new()
             }
-            None => Vec::new(),
         };
         if doubts.is_empty() {
             self.add_pod_doubt(name, AllocationDoubt::Any);
@@ -253,13 +260,21 @@ impl AllocationJoin<'_> {
     }
 
     /// When a pod of a group without a reservation pod counts as one without an allocation
-    /// (monotonic). A pod that had a share of a reservation pod that was deleted may be ending.
-    fn unreserved_from(&self, tracked: &TrackedPod, group: &str, pods: &PodSnapshot) -> Duration {
+    /// (monotonic), and whether it may hold a device until then: the pod that had a share of a reservation
+    /// pod that was deleted may be ending. One that was in the first list may have had it before.
+    fn unreserved_from(
+        &self,
+        tracked: &TrackedPod,
+        group: &str,
+        pods: &PodSnapshot,
+    ) -> (Duration, bool) {
         let deleted = pods
             .group_deleted_at(group, &self.options.reservation_namespaces)
             .filter(|deleted| tracked.annotated <= *deleted)
             .map(|deleted| deleted + policy::POD_OUTLIVED_MAX);
-        deleted.unwrap_or_default().max(tracked.first_seen + policy::RESERVATION_DELAY)
+        let delayed = tracked.first_seen + policy::RESERVATION_DELAY;
+        let may_hold = deleted.is_some() || tracked.annotated.is_zero();
+        (deleted.unwrap_or_default().max(delayed), may_hold)
     }
 }
 

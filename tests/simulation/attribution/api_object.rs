@@ -15,6 +15,7 @@ pub(crate) fn changes(pod: &Pod) -> Vec<Ms> {
     let removed = removed(pod);
     let mut all: Vec<Ms> = status.map(|at| at + pod.lag).collect();
     all.extend(object.map(|at| at + EVENT_DELAY));
+    all.extend(pod.status_held.map(|(_, to)| to));
     all.retain(|at| *at >= pod.created && *at <= removed);
     all.sort_unstable();
     all.dedup();
@@ -52,7 +53,8 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
     };
     let (apps, inits) = (of(&[Kind::App]), of(&[Kind::Init, Kind::Sidecar]));
     let ephemeral = of(&[Kind::Ephemeral]);
-    let seen = at.saturating_sub(pod.lag);
+    let held = pod.status_held.filter(|(from, to)| (*from..*to).contains(&at));
+    let seen = held.map_or(at, |(from, _)| from).saturating_sub(pod.lag);
     let specs = |all: &[&Container]| all.iter().map(|c| spec(c)).collect::<Vec<_>>();
     let statuses = |all: &[&Container]| all.iter().map(|c| status(c, seen)).collect::<Vec<_>>();
     let completed = pod.completed.is_some_and(|completed| completed <= seen);
@@ -76,9 +78,14 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
     })
 }
 
+/// The claims that the spec of a container states: none for an extended resource.
+fn stated_claims(container: &Container) -> &[Claimed] {
+    if container.requests.is_empty() { &container.claims } else { &[] }
+}
+
 /// The claims of a pod, under their own names.
 fn claims(pod: &Pod) -> Vec<Value> {
-    let all = pod.containers.iter().flat_map(|container| &container.claims);
+    let all = pod.containers.iter().flat_map(stated_claims);
     let mut names: Vec<&str> = all.map(|claimed| claimed.claim.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -140,7 +147,7 @@ pub(crate) fn claim(world: &World, pod: &Pod, name: &str) -> Option<Value> {
 fn spec(container: &Container) -> Value {
     let limits: Map<String, Value> =
         container.requests.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-    let claims = container.claims.iter().map(|claimed| json!({ "name": claimed.claim }));
+    let claims = stated_claims(container).iter().map(|claimed| json!({ "name": claimed.claim }));
     let claims: Vec<Value> = claims.take(1).collect();
     let mut spec = json!({
         "name": container.name, "resources": { "limits": limits, "claims": claims },
@@ -165,8 +172,9 @@ fn status(container: &Container, seen: Ms) -> Value {
     } else {
         json!({ "terminated": { "containerID": id(&run.id) } })
     };
-    let last = last
-        .map_or_else(|| json!({}), |run| json!({ "terminated": { "containerID": id(&run.id) } }));
+    let last = container.foreign_id.as_ref().or(last.map(|run| &run.id));
+    let last =
+        last.map_or_else(|| json!({}), |last| json!({ "terminated": { "containerID": id(last) } }));
     json!({
         "name": container.name, "containerID": id(&run.id), "state": state, "lastState": last,
     })

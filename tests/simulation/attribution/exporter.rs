@@ -45,7 +45,7 @@ use tokio::sync::{Notify, watch};
 use self::claim_reader::ClaimReader;
 use self::gpu_reader::GpuReader;
 use super::node::{ListedPod, Node};
-use super::timeline::{Ms, Pod, World};
+use super::timeline::{Ms, Pod, RESOURCES, World};
 
 /// The interval between two cycles.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
@@ -321,8 +321,7 @@ fn allocatable(world: &World) -> BTreeMap<Box<str>, Vec<Box<str>>> {
         (0..3).flat_map(ids).map(String::into_boxed_str)
     });
     let ids: Vec<Box<str>> = devices.map(Box::from).chain(replicas).collect();
-    let resources = ["nvidia.com/gpu", "nvidia.com/mig-1g.10gb"];
-    resources.map(|resource| (Box::from(resource), ids.clone())).into()
+    RESOURCES.map(|resource| (Box::from(resource), ids.clone())).into()
 }
 
 fn frame(value: &serde_json::Value) -> JsonFrame {

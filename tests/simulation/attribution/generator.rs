@@ -4,14 +4,17 @@ mod claims;
 mod forgery;
 mod groups;
 mod pods;
+mod rare_cases;
 mod sharing;
 
 use fastrand::Rng;
 
 use self::pods::PodGenerator;
+use self::rare_cases::RareCase;
+use self::sharing::Sharing;
 use super::timeline::{
     Access, Container, Device, Fault, FaultKind, Gpu, Instance, MPS_SERVER, Mps, Ms, Owner, Pod,
-    Process, Use, World,
+    Process, ProcessKind, Use, World,
 };
 
 /// The world of a seed.
@@ -21,7 +24,9 @@ pub(crate) fn generate(seed: u64) -> World {
     // A process may outlive its pod for 10 minutes, which only a long world shows.
     let length =
         if chance(rng, 10) { rng.u64(900_000..1_500_000) } else { rng.u64(90_000..300_000) };
-    let gpus: Vec<Gpu> = (0..rng.usize(1..=3)).map(|index| gpu(rng, index)).collect();
+    let case = RareCase::of(seed);
+    let least = if case.is_some() { 2 } else { 1 };
+    let gpus: Vec<Gpu> = (0..rng.usize(least..=3)).map(|index| gpu(rng, index)).collect();
     let mut world = World {
         length,
         cgroup_v2: rng.bool(),
@@ -29,14 +34,19 @@ pub(crate) fn generate(seed: u64) -> World {
         lists_ended: chance(rng, 15),
         has_mps_replicas: seed.is_multiple_of(2),
         has_dynamic_mig: rng.bool(),
+        has_logs: true,
+        enforces_shares: false,
+        proc_delay: 0,
         gpus,
         pods: Vec::new(),
         processes: Vec::new(),
         faults: Vec::new(),
         starts: vec![0],
     };
-    let (pods, is_time_sliced) = PodGenerator::new(rng, &world).generate();
+    let (pods, sharing) = PodGenerator::new(rng, &world, case).generate();
     world.pods = pods;
+    world.enforces_shares = sharing.is_enforced();
+    let is_time_sliced = sharing == Sharing::TimeSlicing;
     world.has_mps_replicas &= is_time_sliced;
     if is_time_sliced {
         for gpu in world.gpus.iter_mut().filter(|gpu| gpu.instances.is_empty()) {
@@ -47,6 +57,9 @@ pub(crate) fn generate(seed: u64) -> World {
     world.faults = if chance(rng, 40) { Vec::new() } else { faults(rng, &world) };
     if chance(rng, 35) {
         world.starts.push(near_event(rng, &world));
+    }
+    if let Some(case) = case {
+        case.arrange(rng, &mut world);
     }
     world.starts.sort_unstable();
     forge_cgroups(rng, &mut world);
@@ -109,7 +122,8 @@ fn processes(rng: &mut Rng, world: &World) -> Vec<Process> {
                     }
                     let is_restarted = run_index + 1 < container.runs.len();
                     let outlives = chance(rng, if is_restarted { 30 } else { 12 });
-                    let end = if outlives && !pod.sandboxed {
+                    // Other runtimes end what is left of a container.
+                    let end = if outlives && pod.runtime_class.is_none() {
                         run.end + rng.u64(2_000..1_000_000)
                     } else if chance(rng, 25) {
                         run.end.min(start + rng.u64(1_000..60_000))
@@ -140,8 +154,9 @@ fn named(rng: &mut Rng, world: &World, all: Vec<(Owner, Ms, Ms, Vec<Use>)>) -> V
         let uses = vec![Use { device: Device { gpu, instance: None }, mib: 30, sm: 0 }];
         let (pid, end) = (900 + u32::try_from(gpu).unwrap(), world.length * 10);
         let (name, owner) = (MPS_SERVER.to_owned(), Owner::Host);
-        let process =
-            Process { pid, name, owner, start: 0, end, listed_until: end, uses, forged: None };
+        let (kind, listed_until, forged) = (ProcessKind::Compute, end, None);
+        let start = 0;
+        let process = Process { pid, name, kind, owner, start, end, listed_until, uses, forged };
         processes.push(process);
     }
     for (n, (owner, start, end, uses)) in (1_000..).zip(all) {
@@ -156,7 +171,12 @@ fn named(rng: &mut Rng, world: &World, all: Vec<(Owner, Ms, Ms, Vec<Use>)>) -> V
         let listed_until = if chance(rng, 10) { end + rng.u64(1_000..12_000) } else { end };
         let pid = reused.unwrap_or(n);
         let forged = None;
-        processes.push(Process { pid, name, owner, start, end, listed_until, uses, forged });
+        let kind = match rng.u8(0..10) {
+            0 => ProcessKind::Graphics,
+            1 => ProcessKind::Both,
+            _ => ProcessKind::Compute,
+        };
+        processes.push(Process { pid, name, kind, owner, start, end, listed_until, uses, forged });
     }
     processes
 }

@@ -2,6 +2,7 @@
 //! exporter but the text of its exposition.
 
 mod allocations;
+mod certainty;
 mod completeness;
 pub(crate) mod coverage;
 mod idle;
@@ -107,6 +108,7 @@ impl Reference {
         }
         add(case.check_families());
         case.check_allocations(&samples).into_iter().for_each(&mut add);
+        add(case.check_shares(&samples));
         case.check_completeness(&samples).into_iter().for_each(&mut add);
         self.idle_times.check(&case, &samples).into_iter().for_each(&mut add);
         case.count(&samples, &mut self.counts);
@@ -144,8 +146,10 @@ impl<'a> Case<'a> {
         device: Device,
     ) -> impl Iterator<Item = &'a Process> + use<'a> {
         let read = self.received.read_at(device.gpu);
+        let delay = self.world.proc_delay;
+        let is_alive = move |p: &Process, read: Ms| p.is_alive(read) && p.is_alive(read + delay);
         let used = move |process: &&Process| {
-            read.is_some_and(|read| process.is_alive(read)) && process.use_of(device).is_some()
+            read.is_some_and(|read| is_alive(process, read)) && process.use_of(device).is_some()
         };
         self.world.processes.iter().filter(used)
     }

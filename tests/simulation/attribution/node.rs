@@ -1,7 +1,7 @@
 //! What kubelet, driver and `/proc` of the node return at a time.
 
 use super::timeline::{
-    Container, Device, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, World,
+    Container, Device, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, ProcessList, World,
 };
 
 /// Time for which a restarted kubelet does not respond, and for which its List is empty then.
@@ -119,8 +119,8 @@ impl<'a> Node<'a> {
         self.world.processes.iter().filter(move |process| process.is_alive(at))
     }
 
-    /// Compute processes of a device, or its MPS clients.
-    pub(crate) fn running(&self, device: Device, clients: bool) -> Result<Listing, CallError> {
+    /// A process list of a device.
+    pub(crate) fn running(&self, device: Device, list: ProcessList) -> Result<Listing, CallError> {
         let gpu = device.gpu;
         if self.has(FaultKind::ListFails(gpu)) {
             return Err(CallError::Failed);
@@ -136,14 +136,15 @@ impl<'a> Node<'a> {
             let used = process.use_of(device)?;
             let is_client = mps != Mps::Off && matches!(process.owner, Owner::Run(..));
             let is_listed = process.start <= self.at && self.at < process.listed_until;
-            (is_listed && is_client == clients).then_some(())?;
+            let is_in = if is_client { list == ProcessList::Mps } else { process.is_in(list) };
+            (is_listed && is_in).then_some(())?;
             let known = !self.has(FaultKind::MemoryUnknown(process.pid));
             let clients = self.alive().filter(|other| self.is_hidden(other, device));
             let of_clients = clients.filter_map(|other| other.use_of(device)).map(|used| used.mib);
             let hidden = if process.is_mps_server() { of_clients.sum() } else { 0 };
             Some((process.pid, known.then_some(used.mib + hidden)))
         };
-        if clients && mps == Mps::Unlisted {
+        if list == ProcessList::Mps && mps == Mps::Unlisted {
             return Ok(Vec::new());
         }
         Ok(self.world.processes.iter().filter_map(entry).collect())
@@ -220,7 +221,7 @@ impl<'a> Node<'a> {
         if self.has(FaultKind::Unreadable(pid)) {
             return Err(ProcError::Denied);
         }
-        let started = 100_000 + process.start / 10;
+        let started = ticks(process.start);
         Ok(ProcEntry { name: &process.name, started, cgroup: self.cgroup(process) })
     }
 
@@ -262,6 +263,11 @@ impl<'a> Node<'a> {
             uid.replace('-', "_")
         )
     }
+}
+
+/// A time in clock ticks since boot.
+pub(crate) fn ticks(at: Ms) -> u64 {
+    100_000 + at / 10
 }
 
 fn listed(pod: &Pod) -> ListedPod<'_> {

@@ -124,9 +124,8 @@ impl<'a> Run<'a> {
         if node.api_responds() {
             self.exporter.read_claims(self.world, at);
         }
-        if at >= self.next_logs
-            || at + LOG_INTERVAL >= self.next_logs + LIST_PAUSE && self.exporter.wants_logs()
-        {
+        let early = at + LOG_INTERVAL >= self.next_logs + LIST_PAUSE && self.exporter.wants_logs();
+        if self.world.has_logs && (at >= self.next_logs || early) {
             self.exporter.read_logs(&node.logged());
             self.next_logs = at + LOG_INTERVAL;
         }
@@ -204,20 +203,22 @@ fn backoff(failures: u32) -> Option<Ms> {
 /// The world in words.
 fn describe(seed: u64, world: &World) -> Vec<String> {
     let mut lines = vec![format!(
-        "world {seed}: {} ms, cgroup v{}, per container {}, lists ended {}, starts {:?}",
+        "world {seed}: {} ms, cgroup v{}, per container {}, lists ended {}, logs {}, proc {} ms later, starts {:?}",
         world.length,
         1 + u8::from(world.cgroup_v2),
         world.per_container,
         world.lists_ended,
+        world.has_logs,
+        world.proc_delay,
         world.starts
     )];
     lines.extend(world.gpus.iter().map(|gpu| format!("{gpu:?}")));
     for (index, pod) in world.pods.iter().enumerate() {
         lines.push(format!(
             "pod {index} {}/{} {} hash {:?}: created {}, admitted {}, deleted {:?}, gone {:?}, completed {:?}, \
-             end {}, lag {}, forges {} {}, sandboxed {} {:?}, {:?} {:?}",
+             end {}, lag {} {:?}, forges {} {}, sandboxed {} {:?}, {:?} {:?}",
             pod.namespace, pod.name, pod.uid, pod.hash, pod.created, pod.admitted, pod.deleted, pod.gone,
-            pod.completed, pod.end(), pod.lag, pod.forges, pod.changes_amounts, pod.sandboxed,
+            pod.completed, pod.end(), pod.lag, pod.status_held, pod.forges, pod.changes_amounts, pod.sandboxed,
             pod.runtime_class, pod.labels, pod.annotations
         ));
         lines.extend(pod.containers.iter().map(|container| {
@@ -226,9 +227,10 @@ fn describe(seed: u64, world: &World) -> Vec<String> {
             let ids: Vec<_> =
                 container.listed.iter().map(|(r, ids)| (r, ids.len(), &ids[0])).collect();
             format!(
-                "  {} {:?}: runs {runs:?}, requests {:?}, listed {ids:?}, {:?}, {:?}",
+                "  {} {:?}: runs {runs:?} {:?}, requests {:?}, listed {ids:?}, {:?}, {:?}",
                 container.name,
                 container.kind,
+                container.foreign_id,
                 container.requests,
                 container.claims,
                 container.allocations

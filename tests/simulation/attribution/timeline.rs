@@ -10,6 +10,14 @@ pub(crate) use self::pod::{
 /// Milliseconds since the start of the world.
 pub(crate) type Ms = u64;
 
+/// Resources of device plugins. They have any of the node's devices.
+pub(crate) const RESOURCES: [&str; 4] = [
+    "nvidia.com/gpu",
+    "nvidia.com/mig-1g.10gb",
+    "nvidia.com/mig-1g.10gb.me",
+    "nvidia.com/mig-1g.10gb.gfx",
+];
+
 /// The name of an MPS server in `/proc`, which any process can give itself.
 pub(crate) const MPS_SERVER: &str = "nvidia-cuda-mps";
 
@@ -27,6 +35,12 @@ pub(crate) struct World {
     pub(crate) has_mps_replicas: bool,
     /// The slices of its MIG devices have no UUID.
     pub(crate) has_dynamic_mig: bool,
+    /// The exporter can read the log directories.
+    pub(crate) has_logs: bool,
+    /// The scheduler does not allocate more of a GPU than it has.
+    pub(crate) enforces_shares: bool,
+    /// How long after the process lists `/proc` is read.
+    pub(crate) proc_delay: Ms,
     pub(crate) gpus: Vec<Gpu>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) processes: Vec<Process>,
@@ -82,6 +96,7 @@ pub(crate) struct Device {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) name: String,
+    pub(crate) kind: ProcessKind,
     pub(crate) owner: Owner,
     pub(crate) start: Ms,
     pub(crate) end: Ms,
@@ -90,6 +105,23 @@ pub(crate) struct Process {
     pub(crate) uses: Vec<Use>,
     /// The pod of the cgroup path that the process has made below its own, by index.
     pub(crate) forged: Option<usize>,
+}
+
+/// The lists of the driver that contain a process that is no MPS client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessKind {
+    Compute,
+    Graphics,
+    Both,
+}
+
+/// A process list of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessList {
+    Compute,
+    Graphics,
+    /// MPS clients.
+    Mps,
 }
 
 #[derive(Clone, Debug)]
@@ -208,6 +240,15 @@ impl Process {
     /// Whether this is an MPS server of the node.
     pub(crate) fn is_mps_server(&self) -> bool {
         self.owner == Owner::Host && self.name == MPS_SERVER
+    }
+
+    /// Whether a list of the driver contains it, if it is no MPS client.
+    pub(crate) fn is_in(&self, list: ProcessList) -> bool {
+        match list {
+            ProcessList::Compute => self.kind != ProcessKind::Graphics,
+            ProcessList::Graphics => self.kind != ProcessKind::Compute,
+            ProcessList::Mps => false,
+        }
     }
 
     pub(crate) fn use_of(&self, device: Device) -> Option<&Use> {

@@ -183,6 +183,12 @@ fn members_of_a_deleted_reservation_pod_are_unknown_until_they_can_have_ended() 
     let known_from = |pod: &str| out.completeness.unreserved[&("demo".into(), pod.into())];
     assert_eq!(known_from("a"), t(100) + policy::POD_OUTLIVED_MAX);
     assert_eq!(known_from("b"), t(100) + policy::RESERVATION_DELAY);
+    let lost_until = |out: &AllocationResult| out.completeness.reservation_lost_until;
+    assert_eq!(lost_until(&out), known_from("a"));
+    // A new pod of a group that never had a reservation pod holds nothing.
+    list_of(&mut store, vec![member("b", &["h"], &[HALF])], t(102));
+    let out = join(&assignments(vec![]), &store.snapshot(t(102)));
+    assert_eq!((out.completeness.unreserved.len(), lost_until(&out)), (1, Duration::ZERO));
 }
 
 #[test]

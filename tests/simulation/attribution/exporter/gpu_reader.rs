@@ -29,8 +29,8 @@ use nvml_exporter::sample::utilization_source::UtilizationSource;
 use nvml_exporter::selection::Selection;
 
 use super::WALL_US;
-use crate::attribution::node::{CallError, Node, ProcError, Row};
-use crate::attribution::timeline::{Device, World};
+use crate::attribution::node::{CallError, Node, ProcError, Row, ticks};
+use crate::attribution::timeline::{Device, Ms, ProcessList, World};
 
 const MIB: u64 = 1 << 20;
 
@@ -136,13 +136,17 @@ impl GpuReader {
         let window = if device.instance.is_some() { Err(Missing::Unsupported) } else { window };
         let entry =
             |(pid, mib): &(u32, Option<u32>)| RunningProcess { pid: *pid, memory: mib.map(bytes) };
-        let running = |clients| {
-            let list = node.running(device, clients).map_err(missing)?;
+        let running = |list| {
+            let list = node.running(device, list).map_err(missing)?;
             Ok(list.iter().map(entry).collect())
         };
-        let lists =
-            RunningLists { compute: running(false), graphics: Ok(Vec::new()), mps: running(true) };
-        let mut procfs = Procfs { node, cgroups: &mut self.cgroups };
+        let lists = RunningLists {
+            compute: running(ProcessList::Compute),
+            graphics: running(ProcessList::Graphics),
+            mps: running(ProcessList::Mps),
+        };
+        let later = Node { at: node.at + node.world.proc_delay, ..*node };
+        let mut procfs = Procfs { node: &later, listed: node.at, cgroups: &mut self.cgroups };
         let table = self.processes.entry(device).or_default();
         let listing = table.merge(lists, window, at.mono, &mut procfs);
         let listed = |pid| {
@@ -250,6 +254,8 @@ fn missing(error: CallError) -> Missing {
 /// `/proc` of the node.
 struct Procfs<'a, 'n> {
     node: &'a Node<'n>,
+    /// When the driver has listed the processes.
+    listed: Ms,
     cgroups: &'a mut CgroupCache,
 }
 
@@ -273,7 +279,7 @@ impl ProcessLookup for Procfs<'_, '_> {
     }
 
     fn uptime_ticks(&self) -> Option<u64> {
-        None
+        Some(ticks(self.listed))
     }
 
     fn recently_exited(&self, pid: u32) -> Option<Arc<CgroupLocation>> {

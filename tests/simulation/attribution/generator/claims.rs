@@ -26,6 +26,11 @@ pub(super) fn claim(rng: &mut Rng, slot: Slot, total_mib: u32, container: &mut C
         }
         Access::Whole | Access::TimeSlicing | Access::Admin => {}
     }
+    // The scheduler creates the claims of an extended resource; the pod refers to none.
+    let is_extended = access == Access::Whole && container.claims.is_empty() && chance(rng, 25);
+    if is_extended {
+        container.requests.push(("nvidia.com/gpu", "1".to_owned()));
+    }
     let name = format!("claim-{:08x}", rng.u32(..));
     container.claims.push(Claimed { claim: name, device: slot.device, access });
 }
@@ -36,7 +41,11 @@ pub(super) fn share_claim(containers: &mut [Container]) {
     let ([claimed], [held]) = (main.claims.as_slice(), main.allocations.as_mut_slice()) else {
         return;
     };
-    if !second.claims.is_empty() || matches!(claimed.access, Access::Share(..) | Access::Admin) {
+    let is_extended = !main.requests.is_empty();
+    if is_extended
+        || !second.claims.is_empty()
+        || matches!(claimed.access, Access::Share(..) | Access::Admin)
+    {
         return;
     }
     held.shared = true;

@@ -4,20 +4,32 @@ use fastrand::Rng;
 
 use super::super::timeline::{Gpu, Pod, World};
 use super::chance;
+use super::rare_cases::RareCase;
 use super::sharing::{Sharing, text};
 
 const GROUP: &str = "runai-gpu-group";
 
 /// Lets some pods state an allocation that they do not have.
-pub(super) fn forge(rng: &mut Rng, world: &World, sharing: Sharing, pods: &mut [Pod]) {
+pub(super) fn forge(
+    rng: &mut Rng,
+    world: &World,
+    (sharing, case): (Sharing, Option<RareCase>),
+    pods: &mut [Pod],
+) {
+    let whole = pods.iter().find(|pod| pod.annotations.is_empty() && is_allocated(pod));
+    let whole = whole.map(|pod| held_gpu(world, pod).clone());
     let reserved = pods.iter().filter(|pod| pod.reserves).flat_map(|pod| pod.labels.clone());
     let groups: Vec<(String, String)> = reserved.collect();
     for pod in pods.iter_mut().filter(|pod| !pod.reserves) {
-        if !pod.annotations.is_empty() && is_allocated(pod) && chance(rng, 15) {
-            if matches!(sharing, Sharing::AckV1 | Sharing::AckV2) && chance(rng, 40) {
-                inflate(pod);
-            } else {
-                falsify(rng, world, pod);
+        let percent = if case.is_some_and(RareCase::forges) { 50 } else { 15 };
+        if !pod.annotations.is_empty() && is_allocated(pod) && chance(rng, percent) {
+            let by_units = matches!(sharing, Sharing::AckV1 | Sharing::AckV2);
+            match (case, &whole) {
+                (Some(RareCase::Overcommitment), _) => overstate(rng, world, pod),
+                (Some(RareCase::WholeGpus), Some(gpu)) => replace_gpu(world, pod, gpu),
+                (Some(RareCase::InflatedUnits), _) if chance(rng, 80) => inflate(pod),
+                _ if by_units && chance(rng, 40) => inflate(pod),
+                _ => falsify(rng, world, pod),
             }
         }
         if chance(rng, 12) {
@@ -84,17 +96,54 @@ fn koordinator(gpu: &Gpu) -> (String, String) {
 
 /// The annotations of the pod's own allocation name another GPU or are broken.
 fn falsify(rng: &mut Rng, world: &World, pod: &mut Pod) {
-    (pod.forges, pod.changes_amounts) = (true, true);
-    let mut devices = pod.containers.iter().flat_map(|container| &container.allocations);
-    let held = &world.gpus[devices.next().map_or(0, |allocation| allocation.device.gpu)];
     let other = &world.gpus[rng.usize(0..world.gpus.len())];
     if rng.bool() {
-        for (key, value) in &mut pod.annotations {
-            *value = redirect(key, value, held, other);
-        }
+        replace_gpu(world, pod, other);
     } else {
+        (pod.forges, pod.changes_amounts) = (true, true);
         fuzz(rng, &mut pod.annotations);
     }
+}
+
+/// The annotations of the pod's own allocation name `other`.
+fn replace_gpu(world: &World, pod: &mut Pod, other: &Gpu) {
+    (pod.forges, pod.changes_amounts) = (true, true);
+    let held = held_gpu(world, pod);
+    for (key, value) in &mut pod.annotations {
+        *value = redirect(key, value, held, other);
+    }
+}
+
+/// The GPU that a pod was allocated first.
+fn held_gpu<'a>(world: &'a World, pod: &Pod) -> &'a Gpu {
+    let mut devices = pod.containers.iter().flat_map(|container| &container.allocations);
+    &world.gpus[devices.next().map_or(0, |allocation| allocation.device.gpu)]
+}
+
+/// The annotations state nearly all of the GPU, or another MIG device of it.
+fn overstate(rng: &mut Rng, world: &World, pod: &mut Pod) {
+    (pod.forges, pod.changes_amounts) = (true, true);
+    let gpu = held_gpu(world, pod);
+    let slot = gpu.total_mib / 3;
+    let most = gpu.total_mib - 100;
+    let instances = gpu.instances.len();
+    let mut held = pod.containers.iter().flat_map(|container| &container.allocations);
+    let from = held.find_map(|allocation| allocation.device.instance);
+    for (key, value) in &mut pod.annotations {
+        *value = match from {
+            Some(from) => another_instance(value, gpu, (from, rng.usize(0..instances))),
+            None if key == "gpu-fraction" => "0.9".to_owned(),
+            None => value.replace(&slot.to_string(), &most.to_string()),
+        };
+    }
+}
+
+/// The annotation of a MIG device with another one.
+fn another_instance(text: &str, gpu: &Gpu, (from, to): (usize, usize)) -> String {
+    let id = |n: usize| format!("\"gpuInstanceID\":{},", gpu.instances[n].id);
+    let index = |n: usize| format!("-{n}],");
+    let text = text.replace(&gpu.instances[from].uuid, &gpu.instances[to].uuid);
+    text.replace(&id(from), &id(to)).replace(&index(from), &index(to))
 }
 
 /// The annotations state more units than the kubelet, which is noticed: no amount changes.

@@ -10,7 +10,8 @@ const BIND_MAX: Ms = 3_000;
 const RELEASE: Ms = 300;
 
 /// Puts the pods that share GPUs by fractions in groups, and returns the reservation pods of these.
-pub(super) fn reserve(rng: &mut Rng, world: &World, pods: &mut [Pod]) -> Vec<Pod> {
+/// Some are deleted before those pods, if any `is_lost`.
+pub(super) fn reserve(rng: &mut Rng, world: &World, pods: &mut [Pod], is_lost: bool) -> Vec<Pod> {
     let mut reservations: Vec<Pod> = Vec::new();
     for (gpu, _) in world.gpus.iter().enumerate().filter(|(_, gpu)| gpu.instances.is_empty()) {
         let mut last: Option<(String, Ms, usize)> = None;
@@ -34,7 +35,37 @@ pub(super) fn reserve(rng: &mut Rng, world: &World, pods: &mut [Pod]) -> Vec<Pod
             last = Some((group, end, index));
         }
     }
+    if is_lost {
+        for reservation in &mut reservations {
+            lose(rng, pods, reservation);
+        }
+    }
     reservations
+}
+
+/// Deletes a reservation pod while pods of its group run. The scheduler deletes these then.
+fn lose(rng: &mut Rng, pods: &mut [Pod], reservation: &mut Pod) {
+    let group = reservation.labels[0].1.clone();
+    let is_in_group = |pod: &Pod| pod.labels.iter().any(|(_, value)| *value == group);
+    let members = || pods.iter().filter(|pod| is_in_group(pod));
+    let newest = members().map(|pod| pod.admitted).max().unwrap_or_default();
+    let at = newest + rng.u64(10_000..60_000);
+    if reservation.gone.is_some_and(|gone| gone <= at + 1_000) {
+        return;
+    }
+    (reservation.deleted, reservation.gone) = (Some(at), Some(at));
+    reservation.containers[0].runs[0].end = at + RELEASE;
+    for pod in pods.iter_mut().filter(|pod| is_in_group(pod) && at + 1_000 < pod.end()) {
+        let deleted = at + rng.u64(300..1_000);
+        let deleted = pod.deleted.map_or(deleted, |earlier| earlier.min(deleted));
+        let stop = pod.last_run_end().min(deleted + rng.u64(5_000..30_000));
+        for container in &mut pod.containers {
+            container.runs.retain(|run| run.start < stop);
+            container.runs.iter_mut().for_each(|run| run.end = run.end.min(stop));
+        }
+        (pod.deleted, pod.completed) = (Some(deleted), None);
+        pod.gone = Some(pod.last_run_end().max(deleted) + pod.lag + 500);
+    }
 }
 
 /// Whether a pod has a fraction of a GPU.
@@ -76,10 +107,12 @@ fn reservation(rng: &mut Rng, world: &World, (gpu, group): (usize, &str), bound:
         gone: None,
         completed: None,
         lag: rng.u64(300..3_000),
+        status_held: None,
         containers: vec![Container {
             name: "resource-reservation".to_owned(),
             kind: Kind::App,
             runs: vec![run],
+            foreign_id: None,
             requests: vec![("nvidia.com/gpu", "1".to_owned())],
             listed: vec![("nvidia.com/gpu", vec![uuid.clone()])],
             claims: Vec::new(),

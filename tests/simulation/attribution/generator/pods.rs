@@ -7,6 +7,7 @@ use super::chance;
 use super::claims::{administer, share_claim};
 use super::forgery::forge;
 use super::groups::reserve;
+use super::rare_cases::RareCase;
 use super::sharing::{Sharing, Slot, allocate, text};
 
 /// Creates pods in the order of their creation times.
@@ -14,6 +15,7 @@ pub(super) struct PodGenerator<'a> {
     rng: &'a mut Rng,
     world: &'a World,
     sharing: Sharing,
+    case: Option<RareCase>,
     /// Each slot, and when it is free.
     slots: Vec<(Slot, Ms)>,
     pods: Vec<Pod>,
@@ -32,53 +34,87 @@ enum Fate {
 }
 
 impl<'a> PodGenerator<'a> {
-    pub(super) fn new(rng: &'a mut Rng, world: &'a World) -> Self {
-        let sharing = Sharing::random(rng);
+    pub(super) fn new(rng: &'a mut Rng, world: &'a World, case: Option<RareCase>) -> Self {
+        let sharing = case.and_then(|case| case.sharing(rng));
+        let sharing = sharing.unwrap_or_else(|| Sharing::random(rng));
+        // The device plugin has MPS for whole GPUs only.
+        let divides_mig = sharing == Sharing::TimeSlicing && !world.has_mps_replicas && rng.bool();
         let slots = |device: Device| {
-            let count = if device.instance.is_some() { 1 } else { sharing.slots_per_gpu() };
+            let is_one = device.instance.is_some() && !divides_mig;
+            let count = if is_one { 1 } else { sharing.slots_per_gpu() };
             (0..count).map(move |replica| (Slot { device, replica, count }, 0))
         };
         let slots = world.devices().into_iter().flat_map(slots).collect();
-        Self { rng, world, sharing, slots, pods: Vec::new(), ids: 0 }
+        Self { rng, world, sharing, case, slots, pods: Vec::new(), ids: 0 }
     }
 
-    /// The pods, and whether GPUs are time-sliced.
-    pub(super) fn generate(mut self) -> (Vec<Pod>, bool) {
-        let count = self.rng.usize(1..=7);
+    /// The pods, and how GPUs are shared.
+    pub(super) fn generate(mut self) -> (Vec<Pod>, Sharing) {
+        let least = if self.case.is_some() { 3 } else { 1 };
+        let count = self.rng.usize(least..=7);
         let mut times: Vec<Ms> =
             (0..count).map(|_| self.rng.u64(0..self.world.length * 4 / 5)).collect();
         // Some pods are older than the exporter.
         let early = self.rng.usize(0..=count);
         times.iter_mut().take(early).for_each(|at| *at /= 20);
         times.sort_unstable();
+        if self.is_first_replaced() {
+            times[0] = times[0].min(self.world.length / 8);
+        }
         let mut replacement: Option<(Ms, String)> = None;
         for at in times {
             let name = replacement.take().filter(|(gone, _)| *gone < self.world.length);
             let (created, name) = match name {
+                Some((gone, name)) if self.is_successor() => (gone, name),
                 Some((gone, name)) => (gone.max(at), name),
                 None => (at, format!("pod-{}", self.pods.len())),
             };
+            let is_replaced = self.is_first_replaced() || chance(self.rng, 60);
             let pod = self.pod(created, name);
-            let is_replaced = chance(self.rng, 60);
             replacement =
                 pod.gone.filter(|_| is_replaced).map(|gone| (gone + 300, pod.name.clone()));
             self.pods.push(pod);
         }
         if self.sharing == Sharing::Kai {
-            let reservations = reserve(self.rng, self.world, &mut self.pods);
+            let is_lost = self.case == Some(RareCase::LostReservation);
+            let reservations = reserve(self.rng, self.world, &mut self.pods, is_lost);
             self.pods.extend(reservations);
         }
-        forge(self.rng, self.world, self.sharing, &mut self.pods);
-        (self.pods, self.sharing == Sharing::TimeSlicing)
+        forge(self.rng, self.world, (self.sharing, self.case), &mut self.pods);
+        (self.pods, self.sharing)
+    }
+
+    fn has(&self, case: RareCase) -> bool {
+        self.case == Some(case)
+    }
+
+    /// Whether the next pod is the first of a world in which it has a successor.
+    fn is_first_replaced(&self) -> bool {
+        self.pods.is_empty() && self.case.is_some_and(RareCase::has_successor)
+    }
+
+    /// Whether the next pod is that successor.
+    fn is_successor(&self) -> bool {
+        self.pods.len() == 1 && self.case.is_some_and(RareCase::has_successor)
+    }
+
+    /// Whether the next pod has a container with a late status.
+    fn is_late(&self) -> bool {
+        self.pods.is_empty() && self.has(RareCase::LateStatus)
     }
 
     fn pod(&mut self, created: Ms, name: String) -> Pod {
         let number = self.pods.len() as u64;
         let uid = format!("{:08x}-1111-4111-8111-{number:012x}", self.rng.u32(..));
-        let hash = chance(self.rng, 6).then(|| format!("{:032x}", self.rng.u128(..)));
-        let sandboxed = chance(self.rng, 8);
+        let is_special = self.is_first_replaced() || self.is_successor() || self.is_late();
+        let is_static = chance(self.rng, 6) && !is_special;
+        let hash = is_static.then(|| format!("{:032x}", self.rng.u128(..)));
+        let sandboxed = chance(self.rng, 8) && !is_special;
+        let delay = if self.is_successor() { 1_800..4_000 } else { 100..1_500 };
         let runtime_class = if sandboxed { Some("gvisor") } else { None };
-        let runtime_class = runtime_class.or_else(|| chance(self.rng, 5).then_some("crun"));
+        let is_late = self.is_late();
+        let runtime_class =
+            runtime_class.or_else(|| (is_late || chance(self.rng, 5)).then_some("crun"));
         let mut pod = Pod {
             uid,
             hash,
@@ -92,11 +128,12 @@ impl<'a> PodGenerator<'a> {
             runtime_class,
             reserves: false,
             created,
-            admitted: created + self.rng.u64(100..1_500),
+            admitted: created + self.rng.u64(delay),
             deleted: None,
             gone: None,
             completed: None,
-            lag: self.rng.u64(300..3_000),
+            lag: self.rng.u64(if is_late { 2_500 } else { 300 }..3_000),
+            status_held: None,
             containers: self.containers(),
         };
         if let Some(same) = self.pods.iter().find(|earlier| earlier.name == pod.name) {
@@ -121,15 +158,18 @@ impl<'a> PodGenerator<'a> {
             name: name.to_owned(),
             kind,
             runs: Vec::new(),
+            foreign_id: None,
             requests: Vec::new(),
             listed: Vec::new(),
             claims: Vec::new(),
             allocations: Vec::new(),
         };
         let mut all = vec![empty("main", Kind::App)];
+        let second = if self.is_late() { 100 } else { 25 };
+        let init = if self.has(RareCase::InitContainers) { 80 } else { 30 };
         for (name, kind, percent) in [
-            ("second", Kind::App, 25),
-            ("init", Kind::Init, 30),
+            ("second", Kind::App, second),
+            ("init", Kind::Init, init),
             ("sidecar", Kind::Sidecar, 15),
             ("debug", Kind::Ephemeral, 10),
         ] {
@@ -143,16 +183,20 @@ impl<'a> PodGenerator<'a> {
     /// Gives devices to the containers of a pod; returns the slots.
     fn allocate(&mut self, pod: &mut Pod) -> Vec<usize> {
         let is_replacement = self.pods.iter().any(|earlier| earlier.name == pod.name);
-        if !is_replacement && chance(self.rng, 12) {
+        let is_replaced = self.is_first_replaced();
+        let is_without = is_replaced && self.has(RareCase::ReplacedByHolder);
+        let is_ordinary = !is_replacement && !is_replaced && !self.is_late();
+        if is_without || is_ordinary && chance(self.rng, 12) {
             return Vec::new();
         }
         if self.sharing.is_by_claim() && chance(self.rng, 15) {
             administer(self.rng, self.world, &mut pod.containers[0]);
             return Vec::new();
         }
-        if !self.sharing.divides_mig()
-            && chance(self.rng, 4)
-            && let Some(taken) = self.allocate_undivided(pod)
+        let is_whole = self.has(RareCase::WholeGpus) && chance(self.rng, 40);
+        let is_undivided = !self.sharing.divides_mig() && is_ordinary && chance(self.rng, 4);
+        if (is_whole || is_undivided)
+            && let Some(taken) = self.allocate_gpu(pod, !is_whole)
         {
             return taken;
         }
@@ -161,6 +205,7 @@ impl<'a> PodGenerator<'a> {
         for position in 0..apps {
             let wanted = match position {
                 0 => 1 + usize::from(self.sharing.is_by_container() && chance(self.rng, 15)),
+                _ if self.is_late() => 0,
                 _ => usize::from(self.sharing.is_by_container() && chance(self.rng, 50)),
             };
             for _ in 0..wanted {
@@ -223,7 +268,9 @@ impl<'a> PodGenerator<'a> {
         let main = pod.containers[0].clone();
         // App containers get the devices of the init container before others.
         let mut others = pod.containers.iter().skip(1);
-        let alone = chance(self.rng, 15) && others.all(|container| container.requests.is_empty());
+        let percent = if self.has(RareCase::InitContainers) { 70 } else { 15 };
+        let alone =
+            chance(self.rng, percent) && others.all(|container| container.requests.is_empty());
         let Some(init) = pod.containers.iter_mut().find(|c| c.kind == Kind::Init) else { return };
         init.requests.clone_from(&main.requests);
         if alone {
@@ -233,13 +280,19 @@ impl<'a> PodGenerator<'a> {
         }
     }
 
-    /// Allocates a GPU with MIG by its own UUID.
-    fn allocate_undivided(&mut self, pod: &mut Pod) -> Option<Vec<usize>> {
-        let is_divided = |gpu: &usize| !self.world.gpus[*gpu].instances.is_empty();
-        let gpu = (0..self.world.gpus.len()).find(is_divided)?;
-        let of_gpu = |slot: &usize| self.slots[*slot].0.device.gpu == gpu;
-        let slots: Vec<usize> = (0..self.slots.len()).filter(of_gpu).collect();
-        slots.iter().all(|slot| self.slots[*slot].1 <= pod.created).then_some(())?;
+    /// Allocates a GPU by its own UUID, with MIG devices if `divided`.
+    fn allocate_gpu(&mut self, pod: &mut Pod, divided: bool) -> Option<Vec<usize>> {
+        let slots = &self.slots;
+        let of_gpu = |gpu: usize| {
+            let all = 0..slots.len();
+            all.filter(move |slot| slots[*slot].0.device.gpu == gpu)
+        };
+        let is_free = |gpu: &usize| {
+            self.world.gpus[*gpu].instances.is_empty() != divided
+                && of_gpu(*gpu).all(|slot| slots[slot].1 <= pod.created)
+        };
+        let gpu = (0..self.world.gpus.len()).find(is_free)?;
+        let slots: Vec<usize> = of_gpu(gpu).collect();
         let device = Device { gpu, instance: None };
         let memory = f64::from(self.world.gpus[gpu].total_mib);
         let main = &mut pod.containers[0];
@@ -251,7 +304,7 @@ impl<'a> PodGenerator<'a> {
             memory,
             reserved: true,
             compute: 0.0,
-            hidden: true,
+            hidden: divided,
         });
         Some(slots)
     }
@@ -265,19 +318,28 @@ impl<'a> PodGenerator<'a> {
             container.runs.push(run(&mut self.ids, ready, end));
             ready = end + self.rng.u64(200..2_000);
         }
+        let is_replaced = self.is_first_replaced();
         let fate = match self.rng.u8(0..11) {
+            _ if is_replaced => Fate::ForceDeleted,
+            _ if self.is_successor() || self.is_late() => Fate::Runs,
             0..=3 => Fate::Runs,
             4..=6 => Fate::Terminates,
             7 | 8 => Fate::Completes,
             _ => Fate::ForceDeleted,
         };
-        let life = self.rng.u64(10_000..200_000);
+        let life = self.rng.u64(10_000..if is_replaced { 30_000 } else { 200_000 });
         let (deleted, stop) = match fate {
             Fate::Runs => (None, forever),
             Fate::Completes => (None, ready + life),
             Fate::Terminates | Fate::ForceDeleted => {
-                (Some(ready + life), ready + life + self.rng.u64(500..35_000))
+                let least = if is_replaced { 15_000 } else { 500 };
+                (Some(ready + life), ready + life + self.rng.u64(least..35_000))
             }
+        };
+        let pause = match self.is_late() {
+            true if self.rng.bool() => 500..1_500,
+            true => 4_000..8_000,
+            false => 500..10_000,
         };
         for container in pod.containers.iter_mut().filter(|c| c.kind != Kind::Init) {
             let mut start = ready + self.rng.u64(0..2_000);
@@ -288,7 +350,12 @@ impl<'a> PodGenerator<'a> {
                 continue;
             }
             // Some containers crash again and again.
-            let (restarts, percent) = if chance(self.rng, 10) { (6, 80) } else { (3, 15) };
+            let (restarts, percent) = match self.is_late() {
+                true if container.name == "second" => (5, 100),
+                true => (0, 0),
+                false if chance(self.rng, 10) => (6, 80),
+                false => (3, 15),
+            };
             while container.kind == Kind::App
                 && container.runs.len() < restarts
                 && chance(self.rng, percent)
@@ -298,7 +365,7 @@ impl<'a> PodGenerator<'a> {
                     break;
                 }
                 container.runs.push(run(&mut self.ids, start, end));
-                start = end + self.rng.u64(500..10_000);
+                start = end + self.rng.u64(pause.clone());
             }
             container.runs.push(run(&mut self.ids, start, stop));
         }

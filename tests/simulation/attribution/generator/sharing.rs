@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::super::timeline::{Allocation, Container, Device, Gpu, Instance, World};
+use super::super::timeline::{Allocation, Container, Device, Gpu, Instance, RESOURCES, World};
 use super::claims::claim;
 
 /// How GPUs without MIG are allocated.
@@ -51,6 +51,14 @@ impl Sharing {
 
     pub(super) fn slots_per_gpu(self) -> u32 {
         if matches!(self, Self::Exclusive | Self::Claims) { 1 } else { 3 }
+    }
+
+    /// Whether the scheduler does not allocate more of a GPU than it has.
+    pub(super) fn is_enforced(self) -> bool {
+        matches!(
+            self,
+            Self::AckV1 | Self::AckV2 | Self::VolcanoMemory | Self::Koordinator | Self::Kai
+        )
     }
 
     pub(super) fn is_by_claim(self) -> bool {
@@ -147,13 +155,18 @@ fn form(gpu: &Gpu) -> u8 {
 
 fn by_instance(gpu: &Gpu, slot: Slot, container: &mut Container) -> Vec<(String, String)> {
     let instance = &gpu.instances[slot.device.instance.unwrap_or_default()];
-    let id = match form(gpu) {
+    let (form, is_replica) = (form(gpu), slot.count > 1);
+    allocation(container).reserved = !is_replica;
+    let mut id = match form {
         0 => format!("MIG-{}/{}/0", gpu.uuid, instance.id),
         1 => format!("nvidia{}/gi{}", gpu.minor, instance.id),
         _ => instance.uuid.clone(),
     };
-    let resource = if form(gpu) > 2 { "nvidia.com/gpu" } else { "nvidia.com/mig-1g.10gb" };
-    list(container, resource, vec![id]);
+    if is_replica {
+        let separator = if form == 1 { "/vgpu" } else { "::" };
+        id.push_str(&format!("{separator}{}", slot.replica));
+    }
+    list(container, RESOURCES[usize::from(form) % RESOURCES.len()], vec![id]);
     Vec::new()
 }
 
@@ -198,10 +211,19 @@ fn by_id(world: &World, slot: Slot, container: &mut Container) -> Vec<(String, S
         held.compute = 1.0 / f64::from(slot.count);
         held.memory *= held.compute;
     }
+    let name = if let [only] = world.gpus.as_slice()
+        && !world.has_mps_replicas
+        && form(only) > 2
+    {
+        // Of WSL, and of Jetson.
+        if form(only) == 3 { "all" } else { "tegra" }
+    } else {
+        &gpu.uuid
+    };
     let id = match (slot.count, is_gke) {
-        (1, false) => gpu.uuid.clone(),
+        (1, false) => name.to_owned(),
         (1, true) => format!("nvidia{}", gpu.minor),
-        (_, false) => format!("{}::{replica}", gpu.uuid),
+        (_, false) => format!("{name}::{replica}"),
         (_, true) => format!("nvidia{}/vgpu{replica}", gpu.minor),
     };
     list(container, "nvidia.com/gpu", vec![id]);

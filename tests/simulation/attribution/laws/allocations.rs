@@ -1,7 +1,9 @@
 //! Law 6: what is stated of allocations was true when the sources were read, or is absent.
 
+use std::collections::BTreeMap;
+
 use super::super::series::{device, names};
-use super::super::timeline::{Allocation, Device, Holding, Ms, RELEASE_LAG, World};
+use super::super::timeline::{Allocation, Device, Holding, Ms, Pod, RELEASE_LAG, World};
 use super::{Case, Checked, STATUS_LAG, violation};
 use crate::exposition::Sample;
 
@@ -45,6 +47,30 @@ impl Case<'_> {
             return Ok(());
         }
         violation(kind, format!("{expected:?} within {times:?}: {sample:?}"))
+    }
+
+    /// Where a scheduler does not allocate more of a device than it has, the containers do not have more. It
+    /// may allocate again what a pod has that is being deleted.
+    pub(super) fn check_shares(&self, samples: &[Sample]) -> Checked {
+        let at = self.received.at;
+        let mut sums: BTreeMap<Device, f64> = BTreeMap::new();
+        let of = |sample: &&Sample| sample.name == "DCGM_CUSTOM_CONTAINER_MEM_ALLOCATED";
+        for sample in samples.iter().filter(of).filter(|_| self.world.enforces_shares) {
+            let (Some(names), Some(device)) = (names(sample), device(sample, self.world)) else {
+                continue;
+            };
+            let is_deleted = |pod: &Pod| pod.deleted.is_some_and(|deleted| deleted <= at);
+            if !self.named(names).iter().any(|(_, pod, _)| is_deleted(pod)) {
+                *sums.entry(device).or_default() += sample.value;
+            }
+        }
+        let total = |device: Device| f64::from(self.world.total_mib(device)) + 1e-3;
+        match sums.into_iter().find(|(device, sum)| *sum > total(*device)) {
+            Some((device, sum)) => {
+                violation("6: more than the device", format!("{sum} MiB of {device:?}"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether a pod may have changed the allocated amounts by what it states.

@@ -2,7 +2,7 @@
 
 use super::super::series::{Family, ProcessSeries};
 use super::super::timeline::{
-    Container, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, Use,
+    Container, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, ProcessKind, Use,
 };
 use super::{Case, Checked, DRIVER_RECOVERED, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
 
@@ -20,6 +20,20 @@ impl Case<'_> {
         };
         if process.is_mps_server() {
             return violation("1: MPS server", format!("{:?}", series.sample));
+        }
+        if series.sample.label("ProcessName") != Some(process.name.as_str()) {
+            return violation("1: another name", format!("{process:?}: {:?}", series.sample));
+        }
+        let is_client = self.world.gpus[series.device.gpu].mps != Mps::Off
+            && matches!(process.owner, Owner::Run(..));
+        let kind = match process.kind {
+            _ if is_client => "M",
+            ProcessKind::Compute => "C",
+            ProcessKind::Graphics => "G",
+            ProcessKind::Both => "C+G",
+        };
+        if series.sample.label("ProcessType") != Some(kind) {
+            return violation("1: another type", format!("{process:?}: {:?}", series.sample));
         }
         self.check_value(series, process, used)?;
         let owner = owner_names(self.world, process);

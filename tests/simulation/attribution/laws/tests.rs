@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::series::Received;
 use super::super::timeline::{
     Access, Allocation, Claimed, Container, Device, Fault, FaultKind, Gpu, Kind, Mps, Ms, Owner,
-    Pod, Process, Run, Use, World,
+    Pod, Process, ProcessKind, Run, Use, World,
 };
 use super::Reference;
 
@@ -38,6 +38,7 @@ fn pod(name: &str, device: Device) -> Pod {
         name: "main".to_owned(),
         kind: Kind::App,
         runs: vec![Run { id: String::new(), start: 2_000, end: FOREVER }],
+        foreign_id: None,
         requests: Vec::new(),
         listed: Vec::new(),
         claims: Vec::new(),
@@ -61,6 +62,7 @@ fn pod(name: &str, device: Device) -> Pod {
         gone: None,
         completed: None,
         lag: 1_000,
+        status_held: None,
         containers: vec![container],
     }
 }
@@ -69,6 +71,7 @@ fn process(pid: u32, pod: usize, device: Device) -> Process {
     Process {
         pid,
         name: "worker".to_owned(),
+        kind: ProcessKind::Compute,
         owner: Owner::Run(pod, 0, 0),
         start: 3_000,
         end: FOREVER,
@@ -87,6 +90,9 @@ fn world() -> World {
         lists_ended: false,
         has_mps_replicas: false,
         has_dynamic_mig: false,
+        has_logs: true,
+        enforces_shares: false,
+        proc_delay: 0,
         gpus: vec![gpu(0), gpu(1)],
         pods: vec![pod("busy", GPU), pod("idle", OTHER)],
         processes: vec![process(1, 0, GPU), process(2, 0, GPU)],
@@ -108,7 +114,8 @@ fn line(text: &str) -> String {
     let mode = if metric.starts_with("ILLEGAL") { "none" } else { "exclusive" };
     format!(
         "DCGM_CUSTOM_{metric}{{UUID=\"GPU-{gpu}\",AllocateMode=\"{mode}\",NamespaceName=\"{namespace}\",\
-         PodName=\"{pod}\",ContainerName=\"{container}\",ProcessId=\"{pid}\"}} {value}"
+         PodName=\"{pod}\",ContainerName=\"{container}\",ProcessId=\"{pid}\",\
+         ProcessName=\"worker\",ProcessType=\"C\"}} {value}"
     )
 }
 
@@ -231,6 +238,15 @@ fn violations_of_other_worlds_are_found() {
     };
     add(&|world| world.pods[0].gone = Some(60_000), "1: PROCESS of an ended pod");
     add(&|world| world.processes[0].owner = Owner::Host, "1: another owner");
+    add(&|world| world.processes[0].name = "other".to_owned(), "1: another name");
+    add(&|world| world.processes[0].kind = ProcessKind::Both, "1: another type");
+    add(
+        &|world| {
+            world.enforces_shares = true;
+            world.gpus[0].total_mib = 900;
+        },
+        "6: more than the device",
+    );
     add(
         &|world| world.pods[0].containers[0].allocations.clear(),
         "1: PROCESS without an allocation",

@@ -38,6 +38,8 @@ pub(crate) struct Pod {
     pub(crate) completed: Option<Ms>,
     /// Delay of status updates.
     pub(crate) lag: Ms,
+    /// The kubelet sends no status from the first time to the second.
+    pub(crate) status_held: Option<(Ms, Ms)>,
     pub(crate) containers: Vec<Container>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Container {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) runs: Vec<Run>,
+    /// The status of the container contains this id, which is that of another pod's container.
+    pub(crate) foreign_id: Option<String>,
     /// Resource requests in the pod spec: resource and quantity.
     pub(crate) requests: Vec<(&'static str, String)>,
     /// Device ids in the kubelet's List, by resource.
@@ -190,6 +194,7 @@ impl Pod {
         let mut all: Vec<Ms> = runs.flat_map(|run| [run.start, run.end]).collect();
         all.extend([self.created, self.admitted]);
         all.extend([self.deleted, self.gone, self.completed].into_iter().flatten());
+        all.extend(self.status_held.into_iter().flat_map(|(from, to)| [from, to]));
         all.extend([self.end(), self.released()].into_iter().filter(|at| *at != Ms::MAX));
         all
     }
