@@ -21,10 +21,10 @@ use crate::metrics_list;
 use crate::run;
 use crate::stdout::print;
 
-/// Prometheus exporter for NVIDIA GPUs: reads NVML directly, without DCGM, and serves series with the
-/// names of dcgm-exporter and of the GPU exporter of Alibaba Cloud ACK.
+/// Prometheus exporter for NVIDIA GPUs: reads NVML, without DCGM
 ///
-/// On a machine without a GPU, `nvml-exporter --mock` simulates a node.
+/// Serves series with the names of dcgm-exporter and of the GPU exporter of Alibaba Cloud ACK. On a machine
+/// without a GPU, `nvml-exporter --mock` simulates a node.
 #[derive(Debug, Parser)]
 #[command(
     name = "nvml-exporter",
@@ -72,7 +72,7 @@ enum Subcommand {
         #[command(flatten)]
         screen: run::top::ScreenArgs,
     },
-    /// Check everything that the exporter depends on, and print problems with their remedies
+    /// Check what the exporter depends on, and print problems with remedies
     ///
     /// Uses the flags and environment variables of the exporter. The exit code is 1 if a check fails.
     #[command(args_override_self = true)]
@@ -80,7 +80,7 @@ enum Subcommand {
         #[command(flatten)]
         args: Box<Args>,
 
-        /// Format of the report
+        /// Format of the report, text or json
         #[arg(long, value_enum, default_value_t = ReportFormat::Text, help_heading = "Check")]
         output: ReportFormat,
 
@@ -95,10 +95,10 @@ enum Subcommand {
     #[command(args_override_self = true)]
     Record {
         #[command(flatten)]
-        record: run::RecordArgs,
+        args: Box<Args>,
 
         #[command(flatten)]
-        args: Box<Args>,
+        record: run::RecordArgs,
     },
     /// Print a completion script for a shell
     #[cfg(feature = "manual")]
@@ -182,7 +182,7 @@ impl Cli {
         Self::parse(Self::definition_for(&args), &args)
     }
 
-    /// All flags and subcommands; help texts name environment variables in the long help only.
+    /// All flags and subcommands, with the help texts of `--help` or of `--help-all`.
     fn definition_for(args: &[OsString]) -> clap::Command {
         definition::complete(Self::command(), args.iter().any(|arg| arg == "--help-all"))
     }

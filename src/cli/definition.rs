@@ -2,117 +2,120 @@
 
 use clap::{Arg, ArgAction, Command};
 
-/// The flags that `--help` explains; `--help-all` and the manual have all.
-const IMPORTANT: &[&str] = &[
-    "address",
-    "collect_interval",
-    "dialect",
-    "collectors",
-    "kubernetes",
-    "node_name",
-    "web_config_file",
-    "mock",
-    "nvml_library",
-    "once",
-    "print_metrics",
-    "debug",
-    "url",
-    "user",
-    "ca",
-    "delay",
-    "output",
-    "problems",
-    "seconds",
-    "keep_names",
-    "names",
-    "exposition",
-    "shell",
-    "help",
-    "help_all",
-    "version",
+/// The flags that `--help` explains, each in a line of 80 columns, and the text if it is not the full one; `--help-all`
+/// and the manual have all, in full.
+const IMPORTANT: &[(&str, Option<&str>)] = &[
+    ("address", Some("Address, may be repeated [default: :9400]")),
+    ("ca", Some("CA certificates of that exporter")),
+    ("collect_interval", Some("Interval, in ms or as 5s [default: 5000]")),
+    ("collectors", Some("Counters file that selects the exported families")),
+    ("delay", Some("Seconds between updates [default: 2]")),
+    ("dialect", Some("Label names: ack (default) or dcgm-exporter")),
+    ("exposition", Some("Also write the exposition to this file")),
+    ("help", Some("Print this summary")),
+    ("help_all", Some("Print all flags")),
+    ("keep_names", Some("Do not replace names of the node")),
+    ("kubernetes", Some("Add labels of pod and container to device series")),
+    ("mock", Some("Simulate a node: a scenario, or a file")),
+    ("names", Some("Also write the replaced names to this file")),
+    ("node_name", Some("Name of the Kubernetes node (spec.nodeName)")),
+    ("nvml_library", Some("Path of libnvidia-ml.so.1 [default: searched]")),
+    ("once", Some("Print once as text, and exit")),
+    ("output", None),
+    ("print_metrics", Some("List all families: table, json or csv")),
+    ("problems", None),
+    ("seconds", Some("Time to record, in seconds [default: 60]")),
+    ("shell", Some("bash, elvish, fish, powershell or zsh")),
+    ("url", Some("Show the node of the exporter at this URL")),
+    ("user", Some("User and password for basic authentication")),
+    ("version", Some("Print the version")),
+    ("web_config_file", Some("TLS, passwords and rate limits of the server")),
 ];
 
 /// Flags that belong to no group.
-const GENERAL: &[&str] = &["once", "debug"];
+const GENERAL: &[&str] = &["once", "debug", "help", "help_all", "version"];
 
 /// The built-in scenarios of the mock.
 const SCENARIOS: &str = "demo, idle-t4, shared-l20, consumer-4090, faulty, blackwell, old-driver, mig-a100, \
      mig-h100, bert-hpa, abi-535, huge, hami, hami-mig, kai, dra, dra-sharing, lifecycle, \
      gke, gvisor, jetson, no-gpu";
 
+/// Flags that have no effect in `record`, which serves nothing.
+const NOT_OF_RECORD: &[&str] = &["address", "web_config_file", "once"];
+
 /// Flags that have no effect in `top`, which shows the families of its view and serves nothing.
-const NOT_OF_TOP: &[&str] = &[
-    "address",
-    "dialect",
-    "collectors",
-    "kubernetes",
-    "web_config_file",
-    "collect_interval",
-    "debug",
-];
+const NOT_OF_TOP: &[&str] =
+    &["address", "dialect", "collectors", "kubernetes", "web_config_file", "collect_interval"];
 
 /// Completes a derived command: `--help` is one screen, and each subcommand has the flags that matter to
 /// it in groups.
 ///
-/// `shows_variables`: whether help texts name the environment variables of flags.
-pub(super) fn complete(command: Command, shows_variables: bool) -> Command {
+/// `is_full`: whether help texts are those of `--help-all` and of the manual, with default values, possible
+/// values and environment variables.
+pub(super) fn complete(command: Command, is_full: bool) -> Command {
     let names: Vec<String> =
         command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    let mut command = with_help(command, shows_variables).after_help(examples());
+    let mut command = with_help(command, is_full).after_help(more());
     for name in names {
         command = command.mut_subcommand(name.clone(), |sub| {
             let sub = match name.as_str() {
                 "top" => of_top(sub),
-                "check" => sub.mut_arg("once", |arg| arg.hide_short_help(true)),
+                "check" => without(sub, &["once"]),
+                "record" => without(sub, NOT_OF_RECORD),
                 _ => sub,
             };
-            with_help(sub, shows_variables)
+            with_help(sub, is_full)
         });
     }
     command
 }
 
 /// `-h` and `--help` print the important flags, `--help-all` prints all.
-fn with_help(command: Command, shows_variables: bool) -> Command {
-    let is_important = |arg: &Arg| IMPORTANT.contains(&arg.get_id().as_str());
+fn with_help(command: Command, is_full: bool) -> Command {
     let help = Arg::new("help").short('h').long("help").action(ArgAction::HelpShort);
     let all = Arg::new("help_all").long("help-all").action(ArgAction::HelpLong);
-    let command = command.disable_help_flag(true);
-    let command = command.mut_args(|arg| {
-        let hidden = arg.is_hide_short_help_set() || !is_important(&arg);
+    let version = Arg::new("version").short('V').long("version").action(ArgAction::Version);
+    let has_version = command.get_version().is_some();
+    let command = command.disable_help_flag(true).disable_version_flag(true);
+    let command = if has_version { command.arg(version) } else { command };
+    command.arg(help).arg(all).mut_args(|arg| {
+        let summary = IMPORTANT.iter().find(|(id, _)| *id == arg.get_id().as_str());
+        let hidden = arg.is_hide_short_help_set() || summary.is_none();
         // Flags after a flattened group are not members of that group.
         let is_general = GENERAL.contains(&arg.get_id().as_str());
         let arg = if is_general { arg.help_heading(None::<&'static str>) } else { arg };
-        arg.hide_short_help(hidden).hide_env(!shows_variables)
-    });
-    command
-        .arg(help.help("Print the most important flags").help_heading("Help"))
-        .arg(all.help("Print all flags").help_heading("Help"))
+        let arg = arg.hide_short_help(hidden).hide_env(!is_full);
+        let text = summary.and_then(|(_, text)| *text);
+        let arg = match text.filter(|_| !is_full || arg.get_help().is_none()) {
+            Some(text) => arg.help(text),
+            None => arg,
+        };
+        let hides_values = !is_full && arg.get_action().takes_values();
+        arg.hide_default_value(hides_values).hide_possible_values(hides_values)
+    })
+}
+
+/// Hides flags without an effect from `--help`.
+fn without(command: Command, ids: &[&str]) -> Command {
+    command.mut_args(|arg| {
+        let hidden = arg.is_hide_short_help_set() || ids.contains(&arg.get_id().as_str());
+        arg.hide_short_help(hidden)
+    })
 }
 
 /// `-d` is the interval of the screen, as in other programs of this kind.
 fn of_top(command: Command) -> Command {
-    command
+    let command = command
         .mut_arg("devices", |arg| arg.short(None::<char>))
         .mut_arg("delay", |arg| arg.short('d'))
-        .mut_arg("once", |arg| arg.help("Print the screen once as text, and exit"))
-        .mut_args(|arg| {
-            let ineffective = NOT_OF_TOP.contains(&arg.get_id().as_str());
-            let hidden = arg.is_hide_short_help_set() || ineffective;
-            arg.hide_short_help(hidden)
-        })
+        .mut_arg("once", |arg| arg.help("Print the screen once as text, and exit"));
+    without(command, NOT_OF_TOP)
 }
 
-fn examples() -> String {
+/// The end of `--help`.
+fn more() -> String {
     format!(
-        "Examples:\n  \
-         nvml-exporter                       serve on port 9400\n  \
-         nvml-exporter check --problems      what is wrong with this node, and what to do\n  \
-         nvml-exporter top                   GPUs, pods and processes in the terminal\n  \
-         nvml-exporter record --output FILE  this node as a scenario of --mock\n  \
-         nvml-exporter --once --mock=faulty  print the metrics of a simulated node\n\n\
-         Scenarios of --mock: {SCENARIOS}, or the path of a file.\n\n\
-         All flags with their environment variables: nvml-exporter --help-all. Manual: nvml-exporter man \
-         | man -l -"
+        "Scenarios of --mock: {SCENARIOS}, or the path of a file.\n\n\
+         All flags: --help-all. Manual, with examples: nvml-exporter man | man -l -"
     )
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Output;
 
@@ -213,7 +214,6 @@ fn invalid_own_metrics_path_is_refused() {
 #[test]
 fn help_and_version() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
-    assert!(help.lines().count() <= 60, "one screen: {help}");
     for scenario in ["demo", "jetson"] {
         assert!(help.contains(scenario), "{help}");
     }
@@ -249,12 +249,64 @@ fn misspelt_subcommand_flag_or_value_gets_the_nearest_one() {
     assert!(error.contains("did you mean \"demo\""), "{error}");
 }
 
+/// The program and its subcommands.
+const COMMANDS: [&[&str]; 6] = [&[], &["top"], &["check"], &["record"], &["completions"], &["man"]];
+
 #[test]
-fn help_of_subcommands_has_groups_and_fits_a_screen() {
-    for (subcommand, expected) in [("top", "--delay <SECONDS>"), ("check", "--problems")] {
-        let help = String::from_utf8(run(&[subcommand, "--help"]).stdout).unwrap();
-        assert!(help.contains(expected) && help.lines().count() <= 60, "{help}");
+fn help_fits_a_screen() {
+    for command in COMMANDS {
+        for flag in ["-h", "--help"] {
+            let output = run_with(&[("COLUMNS", "80")], &[command, &[flag]].concat());
+            let help = String::from_utf8(output.stdout).unwrap();
+            let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
+            let size = (help.lines().count(), widest);
+            assert!(size.0 > 5 && size.0 <= 40 && size.1 <= 80, "{size:?}: {help}");
+            // One line per flag.
+            let options: Vec<_> = help.lines().skip_while(|line| *line != "Options:").collect();
+            let flags = options.iter().take_while(|line| !line.starts_with("Scenarios"));
+            let mut flags = flags.filter(|line| line.starts_with(' '));
+            assert!(flags.all(|line| line.trim().starts_with('-')), "{help}");
+        }
     }
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let last = help.lines().last().unwrap();
+    assert!(last.contains("--help-all") && last.contains("nvml-exporter man"), "{last}");
+}
+
+/// The group of each flag in the long help.
+fn groups(command: &[&str]) -> BTreeMap<String, String> {
+    let help = String::from_utf8(run(&[command, &["--help-all"]].concat()).stdout).unwrap();
+    let mut group = String::new();
+    let mut found = BTreeMap::new();
+    for line in help.lines() {
+        if let Some(heading) = line.strip_suffix(':').filter(|line| !line.starts_with(' ')) {
+            heading.clone_into(&mut group);
+        }
+        let words = line.trim().split([' ', '=', '[', ',']);
+        let is_flag = line.trim().starts_with('-') && line.starts_with("  ");
+        if let Some(flag) = words.filter(|word| word.starts_with("--")).find(|_| is_flag) {
+            found.insert(flag.to_owned(), group.clone());
+        }
+    }
+    found
+}
+
+#[test]
+fn flags_have_the_same_group_in_every_subcommand() {
+    let of_program = groups(&[]);
+    assert_eq!(of_program["--address"], "HTTP server");
+    assert_eq!(of_program["--once"], "Options");
+    let mut of_subcommands = BTreeSet::new();
+    for command in &COMMANDS[1..] {
+        for (flag, group) in groups(command) {
+            match of_program.get(&flag) {
+                Some(expected) => assert_eq!(&group, expected, "{flag} of {command:?}"),
+                None => _ = of_subcommands.insert(group),
+            }
+        }
+    }
+    let expected = ["Another node", "Check", "Record", "Screen"];
+    assert_eq!(of_subcommands, expected.map(str::to_owned).into());
     let help = String::from_utf8(run(&["top", "--help"]).stdout).unwrap();
     assert!(help.contains("Another node:") && help.contains("-d, --delay"), "{help}");
 }
