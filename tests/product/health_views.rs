@@ -49,6 +49,31 @@ fn of_readiness(text: &str, gpus: u64) -> Statuses {
     statuses
 }
 
+/// The worst status among the findings about each GPU: `failed: …`, `cannot be read: lost …`, `all health watches pass`.
+fn of_check(mock: &str) -> Statuses {
+    const WORST_FIRST: [&str; 5] = ["lost", "hung", "failed", "warning", "ok"];
+    let report = run(&["check", "--address=127.0.0.1:0", "--output=json", mock]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let mut ranks = BTreeMap::<u64, usize>::new();
+    for finding in report["findings"].as_array().unwrap() {
+        let word = |key: &str| finding[key].as_str().unwrap();
+        let Some(subject) = word("subject").strip_prefix("GPU ") else { continue };
+        let index = subject.split(' ').next().unwrap().parse().unwrap();
+        let message = word("message").replace("all health watches pass", "ok: ");
+        let begins = |status: &&str| {
+            let reasons = [": cannot be read", "cannot be identified and has no series"];
+            message.starts_with(&format!("{status}: "))
+                || reasons.iter().any(|reason| message.contains(&format!("{reason}: {status}")))
+        };
+        let Some(rank) = WORST_FIRST.iter().position(begins) else { continue };
+        let is_failure = ["lost", "hung", "failed"].contains(&WORST_FIRST[rank]);
+        assert_eq!(word("verdict") == "failure", is_failure, "{finding}");
+        let worst = ranks.entry(index).or_insert(rank);
+        *worst = rank.min(*worst);
+    }
+    ranks.into_iter().map(|(index, rank)| (index, WORST_FIRST[rank].to_owned())).collect()
+}
+
 /// The values that `ALL` of `DCGM_EXP_GPU_HEALTH_STATUS` may have with this status.
 fn allowed(status: &str) -> &'static [Option<f64>] {
     match status {
@@ -161,6 +186,51 @@ fn all_views_have_the_same_verdict_about_each_gpu() {
     let report = String::from_utf8(report.stdout).unwrap();
     assert!(report.contains(&format!("failed: {message}")), "{message} in {report}");
     assert!(report.contains("GPU 1: "), "{report}");
+}
+
+/// GPU 1 is lost and GPU 2 hangs from the start; the driver requests actions for GPUs 3 and 4.
+const BROKEN: &str = r#"
+driver = { version = "615.71" }
+
+[[gpu]]
+model = "H200"
+
+[[gpu]]
+model = "H200"
+lost = [{ from = 0.0 }]
+
+[[gpu]]
+model = "H200"
+
+[[gpu]]
+model = "H200"
+repair = { action = 1 }
+
+[[gpu]]
+model = "H200"
+repair = { action = 3 }
+
+[[fault]]
+function = "*"
+gpu = 2
+hang = true
+"#;
+
+#[test]
+fn check_has_the_verdict_of_all_other_views() {
+    let broken = Scenario::new("broken", BROKEN);
+    let healthy = |gpus: u64| (0..gpus).map(|gpu| (gpu, "ok")).collect();
+    let statuses = [(0, "ok"), (1, "lost"), (2, "hung"), (3, "failed"), (4, "warning")];
+    let scenarios: [(String, Vec<(u64, &str)>); 4] = [
+        ("--mock=demo".to_owned(), healthy(8)),
+        ("--mock=mig-h100".to_owned(), healthy(2)),
+        ("--mock=shared-l20".to_owned(), healthy(4)),
+        (broken.flag(), statuses.to_vec()),
+    ];
+    for (mock, expected) in scenarios {
+        let node = assert_views_agree(&start(&mock), &expected);
+        assert_eq!(of_check(&mock), of_json(&node), "{mock}");
+    }
 }
 
 #[test]

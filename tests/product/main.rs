@@ -58,6 +58,7 @@ mod pod_sources;
 mod readme;
 mod real_library;
 mod record;
+mod remedies;
 mod replicas;
 mod sandbox;
 mod sharing;
