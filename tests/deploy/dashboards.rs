@@ -16,7 +16,7 @@ use crate::programs::{Server, kubernetes_job, read, root, tool_path, url_encode}
 use crate::rules::{groups, series_names};
 
 /// Permitted labels in legends and variables: those of both dialects, of the exporter's own metrics, and of the scrape
-/// target; and variables whose values are names of labels.
+/// target; and variables that hold the name of a label.
 const LABELS: [&str; 16] = [
     "$container_label",
     "$namespace_label",
