@@ -234,22 +234,20 @@ impl AllocationJoin<'_> {
         pods: &PodSnapshot,
     ) {
         let name = pod_name(&tracked.pod.id);
-        let doubts: Vec<_> = match gpu {
-            Some(gpu) => gpu.devices().map(AllocationDoubt::Device).collect(),
-            None => {
-                let (known_from, may_hold) = self.unreserved_from(tracked, group, pods);
-                let completeness = &mut self.result.completeness;
-                if may_hold {
-                    let until = &mut completeness.reservation_lost_until;
-                    *until = known_from.max(*until);
-                }
-                if pods.is_current() && !self.hidden_reservation {
-                    completeness.unreserved.insert(name, known_from);
-                    return;
-                }
-                Vec::new()
+        if gpu.is_none() {
+            let (known_from, may_hold) = self.unreserved_from(tracked, group, pods);
+            let completeness = &mut self.result.completeness;
+            if may_hold {
+                let until = &mut completeness.reservation_lost_until;
+                *until = known_from.max(*until);
             }
-        };
+            if pods.is_current() && !self.hidden_reservation {
+                completeness.unreserved.insert(name, known_from);
+                return;
+            }
+        }
+        let doubts = gpu.into_iter().flat_map(GroupGpu::devices).map(AllocationDoubt::Device);
+        let doubts: Vec<_> = doubts.collect();
         if doubts.is_empty() {
             self.add_pod_doubt(name, AllocationDoubt::Any);
         } else {

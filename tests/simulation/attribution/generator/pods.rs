@@ -336,10 +336,11 @@ impl<'a> PodGenerator<'a> {
                 (Some(ready + life), ready + life + self.rng.u64(least..35_000))
             }
         };
-        let pause = match self.is_late() {
-            true if self.rng.bool() => 500..1_500,
-            true => 4_000..8_000,
-            false => 500..10_000,
+        let is_late = self.is_late();
+        let pause = match is_late.then(|| self.rng.bool()) {
+            Some(true) => 500..1_500,
+            Some(false) => 4_000..8_000,
+            None => 500..10_000,
         };
         for container in pod.containers.iter_mut().filter(|c| c.kind != Kind::Init) {
             let mut start = ready + self.rng.u64(0..2_000);
@@ -350,11 +351,12 @@ impl<'a> PodGenerator<'a> {
                 continue;
             }
             // Some containers crash again and again.
-            let (restarts, percent) = match self.is_late() {
-                true if container.name == "second" => (5, 100),
-                true => (0, 0),
-                false if chance(self.rng, 10) => (6, 80),
-                false => (3, 15),
+            let (restarts, percent) = if is_late {
+                if container.name == "second" { (5, 100) } else { (0, 0) }
+            } else if chance(self.rng, 10) {
+                (6, 80)
+            } else {
+                (3, 15)
             };
             while container.kind == Kind::App
                 && container.runs.len() < restarts

@@ -164,7 +164,7 @@ fn by_instance(gpu: &Gpu, slot: Slot, container: &mut Container) -> Vec<(String,
     };
     if is_replica {
         let separator = if form == 1 { "/vgpu" } else { "::" };
-        id.push_str(&format!("{separator}{}", slot.replica));
+        id = format!("{id}{separator}{}", slot.replica);
     }
     list(container, RESOURCES[usize::from(form) % RESOURCES.len()], vec![id]);
     Vec::new()
