@@ -177,3 +177,157 @@ impl AllocationTable {
 fn pod_name(container: &ContainerIdentity) -> PodName {
     (Arc::clone(&container.pod.namespace), Arc::clone(&container.pod.name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::allocation::AllocationDoubt;
+
+    const GPU: &str = "GPU-0";
+
+    fn container(pod: &str, name: &str) -> ContainerIdentity {
+        let pod = PodRef { uid: pod.into(), namespace: "team".into(), name: pod.into() };
+        ContainerIdentity { pod, name: name.into() }
+    }
+
+    fn allocation(pod: &str, mode: AllocateMode, memory: Option<f64>) -> DeviceAllocation {
+        DeviceAllocation {
+            container: container(pod, "main"),
+            device: GPU.into(),
+            mode,
+            memory,
+            compute: Some(0.0),
+            reserved: true,
+            replica: None,
+            claim: None,
+            confirmed: true,
+            running: true,
+            known_since: Duration::ZERO,
+        }
+    }
+
+    fn shared(memory: f64) -> DeviceAllocation {
+        allocation("share", AllocateMode::Share, Some(memory))
+    }
+
+    fn exclusive(memory: f64) -> DeviceAllocation {
+        allocation("whole", AllocateMode::Exclusive, Some(memory))
+    }
+
+    fn table(
+        allocations: &[DeviceAllocation],
+        change: impl Fn(&mut AllocationCompleteness),
+    ) -> AllocationTable {
+        let mut completeness = AllocationCompleteness::default();
+        change(&mut completeness);
+        AllocationTable::new(allocations.to_vec(), completeness).as_of(Duration::ZERO, true)
+    }
+
+    fn certain(_: &mut AllocationCompleteness) {}
+
+    fn node_uncertain(completeness: &mut AllocationCompleteness) {
+        completeness.node_uncertain = true;
+    }
+
+    fn device_uncertain(completeness: &mut AllocationCompleteness) {
+        completeness.uncertain_devices.insert(GPU.into());
+    }
+
+    fn unknown_holders(completeness: &mut AllocationCompleteness) {
+        let known = ["share", "whole", "admin"].map(Into::into).into();
+        completeness.coverage = Coverage::Pods { known, unknown_holders: true };
+    }
+
+    #[test]
+    fn mode_of_the_node_is_the_highest_and_a_share_is_certain_whatever_else_is_unknown() {
+        let modes = |allocations: &[DeviceAllocation]| {
+            [certain, node_uncertain, device_uncertain, unknown_holders]
+                .map(|change| table(allocations, change).mode())
+        };
+        let none = Some(AllocateMode::None);
+        assert_eq!(modes(&[]), [none, None, None, None]);
+        let whole = Some(AllocateMode::Exclusive);
+        assert_eq!(modes(&[exclusive(80.0)]), [whole, None, None, None]);
+        let share = Some(AllocateMode::Share);
+        assert_eq!(modes(&[exclusive(80.0), shared(8.0)]), [share; 4]);
+        let unconfirmed = DeviceAllocation { confirmed: false, ..shared(8.0) };
+        assert_eq!(table(&[unconfirmed], certain).mode(), None);
+        assert_eq!(table(&[shared(8.0)], certain).as_of(Duration::ZERO, false).mode(), None);
+    }
+
+    #[test]
+    fn allocated_fraction_needs_known_amounts_of_all_holders() {
+        let fractions = |allocations: &[DeviceAllocation]| {
+            [certain, node_uncertain, device_uncertain, unknown_holders]
+                .map(|change| table(allocations, change).allocated(GPU, 80.0))
+        };
+        assert_eq!(fractions(&[]), [Some(0.0), None, None, None]);
+        assert_eq!(fractions(&[shared(20.0), shared(20.0)]), [Some(0.5), None, None, None]);
+        // Nothing is left that another pod could have.
+        let full = [Some(1.0), Some(1.0), None, Some(1.0)];
+        assert_eq!(fractions(&[shared(40.0), shared(40.0)]), full);
+        assert_eq!(fractions(&[shared(80.0), shared(80.0)]), full, "each may use all of it");
+        let half = Some(0.5);
+        assert_eq!(fractions(&[exclusive(40.0)]), [half, half, None, half]);
+        let unknown = allocation("share", AllocateMode::Share, None);
+        assert_eq!(fractions(&[shared(20.0), unknown]), [None; 4]);
+        let of_total = |total| table(&[shared(20.0)], certain).allocated(GPU, total);
+        assert_eq!([0.0, -1.0, 80.0].map(of_total), [None, None, Some(0.25)]);
+        let stale = table(&[shared(20.0)], certain).as_of(Duration::ZERO, false);
+        assert_eq!(stale.allocated(GPU, 80.0), None);
+        assert_eq!(table(&[shared(20.0)], certain).allocated("GPU-1", 80.0), Some(0.0));
+    }
+
+    #[test]
+    fn a_device_of_the_pod_is_that_of_all_its_containers_and_those_of_others_are_not() {
+        let pod_name = |pod: &str| -> PodName { ("team".into(), pod.into()) };
+        let both = [
+            DeviceAllocation { container: container("pod", "a"), ..exclusive(80.0) },
+            DeviceAllocation { container: container("pod", "b"), ..shared(80.0) },
+        ];
+        let table = table(&both, |completeness| {
+            let admin = [("admin".into(), [GPU.into()].into())];
+            completeness.admin_access = admin.into();
+            let candidates = [(GPU.into(), AllocateMode::Exclusive)].into();
+            completeness.init_candidates = [((pod_name("init"), "init".into()), candidates)].into();
+        });
+        for (pod, name, device, mode) in [
+            ("pod", "a", GPU, Some(AllocateMode::Exclusive)),
+            ("pod", "b", GPU, Some(AllocateMode::Share)),
+            ("pod", "debug", GPU, Some(AllocateMode::Exclusive)),
+            ("pod", "a", "GPU-1", None),
+            ("other", "a", GPU, None),
+            ("admin", "main", GPU, Some(AllocateMode::None)),
+            ("admin", "main", "GPU-1", None),
+            ("init", "init", GPU, Some(AllocateMode::Exclusive)),
+            ("init", "main", GPU, None),
+            ("init", "init", "GPU-1", None),
+            ("other", "init", GPU, None),
+        ] {
+            let found = table.mode_of(&container(pod, name), device);
+            assert_eq!(found, mode, "{pod}/{name} {device}");
+        }
+    }
+
+    #[test]
+    fn what_a_pod_was_allocated_is_known_if_it_is_covered_and_not_in_doubt() {
+        let all = |coverage: &Coverage, doubt: Option<AllocationDoubt>| {
+            let table = table(&[], |completeness| {
+                completeness.coverage = coverage.clone();
+                let doubts = doubt.iter().cloned().collect();
+                completeness.doubts = [(("team".into(), "pod".into()), doubts)].into();
+            });
+            ["pod", "other"].map(|pod| table.knows_all_of(&container(pod, "main"), GPU))
+        };
+        let of_pods = Coverage::Pods { known: ["pod".into()].into(), unknown_holders: true };
+        let listed = Coverage::Listed([("team".into(), "pod".into())].into());
+        for coverage in [of_pods, listed] {
+            assert_eq!(all(&coverage, None), [true, false]);
+            assert_eq!(all(&coverage, Some(AllocationDoubt::Any)), [false, false]);
+            let of_gpu = |gpu: &str| Some(AllocationDoubt::Device(gpu.into()));
+            assert_eq!(all(&coverage, of_gpu(GPU)), [false, false]);
+            assert_eq!(all(&coverage, of_gpu("GPU-1")), [true, false]);
+        }
+        assert_eq!(all(&Coverage::None, None), [false, false]);
+    }
+}
