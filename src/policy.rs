@@ -75,6 +75,15 @@ pub const GPU_RETENTION: Duration = Duration::from_secs(3600);
 pub const HEALTH_WINDOW: Duration = Duration::from_secs(60);
 /// Interval of the InfoROM validation, which reads all of the InfoROM.
 pub const INFOROM_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which links that have no error counters are asked for them again.
+pub const LINK_SUPPORT_EVERY: Duration = Duration::from_secs(3600);
+/// Largest bit error rate after error correction of a working `NVLink`: that of DCGM's health watch.
+pub const LINK_EFFECTIVE_ERROR_RATE_MAX: f64 = 1e-12;
+/// Bit error rate of symbols of a working `NVLink`, which stands for none: mantissa 15, exponent 255, as in DCGM's
+/// health watch.
+pub const LINK_SYMBOL_ERROR_RATE_MAX: f64 = 15e-255;
+/// Remapped rows of a board at which DCGM's health watch warns.
+pub const REMAPPED_ROWS_MAX: f64 = 512.0;
 /// A temperature above this, °C, is a sentinel value.
 pub const TEMPERATURE_MAX: f64 = 200.0;
 /// Timeout of `--once` for opening the driver and for the sources of the cluster.

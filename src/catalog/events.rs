@@ -128,18 +128,6 @@ fn link_field(
     )
 }
 
-/// A bit error rate: mantissa in the bits 8 to 11, negative exponent of 10 in the bits 0 to 7.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "12 bits are checked")]
-pub(super) fn bit_error_rate(raw: f64) -> Reading {
-    if !(0.0..4096.0).contains(&raw) {
-        return Err(Missing::Invalid);
-    }
-    let bits = raw as u32;
-    // Exact, unlike a power of ten.
-    let rate = format!("{}e-{}", bits >> 8, bits & 0xFF);
-    rate.parse().map_err(|_| Missing::Invalid)
-}
-
 /// 1, with the place of the GPU in its rack as labels.
 pub(super) fn platform_info(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
     let platform = match inputs.platform {
@@ -238,13 +226,6 @@ mod tests {
         assert_eq!(text(last_xid(&inputs(&history))), [last]);
         let plain = GpuEventInputs { label_last_xid: false, ..inputs(&history) };
         assert_eq!(text(last_xid(&plain)), [" Ok(79.0)"]);
-    }
-
-    #[test]
-    fn bit_error_rate_has_a_mantissa_and_an_exponent() {
-        assert_eq!(bit_error_rate(f64::from(0x30C)), Ok(3e-12));
-        assert_eq!(bit_error_rate(f64::from(0xFFF)), Ok(15e-255));
-        assert_eq!(bit_error_rate(4096.0), Err(Missing::Invalid));
     }
 
     #[test]

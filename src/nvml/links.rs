@@ -5,7 +5,7 @@ use nvml_wrapper_sys::bindings::field_id;
 use super::Session;
 use super::raw::fields::{Field, FieldReading, field_values};
 use super::raw::{Handle, topology};
-use crate::model::{LinkFields, LinkStates, Missing};
+use crate::model::{LinkFields, LinkStates, Missing, Reading};
 
 const COUNT: Field = Field::of(field_id::NVML_FI_DEV_NVLINK_LINK_COUNT);
 /// Since driver 510.
@@ -71,6 +71,22 @@ impl Session {
     }
 }
 
+/// The bit error rate of a field of a link: mantissa in the bits 8 to 11, negative exponent of 10 in the bits 0
+/// to 7. The sum over all links that the driver returns is none.
+///
+/// # Errors
+/// Invalid if there are further bits.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "12 bits are checked")]
+pub fn bit_error_rate(raw: f64) -> Reading {
+    if !(0.0..4096.0).contains(&raw) {
+        return Err(Missing::Invalid);
+    }
+    let bits = raw as u32;
+    // Exact, unlike a power of ten.
+    let rate = format!("{}e-{}", bits >> 8, bits & 0xFF);
+    rate.parse().map_err(|_| Missing::Invalid)
+}
+
 /// A kind of links of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
@@ -100,5 +116,17 @@ fn to_u32(value: f64) -> Result<u32, Missing> {
         Ok(value as u32)
     } else {
         Err(Missing::Invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bit_error_rate_has_a_mantissa_and_an_exponent() {
+        assert_eq!(bit_error_rate(f64::from(0x30C)), Ok(3e-12));
+        assert_eq!(bit_error_rate(f64::from(0xFFF)), Ok(15e-255));
+        assert_eq!(bit_error_rate(4096.0), Err(Missing::Invalid));
     }
 }

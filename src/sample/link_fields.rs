@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health_reader::{Cached, is_fresh_slow};
+use super::cached::{Cached, is_fresh_slow};
 use crate::model::{LinkFields, Missing};
 use crate::nvml::Session;
 use crate::nvml::links::LinkKind;

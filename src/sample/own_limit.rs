@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use super::health_reader::{Cached, is_fresh_slow};
+use super::cached::{Cached, is_fresh_slow};
 use crate::host::ProcRoot;
 use crate::host::own_cgroup::own_cgroups;
 use crate::model::Missing;

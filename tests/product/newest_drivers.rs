@@ -66,6 +66,62 @@ fn every_link_is_read_however_many_there_are() {
     assert_eq!(of_link(families[1], 34), Some(15e-255));
 }
 
+/// The watch of the links of a GPU, with its reason.
+fn link_watch(metrics: &str) -> Option<(f64, String)> {
+    let all = series(metrics, "DCGM_EXP_GPU_HEALTH_STATUS");
+    let line = all.into_iter().find(|line| line.contains("health_watch=\"NVLINK\""))?;
+    let (_, rest) = line.split_once("health_error_code=\"")?;
+    Some((line.rsplit(' ').next()?.parse().ok()?, rest.split_once('"')?.0.to_owned()))
+}
+
+#[test]
+fn errors_of_links_and_of_their_fabric_are_part_of_the_health() {
+    let of = |gpu: &str| {
+        let node = format!("[driver]\nversion = \"615.71\"\n[[gpu]]\nmodel = \"GB200\"\n{gpu}\n");
+        link_watch(&metrics_of(&node, &["DCGM_EXP_GPU_HEALTH_STATUS"]))
+    };
+    for (faults, number, code) in [
+        ("", 0.0, "OK"),
+        ("nvlink = { link = 7, effective = 1 }", 20.0, "NVLINK_EFFECTIVE_BER_THRESHOLD"),
+        ("nvlink = { link = 7, symbol = 1 }", 20.0, "NVLINK_SYMBOL_BER_THRESHOLD"),
+        ("nvlink = { fabric = \"registering\" }", 10.0, "FABRIC_PROBE_STATE"),
+        ("nvlink = { fabric = \"failed\" }", 20.0, "FABRIC_PROBE_STATE"),
+        ("nvlink = { fabric = \"degraded\" }", 20.0, "FABRIC_PROBE_STATE"),
+    ] {
+        assert_eq!(of(faults), Some((number, format!("DCGM_FR_{code}"))), "{faults}");
+    }
+    // A counter that is not 0 is no reason: it has to increase.
+    assert_eq!(
+        of("c2c = { errors = 3 }\nnvlink = { link = 1, packet = 2 }").map(|(n, _)| n),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn increasing_errors_of_links_are_part_of_the_health() {
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    fs::write(counters.path(), "DCGM_EXP_GPU_HEALTH_STATUS, gauge, x\n").unwrap();
+    let file = format!("-f={}", counters.path().display());
+    let node = |now: u32, gpu: &str| {
+        let driver = "[driver]\nversion = \"615.71\"\n";
+        format!("now = {now}\n{driver}[[gpu]]\nmodel = \"GB200\"\n{gpu}\n")
+    };
+    let scenario = Scenario::new("link-errors", &node(60, ""));
+    let exporter = Exporter::start(&[&scenario.flag(), &file, "--collect-interval=200"]);
+    let wait = |what: &str, number: f64, code: &str| {
+        let expected = Some((number, format!("DCGM_FR_{code}")));
+        exporter.wait_for(what, |metrics| link_watch(metrics) == expected);
+    };
+    wait("a healthy link", 0.0, "OK");
+    scenario.rewrite(&node(61, "c2c = { errors = 3, from = 61 }"));
+    wait("errors of a C2C link", 10.0, "FIELD_VIOLATION");
+    let packets = "nvlink = { link = 3, packet = 1, from = 62 }";
+    scenario.rewrite(&node(62, &format!("c2c = {{ errors = 3, from = 61 }}\n{packets}")));
+    wait("errors of packets", 20.0, "NVLINK_ERROR_CRITICAL");
+    scenario.rewrite(&node(63, "c2c = { down = [1] }"));
+    wait("a C2C link that is down", 20.0, "NVLINK_DOWN");
+}
+
 #[test]
 fn throughput_is_that_of_every_link() {
     let process = "[[process]]\npid = 7\nname = \"p\"\ngpus = [0]\nmemory = \"1 GiB\"\nsm = 50\nnvlink = 3600\n";

@@ -15,7 +15,7 @@ use serde::{
 use toml::Spanned;
 
 pub(super) use self::hardware::{
-    EccTable, MemoryLimitTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
+    C2cTable, EccTable, MemoryLimitTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
     ThrottleTable, XidTable,
 };
 pub(super) use self::{
@@ -100,8 +100,7 @@ pub(super) struct GpuTable {
     pub(super) retired: Option<Spanned<RetiredTable>>,
     pub(super) remapped: Option<Spanned<RemappedTable>>,
     pub(super) repair: Option<Spanned<RepairTable>>,
-    #[serde(default)]
-    pub(super) c2c_errors: u32,
+    pub(super) c2c: Option<Spanned<C2cTable>>,
     pub(super) nvlink: Option<Spanned<NvLinkTable>>,
     #[serde(default)]
     pub(super) slowed: Vec<ThrottleTable>,

@@ -228,8 +228,7 @@ mod tests {
                 "[[gpu]]\nmodel = \"T4\"\ncuont = 2\n",
                 "3: unknown key \"cuont\", did you mean \"count\"? the keys here are model, count, uuid, \
                  serial, minor, pcie_replays_per_hour, ambient, power_limit, \
-                 memory_total, memory_limits, lost, ecc, retired, remapped, repair, c2c_errors, \
-                 nvlink, slowed, samples, mig",
+                 memory_total, memory_limits, lost, ecc, retired, remapped, repair, c2c, nvlink, slowed, samples, mig",
             ),
             ("[[gpu]]\ncount = 2\n", "1: missing key \"model\": add it"),
             (

@@ -5,6 +5,7 @@ use nvml_wrapper_sys::bindings::field_id;
 use crate::catalog::event_source::{EventInput, EventSource};
 use crate::catalog::events;
 use crate::catalog::metric::{Metric, counter, gauge};
+use crate::nvml::links::bit_error_rate;
 use crate::policy::Tier::Slow;
 
 const BATCH: &str = "nvmlDeviceGetFieldValues";
@@ -65,10 +66,10 @@ pub(super) const NVLINK_5: &[Metric<EventSource>] = nvlink_fields!(
     "INTEGRITY_ERROR_TOTAL" counter "count" NVML_FI_DEV_NVLINK_COUNT_LOCAL_LINK_INTEGRITY_ERRORS Ok, "Number of times that the local errors of the NVLink exceeded their threshold.";
     "COUNT_TX_DISCARDS" counter "packets" NVML_FI_DEV_NVLINK_COUNT_XMIT_DISCARDS Ok, "Packets with errors that the NVLink did not send.";
     "RX_SYMBOL_ERROR_TOTAL" counter "count" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS Ok, "Errors in the symbols that the NVLink received.";
-    "SYMBOL_BER_RATIO" gauge "ratio" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER events::bit_error_rate, "Bit error rate of the symbols that the NVLink received.";
+    "SYMBOL_BER_RATIO" gauge "ratio" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER bit_error_rate, "Bit error rate of the symbols that the NVLink received.";
     "SYMBOL_BER_RAW" gauge "packed" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER Ok, "Bit error rate of the symbols that the NVLink received: mantissa times 256, plus the negative exponent of 10.";
     "EFFECTIVE_ERROR_TOTAL" counter "count" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_ERRORS Ok, "Errors of the NVLink that remained after error correction.";
-    "EFFECTIVE_BER_RATIO" gauge "ratio" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER events::bit_error_rate, "Bit error rate of the NVLink after error correction.";
+    "EFFECTIVE_BER_RATIO" gauge "ratio" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER bit_error_rate, "Bit error rate of the NVLink after error correction.";
     "EFFECTIVE_BER_RAW" gauge "packed" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER Ok, "Bit error rate of the NVLink after error correction: mantissa times 256, plus the negative exponent of 10.";
     "COUNT_FEC_HISTORY_0" counter "blocks" NVML_FI_DEV_NVLINK_COUNT_FEC_HISTORY_0 Ok, "Blocks of the NVLink in which error correction corrected no symbol.";
     "COUNT_FEC_HISTORY_1" counter "blocks" NVML_FI_DEV_NVLINK_COUNT_FEC_HISTORY_1 Ok, "Blocks of the NVLink in which error correction corrected one symbol.";

@@ -8,7 +8,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::{EXCLUSIVE_PROCESS, Probe, celsius};
-use crate::model::{Missing, Reading};
+use crate::model::{FabricHealth, Missing, Reading};
 use crate::nvml::raw::{self, fabric::Fabric};
 
 /// Maximum plausible fan speed, percent of the nominal speed.
@@ -260,6 +260,14 @@ impl Probe<'_> {
     pub fn fabric_clique(&self) -> Reading {
         let membership = self.fabric()?.membership.ok_or(Missing::Pending)?;
         Ok(f64::from(membership.clique.ok_or(Missing::Unsupported)?))
+    }
+
+    /// State of the GPU in its fabric.
+    ///
+    /// # Errors
+    /// As [`Probe::fabric_state`].
+    pub fn fabric_health(&self) -> Result<FabricHealth, Missing> {
+        Ok(self.fabric()?.health())
     }
 
     fn fabric(&self) -> Result<Fabric, Missing> {

@@ -197,7 +197,7 @@ impl Board {
             return Err(ReturnCode::NOT_SUPPORTED);
         }
         match field {
-            171 => Ok(FieldValue::U32(1)),
+            171 => Ok(FieldValue::U32(u32::from(self.c2c_active(link)))),
             172 => Ok(FieldValue::U32(C2C_SPEED)),
             231..=233 => Ok(FieldValue::U64(self.c2c_errors())),
             234 => Ok(FieldValue::U32(0)),
