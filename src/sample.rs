@@ -27,6 +27,7 @@ pub mod info_labels;
 pub mod limits;
 mod link_errors;
 pub mod link_fields;
+mod link_rates;
 mod memory_accounts;
 mod mig_mode;
 mod open_backoff;

@@ -485,6 +485,8 @@ mod tests {
             peers: &[],
             links: Err(Missing::Pending),
             nvlink_fields: Err(Missing::Pending),
+            nvlink_rates: Err(Missing::Pending),
+            nvlink_errors: Err(Missing::Pending),
             c2c_fields: Err(Missing::Pending),
             platform: Err(Missing::Pending),
             health: vitals,

@@ -40,18 +40,48 @@ impl Session {
         kind: LinkKind,
         fields: &[u32],
     ) -> Result<LinkFields, Missing> {
+        let mut by_field = LinkFields::new();
+        for (field, FieldReading { reading, .. }) in self.link_readings(gpu, kind, fields)? {
+            by_field.entry(field.id).or_default().push((field.scope, reading));
+        }
+        Ok(by_field)
+    }
+
+    /// As [`Session::link_fields`], with the time stamp of each reading.
+    ///
+    /// # Errors
+    /// As [`Session::link_fields`].
+    pub fn link_readings(
+        &self,
+        gpu: Handle,
+        kind: LinkKind,
+        fields: &[u32],
+    ) -> Result<Vec<(Field, FieldReading)>, Missing> {
         let count = self.count(gpu, kind.count())?;
         let of_links = |id: &u32| {
             let id = *id;
             (0..count).map(move |link| Field::of_link(id, link))
         };
         let requests: Vec<Field> = fields.iter().flat_map(of_links).collect();
-        let mut readings = self.field_values(gpu, &requests)?.into_iter();
-        let of_field = |id: &u32| {
-            let readings = readings.by_ref().map(|field| field.reading);
-            (*id, (0..count).zip(readings).collect())
+        let readings = self.field_values(gpu, &requests)?;
+        Ok(requests.into_iter().zip(readings).collect())
+    }
+
+    /// Error counters (`nvmlNvLinkErrorCounter_t`) of each `NVLink`, by counter.
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported if the board has no links.
+    #[expect(clippy::cast_precision_loss, reason = "an exported sample is an f64")]
+    pub fn link_errors(&self, gpu: Handle, counters: &[u32]) -> Result<LinkFields, Missing> {
+        let links = 0..self.link_count(gpu)?;
+        let of_link = |counter, link| {
+            topology::link_errors(self.nvml(), gpu, link, counter).map(|errors| errors as f64)
         };
-        Ok(fields.iter().map(of_field).collect())
+        let of_counter = |counter: &u32| {
+            let counter = *counter;
+            (counter, links.clone().map(|link| (link, of_link(counter, link))).collect())
+        };
+        Ok(counters.iter().map(of_counter).collect())
     }
 
     fn link_count(&self, gpu: Handle) -> Result<u32, Missing> {

@@ -184,7 +184,7 @@ impl IdentifiedGpu {
             clock_event_reasons,
             peers: self.peer_statuses(context, now, peers),
             links,
-            labeled: self.labeled.read(&selection, &session, handle, now.mono),
+            labeled: self.labeled.read(&selection, &session, handle, context.clock, now.mono),
             health,
             energy,
             partitions: self.sample_partitions(context, now, &probe),

@@ -104,6 +104,8 @@ pub(crate) struct NvLinkFaults {
     pub(crate) replay: u32,
     /// Recovery errors.
     pub(crate) recovery: u32,
+    /// ECC errors of data.
+    pub(crate) ecc: u32,
     /// Errors in received symbols, of boards with NVLink 5.
     pub(crate) symbol: u32,
     /// Errors that remain after error correction, of boards with NVLink 5.

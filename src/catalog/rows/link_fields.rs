@@ -1,7 +1,13 @@
 //! Rows with one series per link.
 
-use nvml_wrapper_sys::bindings::field_id;
+use nvml_wrapper_sys::bindings::{
+    field_id, nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_DATA as DATA,
+    nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_FLIT as FLIT,
+    nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_RECOVERY as RECOVERY,
+    nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY as REPLAY,
+};
 
+use super::kib_to_mb;
 use crate::catalog::event_source::{EventInput, EventSource};
 use crate::catalog::events;
 use crate::catalog::metric::{Metric, counter, gauge};
@@ -10,6 +16,7 @@ use crate::policy::Tier::Slow;
 
 const BATCH: &str = "nvmlDeviceGetFieldValues";
 const NO_NVLINK_5: &str = "before Blackwell, and boards without NVLink";
+const NO_RATE: &str = "boards without NVLink; in a GPU's first cycle";
 const NO_C2C: &str = "boards without a C2C link to a CPU: all but Grace Hopper and Grace Blackwell";
 const NO_C2C_ERRORS: &str = "boards without a C2C link to a CPU: all but Grace Hopper and Grace Blackwell; drivers before 575";
 
@@ -51,6 +58,64 @@ macro_rules! c2c_fields {
             })
         }),*]
     };
+}
+
+/// Throughput of each NVLink.
+macro_rules! nvlink_rates {
+    ($($name:literal $unit:literal [$($field:ident)*] $convert:expr, $help:literal);*) => {
+        &[$(Metric {
+            name: concat!("DCGM_FI_", $name, "_PER_LINK"),
+            unit: $unit,
+            symbol: BATCH,
+            help: $help,
+            absent: NO_RATE,
+            ..gauge(EventSource {
+                labels: &["nvlink"],
+                is_single: false,
+                needs: EventInput::NvLinkRate(&[$(field_id::$field),*]),
+                read: |inputs| events::nvlink_rate(inputs, &[$(field_id::$field),*], $convert),
+            })
+        }),*]
+    };
+}
+
+/// Errors of each NVLink.
+macro_rules! nvlink_errors {
+    ($($name:literal $counter:ident $errors:literal),*) => {
+        &[$(Metric {
+            name: concat!("DCGM_FI_DEV_NVLINK_", $name, "_ERROR_PER_LINK_TOTAL"),
+            unit: "count",
+            symbol: "nvmlDeviceGetNvLinkErrorCounter",
+            tier: Slow,
+            help: concat!($errors, " on the NVLink."),
+            absent: "boards without NVLink; since Hopper, which has other counters",
+            ..counter(EventSource {
+                labels: &["nvlink"],
+                is_single: false,
+                needs: EventInput::NvLinkErrors($counter),
+                read: |inputs| events::nvlink_errors(inputs, $counter),
+            })
+        }),*]
+    };
+}
+
+pub(super) const RATES: &[Metric<EventSource>] = nvlink_rates!(
+    "DEV_NVLINK_THROUGHPUT" "MB/s" [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX] kib_to_mb, "Throughput of the NVLink in both directions (in MB/s).";
+    "DEV_NVLINK_TX_THROUGHPUT" "MB/s" [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX] kib_to_mb, "Transmit throughput of the NVLink (in MB/s).";
+    "DEV_NVLINK_RX_THROUGHPUT" "MB/s" [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX] kib_to_mb, "Receive throughput of the NVLink (in MB/s).";
+    "PROF_NVLINK_TX_BYTES" "bytes/s" [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX] kib_to_bytes, "Data that the NVLink sends (in bytes per second).";
+    "PROF_NVLINK_RX_BYTES" "bytes/s" [NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX] kib_to_bytes, "Data that the NVLink receives (in bytes per second)."
+);
+
+pub(super) const ERRORS: &[Metric<EventSource>] = nvlink_errors!(
+    "CRC_FLIT" FLIT "Flit CRC errors",
+    "CRC_DATA" DATA "Data CRC errors",
+    "REPLAY" REPLAY "Replays",
+    "RECOVERY" RECOVERY "Recoveries"
+);
+
+fn kib_to_bytes(kib: f64) -> f64 {
+    kib * 1024.0
 }
 
 pub(super) const NVLINK_5: &[Metric<EventSource>] = nvlink_fields!(

@@ -212,6 +212,30 @@ impl Probe<'_> {
         Ok(f64::from(self.session.nvml().sys_cuda_driver_version()?))
     }
 
+    /// PCI device id (high half) and vendor id (`nvmlDeviceGetPciInfo_v3`).
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported on platforms without PCI.
+    pub fn pci_device_id(&self) -> Reading {
+        Ok(f64::from(raw::texts::pci_info(self.session.nvml(), self.handle)?.pciDeviceId))
+    }
+
+    /// PCI subsystem id (high half) and vendor id (`nvmlDeviceGetPciInfo_v3`).
+    ///
+    /// # Errors
+    /// As [`Probe::pci_device_id`].
+    pub fn pci_subsystem_id(&self) -> Reading {
+        Ok(f64::from(raw::texts::pci_info(self.session.nvml(), self.handle)?.pciSubSystemId))
+    }
+
+    /// Whether the GPU has GPM metrics (`nvmlGpmQueryDeviceSupport`).
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported before driver branch 525.
+    pub fn gpm_support(&self) -> Reading {
+        Ok(flag(raw::gpm::is_supported(self.session.nvml(), self.handle)?))
+    }
+
     /// Whether a vGPU licence is active (`nvmlDeviceGetGridLicensableFeatures_v4`).
     ///
     /// # Errors

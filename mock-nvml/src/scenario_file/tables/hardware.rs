@@ -53,6 +53,7 @@ pub(in crate::scenario_file) struct NvLinkTable {
     pub(in crate::scenario_file) crc_data: u32,
     pub(in crate::scenario_file) replay: u32,
     pub(in crate::scenario_file) recovery: u32,
+    pub(in crate::scenario_file) ecc: u32,
     pub(in crate::scenario_file) symbol: u32,
     pub(in crate::scenario_file) effective: u32,
     pub(in crate::scenario_file) packet: u32,

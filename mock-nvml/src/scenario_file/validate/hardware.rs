@@ -159,6 +159,7 @@ fn nvlink(table: &Spanned<NvLinkTable>, model: &Model) -> ValidationResult<NvLin
         crc_data: spec.crc_data,
         replay: spec.replay,
         recovery: spec.recovery,
+        ecc: spec.ecc,
         symbol: spec.symbol,
         effective: spec.effective,
         packet: spec.packet,

@@ -101,7 +101,7 @@ impl Board {
             LinkError::Recovery => faults.recovery,
             LinkError::Flit => faults.crc_flit,
             LinkError::Data => faults.crc_data,
-            LinkError::Ecc => 0,
+            LinkError::Ecc => faults.ecc,
             LinkError::Symbol => faults.symbol,
             LinkError::Effective => faults.effective,
             LinkError::Packet => faults.packet,
