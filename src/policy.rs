@@ -55,6 +55,8 @@ pub const PID_MAX: u32 = 4_194_304;
 pub const CGROUP_TEXT_MAX: u64 = 64 << 10;
 /// Maximum age of a cached cgroup location; processes can be moved between cgroups.
 pub const CGROUP_LOCATION_MAX_AGE: Duration = Duration::from_secs(60);
+/// Cgroups among which that of the exporter is searched; a node with hundreds of pods has some thousands.
+pub const CGROUPS_MAX: usize = 65_536;
 /// A cgroup location that cannot be resolved is retried every cycle for this long, then every
 /// [`CGROUP_LOCATION_RETRY`].
 pub const CGROUP_LOCATION_EAGER: Duration = Duration::from_secs(60);

@@ -39,6 +39,7 @@ pub(super) struct ScenarioTable {
     pub(super) _about: Option<String>,
     pub(super) now: Option<Spanned<f64>>,
     pub(super) pid_namespace: Option<Spanned<String>>,
+    pub(super) cgroup_namespace: Option<Spanned<String>>,
     pub(super) platform: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) driver: DriverTable,
