@@ -441,8 +441,12 @@ fn device_series_have_labels_of_their_hpc_jobs() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let exporter = Exporter::start(&[&DCGM[..], &flags].concat());
     let family = "DCGM_FI_DEV_FB_USED";
-    let text = exporter.wait_for("jobs", |text| text.contains("hpc_job"));
-    let used = |job: &str| value(&text, family, &["gpu=\"0\"", "GPU_I_ID=\"2\"", job]);
+    let used_in = |text: &str, job| value(text, family, &["gpu=\"0\"", "GPU_I_ID=\"2\"", job]);
+    // The two GPUs may be read in different cycles.
+    let text = exporter.wait_for("jobs", |text| {
+        used_in(text, "hpc_job=\"job-7\"").is_some() && text.contains("nine")
+    });
+    let used = |job| used_in(&text, job);
     assert!(used("hpc_job=\"job-7\"").is_some());
     assert_eq!(used("hpc_job=\"job-7\""), used("hpc_job=\"job-8\""));
     assert!(text.contains(r#"hpc_job="job \"nine\"\\""#), "{text}");
