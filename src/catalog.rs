@@ -10,6 +10,7 @@ pub mod headline;
 pub mod health;
 pub mod health_text;
 pub mod preset;
+pub mod refused;
 pub mod unit;
 pub mod xid;
 

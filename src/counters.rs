@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 
-use crate::catalog::{CatalogRow, Kind, find, nearest};
+use crate::catalog::{CatalogRow, Kind, find, nearest, refused};
 use crate::model::Problem;
 use crate::sanitize::truncate_for_log;
 use crate::selection::FamilyRequest;
@@ -239,7 +239,11 @@ fn unknown_family(name: &str) -> Problem {
 }
 
 fn unknown_field(name: &str) -> String {
+    let reason = refused::reason(name);
     let name = truncate_for_log(name, QUOTED_MAX);
+    if let Some(reason) = reason {
+        return format!("{name:?} is left out: {reason}");
+    }
     let near = nearest(&name).unwrap_or_default();
     format!(
         "{name:?} is unknown or not available through NVML, and is left out; the nearest known name is {near}"
@@ -286,13 +290,17 @@ mod tests {
     #[test]
     fn unknown_fields_and_duplicates_are_left_out_with_a_remark() {
         let text = "DCGM_FI_DEV_GPU_TEMP,gauge,x\nDCGM_FI_DEV_CPU_UTIL_TOTAL,gauge,x\n\
-                    DCGM_FI_DEV_GPU_TEMP,gauge,y\n";
+                    DCGM_FI_DEV_GPU_TEMP,gauge,y\nDCGM_FI_DEV_GPU_TEMPERATURE,gauge,x\n";
         let counters = parse(text.as_bytes()).unwrap();
         assert_eq!(counters.requests.len(), 1);
-        let [unknown, duplicate] = &counters.warnings[..] else { panic!("{counters:?}") };
-        let expected = "line 2: \"DCGM_FI_DEV_CPU_UTIL_TOTAL\" is unknown or not available through NVML, and \
-                        is left out; the nearest known name is DCGM_FI_DEV_";
-        assert!(unknown.starts_with(expected), "{unknown}");
+        let [refused, duplicate, unknown] = &counters.warnings[..] else { panic!("{counters:?}") };
+        assert_eq!(
+            refused,
+            "line 2: \"DCGM_FI_DEV_CPU_UTIL_TOTAL\" is left out: of a CPU, which NVML does not read"
+        );
+        let expected = "line 4: \"DCGM_FI_DEV_GPU_TEMPERATURE\" is unknown or not available through NVML, and \
+                        is left out; the nearest known name is DCGM_FI_DEV_GPU_TEMP";
+        assert_eq!(unknown, expected);
         assert_eq!(
             duplicate,
             "line 3: DCGM_FI_DEV_GPU_TEMP is already selected in line 1; this line is ignored"

@@ -3,7 +3,8 @@
 pub mod cgroup;
 pub mod cgroup_cache;
 pub mod hpc_jobs;
-pub mod own_cgroup;
+pub mod node_cgroups;
+mod own_cgroup;
 pub mod own_process;
 pub mod pci_bus;
 pub mod pod_logs;
@@ -12,8 +13,9 @@ pub mod stat;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use self::node_cgroups::NodeCgroups;
 use crate::model::{CgroupLocation, Discard, PodUid, ProcessId};
 use crate::policy::CGROUP_TEXT_MAX;
 
@@ -21,6 +23,8 @@ use crate::policy::CGROUP_TEXT_MAX;
 #[derive(Clone, Debug)]
 pub struct ProcRoot {
     root: PathBuf,
+    /// Found once: the mounts of a container do not change.
+    node_cgroups: Arc<OnceLock<Option<NodeCgroups>>>,
 }
 
 /// Identity of a living process, from `/proc/<pid>/stat`.
@@ -38,7 +42,17 @@ impl ProcRoot {
     /// Reads under `root` instead of `/proc`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), node_cgroups: Arc::default() }
+    }
+
+    /// The node's cgroups (version 2); `None` if no mount shows them.
+    #[must_use]
+    pub fn node_cgroups(&self) -> Option<&NodeCgroups> {
+        let find = || {
+            let mountinfo = fs::read_to_string(self.root.join("self/mountinfo")).ok()?;
+            NodeCgroups::find(&mountinfo)
+        };
+        self.node_cgroups.get_or_init(find).as_ref()
     }
 
     /// Path of the directory.

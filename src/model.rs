@@ -27,7 +27,7 @@ pub use discard::{Discard, Discards};
 pub use down_reason::DownReason;
 pub use events::{ALWAYS_REPORTED, CLOCK_EVENTS, ClockEventCounts, Windows, XidState};
 pub use gpu::{Gpu, Limits, MigDevice, MigPlacement, NodeSample};
-pub use health::{HealthCounters, HealthSample, HealthState, LinkFields, LinkStates};
+pub use health::{FabricHealth, HealthCounters, HealthSample, HealthState, LinkFields, LinkStates};
 pub use health_status::HealthStatus;
 pub use memory_account::MemoryAccount;
 pub use moment::{Moment, micros};

@@ -26,8 +26,7 @@ pub const SAMPLE_PERIOD_DEFAULT: Duration = Duration::from_micros(166_667);
 /// Time without a new sample after which the driver has stopped sampling: a period and a delivery of
 /// one second each, and a margin.
 pub const SAMPLE_STALL: Duration = Duration::from_secs(3);
-/// Maximum age of the newest sample that the driver returns: a period and a delivery of one second
-/// each.
+/// Maximum age of the newest sample that the driver returns: a period and a delivery of one second each.
 pub const SAMPLE_DELAY_MAX: Duration = Duration::from_secs(2);
 /// An answer that takes longer than this may contain samples that were taken after the call.
 pub const LATE_CALL: Duration = Duration::from_millis(50);
@@ -41,8 +40,7 @@ pub const DRIVER_CLOCK_WINDOW: Duration = Duration::from_secs(60);
 pub const CLOCK_AGREEMENT: Duration = Duration::from_millis(500);
 /// Number of windows in a row without a valid row of a busy GPU after which it is reported.
 pub const REFUSED_WINDOWS: u32 = 3;
-/// Maximum age of a field value when the driver returns it: some are cached for a second, and a call
-/// may be late.
+/// Maximum age of a field value when the driver returns it: some are cached for a second, and a call may be late.
 pub const FIELD_STAMP_AGE: Duration = Duration::from_secs(2);
 /// A wall clock that deviates by more than this from the monotonic clock between two readings was
 /// set; the kernel slews it by at most 0.05 %.
@@ -53,11 +51,12 @@ pub const STAMP_TOLERANCE: Duration = Duration::from_secs(1);
 pub const GPUS_MAX: u32 = 256;
 /// Largest PID of a 64-bit kernel (`PID_MAX_LIMIT`).
 pub const PID_MAX: u32 = 4_194_304;
-/// Maximum size of `/proc/<pid>/cgroup`, bytes: sixteen hierarchies with paths of the kernel's
-/// maximum length.
+/// Maximum size of `/proc/<pid>/cgroup`, bytes: sixteen hierarchies with paths of the kernel's maximum length.
 pub const CGROUP_TEXT_MAX: u64 = 64 << 10;
 /// Maximum age of a cached cgroup location; processes can be moved between cgroups.
 pub const CGROUP_LOCATION_MAX_AGE: Duration = Duration::from_secs(60);
+/// Cgroups among which that of the exporter is searched; a node with hundreds of pods has some thousands.
+pub const CGROUPS_MAX: usize = 65_536;
 /// A cgroup location that cannot be resolved is retried every cycle for this long, then every
 /// [`CGROUP_LOCATION_RETRY`].
 pub const CGROUP_LOCATION_EAGER: Duration = Duration::from_secs(60);
@@ -75,6 +74,15 @@ pub const GPU_RETENTION: Duration = Duration::from_secs(3600);
 pub const HEALTH_WINDOW: Duration = Duration::from_secs(60);
 /// Interval of the InfoROM validation, which reads all of the InfoROM.
 pub const INFOROM_EVERY: Duration = Duration::from_secs(3600);
+/// Interval at which links that have no error counters are asked for them again.
+pub const LINK_SUPPORT_EVERY: Duration = Duration::from_secs(3600);
+/// Largest bit error rate after error correction of a working `NVLink`: that of DCGM's health watch.
+pub const LINK_EFFECTIVE_ERROR_RATE_MAX: f64 = 1e-12;
+/// Bit error rate of symbols of a working `NVLink`, which stands for none: mantissa 15, exponent 255, as in DCGM's
+/// health watch.
+pub const LINK_SYMBOL_ERROR_RATE_MAX: f64 = 15e-255;
+/// Remapped rows of a board at which DCGM's health watch warns.
+pub const REMAPPED_ROWS_MAX: f64 = 512.0;
 /// A temperature above this, °C, is a sentinel value.
 pub const TEMPERATURE_MAX: f64 = 200.0;
 /// Timeout of `--once` for opening the driver and for the sources of the cluster.
@@ -83,8 +91,7 @@ pub const ONCE_STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ONCE_WINDOW: Duration = Duration::from_secs(1);
 /// Time for a new thread to run. More is needed only while a library does not finish loading.
 pub const THREAD_START_TIMEOUT: Duration = Duration::from_secs(1);
-/// Timeout for opening an NVML session: without a persistence daemon the driver initializes its
-/// GPUs first.
+/// Timeout for opening an NVML session: without a persistence daemon the driver initializes its GPUs first.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// First backoff after a failed attempt to open the driver; doubles up to [`OPEN_BACKOFF_MAX`].
 pub const OPEN_BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -93,8 +100,7 @@ pub const SESSION_STABLE_AFTER: Duration = Duration::from_secs(10);
 /// A new session waits up to this long for the threads of a closed one: the library cannot be
 /// reloaded while a thread still uses it.
 pub const RELEASE_GRACE: Duration = Duration::from_secs(5);
-/// Timeout of `nvmlEventSetWait_v2`; also how long the event thread takes to notice that its
-/// session was closed.
+/// Timeout of `nvmlEventSetWait_v2`; also how long the event thread takes to notice that its session was closed.
 pub const EVENT_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a wait for events that failed or returned at once.
 pub const EVENT_PAUSE: Duration = Duration::from_secs(1);
@@ -111,8 +117,7 @@ pub const ALLOCATION_MAX_AGE: Duration = Duration::from_secs(60);
 pub const POD_LOGS_EVERY: Duration = Duration::from_secs(30);
 /// Minimum time between two reads of the pod log directory.
 pub const POD_LOGS_PAUSE: Duration = Duration::from_secs(1);
-/// Startup timeout of the mock environment: its cluster starts with its library, after the
-/// exporter.
+/// Startup timeout of the mock environment: its cluster starts with its library, after the exporter.
 pub const MOCK_STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Poll interval until the mock environment has started.
 pub const MOCK_STARTUP_POLL: Duration = Duration::from_millis(5);
@@ -194,8 +199,7 @@ pub const WALL_CLOCK_TOLERANCE: Duration = Duration::from_millis(500);
 pub const KUBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A watch without an event for this long is dead: API servers send a bookmark every minute.
 pub const WATCH_IDLE: Duration = Duration::from_secs(150);
-/// Shortest requested lifetime of a watch (`timeoutSeconds`), which limits the age of a stale
-/// connection.
+/// Shortest requested lifetime of a watch (`timeoutSeconds`), which limits the age of a stale connection.
 pub const WATCH_LIFETIME_MIN: Duration = Duration::from_secs(290);
 /// Timeout for the initial events of a watch list. If the server does not mark their end (before
 /// 1.27), the pods are listed instead.

@@ -2,6 +2,7 @@
 //! the deadline form the sample. The cycle never waits longer than the deadline and never joins a
 //! thread.
 
+mod cached;
 mod clock_event_history;
 pub mod device;
 mod device_reader;
@@ -24,7 +25,9 @@ mod histories;
 mod identified_gpu;
 pub mod info_labels;
 pub mod limits;
+mod link_errors;
 pub mod link_fields;
+mod link_rates;
 mod memory_accounts;
 mod mig_mode;
 mod open_backoff;

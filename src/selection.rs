@@ -141,6 +141,19 @@ pub struct Selection {
     pub info_labels: SelectedFamilies<InfoLabelSource>,
 }
 
+/// What selected families need of the links of a GPU, without duplicates.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LinkInputs {
+    /// Fields of each `NVLink`.
+    pub nvlink_fields: Vec<u32>,
+    /// Fields of each `NVLink` of which the increase is needed.
+    pub nvlink_rates: Vec<u32>,
+    /// Error counters of each `NVLink`.
+    pub nvlink_errors: Vec<u32>,
+    /// Fields of each C2C link.
+    pub c2c_fields: Vec<u32>,
+}
+
 /// The selected families of one slice of the catalogue.
 #[derive(Debug)]
 pub struct SelectedFamilies<S: 'static> {
@@ -227,39 +240,30 @@ impl Selection {
         self.needs(EventInput::Health)
     }
 
-    /// The fields of each `NVLink` that selected families need.
+    /// What selected families need of the links of a GPU.
     #[must_use]
-    pub fn nvlink_fields(&self) -> Vec<u32> {
-        self.link_fields(|input| match input {
-            EventInput::NvLinkField(field) => Some(field),
-            EventInput::Xids
-            | EventInput::ClockEvents
-            | EventInput::Peers
-            | EventInput::Links
-            | EventInput::C2cField(_)
-            | EventInput::Platform
-            | EventInput::Health => None,
-        })
-    }
-
-    /// The fields of each C2C link that selected families need.
-    #[must_use]
-    pub fn c2c_fields(&self) -> Vec<u32> {
-        self.link_fields(|input| match input {
-            EventInput::C2cField(field) => Some(field),
-            EventInput::Xids
-            | EventInput::ClockEvents
-            | EventInput::Peers
-            | EventInput::Links
-            | EventInput::NvLinkField(_)
-            | EventInput::Platform
-            | EventInput::Health => None,
-        })
-    }
-
-    fn link_fields(&self, of: fn(EventInput) -> Option<u32>) -> Vec<u32> {
-        let families = self.event.families().iter();
-        families.filter_map(|family| of(family.metric.source.needs)).collect()
+    pub fn link_inputs(&self) -> LinkInputs {
+        fn add(list: &mut Vec<u32>, numbers: &[u32]) {
+            let new: Vec<u32> = numbers.iter().filter(|n| !list.contains(n)).copied().collect();
+            list.extend(new);
+        }
+        let mut inputs = LinkInputs::default();
+        for family in self.event.families() {
+            match family.metric.source.needs {
+                EventInput::NvLinkField(field) => add(&mut inputs.nvlink_fields, &[field]),
+                EventInput::NvLinkRate(fields) => add(&mut inputs.nvlink_rates, fields),
+                EventInput::NvLinkErrors(counter) => add(&mut inputs.nvlink_errors, &[counter]),
+                EventInput::C2cField(field) => add(&mut inputs.c2c_fields, &[field]),
+                EventInput::Xids
+                | EventInput::ClockEvents
+                | EventInput::Peers
+                | EventInput::Links
+                | EventInput::Platform
+                | EventInput::Health
+                | EventInput::SlowHealth => {}
+            }
+        }
+        inputs
     }
 
     /// Whether the place of the GPU in its rack is selected.

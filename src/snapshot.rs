@@ -334,10 +334,11 @@ impl Snapshot {
 pub const HIDDEN_PROCESSES: &str = "not in the host's PID namespace: the driver hides processes, so no \
      container is reported idle; set hostPID: true";
 
-/// The warning if the driver limits the memory of the exporter's cgroup.
+/// The warning if the driver limits the memory of the exporter's cgroup or of one above it, or if that is unknown.
 pub const LIMITED_MEMORY: &str = "the driver limits the memory of the exporter's cgroup, or does not report \
      whether it does, and would report that limit as the memory of the GPU: its framebuffer is absent; remove \
-     the limits of this cgroup and of those above it";
+     the limits of this cgroup and of those above it, and mount the node's /sys/fs/cgroup in the exporter's \
+     container";
 
 /// The warning if a GPU is busy and no row of its processes is valid.
 pub const REFUSED_ROWS: &str = "busy, but the driver returns no valid utilization row of a process: the \

@@ -102,9 +102,12 @@ fn rows_have_the_symbol_of_what_they_need() {
             EventInput::ClockEvents => "nvmlDeviceGetCurrentClocksEventReasons",
             EventInput::Peers => "nvmlDeviceGetP2PStatus",
             EventInput::Links => "nvmlDeviceGetNvLinkState",
-            EventInput::NvLinkField(_) | EventInput::C2cField(_) | EventInput::Health => {
-                "nvmlDeviceGetFieldValues"
-            }
+            EventInput::NvLinkField(_)
+            | EventInput::NvLinkRate(_)
+            | EventInput::C2cField(_)
+            | EventInput::Health => "nvmlDeviceGetFieldValues",
+            EventInput::NvLinkErrors(_) => "nvmlDeviceGetNvLinkErrorCounter",
+            EventInput::SlowHealth => "nvmlDeviceValidateInforom",
             EventInput::Platform => "nvmlDeviceGetPlatformInfo",
         };
         assert_eq!(metric.symbol, expected, "{}", metric.name);

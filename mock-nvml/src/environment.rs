@@ -4,6 +4,7 @@
 //! - `scenario`: the name of a built-in scenario, or the absolute path of a scenario file;
 //! - `sys/`: the PCI bus, written when the environment is created;
 //! - `proc/`: a proc root, which the loaded library updates with world time;
+//! - `cgroup/`: the cgroups of the node, version 2, as far as clients look for them;
 //! - the files of [`cluster_servers`], if the scenario has a cluster.
 
 mod library;
@@ -87,7 +88,7 @@ pub(crate) fn create(name: &str, dir: &Path, image: Option<&Path>) -> Result<(),
     let root = dir.join(PROC);
     fs::create_dir_all(&root).map_err(file_error(&root))?;
     let now = clock::now(Some(scenario.held_at.unwrap_or(0.0)));
-    Ok(ProcTree::new(root).sync(&scenario.into(), now)?)
+    Ok(ProcTree::new(dir).sync(&scenario.into(), now)?)
 }
 
 /// Makes the existing directory `dir` one in which a copy of this library records `library`, which lacks the

@@ -11,6 +11,8 @@ pub(crate) const SCENARIO: &str = "scenario";
 pub(crate) const RECORDED_LIBRARY: &str = "recorded-library";
 /// Directory of the proc root.
 pub(crate) const PROC: &str = "proc";
+/// Directory of the node's cgroups (version 2).
+pub(crate) const CGROUPS: &str = "cgroup";
 /// Directory to read as `/sys`.
 pub(crate) const SYS: &str = "sys";
 

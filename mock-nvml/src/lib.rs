@@ -20,6 +20,7 @@
 
 mod abi;
 mod call_counter;
+mod cgroup_tree;
 mod clock;
 mod cluster;
 mod cluster_servers;

@@ -11,8 +11,9 @@ use std::{
 };
 
 use crate::{
+    cgroup_tree::{self, CgroupTree},
     clock::Now,
-    environment_dir::{FileError, PROC, file_error, replace_atomically},
+    environment_dir::{CGROUPS, FileError, PROC, file_error, replace_atomically},
     numeric::{float, floor_u64},
     procfs::contents::{INITIAL_UPTIME, start_ticks},
     scenario::{Process, Scenario},
@@ -27,6 +28,7 @@ const OTHER_NAMESPACE: &str = "pid:[4026532761]";
 #[derive(Debug)]
 pub(crate) struct ProcTree {
     root: PathBuf,
+    cgroups: CgroupTree,
     /// The scenario for which the whole tree was last written.
     written_for: Option<Arc<Scenario>>,
     /// The processes in the tree, by PID: index in the scenario, and whether it is a zombie.
@@ -36,14 +38,20 @@ pub(crate) struct ProcTree {
 }
 
 impl ProcTree {
-    pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, written_for: None, written: BTreeMap::new(), uptime: None }
+    /// The proc root of the directory `home`, with the cgroups beside it.
+    pub(crate) fn new(home: &Path) -> Self {
+        Self {
+            root: home.join(PROC),
+            cgroups: CgroupTree::new(home.join(CGROUPS)),
+            written_for: None,
+            written: BTreeMap::new(),
+            uptime: None,
+        }
     }
 
     /// The proc root of the directory `home`; `None` if it is not a mock environment.
     pub(crate) fn open_existing(home: &Path) -> Option<Self> {
-        let root = home.join(PROC);
-        root.is_dir().then(|| Self::new(root))
+        home.join(PROC).is_dir().then(|| Self::new(home))
     }
 
     /// Whether the mock environment has not been removed.
@@ -58,6 +66,7 @@ impl ProcTree {
     pub(crate) fn sync(&mut self, scenario: &Arc<Scenario>, now: Now) -> Result<(), FileError> {
         let same = self.written_for.as_ref().is_some_and(|last| Arc::ptr_eq(last, scenario));
         let expected = expected_processes(scenario, now.world);
+        self.cgroups.sync(scenario, now.world)?;
         self.write_uptime(now)?;
         if same && expected == self.written {
             return Ok(());
@@ -105,7 +114,7 @@ impl ProcTree {
             // A zombie has no memory, so no arguments either.
             ("cmdline", if zombie { String::new() } else { process.command.join("\0") + "\0" }),
             ("status", contents::pid_status(process.pid, name, state)),
-            ("cgroup", format!("{}\n", process.cgroup)),
+            ("cgroup", cgroup_tree::seen(scenario.cgroup_view, &process.cgroup) + "\n"),
         ];
         if process.readable {
             // The files of another process that had the PID must not be mixed with those of this one.
@@ -199,17 +208,30 @@ impl ProcTree {
                 ("cmdline", if *pid == 1 { format!("{name}\0") } else { String::new() }),
                 ("status", contents::pid_status(*pid, name, 'S')),
                 ("cgroup", "0::/\n".to_owned()),
-                ("mountinfo", contents::MOUNTINFO.to_owned()),
             ];
             self.write_directory(&self.root.join(pid.to_string()), &files, scenario)?;
         }
-        let self_link = self.root.join("self");
-        match symlink("1", &self_link) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(file_error(&self_link)(error))
-            }
-            _ => Ok(()),
+        self.write_self(scenario)
+    }
+
+    /// Writes the client itself.
+    fn write_self(&self, scenario: &Scenario) -> Result<(), FileError> {
+        let (name, view) = ("nvml-exporter", scenario.cgroup_view);
+        let cgroup = cgroup_tree::seen(view, &format!("0::{}", cgroup_tree::CLIENT));
+        let files = [
+            ("stat", contents::pid_stat(1, name, 'S', 1)),
+            ("comm", format!("{name}\n")),
+            ("cmdline", format!("{name}\0")),
+            ("status", contents::pid_status(1, name, 'S')),
+            ("cgroup", cgroup + "\n"),
+            ("mountinfo", self.cgroups.mountinfo(view)),
+        ];
+        let directory = self.root.join("self");
+        let link = fs::read_link(directory.join("ns/pid"));
+        if link.is_ok_and(|link| link.as_os_str() != namespace(scenario)) {
+            remove(&directory)?;
         }
+        self.write_directory(&directory, &files, scenario)
     }
 
     fn write_uptime(&mut self, now: Now) -> Result<(), FileError> {
@@ -269,7 +291,8 @@ mod tests {
     impl TestTree {
         fn new() -> Self {
             let dir = tempfile::TempDir::new().unwrap();
-            let tree = ProcTree::new(dir.path().to_owned());
+            let tree = ProcTree::new(dir.path());
+            fs::create_dir(dir.path().join(PROC)).unwrap();
             Self { dir, tree }
         }
 
@@ -279,7 +302,7 @@ mod tests {
         }
 
         fn read(&self, file: &str) -> io::Result<String> {
-            fs::read_to_string(self.dir.path().join(file))
+            fs::read_to_string(self.dir.path().join(PROC).join(file))
         }
     }
 
@@ -295,7 +318,7 @@ mod tests {
             let path = format!("7/{file}");
             let error = written.read(&path).unwrap_err();
             assert_ne!(error.kind(), io::ErrorKind::NotFound, "{file}");
-            assert!(written.dir.path().join(&path).is_symlink(), "{file}");
+            assert!(written.dir.path().join(PROC).join(&path).is_symlink(), "{file}");
         }
         written.sync(&scenario(&process(7, "gpus = [0]")), 0.0);
         assert!(written.read("7/stat").is_ok(), "readable again");

@@ -26,6 +26,18 @@ use crate::{
     window::Window,
 };
 
+/// What clients see of the node's cgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CgroupView {
+    /// All of them, without a namespace of their own.
+    #[default]
+    Host,
+    /// Their own, in a namespace.
+    Private,
+    /// Their own, in a namespace, and a mount of all of them.
+    Mounted,
+}
+
 /// A node and its timeline.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
@@ -33,6 +45,8 @@ pub(crate) struct Scenario {
     pub(crate) held_at: Option<f64>,
     /// Whether the proc root has the PID namespace of a container instead of the host.
     pub(crate) in_container: bool,
+    /// What clients see of the node's cgroups.
+    pub(crate) cgroup_view: CgroupView,
     /// How the GPUs are attached.
     pub(crate) platform: Platform,
     pub(crate) driver: Driver,

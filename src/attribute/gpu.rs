@@ -105,6 +105,8 @@ impl DeviceAttribution<'_> {
             peers: if current.state.is_ok() { &current.sample.peers } else { &[] },
             links: current.state.and(links(current.sample)),
             nvlink_fields: current.state.and(shared(labeled.nvlink_fields.as_ref())),
+            nvlink_rates: current.state.and(shared(labeled.nvlink_rates.as_ref())),
+            nvlink_errors: current.state.and(shared(labeled.nvlink_errors.as_ref())),
             c2c_fields: current.state.and(shared(labeled.c2c_fields.as_ref())),
             platform: current.state.and(shared(labeled.platform.as_ref())),
             health: health(current, node).map(Arc::as_ref),

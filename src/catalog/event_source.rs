@@ -32,12 +32,18 @@ pub enum EventInput {
     Links,
     /// A field of each `NVLink`.
     NvLinkField(u32),
+    /// Increase per second of the sum of fields of each `NVLink`, read every cycle.
+    NvLinkRate(&'static [u32]),
+    /// An error counter of each `NVLink` (`nvmlNvLinkErrorCounter_t`).
+    NvLinkErrors(u32),
     /// A field of each C2C link.
     C2cField(u32),
     /// Place of the GPU in its rack.
     Platform,
     /// Health readings, taken every cycle, with the clock event reasons and link states.
     Health,
+    /// The last health readings, which are taken slowly whether a family needs them or not.
+    SlowHealth,
 }
 
 /// Inputs of a GPU's event families.
@@ -53,6 +59,10 @@ pub struct GpuEventInputs<'a> {
     pub links: Result<&'a LinkStates, Missing>,
     /// Selected fields of each `NVLink`.
     pub nvlink_fields: Result<&'a LinkFields, Missing>,
+    /// Increase per second of the selected fields of each `NVLink`.
+    pub nvlink_rates: Result<&'a LinkFields, Missing>,
+    /// Selected error counters of each `NVLink`.
+    pub nvlink_errors: Result<&'a LinkFields, Missing>,
     /// Selected fields of each C2C link.
     pub c2c_fields: Result<&'a LinkFields, Missing>,
     /// Place in the rack.

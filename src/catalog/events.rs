@@ -106,6 +106,41 @@ pub(super) fn nvlink_field(
     link_field("nvlink", inputs.nvlink_fields, field, convert)
 }
 
+/// The converted increase per second of the sum of fields of each `NVLink`.
+pub(super) fn nvlink_rate(
+    inputs: &GpuEventInputs<'_>,
+    fields: &[u32],
+    convert: fn(f64) -> f64,
+) -> Vec<EventSample> {
+    let rates = match inputs.nvlink_rates {
+        Ok(rates) => rates,
+        Err(missing) => return vec![Err(missing).into()],
+    };
+    let Some(links) = fields.first().and_then(|field| rates.get(field)) else {
+        return vec![Err(Missing::Pending).into()];
+    };
+    let of_link = |field: &u32, link| {
+        let mut of_field = rates.get(field).into_iter().flatten();
+        of_field.find(|(other, _)| *other == link).map_or(Err(Missing::Pending), |(_, rate)| *rate)
+    };
+    let sample = |(link, _): &(u32, Reading)| {
+        let sum = fields.iter().map(|field| of_link(field, *link)).sum::<Reading>();
+        EventSample { labels: vec![("nvlink", link.to_string())], reading: sum.map(convert) }
+    };
+    links.iter().map(sample).collect()
+}
+
+/// An error counter of each `NVLink`.
+pub(super) fn nvlink_errors(inputs: &GpuEventInputs<'_>, counter: u32) -> Vec<EventSample> {
+    link_field("nvlink", inputs.nvlink_errors, counter, Ok)
+}
+
+/// Whether the checksum of the InfoROM is valid.
+pub(super) fn inforom_valid(inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+    let valid = inputs.health.and_then(|health| health.sample.inforom_valid);
+    vec![valid.map(|valid| f64::from(u8::from(valid))).into()]
+}
+
 /// A field of each C2C link.
 pub(super) fn c2c_field(inputs: &GpuEventInputs<'_>, field: u32) -> Vec<EventSample> {
     link_field("c2c_link", inputs.c2c_fields, field, Ok)
@@ -126,18 +161,6 @@ fn link_field(
         |missing| vec![Err(missing).into()],
         |links| links.iter().map(sample).collect(),
     )
-}
-
-/// A bit error rate: mantissa in the bits 8 to 11, negative exponent of 10 in the bits 0 to 7.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "12 bits are checked")]
-pub(super) fn bit_error_rate(raw: f64) -> Reading {
-    if !(0.0..4096.0).contains(&raw) {
-        return Err(Missing::Invalid);
-    }
-    let bits = raw as u32;
-    // Exact, unlike a power of ten.
-    let rate = format!("{}e-{}", bits >> 8, bits & 0xFF);
-    rate.parse().map_err(|_| Missing::Invalid)
 }
 
 /// 1, with the place of the GPU in its rack as labels.
@@ -195,6 +218,8 @@ mod tests {
             peers: &[],
             links: Err(Missing::Pending),
             nvlink_fields: Err(Missing::Pending),
+            nvlink_rates: Err(Missing::Pending),
+            nvlink_errors: Err(Missing::Pending),
             c2c_fields: Err(Missing::Pending),
             platform: Err(Missing::Pending),
             health: Err(Missing::Pending),
@@ -241,13 +266,6 @@ mod tests {
     }
 
     #[test]
-    fn bit_error_rate_has_a_mantissa_and_an_exponent() {
-        assert_eq!(bit_error_rate(f64::from(0x30C)), Ok(3e-12));
-        assert_eq!(bit_error_rate(f64::from(0xFFF)), Ok(15e-255));
-        assert_eq!(bit_error_rate(4096.0), Err(Missing::Invalid));
-    }
-
-    #[test]
     fn reasons_of_newer_drivers_count_from_the_first_on() {
         let history = XidState::default();
         let counts = |seen| ClockEventCounts { in_window: [0; 12], seen, onsets: [0; 12] };
@@ -269,5 +287,13 @@ mod tests {
         let expected = ["nvlink=0 Ok(7.0)", "nvlink=71 Err(Unsupported)"];
         assert_eq!(text(nvlink_field(&inputs, 221, Ok)), expected);
         assert_eq!(text(nvlink_field(&inputs, 222, Ok)), [" Err(Pending)"]);
+        let rates = LinkFields::from([
+            (138, vec![(0, Ok(1.0)), (1, Err(Missing::Pending))]),
+            (139, vec![(0, Ok(2.0)), (1, Ok(4.0))]),
+        ]);
+        let inputs = GpuEventInputs { nvlink_rates: Ok(&rates), ..inputs };
+        let both = text(nvlink_rate(&inputs, &[138, 139], |rate| rate * 10.0));
+        assert_eq!(both, ["nvlink=0 Ok(30.0)", "nvlink=1 Err(Pending)"]);
+        assert_eq!(text(nvlink_rate(&inputs, &[140], |rate| rate)), [" Err(Pending)"]);
     }
 }

@@ -9,7 +9,10 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::event_source::{EventSample, GpuEventInputs};
-use crate::model::{HealthState, Missing, Reading, RecoveryAction, XidState};
+use crate::model::{
+    FabricHealth, HealthState, LinkStates, Missing, Reading, RecoveryAction, XidState,
+};
+use crate::policy::{LINK_EFFECTIVE_ERROR_RATE_MAX, LINK_SYMBOL_ERROR_RATE_MAX, REMAPPED_ROWS_MAX};
 
 /// Result of one rule.
 type HealthFinding = Result<HealthVerdict, Missing>;
@@ -65,8 +68,9 @@ const MEMORY_XIDS: &[(u32, HealthVerdict)] = &[
     (95, fail("DCGM_FR_UNCONTAINED_ERROR")),
     (140, fail("DCGM_FR_XID_ERROR")),
 ];
-/// XIDs of the `NVLink` watch.
-const LINK_XIDS: &[(u32, HealthVerdict)] = &[(74, fail("DCGM_FR_XID_ERROR"))];
+/// XIDs of the `NVLink` watch: 121 is of the C2C link to the CPU.
+const LINK_XIDS: &[(u32, HealthVerdict)] =
+    &[(74, fail("DCGM_FR_XID_ERROR")), (121, warn("DCGM_FR_XID_ERROR"))];
 /// XIDs of the driver watch.
 const DRIVER_XIDS: &[(u32, HealthVerdict)] = &[
     (79, fail("DCGM_FR_FALLEN_OFF_BUS")),
@@ -83,7 +87,8 @@ const POWER_XIDS: &[(u32, HealthVerdict)] = &[
 
 /// Error codes of defects that a reset does not end. Of equal problems they are first, since their remedy is the
 /// one that helps.
-const OUTLASTS_RESET: [&str; 2] = ["DCGM_FR_ROW_REMAP_FAILURE", "DCGM_FR_RETIRED_PAGES_LIMIT"];
+const OUTLASTS_RESET: [&str; 3] =
+    ["DCGM_FR_ROW_REMAP_FAILURE", "DCGM_FR_RETIRED_PAGES_LIMIT", "DCGM_FR_SRAM_THRESHOLD"];
 /// Boards with this many retired pages should be replaced.
 const RETIRED_PAGES_MAX: f64 = 64.0;
 /// CRC errors per minute at which links fail: a hundred per second.
@@ -272,11 +277,22 @@ fn pcie_replays(vitals: &HealthState) -> HealthFinding {
     Ok(if replays > allowed { warn("DCGM_FR_PCI_REPLAY_RATE") } else { PASS })
 }
 
+/// `NVLink` and its fabric, and the C2C links to the CPU. A board may have either.
 fn links(vitals: &HealthState) -> Vec<HealthFinding> {
-    let links = match &vitals.sample.links {
-        Ok(links) => links,
-        Err(missing) => return vec![Err(*missing)],
+    let sample = &vitals.sample;
+    let mut findings = match &sample.links {
+        Ok(_) => nvlinks(vitals),
+        Err(missing) => vec![Err(*missing)],
     };
+    findings.push(down(&sample.c2c_links, &vitals.down_c2c_links));
+    findings.push(flag(vitals.growth.c2c_errors, warn("DCGM_FR_FIELD_VIOLATION")));
+    let states = sample.links.iter().chain(&sample.c2c_links).flatten();
+    findings.extend(states.map(|(_, state)| state.map(|_| PASS)));
+    findings
+}
+
+fn nvlinks(vitals: &HealthState) -> Vec<HealthFinding> {
+    let sample = &vitals.sample;
     let checksums = vitals.growth.link_crc_errors.map(|errors| {
         if errors >= LINK_CRC_ERRORS_MAX {
             fail("DCGM_FR_NVLINK_CRC_ERROR_THRESHOLD")
@@ -286,14 +302,27 @@ fn links(vitals: &HealthState) -> Vec<HealthFinding> {
             PASS
         }
     });
-    let links_down = !vitals.down_links.is_empty();
-    let mut findings = vec![
-        flag(Ok(f64::from(u8::from(links_down))), fail("DCGM_FR_NVLINK_DOWN")),
+    let effective = fail("DCGM_FR_NVLINK_EFFECTIVE_BER_THRESHOLD");
+    let symbol = fail("DCGM_FR_NVLINK_SYMBOL_BER_THRESHOLD");
+    vec![
+        down(&sample.links, &vitals.down_links),
         flag(vitals.growth.link_retries, fail("DCGM_FR_NVLINK_ERROR_CRITICAL")),
+        flag(vitals.growth.link_errors, fail("DCGM_FR_NVLINK_ERROR_CRITICAL")),
+        above(sample.link_effective_error_rate, LINK_EFFECTIVE_ERROR_RATE_MAX, effective),
+        above(sample.link_symbol_error_rate, LINK_SYMBOL_ERROR_RATE_MAX, symbol),
         checksums,
-    ];
-    findings.extend(links.iter().map(|(_, state)| state.map(|_| PASS)));
-    findings
+        sample.fabric.map(|fabric| match fabric {
+            FabricHealth::Healthy => PASS,
+            FabricHealth::Registering => warn("DCGM_FR_FABRIC_PROBE_STATE"),
+            FabricHealth::Faulty => fail("DCGM_FR_FABRIC_PROBE_STATE"),
+        }),
+    ]
+}
+
+/// Fails if links are down that were active.
+fn down(links: &Result<LinkStates, Missing>, down: &[u32]) -> HealthFinding {
+    let fails = fail("DCGM_FR_NVLINK_DOWN");
+    links.as_ref().map(|_| if down.is_empty() { PASS } else { fails }).map_err(|missing| *missing)
 }
 
 fn memory(vitals: &HealthState) -> Vec<HealthFinding> {
@@ -301,12 +330,18 @@ fn memory(vitals: &HealthState) -> Vec<HealthFinding> {
     let retired = signs.retired_pages.map(|pages| {
         if pages >= RETIRED_PAGES_MAX { fail("DCGM_FR_RETIRED_PAGES_LIMIT") } else { PASS }
     });
+    let limit = warn("DCGM_FR_UNCORRECTABLE_ROW_REMAP_LIMIT");
+    let remapped = signs.uncorrectable_remapped_rows;
+    let remapped = remapped.map(|rows| if rows >= REMAPPED_ROWS_MAX { limit } else { PASS });
     vec![
         flag(signs.uncorrected_ecc_errors, fail("DCGM_FR_VOLATILE_DBE_DETECTED")),
         flag(signs.remap_failure, fail("DCGM_FR_ROW_REMAP_FAILURE")),
         retired,
         flag(signs.retirement_pending, warn("DCGM_FR_PENDING_PAGE_RETIREMENTS")),
         flag(signs.remap_pending, warn("DCGM_FR_PENDING_ROW_REMAP")),
+        flag(signs.bank_remap_pending, warn("DCGM_FR_PENDING_ROW_REMAP")),
+        remapped,
+        set(signs.sram_threshold_exceeded, fail("DCGM_FR_SRAM_THRESHOLD")),
         set(signs.unrepairable_memory, fail("DCGM_FR_FAULTY_MEMORY")),
         set(signs.repair_pending, warn("DCGM_FR_FAULTY_MEMORY")),
     ]
@@ -340,6 +375,10 @@ fn flag(reading: Reading, verdict: HealthVerdict) -> HealthFinding {
     reading.map(|value| if value > 0.0 { verdict } else { PASS })
 }
 
+fn above(reading: Reading, maximum: f64, verdict: HealthVerdict) -> HealthFinding {
+    reading.map(|value| if value > maximum { verdict } else { PASS })
+}
+
 fn set(flag: Result<bool, Missing>, verdict: HealthVerdict) -> HealthFinding {
     flag.map(|is_set| if is_set { verdict } else { PASS })
 }
@@ -359,6 +398,8 @@ mod tests {
             link_crc_errors: none,
             link_retries: none,
             thermal_violation: none,
+            link_errors: none,
+            c2c_errors: none,
         };
         let signs = HealthSample {
             counters: counts,
@@ -369,6 +410,7 @@ mod tests {
             retired_pages: none,
             retirement_pending: none,
             remap_pending: none,
+            bank_remap_pending: none,
             remap_failure: none,
             unrepairable_memory: Ok(false),
             repair_pending: Ok(false),
@@ -376,8 +418,19 @@ mod tests {
             temperature_margin: Ok(20.0),
             inforom_valid: Ok(true),
             clock_events: Ok(0x7),
+            link_effective_error_rate: Ok(1e-12),
+            link_symbol_error_rate: Ok(15e-255),
+            c2c_links: Ok(vec![(0, Ok(1))]),
+            fabric: Ok(FabricHealth::Healthy),
+            sram_threshold_exceeded: Ok(false),
+            uncorrectable_remapped_rows: Ok(511.0),
         };
-        HealthState { sample: signs, growth: counts, down_links: Vec::new() }
+        HealthState {
+            sample: signs,
+            growth: counts,
+            down_links: Vec::new(),
+            down_c2c_links: Vec::new(),
+        }
     }
 
     /// A desktop board without NVLink, ECC and violation counters.
@@ -385,8 +438,21 @@ mod tests {
         let mut vitals = healthy();
         let none = Err(Missing::Unsupported);
         vitals.sample.links = Err(Missing::Unsupported);
-        vitals.growth.link_crc_errors = none;
-        vitals.growth.link_retries = none;
+        vitals.sample.c2c_links = Err(Missing::Unsupported);
+        vitals.sample.fabric = Err(Missing::Unsupported);
+        vitals.sample.sram_threshold_exceeded = Err(Missing::Unsupported);
+        for reading in [
+            &mut vitals.growth.link_crc_errors,
+            &mut vitals.growth.link_retries,
+            &mut vitals.growth.link_errors,
+            &mut vitals.growth.c2c_errors,
+            &mut vitals.sample.link_effective_error_rate,
+            &mut vitals.sample.link_symbol_error_rate,
+            &mut vitals.sample.bank_remap_pending,
+            &mut vitals.sample.uncorrectable_remapped_rows,
+        ] {
+            *reading = none;
+        }
         vitals.growth.thermal_violation = none;
         vitals.sample.uncorrected_ecc_errors = none;
         vitals.sample.retired_pages = none;
@@ -419,6 +485,8 @@ mod tests {
             peers: &[],
             links: Err(Missing::Pending),
             nvlink_fields: Err(Missing::Pending),
+            nvlink_rates: Err(Missing::Pending),
+            nvlink_errors: Err(Missing::Pending),
             c2c_fields: Err(Missing::Pending),
             platform: Err(Missing::Pending),
             health: vitals,
@@ -457,11 +525,21 @@ mod tests {
         assert_eq!(samples["ALL"].1, "DCGM_FR_OK");
     }
 
+    /// A change of a healthy board, and its watch, number and error code.
+    type Case = (fn(&mut HealthState), &'static str, f64, &'static str);
+
+    fn assert_problems(cases: &[Case]) {
+        for (change, watch, number, code) in cases.iter().copied() {
+            let samples = changed(change);
+            let mut expected = [("ALL", Ok(number), code), (watch, Ok(number), code)];
+            expected.sort_by_key(|(watch, ..)| *watch);
+            assert_eq!(problems(&samples), expected, "{watch} {code}");
+        }
+    }
+
     #[test]
-    fn each_problem_has_its_watch_severity_and_error_code() {
-        type Case = (fn(&mut HealthState), &'static str, f64, &'static str);
-        let cases: [Case; 19] = [
-            (|v| v.growth.pcie_replays = Ok(17.0), "PCIE", 10.0, "DCGM_FR_PCI_REPLAY_RATE"),
+    fn each_problem_of_links_has_its_severity_and_error_code() {
+        assert_problems(&[
             (
                 |v| v.growth.link_crc_errors = Ok(1.0),
                 "NVLINK",
@@ -476,6 +554,53 @@ mod tests {
             ),
             (|v| v.growth.link_retries = Ok(1.0), "NVLINK", 20.0, "DCGM_FR_NVLINK_ERROR_CRITICAL"),
             (|v| v.down_links = vec![0], "NVLINK", 20.0, "DCGM_FR_NVLINK_DOWN"),
+            (|v| v.down_c2c_links = vec![0], "NVLINK", 20.0, "DCGM_FR_NVLINK_DOWN"),
+            (|v| v.growth.link_errors = Ok(1.0), "NVLINK", 20.0, "DCGM_FR_NVLINK_ERROR_CRITICAL"),
+            (|v| v.growth.c2c_errors = Ok(1.0), "NVLINK", 10.0, "DCGM_FR_FIELD_VIOLATION"),
+            (
+                |v| v.sample.link_effective_error_rate = Ok(11e-13),
+                "NVLINK",
+                20.0,
+                "DCGM_FR_NVLINK_EFFECTIVE_BER_THRESHOLD",
+            ),
+            (
+                |v| v.sample.link_symbol_error_rate = Ok(1e-253),
+                "NVLINK",
+                20.0,
+                "DCGM_FR_NVLINK_SYMBOL_BER_THRESHOLD",
+            ),
+            (
+                |v| v.sample.fabric = Ok(FabricHealth::Registering),
+                "NVLINK",
+                10.0,
+                "DCGM_FR_FABRIC_PROBE_STATE",
+            ),
+            (
+                |v| v.sample.fabric = Ok(FabricHealth::Faulty),
+                "NVLINK",
+                20.0,
+                "DCGM_FR_FABRIC_PROBE_STATE",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn each_problem_has_its_watch_severity_and_error_code() {
+        assert_problems(&[
+            (|v| v.growth.pcie_replays = Ok(17.0), "PCIE", 10.0, "DCGM_FR_PCI_REPLAY_RATE"),
+            (|v| v.sample.bank_remap_pending = Ok(1.0), "MEM", 10.0, "DCGM_FR_PENDING_ROW_REMAP"),
+            (
+                |v| v.sample.uncorrectable_remapped_rows = Ok(512.0),
+                "MEM",
+                10.0,
+                "DCGM_FR_UNCORRECTABLE_ROW_REMAP_LIMIT",
+            ),
+            (
+                |v| v.sample.sram_threshold_exceeded = Ok(true),
+                "MEM",
+                20.0,
+                "DCGM_FR_SRAM_THRESHOLD",
+            ),
             (
                 |v| v.sample.uncorrected_ecc_errors = Ok(1.0),
                 "MEM",
@@ -520,13 +645,7 @@ mod tests {
                 "DCGM_FR_CLOCK_THROTTLE_THERMAL",
             ),
             (|v| v.sample.clock_events = Ok(0x80), "POWER", 10.0, "DCGM_FR_CLOCK_THROTTLE_POWER"),
-        ];
-        for (change, watch, number, code) in cases {
-            let samples = changed(change);
-            let mut expected = [("ALL", Ok(number), code), (watch, Ok(number), code)];
-            expected.sort_by_key(|(watch, ..)| *watch);
-            assert_eq!(problems(&samples), expected, "{watch} {code}");
-        }
+        ]);
     }
 
     #[test]
@@ -551,6 +670,7 @@ mod tests {
         assert_eq!(of(95, "MEM"), (Ok(20.0), "DCGM_FR_UNCONTAINED_ERROR".into()));
         assert_eq!(of(63, "ALL"), (Ok(10.0), "DCGM_FR_PENDING_PAGE_RETIREMENTS".into()));
         assert_eq!(of(74, "NVLINK"), (Ok(20.0), "DCGM_FR_XID_ERROR".into()));
+        assert_eq!(of(121, "NVLINK"), (Ok(10.0), "DCGM_FR_XID_ERROR".into()));
         assert_eq!(of(119, "DRIVER"), (Ok(20.0), "DCGM_FR_XID_ERROR".into()));
         assert_eq!(of(79, "MEM").0, Ok(0.0));
     }
@@ -578,6 +698,10 @@ mod tests {
         let none = Err(Missing::Unsupported);
         let board = samples(Ok(&desktop()), Ok(()), &xids(&[]));
         assert_eq!(problems(&board), [("MEM", none, ""), ("NVLINK", none, "")]);
+        let mut grace = desktop();
+        grace.sample.c2c_links = Ok(vec![(0, Ok(1))]);
+        let linked = samples(Ok(&grace), Ok(()), &xids(&[]));
+        assert_eq!(linked["NVLINK"].0, Ok(0.0), "a link to the CPU only");
         let board = samples(Ok(&desktop()), Ok(()), &xids(&[48]));
         assert_eq!(board["MEM"].0, Ok(20.0));
     }

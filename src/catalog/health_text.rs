@@ -33,6 +33,10 @@ const OTHER: &str = "see nvidia-smi -q -i {gpu} and the kernel log (dmesg | grep
 const RESET: &str =
     "drain the node, end all processes on the GPU and reset it: nvidia-smi --gpu-reset -i {gpu}";
 
+/// Drain, reset, and look at the link.
+const LINK: &str =
+    "drain the node and reset the GPUs of the link; nvidia-smi nvlink -e -i {gpu} shows the link";
+
 /// Error code, meaning, remedy; an empty remedy is that of the XID.
 const TEXTS: &[(&str, &str, &str)] = &[
     ("DCGM_FR_XID_ERROR", "XID error", ""),
@@ -91,15 +95,41 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ),
     ("DCGM_FR_UNKNOWN", "the driver requests an action that this exporter does not know", OTHER),
     (
+        "DCGM_FR_SRAM_THRESHOLD",
+        "the SRAM errors exceed the threshold at which the board should be replaced",
+        "drain the node and have the board replaced: nvidia-smi -q -d ECC -i {gpu} shows the errors",
+    ),
+    (
+        "DCGM_FR_UNCORRECTABLE_ROW_REMAP_LIMIT",
+        "so many memory rows are remapped that the board should be tested",
+        "run NVIDIA's field diagnostic: nvidia-smi -q -d ROW_REMAPPER -i {gpu} shows the rows",
+    ),
+    (
+        "DCGM_FR_NVLINK_EFFECTIVE_BER_THRESHOLD",
+        "an NVLink has more bit errors after error correction than a working one",
+        LINK,
+    ),
+    (
+        "DCGM_FR_NVLINK_SYMBOL_BER_THRESHOLD",
+        "an NVLink has symbol errors that error correction does not remove",
+        LINK,
+    ),
+    (
+        "DCGM_FR_FABRIC_PROBE_STATE",
+        "the GPU is not registered with its NVLink fabric, or the fabric reports a fault",
+        "see Fabric in nvidia-smi -q -i {gpu}, and the log of nvidia-fabricmanager or of the NVLink switches",
+    ),
+    (
+        "DCGM_FR_FIELD_VIOLATION",
+        "CRC errors or replays on the C2C link to the CPU, which are corrected",
+        "reset the GPU at the next opportunity, which trains the link again: nvidia-smi --gpu-reset -i {gpu}",
+    ),
+    (
         "DCGM_FR_PCI_REPLAY_RATE",
         "the PCIe link repeats more transfers than its error rate explains",
         "reseat the board or its riser; nvidia-smi -q -i {gpu} shows the replays and the state of the link",
     ),
-    (
-        "DCGM_FR_NVLINK_CRC_ERROR_THRESHOLD",
-        "many CRC errors on NVLink",
-        "drain the node and reset the GPUs of the link; nvidia-smi nvlink -e -i {gpu} shows the link",
-    ),
+    ("DCGM_FR_NVLINK_CRC_ERROR_THRESHOLD", "many CRC errors on NVLink", LINK),
     (
         "DCGM_FR_NVLINK_ERROR_THRESHOLD",
         "CRC errors on NVLink",
@@ -107,12 +137,12 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ),
     (
         "DCGM_FR_NVLINK_ERROR_CRITICAL",
-        "NVLink had to repeat transfers or to recover",
-        "drain the node and reset the GPUs of the link; nvidia-smi nvlink -e -i {gpu} shows the link",
+        "NVLink has errors, had to repeat transfers or to recover",
+        LINK,
     ),
     (
         "DCGM_FR_NVLINK_DOWN",
-        "an NVLink that was active is down",
+        "an NVLink, or a C2C link to the CPU, that was active is down",
         "drain the node and reset the GPUs of the link; nvidia-smi nvlink -s -i {gpu} shows the link",
     ),
     (

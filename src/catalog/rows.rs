@@ -80,8 +80,14 @@ const DEVICE_SLICES: &[&[Metric<DeviceSource>]] = &[
 
 /// Rows of a GPU's events, topology, links and health; their series have further labels.
 pub const EVENT: &[Metric<EventSource>] = &concat::<_, { row_count(EVENT_SLICES) }>(EVENT_SLICES);
-const EVENT_SLICES: &[&[Metric<EventSource>]] =
-    &[event::ROWS, link_fields::NVLINK_5, link_fields::C2C, link_fields::PLATFORM];
+const EVENT_SLICES: &[&[Metric<EventSource>]] = &[
+    event::ROWS,
+    link_fields::RATES,
+    link_fields::ERRORS,
+    link_fields::NVLINK_5,
+    link_fields::C2C,
+    link_fields::PLATFORM,
+];
 
 /// Rows with one series per GPU or, while MIG is enabled, one per GPU instance. The GPU itself then
 /// has no series: sums would count its instances twice.

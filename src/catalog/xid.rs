@@ -13,7 +13,7 @@ pub fn remedy(xid: u32) -> &'static str {
     match xid {
         13 | 31 | 32 | 43 | 45 | 68..=70 | 80 | 94 | 109 | 137 => APPLICATION,
         48 | 61 | 62 | 95 | 119 | 120 | 136 | 140 | 143 | 158 | 167 | 171 | 172 => RESET,
-        63 | 156 | 160 => RESET_LATER,
+        63 | 121 | 156 | 160 => RESET_LATER,
         64 | 157 | 161 | 164 | 165 | 168 => REPLACE,
         74 | 144..=150 | 155 => LINK,
         79 => REBOOT,

@@ -179,7 +179,8 @@ fn describe(missing: Missing) -> String {
         Missing::Lost => "lost (fell off the bus, or needs a reset)".to_owned(),
         Missing::Hung => "hung (the driver does not respond)".to_owned(),
         Missing::Limited => {
-            "limited (the driver limits the memory of the exporter's cgroup)".to_owned()
+            "limited (the driver limits the memory of the exporter's cgroup, or it is unknown whether it does)"
+                .to_owned()
         }
         Missing::Unsupported
         | Missing::Denied
@@ -207,7 +208,8 @@ fn remedy(missing: Missing) -> &'static str {
         Missing::DriverGone => "the driver was unloaded or replaced during the check: run it again",
         Missing::Limited => {
             "remove the driver's memory limit of the exporter's cgroup and of the cgroups above it: with it, \
-             the driver reports the limit in place of the GPU's memory"
+             the driver reports the limit in place of the GPU's memory; in a container, mount the node's \
+             /sys/fs/cgroup read-only at /host/sys/fs/cgroup, so that the exporter can ask for all of them"
         }
         Missing::Unsupported | Missing::Pending => "nothing to do",
         Missing::Invalid | Missing::Failed(_) => {

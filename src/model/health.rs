@@ -29,6 +29,8 @@ pub struct HealthSample {
     pub retirement_pending: Reading,
     /// Whether row remappings are pending (`NVML_FI_DEV_REMAPPED_PENDING`).
     pub remap_pending: Reading,
+    /// Whether remappings of memory banks are pending, since Rubin.
+    pub bank_remap_pending: Reading,
     /// Whether a row remapping failed (`NVML_FI_DEV_REMAPPED_FAILURE`).
     pub remap_failure: Reading,
     /// Whether the GPU has memory that cannot be repaired
@@ -45,6 +47,29 @@ pub struct HealthSample {
     pub inforom_valid: Result<bool, Missing>,
     /// Clock event reasons, bitmask (`nvmlDeviceGetCurrentClocksEventReasons`).
     pub clock_events: Result<u64, Missing>,
+    /// Largest bit error rate of an `NVLink` after error correction, since `NVLink` 5.
+    pub link_effective_error_rate: Reading,
+    /// Largest bit error rate of the symbols of an `NVLink`, since `NVLink` 5.
+    pub link_symbol_error_rate: Reading,
+    /// C2C link states: 0 inactive, 1 active.
+    pub c2c_links: Result<LinkStates, Missing>,
+    /// State of the GPU in its `NVLink` fabric.
+    pub fabric: Result<FabricHealth, Missing>,
+    /// Whether the SRAM errors exceed their threshold (`nvmlDeviceGetSramEccErrorStatus`).
+    pub sram_threshold_exceeded: Result<bool, Missing>,
+    /// Rows remapped because of uncorrectable errors (`NVML_FI_DEV_REMAPPED_UNC`).
+    pub uncorrectable_remapped_rows: Reading,
+}
+
+/// State of a GPU in its `NVLink` fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FabricHealth {
+    /// Registered, and nothing is wrong.
+    Healthy,
+    /// The registration is in progress.
+    Registering,
+    /// The registration has not begun or has failed, or the fabric reports a fault.
+    Faulty,
 }
 
 /// Counters that are judged by their increase.
@@ -58,6 +83,10 @@ pub struct HealthCounters {
     pub link_retries: Reading,
     /// Time of thermal clock slowdown, nanoseconds (`NVML_FI_DEV_PERF_POLICY_THERMAL`).
     pub thermal_violation: Reading,
+    /// Errors and recoveries of all `NVLink` links, since `NVLink` 5.
+    pub link_errors: Reading,
+    /// CRC errors and replays of all C2C links.
+    pub c2c_errors: Reading,
 }
 
 /// Health readings of a GPU and their changes.
@@ -69,6 +98,8 @@ pub struct HealthState {
     /// samples, and after a counter reset. The increase of samples further apart is scaled to the
     /// window.
     pub growth: HealthCounters,
-    /// Links that were active since the exporter started and are inactive now.
+    /// `NVLink` links that were active since the exporter started and are inactive now.
     pub down_links: Vec<u32>,
+    /// C2C links of which the same holds.
+    pub down_c2c_links: Vec<u32>,
 }

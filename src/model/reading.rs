@@ -32,7 +32,7 @@ pub enum Missing {
     /// The call has not returned and the last reading is older than the maximum age.
     Hung,
     /// The driver limits the memory of the exporter's cgroup, so that it reports that limit in place of
-    /// the GPU's memory.
+    /// the GPU's memory; or it is unknown whether it does.
     Limited,
     /// Not available yet: the first window of a mean has not ended.
     Pending,

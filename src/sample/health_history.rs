@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::NVML_NVLINK_STATE_INACTIVE as INACTIVE;
 
-use crate::model::{HealthCounters, HealthSample, HealthState, Missing, Reading};
+use crate::model::{HealthCounters, HealthSample, HealthState, LinkStates, Missing, Reading};
 
 /// Health readings of one GPU over time. Kept when the NVML session is reopened.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,7 @@ pub(super) struct HealthHistory {
     counters: VecDeque<(Duration, HealthCounters)>,
     window: Duration,
     links_seen_active: BTreeSet<u32>,
+    c2c_links_seen_active: BTreeSet<u32>,
     state: Option<Arc<HealthState>>,
 }
 
@@ -31,12 +32,8 @@ impl HealthHistory {
         while self.counters.len() > 2 && self.counters.front().is_some_and(|(at, _)| *at < since) {
             self.counters.pop_front();
         }
-        let active = sample
-            .links
-            .iter()
-            .flatten()
-            .filter(|(_, state)| state.is_ok_and(|state| state != INACTIVE));
-        self.links_seen_active.extend(active.map(|(link, _)| *link));
+        self.links_seen_active.extend(active(&sample.links));
+        self.c2c_links_seen_active.extend(active(&sample.c2c_links));
         self.state = Some(Arc::new(self.state_of(sample)));
     }
 
@@ -46,16 +43,17 @@ impl HealthHistory {
     }
 
     fn state_of(&self, latest: &HealthSample) -> HealthState {
-        let links = latest.links.iter().flatten();
-        let inactive = links.filter(|(_, state)| *state == Ok(INACTIVE)).map(|(link, _)| *link);
         HealthState {
             growth: HealthCounters {
                 pcie_replays: self.growth(|counts| counts.pcie_replays),
                 link_crc_errors: self.growth(|counts| counts.link_crc_errors),
                 link_retries: self.growth(|counts| counts.link_retries),
                 thermal_violation: self.growth(|counts| counts.thermal_violation),
+                link_errors: self.growth(|counts| counts.link_errors),
+                c2c_errors: self.growth(|counts| counts.c2c_errors),
             },
-            down_links: inactive.filter(|link| self.links_seen_active.contains(link)).collect(),
+            down_links: down(&latest.links, &self.links_seen_active),
+            down_c2c_links: down(&latest.c2c_links, &self.c2c_links_seen_active),
             sample: latest.clone(),
         }
     }
@@ -82,6 +80,18 @@ impl HealthHistory {
     }
 }
 
+/// The links that are active or asleep.
+fn active(links: &Result<LinkStates, Missing>) -> impl Iterator<Item = u32> {
+    let active = links.iter().flatten().filter(|(_, state)| state.is_ok_and(|s| s != INACTIVE));
+    active.map(|(link, _)| *link)
+}
+
+/// The inactive links that were active before.
+fn down(links: &Result<LinkStates, Missing>, seen_active: &BTreeSet<u32>) -> Vec<u32> {
+    let inactive = links.iter().flatten().filter(|(_, state)| *state == Ok(INACTIVE));
+    inactive.map(|(link, _)| *link).filter(|link| seen_active.contains(link)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +107,8 @@ mod tests {
                 link_crc_errors: none,
                 link_retries: none,
                 thermal_violation: none,
+                link_errors: none,
+                c2c_errors: none,
             },
             pcie_generation: none,
             pcie_lanes: none,
@@ -105,6 +117,7 @@ mod tests {
             retired_pages: none,
             retirement_pending: none,
             remap_pending: none,
+            bank_remap_pending: none,
             remap_failure: none,
             unrepairable_memory: Err(Missing::Unsupported),
             repair_pending: Err(Missing::Unsupported),
@@ -112,6 +125,12 @@ mod tests {
             temperature_margin: none,
             inforom_valid: Err(Missing::Unsupported),
             clock_events: Ok(0),
+            link_effective_error_rate: none,
+            link_symbol_error_rate: none,
+            c2c_links: Err(Missing::Unsupported),
+            fabric: Err(Missing::Unsupported),
+            sram_threshold_exceeded: Err(Missing::Unsupported),
+            uncorrectable_remapped_rows: none,
         }
     }
 

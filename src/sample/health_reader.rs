@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::field_id;
 
+use super::cached::{Cached, is_fresh_slow};
+use super::link_errors::{LinkErrorReader, LinkErrors};
 use crate::model::{HealthCounters, HealthSample, LinkStates, Missing, Reading};
 use crate::nvml::Session;
 use crate::nvml::probe::Probe;
@@ -24,6 +26,9 @@ const THERMAL_VIOLATION: Field = Field::of(field_id::NVML_FI_DEV_PERF_POLICY_THE
 const PCIE_REPLAYS: Field = Field::of(field_id::NVML_FI_DEV_PCIE_REPLAY_COUNTER);
 const REMAP_PENDING: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_PENDING);
 const REMAP_FAILURE: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_FAILURE);
+const UNCORRECTABLE_ROWS: Field = Field::of(field_id::NVML_FI_DEV_REMAPPED_UNC);
+/// Newer than the header of nvml-wrapper-sys.
+const BANK_REMAP_PENDING: Field = Field::of(307);
 const RECOVERY_ACTION: Field = Field::of(field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION);
 /// Replacements of the `NVLink` counters since Hopper.
 const HOPPER_REPLAYS: Field = Field::of_all_links(field_id::NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY);
@@ -45,6 +50,8 @@ pub const FIELDS: &[Field] = &[
     PCIE_REPLAYS,
     REMAP_PENDING,
     REMAP_FAILURE,
+    UNCORRECTABLE_ROWS,
+    BANK_REMAP_PENDING,
     RECOVERY_ACTION,
     HOPPER_REPLAYS,
     HOPPER_RECOVERIES,
@@ -60,13 +67,15 @@ pub struct HealthReader {
     pcie: Cached<(Reading, Reading)>,
     inforom: Cached<Result<bool, Missing>>,
     repairs: Cached<Repairs>,
+    link_errors: LinkErrorReader,
 }
 
-/// Repairs of a GPU that are pending or impossible, and its temperature margin.
+/// Repairs of a GPU that are pending or impossible, the threshold of its SRAM, and its temperature margin.
 #[derive(Clone, Copy)]
 struct Repairs {
     unrepairable_memory: Result<bool, Missing>,
     pending: Result<bool, Missing>,
+    sram_threshold_exceeded: Result<bool, Missing>,
     temperature_margin: Reading,
 }
 
@@ -75,37 +84,10 @@ impl Repairs {
         Self {
             unrepairable_memory: probe.has_unrepairable_memory(),
             pending: probe.pending_repairs().map(|pending| pending.channel || pending.tpc),
+            sram_threshold_exceeded: probe.exceeds_sram_threshold(),
             temperature_margin: probe.temperature_margin(),
         }
     }
-}
-
-/// A cached value and when it was read (monotonic).
-pub struct Cached<T>(Option<(Duration, T)>);
-
-impl<T> Default for Cached<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Clone> Cached<T> {
-    /// Returns the cached value, or reads it if `is_fresh` (given the value and its age) is false.
-    pub fn get_or_read(
-        &mut self,
-        now: Duration,
-        is_fresh: impl Fn(&T, Duration) -> bool,
-        read: impl FnOnce() -> T,
-    ) -> T {
-        let cached = self.0.take().filter(|(at, value)| is_fresh(value, now.saturating_sub(*at)));
-        self.0.insert(cached.unwrap_or_else(|| (now, read()))).1.clone()
-    }
-}
-
-/// Whether a value of this age is fresh in the slow tier.
-#[must_use]
-pub fn is_fresh_slow<T>(_: &T, age: Duration) -> bool {
-    !Tier::Slow.due(Some(Duration::ZERO), age)
 }
 
 impl HealthReader {
@@ -148,6 +130,8 @@ impl HealthReader {
             Err(_) => is_fresh_slow(&(), age),
         };
         let repairs = self.repairs.get_or_read(now, is_fresh_slow, || Repairs::read(probe));
+        let LinkErrors { nvlink, effective_rate, symbol_rate, fabric, c2c, c2c_links } =
+            self.link_errors.read(probe, &links, now);
         HealthSample {
             counters: HealthCounters {
                 pcie_replays: field(PCIE_REPLAYS),
@@ -160,6 +144,8 @@ impl HealthReader {
                     sum(HOPPER_REPLAYS, HOPPER_RECOVERIES),
                 ),
                 thermal_violation: field(THERMAL_VIOLATION),
+                link_errors: nvlink,
+                c2c_errors: c2c,
             },
             pcie_generation,
             pcie_lanes,
@@ -168,6 +154,7 @@ impl HealthReader {
             retired_pages: sum(RETIRED_SINGLE, RETIRED_DOUBLE),
             retirement_pending: field(RETIREMENT_PENDING),
             remap_pending: field(REMAP_PENDING),
+            bank_remap_pending: field(BANK_REMAP_PENDING),
             remap_failure: field(REMAP_FAILURE),
             unrepairable_memory: repairs.unrepairable_memory,
             repair_pending: repairs.pending,
@@ -175,6 +162,12 @@ impl HealthReader {
             temperature_margin: repairs.temperature_margin,
             inforom_valid: self.inforom.get_or_read(now, is_fresh, || probe.inforom_valid()),
             clock_events,
+            link_effective_error_rate: effective_rate,
+            link_symbol_error_rate: symbol_rate,
+            c2c_links,
+            fabric,
+            sram_threshold_exceeded: repairs.sram_threshold_exceeded,
+            uncorrectable_remapped_rows: field(UNCORRECTABLE_ROWS),
         }
     }
 }
@@ -192,7 +185,6 @@ fn first_supported(one: Reading, other: Reading) -> Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::SLOW_TIER;
 
     #[test]
     fn alternative_counters_are_tried_in_order() {
@@ -204,14 +196,5 @@ mod tests {
             (first_supported(none, failed), first_supported(failed, none)),
             (failed, failed)
         );
-    }
-
-    #[test]
-    fn cached_value_is_reused_while_fresh() {
-        let mut cached = Cached::default();
-        let start = Duration::from_secs(100);
-        assert_eq!(cached.get_or_read(start, is_fresh_slow, || 1), 1);
-        assert_eq!(cached.get_or_read(start + SLOW_TIER / 2, is_fresh_slow, || 2), 1);
-        assert_eq!(cached.get_or_read(start + SLOW_TIER, is_fresh_slow, || 3), 3);
     }
 }

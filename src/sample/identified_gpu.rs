@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use nvml_wrapper_sys::bindings::field_id;
 
+use super::cached::{Cached, is_fresh_slow};
 use super::device::DeviceSample;
 use super::gpm::GpmReader;
 use super::gpu_utilization::GpuUtilizationSampler;
-use super::health_reader::{self, Cached, HealthReader, is_fresh_slow};
+use super::health_reader::{self, HealthReader};
 use super::info_labels::InfoLabelReader;
 use super::limits::LimitReader;
 use super::link_fields::LabeledReader;
@@ -183,7 +184,7 @@ impl IdentifiedGpu {
             clock_event_reasons,
             peers: self.peer_statuses(context, now, peers),
             links,
-            labeled: self.labeled.read(&selection, &session, handle, now.mono),
+            labeled: self.labeled.read(&selection, &session, handle, context.clock, now.mono),
             health,
             energy,
             partitions: self.sample_partitions(context, now, &probe),

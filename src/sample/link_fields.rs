@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health_reader::{Cached, is_fresh_slow};
+use super::cached::{Cached, is_fresh_slow};
+use super::link_rates::LinkRates;
+use crate::clock::Clock;
 use crate::model::{LinkFields, Missing};
 use crate::nvml::Session;
 use crate::nvml::links::LinkKind;
 use crate::nvml::raw::Handle;
 use crate::nvml::raw::platform::{Platform, platform};
-use crate::selection::Selection;
+use crate::selection::{LinkInputs, Selection};
 
 /// Readings that have a label each.
 type Shared<T> = Result<Arc<T>, Missing>;
@@ -19,6 +21,10 @@ type Shared<T> = Result<Arc<T>, Missing>;
 pub struct LabeledReadings {
     /// Fields of each `NVLink`; `None` if not selected.
     pub nvlink_fields: Option<Shared<LinkFields>>,
+    /// Increase per second of fields of each `NVLink`; `None` if not selected.
+    pub nvlink_rates: Option<Shared<LinkFields>>,
+    /// Error counters of each `NVLink`; `None` if not selected.
+    pub nvlink_errors: Option<Shared<LinkFields>>,
     /// Fields of each C2C link; `None` if not selected.
     pub c2c_fields: Option<Shared<LinkFields>>,
     /// Place in the rack; `None` if not selected.
@@ -29,29 +35,41 @@ pub struct LabeledReadings {
 #[derive(Default)]
 pub(super) struct LabeledReader {
     nvlink: LinkFieldCache,
+    rates: LinkRates,
+    errors: LinkFieldCache,
     c2c: LinkFieldCache,
     platform: Cached<Shared<Platform>>,
 }
 
 impl LabeledReader {
-    /// Reads what is selected and due at `now` (monotonic).
+    /// Reads what is selected and due at `now` (monotonic), rates in each cycle.
     pub(super) fn read(
         &mut self,
         selection: &Selection,
         session: &Session,
         gpu: Handle,
+        clock: Clock,
         now: Duration,
     ) -> LabeledReadings {
         let fields = |kind, ids: &[u32]| session.link_fields(gpu, kind, ids).map(Arc::new);
-        let nvlink = selection.nvlink_fields();
-        let c2c = selection.c2c_fields();
+        let LinkInputs { nvlink_fields, nvlink_rates, nvlink_errors, c2c_fields } =
+            selection.link_inputs();
+        let nvlink_rates = (!nvlink_rates.is_empty()).then(|| {
+            let readings = session.link_readings(gpu, LinkKind::NvLink, &nvlink_rates);
+            self.rates.update(readings, clock.now()).map(Arc::new)
+        });
+        let errors = |counters: &[u32]| session.link_errors(gpu, counters).map(Arc::new);
         let read_platform = || platform(session.nvml(), gpu).map(Arc::new);
         // The place does not change while the handle is valid.
         let is_known =
             |platform: &Shared<Platform>, age| platform.is_ok() || is_fresh_slow(&(), age);
         LabeledReadings {
-            nvlink_fields: self.nvlink.read(nvlink, now, |ids| fields(LinkKind::NvLink, ids)),
-            c2c_fields: self.c2c.read(c2c, now, |ids| fields(LinkKind::C2c, ids)),
+            nvlink_fields: self
+                .nvlink
+                .read(nvlink_fields, now, |ids| fields(LinkKind::NvLink, ids)),
+            nvlink_rates,
+            nvlink_errors: self.errors.read(nvlink_errors, now, errors),
+            c2c_fields: self.c2c.read(c2c_fields, now, |ids| fields(LinkKind::C2c, ids)),
             platform: selection
                 .needs_platform()
                 .then(|| self.platform.get_or_read(now, is_known, read_platform)),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::nvml::raw::memory_limits::CgroupMemory;
 use crate::policy::Tier;
 
 /// The containers that have been seen on a GPU. One without a listed process stays as long as the driver
-/// has an account of its cgroup: its limit remains.
+/// has an account of its cgroup: its limit remains. If the driver does not answer, it remains unknown.
 #[derive(Default)]
 pub(super) struct MemoryAccounts(BTreeMap<ContainerId, ContainerAccount>);
 
@@ -49,8 +50,7 @@ impl MemoryAccounts {
                 }
                 account.reading = Some((now, reading));
             }
-            let has_account = matches!(account.reading, Some((_, Ok(Some(_)))));
-            has_account || listed.contains(&id)
+            account.is_alive() || listed.contains(&id)
         });
         self.0.values().filter_map(|account| account.current(total)).collect()
     }
@@ -84,6 +84,22 @@ impl MemoryAccounts {
 }
 
 impl ContainerAccount {
+    /// Whether the driver has an account of the container, or had a limit of it and does not answer now.
+    fn is_alive(&self) -> bool {
+        match self.reading {
+            Some((_, Ok(memory))) => memory.is_some(),
+            Some((_, Err(Missing::Lost | Missing::DriverGone))) | None => false,
+            Some((_, Err(_))) => self.limited && self.exists(),
+        }
+    }
+
+    /// Whether its cgroup exists.
+    fn exists(&self) -> bool {
+        let directory =
+            self.cgroup.as_ref().map(|path| Path::new(OsStr::from_bytes(path.as_bytes())));
+        directory.is_some_and(Path::is_dir)
+    }
+
     /// The account, if the driver has one; invalid beyond the framebuffer of the GPU. A limit that cannot be read any
     /// more is unknown: what the scheduler allocated is not what the container can use.
     fn current(&self, total: Option<u64>) -> Option<MemoryAccount> {
@@ -113,6 +129,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MEMORY: CgroupMemory = CgroupMemory { soft: 0, hard: Some(8), used: 3 };
 
+    /// The node's cgroups are in the directory `cgroups` of the proc root.
     struct AccountFixture {
         proc_root: tempfile::TempDir,
         accounts: MemoryAccounts,
@@ -121,8 +138,9 @@ mod tests {
     }
 
     impl AccountFixture {
-        fn new(mount: &str) -> Self {
+        fn new() -> Self {
             let proc_root = tempfile::tempdir().unwrap();
+            let mount = proc_root.path().join("cgroups").display().to_string();
             let directory = proc_root.path().join("self");
             fs::create_dir(&directory).unwrap();
             let text = format!("31 22 0:27 / {mount} ro - cgroup2 cgroup rw\n");
@@ -151,10 +169,9 @@ mod tests {
             let root = ProcRoot::new(self.proc_root.path());
             let (answer, reads) = (self.answer, &self.reads);
             let read = |cgroup: &CString| {
-                assert!(
-                    cgroup.as_bytes().starts_with(b"/sys/fs/cgroup/kubepods/pod"),
-                    "{cgroup:?}"
-                );
+                let cgroup = Path::new(OsStr::from_bytes(cgroup.as_bytes()));
+                let pods = self.proc_root.path().join("cgroups/kubepods");
+                assert!(cgroup.starts_with(pods), "{cgroup:?}");
                 reads.set(reads.get() + 1);
                 answer
             };
@@ -164,7 +181,7 @@ mod tests {
 
     #[test]
     fn account_is_one_per_container_and_outlives_its_processes() {
-        let mut fixture = AccountFixture::new("/sys/fs/cgroup");
+        let mut fixture = AccountFixture::new();
         let processes =
             [fixture.process(1, "aa"), fixture.process(2, "aa"), fixture.process(3, "bb")];
         let found = fixture.read(&processes, 0);
@@ -183,13 +200,21 @@ mod tests {
             "no old value, and none of another kind"
         );
         assert_eq!(fixture.accounts.0.len(), 1, "the cgroup of the other has been removed");
+        // While the cgroup exists, the limit is unknown rather than that of the scheduler.
+        let id =
+            format!("cgroups/kubepods/pod3f6a1c58-90de-4b27-a1f4-0c9d5e7b2a63/{}", "aa".repeat(32));
+        let directory = fixture.proc_root.path().join(id);
+        fs::create_dir_all(&directory).unwrap();
+        let idle = fixture.read(&[], 150);
+        assert_eq!(idle.iter().map(|one| one.hard_limit).collect::<Vec<_>>(), [Err(missing)]);
+        fs::remove_dir(directory).unwrap();
         assert_eq!(fixture.read(&[], 200), []);
         assert!(fixture.accounts.0.is_empty());
     }
 
     #[test]
     fn value_beyond_the_framebuffer_is_invalid() {
-        let mut fixture = AccountFixture::new("/sys/fs/cgroup");
+        let mut fixture = AccountFixture::new();
         fixture.answer = Ok(Some(CgroupMemory { soft: 0, hard: Some(11), used: u64::MAX }));
         let process = [fixture.process(1, "aa")];
         let found = fixture.read(&process, 0);
@@ -198,11 +223,11 @@ mod tests {
 
     #[test]
     fn container_without_a_limit_or_a_visible_cgroup_has_no_account() {
-        let mut fixture = AccountFixture::new("/sys/fs/cgroup");
+        let mut fixture = AccountFixture::new();
         fixture.answer = Ok(None);
         let process = [fixture.process(1, "aa")];
         assert_eq!(fixture.read(&process, 0), []);
-        let mut fixture = AccountFixture::new("/sys/fs/cgroup");
+        let mut fixture = AccountFixture::new();
         fs::write(fixture.proc_root.path().join("self/mountinfo"), "").unwrap();
         let process = [fixture.process(1, "aa")];
         assert_eq!(fixture.read(&process, 0), []);

@@ -2,11 +2,11 @@
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
-use super::health_reader::{Cached, is_fresh_slow};
+use super::cached::{Cached, is_fresh_slow};
 use crate::host::ProcRoot;
-use crate::host::own_cgroup::own_cgroups;
 use crate::model::Missing;
 use crate::nvml::Session;
 use crate::nvml::raw::Handle;
@@ -34,15 +34,25 @@ impl OwnLimit {
         if !session.newer().limits_memory() {
             return Ok(());
         }
-        self.0.get_or_read(now, is_fresh_slow, || {
-            let cgroups = own_cgroups(root).map_err(|_| Missing::Limited)?;
-            evidence(cgroups.iter().map(|path| {
-                let path =
-                    CString::new(path.as_os_str().as_bytes()).map_err(|_| Missing::Invalid)?;
-                let account = cgroup_memory(session.newer(), gpu, &path)?;
-                Ok(account.is_some_and(|account| account.is_limited()))
-            }))
+        let is_limited = |path: &Path| {
+            let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Missing::Invalid)?;
+            let account = cgroup_memory(session.newer(), gpu, &path)?;
+            Ok(account.is_some_and(|account| account.is_limited()))
+        };
+        self.0.get_or_read(now, is_fresh_slow, || match root.own_cgroups() {
+            Ok(cgroups) => evidence(cgroups.iter().map(|path| is_limited(path))),
+            Err(_) => evidence_without_cgroups(is_limited(Path::new("/"))),
         })
+    }
+}
+
+/// What it means that a cgroup of the exporter or above it is not visible, by the answer for any path.
+fn evidence_without_cgroups(answer: Result<bool, Missing>) -> Result<(), Missing> {
+    match answer {
+        // The GPU has no limits of cgroups.
+        Err(Missing::Unsupported) => Ok(()),
+        Err(missing @ (Missing::Lost | Missing::DriverGone)) => Err(missing),
+        Ok(_) | Err(_) => Err(Missing::Limited),
     }
 }
 
@@ -73,5 +83,10 @@ mod tests {
         assert_eq!(of(&[Err(Missing::Unsupported)]), Ok(()));
         assert_eq!(of(&[Err(Missing::Lost)]), Err(Missing::Lost));
         assert_eq!(of(&[]), Ok(()), "no cgroup v2, which the limits need");
+        let limited = Err(Missing::Limited);
+        assert_eq!(evidence_without_cgroups(Ok(false)), limited, "of another cgroup");
+        assert_eq!(evidence_without_cgroups(Err(Missing::Failed(17))), limited);
+        assert_eq!(evidence_without_cgroups(Err(Missing::Unsupported)), Ok(()));
+        assert_eq!(evidence_without_cgroups(Err(Missing::Lost)), Err(Missing::Lost));
     }
 }

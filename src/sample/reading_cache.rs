@@ -42,9 +42,9 @@ struct DueTiers {
 
 /// Sum of the counters of a rate, and when they were read.
 #[derive(Clone, Copy, Debug)]
-struct CounterSum {
-    sum: f64,
-    time: CounterTime,
+pub(super) struct CounterSum {
+    pub(super) sum: f64,
+    pub(super) time: CounterTime,
 }
 
 impl ReadingCache {
@@ -157,7 +157,7 @@ fn rate(fields: &[Field], probe: &Probe<'_>, counter: &mut Option<CounterSum>) -
 
 /// Rate per second between two counter sums. Pending if there is no previous sum or the counter was
 /// reset.
-fn rate_between(before: Option<CounterSum>, now: CounterSum) -> Reading {
+pub(super) fn rate_between(before: Option<CounterSum>, now: CounterSum) -> Reading {
     match before {
         Some(before) if before.sum <= now.sum => {
             let elapsed = now.time.since(before.time).ok_or(Missing::Pending)?;

@@ -7,7 +7,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::programs::{Server, tool_path, url_encode};
-use crate::rules::{alerts, groups};
+use crate::rules::{alerts, documented_counters, groups};
 
 const STATES: &str = "/api/v1/rules?type=alert";
 
@@ -237,6 +237,31 @@ fn gpu_and_driver_alerts_are_raised() {
     }
 }
 
+/// The state that each of [`COUNTED`] detects.
+const FAULTY_LINKS: &str = r#"
+[driver]
+version = "615.71"
+[[gpu]]
+model = "GB200"
+repair = { tpc = true, sram = true }
+nvlink = { link = 3, symbol = 9, effective = 2, from = 4.0 }
+c2c = { errors = 4, from = 4.0 }
+[[gpu]]
+model = "GB200"
+nvlink = { fabric = "registering" }
+"#;
+/// Alerts on families that the counters file of docs/alerts.md selects.
+const COUNTED: [&str; 5] =
+    ["GpuRepairPending", "GpuNvLinkErrors", "GpuC2cErrors", "GpuHealthFailed", "GpuHealthWarning"];
+
+#[test]
+fn alerts_on_families_of_a_counters_file_are_raised() {
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    fs::write(counters.path(), documented_counters()).unwrap();
+    let flag = format!("-f={}", counters.path().display());
+    run_until_raised(FAULTY_LINKS, &[&flag, FAST_CYCLES[0]], &COUNTED);
+}
+
 #[test]
 fn exporter_alerts_are_raised() {
     // The second collection cycle never comes.
@@ -292,6 +317,7 @@ fn every_alert_is_covered() {
         NODES.iter().flat_map(|(_, wanted)| *wanted).copied().collect();
     covered.extend(["NvmlExporterStale", "NvmlExporterTwice", "NvmlExporterDown"]);
     covered.extend(["NvmlExporterGone", "GpuMissing"]);
+    covered.extend(COUNTED);
     let alerts = alerts();
     let all: BTreeSet<&str> = alerts.iter().map(|rule| rule["alert"].as_str().unwrap()).collect();
     assert_eq!(covered, all);

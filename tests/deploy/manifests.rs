@@ -154,15 +154,20 @@ pub(crate) fn check_privileges(name: &str, documents: &[Value], variant: Variant
         assert_eq!(security["runAsUser"], 0, "{name}");
         let folders: BTreeSet<&str> =
             volumes.iter().map(|volume| volume["hostPath"]["path"].as_str().unwrap()).collect();
-        let mut wanted =
-            BTreeSet::from(["/var/lib/kubelet/pod-resources", "/var/lib/kubelet/pods-api"]);
+        let mut wanted = BTreeSet::from([
+            "/sys/fs/cgroup",
+            "/var/lib/kubelet/pod-resources",
+            "/var/lib/kubelet/pods-api",
+        ]);
         if !variant.devices_only {
             wanted.extend(["/var/log/containers", "/var/log/pods"]);
         }
         assert_eq!(folders, wanted, "{name}");
         for mount in mounts {
             assert_eq!(mount["readOnly"], true, "{name}: {mount}");
-            assert!(folders.contains(mount["mountPath"].as_str().unwrap()), "{name}: {mount}");
+            // The container has its own cgroup at the path of the node's.
+            let path = mount["mountPath"].as_str().unwrap().trim_start_matches("/host");
+            assert!(folders.contains(path), "{name}: {mount}");
         }
         for volume in volumes {
             let path = volume["hostPath"]["path"].as_str().unwrap();

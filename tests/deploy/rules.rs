@@ -329,6 +329,14 @@ fn autoscaler_examples_use_adapter_metrics() {
 const OPTIONAL: [&str; 2] =
     ["DCGM_CUSTOM_CONTAINER_SM_ACTIVE", "DCGM_FI_DEV_PWR_SMOOTHING_ENABLED"];
 
+/// The counters file of docs/alerts.md.
+pub(crate) fn documented_counters() -> String {
+    let page = read("docs/alerts.md");
+    let (_, rest) = page.split_once("## Alerts that need a counters file").expect("a section");
+    let (_, rest) = rest.split_once("```text\n").expect("an example");
+    rest.split_once("```").expect("its end").0.to_owned()
+}
+
 #[test]
 fn preset_essential_has_the_families_of_every_rule() {
     let essential = Preset::Essential.requests(&Dialect::Ack);
@@ -336,15 +344,22 @@ fn preset_essential_has_the_families_of_every_rule() {
     let queries = rules().into_iter().map(|rule| text(&rule["expr"]).to_owned());
     let adapter = ["adapter/verbatim.yaml", "adapter/corrected.yaml"]
         .map(|file| read(&format!("daemonset/rules/{file}")));
+    let documented = documented_counters();
+    let documented: Vec<&str> =
+        documented.lines().filter_map(|line| line.split(',').next()).collect();
     // This one is what the adapter renames a ratio to.
     let renamed = "DCGM_CUSTOM_PROCESS_GPU_MEM_USED_RATIO";
     for query in queries.chain(adapter) {
         for name in series_names(&query).into_iter().filter(|name| name.starts_with("DCGM_")) {
             let name = name.trim_end_matches(':');
-            let is_optional = OPTIONAL.contains(&name);
+            let is_optional = OPTIONAL.contains(&name) || documented.contains(&name);
             // A rule may have a series by either of its names.
             let row = find(name).map_or(name, |row| row.name);
             assert!(name == renamed || is_optional || essential.contains(row), "{name} in {query}");
         }
+    }
+    let used: String = rules().iter().map(|rule| text(&rule["expr"]).to_owned()).collect();
+    for name in documented {
+        assert!(used.contains(name), "no rule uses {name}");
     }
 }

@@ -155,7 +155,7 @@ version = "615.71"
 model = "GB200"
 repair = { action = 4, unrepairable = true, channel = true, tpc = true, from = 30 }
 nvlink = { link = 1, symbol = 7, effective = 2, packet = 3 }
-c2c_errors = 5
+c2c = { errors = 5 }
 [[gpu]]
 model = "VR200"
 [[gpu]]

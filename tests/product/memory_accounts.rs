@@ -97,6 +97,69 @@ fn account_of_a_mig_device_is_absent() {
     assert_eq!((charged, unlisted), (None, None), "{metrics}");
 }
 
+/// The framebuffer of the GPU, and the hard limit of a container on it.
+fn total_and_limit(node: &str) -> [Option<f64>; 2] {
+    let metrics = metrics(node);
+    [value(&metrics, "DCGM_CUSTOM_DEV_FB_TOTAL", &[]), of(&metrics, "a")[0]]
+}
+
+#[test]
+fn cgroups_are_found_in_every_namespace() {
+    let node = |view: &str| {
+        NODE.replacen("now = 60\n", &format!("now = 60\ncgroup_namespace = \"{view}\"\n"), 1)
+    };
+    let found = [Some(81_559.0), Some(20_480.0)];
+    assert_eq!(total_and_limit(&node("host")), found);
+    assert_eq!(total_and_limit(&node("mounted")), found, "paths relative to a namespace");
+    // Whether a cgroup above the exporter's is limited is unknown, and so is the memory of the GPU.
+    assert_eq!(total_and_limit(&node("private")), [None, None]);
+    let older = node("private").replace("615.71", "610.43.02");
+    assert_eq!(total_and_limit(&older), [Some(81_559.0); 2], "no limits, so nothing to ask");
+}
+
+#[test]
+fn limit_of_a_cgroup_above_the_exporter_withholds_the_framebuffer() {
+    let above = "memory_limits = [{ cgroup = \"/kubepods.slice\", hard = \"10 GiB\" }, ";
+    for view in ["host", "mounted", "private"] {
+        let head = format!("now = 60\ncgroup_namespace = \"{view}\"\n");
+        let node = NODE.replacen("now = 60\n", &head, 1).replace("memory_limits = [", above);
+        let metrics = metrics(&node);
+        assert_eq!(value(&metrics, "DCGM_CUSTOM_DEV_FB_TOTAL", &[]), None, "{view}: {metrics}");
+        assert!(metrics.contains("reason=\"limited\""), "{view}: {metrics}");
+    }
+}
+
+/// A limit that the driver does not report any more is not replaced by what the scheduler allocated, whether
+/// the container has a process on the GPU or not.
+#[test]
+fn limit_that_cannot_be_read_is_absent() {
+    let at = |now: u32, fault: &str| {
+        let share = "ack = { gpu = 0, gib = 30 }";
+        NODE.replace("now = 60", &format!("now = {now}"))
+            .replace("pid = 7\n", "pid = 7\nend = 90\n")
+            .replace("slices = { gpus = 0, replicas = 2 }", share)
+            + fault
+    };
+    let fault =
+        "[[fault]]\nfunction = \"nvmlDeviceGetMemoryLimits_v1\"\ncode = \"UNKNOWN\"\nfrom = 95.0\n";
+    let scenario = Scenario::new("unread-limit", &at(60, fault));
+    let exporter = Exporter::start(&[&scenario.flag(), "--collect-interval=200"]);
+    let allocated = |metrics: &str| of(metrics, "a")[0];
+    exporter.wait_for("the limit", |metrics| allocated(metrics) == Some(20_480.0));
+    scenario.rewrite(&at(94, fault));
+    let idle = ["PodName=\"a\"", "ProcessId=\"0\""];
+    let is_idle = |metrics: &str| value(metrics, "DCGM_CUSTOM_PROCESS_MEM_USED", &idle).is_some();
+    exporter.wait_for("the end of the process", is_idle);
+    scenario.rewrite(&at(100, fault));
+    exporter.wait_for("the unknown limit", |metrics| {
+        let found = allocated(metrics);
+        assert!(matches!(found, None | Some(20_480.0)), "{found:?}: {metrics}");
+        found.is_none()
+    });
+    scenario.rewrite(&at(120, ""));
+    exporter.wait_for("the limit again", |metrics| allocated(metrics) == Some(20_480.0));
+}
+
 /// The limit is on by default, and stays when the processes of the container have ended.
 #[test]
 fn limit_of_an_idle_container_stays() {

@@ -66,6 +66,95 @@ fn every_link_is_read_however_many_there_are() {
     assert_eq!(of_link(families[1], 34), Some(15e-255));
 }
 
+/// The watch of the links of a GPU, with its reason.
+fn link_watch(metrics: &str) -> Option<(f64, String)> {
+    let all = series(metrics, "DCGM_EXP_GPU_HEALTH_STATUS");
+    let line = all.into_iter().find(|line| line.contains("health_watch=\"NVLINK\""))?;
+    let (_, rest) = line.split_once("health_error_code=\"")?;
+    Some((line.rsplit(' ').next()?.parse().ok()?, rest.split_once('"')?.0.to_owned()))
+}
+
+#[test]
+fn errors_of_links_and_of_their_fabric_are_part_of_the_health() {
+    let of = |gpu: &str| {
+        let node = format!("[driver]\nversion = \"615.71\"\n[[gpu]]\nmodel = \"GB200\"\n{gpu}\n");
+        link_watch(&metrics_of(&node, &["DCGM_EXP_GPU_HEALTH_STATUS"]))
+    };
+    for (faults, number, code) in [
+        ("", 0.0, "OK"),
+        ("nvlink = { link = 7, effective = 1 }", 20.0, "NVLINK_EFFECTIVE_BER_THRESHOLD"),
+        ("nvlink = { link = 7, symbol = 1 }", 20.0, "NVLINK_SYMBOL_BER_THRESHOLD"),
+        ("nvlink = { fabric = \"registering\" }", 10.0, "FABRIC_PROBE_STATE"),
+        ("nvlink = { fabric = \"failed\" }", 20.0, "FABRIC_PROBE_STATE"),
+        ("nvlink = { fabric = \"degraded\" }", 20.0, "FABRIC_PROBE_STATE"),
+    ] {
+        assert_eq!(of(faults), Some((number, format!("DCGM_FR_{code}"))), "{faults}");
+    }
+    // A counter that is not 0 is no reason: it has to increase.
+    assert_eq!(
+        of("c2c = { errors = 3 }\nnvlink = { link = 1, packet = 2 }").map(|(n, _)| n),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn increasing_errors_of_links_are_part_of_the_health() {
+    let counters = tempfile::NamedTempFile::new().unwrap();
+    fs::write(counters.path(), "DCGM_EXP_GPU_HEALTH_STATUS, gauge, x\n").unwrap();
+    let file = format!("-f={}", counters.path().display());
+    let node = |now: u32, gpu: &str| {
+        let driver = "[driver]\nversion = \"615.71\"\n";
+        format!("now = {now}\n{driver}[[gpu]]\nmodel = \"GB200\"\n{gpu}\n")
+    };
+    let scenario = Scenario::new("link-errors", &node(60, ""));
+    let exporter = Exporter::start(&[&scenario.flag(), &file, "--collect-interval=200"]);
+    let wait = |what: &str, number: f64, code: &str| {
+        let expected = Some((number, format!("DCGM_FR_{code}")));
+        exporter.wait_for(what, |metrics| link_watch(metrics) == expected);
+    };
+    wait("a healthy link", 0.0, "OK");
+    scenario.rewrite(&node(61, "c2c = { errors = 3, from = 61 }"));
+    wait("errors of a C2C link", 10.0, "FIELD_VIOLATION");
+    let packets = "nvlink = { link = 3, packet = 1, from = 62 }";
+    scenario.rewrite(&node(62, &format!("c2c = {{ errors = 3, from = 61 }}\n{packets}")));
+    wait("errors of packets", 20.0, "NVLINK_ERROR_CRITICAL");
+    scenario.rewrite(&node(63, "c2c = { down = [1] }"));
+    wait("a C2C link that is down", 20.0, "NVLINK_DOWN");
+}
+
+#[test]
+fn numbers_of_a_board_and_errors_of_each_link_are_those_of_the_node() {
+    let of_board = [
+        ("GPM_SUPPORT", 0.0),
+        ("PCI_COMBINED_ID", 548_540_638.0),
+        ("PCI_SUBSYS_ID", 342_036_702.0),
+        ("INFOROM_VALID", 0.0),
+        ("PCIE_CORRECTABLE_ERROR_TOTAL", 2.0),
+        ("NVLINK_ECC_ERROR_TOTAL", 5.0),
+    ];
+    let of_link = [("CRC_FLIT", 1.0), ("CRC_DATA", 2.0), ("REPLAY", 3.0), ("RECOVERY", 4.0)];
+    let board = of_board.map(|(name, number)| (format!("DCGM_FI_DEV_{name}"), number, ""));
+    let link = of_link.map(|(name, number)| {
+        (format!("DCGM_FI_DEV_NVLINK_{name}_ERROR_PER_LINK_TOTAL"), number, "nvlink=\"3\"")
+    });
+    let rows = [&board[..], &link].concat();
+    let names: Vec<&str> = rows.iter().map(|(name, ..)| name.as_str()).collect();
+    let errors =
+        "nvlink = { link = 3, crc_flit = 1, crc_data = 2, replay = 3, recovery = 4, ecc = 5 }\n";
+    let node = driver("570.86.15", "A100")
+        + errors
+        + "pcie_replays_per_hour = 120.0\n[[fault]]\nfunction = \"nvmlDeviceValidateInforom\"\ncode = \"CORRUPTED_INFOROM\"\n";
+    let metrics = metrics_of(&node, &names);
+    for (name, number, label) in rows {
+        assert_eq!(value(&metrics, &name, &[label]), Some(number), "{name}: {metrics}");
+    }
+    for (name, _) in of_link {
+        let name = format!("DCGM_FI_DEV_NVLINK_{name}_ERROR_PER_LINK_TOTAL");
+        assert_eq!(value(&metrics, &name, &["nvlink=\"2\""]), Some(0.0), "{name}");
+        assert_eq!(series(&metrics, &name).len(), 12, "{name}");
+    }
+}
+
 #[test]
 fn throughput_is_that_of_every_link() {
     let process = "[[process]]\npid = 7\nname = \"p\"\ngpus = [0]\nmemory = \"1 GiB\"\nsm = 50\nnvlink = 3600\n";
@@ -74,11 +163,17 @@ fn throughput_is_that_of_every_link() {
             .map(|name| format!("DCGM_FI_{}", name.replace('#', &link.to_string())))
     };
     let counters = tempfile::NamedTempFile::new().unwrap();
-    let all = (0..72).flat_map(families).map(|name| format!("{name}, gauge, A row.\n"));
+    let of_label = ["DEV_NVLINK_THROUGHPUT", "DEV_NVLINK_TX_THROUGHPUT", "PROF_NVLINK_RX_BYTES"]
+        .map(|name| format!("DCGM_FI_{name}_PER_LINK"));
+    let all = (0..72).flat_map(families).chain(of_label.clone());
+    let all = all.map(|name| format!("{name}, gauge, A row.\n"));
     fs::write(counters.path(), all.collect::<String>()).unwrap();
     let file = format!("-f={}", counters.path().display());
-    for (board, links) in [("VR200", 36), ("GB200", 18)] {
-        let node = Scenario::new("links", &(driver("615.71", board) + process));
+    // NVML has metrics of 72 links, more than a board of today has.
+    for (board, keys, links) in
+        [("VR200", "nvlink = { count = 72 }\n", 72), ("VR200", "", 36), ("GB200", "", 18)]
+    {
+        let node = Scenario::new("links", &(driver("615.71", board) + keys + process));
         let exporter = Exporter::start(&[&node.flag(), &file, "--collect-interval=200"]);
         // The links share 3600 MiB/s in each direction, which are 3774 MB/s.
         let bytes = 3_774_873_600.0 / f64::from(links);
@@ -87,14 +182,20 @@ fn throughput_is_that_of_every_link() {
         };
         exporter.wait_for("the rate of every link", |metrics| {
             (0..links).all(|link| {
-                let [both, sent, received] = families(link).map(|name| value(metrics, &name, &[]));
-                near(both, bytes * 2e-6) && near(sent, bytes * 1e-6) && near(received, bytes)
+                let label = format!("nvlink=\"{link}\"");
+                let by_name = families(link).map(|name| value(metrics, &name, &[]));
+                let by_label = of_label.each_ref().map(|name| value(metrics, name, &[&label]));
+                [by_name, by_label].into_iter().all(|[both, sent, received]| {
+                    near(both, bytes * 2e-6) && near(sent, bytes * 1e-6) && near(received, bytes)
+                })
             })
         });
         let metrics = exporter.metrics();
         let beyond =
             (links..72).flat_map(families).filter(|name| !series(&metrics, name).is_empty());
         assert_eq!(beyond.collect::<Vec<_>>(), Vec::<String>::new(), "{board}");
+        let counted = of_label.each_ref().map(|name| series(&metrics, name).len());
+        assert_eq!(counted, [usize::try_from(links).unwrap(); 3], "{board}");
     }
 }
 

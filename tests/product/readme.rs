@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use nvml_exporter::catalog::exporter_metrics::EXPORTER_METRICS;
+use nvml_exporter::catalog::refused::REFUSED;
 use nvml_exporter::catalog::{CatalogRow, find, preset, rows};
 use nvml_exporter::policy::{
     DEFAULT_INTERVAL, POD_RESOURCES_EVERY, SLOW_TIER, Tier, default_max_age,
@@ -150,6 +151,12 @@ fn generated_parts_are_current() {
         .to_owned();
     series(&mut table);
     compare_section("docs/metrics.md", "series", &table);
+    let mut table = "| field | why it has no series |\n|---|---|\n".to_owned();
+    for (names, why) in REFUSED {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        writeln!(table, "| {} | {why} |", names.join(", ")).unwrap();
+    }
+    compare_section("docs/migration.md", "refused", &table);
 
     let mut table = "| series | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for metric in EXPORTER_METRICS {

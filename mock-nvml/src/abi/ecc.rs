@@ -43,7 +43,7 @@ versioned! {
             ..request
         })
     };
-    // All errors of a scenario are in device memory, none in SRAM.
+    // The errors of a scenario are in device memory, none in SRAM; whether their threshold is exceeded is a key.
     nvmlDeviceGetSramEccErrorStatus: nvmlEccSramErrorStatus_v1_t, 1 = |board, request| {
         board.ecc_errors(0, 0)?;
         board.spare_rows()?;
@@ -60,7 +60,7 @@ versioned! {
             aggregateUncBucketPcie: 0,
             aggregateUncBucketMcu: 0,
             aggregateUncBucketOther: 0,
-            bThresholdExceeded: 0,
+            bThresholdExceeded: c_uint::from(board.repair()?.sram),
         })
     };
 }

@@ -103,7 +103,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfo_v4(
     tap!("nvmlDeviceGetGpuFabricInfo_v4", device, out);
     dispatch(|| {
         let fabric = board("nvmlDeviceGetGpuFabricInfo_v4", device, |board| Ok(board.fabric()))?;
-        let Fabric { cluster_uuid, clique, state, health_mask, health_summary } = fabric;
+        let Fabric { cluster_uuid, clique, status, state, health_mask, health_summary } = fabric;
         let mut cliques = [FabricClique { kind: 0, id: 0 }; 64];
         let mut clique_count = 0;
         if let (Some(id), [pointer, multicast, ..]) = (clique, &mut cliques) {
@@ -111,7 +111,6 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfo_v4(
             *multicast = FabricClique { kind: 1, id };
             clique_count = 2;
         }
-        let status = 0;
         let filled = FabricInfo {
             cluster_uuid,
             status,

@@ -32,7 +32,8 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
     tap!("nvmlDeviceGetGpuFabricInfoV", device, out);
     dispatch(|| {
         let board = board("nvmlDeviceGetGpuFabricInfoV", device, |board| Ok(board.clone()))?;
-        let Fabric { cluster_uuid, clique, state, health_mask, health_summary } = board.fabric();
+        let fabric = board.fabric();
+        let Fabric { cluster_uuid, clique, status, state, health_mask, health_summary } = fabric;
         let cliqueId = clique.unwrap_or_default();
         let second = out.cast::<nvmlGpuFabricInfo_v2_t>();
         if board.branch() < V3_BRANCH {
@@ -40,6 +41,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
             let request = unsafe { versioned(second.cast_const(), 2) }?;
             let filled = nvmlGpuFabricInfo_v2_t {
                 clusterUuid: cluster_uuid,
+                status,
                 cliqueId,
                 state,
                 healthMask: health_mask,
@@ -52,6 +54,7 @@ pub(super) unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(
         let request = unsafe { versioned(out.cast_const(), 3) }?;
         let filled = nvmlGpuFabricInfo_v3_t {
             clusterUuid: cluster_uuid,
+            status,
             cliqueId,
             state,
             healthMask: health_mask,

@@ -73,12 +73,6 @@ pub(super) fn system_stat(boot: u64) -> String {
     )
 }
 
-/// `/proc/self/mountinfo`, as in a container: cgroup v2 in a namespace of its own.
-pub(super) const MOUNTINFO: &str = "\
-22 1 0:21 / /proc rw,nosuid,nodev,noexec - proc proc rw
-31 22 0:27 / /sys/fs/cgroup ro,nosuid,nodev,noexec - cgroup2 cgroup rw,nsdelegate
-";
-
 /// `/proc/meminfo`.
 pub(super) const MEMINFO: &str = "\
 MemTotal:       1056763904 kB

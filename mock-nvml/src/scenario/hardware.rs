@@ -12,8 +12,7 @@ pub(crate) struct HardwareFaults {
     pub(crate) repair: RepairState,
     /// NVLinks that are down or have errors.
     pub(crate) nvlink: NvLinkFaults,
-    /// CRC errors and replays of each C2C link.
-    pub(crate) c2c_errors: u32,
+    pub(crate) c2c: C2cFaults,
     /// Performance policies that limit the clocks, besides power and temperature.
     pub(crate) throttles: Vec<ThrottleWindow>,
 }
@@ -74,6 +73,7 @@ pub(crate) struct RemappedRows {
 
 /// Repairs that are pending or impossible, and the recovery action.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent properties")]
 pub(crate) struct RepairState {
     /// `nvmlDeviceGpuRecoveryAction_t`.
     pub(crate) action: u32,
@@ -83,6 +83,8 @@ pub(crate) struct RepairState {
     pub(crate) channel: bool,
     /// Whether a TPC is repaired at the next reset.
     pub(crate) tpc: bool,
+    /// Whether the SRAM errors exceed their threshold.
+    pub(crate) sram: bool,
     /// World time from which on this is the state.
     pub(crate) from: EventTime,
 }
@@ -102,14 +104,45 @@ pub(crate) struct NvLinkFaults {
     pub(crate) replay: u32,
     /// Recovery errors.
     pub(crate) recovery: u32,
+    /// ECC errors of data.
+    pub(crate) ecc: u32,
     /// Errors in received symbols, of boards with NVLink 5.
     pub(crate) symbol: u32,
     /// Errors that remain after error correction, of boards with NVLink 5.
     pub(crate) effective: u32,
     /// Packets with errors, of boards with NVLink 5.
     pub(crate) packet: u32,
+    /// State in the fabric.
+    pub(crate) fabric: FabricFault,
+    /// Number of links, if it is not that of the model.
+    pub(crate) count: Option<u32>,
     /// World time of the errors.
     pub(crate) from: EventTime,
+}
+
+/// Faults of C2C links.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct C2cFaults {
+    /// CRC errors and replays of each link.
+    pub(crate) errors: u32,
+    /// Indexes of links that are down.
+    pub(crate) down: Vec<u32>,
+    /// World time from which on this is the state.
+    pub(crate) from: EventTime,
+}
+
+/// State of a GPU in its fabric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FabricFault {
+    /// Registered, and healthy.
+    #[default]
+    None,
+    /// The registration is in progress.
+    Registering,
+    /// The registration has failed.
+    Failed,
+    /// Registered, with less bandwidth.
+    Degraded,
 }
 
 /// A performance policy that limits the clocks (`nvmlPerfPolicyType_t`).

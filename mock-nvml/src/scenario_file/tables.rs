@@ -15,7 +15,7 @@ use serde::{
 use toml::Spanned;
 
 pub(super) use self::hardware::{
-    EccTable, MemoryLimitTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
+    C2cTable, EccTable, MemoryLimitTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
     ThrottleTable, XidTable,
 };
 pub(super) use self::{
@@ -39,6 +39,7 @@ pub(super) struct ScenarioTable {
     pub(super) _about: Option<String>,
     pub(super) now: Option<Spanned<f64>>,
     pub(super) pid_namespace: Option<Spanned<String>>,
+    pub(super) cgroup_namespace: Option<Spanned<String>>,
     pub(super) platform: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) driver: DriverTable,
@@ -100,8 +101,7 @@ pub(super) struct GpuTable {
     pub(super) retired: Option<Spanned<RetiredTable>>,
     pub(super) remapped: Option<Spanned<RemappedTable>>,
     pub(super) repair: Option<Spanned<RepairTable>>,
-    #[serde(default)]
-    pub(super) c2c_errors: u32,
+    pub(super) c2c: Option<Spanned<C2cTable>>,
     pub(super) nvlink: Option<Spanned<NvLinkTable>>,
     #[serde(default)]
     pub(super) slowed: Vec<ThrottleTable>,

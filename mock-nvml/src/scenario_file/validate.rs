@@ -25,7 +25,7 @@ use crate::{
     driver_branches,
     exported_functions::FUNCTIONS,
     fault::InjectedFault,
-    scenario::{Driver, InjectedSamples, Platform, Scenario},
+    scenario::{CgroupView, Driver, InjectedSamples, Platform, Scenario},
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure},
         tables::{DriverTable, InjectedSamplesTable, ScenarioTable, recording},
@@ -67,6 +67,7 @@ pub(super) fn check(seed: &str, file: &ScenarioTable) -> ValidationResult<Scenar
     Ok(Scenario {
         held_at: hold(file.now.as_ref())?,
         in_container: in_container(file.pid_namespace.as_ref())?,
+        cgroup_view: cgroup_view(file.cgroup_namespace.as_ref())?,
         platform,
         driver,
         injected_samples: file
@@ -116,6 +117,21 @@ fn in_container(namespace: Option<&Spanned<String>>) -> ValidationResult<bool> {
         other => Err(SpannedError::new(
             value.span(),
             format!("pid_namespace = \"{other}\" is unknown: write \"host\" or \"container\""),
+        )),
+    }
+}
+
+fn cgroup_view(namespace: Option<&Spanned<String>>) -> ValidationResult<CgroupView> {
+    let Some(value) = namespace else { return Ok(CgroupView::default()) };
+    match value.get_ref().as_str() {
+        "host" => Ok(CgroupView::Host),
+        "private" => Ok(CgroupView::Private),
+        "mounted" => Ok(CgroupView::Mounted),
+        other => Err(SpannedError::new(
+            value.span(),
+            format!(
+                "cgroup_namespace = \"{other}\" is unknown: write \"host\", \"private\" or \"mounted\""
+            ),
         )),
     }
 }
@@ -228,8 +244,7 @@ mod tests {
                 "[[gpu]]\nmodel = \"T4\"\ncuont = 2\n",
                 "3: unknown key \"cuont\", did you mean \"count\"? the keys here are model, count, uuid, \
                  serial, minor, pcie_replays_per_hour, ambient, power_limit, \
-                 memory_total, memory_limits, lost, ecc, retired, remapped, repair, c2c_errors, \
-                 nvlink, slowed, samples, mig",
+                 memory_total, memory_limits, lost, ecc, retired, remapped, repair, c2c, nvlink, slowed, samples, mig",
             ),
             ("[[gpu]]\ncount = 2\n", "1: missing key \"model\": add it"),
             (

@@ -12,6 +12,8 @@ const BATCH: &str = "nvmlDeviceGetFieldValues";
 const THRESHOLD: &str = "nvmlDeviceGetTemperatureThreshold";
 const LIMITS: &str = "nvmlDeviceGetPowerManagementLimitConstraints";
 const FABRIC: &str = "nvmlDeviceGetGpuFabricInfoV";
+const PCI: &str = "nvmlDeviceGetPciInfo_v3";
+const NO_PCI: &str = "platforms without PCI";
 const NO_FABRIC: &str = "boards without an NVLink fabric";
 const NO_BYTES: &str = "boards without PCIe byte counters; in a GPU's first cycle";
 const CONSUMER: &str = "consumer boards";
@@ -310,6 +312,42 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         tier: Slow,
         help: "CUDA version supported by the driver: 12040 is 12.4.",
         ..gauge(Read(|p| p.cuda_version()))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PCI_COMBINED_ID",
+        unit: "id",
+        symbol: PCI,
+        tier: Slow,
+        help: "PCI device ID times 65536, plus the vendor ID.",
+        absent: NO_PCI,
+        ..gauge(Read(|p| p.pci_device_id()))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PCI_SUBSYS_ID",
+        unit: "id",
+        symbol: PCI,
+        tier: Slow,
+        help: "PCI subsystem ID times 65536, plus the subsystem vendor ID.",
+        absent: NO_PCI,
+        ..gauge(Read(|p| p.pci_subsystem_id()))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_GPM_SUPPORT",
+        unit: "bool",
+        symbol: "nvmlGpmQueryDeviceSupport",
+        tier: Slow,
+        help: "1 if the GPU has GPM metrics: those of DCGM_FI_PROF other than bytes.",
+        absent: "drivers before 525",
+        ..gauge(Read(|p| p.gpm_support()))
+    },
+    Metric {
+        name: "DCGM_FI_DEV_PCIE_CORRECTABLE_ERROR_TOTAL",
+        unit: "count",
+        symbol: BATCH,
+        tier: Slow,
+        help: "Correctable errors of the PCIe link.",
+        absent: "drivers before 535",
+        ..counter(Field(Id::of(field_id::NVML_FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS), Ok))
     },
 ];
 

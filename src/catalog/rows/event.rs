@@ -113,4 +113,18 @@ pub(super) const ROWS: &[Metric<EventSource>] = &[
             read: health::watches,
         })
     },
+    Metric {
+        name: "DCGM_FI_DEV_INFOROM_VALID",
+        unit: "bool",
+        symbol: "nvmlDeviceValidateInforom",
+        tier: Slow,
+        help: "1 if the checksum of the InfoROM is valid; read once an hour.",
+        absent: "boards without an InfoROM",
+        ..gauge(EventSource {
+            labels: &[],
+            is_single: true,
+            needs: EventInput::SlowHealth,
+            read: events::inforom_valid,
+        })
+    },
 ];

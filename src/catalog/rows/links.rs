@@ -65,6 +65,15 @@ pub(super) const ROWS: &[Metric<DeviceSource>] = &[
         ..counter(Field(Id::of(field_id::NVML_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL), Ok))
     },
     Metric {
+        name: "DCGM_FI_DEV_NVLINK_ECC_ERROR_TOTAL",
+        unit: "count",
+        symbol: BATCH,
+        tier: Slow,
+        help: "ECC errors of data on all NVLinks.",
+        absent: "before Ampere, and boards without NVLink",
+        ..counter(Field(Id::of(field_id::NVML_FI_DEV_NVLINK_ECC_DATA_ERROR_COUNT_TOTAL), Ok))
+    },
+    Metric {
         name: "DCGM_FI_DEV_NVLINK_REPLAY_TOTAL",
         unit: "count",
         symbol: BATCH,

@@ -8,7 +8,7 @@ use nvml_wrapper_sys::bindings::{
 };
 
 use super::{EXCLUSIVE_PROCESS, Probe, celsius};
-use crate::model::{Missing, Reading};
+use crate::model::{FabricHealth, Missing, Reading};
 use crate::nvml::raw::{self, fabric::Fabric};
 
 /// Maximum plausible fan speed, percent of the nominal speed.
@@ -212,6 +212,30 @@ impl Probe<'_> {
         Ok(f64::from(self.session.nvml().sys_cuda_driver_version()?))
     }
 
+    /// PCI device id (high half) and vendor id (`nvmlDeviceGetPciInfo_v3`).
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported on platforms without PCI.
+    pub fn pci_device_id(&self) -> Reading {
+        Ok(f64::from(raw::texts::pci_info(self.session.nvml(), self.handle)?.pciDeviceId))
+    }
+
+    /// PCI subsystem id (high half) and vendor id (`nvmlDeviceGetPciInfo_v3`).
+    ///
+    /// # Errors
+    /// As [`Probe::pci_device_id`].
+    pub fn pci_subsystem_id(&self) -> Reading {
+        Ok(f64::from(raw::texts::pci_info(self.session.nvml(), self.handle)?.pciSubSystemId))
+    }
+
+    /// Whether the GPU has GPM metrics (`nvmlGpmQueryDeviceSupport`).
+    ///
+    /// # Errors
+    /// Returns the NVML error; unsupported before driver branch 525.
+    pub fn gpm_support(&self) -> Reading {
+        Ok(flag(raw::gpm::is_supported(self.session.nvml(), self.handle)?))
+    }
+
     /// Whether a vGPU licence is active (`nvmlDeviceGetGridLicensableFeatures_v4`).
     ///
     /// # Errors
@@ -260,6 +284,14 @@ impl Probe<'_> {
     pub fn fabric_clique(&self) -> Reading {
         let membership = self.fabric()?.membership.ok_or(Missing::Pending)?;
         Ok(f64::from(membership.clique.ok_or(Missing::Unsupported)?))
+    }
+
+    /// State of the GPU in its fabric.
+    ///
+    /// # Errors
+    /// As [`Probe::fabric_state`].
+    pub fn fabric_health(&self) -> Result<FabricHealth, Missing> {
+        Ok(self.fabric()?.health())
     }
 
     fn fabric(&self) -> Result<Fabric, Missing> {

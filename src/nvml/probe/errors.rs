@@ -5,7 +5,8 @@ use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
 
 use super::Probe;
 use super::board::flag;
-use crate::model::{Missing, Reading};
+use crate::model::{LinkFields, Missing, Reading};
+use crate::nvml::links::LinkKind;
 use crate::nvml::raw;
 use crate::nvml::raw::health::SpareRows;
 
@@ -51,9 +52,25 @@ impl Probe<'_> {
     ///
     /// # Errors
     /// Returns the NVML error.
-    pub fn sram_threshold_exceeded(&self) -> Reading {
+    pub fn exceeds_sram_threshold(&self) -> Result<bool, Missing> {
         let status = raw::health::sram_errors(self.session.nvml(), self.handle)?;
-        Ok(flag(status.bThresholdExceeded != 0))
+        Ok(status.bThresholdExceeded != 0)
+    }
+
+    /// [`Probe::exceeds_sram_threshold`] as a number.
+    ///
+    /// # Errors
+    /// As [`Probe::exceeds_sram_threshold`].
+    pub fn sram_threshold_exceeded(&self) -> Reading {
+        Ok(flag(self.exceeds_sram_threshold()?))
+    }
+
+    /// Readings of fields of each link of one kind.
+    ///
+    /// # Errors
+    /// As [`crate::nvml::Session::link_fields`].
+    pub fn link_fields(&self, kind: LinkKind, fields: &[u32]) -> Result<LinkFields, Missing> {
+        self.session.link_fields(self.handle, kind, fields)
     }
 
     /// Number of banks in one class of remaining spare rows (`nvmlDeviceGetRowRemapperHistogram`).

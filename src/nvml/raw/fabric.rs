@@ -8,12 +8,18 @@ use nvml_wrapper_sys::bindings::{
 
 use super::newer::{CLIQUES_MAX, FabricClique, FabricInfo, NewerFunctions};
 use super::{Handle, SUCCESS, check, symbol, version};
-use crate::model::Missing;
+use crate::model::{FabricHealth, Missing};
 
 /// `NVML_GPU_FABRIC_STATE_NOT_SUPPORTED`.
 const NOT_SUPPORTED: u8 = 0;
 /// `NVML_GPU_FABRIC_STATE_COMPLETED`.
 const COMPLETED: u8 = 3;
+/// `NVML_GPU_FABRIC_STATE_IN_PROGRESS`.
+const IN_PROGRESS: u32 = 2;
+/// `NVML_GPU_FABRIC_HEALTH_MASK_*_TRUE`.
+const FAULT: u32 = 1;
+/// `NVML_GPU_FABRIC_HEALTH_MASK_INCORRECT_CONFIGURATION_NONE`.
+const CORRECTLY_CONFIGURED: u32 = 1;
 /// `NVML_GPU_FABRIC_CLIQUE_TYPE_UNICAST_POINTER`: the type of the clique of older versions.
 const UNICAST_POINTER: u8 = 0;
 
@@ -30,6 +36,23 @@ pub struct Fabric {
     pub health_mask: u32,
     /// `NVML_GPU_FABRIC_HEALTH_SUMMARY_*`; `None` before driver 570.
     pub health_summary: Option<u32>,
+}
+
+impl Fabric {
+    /// Whether the GPU is registered, and whether a fault is reported.
+    #[must_use]
+    pub fn health(&self) -> FabricHealth {
+        let part = |shift: u32, bits: u32| (self.health_mask >> shift) & bits;
+        // Degraded bandwidth, recovery of a route, unhealthy route, recovery from a timeout.
+        let has_fault = [0, 2, 4, 6].into_iter().any(|shift| part(shift, 0b11) == FAULT);
+        // 0 is not supported.
+        let is_misconfigured = part(8, 0b1111) > CORRECTLY_CONFIGURED;
+        match (self.state, self.status) {
+            (IN_PROGRESS, _) => FabricHealth::Registering,
+            (_, Some(SUCCESS)) if !has_fault && !is_misconfigured => FabricHealth::Healthy,
+            _ => FabricHealth::Faulty,
+        }
+    }
 }
 
 /// Cluster and clique of a GPU: GPUs with the same ones reach each other's memory.
@@ -128,6 +151,32 @@ fn registered(state: u8, status: nvmlReturn_t, membership: Membership) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fault_is_a_bit_of_the_mask_or_a_failed_registration() {
+        let healthy = Fabric {
+            state: 3,
+            status: Some(SUCCESS),
+            membership: None,
+            health_mask: 0b0001_1010_1010,
+            health_summary: None,
+        };
+        let of =
+            |state, status, health_mask| Fabric { state, status, health_mask, ..healthy }.health();
+        assert_eq!(healthy.health(), FabricHealth::Healthy);
+        assert_eq!(of(3, Some(SUCCESS), 0), FabricHealth::Healthy, "nothing is supported");
+        for mask in [0b0001_1010_1001, 0b0001_1010_0110, 0b0001_1001_1010, 0b0001_0110_1010, 0x5AA]
+        {
+            assert_eq!(of(3, Some(SUCCESS), mask), FabricHealth::Faulty, "{mask:b}");
+        }
+        // Bits of newer drivers are no faults: no partition is assigned, and no fabric manager is connected.
+        assert_eq!(of(3, Some(SUCCESS), 0b1010_0001_1010_1010), FabricHealth::Healthy);
+        assert_eq!(of(3, Some(999), 0), FabricHealth::Faulty);
+        assert_eq!(
+            [of(1, None, 0), of(2, None, 0)],
+            [FabricHealth::Faulty, FabricHealth::Registering]
+        );
+    }
 
     #[test]
     fn cluster_and_clique_need_a_successful_registration() {

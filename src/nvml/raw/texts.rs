@@ -97,6 +97,14 @@ pub fn nvml_version(nvml: &Nvml) -> Result<String, Missing> {
 /// # Errors
 /// As [`device_text`].
 pub fn pci_bus_id(nvml: &Nvml, gpu: Handle) -> Result<String, Missing> {
+    ended(&pci_info(nvml, gpu)?.busId)
+}
+
+/// Reads the PCI attributes (`nvmlDeviceGetPciInfo_v3`).
+///
+/// # Errors
+/// Returns the NVML error; unsupported on platforms without PCI.
+pub fn pci_info(nvml: &Nvml, gpu: Handle) -> Result<nvmlPciInfo_t, Missing> {
     let call = symbol(&nvml.lib().nvmlDeviceGetPciInfo_v3)?;
     let mut info = nvmlPciInfo_t {
         busIdLegacy: [0; 16],
@@ -109,7 +117,7 @@ pub fn pci_bus_id(nvml: &Nvml, gpu: Handle) -> Result<String, Missing> {
     };
     // SAFETY: `info` is a live struct.
     check(unsafe { call(gpu.0, &raw mut info) })?;
-    ended(&info.busId)
+    Ok(info)
 }
 
 fn read(call: impl FnOnce(*mut c_char, c_uint) -> nvmlReturn_t) -> Result<String, Missing> {

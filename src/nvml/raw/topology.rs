@@ -19,6 +19,18 @@ pub fn nvlink_status(nvml: &Nvml, from: Handle, to: Handle) -> Result<u32, Missi
     Ok(status)
 }
 
+/// An error counter of an `NVLink`, an `nvmlNvLinkErrorCounter_t` (`nvmlDeviceGetNvLinkErrorCounter`).
+///
+/// # Errors
+/// Returns the NVML error; unsupported since Hopper.
+pub fn link_errors(nvml: &Nvml, gpu: Handle, link: u32, counter: u32) -> Result<u64, Missing> {
+    let call = symbol(&nvml.lib().nvmlDeviceGetNvLinkErrorCounter)?;
+    let mut errors = 0;
+    // SAFETY: `errors` is a live u64, which the call writes.
+    check(unsafe { call(gpu.0, link, counter, &raw mut errors) })?;
+    Ok(errors)
+}
+
 /// State of an `NVLink`: 0 inactive, 1 active (`nvmlDeviceGetNvLinkState`).
 ///
 /// # Errors

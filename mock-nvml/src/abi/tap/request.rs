@@ -72,7 +72,8 @@ impl Request {
                 Parameter::Out(layout) => Output::Members(value, layout),
                 Parameter::OutOfText(layout) => {
                     // SAFETY: the caller passes null or a struct that begins with the address of a text.
-                    request.add_input(&unsafe { memory::text_at(value) });
+                    let path = unsafe { memory::text_at(value) };
+                    request.add_input(below_mount(&path));
                     Output::Members(value, layout)
                 }
                 Parameter::Rows(layout) => {
@@ -188,6 +189,15 @@ pub(super) fn read_rows(address: usize, count: u32, layout: &str) -> Vec<Vec<i64
     };
     let row = |row| layout::decode(row, layout).into_iter().map(number).collect();
     bytes.chunks_exact(size).map(row).collect()
+}
+
+/// A cgroup by its path below the mount, which differs between machines: what follows the directory `cgroup`.
+fn below_mount(path: &str) -> &str {
+    match path.split_once("/cgroup") {
+        Some((_, "")) => "/",
+        Some((_, below)) if below.starts_with('/') => below,
+        Some(_) | None => path,
+    }
 }
 
 /// Writes the number of rows, and the rows if they fit.

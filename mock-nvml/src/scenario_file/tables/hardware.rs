@@ -34,11 +34,13 @@ pub(in crate::scenario_file) struct RemappedTable {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent keys")]
 pub(in crate::scenario_file) struct RepairTable {
     pub(in crate::scenario_file) action: u32,
     pub(in crate::scenario_file) unrepairable: bool,
     pub(in crate::scenario_file) channel: bool,
     pub(in crate::scenario_file) tpc: bool,
+    pub(in crate::scenario_file) sram: bool,
     pub(in crate::scenario_file) from: Option<f64>,
 }
 
@@ -51,9 +53,20 @@ pub(in crate::scenario_file) struct NvLinkTable {
     pub(in crate::scenario_file) crc_data: u32,
     pub(in crate::scenario_file) replay: u32,
     pub(in crate::scenario_file) recovery: u32,
+    pub(in crate::scenario_file) ecc: u32,
     pub(in crate::scenario_file) symbol: u32,
     pub(in crate::scenario_file) effective: u32,
     pub(in crate::scenario_file) packet: u32,
+    pub(in crate::scenario_file) fabric: Option<Spanned<String>>,
+    pub(in crate::scenario_file) count: Option<Spanned<u32>>,
+    pub(in crate::scenario_file) from: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::scenario_file) struct C2cTable {
+    pub(in crate::scenario_file) errors: u32,
+    pub(in crate::scenario_file) down: Vec<u32>,
     pub(in crate::scenario_file) from: Option<f64>,
 }
 

@@ -5,13 +5,13 @@ use toml::Spanned;
 use crate::{
     models::{Model, Repair},
     scenario::hardware::{
-        EccErrors, ErrorCounts, EventTime, HardwareFaults, NvLinkFaults, PerfPolicy, RemappedRows,
-        RepairState, RetiredPages, ThrottleWindow, Xid,
+        C2cFaults, EccErrors, ErrorCounts, EventTime, FabricFault, HardwareFaults, NvLinkFaults,
+        PerfPolicy, RemappedRows, RepairState, RetiredPages, ThrottleWindow, Xid,
     },
     scenario_file::{
         error::{SpannedError, ValidationResult, ensure, suggestion},
         tables::{
-            EccTable, GpuTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
+            C2cTable, EccTable, GpuTable, NvLinkTable, RemappedTable, RepairTable, RetiredTable,
             ThrottleTable, XidTable,
         },
         validate::{values::ensure_gpu_exists, windows::parse_window},
@@ -23,7 +23,14 @@ const POLICIES: [(&str, PerfPolicy); 3] = [
     ("board_limit", PerfPolicy::BoardLimit),
     ("reliability", PerfPolicy::Reliability),
 ];
+const FABRICS: [(&str, FabricFault); 3] = [
+    ("registering", FabricFault::Registering),
+    ("failed", FabricFault::Failed),
+    ("degraded", FabricFault::Degraded),
+];
 const MAX_XIDS: usize = 10_000;
+/// NVML has metrics of so many NVLinks.
+const MAX_LINKS: u32 = 72;
 
 /// The hardware faults in the table of a GPU.
 pub(super) fn check(table: &GpuTable, model: &Model) -> ValidationResult<HardwareFaults> {
@@ -50,7 +57,7 @@ pub(super) fn check(table: &GpuTable, model: &Model) -> ValidationResult<Hardwar
             .map(|table| nvlink(table, model))
             .transpose()?
             .unwrap_or_default(),
-        c2c_errors: table.c2c_errors,
+        c2c: table.c2c.as_ref().map(|table| c2c(table, model)).transpose()?.unwrap_or_default(),
         throttles: slowed,
     })
 }
@@ -122,8 +129,9 @@ fn remapped(table: &Spanned<RemappedTable>, model: &Model) -> ValidationResult<R
 }
 
 fn repair(table: &Spanned<RepairTable>) -> ValidationResult<RepairState> {
-    let &RepairTable { action, unrepairable, channel, tpc, from } = table.get_ref();
-    Ok(RepairState { action, unrepairable, channel, tpc, from: moment("repair", table, from)? })
+    let &RepairTable { action, unrepairable, channel, tpc, sram, from } = table.get_ref();
+    let from = moment("repair", table, from)?;
+    Ok(RepairState { action, unrepairable, channel, tpc, sram, from })
 }
 
 fn nvlink(table: &Spanned<NvLinkTable>, model: &Model) -> ValidationResult<NvLinkFaults> {
@@ -132,11 +140,18 @@ fn nvlink(table: &Spanned<NvLinkTable>, model: &Model) -> ValidationResult<NvLin
         return Err(SpannedError::new(table.span(), text));
     };
     let spec = table.get_ref();
-    for link in spec.down.iter().chain([&spec.link]) {
+    let count = spec.count.as_ref().map(|count| *count.get_ref());
+    if let Some(count) = &spec.count {
         let error =
-            || format!("nvlink: link {link} does not exist: write 0 to {}", links.count - 1);
-        ensure(*link < links.count, table, error)?;
+            || format!("nvlink: count = {} is out of range: write 1 to 72", count.get_ref());
+        ensure((1..=MAX_LINKS).contains(count.get_ref()), count, error)?;
     }
+    ensure_links_exist(
+        "nvlink",
+        table,
+        &[&spec.down[..], &[spec.link]].concat(),
+        count.unwrap_or(links.count),
+    )?;
     Ok(NvLinkFaults {
         down: spec.down.clone(),
         link: spec.link,
@@ -144,27 +159,70 @@ fn nvlink(table: &Spanned<NvLinkTable>, model: &Model) -> ValidationResult<NvLin
         crc_data: spec.crc_data,
         replay: spec.replay,
         recovery: spec.recovery,
+        ecc: spec.ecc,
         symbol: spec.symbol,
         effective: spec.effective,
         packet: spec.packet,
+        fabric: spec.fabric.as_ref().map_or(Ok(FabricFault::None), fabric)?,
+        count,
         from: moment("nvlink", table, spec.from)?,
     })
 }
 
+fn c2c(table: &Spanned<C2cTable>, model: &Model) -> ValidationResult<C2cFaults> {
+    let links = model.extras.c2c_links;
+    let error = || format!("c2c: the model {} has no C2C link: remove the key", model.key);
+    ensure(links > 0, table, error)?;
+    let C2cTable { errors, down, from } = table.get_ref();
+    ensure_links_exist("c2c", table, down, links)?;
+    Ok(C2cFaults { errors: *errors, down: down.clone(), from: moment("c2c", table, *from)? })
+}
+
+fn ensure_links_exist<T>(
+    key: &str,
+    table: &Spanned<T>,
+    links: &[u32],
+    count: u32,
+) -> ValidationResult<()> {
+    let missing = links.iter().find(|link| **link >= count);
+    let error = || {
+        let link = missing.copied().unwrap_or_default();
+        format!("{key}: link {link} does not exist: write 0 to {}", count - 1)
+    };
+    ensure(missing.is_none(), table, error)
+}
+
+fn fabric(word: &Spanned<String>) -> ValidationResult<FabricFault> {
+    known_word("nvlink", "fabric", word, &FABRICS)
+}
+
+/// The value of a word.
+fn known_word<T: Copy>(
+    key: &str,
+    what: &str,
+    word: &Spanned<String>,
+    known: &[(&str, T)],
+) -> ValidationResult<T> {
+    let text = word.get_ref();
+    let found = known.iter().find(|(name, _)| name == text).map(|(_, value)| *value);
+    found.ok_or_else(|| {
+        let names = || known.iter().map(|(name, _)| *name);
+        let hint = suggestion(text, names());
+        let hint = if hint.is_empty() { ":" } else { hint.as_str() };
+        let all = names().collect::<Vec<_>>().join(", ");
+        let plural = if what.ends_with('y') { "policies" } else { "states of a fabric" };
+        SpannedError::new(
+            word.span(),
+            format!("{key}: unknown {what} \"{text}\"{hint} the {plural} are {all}"),
+        )
+    })
+}
+
 fn slowed(table: &ThrottleTable, model: &Model) -> ValidationResult<ThrottleWindow> {
-    let word = table.by.get_ref();
     let error =
         || format!("slowed: the model {} has no violation counters: remove the key", model.key);
     ensure(model.violations, &table.by, error)?;
-    let known = POLICIES.iter().find(|(name, _)| name == word).map(|(_, policy)| *policy);
-    let by = known.ok_or_else(|| {
-        let names = || POLICIES.iter().map(|(name, _)| *name);
-        let hint = suggestion(word, names());
-        let hint = if hint.is_empty() { ":" } else { hint.as_str() };
-        let all = names().collect::<Vec<_>>().join(", ");
-        let text = format!("slowed: unknown policy \"{word}\"{hint} the policies are {all}");
-        SpannedError::new(table.by.span(), text)
-    })?;
+    let by = known_word("slowed", "policy", &table.by, &POLICIES)?;
     Ok(ThrottleWindow { policy: by, during: parse_window(table.from.as_ref(), table.to.as_ref())? })
 }
 

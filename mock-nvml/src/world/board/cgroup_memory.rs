@@ -1,6 +1,7 @@
 //! Limits of cgroups, and the memory that is charged to them.
 
 use crate::{
+    cgroup_tree::CLIENT,
     return_code::{NvmlResult, ReturnCode},
     scenario::cluster::{Container, ContainerRun, Pod},
     world::board::Board,
@@ -21,13 +22,18 @@ pub(crate) struct CgroupMemory {
 }
 
 impl Board {
-    /// The hard limit of the caller.
+    /// The hard limit of the caller: that of its cgroup or of one above it.
     pub(crate) fn own_hard_limit(&self) -> Option<u64> {
+        let is_above = |cgroup: &str| {
+            let below = CLIENT.strip_prefix(cgroup).filter(|_| cgroup.starts_with('/'));
+            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        };
         let limits = self.gpu().memory_limits.iter();
-        limits.filter(|limit| limit.cgroup == EVERY_CGROUP).filter_map(|limit| limit.hard).min()
+        let own = limits.filter(|limit| limit.cgroup == EVERY_CGROUP || is_above(&limit.cgroup));
+        own.filter_map(|limit| limit.hard).min()
     }
 
-    /// The account of the cgroup with this path.
+    /// The account of the cgroup in this directory of the tree, or with this path.
     pub(crate) fn cgroup_memory(&self, path: &str) -> NvmlResult<CgroupMemory> {
         if self.branch() < 615 || self.model().extras.unified_memory {
             return Err(ReturnCode::NOT_SUPPORTED);
@@ -45,7 +51,7 @@ impl Board {
         let mut limits = self.gpu().memory_limits.iter();
         let found = limits.find(|limit| {
             limit.cgroup == EVERY_CGROUP
-                || limit.cgroup == path
+                || (limit.cgroup.starts_with('/') && path.ends_with(&limit.cgroup))
                 || Some(&limit.cgroup) == name.as_ref()
         });
         let limit = found.ok_or(ReturnCode::NOT_FOUND)?;

@@ -1,11 +1,21 @@
 //! NVLink fabric.
 
-use crate::world::board::Board;
+use crate::{scenario::hardware::FabricFault, world::board::Board};
 
+/// `NVML_GPU_FABRIC_STATE_IN_PROGRESS`.
+const IN_PROGRESS: u8 = 2;
 /// `NVML_GPU_FABRIC_STATE_COMPLETED`.
 const COMPLETED: u8 = 3;
 /// Health mask: each two-bit field is `…_FALSE`, no problem.
 const ALL_HEALTHY: u32 = 0b1010_1010;
+/// The same with less bandwidth.
+const DEGRADED: u32 = 0b1010_1001;
+/// `NVML_GPU_FABRIC_HEALTH_SUMMARY_LIMITED_CAPACITY`.
+const LIMITED: u8 = 3;
+/// `NVML_SUCCESS`.
+const SUCCESS: u32 = 0;
+/// `NVML_ERROR_UNKNOWN`.
+const UNKNOWN_ERROR: u32 = 999;
 /// `NVML_GPU_FABRIC_HEALTH_SUMMARY_HEALTHY`.
 const HEALTHY: u8 = 1;
 
@@ -16,6 +26,8 @@ pub(crate) struct Fabric {
     pub(crate) cluster_uuid: [u8; 16],
     /// Id of the clique.
     pub(crate) clique: Option<u32>,
+    /// Result of the registration, an `nvmlReturn_t`.
+    pub(crate) status: u32,
     /// `NVML_GPU_FABRIC_STATE_*`.
     pub(crate) state: u8,
     /// `NVML_GPU_FABRIC_HEALTH_MASK_*`.
@@ -32,6 +44,7 @@ impl Board {
             return Fabric {
                 cluster_uuid: none,
                 clique: None,
+                status: SUCCESS,
                 state: 0,
                 health_mask: 0,
                 health_summary: 0,
@@ -40,12 +53,22 @@ impl Board {
         // Racks of several nodes are one cluster.
         let cluster_uuid =
             if self.model().extras.platform { *b"rack-of-18-trays" } else { [0; 16] };
-        Fabric {
+        let clique = Some(u32::from(self.model().extras.platform));
+        let healthy = Fabric {
             cluster_uuid,
-            clique: Some(u32::from(self.model().extras.platform)),
+            clique,
+            status: SUCCESS,
             state: COMPLETED,
             health_mask: ALL_HEALTHY,
             health_summary: HEALTHY,
+        };
+        match self.gpu.hardware.nvlink.fabric {
+            FabricFault::None => healthy,
+            FabricFault::Registering => Fabric { state: IN_PROGRESS, ..healthy },
+            FabricFault::Failed => Fabric { status: UNKNOWN_ERROR, ..healthy },
+            FabricFault::Degraded => {
+                Fabric { health_mask: DEGRADED, health_summary: LIMITED, ..healthy }
+            }
         }
     }
 }

@@ -97,7 +97,8 @@ impl Board {
             }
             74..=81 | 269..=271 => self.violation_field(field),
             83 | 82 | 185..=196 => self.power_field(field),
-            94 => Ok(FieldValue::U32(self.replays())),
+            // 173: a replay corrects an error.
+            94 | 173 => Ok(FieldValue::U32(self.replays())),
             // No replay counter rolls over.
             95 => Ok(FieldValue::U32(0)),
             170..=172 | 231..=234 => self.c2c_field(field, scope),
@@ -170,7 +171,7 @@ impl Board {
             // Packets of 256 bytes.
             201 | 203 => self.nvlink_traffic(scope).map(|kib| FieldValue::U64(kib * 4)),
             206..=212 => self.nvlink_errors(scope, LinkError::Packet).map(FieldValue::U64),
-            205 | 214 => self.nvlink_errors(scope, LinkError::Ecc).map(FieldValue::U64),
+            205 | 214 => self.nvlink_errors(scope, LinkError::Ecc).map(|_| FieldValue::U64(0)),
             219 => self.nvlink_errors(scope, LinkError::Effective).map(FieldValue::U64),
             // 236: each symbol error is in a block of its own.
             221 | 236 => self.nvlink_errors(scope, LinkError::Symbol).map(FieldValue::U64),
@@ -197,7 +198,7 @@ impl Board {
             return Err(ReturnCode::NOT_SUPPORTED);
         }
         match field {
-            171 => Ok(FieldValue::U32(1)),
+            171 => Ok(FieldValue::U32(u32::from(self.c2c_active(link)))),
             172 => Ok(FieldValue::U32(C2C_SPEED)),
             231..=233 => Ok(FieldValue::U64(self.c2c_errors())),
             234 => Ok(FieldValue::U32(0)),

@@ -56,7 +56,8 @@ pub(crate) enum Direction {
 impl Board {
     /// Its NVLinks.
     pub(crate) fn nvlinks(&self) -> NvmlResult<NvLinks> {
-        self.model().nvlinks.ok_or(ReturnCode::NOT_SUPPORTED)
+        let links = self.model().nvlinks.ok_or(ReturnCode::NOT_SUPPORTED)?;
+        Ok(NvLinks { count: self.gpu.hardware.nvlink.count.unwrap_or(links.count), ..links })
     }
 
     /// Whether it is connected to NVLink switches, which boards with 18 links are.
@@ -100,7 +101,7 @@ impl Board {
             LinkError::Recovery => faults.recovery,
             LinkError::Flit => faults.crc_flit,
             LinkError::Data => faults.crc_data,
-            LinkError::Ecc => 0,
+            LinkError::Ecc => faults.ecc,
             LinkError::Symbol => faults.symbol,
             LinkError::Effective => faults.effective,
             LinkError::Packet => faults.packet,
@@ -109,7 +110,14 @@ impl Board {
 
     /// Errors of each C2C link.
     pub(crate) fn c2c_errors(&self) -> u64 {
-        u64::from(self.gpu.hardware.c2c_errors)
+        let faults = &self.gpu.hardware.c2c;
+        if faults.from.0 <= self.now.world { u64::from(faults.errors) } else { 0 }
+    }
+
+    /// Whether a C2C link is up.
+    pub(crate) fn c2c_active(&self, link: u32) -> bool {
+        let faults = &self.gpu.hardware.c2c;
+        faults.from.0 > self.now.world || !faults.down.contains(&link)
     }
 
     /// Data of one link or of all in one direction since the driver was loaded, in KiB. The traffic

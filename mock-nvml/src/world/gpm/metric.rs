@@ -59,12 +59,12 @@ pub(crate) fn mean(span: &SampleInterval) -> NvmlResult<Activity> {
     }
     let elapsed = span.to.real > span.from.real;
     let share = if elapsed { 1.0 / float(steps) } else { f64::NAN };
-    let count = gpu.model.nvlinks.map_or(0, |links| links.count);
-    let down = &gpu.hardware.nvlink.down;
+    let faults = &gpu.hardware.nvlink;
+    let count = gpu.model.nvlinks.map_or(0, |links| faults.count.unwrap_or(links.count));
     let traffic = sum.0.traffic.in_seconds(share).limited_to(gpu.model);
     Ok(Activity {
         model: gpu.model,
-        links: (0..count).map(|link| !down.contains(&link)).collect(),
+        links: (0..count).map(|link| !faults.down.contains(&link)).collect(),
         of_instance: instance.is_some(),
         load: Load { traffic, ..sum.0.scaled(share) },
         pipes: scaled(sum.1, share),
