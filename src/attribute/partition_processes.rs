@@ -187,11 +187,13 @@ fn owners(
     };
     let mut owners: Vec<_> = listing.processes.iter().map(resolve).collect();
     for (index, process) in listing.processes.iter().enumerate() {
-        if owners[index].0 == Owner::Unknown(Unresolved::NoContainer)
+        let unknown = Owner::Unknown(Unresolved::NoContainer);
+        if owners.get(index).is_some_and(|(owner, _)| *owner == unknown)
             && let Some(container) = sandboxed_owner(context, process, device)
             && !owners.iter().any(|owner| has_own_cgroup(owner, &container.pod))
+            && let Some(owner) = owners.get_mut(index)
         {
-            owners[index] = (Owner::Container(container), Some(OwnerEvidence::Inferred));
+            *owner = (Owner::Container(container), Some(OwnerEvidence::Inferred));
         }
     }
     owners
