@@ -61,7 +61,9 @@ fn lose(rng: &mut Rng, pods: &mut [Pod], reservation: &mut Pod) {
         let stop = pod.last_run_end().min(deleted + rng.u64(5_000..30_000));
         for container in &mut pod.containers {
             container.runs.retain(|run| run.start < stop);
-            container.runs.iter_mut().for_each(|run| run.end = run.end.min(stop));
+            for run in &mut container.runs {
+                run.end = run.end.min(stop);
+            }
         }
         (pod.deleted, pod.completed) = (Some(deleted), None);
         pod.gone = Some(pod.last_run_end().max(deleted) + pod.lag + 500);

@@ -264,14 +264,18 @@ fn reused_pids(rng: &mut Rng, world: &mut World) {
         }
         let name = format!("next-{n}");
         let mut uses = next.uses.clone();
-        uses.iter_mut().for_each(|used| used.sm = 1);
+        for used in &mut uses {
+            used.sm = 1;
+        }
         let pid = process.pid;
         let next = Process { pid, name, start, end: to, listed_until: to, uses, ..next.clone() };
         if !process.is_mps_server() && !next.is_mps_server() {
             added.push(next);
             let process = &mut world.processes[n];
             (process.end, process.listed_until) = (end, end);
-            process.uses.iter_mut().for_each(|used| used.sm = 25);
+            for used in &mut process.uses {
+                used.sm = 25;
+            }
         }
     }
     world.processes.extend(added);
