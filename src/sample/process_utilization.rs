@@ -140,6 +140,10 @@ impl UtilizationCursor {
             // The rows are as new as the late answer, not as the samples before it.
             progress = sampler.read(source)?;
             self.uncovered_us += progress.covered_us;
+            if !progress.is_continuous || progress.newest_us <= since_us {
+                // The clock of the driver was set meanwhile.
+                return self.set_to_newest(source, sampler, progress);
+            }
         }
         // A sample can have been taken between the two calls.
         let ahead = rows.iter().map(|row| row.stamp_us.saturating_sub(progress.newest_us));
