@@ -177,6 +177,8 @@ pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const FILE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Timeout for the files that the exporter needs to start.
 pub const FILE_STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for reading a kubeconfig, and the certificates and tokens of a server.
+pub const KUBE_FILES_TIMEOUT: Duration = Duration::from_secs(10);
 /// A source that does not respond for this long is reported as down. API servers and kubelets restart
 /// in less, and end watches at any time.
 pub const SOURCE_DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -405,6 +407,12 @@ mod tests {
         assert_eq!(pause(4, 1.0), Duration::from_secs(8));
         assert_eq!(pause(u32::MAX, 1.0), KUBE_BACKOFF_MAX);
         assert_eq!(pause(3, f64::NAN.max(2.0)), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn shutdown_takes_at_most_five_seconds() {
+        assert!(SHUTDOWN_GRACE < Duration::from_secs(5), "and the process has to end then");
+        assert!(cycle_deadline(Duration::MAX) + QUIESCE_GRACE <= SHUTDOWN_GRACE);
     }
 
     #[test]
