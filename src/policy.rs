@@ -39,6 +39,9 @@ pub const DRIVER_CLOCK_WINDOW: Duration = Duration::from_secs(60);
 /// Maximum difference between the last busy sample of a GPU and the newest row of its processes, if
 /// both have stamps of one clock.
 pub const CLOCK_AGREEMENT: Duration = Duration::from_millis(500);
+/// A load that was busy only between two reads of the utilization samples may be so again within this time.
+/// One that is busy for less than [`RING_READ_EVERY`] in a longer time has a mean of at most 3 %.
+pub const UNSEEN_LOAD_PERIOD: Duration = Duration::from_secs(180);
 /// Number of windows in a row without a valid row of a busy GPU after which it is reported.
 pub const REFUSED_WINDOWS: u32 = 3;
 /// Maximum age of a field value when the driver returns it: some are cached for a second, and a call
