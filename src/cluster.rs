@@ -115,10 +115,16 @@ impl Cluster {
         let dra = channels.dra.as_ref().into_iter().flat_map(DraChannels::used_sources);
         let used = |health: Option<HealthTracker>| health.filter(|one| one.last_success.is_some());
         let (label, standby) = (used(label), used(standby));
+        let logs_health = channels.logs_health.as_ref().and_then(|health| health.borrow().clone());
         let sources = (pods.iter().map(|pods| &pods.health))
             .chain(pod_resources.iter().map(|state| &state.health))
             .map(|health| source_health(health, now))
-            .chain(dra.chain(label).chain(standby).map(|health| source_health(&health, now)))
+            .chain(
+                dra.chain(label)
+                    .chain(standby)
+                    .chain(logs_health)
+                    .map(|health| source_health(&health, now)),
+            )
             .collect();
         let logs = Arc::clone(&channels.logs.borrow());
         let mut problems = BTreeMap::new();

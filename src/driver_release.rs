@@ -84,6 +84,13 @@ impl ReleaseRequests {
         self.by_file(now).or_else(|| labelled.map(ReleaseRequest::NodeLabel))
     }
 
+    /// Whether the file can be looked up at `now` (monotonic), and the time since it was; `None` without a file.
+    #[must_use]
+    pub fn file_health(&self, now: Duration) -> Option<(bool, Option<Duration>)> {
+        let (_, reader) = self.file.as_ref()?;
+        Some((!self.file_unreadable && !reader.is_hung(), reader.age(now)))
+    }
+
     fn by_file(&mut self, now: Duration) -> Option<ReleaseRequest> {
         let (file, reader) = self.file.as_mut()?;
         let found = reader.read(now)?;

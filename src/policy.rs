@@ -38,6 +38,9 @@ pub const DRIVER_CLOCK_WINDOW: Duration = Duration::from_secs(60);
 /// Maximum difference between the last busy sample of a GPU and the newest row of its processes, if
 /// both have stamps of one clock.
 pub const CLOCK_AGREEMENT: Duration = Duration::from_millis(500);
+/// A load that was busy only between two reads of the utilization samples may be so again within this time.
+/// One that is busy for less than [`RING_READ_EVERY`] in a longer time has a mean of at most 3 %.
+pub const UNSEEN_LOAD_PERIOD: Duration = Duration::from_secs(180);
 /// Number of windows in a row without a valid row of a busy GPU after which it is reported.
 pub const REFUSED_WINDOWS: u32 = 3;
 /// Maximum age of a field value when the driver returns it: some are cached for a second, and a call may be late.
@@ -182,6 +185,8 @@ pub const KUBE_BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const FILE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Timeout for the files that the exporter needs to start.
 pub const FILE_STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for reading a kubeconfig, and the certificates and tokens of a server.
+pub const KUBE_FILES_TIMEOUT: Duration = Duration::from_secs(10);
 /// A source that does not respond for this long is reported as down. API servers and kubelets restart
 /// in less, and end watches at any time.
 pub const SOURCE_DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -409,6 +414,12 @@ mod tests {
         assert_eq!(pause(4, 1.0), Duration::from_secs(8));
         assert_eq!(pause(u32::MAX, 1.0), KUBE_BACKOFF_MAX);
         assert_eq!(pause(3, f64::NAN.max(2.0)), Duration::from_secs(4));
+    }
+
+    #[test]
+    fn shutdown_takes_at_most_five_seconds() {
+        assert!(SHUTDOWN_GRACE < Duration::from_secs(5), "and the process has to end then");
+        assert!(cycle_deadline(Duration::MAX) + QUIESCE_GRACE <= SHUTDOWN_GRACE);
     }
 
     #[test]

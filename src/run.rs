@@ -72,7 +72,7 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     let (publish, published) = watch::channel(None);
     let (command, commands) = mpsc::channel();
     let reload = pipeline.reload_sender();
-    let rejected = pipeline.reject_counters();
+    let (rejected, web_config_health) = (pipeline.reject_counters(), pipeline.web_config_health());
     let (serving, is_serving) = mpsc::channel::<Infallible>();
     let (ended, has_ended) = mpsc::channel();
     worker::spawn("sampler".to_owned(), move || {
@@ -83,9 +83,16 @@ pub fn serve(config: Config) -> anyhow::Result<()> {
     })
     .context(NO_THREAD)?;
     let ServeConfig { routes, timeouts, web_config, .. } = serve;
-    let liveness_max_age = policy::liveness_max_age(interval);
-    let state =
-        AppState { published, max_age, liveness_max_age, clock, routes, timeouts, rejected };
+    let state = AppState {
+        published,
+        max_age,
+        liveness_max_age: policy::liveness_max_age(interval),
+        clock,
+        routes,
+        timeouts,
+        rejected,
+        web_config_health,
+    };
     let files = interrupt.files().clone();
     let signals = Signals { interrupt, reload, command, serving };
     let stopped_at = signals.serve_until_signal(listeners, state, web_config)?;

@@ -3,6 +3,7 @@
 pub mod listener;
 pub mod reject_counters;
 pub mod routes;
+pub mod web_config_health;
 pub mod web_config_reload;
 
 mod auth;
@@ -33,6 +34,7 @@ use self::http1::{ConnectionContext, handle_connection};
 use self::peer::Peer;
 use self::reject_counters::{RejectCounters, RejectReason};
 use self::routes::Routes;
+use self::web_config_health::WebConfigHealth;
 use self::web_config_reload::LiveWebConfig;
 use crate::clock::Clock;
 use crate::policy;
@@ -68,6 +70,8 @@ pub struct AppState {
     pub timeouts: Timeouts,
     /// Counters of refused connections and requests.
     pub rejected: Arc<RejectCounters>,
+    /// Whether the web configuration can be read.
+    pub web_config_health: Arc<WebConfigHealth>,
 }
 
 /// Serves until `stop` completes, then waits at most [`policy::SHUTDOWN_GRACE`] for requests in flight.
@@ -78,9 +82,10 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let (shutdown, shutting_down) = watch::channel(());
+    let config = web_config_reload::start(config, state.clock, &state.web_config_health);
     let context = ConnectionContext {
         state: Arc::new(state),
-        config: web_config_reload::start(config),
+        config,
         logged: Arc::default(),
         shutdown: shutting_down,
     };

@@ -145,6 +145,7 @@ fn exporter(published: Published) -> Server {
             },
             timeouts,
             rejected: Arc::default(),
+            web_config_health: Arc::default(),
         };
         serve(vec![listener], site, WebConfig::default(), pending()).await;
         drop(publish);

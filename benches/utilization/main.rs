@@ -6,8 +6,9 @@
 //! - `overlap`: one request that begins a second before the last read.
 //!
 //! `cargo bench --bench utilization` prints a table: the mean error in ten minutes, smallest and largest of all
-//! phases, and the largest error in a minute, in percentage points. The driver rounds means down, which is an error
-//! of up to -1.
+//! phases, the largest error in a minute of which every window has a value, in percentage points, and the largest
+//! number of windows without one in ten minutes, in percent. The driver rounds means down, which is an error of up to
+//! -1.
 
 #![expect(
     clippy::unwrap_used,
@@ -114,23 +115,27 @@ impl Estimator for Overlap {
 struct Errors {
     /// Smallest and largest mean error in ten minutes.
     mean: (f64, f64),
-    /// Largest error in a minute.
+    /// Largest error in a minute of which every window has a value.
     minute: f64,
+    /// Largest part of the windows that have no value, in percent.
+    absent: f64,
 }
 
 fn errors<E: Estimator>(driver: &Driver, interval_us: u64, period: f64) -> Errors {
-    let mut found = Errors { mean: (f64::INFINITY, f64::NEG_INFINITY), minute: 0.0 };
+    let mut found = Errors { mean: (f64::INFINITY, f64::NEG_INFINITY), minute: 0.0, absent: 0.0 };
     for phase in 0..PHASES {
         let phase = period * f64::from(phase) / f64::from(PHASES);
-        let (mean, minute) = run::<E>(Driver { phase, ..driver.clone() }, interval_us);
+        let (mean, minute, absent) = run::<E>(Driver { phase, ..driver.clone() }, interval_us);
         found.mean = (found.mean.0.min(mean), found.mean.1.max(mean));
         found.minute = found.minute.max(minute);
+        found.absent = found.absent.max(absent);
     }
     found
 }
 
-/// Mean error in ten minutes, and the largest error in one of them.
-fn run<E: Estimator>(mut driver: Driver, interval_us: u64) -> (f64, f64) {
+/// Mean error in ten minutes (not a number without a value), the largest error in one of them, and the percentage
+/// of windows without a value.
+fn run<E: Estimator>(mut driver: Driver, interval_us: u64) -> (f64, f64, f64) {
     let mut estimator = E::default();
     let mut cycle = |driver: &mut Driver| {
         let reads = u64::from(ring_reads(Duration::from_micros(interval_us)));
@@ -145,17 +150,23 @@ fn run<E: Estimator>(mut driver: Driver, interval_us: u64) -> (f64, f64) {
     cycle(&mut driver);
     let begin = (driver.now_us, driver.done());
     let (mut sum, mut covered, mut worst) = (0.0, 0.0, 0.0_f64);
+    let (mut published, mut all) = (0, 0);
     for _ in 0..MINUTES {
         let minute = (driver.now_us, driver.done());
         let count = usize::try_from(60 * SECOND / interval_us).unwrap();
         let windows: Vec<(f64, f64)> = (0..count).filter_map(|_| cycle(&mut driver)).collect();
         let values = windows.iter().map(|(value, _)| value).sum::<f64>();
         let mean = values / f64::from(u32::try_from(windows.len()).unwrap());
-        worst = worst.max((mean - truth(&driver, minute)).abs());
+        (published, all) = (published + windows.len(), all + count);
+        if windows.len() == count {
+            worst = worst.max((mean - truth(&driver, minute)).abs());
+        }
         sum += windows.iter().map(|(value, span)| value * span).sum::<f64>();
         covered += windows.iter().map(|(_, span)| span).sum::<f64>();
     }
-    (sum / covered - truth(&driver, begin), worst)
+    let absent = f64::from(u32::try_from(all - published).unwrap());
+    let absent = 100.0 * absent / f64::from(u32::try_from(all).unwrap());
+    (sum / covered - truth(&driver, begin), worst, absent)
 }
 
 /// Mean of the load since a time and its integral then.
@@ -172,8 +183,8 @@ fn main() {
         ("1 s, no GPU samples", SECOND, 0, Samples::Unsupported),
         ("1/6 s, GPU samples 3 s ahead", SECOND / 6, 0, Samples::WallClock),
     ];
-    println!("| load | driver | interval | tiled | | difference | | overlap | |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("| load | driver | interval | tiled | | | difference | | | overlap | | |");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for (shape, period, load) in loads() {
         for (name, period_us, delivery_us, samples) in drivers {
             for interval in [1, 5, 15, 30, 60] {
@@ -187,8 +198,8 @@ fn main() {
                     errors::<Overlap>(&driver, interval * SECOND, period),
                 ];
                 let cell = |errors: Errors| {
-                    let Errors { mean: (low, high), minute } = errors;
-                    format!("{low:+.1} … {high:+.1} | {minute:.1}")
+                    let Errors { mean: (low, high), minute, absent } = errors;
+                    format!("{low:+.1} … {high:+.1} | {minute:.1} | {absent:.0}")
                 };
                 let cells: Vec<String> = cells.into_iter().map(cell).collect();
                 println!("| {shape} {period} s | {name} | {interval} s | {} |", cells.join(" | "));

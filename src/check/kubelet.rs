@@ -11,6 +11,7 @@ use crate::kube::pod_resources::kubelet::KubeletClient;
 use crate::kube::request_error::RequestError;
 use crate::kube::source::FailureReason;
 use crate::policy;
+use crate::worker::call_in_time;
 
 /// The path of the socket on most nodes.
 const DEFAULT_SOCKET: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
@@ -125,12 +126,16 @@ pub fn log_findings(sources: Option<&Sources>) -> Vec<Finding> {
 
 fn directory(directory: &Path) -> Finding {
     let path = directory.display().to_string();
-    match fs::read_dir(directory) {
-        Ok(entries) => {
-            let n = entries.filter_map(Result::ok).count();
-            Finding::ok(Topic::Logs, path, count_noun(n, "name"))
+    let read = directory.to_owned();
+    let count = move || fs::read_dir(read).map(|entries| entries.filter_map(Result::ok).count());
+    match call_in_time(policy::CHECK_TIMEOUT, count) {
+        Some(Ok(n)) => Finding::ok(Topic::Logs, path, count_noun(n, "name")),
+        None => {
+            let message = "the file system does not respond; new containers stay unresolved \
+                           until the API server reports them";
+            Finding::note(Topic::Logs, &path, message).with_remedy("check its mount")
         }
-        Err(error) => {
+        Some(Err(error)) => {
             let message = format!(
                 "{error}; new containers stay unresolved until the API server reports them"
             );

@@ -30,6 +30,8 @@ pub struct SourceChannels {
     pub label: Option<(LabelRequirement, watch::Receiver<NodeLabelState>)>,
     /// Names from the log directories.
     pub logs: watch::Receiver<Arc<PodLogNames>>,
+    /// Health of the log directories, if there are any.
+    pub logs_health: Option<watch::Receiver<Option<HealthTracker>>>,
     /// Notified when the assignments should be read early.
     pub refresh: Arc<Notify>,
     /// Notified when the log directories should be read early.

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Sources;
 use super::channels::{DraChannels, SourceChannels};
-use super::pod_log_names;
+use super::pod_log_names::{self, PodLogReader};
 use crate::clock::Clock;
 use crate::kube::address::Address;
 use crate::kube::kubelet_pods::KubeletPodPoller;
@@ -34,7 +34,8 @@ pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let refresh = Arc::<Notify>::default();
     let refresh_logs = Arc::<Notify>::default();
-    let (publish, logs) = watch::channel(Arc::default());
+    let (names, logs) = watch::channel(Arc::default());
+    let (health, logs_health) = watch::channel(Some(HealthTracker::new(pod_log_names::SOURCE)));
     let (pods, pods_api) = start_pods(&runtime, &sources, clock, &refresh).unzip();
     let channels = SourceChannels {
         pods,
@@ -43,10 +44,12 @@ pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels
         dra: start_dra(&runtime, &sources, clock),
         label: start_label(&runtime, &sources, clock),
         logs,
+        logs_health: Some(logs_health),
         refresh,
         refresh_logs,
     };
-    runtime.spawn(pod_log_names::run(sources, publish, Arc::clone(&channels.refresh_logs)));
+    let reader = PodLogReader { sources: Arc::new(sources), clock, names, health };
+    runtime.spawn(reader.run(Arc::clone(&channels.refresh_logs)));
     worker::spawn("cluster".to_owned(), move || {
         // The tasks do not end; the thread ends with the process.
         runtime.block_on(std::future::pending::<()>());

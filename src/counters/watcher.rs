@@ -230,11 +230,14 @@ fn fetch_object(address: &Address, path: &str) -> Result<Vec<u8>, RequestError> 
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| RequestError::new(FailureReason::Connection, error.to_string()))?;
-    runtime.block_on(async {
+    let object = runtime.block_on(async {
         let client = address.client().await?;
         let body = get(&client, path, policy::KUBE_TIMEOUT).await?;
         read_body(body, policy::KUBE_OBJECT_MAX, policy::KUBE_TIMEOUT).await
-    })
+    });
+    // A file that does not respond is left behind.
+    runtime.shutdown_background();
+    object
 }
 
 impl CountersHandle {

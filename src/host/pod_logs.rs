@@ -12,14 +12,14 @@ use std::{fs, io};
 
 use thiserror::Error;
 
-use crate::model::{ContainerId, PodUid};
+use crate::model::{ContainerId, PodUid, Problem};
 use crate::policy::LOG_ENTRIES_MAX;
 
 /// Why a log directory cannot be used.
 #[derive(Debug, Error)]
+#[error("{}", self.problem())]
 pub enum PodLogsError {
     /// It exists but cannot be listed.
-    #[error("{path}: {error}; mount it readable, or do not mount it")]
     Unreadable {
         /// The directory.
         path: PathBuf,
@@ -27,14 +27,27 @@ pub enum PodLogsError {
         error: io::Error,
     },
     /// It has more entries than any kubelet writes.
-    #[error(
-        "{path}: more than {LOG_ENTRIES_MAX} entries; point --pod-logs and --container-logs at the \
-         log directories of the kubelet"
-    )]
     TooManyEntries {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl PodLogsError {
+    /// Message and remedy.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Unreadable { path, error } => Problem::new(
+                format!("{}: {error}", path.display()),
+                "mount it readable, or do not mount it",
+            ),
+            Self::TooManyEntries { path } => Problem::new(
+                format!("{}: more than {LOG_ENTRIES_MAX} entries", path.display()),
+                "point --pod-logs and --container-logs at the log directories of the kubelet",
+            ),
+        }
+    }
 }
 
 /// A pod from a directory name in `/var/log/pods`.

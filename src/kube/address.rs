@@ -1,15 +1,23 @@
 //! Where the API server, or the kubelet instead of it, is configured.
 
 use std::fmt;
+use std::future::Future;
 use std::path::PathBuf;
 
 use kube::client::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::endpoint::{self, Endpoint};
 use super::request_error::RequestError;
+use super::source::FailureReason;
+use crate::policy;
+
+/// Reads of configurations at a time: as many threads wait at most for a mount that hangs.
+static READS: Semaphore = Semaphore::const_new(4);
 
 /// The server that pods are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +36,59 @@ impl Address {
     /// # Errors
     /// A file, URL or credential cannot be used.
     pub async fn client(&self) -> Result<Client, RequestError> {
+        self.read_in_time(|address| async move { address.new_client().await }).await
+    }
+
+    /// The URL of the server.
+    ///
+    /// # Errors
+    /// A file, URL or credential cannot be used.
+    pub async fn server_url(&self) -> Result<String, RequestError> {
+        let config =
+            self.read_in_time(|address| async move { address.read_config().await }).await?;
+        Ok(config.cluster_url.to_string())
+    }
+
+    /// What `read` returns. The files of the operator may be on a mount that hangs: they are read on a thread
+    /// that nothing waits for longer than [`policy::KUBE_FILES_TIMEOUT`].
+    async fn read_in_time<T, F>(
+        &self,
+        read: impl FnOnce(Self) -> F + Send + 'static,
+    ) -> Result<T, RequestError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, RequestError>>,
+    {
+        let address = self.clone();
+        if *self == Self::InCluster {
+            return read(address).await;
+        }
+        let read = async {
+            let permit = READS.acquire().await;
+            let runtime = Handle::current();
+            spawn_blocking(move || {
+                let _permit = permit;
+                runtime.block_on(read(address))
+            })
+            .await
+        };
+        match timeout(policy::KUBE_FILES_TIMEOUT, read).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => {
+                Err(RequestError::config(format!("{self}: not read ({error})"), "check the file"))
+            }
+            Err(_) => {
+                let message = format!("{self}: the file system does not respond");
+                Err(RequestError::new(FailureReason::Timeout, message))
+            }
+        }
+    }
+
+    async fn new_client(&self) -> Result<Client, RequestError> {
         if let Self::Kubelet(kubelet) = self {
             return kubelet.client();
         }
-        let config = self.config().await?;
+        let config = self.read_config().await?;
         if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
             return Err(RequestError::config(
                 format!(
@@ -41,25 +98,6 @@ impl Address {
             ));
         }
         endpoint::new_client(config, &self.to_string(), "")
-    }
-
-    /// The URL of the server.
-    ///
-    /// # Errors
-    /// A file, URL or credential cannot be used.
-    pub async fn server_url(&self) -> Result<String, RequestError> {
-        Ok(self.config().await?.cluster_url.to_string())
-    }
-
-    /// The configuration. A kubeconfig and the files that it references may be on a mount that hangs: other
-    /// sources do not wait for it.
-    async fn config(&self) -> Result<kube::Config, RequestError> {
-        let Self::Kubeconfig(_) = self else { return self.read_config().await };
-        let (address, runtime) = (self.clone(), Handle::current());
-        let read = spawn_blocking(move || runtime.block_on(address.read_config())).await;
-        read.unwrap_or_else(|error| {
-            Err(RequestError::config(format!("{self}: not read ({error})"), "check the file"))
-        })
     }
 
     async fn read_config(&self) -> Result<kube::Config, RequestError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::time::sleep;
 
+use super::address::Address;
 use super::api::get;
 use super::endpoint::Endpoint;
 use super::pod_feed::PodFeed;
@@ -61,7 +62,7 @@ impl KubeletPodPoller {
     ) -> Result<(), RequestError> {
         let client = match cached.take() {
             Some(client) => client,
-            None => self.kubelet.client()?,
+            None => Address::Kubelet(self.kubelet.clone()).client().await?,
         };
         let body = get(&client, "/pods", self.timings.response_timeout).await?;
         pod_list::read(&mut feed.state, body, &self.timings, feed.clock).await?;

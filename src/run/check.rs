@@ -134,6 +134,8 @@ fn cluster(sources: Option<&Sources>, uses: &FeaturesInUse) -> anyhow::Result<Ve
     let notice = SlowNotice::start("the kubelet and the API server", policy::CHECK_API_TIMEOUT)?;
     let (kubelet_response, api_responses) =
         runtime.block_on(async { tokio::join!(kubelet::list(socket), api::probe(pods, uses)) });
+    // A file that does not respond is left behind.
+    runtime.shutdown_background();
     drop(notice);
     let uses = FeaturesInUse { claims: kubelet::has_claims(&kubelet_response), ..uses.clone() };
     let mut findings = vec![kubelet::socket_finding(sources, &kubelet_response)];

@@ -12,7 +12,7 @@ use super::NO_THREAD;
 use crate::nvml::mock::MockFiles;
 use crate::nvml::raw::process::exit_process;
 
-/// The handler of SIGINT, SIGTERM and SIGHUP. By default one of them ends the process at once, with the
+/// The handler of SIGINT, SIGTERM, SIGHUP and SIGQUIT. By default one of them ends the process at once, with the
 /// files removed; after [`Interrupt::finish`], the command ends itself and only the second one does.
 #[derive(Clone, Default)]
 pub(super) struct Interrupt {
@@ -52,8 +52,8 @@ impl Interrupt {
         &self.files
     }
 
-    /// From now on the command ends itself after SIGINT or SIGTERM. SIGHUP still ends it at once, unless it `reloads`
-    /// files then: it means that its terminal is closed.
+    /// From now on the command ends itself after SIGINT or SIGTERM. SIGQUIT still ends it at once, and so does SIGHUP,
+    /// unless it `reloads` files then: it means that its terminal is closed.
     pub(super) fn finish(&self, reloads: bool) {
         self.reloads.store(reloads, Ordering::Relaxed);
         self.finishes.store(true, Ordering::Relaxed);
@@ -69,6 +69,7 @@ impl Interrupt {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let mut quit = signal(SignalKind::quit())?;
         drop(ready);
         let mut is_ending = false;
         loop {
@@ -76,13 +77,14 @@ impl Interrupt {
                 _ = interrupt.recv() => SignalKind::interrupt(),
                 _ = terminate.recv() => SignalKind::terminate(),
                 _ = hangup.recv() => SignalKind::hangup(),
+                _ = quit.recv() => SignalKind::quit(),
             };
             let finishes = self.finishes.load(Ordering::Relaxed);
             let is_hangup = kind == SignalKind::hangup();
             if finishes && is_hangup && self.reloads.load(Ordering::Relaxed) {
                 continue;
             }
-            if !finishes || is_hangup || is_ending {
+            if !finishes || is_hangup || kind == SignalKind::quit() || is_ending {
                 exit(&self.files, kind);
             }
             is_ending = true;

@@ -1,11 +1,11 @@
 //! The pipeline: in each cycle, reads the driver, attributes the sample and publishes a snapshot.
 
+mod file_sources;
 mod recording;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
@@ -35,7 +35,8 @@ use crate::reserved_labels::ReservedLabels;
 use crate::sample::{DriverState, Sample, Sampler};
 use crate::selection::Selection;
 use crate::serve::reject_counters::RejectCounters;
-use crate::snapshot::{Snapshot, SourceHealth};
+use crate::serve::web_config_health::WebConfigHealth;
+use crate::snapshot::Snapshot;
 use crate::stdout::print;
 use crate::telemetry;
 use crate::view::recent_use::UseRecorder;
@@ -53,6 +54,7 @@ pub(super) struct Pipeline {
     selection: Arc<Selection>,
     counters: Option<CountersHandle>,
     reject_counters: Arc<RejectCounters>,
+    web_config_health: Arc<WebConfigHealth>,
     own_process: OwnProcessReader,
     jobs: Option<JobDirectory>,
     accumulators: UsageAccumulators,
@@ -92,6 +94,7 @@ impl Pipeline {
             if lacks_gpu { (config.cluster.clone(), None) } else { (None, config.cluster.clone()) };
         let cluster = sources
             .map(|sources| Cluster::start(sources, config.allocation_options.clone(), clock));
+        let jobs = config.job_directory.clone().map(JobDirectory::start);
         Ok(Self {
             node_pods: proc_root.node_pods(),
             sampler,
@@ -101,13 +104,9 @@ impl Pipeline {
             selection,
             counters,
             reject_counters: Arc::default(),
+            web_config_health: Arc::default(),
             own_process: OwnProcessReader::new(),
-            jobs: config
-                .job_directory
-                .clone()
-                .map(JobDirectory::start)
-                .transpose()
-                .context(NO_THREAD)?,
+            jobs: jobs.transpose().context(NO_THREAD)?,
             accumulators: UsageAccumulators::default(),
             use_recorder: UseRecorder::default(),
             requests: ReleaseRequests::start(config.release_triggers.file.clone())
@@ -134,6 +133,11 @@ impl Pipeline {
     /// The counters of refused connections and requests.
     pub(super) fn reject_counters(&self) -> Arc<RejectCounters> {
         Arc::clone(&self.reject_counters)
+    }
+
+    /// Where the server records whether its configuration can be read.
+    pub(super) fn web_config_health(&self) -> Arc<WebConfigHealth> {
+        Arc::clone(&self.web_config_health)
     }
 
     fn cycle(&mut self) -> Arc<Published> {
@@ -236,22 +240,6 @@ impl Pipeline {
             cluster.request_refresh(snapshot.health.attribution.may_resolve());
         }
         snapshot
-    }
-
-    /// Health of the files that are read while the exporter runs.
-    fn file_sources(&self, now: Duration) -> impl Iterator<Item = SourceHealth> {
-        let counters = self.counters.as_ref();
-        let counters = counters.map(|file| ("counters", file.is_up(), Some(file.age(now))));
-        let jobs = self.jobs.as_ref().map(|jobs| ("hpc_jobs", jobs.is_up(), jobs.age(now)));
-        counters.into_iter().chain(jobs).map(|(name, up, age)| SourceHealth {
-            name,
-            up,
-            settled: true,
-            problem: None,
-            age,
-            failures: Vec::new(),
-            skipped: Vec::new(),
-        })
     }
 
     /// Whether NVML lists the processes of all PID namespaces; `None` if no process series are selected.

@@ -10,7 +10,8 @@
 //!
 //! Without these samples, or if they do not have the clock of the rows, the newest stamp is that of
 //! the last busy row while the GPU is busy, and is estimated by the offset of the driver's clock
-//! otherwise.
+//! otherwise. The offset is learnt while the GPU is busy at a read. A load that never is has no value
+//! at all: its busy windows are not known, and its idle ones alone would be a mean without them.
 //!
 //! An invalid row proves that its process was active, but not how much: the utilization of the
 //! process is unknown for that window, not 0.
@@ -31,7 +32,7 @@ use crate::model::{Discards, Missing, Moment, micros};
 use crate::nvml::raw::utilization::UtilizationRow;
 use crate::policy::{
     CLOCK_AGREEMENT, IDLE_LIST_UTILIZATION_MAX, LATE_CALL, REFUSED_WINDOWS, RING_SPAN,
-    SAMPLE_STALL, STAMP_TOLERANCE, WALL_CLOCK_STEP,
+    SAMPLE_STALL, STAMP_TOLERANCE, UNSEEN_LOAD_PERIOD, WALL_CLOCK_STEP,
 };
 
 /// Cursor of one GPU, and the rows since the last window ended.
@@ -52,6 +53,10 @@ pub struct UtilizationCursor {
     previous: Option<UtilizationWindow>,
     /// Number of windows in a row in which the GPU was busy, and no row was valid.
     refused_windows: u32,
+    /// Last busy row of a GPU that was idle at the read, while the clock of the driver was not known.
+    unseen_us: Option<u64>,
+    /// When the GPU was last seen to be busy only between the reads (monotonic).
+    unseen_at: Option<Duration>,
 }
 
 /// Whether samples and rows have stamps of the same clock.
@@ -140,6 +145,10 @@ impl UtilizationCursor {
             // The rows are as new as the late answer, not as the samples before it.
             progress = sampler.read(source)?;
             self.uncovered_us += progress.covered_us;
+            if !progress.is_continuous || progress.newest_us <= since_us {
+                // The clock of the driver was set meanwhile.
+                return self.set_to_newest(source, sampler, progress);
+            }
         }
         // A sample can have been taken between the two calls.
         let ahead = rows.iter().map(|row| row.stamp_us.saturating_sub(progress.newest_us));
@@ -269,14 +278,27 @@ impl UtilizationCursor {
                 self.window.rows.refused = true;
                 Err(Missing::Invalid)
             }
-            None if rows.is_empty() => {
+            None if rows.is_empty() && !self.is_in_step(now) => {
                 let elapsed = before.and_then(|at| now.mono.checked_sub(at.mono));
                 let elapsed = elapsed.filter(|elapsed| *elapsed <= RING_SPAN);
                 self.window.add([].iter(), micros(elapsed.ok_or(Missing::Pending)?));
                 Ok(())
             }
-            Some(_) | None => Err(Missing::Pending),
+            Some(row_us) => {
+                // A second row that no read coincided with.
+                if self.unseen_us.replace(row_us).is_some_and(|before_us| before_us != row_us) {
+                    self.unseen_at = Some(now.mono);
+                }
+                Err(Missing::Pending)
+            }
+            None => Err(Missing::Pending),
         }
+    }
+
+    /// Whether the load may be in step with the reads: its busy windows have no value, and without them the idle
+    /// ones would read as if there was no load.
+    fn is_in_step(&self, now: Moment) -> bool {
+        self.unseen_at.is_some_and(|at| now.mono.saturating_sub(at) < UNSEEN_LOAD_PERIOD)
     }
 
     fn advance(&mut self, newest_us: u64, now: Moment) {

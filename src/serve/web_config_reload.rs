@@ -14,6 +14,8 @@ use super::auth::BasicAuth;
 use super::peer::Peer;
 use super::rate_limit::RateLimit;
 use super::routes::Route;
+use super::web_config_health::WebConfigHealth;
+use crate::clock::Clock;
 use crate::model::Problem;
 use crate::policy;
 use crate::web_config::WebConfig;
@@ -72,58 +74,81 @@ fn log_warnings(path: &Path, config: &WebConfig) {
     }
 }
 
-/// Puts `config` into use, and reloads its file when it changes. Needs a tokio runtime.
-pub(super) fn start(mut config: WebConfig) -> watch::Receiver<Arc<LiveWebConfig>> {
+/// Puts `config` into use, and reloads its file when it changes. `health` is that of the file. Needs a tokio
+/// runtime.
+pub(super) fn start(
+    mut config: WebConfig,
+    clock: Clock,
+    health: &Arc<WebConfigHealth>,
+) -> watch::Receiver<Arc<LiveWebConfig>> {
     let (path, digest) = (config.path.take(), std::mem::take(&mut config.digest));
     if let Some(path) = &path {
         log_warnings(path, &config);
     }
     let (publish, live) = watch::channel(Arc::new(LiveWebConfig::new(config)));
     if let Some(path) = path {
-        tokio::spawn(reload_on_change(path, digest, publish));
+        health.record_read(true, clock.now().mono);
+        let reload = Reload { path, digest, publish, clock, health: Arc::clone(health) };
+        tokio::spawn(reload.run());
     }
     live
 }
 
 /// Reads the file every [`policy::WEB_CONFIG_EVERY`] and publishes it if its content, or that of a file
 /// that it references, has changed. While the file is invalid, the previous configuration stays active.
-async fn reload_on_change(
+struct Reload {
     path: PathBuf,
-    mut digest: Vec<u8>,
+    digest: Vec<u8>,
     publish: watch::Sender<Arc<LiveWebConfig>>,
-) {
-    let mut is_invalid = false;
-    loop {
-        tokio::time::sleep(policy::WEB_CONFIG_EVERY).await;
-        let file = path.clone();
+    clock: Clock,
+    health: Arc<WebConfigHealth>,
+}
+
+impl Reload {
+    async fn run(mut self) {
+        let mut is_invalid = false;
+        loop {
+            tokio::time::sleep(policy::WEB_CONFIG_EVERY).await;
+            // The panic of the reading thread is on standard error.
+            let Some(read) = self.read().await else { continue };
+            self.health.record_read(read.is_ok(), self.clock.now().mono);
+            match read {
+                Ok(config) => {
+                    if std::mem::take(&mut is_invalid) {
+                        tracing::info!("--web-config-file {}: valid again", self.path.display());
+                    }
+                    self.apply(config);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_invalid, true) {
+                        tracing::warn!("{error}; the previous configuration stays active");
+                    }
+                }
+            }
+        }
+    }
+
+    /// One read, however long it takes; `None` if the reading thread panicked.
+    async fn read(&self) -> Option<Result<WebConfig, Problem>> {
+        let file = self.path.clone();
         let mut reading = task::spawn_blocking(move || WebConfig::read(&file));
-        let read = if let Ok(read) = timeout(policy::SOURCE_DOWN_AFTER, &mut reading).await {
-            read
-        } else {
-            let path = path.display();
-            tracing::warn!(
-                "--web-config-file {path}: {NO_RESPONSE}; the previous configuration stays active"
-            );
-            reading.await
-        };
-        let Ok(read) = read else { continue };
-        match read {
-            Ok(config) => {
-                if std::mem::take(&mut is_invalid) {
-                    tracing::info!("--web-config-file {}: valid again", path.display());
-                }
-                if config.digest != digest {
-                    tracing::info!("--web-config-file {}: reloaded", path.display());
-                    log_warnings(&path, &config);
-                    digest.clone_from(&config.digest);
-                    publish.send_replace(Arc::new(LiveWebConfig::new(config)));
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut is_invalid, true) {
-                    tracing::warn!("{error}; the previous configuration stays active");
-                }
-            }
+        if let Ok(read) = timeout(policy::SOURCE_DOWN_AFTER, &mut reading).await {
+            return read.ok();
+        }
+        self.health.record_hang();
+        let path = self.path.display();
+        tracing::warn!(
+            "--web-config-file {path}: {NO_RESPONSE}; the previous configuration stays active"
+        );
+        reading.await.ok()
+    }
+
+    fn apply(&mut self, config: WebConfig) {
+        if config.digest != self.digest {
+            tracing::info!("--web-config-file {}: reloaded", self.path.display());
+            log_warnings(&self.path, &config);
+            self.digest.clone_from(&config.digest);
+            self.publish.send_replace(Arc::new(LiveWebConfig::new(config)));
         }
     }
 }

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine; only a hang exceeds it.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time from SIGTERM to the end: five seconds, and what a loaded machine needs in addition.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -179,6 +181,31 @@ impl Exporter {
             .unwrap_or_else(|body| panic!("no {what} in {TIMEOUT:?}:\n{body}\n{}", self.log()))
     }
 
+    /// Scrapes until the exposition satisfies `wanted`, which it does after `usually` on an idle machine.
+    pub(crate) fn wait_for_longer(
+        &self,
+        what: &str,
+        usually: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
+        let found = self.server.poll_for("/metrics", usually + TIMEOUT, wanted);
+        found.unwrap_or_else(|body| panic!("no {what}:\n{body}\n{}", self.log()))
+    }
+
+    /// Requests `path` until it has this status, which it has after `usually` on an idle machine, and returns the
+    /// body.
+    pub(crate) fn wait_for_status(&self, path: &str, status: u16, usually: Duration) -> String {
+        let deadline = Instant::now() + usually + TIMEOUT;
+        loop {
+            let response = self.get(path);
+            if response.status == status {
+                return response.text();
+            }
+            assert!(Instant::now() < deadline, "no {status}: {}\n{}", response.text(), self.log());
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     /// Sends SIGHUP.
     pub(crate) fn send_sighup(&self) {
         self.send_signal("-HUP");
@@ -190,15 +217,15 @@ impl Exporter {
         assert!(kill.success());
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits for the end, which does not wait for anything that hangs.
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         self.send_signal("-TERM");
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
         loop {
             if let Some(status) = self.server.child.try_wait().unwrap() {
                 return (status, self.log());
             }
-            assert!(Instant::now() < deadline, "SIGTERM did not end it");
+            assert!(Instant::now() < deadline, "SIGTERM did not end it:\n{}", self.log());
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -222,7 +249,16 @@ impl Client {
     }
 
     fn poll(&self, path: &str, wanted: impl Fn(&str) -> bool) -> Result<String, String> {
-        let deadline = Instant::now() + TIMEOUT;
+        self.poll_for(path, TIMEOUT, wanted)
+    }
+
+    fn poll_for(
+        &self,
+        path: &str,
+        timeout: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String, String> {
+        let deadline = Instant::now() + timeout;
         loop {
             let body = self.get(path).map_or_else(|e| e.to_string(), |response| response.text());
             if wanted(&body) {

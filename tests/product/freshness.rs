@@ -1,79 +1,190 @@
-//! How old values are: after a change of the node, each row shows it as soon as its tier promises.
+//! How old values are: after each of several changes of the node, each row shows it as soon as docs/metrics.md
+//! states.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use nvml_exporter::catalog::DEVICE;
-use nvml_exporter::policy::Tier;
+use nvml_exporter::catalog;
+use nvml_exporter::policy::SECOND_TIER;
 
-use crate::exporter::{Exporter, Scenario, series, value};
+use crate::documents::{column, read_file};
+use crate::exporter::{Exporter, Scenario, value};
 
 const INTERVAL: Duration = Duration::from_millis(200);
-/// The scenario is read again, and the cycle that reads it is published; the exporter is not polled in every cycle.
+/// The scenario is read again, and the cycle that reads it is published; rates need two readings.
 const SLACK: f64 = 4.0;
+/// Number of changes. A row of each call shows half of them at least; some events happen at each second one only.
+const CHANGES: u32 = 4;
 
-/// Rows that must show that the GPU began to work.
-const MOVING: [&str; 13] = [
-    "DCGM_FI_DEV_SM_CLOCK",
-    "DCGM_FI_DEV_SM_CLOCK_HERTZ",
-    "DCGM_FI_DEV_MEM_CLOCK",
-    "DCGM_FI_DEV_MEMORY_CLOCK_HERTZ",
-    "DCGM_FI_DEV_VIDEO_CLOCK",
-    "DCGM_FI_DEV_GPU_TEMP",
-    "DCGM_FI_DEV_PSTATE",
-    "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
-    "DCGM_FI_DEV_FAN_SPEED",
-    "DCGM_FI_DEV_POWER_USAGE",
-    "DCGM_FI_DEV_GPU_UTIL",
-    "DCGM_FI_DEV_ENC_UTIL",
-    "DCGM_FI_DEV_DEC_UTIL",
+/// Calls with rows that have one value for as long as a GPU, its board and its processes are the same, or that nothing
+/// in this scenario changes.
+const CONSTANT: [&str; 26] = [
+    "nvmlDeviceGetApplicationsClock",
+    "nvmlDeviceGetBAR1MemoryInfo",
+    "nvmlDeviceGetComputeMode",
+    "nvmlDeviceGetCount_v2",
+    "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetCurrPcieLinkWidth",
+    "nvmlDeviceGetEccMode",
+    "nvmlDeviceGetFBCStats",
+    "nvmlDeviceGetGpuFabricInfoV",
+    "nvmlDeviceGetGpuInstanceProfileInfo",
+    "nvmlDeviceGetGridLicensableFeatures_v4",
+    "nvmlDeviceGetIndex",
+    "nvmlDeviceGetMaxClockInfo",
+    "nvmlDeviceGetMaxPcieLinkGeneration",
+    "nvmlDeviceGetMaxPcieLinkWidth",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetMinorNumber",
+    "nvmlDeviceGetP2PStatus",
+    "nvmlDeviceGetPersistenceMode",
+    "nvmlDeviceGetPowerManagementDefaultLimit",
+    "nvmlDeviceGetPowerManagementLimitConstraints",
+    "nvmlDeviceGetSramEccErrorStatus",
+    "nvmlDeviceGetTemperatureThreshold",
+    "nvmlDeviceGetVirtualizationMode",
+    "nvmlSystemGetConfComputeState",
+    "nvmlSystemGetCudaDriverVersion_v2",
 ];
 
-fn values(metrics: &str) -> BTreeMap<&'static str, String> {
-    let of = |name: &'static str| {
-        Some((name, series(metrics, name).first()?.rsplit(' ').next()?.to_owned()))
+/// The node after a number of changes: it works after each second one, and all counters advance.
+fn node(change: u32) -> String {
+    let is_busy = change % 2 == 1;
+    let (errors, now) = (1 + 3 * change, 100 + 2000 * change);
+    let down = if is_busy { "[3]" } else { "[]" };
+    let mut text =
+        format!("now = {now}\n[[xid]]\ngpu = 1\nat = {now}\ncode = {}\n", 13 + 18 * change);
+    let power_limit = |watts: u32| watts - 10 * change;
+    write!(
+        text,
+        "[[gpu]]\nmodel = \"RTX 4090\"\npcie_replays_per_hour = 60\npower_limit = {}\n\
+         [[gpu]]\nmodel = \"H100\"\npcie_replays_per_hour = 60\npower_limit = {}\n\
+         ecc = {{ sbe_volatile = {errors}, dbe_volatile = {errors}, sbe_aggregate = {errors}, dbe_aggregate = {errors} }}\n\
+         remapped = {{ correctable = {errors}, uncorrectable = {errors}, pending = {is_busy}, failure = {is_busy} }}\n\
+         nvlink = {{ down = {down}, crc_flit = {errors}, crc_data = {errors}, replay = {errors}, recovery = {errors} }}\n\
+         [[gpu]]\nmodel = \"T4\"\nretired = {{ sbe = {errors}, dbe = {errors}, pending = {is_busy} }}\n",
+        power_limit(400),
+        power_limit(600),
+    )
+    .unwrap();
+    let load = if is_busy {
+        "sm = 90\nmem = 60\nenc = 40\ndec = 30\npcie_tx = 200\npcie_rx = 100\n"
+    } else {
+        ""
     };
-    DEVICE.iter().filter_map(|metric| of(metric.name)).collect()
+    let memory = 1 + change;
+    write!(
+        text,
+        "[[process]]\npid = 7\nname = \"p\"\ngpus = [0, 1, 2]\nmemory = \"{memory} GiB\"\n{load}"
+    )
+    .unwrap();
+    text
+}
+
+/// The samples of each family, with their labels.
+fn families(metrics: &str) -> BTreeMap<&str, Vec<&str>> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in metrics.lines().filter(|line| line.starts_with("DCGM_")) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        all.entry(name).or_default().push(line);
+    }
+    all
 }
 
 fn cycles(metrics: &str) -> f64 {
     value(metrics, "nvml_exporter_cycles_total", &[]).unwrap_or_default()
 }
 
-#[test]
-fn each_row_shows_a_change_within_the_age_of_its_tier() {
-    let directory = tempfile::tempdir().unwrap();
-    let counters = directory.path().join("all.csv");
-    let rows =
-        DEVICE.iter().map(|metric| format!("{}, {}, A row.\n", metric.name, metric.kind.as_str()));
-    std::fs::write(&counters, rows.collect::<String>()).unwrap();
-    let gpu = "[[gpu]]\nmodel = \"RTX 4090\"\n";
-    let work = "[[process]]\npid = 7\nname = \"p\"\ngpus = [0]\nmemory = \"9 GiB\"\nsm = 90\nmem = 60\nenc = 40\ndec = 30\n";
-    let scenario = Scenario::new("fresh", &format!("now = 60\n{gpu}"));
-    let file = format!("-f={}", counters.display());
-    let exporter = Exporter::start(&[&scenario.flag(), &file, "--collect-interval=200"]);
-    let before = exporter.wait_for("the idle GPU", |metrics| cycles(metrics) >= 8.0);
-    let (from, before) = (cycles(&before), values(&before));
-    scenario.rewrite(&format!("now = 2000\n{gpu}{work}"));
+/// The largest age of each row that docs/metrics.md states, at [`INTERVAL`].
+fn documented_ages() -> BTreeMap<String, Duration> {
+    let text = read_file("docs/metrics.md");
+    let cells = ["series", "read", "age"].map(|heading| column(&text, heading));
+    let [names, reads, ages] = cells;
+    // A table without ages follows.
+    assert!(reads.len() == ages.len() && names.len() > ages.len());
+    let rows: Vec<&str> = catalog::rows().map(|row| row.name).collect();
+    let position = |name: &str| rows.iter().position(|row| *row == name).unwrap();
+    let mut found = BTreeMap::new();
+    for ((names, read), age) in names.iter().zip(&reads).zip(&ages) {
+        let age = match read.as_str() {
+            "cycle" | "on event" => INTERVAL,
+            "cycle, at most once a second" => SECOND_TIER.max(INTERVAL),
+            _ => match age.strip_suffix(" s").and_then(|seconds| seconds.parse().ok()) {
+                Some(seconds) => Duration::from_secs_f64(seconds),
+                None => continue,
+            },
+        };
+        // A name, or the first and the last one of several.
+        let names: Vec<usize> = names.split('`').skip(1).step_by(2).map(position).collect();
+        let names = names[0]..=*names.last().unwrap();
+        found.extend(names.map(|row| (rows[row].to_owned(), age)));
+    }
+    found
+}
 
-    let cycles_of = |age: Duration| age.div_duration_f64(INTERVAL).ceil();
-    let changed: RefCell<BTreeMap<&str, f64>> = RefCell::default();
-    exporter.wait_for("the age of slow rows", |metrics| {
-        for (name, value) in values(metrics) {
-            if before.get(name).is_some_and(|was| *was != value) {
-                changed.borrow_mut().entry(name).or_insert(cycles(metrics) - from);
+/// The number of cycles after which each family showed a change of the node.
+fn changes(exporter: &Exporter, scenario: &Scenario, change: u32) -> BTreeMap<String, f64> {
+    let before = exporter.metrics();
+    let before = families(&before);
+    scenario.rewrite(&node(change));
+    // Cycles from now on read the changed node.
+    let from = cycles(&exporter.metrics());
+    let mut unchanged_at: BTreeMap<String, f64> = BTreeMap::new();
+    let mut changed: BTreeMap<String, f64> = BTreeMap::new();
+    let end = from + (Duration::from_millis(10_500).div_duration_f64(INTERVAL)).ceil() + SLACK;
+    loop {
+        let metrics = exporter.wait_for("a cycle", |metrics| cycles(metrics) >= from);
+        let cycle = cycles(&metrics) - from;
+        for (name, lines) in families(&metrics) {
+            if changed.contains_key(name) {
+                continue;
+            }
+            if before.get(name).is_some_and(|was| *was != lines) {
+                // It changed after the last exposition in which it had not.
+                let took = unchanged_at.get(name).map_or(0.0, |at| at + 1.0);
+                changed.insert(name.to_owned(), took);
+            } else {
+                unchanged_at.insert(name.to_owned(), cycle);
             }
         }
-        cycles(metrics) - from > cycles_of(Tier::Slow.age(INTERVAL)) + SLACK
-    });
-    let changed = changed.into_inner();
-    for name in MOVING {
-        assert!(changed.contains_key(name), "{name} did not change: {before:#?}\n{changed:#?}");
+        if cycle + from > end {
+            return changed;
+        }
     }
-    for (name, took) in changed {
-        let tier = DEVICE.iter().find(|metric| metric.name == name).unwrap().tier;
-        let allowed = cycles_of(tier.age(INTERVAL)) + SLACK;
-        assert!(took <= allowed, "{name} changed after {took} cycles, {allowed} are allowed");
+}
+
+#[test]
+fn each_row_shows_each_change_within_its_documented_age() {
+    let directory = tempfile::tempdir().unwrap();
+    let counters = directory.path().join("all.csv");
+    let rows = catalog::rows().filter(|row| !row.is_info_label);
+    let rows = rows.map(|row| format!("{}, {}, A row.\n", row.name, row.kind.as_str()));
+    std::fs::write(&counters, rows.collect::<String>()).unwrap();
+    let scenario = Scenario::new("fresh", &node(0));
+    let file = format!("-f={}", counters.display());
+    let exporter = Exporter::start(&[&scenario.flag(), &file, "--collect-interval=200"]);
+    exporter.wait_for("the idle node", |metrics| cycles(metrics) >= 8.0);
+
+    let ages = documented_ages();
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for change in 1..=CHANGES {
+        for (name, took) in changes(&exporter, &scenario, change) {
+            *counts.entry(name.clone()).or_default() += 1;
+            let age = ages.get(&name).unwrap_or_else(|| panic!("{name} has no documented age"));
+            let allowed = age.div_duration_f64(INTERVAL).ceil() + SLACK;
+            assert!(took <= allowed, "{name}: {took} cycles, {allowed} are allowed");
+        }
     }
+    // The rows of one call have one age, so that one of them is enough.
+    let metrics = exporter.metrics();
+    let present = families(&metrics);
+    let mut calls: BTreeMap<(&str, String), bool> = BTreeMap::new();
+    for row in catalog::rows().filter(|row| present.contains_key(row.name)) {
+        let has_moved = counts.get(row.name) >= Some(&(CHANGES / 2));
+        *calls.entry((row.symbol, format!("{:?}", row.tier))).or_default() |= has_moved;
+    }
+    let constant = calls.iter().filter(|(_, has_moved)| !**has_moved);
+    let constant: Vec<&str> = constant.map(|((symbol, _), _)| *symbol).collect();
+    assert_eq!(constant, CONSTANT, "calls without a row that moved: {counts:#?}");
 }

@@ -36,6 +36,8 @@ mod freshness;
 mod gpm;
 mod hanging_files;
 mod hanging_library;
+mod hanging_path;
+mod hanging_sampler;
 mod health;
 mod health_views;
 mod http;

@@ -45,7 +45,9 @@ fn signal(child: &Child, signal: Signal) {
 fn files_of_a_mock_are_removed_after_a_signal() {
     let serve: &[&str] = &["--address=127.0.0.1:0"];
     for args in [&["--once"], &["check"], &["top"], serve] {
-        for (number, kind) in [(2, Signal::INT), (15, Signal::TERM), (1, Signal::HUP)] {
+        for (number, kind) in
+            [(2, Signal::INT), (15, Signal::TERM), (1, Signal::HUP), (3, Signal::QUIT)]
+        {
             let is_server = args == serve;
             if is_server && kind == Signal::HUP {
                 continue;

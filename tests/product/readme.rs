@@ -12,7 +12,7 @@ use nvml_exporter::policy::{
     DEFAULT_INTERVAL, POD_RESOURCES_EVERY, SLOW_TIER, Tier, default_max_age,
 };
 
-use crate::documents::read_file;
+use crate::documents::{column, read_file};
 use crate::exporter::run;
 
 /// Compares the part between two markers of a document with `expected`; `UPDATE_DOCS=1` replaces it instead.
@@ -211,10 +211,29 @@ fn every_test_named_exists() {
     let text = read_file("docs/architecture.md");
     let (_, rest) = text.split_once("<!-- promises: begin -->\n").expect("a begin marker");
     let (table, _) = rest.split_once("<!-- promises: end -->").expect("an end marker");
+    assert_tests_exist(table);
+}
+
+#[test]
+fn every_row_of_the_threat_model_names_a_test_that_exists() {
+    let tests = column(&read_file("docs/security.md"), "test");
+    assert!(tests.len() > 20, "{tests:?}");
+    let without = tests.iter().filter(|test| !test.contains('`')).count();
+    assert_eq!(without, 1, "only a privileged pod, to which nothing is guaranteed");
+    for test in &tests {
+        assert_tests_exist(test);
+    }
+}
+
+/// Whether the tests in a text exist: the path of a file, or its name in `tests/product`, and then names of
+/// functions in it.
+fn assert_tests_exist(text: &str) {
     let mut code = String::new();
-    for quoted in table.split('`').skip(1).step_by(2) {
+    for quoted in text.split('`').skip(1).step_by(2) {
         if quoted.contains('/') {
             code = read_file(quoted);
+        } else if quoted.contains('.') {
+            code = read_file(&format!("tests/product/{quoted}"));
         } else if !quoted.starts_with("--") {
             assert!(code.contains(&format!("fn {quoted}()")), "no test {quoted}");
         }

@@ -140,6 +140,7 @@ fn serve_snapshot(published: Arc<Published>) -> String {
             },
             timeouts: Timeouts { read: day, write: day },
             rejected: Arc::default(),
+            web_config_health: Arc::default(),
         };
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();

@@ -165,9 +165,13 @@ impl Invariants {
                     && sample.label("reason") == Some("hung")
             };
             let healthy = world.driver && !gpu.lost && world.faults.is_empty();
-            // On a slow machine, a driver that is loaded again may not have been opened yet.
-            let down =
-                |sample: &Sample| sample.name == "nvml_exporter_driver_up" && sample.value == 0.0;
+            // On a slow machine, a driver that is loaded again may not have been opened yet, or its GPUs have
+            // not been identified.
+            let down = |sample: &Sample| {
+                sample.name == "nvml_exporter_driver_up" && sample.value == 0.0
+                    || sample.name == "nvml_exporter_gpu_unidentified"
+                        && sample.label("reason") == Some("pending")
+            };
             let stalls = healthy && samples.iter().any(|sample| hangs(&sample) || down(sample));
             self.stalled += usize::from(stalls);
             let complete = healthy && !stalls;

@@ -8,6 +8,7 @@
 
 mod attribution;
 mod exposition;
+mod flags;
 mod invariants;
 mod pipeline;
 mod world;

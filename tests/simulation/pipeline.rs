@@ -23,7 +23,44 @@ use nvml_exporter::reserved_labels::ReservedLabels;
 use nvml_exporter::sample::Sampler;
 use nvml_exporter::sample::driver_source::DriverSource;
 use nvml_exporter::selection::{FamilyRequest, Selection, SelectionScope, preset};
+use nvml_exporter::snapshot::Snapshot;
 use nvml_exporter::telemetry;
+
+/// What the flags select, and how series are labelled.
+pub(crate) struct Flags {
+    pub(crate) selection: Arc<Selection>,
+    pub(crate) schema: LabelSchema,
+    pub(crate) device_pods: Option<DevicePodLabels>,
+    pub(crate) reserved: ReservedLabels,
+    pub(crate) jobs: Jobs,
+    pub(crate) process_series: ProcessSeries,
+}
+
+impl Flags {
+    /// All families of the ack dialect.
+    pub(crate) fn everything() -> Self {
+        let schema = LabelSchema {
+            dialect: Dialect::Ack,
+            hostname: "node-1".to_owned(),
+            node_name: "node-1".to_owned(),
+            extra: vec![("pool".to_owned(), "a".to_owned())],
+            options: LabelOptions::default(),
+        };
+        let mut requests = preset(&schema.dialect);
+        requests.extend(DEVICE.iter().filter_map(|metric| FamilyRequest::named(metric.name)));
+        requests.extend(ACCUMULATED.iter().filter_map(|metric| FamilyRequest::named(metric.name)));
+        requests.extend(EVENT.iter().filter_map(|metric| FamilyRequest::named(metric.name)));
+        Self {
+            selection: Arc::new(Selection::of(&requests, SelectionScope::default())),
+            schema,
+            // Series with labels of pods wait for the pods, on another clock.
+            device_pods: None,
+            reserved: ReservedLabels::of(&Dialect::Ack),
+            jobs: Jobs::default(),
+            process_series: ProcessSeries::PerProcess,
+        }
+    }
+}
 
 /// A pipeline, and the mock environment that it reads.
 pub(crate) struct Pipeline {
@@ -33,8 +70,7 @@ pub(crate) struct Pipeline {
     sampler: Sampler,
     cluster: Cluster,
     accounts: UsageAccumulators,
-    selection: Arc<Selection>,
-    schema: LabelSchema,
+    flags: Arc<Flags>,
     last: Option<Arc<Published>>,
 }
 
@@ -56,17 +92,6 @@ impl Pipeline {
         let source = DriverSource { libraries, proc_root, pci_bus: None };
         let sampler = Sampler::new(clock, interval, source).unwrap();
         let sources = Sources::from_mock_env(&environment, None).unwrap().unwrap();
-        let schema = LabelSchema {
-            dialect: Dialect::Ack,
-            hostname: "node-1".to_owned(),
-            node_name: "node-1".to_owned(),
-            extra: vec![("pool".to_owned(), "a".to_owned())],
-            options: LabelOptions::default(),
-        };
-        let mut requests = preset(&schema.dialect);
-        requests.extend(DEVICE.iter().filter_map(|metric| FamilyRequest::named(metric.name)));
-        requests.extend(ACCUMULATED.iter().filter_map(|metric| FamilyRequest::named(metric.name)));
-        requests.extend(EVENT.iter().filter_map(|metric| FamilyRequest::named(metric.name)));
         Self {
             directory,
             clock,
@@ -74,8 +99,7 @@ impl Pipeline {
             sampler,
             cluster: Cluster::start(sources, AllocationOptions::default(), clock).unwrap(),
             accounts: UsageAccumulators::default(),
-            selection: Arc::new(Selection::of(&requests, SelectionScope::default())),
-            schema,
+            flags: Arc::new(Flags::everything()),
             last: None,
         }
     }
@@ -89,18 +113,28 @@ impl Pipeline {
 
     /// Runs one collection cycle and publishes it.
     pub(crate) fn cycle(&mut self) {
-        let sample = self.sampler.cycle(&self.selection);
+        let flags = Arc::clone(&self.flags);
+        let mut accounts = std::mem::take(&mut self.accounts);
+        let snapshot = self.snapshot(&flags, &mut accounts);
+        self.accounts = accounts;
+        telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
+        self.last = Some(Arc::new(Published::new(snapshot)));
+    }
+
+    /// Runs one collection cycle of an exporter with these flags.
+    pub(crate) fn snapshot(&mut self, flags: &Flags, accounts: &mut UsageAccumulators) -> Snapshot {
+        let sample = self.sampler.cycle(&flags.selection);
         let view = self.cluster.state(allocatable_devices(&sample), sample.at.mono, true);
         let ClusterState { sources, problems, .. } = &view;
         let now = sample.at.mono;
         let terms = AttributionContext {
-            selection: &self.selection,
-            schema: &self.schema,
-            device_pods: Some(&DevicePodLabels { uid: true, labels: None, claims: true }),
-            reserved: &ReservedLabels::of(&Dialect::Ack),
-            jobs: &Jobs::default(),
+            selection: &flags.selection,
+            schema: &flags.schema,
+            device_pods: flags.device_pods.as_ref(),
+            reserved: &flags.reserved,
+            jobs: &flags.jobs,
             max_age: policy::default_max_age(Duration::from_secs(5)),
-            process_series: ProcessSeries::PerProcess,
+            process_series: flags.process_series,
             owner_resolver: view.owner_resolver(now),
             allocation: view.allocation(),
             host_pids: Some(true),
@@ -108,10 +142,9 @@ impl Pipeline {
             problems,
         };
         let (mut snapshot, activity) = attribute(sample, &terms);
-        snapshot.tables.accumulated = self.accounts.accumulate(&self.selection, &activity, now);
+        snapshot.tables.accumulated = accounts.accumulate(&flags.selection, &activity, now);
         self.cluster.request_refresh(!snapshot.health.attribution.unresolved.is_empty());
-        telemetry::log_changes(self.last.as_deref().map(Published::snapshot), &snapshot);
-        self.last = Some(Arc::new(Published::new(snapshot)));
+        snapshot
     }
 
     /// The newest exposition.

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use fastrand::Rng;
 use nvml_exporter::catalog::{DEVICE, INSTANCE};
 
+use crate::flags::POD_LABELS;
+
 /// The number of successive worlds with the same GPUs.
 const ERA: usize = 10;
 
@@ -253,10 +255,12 @@ fn text(world: &World, rng: &mut Rng, step: usize) -> String {
             let _ = writeln!(text, "zombie = {{ from = {}, to = 1000000 }}", now - 1);
         }
         if let Some((namespace, name)) = pod {
+            let allocation = allocation(world, *pid, *gpu);
             let _ = writeln!(
                 text,
                 "pod = \"{namespace}/{name}\"\n[[pod]]\nname = \"{name}\"\n\
-                 namespace = \"{namespace}\"\ncontainers = [{{ name = \"main\", ack = {{ gpu = {gpu}, gib = 1 }} }}]",
+                 namespace = \"{namespace}\"\nlabels = {{ {} }}\ncontainers = [{{ name = \"main\", {allocation} }}]",
+                labels(*pid),
             );
         }
     }
@@ -276,6 +280,24 @@ fn text(world: &World, rng: &mut Rng, step: usize) -> String {
         };
     }
     text
+}
+
+/// How a container is allocated a GPU: alone if no other pod is on it, else a share.
+fn allocation(world: &World, pid: u32, gpu: usize) -> String {
+    let is_on = |process: &&Process| process.gpu == gpu && process.pod.is_some();
+    let is_alone = world.processes.values().filter(is_on).count() == 1;
+    match (is_alone, pid % 3) {
+        (true, 0) => format!("gpus = [{gpu}]"),
+        (true, 1) => format!("claim = {{ name = \"claim-{pid}\", gpus = [{gpu}] }}"),
+        _ => format!("ack = {{ gpu = {gpu}, gib = 1 }}"),
+    }
+}
+
+/// Labels of a pod, with the names of other labels.
+fn labels(pid: u32) -> String {
+    let mut rng = Rng::with_seed(pid.into());
+    let keys = POD_LABELS.iter().filter(|_| rng.bool());
+    keys.map(|key| format!("\"{key}\" = \"f\"")).collect::<Vec<_>>().join(", ")
 }
 
 #[test]

@@ -155,6 +155,43 @@ fn idle_and_then_busy_without_a_known_clock_never_reads_idle_while_busy() {
 }
 
 #[test]
+fn step_of_the_driver_clock_during_a_late_answer_costs_at_most_two_windows() {
+    for step in [-3600.0, -8.0, 8.0, 3600.0] {
+        let driver = Driver { rows_late_us: 1_500_000, ..Driver::new(Load::Constant(60.0)) };
+        let mut reader = Reader::new(driver, 5 * SECOND);
+        reader.cycles(10);
+        // The next call begins after 5 s, and ends after 6.5 s.
+        reader.driver.offsets.push((reader.driver.now_us + 5_700_000, micros(step)));
+        let windows = reader.cycles(8);
+        let wrong = windows.iter().filter(|window| !is_near(**window, 60.0));
+        assert!(wrong.count() <= 2, "{windows:?}\n{:?}", reader.driver);
+        assert_never_idle(&windows, &reader.driver);
+    }
+}
+
+#[test]
+fn load_that_no_read_coincides_with_is_absent_and_not_idle() {
+    // Busy for 3 of 30 s, in step with the reads.
+    let load = Load::Square { period: 30.0, duty: 0.1 };
+    let driver = Driver { samples: Samples::Unsupported, ..Driver::new(load) };
+    let mut reader = Reader::new(driver, 5 * SECOND);
+    reader.cycles(12);
+    let windows = reader.cycles(120);
+    assert!(windows.iter().all(Result::is_err), "{windows:?}");
+    // Its end is seen.
+    reader.driver.load = Load::Constant(0.0);
+    let windows = reader.cycles(60);
+    assert!(windows[48..].iter().all(|window| is_near(*window, 0.0)), "{windows:?}");
+    // As soon as a read coincides with it, every window has a value.
+    reader.driver.load = load;
+    reader.driver.phase += 27.0;
+    reader.cycles(12);
+    let windows = reader.cycles(12);
+    let sum: f64 = windows.iter().map(|window| window.unwrap().0).sum();
+    assert!((sum / 12.0 - 10.0).abs() <= 1.0, "{windows:?}");
+}
+
+#[test]
 fn step_of_a_clock_costs_at_most_one_window() {
     for step in [-3600.0, -8.0, -1.5, 1.5, 8.0, 3600.0] {
         for samples in [Samples::Supported, Samples::Unsupported] {

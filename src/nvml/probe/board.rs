@@ -181,6 +181,13 @@ impl Probe<'_> {
         Ok(f64::from(self.device.index()?))
     }
 
+    /// Confirms that the GPU responds, before a value of the whole driver is read for it: a GPU that is lost has no
+    /// series.
+    pub(super) fn require_response(&self) -> Result<(), Missing> {
+        self.device.index()?;
+        Ok(())
+    }
+
     /// Minor number of the device file (`nvmlDeviceGetMinorNumber`).
     ///
     /// # Errors
@@ -209,6 +216,7 @@ impl Probe<'_> {
     /// # Errors
     /// Returns the NVML error.
     pub fn cuda_version(&self) -> Reading {
+        self.require_response()?;
         Ok(f64::from(self.session.nvml().sys_cuda_driver_version()?))
     }
 

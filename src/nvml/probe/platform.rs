@@ -22,6 +22,7 @@ impl Probe<'_> {
     /// # Errors
     /// Returns the NVML error.
     pub fn confidential_compute_mode(&self) -> Reading {
+        self.require_response()?;
         Ok(f64::from(raw::platform::confidential_compute_mode(self.session.nvml())?))
     }
 

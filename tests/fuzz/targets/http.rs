@@ -64,6 +64,7 @@ impl Server {
             },
             timeouts: TIMEOUTS,
             rejected: Arc::default(),
+            web_config_health: Arc::default(),
         };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

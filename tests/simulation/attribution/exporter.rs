@@ -106,6 +106,7 @@ impl Exporter {
             dra: Some(dra),
             label: LabelRequirement::parse("released=").zip(Some(watch::channel(label).1)),
             logs,
+            logs_health: None,
             refresh: Arc::clone(&refresh),
             refresh_logs: Arc::clone(&refresh_logs),
         };
