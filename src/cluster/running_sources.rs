@@ -48,8 +48,14 @@ pub(super) fn start(sources: Sources, clock: Clock) -> io::Result<SourceChannels
         refresh,
         refresh_logs,
     };
+    let (logs, startup_timeout) = (sources.pod_logs.clone(), sources.startup_timeout);
     let reader = PodLogReader { sources: Arc::new(sources), clock, names, health };
-    runtime.spawn(reader.run(Arc::clone(&channels.refresh_logs)));
+    let refresh = Arc::clone(&channels.refresh_logs);
+    runtime.spawn(async move {
+        // A mock cluster creates the directories when it starts.
+        wait_for_any(&[logs], startup_timeout).await;
+        reader.run(refresh).await;
+    });
     worker::spawn("cluster".to_owned(), move || {
         // The tasks do not end; the thread ends with the process.
         runtime.block_on(std::future::pending::<()>());
