@@ -48,7 +48,7 @@ int statx(int directory, const char *path, int flags, unsigned mask, struct stat
 }
 ";
 
-/// A part of paths whose file system hangs on request.
+/// A part of paths, with a file system that hangs on request.
 pub(crate) struct HangingPath {
     directory: tempfile::TempDir,
     part: String,
