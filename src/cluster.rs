@@ -194,10 +194,12 @@ impl Cluster {
     }
 
     /// Requests an early poll of the sources if an owner or allocation was `unresolved` in the last
-    /// cycle.
+    /// cycle, and an early List if the last one is older than a pod.
     pub fn request_refresh(&self, unresolved: bool) {
-        if unresolved {
+        if unresolved || self.cache.awaits_list() {
             self.channels.refresh.notify_one();
+        }
+        if unresolved {
             self.channels.refresh_logs.notify_one();
         }
     }

@@ -69,6 +69,12 @@ impl AllocationCache {
         Self { options, retention: AllocationRetention::default(), latest: None }
     }
 
+    /// Whether the next List should be requested early: the last one is older than a pod that it may be about.
+    pub(super) fn awaits_list(&self) -> bool {
+        let pods = self.latest.as_ref().and_then(|latest| latest.inputs.pods.as_ref());
+        self.retention.awaits_list(pods)
+    }
+
     /// The allocations of `inputs` at `now` (monotonic).
     pub(super) fn resolve(
         &mut self,
@@ -78,9 +84,9 @@ impl AllocationCache {
         if let Some(latest) = &self.latest {
             keep_sizes(&mut inputs.devices, &latest.inputs.devices);
         }
-        // Whether a name is ambiguous depends on when the List was requested.
+        // Whether a name is ambiguous, or may be that of a predecessor, depends on when the List was requested.
         let is_unchanged = |cached: &CachedAllocations| {
-            cached.resolved.problems.is_empty()
+            cached.resolved.problems.is_empty() && !self.awaits_list()
                 || cached.inputs.assignments.requested_at == inputs.assignments.requested_at
         };
         let is_current = |cached: &&CachedAllocations| {

@@ -45,7 +45,9 @@ impl AllocationRetention {
         self.0.retain(|name, retained| {
             list.pods.contains(name)
                 || match presence(name, pods) {
-                    Presence::Live(uid) if retained.uid.is_some() => retained.uid == Some(uid),
+                    Presence::Live(uid) if retained.uid.as_ref() == Some(&uid) => true,
+                    // A kubelet that restarts lists a predecessor again, if it has not ended.
+                    Presence::Live(_) if retained.uid.is_some() && is_complete(list, pods) => false,
                     Presence::Gone => false,
                     // While the API server is down, a pod of the last pod list counts as existing.
                     Presence::Unknown if retained.is_tracked(pods) => true,
@@ -57,7 +59,10 @@ impl AllocationRetention {
         });
         let mut merged = list.clone();
         let listed = ListedDevices::of(list.containers.iter());
-        for (name, retained) in self.0.iter().filter(|(name, _)| !list.pods.contains(*name)) {
+        let missing = |(name, retained): &(&PodName, &Retained)| {
+            !list.pods.contains(*name) && retained.successor(name, pods).is_none()
+        };
+        for (name, retained) in self.0.iter().filter(missing) {
             let is_live = matches!(presence(name, pods), Presence::Live(_));
             if !retained.containers.is_empty() && (!is_live || retained.uid.is_none()) {
                 merged.unconfirmed.insert(name.clone());
@@ -70,6 +75,17 @@ impl AllocationRetention {
                 .extend(retained.containers.iter().map(|assigned| listed.remove_from(assigned)));
         }
         merged
+    }
+
+    /// Whether a List that is newer than what is known of a pod is needed: the last one may be about its
+    /// predecessor.
+    #[must_use]
+    pub fn awaits_list(&self, pods: Option<&PodSnapshot>) -> bool {
+        let mut unknown = self.0.iter().filter(|(_, retained)| retained.uid.is_none());
+        unknown.any(|(name, retained)| match presence(name, pods) {
+            Presence::Live(uid) => is_older(retained.listed, &uid, pods),
+            Presence::Gone | Presence::Unknown => false,
+        })
     }
 
     /// Resolves names that may be those of a deleted pod and of its successor, which the kubelet
@@ -133,7 +149,7 @@ impl AllocationRetention {
             let of_pod = list.containers.iter().filter(|assigned| is_of(assigned, name));
             let containers: Vec<_> = of_pod.cloned().collect();
             let uid = match presence(name, pods) {
-                Presence::Live(uid) if !is_older(list, &uid, pods) => Some(uid),
+                Presence::Live(uid) if !is_older(list.requested_at, &uid, pods) => Some(uid),
                 // The name may be that of a predecessor, or while the API server is down, of a successor;
                 // but the devices of the pod were these.
                 Presence::Live(_) | Presence::Unknown => {
@@ -195,10 +211,10 @@ fn is_complete(list: &Assignments, pods: Option<&PodSnapshot>) -> bool {
     })
 }
 
-/// Whether a List is older than what is known of a pod, and may be about a predecessor.
-fn is_older(list: &Assignments, uid: &str, pods: Option<&PodSnapshot>) -> bool {
+/// Whether a List requested at `listed` is older than what is known of a pod, and may be about a predecessor.
+fn is_older(listed: Duration, uid: &str, pods: Option<&PodSnapshot>) -> bool {
     let lookup = pods.map(|pods| pods.by_uid(uid));
-    matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.first_seen > list.requested_at)
+    matches!(lookup, Some(UidLookup::Live(tracked)) if tracked.first_seen > listed)
 }
 
 /// Whether a name in the List may be that of a pod or of its predecessor.
@@ -430,11 +446,13 @@ mod tests {
         other.containers[0].ids.push("b1".into());
         store.apply(other, T(2));
         let pods = store.snapshot(T(3));
-        for at in [3, 4] {
+        let none = retention.apply(&list(&[], 3), Some(&pods));
+        assert_eq!(allocated(&none), [("b", "B")], "the devices of the predecessor");
+        for at in [4, 5] {
             let merged = retention.apply(&list(&BOTH[..1], at), Some(&pods));
             assert!(merged.ambiguous.contains(&name("a")), "without b the List is not complete");
         }
-        assert!(retention.apply(&list(&BOTH, 5), Some(&pods)).ambiguous.is_empty());
+        assert!(retention.apply(&list(&BOTH, 6), Some(&pods)).ambiguous.is_empty());
     }
 
     #[test]
@@ -450,7 +468,9 @@ mod tests {
         let _known = retention.apply(&list(&BOTH[..1], 1), Some(&pods));
         let merged = retention.apply(&list(&[], 3), Some(&pods));
         assert_eq!(merged.unlisted, [(name("a"), T(1))].into());
+        assert!(retention.awaits_list(Some(&pods)));
         let _newer = retention.apply(&list(&BOTH[..1], 4), Some(&pods));
+        assert!(!retention.awaits_list(Some(&pods)));
         let merged = retention.apply(&list(&[], 5), Some(&pods));
         assert_eq!((allocated(&merged), merged.unlisted.len()), (vec![("a", "A")], 0));
     }

@@ -199,6 +199,10 @@ fn kubelet_restart_changes_no_series() {
             let contact = "nvml_exporter_source_contact_timestamp_seconds";
             value(metrics, contact, &["source=\"pod_resources\""]).unwrap_or(0.0)
         };
+        // A List that is older than the pods may be about their predecessors.
+        let listed = last_contact(&steady);
+        node.exporter
+            .wait_for("a List after the pods", |metrics| last_contact(metrics) > listed + 0.5);
         for (now, effect) in [(61, "absent"), (62, "no_pods"), (63, "static_pods"), (64, "no_pods")]
         {
             let before = last_contact(&node.exporter.metrics());
