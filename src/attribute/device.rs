@@ -74,7 +74,7 @@ impl<'a> DeviceAttribution<'a> {
         }
         // Past events remain valid while the GPU cannot be read.
         for (index, family) in self.context.selection.event.families().iter().enumerate() {
-            for sample in (family.metric.source.read)(inputs) {
+            for sample in family.metric.samples(inputs) {
                 let more: Vec<(&str, &str)> =
                     sample.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
                 let series = target.label_sets(self.context.schema, &more).into_iter();

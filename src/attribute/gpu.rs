@@ -129,7 +129,7 @@ impl DeviceAttribution<'_> {
             missing.add_repeated(reason, self.context.selection.instance.len());
         }
         for family in self.context.selection.event.families() {
-            let samples = (family.metric.source.read)(inputs).into_iter();
+            let samples = family.metric.samples(inputs).into_iter();
             missing.add(samples.map(|sample| sample.reading));
         }
         missing

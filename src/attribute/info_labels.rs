@@ -23,7 +23,7 @@ impl DeviceAttribution<'_> {
         let selection = self.context.selection;
         let mut labels = self.texts(current.sample);
         labels.extend(numbers(current, &current.sample.readings, &selection.device));
-        let of_event = |row: &SelectedFamily<EventSource>| (row.metric.source.read)(inputs).pop();
+        let of_event = |row: &SelectedFamily<EventSource>| row.metric.samples(inputs).pop();
         let events = selection.event.labels().iter();
         labels.extend(events.filter_map(|row| label(row, of_event(row)?.reading)));
         let nodes = selection.node.labels().iter();

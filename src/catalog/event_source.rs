@@ -1,5 +1,7 @@
 //! How the samples of an event row are computed.
 
+use super::metric::Metric;
+use super::unit::plausible;
 use crate::model::{
     ClockEventCounts, HealthState, LinkFields, LinkStates, Missing, Reading, Windows, XidState,
 };
@@ -14,8 +16,21 @@ pub struct EventSource {
     pub is_single: bool,
     /// What the samples are computed from.
     pub needs: EventInput,
-    /// Returns the samples; empty if the family has no series.
-    pub read: fn(&GpuEventInputs<'_>) -> Vec<EventSample>,
+    /// Computes the samples; empty if the family has no series.
+    pub(super) read: fn(&GpuEventInputs<'_>) -> Vec<EventSample>,
+}
+
+impl Metric<EventSource> {
+    /// The samples; a value that is impossible in the unit of the row is invalid.
+    #[must_use]
+    pub fn samples(&self, inputs: &GpuEventInputs<'_>) -> Vec<EventSample> {
+        let mut samples = (self.source.read)(inputs);
+        for EventSample { reading, .. } in &mut samples {
+            *reading =
+                reading.and_then(|value| plausible(self.unit, value).ok_or(Missing::Invalid));
+        }
+        samples
+    }
 }
 
 /// Data of a GPU that event rows are computed from. All but XIDs are read only while a selected row
