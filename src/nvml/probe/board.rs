@@ -182,10 +182,12 @@ impl Probe<'_> {
     }
 
     /// Confirms that the GPU responds, before a value of the whole driver is read for it: a GPU that is lost has no
-    /// series.
+    /// series. A driver without the function that is called can have one.
     pub(super) fn require_response(&self) -> Result<(), Missing> {
-        self.device.index()?;
-        Ok(())
+        match self.index() {
+            Ok(_) | Err(Missing::Unsupported) => Ok(()),
+            Err(missing) => Err(missing),
+        }
     }
 
     /// Minor number of the device file (`nvmlDeviceGetMinorNumber`).
