@@ -60,7 +60,7 @@ fn lose(rng: &mut Rng, pods: &mut [Pod], reservation: &mut Pod) {
         let deleted = pod.deleted.map_or(deleted, |earlier| earlier.min(deleted));
         let stop = pod.last_run_end().min(deleted + rng.u64(5_000..30_000));
         for container in &mut pod.containers {
-            container.runs.retain(|run| run.start < stop);
+            container.runs.retain(|run| run.start < deleted);
             for run in &mut container.runs {
                 run.end = run.end.min(stop);
             }

@@ -60,7 +60,7 @@ impl Case<'_> {
             || self.is_reused(process)
             || pod.forges
             || self.has_unknown_container(process, device)
-            || self.has_foreign_id(process)
+            || self.depends_on_foreign_id(process, device)
             || self.lacks_reservation(pod)
         {
             return None;

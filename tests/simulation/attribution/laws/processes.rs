@@ -73,7 +73,7 @@ impl Case<'_> {
     }
 
     /// Whether the series is that of an init container with devices that no source states, on a device that no
-    /// other pod is allocated.
+    /// source states for another pod.
     pub(super) fn may_hold_unlisted(&self, pod: &Pod, series: &ProcessSeries<'_>) -> bool {
         let at = self.received.at;
         let is_init = |container: &Container| {
@@ -84,7 +84,7 @@ impl Case<'_> {
         let mut others = self.world.pods.iter().filter(|other| other.uid != pod.uid);
         pod.containers.iter().any(is_init)
             && !others.any(|other| {
-                other.is_allocated(series.device)
+                other.is_listed_with(series.device)
                     && (other.admitted + SETTLED..other.released()).contains(&at)
             })
     }

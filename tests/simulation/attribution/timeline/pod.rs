@@ -165,6 +165,12 @@ impl Pod {
         allocations.into_iter().any(|allocation| allocation.device.overlaps(device))
     }
 
+    /// Whether a source states that the pod is allocated `device`.
+    pub(crate) fn is_listed_with(&self, device: Device) -> bool {
+        let mut all = self.containers.iter().flat_map(|container| &container.allocations);
+        all.any(|allocation| !allocation.hidden && allocation.device.overlaps(device))
+    }
+
     /// Whether the pod has administrative access to `device`.
     pub(crate) fn administers(&self, device: Device) -> bool {
         let mut all = self.containers.iter().flat_map(|container| &container.claims);
