@@ -19,7 +19,7 @@ const CHANGES: u32 = 4;
 
 /// Calls with rows that have one value for as long as a GPU, its board and its processes are the same, or that nothing
 /// in this scenario changes.
-const CONSTANT: [&str; 26] = [
+const CONSTANT: [&str; 29] = [
     "nvmlDeviceGetApplicationsClock",
     "nvmlDeviceGetBAR1MemoryInfo",
     "nvmlDeviceGetComputeMode",
@@ -38,12 +38,15 @@ const CONSTANT: [&str; 26] = [
     "nvmlDeviceGetMigMode",
     "nvmlDeviceGetMinorNumber",
     "nvmlDeviceGetP2PStatus",
+    "nvmlDeviceGetPciInfo_v3",
     "nvmlDeviceGetPersistenceMode",
     "nvmlDeviceGetPowerManagementDefaultLimit",
     "nvmlDeviceGetPowerManagementLimitConstraints",
     "nvmlDeviceGetSramEccErrorStatus",
     "nvmlDeviceGetTemperatureThreshold",
     "nvmlDeviceGetVirtualizationMode",
+    "nvmlDeviceValidateInforom",
+    "nvmlGpmQueryDeviceSupport",
     "nvmlSystemGetConfComputeState",
     "nvmlSystemGetCudaDriverVersion_v2",
 ];

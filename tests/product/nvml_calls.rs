@@ -14,8 +14,8 @@ const GPUS: u64 = 8;
 const CYCLES: u64 = 10;
 /// Maximum calls per GPU and second, with one cycle per second: what changes with the load is read in each cycle
 /// (clocks, temperature, P-state, clock event reasons, video engines, utilization and its samples).
-/// Slow cycles ask some of them twice, and read the fields of the health watches: 0.5.
-const CALLS_MAX: f64 = 20.5;
+/// Slow cycles ask some of them twice, and read what the health watches need: 0.8.
+const CALLS_MAX: f64 = 21.0;
 /// Called once per second for all GPUs together, independent of cycles.
 const EVENT_WAIT: &str = "nvmlEventSetWait_v2";
 /// Calls shared by several catalog rows, in the order in which a GPU's thread makes them.
