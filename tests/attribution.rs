@@ -209,6 +209,8 @@ struct Node {
     allocations: AllocationTable,
     process_series: ProcessSeries,
     host_pids: Option<bool>,
+    /// Current time of the owners (monotonic); at zero, all processes are new.
+    now: Duration,
 }
 
 impl Node {
@@ -222,6 +224,7 @@ impl Node {
             allocations,
             process_series: ProcessSeries::PerProcess,
             host_pids: Some(true),
+            now: Duration::ZERO,
         }
     }
 
@@ -253,7 +256,7 @@ impl Node {
             reserved: &reserved,
             owner_resolver: OwnerResolver {
                 pods: Some(&self.pods),
-                now: NOW.mono,
+                now: self.now,
                 ..OwnerResolver::default()
             },
             allocation: AllocationState::Known(&self.allocations),
@@ -376,7 +379,8 @@ fn no_container_is_idle_if_the_process_list_is_incomplete() {
 
 #[test]
 fn a_pod_with_a_process_in_the_cgroup_of_a_container_has_no_sandbox() {
-    let node = Node::new(pods_of_class("crun", &[(2, false)]), vec![shared_allocation(0, 0)]);
+    let mut node = Node::new(pods_of_class("crun", &[(2, false)]), vec![shared_allocation(0, 0)]);
+    node.now = NOW.mono;
     let unknown = || process(7, Ok(pod_location(0, 9)), 10, 20.0);
     let snapshot = node.publish(listing(vec![unknown()]), 10);
     assert_eq!(names(&snapshot.tables.processes), ["pod-0/c0 7"], "the sandbox");
