@@ -8,8 +8,8 @@
 #
 # Drop-in replacement for dcgm-exporter, with an unchanged manifest: `docker build --target dcgm-exporter .`
 #
-# For both platforms: `docker buildx build --platform linux/amd64,linux/arm64 .`; arm64 is not tested yet. The licence,
-# vendor and address are labels of the publisher.
+# For both platforms: `docker buildx build --platform linux/amd64,linux/arm64 .`; arm64 is tested in part, under emulation.
+# The licence, vendor and address are labels of the publisher.
 #
 # NVML is not in the image: the container runtime mounts the host's driver library. That library needs glibc and
 # is opened with dlopen, so neither a static binary nor musl works.
