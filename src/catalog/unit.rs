@@ -1,7 +1,10 @@
 //! Plausible values of each unit.
 
-/// Integers up to 2^53 are exact in an `f64`.
+/// Integers up to 2^53 are exact in an `f64`; a bitmask or an id must be.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// Counters have 64 bits: a link that transfers 50 GB/s has more than 2^53 bytes after two days. All bits set, a
+/// sentinel value, is 2^64 as an `f64`, and this the largest below it.
+const LONG: f64 = 18_446_744_073_709_549_568.0;
 /// Largest 32-bit count; all bits set is a sentinel value.
 const COUNT: f64 = 4_294_967_294.0;
 /// NVML documents GPM percentages as 0 to 100. The two counters of a ratio are not read at the same
@@ -24,10 +27,13 @@ fn max_plausible(unit: &str) -> f64 {
         "Hz" => 1e11,
         "MiB" | "MB/s" => 1e7,
         "bytes/s" => 1e13,
-        "MHz" | "C" | "%" | "P-state" | "lanes" | "gen" | "index" | "bool" | "enum" => 1e5,
+        // The ratio of a fan may exceed 1.
+        "MHz" | "C" | "%" | "P-state" | "lanes" | "gen" | "index" | "bool" | "enum" | "ratio" => {
+            1e5
+        }
         "count" | "pages" | "samples" | "KB/s" => COUNT,
-        // Bitmasks, the fan ratio, which may exceed 1, and long-running counters.
-        _ => EXACT,
+        "bitmask" | "id" | "packed" => EXACT,
+        _ => LONG,
     }
 }
 
@@ -42,10 +48,19 @@ mod tests {
             assert_eq!(plausible(unit, value), None, "{unit}");
             assert_eq!(plausible(unit, 700.0), Some(700.0), "{unit}");
         }
-        assert_eq!(plausible("bitmask", 18_446_744_073_709_551_615.0), None);
+        for unit in ["bitmask", "bytes", "ns", "packets", "errors", "ratio"] {
+            assert_eq!(plausible(unit, 18_446_744_073_709_551_615.0), None, "{unit}");
+        }
         assert_eq!(plausible("mJ", 1e15), Some(1e15));
         assert_eq!(plausible("%", f64::INFINITY), None);
         assert_eq!(plausible("bytes/s", ones * 1_048_576.0), None);
+    }
+
+    #[test]
+    fn counters_may_have_64_bits() {
+        for unit in ["bytes", "ns", "packets", "errors", "blocks"] {
+            assert_eq!(plausible(unit, 1.2e19), Some(1.2e19), "{unit}");
+        }
     }
 
     #[test]

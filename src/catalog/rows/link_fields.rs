@@ -128,12 +128,12 @@ pub(super) const NVLINK_5: &[Metric<EventSource>] = nvlink_fields!(
     "RX_ERROR_TOTAL" counter "packets" NVML_FI_DEV_NVLINK_COUNT_RCV_ERRORS Ok, "Packets with errors that the NVLink received.";
     "RX_REMOTE_ERROR_TOTAL" counter "packets" NVML_FI_DEV_NVLINK_COUNT_RCV_REMOTE_ERRORS Ok, "Packets that the NVLink received with an error mark of the other end.";
     "RX_GENERAL_ERROR_TOTAL" counter "packets" NVML_FI_DEV_NVLINK_COUNT_RCV_GENERAL_ERRORS Ok, "Packets with a wrong header that the NVLink received.";
-    "INTEGRITY_ERROR_TOTAL" counter "count" NVML_FI_DEV_NVLINK_COUNT_LOCAL_LINK_INTEGRITY_ERRORS Ok, "Number of times that the local errors of the NVLink exceeded their threshold.";
+    "INTEGRITY_ERROR_TOTAL" counter "errors" NVML_FI_DEV_NVLINK_COUNT_LOCAL_LINK_INTEGRITY_ERRORS Ok, "Number of times that the local errors of the NVLink exceeded their threshold.";
     "COUNT_TX_DISCARDS" counter "packets" NVML_FI_DEV_NVLINK_COUNT_XMIT_DISCARDS Ok, "Packets with errors that the NVLink did not send.";
-    "RX_SYMBOL_ERROR_TOTAL" counter "count" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS Ok, "Errors in the symbols that the NVLink received.";
+    "RX_SYMBOL_ERROR_TOTAL" counter "errors" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS Ok, "Errors in the symbols that the NVLink received.";
     "SYMBOL_BER_RATIO" gauge "ratio" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER bit_error_rate, "Bit error rate of the symbols that the NVLink received.";
     "SYMBOL_BER_RAW" gauge "packed" NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER Ok, "Bit error rate of the symbols that the NVLink received: mantissa times 256, plus the negative exponent of 10.";
-    "EFFECTIVE_ERROR_TOTAL" counter "count" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_ERRORS Ok, "Errors of the NVLink that remained after error correction.";
+    "EFFECTIVE_ERROR_TOTAL" counter "errors" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_ERRORS Ok, "Errors of the NVLink that remained after error correction.";
     "EFFECTIVE_BER_RATIO" gauge "ratio" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER bit_error_rate, "Bit error rate of the NVLink after error correction.";
     "EFFECTIVE_BER_RAW" gauge "packed" NVML_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER Ok, "Bit error rate of the NVLink after error correction: mantissa times 256, plus the negative exponent of 10.";
     "COUNT_FEC_HISTORY_0" counter "blocks" NVML_FI_DEV_NVLINK_COUNT_FEC_HISTORY_0 Ok, "Blocks of the NVLink in which error correction corrected no symbol.";
