@@ -120,7 +120,12 @@ fn keep_sizes(devices: &mut [AllocatableGpu], before: &[AllocatableGpu]) {
         let Some(before) = before.iter().find(|before| before.uuid == gpu.uuid) else { continue };
         gpu.framebuffer_mib = gpu.framebuffer_mib.or(before.framebuffer_mib);
         for mig in &mut gpu.migs {
-            let same = before.migs.iter().find(|before| before.uuid == mig.uuid);
+            // A UUID may return with another instance and profile.
+            let instance = (mig.gpu_instance, mig.compute_instance, mig.placement);
+            let same = before.migs.iter().find(|before| {
+                before.uuid == mig.uuid
+                    && (before.gpu_instance, before.compute_instance, before.placement) == instance
+            });
             let size = same.and_then(|before| before.framebuffer_mib);
             mig.framebuffer_mib = mig.framebuffer_mib.or(size);
         }
@@ -187,5 +192,12 @@ mod tests {
         assert_eq!(now[0], gpu("GPU-0", Some(80.0), &kept));
         assert_eq!(now[1], gpu("GPU-1", Some(20.0), &[]), "a new size replaces the old one");
         assert_eq!(now[2].framebuffer_mib, None);
+        let mut other = [gpu("GPU-0", None, &[("MIG-a", None)])];
+        other[0].migs[0].gpu_instance = 2;
+        keep_sizes(&mut other, &before);
+        assert_eq!(
+            other[0].migs[0].framebuffer_mib, None,
+            "its UUID returned with another instance"
+        );
     }
 }
