@@ -8,21 +8,23 @@
 //! may be idle then; `nvmlDeviceGetSamples` returns it from the same buffer, in the driver's time. A
 //! row counts for the time that the samples cover, and a process without a row was idle.
 //!
-//! Without these samples, or if they do not have the clock of the rows, the newest stamp is that of
-//! the last busy row while the GPU is busy, and is estimated by the offset of the driver's clock
-//! otherwise. The offset is learnt while the GPU is busy at a read. A load that never is has no value
+//! The samples may have another clock than the rows, once its difference is known. Without these
+//! samples, and until the difference is known, the newest stamp is that of the last busy row while
+//! the GPU is busy, and is estimated by the offset of the driver's clock otherwise. The offset is learnt while the GPU is busy at a read. A load that never is has no value
 //! at all: its busy windows are not known, and its idle ones alone would be a mean without them.
 //!
 //! An invalid row proves that its process was active, but not how much: the utilization of the
 //! process is unknown for that window, not 0.
 
 mod row;
+mod row_clock;
 mod window;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use self::row::{Bounds, RowClass, newest_plausible};
+use self::row_clock::RowClock;
 use self::window::RowsSeen;
 pub use self::window::{UtilizationWindow, WindowSummary};
 use super::driver_clock::DriverClock;
@@ -31,8 +33,8 @@ use super::utilization_source::UtilizationSource;
 use crate::model::{Discards, Missing, Moment, micros};
 use crate::nvml::raw::utilization::UtilizationRow;
 use crate::policy::{
-    CLOCK_AGREEMENT, IDLE_LIST_UTILIZATION_MAX, LATE_CALL, REFUSED_WINDOWS, RING_SPAN,
-    SAMPLE_STALL, STAMP_TOLERANCE, UNSEEN_LOAD_PERIOD, WALL_CLOCK_STEP,
+    IDLE_LIST_UTILIZATION_MAX, LATE_CALL, REFUSED_WINDOWS, RING_SPAN, SAMPLE_STALL,
+    STAMP_TOLERANCE, UNSEEN_LOAD_PERIOD, WALL_CLOCK_STEP,
 };
 
 /// Cursor of one GPU, and the rows since the last window ended.
@@ -43,7 +45,7 @@ pub struct UtilizationCursor {
     /// Time that samples after the cursor cover.
     uncovered_us: u64,
     clock: DriverClock,
-    agreement: Agreement,
+    row_clock: RowClock,
     /// When the cursor last advanced.
     advanced_at: Option<Moment>,
     /// Why the last read covered nothing.
@@ -59,18 +61,6 @@ pub struct UtilizationCursor {
     unseen_at: Option<Duration>,
 }
 
-/// Whether samples and rows have stamps of the same clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Agreement {
-    /// The GPU has not been busy yet.
-    #[default]
-    Unknown,
-    /// The last busy sample and the newest row have the same time.
-    Same,
-    /// They do not.
-    Different,
-}
-
 impl UtilizationCursor {
     /// Reads the rows since the last read. The first read only sets the cursor, because its rows may
     /// cover time before the exporter started.
@@ -82,11 +72,14 @@ impl UtilizationCursor {
     ) {
         let result = match sampler.read(source) {
             Err(missing @ (Missing::Lost | Missing::DriverGone)) => Err(missing),
-            Ok(progress)
-                if self.agreement != Agreement::Different
-                    && !self.is_stalled(progress, source.now()) =>
-            {
+            Ok(progress) if self.is_stalled(progress, source.now()) => {
+                self.read_to_estimate(source, discards)
+            }
+            Ok(progress) if !self.row_clock.is_different() => {
                 self.read_to_newest(source, sampler, progress, discards)
+            }
+            Ok(progress) if self.row_clock.can_learn(recent_busy_us(progress)) => {
+                self.read_to_learn(source, sampler, progress, discards)
             }
             Ok(_) | Err(_) => self.read_to_estimate(source, discards),
         };
@@ -115,7 +108,9 @@ impl UtilizationCursor {
     /// idle.
     fn is_stalled(&self, progress: SampleProgress, now: Moment) -> bool {
         let has_new = !progress.is_continuous
-            || self.last_seen_us.is_none_or(|seen_us| progress.newest_us > seen_us);
+            || self
+                .last_seen_us
+                .is_none_or(|seen_us| self.row_clock.time_of(progress.newest_us) > seen_us);
         let since = self.advanced_at.map(|at| now.wall_us.saturating_sub(at.wall_us));
         !has_new && since.is_some_and(|since| since > micros(SAMPLE_STALL))
     }
@@ -135,38 +130,42 @@ impl UtilizationCursor {
             return self.set_to_newest(source, sampler, progress);
         };
         self.uncovered_us += progress.covered_us;
-        if progress.newest_us <= since_us {
+        let mut newest_us = self.row_clock.time_of(progress.newest_us);
+        if newest_us <= since_us {
             return Ok(());
         }
         let called_at = source.now();
-        self.clock.observe(progress.newest_us, called_at);
+        self.clock.observe(newest_us, called_at);
         let rows = source.rows(since_us)?;
         if source.now().mono.saturating_sub(called_at.mono) > LATE_CALL {
             // The rows are as new as the late answer, not as the samples before it.
             progress = sampler.read(source)?;
             self.uncovered_us += progress.covered_us;
-            if !progress.is_continuous || progress.newest_us <= since_us {
+            newest_us = self.row_clock.time_of(progress.newest_us);
+            if !progress.is_continuous || newest_us <= since_us {
                 // The clock of the driver was set meanwhile.
                 return self.set_to_newest(source, sampler, progress);
             }
         }
         // A sample can have been taken between the two calls.
-        let ahead = rows.iter().map(|row| row.stamp_us.saturating_sub(progress.newest_us));
+        let ahead = rows.iter().map(|row| row.stamp_us.saturating_sub(newest_us));
         let ahead_us = ahead.filter(|ahead| *ahead <= micros(STAMP_TOLERANCE)).max().unwrap_or(0);
-        let bounds = Bounds { since_us, newest_us: progress.newest_us + ahead_us };
+        let bounds = Bounds { since_us, newest_us: newest_us + ahead_us };
         let (valid, refused) = self.classify(&rows, bounds, discards);
-        let busy_us = progress.last_busy_us.filter(|busy| *busy > since_us);
+        let busy_us = progress.last_busy_us.filter(|busy| self.row_clock.time_of(*busy) > since_us);
         let row_us = valid.values().map(|row| row.stamp_us).max();
         if busy_us.is_some() && row_us.is_none() && self.contradicts(progress.mean, refused) {
             self.window.rows.refused = true;
+            self.window.unknown = Some(Missing::Invalid);
             let set = self.set_to_newest(source, sampler, progress);
             return Err(set
                 .err()
                 .filter(|why| *why != Missing::Pending)
                 .unwrap_or(Missing::Invalid));
         }
-        if is_same_time(busy_us, row_us) {
-            self.agreement = Agreement::Same;
+        if !self.row_clock.agrees(busy_us, row_us) {
+            self.window.unknown = Some(Missing::Pending);
+            return self.set_to_newest(source, sampler, progress);
         }
         let covered_us = std::mem::take(&mut self.uncovered_us) + ahead_us;
         self.window.add(valid.values(), covered_us.min(bounds.newest_us - since_us));
@@ -177,10 +176,7 @@ impl UtilizationCursor {
     /// Whether it is a contradiction that the GPU was busy for a mean of `percent`, without a valid
     /// row. A low use can be that of the driver itself, if the rows have the clock of the samples.
     fn contradicts(&self, percent: f64, refused: bool) -> bool {
-        match self.agreement {
-            Agreement::Same => !refused && percent > IDLE_LIST_UTILIZATION_MAX,
-            Agreement::Unknown | Agreement::Different => true,
-        }
+        !self.row_clock.is_known() || !refused && percent > IDLE_LIST_UTILIZATION_MAX
     }
 
     /// Sets the cursor to the newest sample, and compares the clocks of samples and rows.
@@ -199,21 +195,33 @@ impl UtilizationCursor {
         if now.mono.saturating_sub(called_at.mono) > LATE_CALL {
             progress = sampler.read(source)?;
         }
+        self.row_clock.compare(recent_busy_us(progress), &rows);
+        let newest_us = self.row_clock.time_of(progress.newest_us);
         self.clock = DriverClock::default();
-        self.clock.observe(progress.newest_us, now);
-        self.advance(progress.newest_us, now);
-        let oldest_us = progress.newest_us.saturating_sub(micros(RING_SPAN));
-        let busy_us = progress.last_busy_us.filter(|busy| *busy > oldest_us);
-        let is_same = rows.iter().any(|row| is_same_time(busy_us, Some(row.stamp_us)));
-        self.agreement = match (busy_us, newest_plausible(&rows)) {
-            (Some(_), Some(_)) if is_same => Agreement::Same,
-            (Some(_), Some(_)) => Agreement::Different,
-            (None, _) | (_, None) => Agreement::Unknown,
-        };
-        if self.agreement == Agreement::Different {
-            self.clock = DriverClock::default();
+        if !self.row_clock.is_different() {
+            self.clock.observe(newest_us, now);
         }
+        self.advance(newest_us, now);
         Err(Missing::Pending)
+    }
+
+    /// Compares the clocks of samples and rows again, and reads the rows up to an estimate if they still differ.
+    ///
+    /// # Errors
+    /// Returns the NVML error; pending if the difference of the clocks is known from now on.
+    fn read_to_learn(
+        &mut self,
+        source: &mut impl UtilizationSource,
+        sampler: &mut GpuUtilizationSampler,
+        progress: SampleProgress,
+        discards: &mut Discards,
+    ) -> Result<(), Missing> {
+        self.row_clock.compare(recent_busy_us(progress), &source.rows(0)?);
+        if self.row_clock.is_different() {
+            return self.read_to_estimate(source, discards);
+        }
+        self.window.unknown = Some(Missing::Pending);
+        self.set_to_newest(source, sampler, progress)
     }
 
     /// Reads the rows up to an estimate of the newest sample.
@@ -368,10 +376,10 @@ impl UtilizationCursor {
     }
 }
 
-/// Whether two stamps can be those of one sample.
-fn is_same_time(busy_us: Option<u64>, row_us: Option<u64>) -> bool {
-    let tolerance = micros(CLOCK_AGREEMENT);
-    busy_us.zip(row_us).is_some_and(|(busy, row)| busy.abs_diff(row) <= tolerance)
+/// The last busy sample, if it is still in the buffer.
+fn recent_busy_us(progress: SampleProgress) -> Option<u64> {
+    let oldest_us = progress.newest_us.saturating_sub(micros(RING_SPAN));
+    progress.last_busy_us.filter(|busy_us| *busy_us > oldest_us)
 }
 
 /// Whether the wall clock was set between two moments.

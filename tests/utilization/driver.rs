@@ -164,7 +164,8 @@ impl UtilizationSource for Driver {
             return Err(Missing::Failed(999));
         }
         let visible = self.visible(last_seen_us, |at| self.offset_at(at));
-        let Some((stamp_us, _)) = visible.iter().rfind(|(_, percent)| *percent > 0.0) else {
+        // Samples are whole percentages.
+        let Some((stamp_us, _)) = visible.iter().rfind(|(_, percent)| whole(*percent) > 0) else {
             return Ok(Vec::new());
         };
         let count = f64::from(u32::try_from(visible.len()).unwrap());

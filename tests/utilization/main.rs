@@ -192,6 +192,26 @@ fn load_that_no_read_coincides_with_is_absent_and_not_idle() {
 }
 
 #[test]
+fn samples_with_a_clock_of_their_own_give_the_mean_of_any_load() {
+    for offset in [-8.0, -3.0, 3.0] {
+        for interval_us in [SECOND, 5 * SECOND, 15 * SECOND] {
+            for step in 0..6_u8 {
+                let load = Load::Square { period: 30.0, duty: 0.1 };
+                let mut driver = Driver { samples: Samples::WallClock, ..Driver::new(load) };
+                (driver.offsets, driver.phase) = (vec![(0, micros(offset))], 5.0 * f64::from(step));
+                let mut reader = Reader::new(driver, interval_us);
+                // Two bursts show the difference of the clocks.
+                reader.cycles(usize::try_from(90 * SECOND / interval_us).unwrap());
+                let windows = reader.cycles(usize::try_from(60 * SECOND / interval_us).unwrap());
+                let sum: f64 = windows.iter().map(|window| window.unwrap().0).sum();
+                let mean = sum / f64::from(u32::try_from(windows.len()).unwrap());
+                assert!((mean - 10.0).abs() <= 1.0, "{windows:?}\n{:?}", reader.driver);
+            }
+        }
+    }
+}
+
+#[test]
 fn step_of_a_clock_costs_at_most_one_window() {
     for step in [-3600.0, -8.0, -1.5, 1.5, 8.0, 3600.0] {
         for samples in [Samples::Supported, Samples::Unsupported] {
