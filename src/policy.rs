@@ -237,6 +237,8 @@ pub const MOCK_PODS_API_LIST_EVERY: Duration = Duration::from_secs(5);
 /// Interval of the lists that accompany a watch of the Pods API: the kubelet drops events of a watch that
 /// is behind, and a hung kubelet is noticed.
 pub const PODS_API_LIST_EVERY: Duration = Duration::from_secs(60);
+/// Maximum age of the credentials of polls, as in client-go: the kubelet replaces a token long before it expires.
+pub const CREDENTIALS_MAX_AGE: Duration = Duration::from_secs(60);
 /// Poll interval of the kubelet's pod list.
 pub const KUBELET_PODS_EVERY: Duration = Duration::from_secs(10);
 /// Poll interval of the kubelet's `PodResources` API; changes of pods cause an earlier read.

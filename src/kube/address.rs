@@ -31,7 +31,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// A client with the present credentials. A new client reads tokens and files again.
+    /// A client with the present credentials, which it keeps: a token is valid for longer than a watch lasts.
     ///
     /// # Errors
     /// A file, URL or credential cannot be used.

@@ -1,7 +1,7 @@
 //! An HTTP server at a URL, and the client of a server.
 
-use std::fmt;
 use std::path::PathBuf;
+use std::{fmt, fs, io};
 
 use hyper::Uri;
 use hyper_util::client::legacy;
@@ -31,7 +31,7 @@ pub struct Endpoint {
 pub enum EndpointAuth {
     /// No credentials.
     None,
-    /// A file with a bearer token; it is read again when it may have changed.
+    /// A file with a bearer token, which each client reads once.
     TokenFile(PathBuf),
     /// A user name and a password.
     Basic(String, Password),
@@ -48,7 +48,7 @@ impl fmt::Debug for Password {
 }
 
 impl Endpoint {
-    /// A client with the present credentials. A new client reads tokens and files again.
+    /// A client with the present credentials, which it keeps.
     ///
     /// # Errors
     /// A file, URL or credential cannot be used.
@@ -98,7 +98,7 @@ pub fn parse_url(url: &str) -> Result<Uri, RequestError> {
 /// A client for `config`. `location` is where the configuration is from, and `files` are its
 /// certificates and tokens, both for error messages.
 pub(super) fn new_client(
-    config: kube::Config,
+    mut config: kube::Config,
     location: &str,
     files: &str,
 ) -> Result<Client, RequestError> {
@@ -110,6 +110,11 @@ pub(super) fn new_client(
             format!("check {files}"),
         )
     };
+    // A client that reads the file again does so on the thread of all sources, which a file system that does not
+    // respond would stop.
+    if let (Some(file), None) = (config.auth_info.token_file.take(), &config.auth_info.token) {
+        config.auth_info.token = Some(read_token(&file, location)?.into());
+    }
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(policy::KUBE_TIMEOUT));
@@ -121,6 +126,14 @@ pub(super) fn new_client(
         .map_err(BoxError::from)
         .service(legacy::Client::builder(TokioExecutor::new()).build(connector));
     Ok(Client::new(service, config.default_namespace))
+}
+
+fn read_token(file: &str, location: &str) -> Result<String, RequestError> {
+    let unusable = |error: io::Error| {
+        let message = format!("{location}: the token file {file} cannot be read: {error}");
+        RequestError::config(message, "give a file with a token that the exporter may read")
+    };
+    Ok(fs::read_to_string(file).map_err(unusable)?.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -139,6 +152,13 @@ mod tests {
         for (endpoint, expected) in [
             (endpoint("nonsense", None), "use http(s)://HOST:PORT"),
             (endpoint("https://a:1", Some("/no/such.crt")), "check /no/such.crt"),
+            (
+                Endpoint {
+                    auth: EndpointAuth::TokenFile("/no/such-token".into()),
+                    ..endpoint("https://a:1", None)
+                },
+                "https://a:1: the token file /no/such-token cannot be read: No such file",
+            ),
         ] {
             let fault = endpoint.client().err().unwrap();
             assert_eq!(fault.reason, FailureReason::Config);

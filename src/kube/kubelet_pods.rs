@@ -15,6 +15,7 @@ use super::pod_feed::PodFeed;
 use super::pod_list;
 use super::request_error::RequestError;
 use super::watch_timings::WatchTimings;
+use crate::policy;
 
 /// The name of this source in logs and labels.
 pub const SOURCE: &str = "kubelet_pods";
@@ -53,20 +54,24 @@ impl KubeletPodPoller {
         }
     }
 
-    /// Reads one list. The client is reused after a success only: a new one reads the credentials
-    /// again.
+    /// Reads one list. The client is reused after a success, and for a while: a new one reads the
+    /// credentials again.
     async fn read_list(
         &self,
-        cached: &mut Option<Client>,
+        cached: &mut Option<(Client, Duration)>,
         feed: &mut PodFeed,
     ) -> Result<(), RequestError> {
-        let client = match cached.take() {
-            Some(client) => client,
-            None => Address::Kubelet(self.kubelet.clone()).client().await?,
+        let now = feed.clock.now().mono;
+        let is_new = |(_, since): &(Client, Duration)| {
+            now.saturating_sub(*since) < policy::CREDENTIALS_MAX_AGE
+        };
+        let (client, since) = match cached.take().filter(is_new) {
+            Some(cached) => cached,
+            None => (Address::Kubelet(self.kubelet.clone()).client().await?, now),
         };
         let body = get(&client, "/pods", self.timings.response_timeout).await?;
         pod_list::read(&mut feed.state, body, &self.timings, feed.clock).await?;
-        *cached = Some(client);
+        *cached = Some((client, since));
         Ok(())
     }
 }

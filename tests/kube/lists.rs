@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nvml_exporter::clock::Clock;
 use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
 use nvml_exporter::kube::kubelet_pods::KubeletPodPoller;
-use nvml_exporter::kube::pod_sources::OtherPodSource;
+use nvml_exporter::kube::pod_sources::{OtherPodSource, PodSources};
 use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
 use nvml_exporter::kube::source::{FailureReason, SourceState};
 use tokio::sync::{Notify, watch};
@@ -68,4 +69,29 @@ async fn kubelet_list_is_polled_and_kept_on_failures() {
     server.next(&["/pods"]).await.respond(200, &pod_list(&[])).await;
     let deleted = |pods: &PodSnapshot| matches!(pods.by_uid("b"), UidLookup::Deleted(_));
     until(&mut seen, "the end of a pod with a deletion timestamp", deleted).await;
+}
+
+#[tokio::test]
+async fn token_of_a_file_is_read_again_by_the_next_client() {
+    let mut server = FakeServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "old\n").unwrap();
+    let auth = EndpointAuth::TokenFile(token.clone());
+    let source = KubeletPodPoller {
+        kubelet: Endpoint { url: server.url.clone(), ca: None, insecure: true, auth },
+        interval: Duration::from_millis(5),
+        timings: quick(),
+    };
+    // Its client is too old after a millisecond.
+    let clock = Clock::with_rate(60_000);
+    let source = PodSources { clock, ..only(OtherPodSource::Kubelet(source)) };
+    let (publish, _seen) = watch::channel(PodSnapshot::unknown("test"));
+    tokio::spawn(source.run(publish, no_standby(), Arc::new(Notify::new())));
+    let exchange = server.next(&["/pods"]).await;
+    assert!(exchange.head.to_lowercase().contains("authorization: bearer old\r\n"));
+    std::fs::write(&token, "new").unwrap();
+    exchange.respond(200, &pod_list(&[])).await;
+    let exchange = server.next(&["/pods"]).await;
+    assert!(exchange.head.to_lowercase().contains("authorization: bearer new\r\n"));
 }

@@ -204,18 +204,31 @@ fn kubeconfig_that_hangs_takes_its_source_down_and_delays_nothing() {
     terminate(exporter);
 }
 
+/// A kubeconfig with the token in the file `token` beside it.
+const KUBECONFIG: &str = "\
+apiVersion: v1
+kind: Config
+current-context: c
+clusters: [{ name: c, cluster: { server: 'http://127.0.0.1:1' } }]
+contexts: [{ name: c, context: { cluster: c, user: u } }]
+users: [{ name: u, user: { tokenFile: token } }]
+";
+
 #[test]
 fn exporter_does_not_start_with_a_kubeconfig_that_hangs() {
-    let directory = tempfile::tempdir().unwrap();
-    let kubeconfig = directory.path().join("kubeconfig");
-    hang(&kubeconfig);
-    let flag = format!("--kubeconfig={}", kubeconfig.display());
-    let flags = ["--require-gpu", "--node-name=n", "--configmap-data=monitoring:counters", &flag];
-    let output = run(&flags);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("--configmap-data monitoring:counters: --kubeconfig "), "{error}");
-    assert!(error.contains("the file system does not respond"), "{error}");
+    for file in ["kubeconfig", "token"] {
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = directory.path().join("kubeconfig");
+        fs::write(&kubeconfig, KUBECONFIG).unwrap();
+        hang(&directory.path().join(file));
+        let flag = format!("--kubeconfig={}", kubeconfig.display());
+        let flags = ["--require-gpu", "--node-name=n", "--configmap-data=monitoring:counters"];
+        let output = run(&[&flags[..], &[&flag]].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{file}: {error}");
+        assert!(error.contains("--configmap-data monitoring:counters: --kubeconfig "), "{error}");
+        assert!(error.contains("the file system does not respond"), "{file}: {error}");
+    }
 }
 
 #[test]
