@@ -28,6 +28,7 @@ use self::web::ServeArgs;
 use crate::model::Problem;
 use crate::nvml::library_paths;
 use crate::policy;
+use crate::worker;
 
 /// Command-line flags of the exporter.
 #[derive(Debug, clap::Args)]
@@ -174,12 +175,16 @@ impl Args {
 }
 
 fn check_directory(flag: &str, path: Option<&Path>, content: &str) -> Result<(), Problem> {
-    match path.filter(|path| !path.is_dir()) {
-        None => Ok(()),
-        Some(path) => Err(Problem::new(
-            format!("{flag} {}: no such directory", path.display()),
+    let Some(path) = path.map(Path::to_owned) else { return Ok(()) };
+    let message = |detail: &str| format!("{flag} {}: {detail}", path.display());
+    let directory = path.clone();
+    match worker::call_in_time(policy::FILE_STARTUP_TIMEOUT, move || directory.is_dir()) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Problem::new(
+            message("no such directory"),
             format!("give the directory that contains {content}"),
         )),
+        None => Err(Problem::new(message("the file system does not respond"), "check its mount")),
     }
 }
 

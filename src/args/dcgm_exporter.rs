@@ -216,7 +216,7 @@ impl DcgmArgs {
         let config_map = match self.configmap_data.as_str() {
             "" | "none" => {
                 let file = non_empty_path(self.collectors.as_ref());
-                let file = file.filter(|path| path.exists() || !is_in_dcgm_exporter_image(path));
+                let file = file.filter(|path| !is_in_dcgm_exporter_image(path) || path.exists());
                 return Ok(file.map(CountersSource::File));
             }
             text => text,

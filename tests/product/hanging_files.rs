@@ -128,6 +128,21 @@ fn exporter_does_not_start_with_a_file_that_hangs() {
     }
 }
 
+#[test]
+fn exporter_does_not_start_with_a_directory_that_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let hanging = HangingPath::new(directory.path().to_str().unwrap());
+    hanging.hang();
+    for flag in ["--procfs", "--sysfs"] {
+        let flag = format!("{flag}={}", directory.path().display());
+        let output = hanging.run(&[&FLAGS[..], &[&flag]].concat());
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let expected = format!("{}: the file system does not respond", flag.replace('=', " "));
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
 /// A pod, and a process that cannot be read, so that the log directories are read each second.
 const CLUSTER: &str = r#"
 [[gpu]]
