@@ -239,6 +239,9 @@ pub const MOCK_PODS_API_LIST_EVERY: Duration = Duration::from_secs(5);
 pub const PODS_API_LIST_EVERY: Duration = Duration::from_secs(60);
 /// Maximum age of the credentials of polls, as in client-go: the kubelet replaces a token long before it expires.
 pub const CREDENTIALS_MAX_AGE: Duration = Duration::from_secs(60);
+/// Time in which the containers of a pod end after it was deleted: the default grace period of 30 s, and a margin. The
+/// kubelet may list its devices meanwhile.
+pub const POD_END_MAX: Duration = Duration::from_secs(60);
 /// Poll interval of the kubelet's pod list.
 pub const KUBELET_PODS_EVERY: Duration = Duration::from_secs(10);
 /// Poll interval of the kubelet's `PodResources` API; changes of pods cause an earlier read.

@@ -97,9 +97,9 @@ impl AllocationCache {
         }
         let AllocationInputs { pods, assignments, slices, claims, devices } = &inputs;
         let merged = self.retention.apply(assignments, pods.as_ref());
-        let expires = !merged.unconfirmed.is_empty();
         let dra = DraObjects { slices: slices.as_deref(), claims: claims.as_deref() };
         let result = resolve_allocations(devices, &merged, pods.as_ref(), dra, &self.options);
+        let expires = !merged.unconfirmed.is_empty() || !result.completeness.unlisted.is_empty();
         let problems = result.problems.clone();
         let requests = Arc::new(result.requests.clone());
         let previous = self.latest.as_ref().map(|latest| &latest.resolved.table);

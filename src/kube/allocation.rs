@@ -121,8 +121,8 @@ pub struct AllocationCompleteness {
     pub unreserved: BTreeMap<PodName, Duration>,
     /// Until when a pod may hold a device of a reservation pod that is gone (monotonic).
     pub reservation_lost_until: Duration,
-    /// Pods of which only the name is known and that the newest List lacks, and when the last List
-    /// that has them was requested (monotonic).
+    /// Names whose devices may be those of a predecessor, and when the last List that has them was requested
+    /// (monotonic): their UID is not known and the newest List lacks them, or a pod with this name was deleted lately.
     pub unlisted: BTreeMap<PodName, Duration>,
     /// Devices that an init container can have been allocated, and how, by pod and container.
     pub init_candidates: BTreeMap<(PodName, Arc<str>), BTreeMap<Arc<str>, AllocateMode>>,

@@ -43,6 +43,9 @@ impl AllocationJoin<'_> {
             if resolved.is_empty() {
                 continue;
             }
+            if located.as_ref().is_ok_and(Option::is_some) {
+                self.mark_replaced(assigned);
+            }
             match located {
                 Ok(Some(pod)) if self.is_reservation(pod) => self.add_reservation(pod, &resolved),
                 Ok(Some(pod)) => self.add_candidates(
@@ -60,6 +63,18 @@ impl AllocationJoin<'_> {
             }
         }
         assigned_containers
+    }
+
+    /// A List that is newer than a pod may still be about a predecessor, whose containers end: what it lists is that
+    /// of containers that were seen before it.
+    fn mark_replaced(&mut self, assigned: &ContainerAssignment) {
+        let ContainerAssignment { namespace, pod, .. } = assigned;
+        let deleted_at = self.pods.and_then(|pods| pods.name_deleted_at(namespace, pod));
+        let requested_at = self.assignments.requested_at;
+        if deleted_at.is_some_and(|at| requested_at < at + policy::POD_END_MAX) {
+            let name = (Arc::clone(namespace), Arc::clone(pod));
+            self.result.completeness.unlisted.entry(name).or_insert(requested_at);
+        }
     }
 
     /// The pod of an assignment; None if it has ended and has no devices any more.

@@ -563,6 +563,26 @@ fn list_is_not_about_a_pod_that_is_much_younger() {
 }
 
 #[test]
+fn list_soon_after_a_deletion_may_be_about_the_deleted_pod() {
+    let list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let with_pod_deleted_at = |deleted_at| {
+        let mut store = PodStore::new("test", "n1");
+        store.end_list(Duration::ZERO);
+        store.health.record_success(Duration::ZERO);
+        let mut predecessor = plain_pod("a");
+        predecessor.id.uid = "old".into();
+        store.apply(predecessor, Duration::ZERO);
+        store.delete("old", deleted_at);
+        store.apply(plain_pod("a"), deleted_at);
+        let out = join(&list, &store.snapshot(T));
+        (out.allocations.len(), out.completeness.unlisted.into_values().next())
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(with_pod_deleted_at(T.saturating_sub(second)), (1, Some(T)));
+    assert_eq!(with_pod_deleted_at(T.saturating_sub(crate::policy::POD_END_MAX)), (1, None));
+}
+
+#[test]
 fn pods_with_gpu_requests_missing_in_the_list_are_not_covered() {
     let empty = Assignments { requested_at: T, ..Assignments::default() };
     let out = join(&empty, &pods([plain_pod("a"), pod("x", &[], &[("c", "")], &[])]));
