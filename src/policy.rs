@@ -244,6 +244,8 @@ pub const CREDENTIALS_MAX_AGE: Duration = Duration::from_secs(60);
 pub const POD_END_MAX: Duration = Duration::from_secs(60);
 /// Poll interval of the kubelet's pod list.
 pub const KUBELET_PODS_EVERY: Duration = Duration::from_secs(10);
+/// A source of pods that did not respond for longer than two polls had a gap, in which pods may have come and gone.
+pub const PODS_GAP_MIN: Duration = Duration::from_secs(20);
 /// Poll interval of the kubelet's `PodResources` API; changes of pods cause an earlier read.
 pub const POD_RESOURCES_EVERY: Duration = Duration::from_secs(10);
 /// Minimum time between two reads of the `PodResources` API: the kubelet allows all its clients

@@ -33,6 +33,8 @@ pub struct TrackedPod {
     pub first_seen: Duration,
     /// When its annotations and GPU groups became what they are now (monotonic); zero if the first list had them.
     pub annotated: Duration,
+    /// Whether they may have been so for longer: a list after a gap, or the first list, had them.
+    pub annotated_in_gap: bool,
     /// When it was first received as ended ([`Pod::has_ended`]).
     pub ended: Option<Duration>,
     /// Whether the newest list contains it. False only for a source with incomplete lists

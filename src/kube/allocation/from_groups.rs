@@ -259,7 +259,7 @@ impl AllocationJoin<'_> {
 
     /// When a pod of a group without a reservation pod counts as one without an allocation
     /// (monotonic), and whether it may hold a device until then: the pod that had a share of a reservation
-    /// pod that was deleted may be ending. One that was in the first list may have had it before.
+    /// pod that was deleted may be ending. One that is known since a gap may have had it before.
     fn unreserved_from(
         &self,
         tracked: &TrackedPod,
@@ -271,7 +271,7 @@ impl AllocationJoin<'_> {
             .filter(|deleted| tracked.annotated <= *deleted)
             .map(|deleted| deleted + policy::POD_OUTLIVED_MAX);
         let delayed = tracked.first_seen + policy::RESERVATION_DELAY;
-        let may_hold = deleted.is_some() || tracked.annotated.is_zero();
+        let may_hold = deleted.is_some() || tracked.annotated_in_gap;
         (deleted.unwrap_or_default().max(delayed), may_hold)
     }
 }

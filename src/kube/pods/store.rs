@@ -32,6 +32,8 @@ pub struct PodStore {
     tombstones: HashMap<Arc<str>, Tombstone>,
     generation: u64,
     synced: bool,
+    /// In a list, when the source last responded before it (monotonic); zero if it never did.
+    list_after: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl PodStore {
             tombstones: HashMap::new(),
             generation: 0,
             synced: false,
+            list_after: None,
         }
     }
 
@@ -64,6 +67,7 @@ impl PodStore {
     /// then, and kept until then.
     pub fn begin_list(&mut self) {
         self.generation += 1;
+        self.list_after = Some(self.health.last_success.unwrap_or_default());
     }
 
     /// Ends the list and deletes the pods that it lacks. Returns whether anything changed.
@@ -88,6 +92,7 @@ impl PodStore {
         }
         self.undecodable.retain(|_, generation| *generation == self.generation);
         self.synced = true;
+        self.list_after = None;
         changed
     }
 
@@ -118,17 +123,28 @@ impl PodStore {
         let is_same_share = |earlier: &Pod| {
             earlier.annotations == pod.annotations && earlier.gpu_groups() == pod.gpu_groups()
         };
-        let annotated = match before {
-            Some(entry) if is_same_share(&entry.tracked.pod) => entry.tracked.annotated,
-            _ if self.synced => now,
-            _ => Duration::ZERO,
+        let is_after_gap =
+            self.list_after.is_some_and(|at| now.saturating_sub(at) > policy::PODS_GAP_MIN);
+        let (annotated, annotated_in_gap) = match before.map(|entry| &*entry.tracked) {
+            Some(tracked) if is_same_share(&tracked.pod) => {
+                (tracked.annotated, tracked.annotated_in_gap)
+            }
+            _ if self.synced => (now, is_after_gap),
+            _ => (Duration::ZERO, true),
         };
         let ended = before.and_then(|entry| entry.tracked.ended).unwrap_or(now);
         let ended = pod.has_ended().then_some(ended);
         let uid = Arc::clone(&pod.id.uid);
         self.tombstones.remove(&uid);
-        let tracked =
-            Arc::new(TrackedPod { pod, first_seen, annotated, ended, listed: true, earlier });
+        let tracked = Arc::new(TrackedPod {
+            pod,
+            first_seen,
+            annotated,
+            annotated_in_gap,
+            ended,
+            listed: true,
+            earlier,
+        });
         self.pods.insert(uid, StoreEntry { tracked, generation: self.generation, unlisted: None });
         true
     }

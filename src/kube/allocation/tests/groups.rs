@@ -189,6 +189,11 @@ fn members_of_a_deleted_reservation_pod_are_unknown_until_they_can_have_ended() 
     list_of(&mut store, vec![member("b", &["h"], &[HALF])], t(102));
     let out = join(&assignments(vec![]), &store.snapshot(t(102)));
     assert_eq!((out.completeness.unreserved.len(), lost_until(&out)), (1, Duration::ZERO));
+    // After a gap, its reservation pod may have come and gone.
+    let late = t(103) + policy::PODS_GAP_MIN;
+    list_of(&mut store, vec![member("b", &["i"], &[HALF])], late);
+    let out = join(&assignments(vec![]), &store.snapshot(late));
+    assert_eq!(lost_until(&out), t(100) + policy::RESERVATION_DELAY);
 }
 
 #[test]
