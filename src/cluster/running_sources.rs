@@ -73,11 +73,12 @@ fn start_pods(
     changed: &Arc<Notify>,
 ) -> Option<PodReceivers> {
     let timings = sources.timings.clone();
-    let (mut files, mut other, mut node) = (Vec::new(), None, None);
+    let (mut files, mut other, mut node, mut api) = (Vec::new(), None, None, None);
     if let Some((address, name)) = sources.pods.clone() {
         node = Some(name.clone());
         if let Address::Kubeconfig(file) = &address {
             files.push(file.clone());
+            api = Some(address.clone());
         }
         let timings = timings.clone();
         other = Some(match address {
@@ -101,6 +102,10 @@ fn start_pods(
     runtime.spawn(async move {
         // The servers of a mock cluster start one after the other, the Pods API first.
         wait_for_any(&files, startup_timeout).await;
+        if let Some(address) = api {
+            let timeout = startup_timeout.min(policy::MOCK_API_STARTUP_TIMEOUT);
+            wait_for_kubeconfig(&address, timeout).await;
+        }
         sources_of_pods.run(publish, publish_standby, changed).await;
     });
     Some((pods, standby))

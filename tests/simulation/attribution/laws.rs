@@ -21,6 +21,8 @@ use crate::exposition;
 
 /// A device reading is not published when it is older.
 pub(super) const MAX_AGE: Ms = 15_000;
+/// Time between two readings.
+pub(super) const CYCLE: Ms = 5_000;
 /// A process may outlive its pod by this much before it is illegal.
 pub(super) const OUTLIVED: Ms = 600_000;
 /// Everything is attributed this long after it has changed.

@@ -96,7 +96,7 @@ impl Case<'_> {
                 && self.has_healthy_sources()
                 && process.uses.iter().all(|used| self.lists_processes(used.device))
                 && process.start + SETTLED + STATUS_LAG < read
-                && process.is_alive(self.received.at)
+                && process.is_alive(self.received.at + self.world.proc_delay)
                 && process.uses.iter().any(|used| foreign(used.device))
         });
         elsewhere.map(|process| ("3: 0 while working elsewhere", text(&format!("{process:?}"))))

@@ -4,7 +4,9 @@ use super::super::series::{Family, ProcessSeries};
 use super::super::timeline::{
     Container, Fault, FaultKind, Kind, Mps, Ms, Owner, Pod, Process, ProcessKind, Use,
 };
-use super::{Case, Checked, DRIVER_RECOVERED, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation};
+use super::{
+    CYCLE, Case, Checked, DRIVER_RECOVERED, MAX_AGE, OUTLIVED, SETTLED, owner_names, violation,
+};
 
 impl Case<'_> {
     pub(super) fn check_process(&self, series: &ProcessSeries<'_>, pid: u32) -> Checked {
@@ -112,7 +114,8 @@ impl Case<'_> {
 
     fn check_illegal(&self, series: &ProcessSeries<'_>, process: &Process, pod: &Pod) -> Checked {
         let at = self.received.at;
-        let outlived = at >= self.end_for(process, pod).saturating_add(OUTLIVED);
+        // The exporter counts from the reading before the end.
+        let outlived = at + CYCLE >= self.end_for(process, pod).saturating_add(OUTLIVED);
         let detail = || format!("{process:?}, pod end {}: {:?}", pod.end(), series.sample);
         if outlived {
             return Ok(());
