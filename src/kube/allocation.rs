@@ -122,7 +122,7 @@ pub struct AllocationCompleteness {
     /// Until when a pod may hold a device of a reservation pod that is gone (monotonic).
     pub reservation_lost_until: Duration,
     /// Names whose devices may be those of a predecessor, and when the last List that has them was requested
-    /// (monotonic): their UID is not known and the newest List lacks them, or a pod with this name was deleted lately.
+    /// (monotonic): a process that was seen later may be one of the successor.
     pub unlisted: BTreeMap<PodName, Duration>,
     /// Devices that an init container can have been allocated, and how, by pod and container.
     pub init_candidates: BTreeMap<(PodName, Arc<str>), BTreeMap<Arc<str>, AllocateMode>>,

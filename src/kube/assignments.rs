@@ -18,8 +18,8 @@ pub struct Assignments {
     pub ambiguous: BTreeSet<PodName>,
     /// Pods of `containers` that are not in this List and that may no longer exist.
     pub unconfirmed: BTreeSet<PodName>,
-    /// Those of `unconfirmed` with an unknown UID, and when the last List that contains them was
-    /// requested (monotonic): a pod that is seen later may be a successor.
+    /// Names whose devices in `containers` may be those of a predecessor only, and when the last List that contains
+    /// them was requested (monotonic): a pod that is seen later may be a successor.
     pub unlisted: BTreeMap<PodName, Duration>,
     /// Containers with allocated devices, in the order of the response.
     pub containers: Vec<ContainerAssignment>,

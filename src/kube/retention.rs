@@ -131,8 +131,9 @@ impl AllocationRetention {
             } else if retained.successor_started.is_none_or(|at| at >= list.requested_at)
                 || !is_complete(list, pods)
             {
-                // The successor may have been allocated the same devices.
+                // The successor may have been allocated the same devices, or others that are not listed yet.
                 remaining.ambiguous.insert(name.clone());
+                remaining.unlisted.insert(name.clone(), list.requested_at);
                 unrecorded.insert(name.clone());
             }
         }
@@ -419,6 +420,7 @@ mod tests {
         store.apply(next.clone(), T(2));
         let merged = retention.apply(&list(&BOTH[..1], 3), Some(&store.snapshot(T(3))));
         assert_eq!(merged.ambiguous.len(), 1, "it may not be admitted yet");
+        assert_eq!(merged.unlisted, [(name("a"), T(3))].into(), "it may get other devices");
         next.containers[0].ids.push("c1".into());
         store.apply(next, T(4));
         let pods = store.snapshot(T(4));

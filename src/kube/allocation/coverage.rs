@@ -88,12 +88,12 @@ impl AllocationJoin<'_> {
         self.result.completeness.doubts.contains_key(name)
     }
 
-    /// Whether the List lacks a pod, and what is retained of its name may be that of a predecessor.
+    /// Whether the List lacks a pod, and what it has or is retained of its name may be that of a predecessor.
     fn may_hold_any(&self, name: &PodName) -> bool {
         let doubts = self.result.completeness.doubts.get(name);
         let is_ambiguous = doubts.is_some_and(|doubts| doubts.contains(&AllocationDoubt::Any));
-        !self.assignments.pods.contains(name)
-            && (is_ambiguous || self.assignments.unlisted.contains_key(name))
+        is_ambiguous && !self.assignments.pods.contains(name)
+            || self.assignments.unlisted.contains_key(name)
     }
 
     /// Whether the kubelet's List has a pod with all of its containers that request GPUs or use claims.
@@ -114,6 +114,7 @@ impl AllocationJoin<'_> {
         };
         let mut requesting = pod.containers.iter().filter(is_listable);
         self.assignments.pods.contains(&name)
+            && !self.assignments.unlisted.contains_key(&name)
             && requesting.all(|container| !requests(container) || is_assigned(container))
     }
 

@@ -43,8 +43,8 @@ impl AllocationJoin<'_> {
             if resolved.is_empty() {
                 continue;
             }
-            if located.as_ref().is_ok_and(Option::is_some) {
-                self.mark_replaced(assigned);
+            if let Ok(Some(pod)) = located {
+                self.mark_replaced(pod, assigned);
             }
             match located {
                 Ok(Some(pod)) if self.is_reservation(pod) => self.add_reservation(pod, &resolved),
@@ -66,13 +66,21 @@ impl AllocationJoin<'_> {
     }
 
     /// A List that is newer than a pod may still be about a predecessor, whose containers end: what it lists is that
-    /// of containers that were seen before it.
-    fn mark_replaced(&mut self, assigned: &ContainerAssignment) {
-        let ContainerAssignment { namespace, pod, .. } = assigned;
-        let deleted_at = self.pods.and_then(|pods| pods.name_deleted_at(namespace, pod));
+    /// of containers that were seen before it. The predecessor was deleted lately, or it is not known that the pod
+    /// has started.
+    fn mark_replaced(&mut self, pod: &PodRef, assigned: &ContainerAssignment) {
+        let Some(pods) = self.pods else { return };
+        let ContainerAssignment { namespace, pod: name, container, .. } = assigned;
         let requested_at = self.assignments.requested_at;
-        if deleted_at.is_some_and(|at| requested_at < at + policy::POD_END_MAX) {
-            let name = (Arc::clone(namespace), Arc::clone(pod));
+        let deleted_at = pods.name_deleted_at(namespace, name);
+        let is_started = match pods.by_uid(&pod.uid) {
+            UidLookup::Live(tracked) => {
+                tracked.container(container).is_none_or(|container| !container.ids.is_empty())
+            }
+            UidLookup::Deleted(_) | UidLookup::Ambiguous | UidLookup::Unknown => true,
+        };
+        if !is_started || deleted_at.is_some_and(|at| requested_at < at + policy::POD_END_MAX) {
+            let name = (Arc::clone(namespace), Arc::clone(name));
             self.result.completeness.unlisted.entry(name).or_insert(requested_at);
         }
     }

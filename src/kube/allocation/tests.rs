@@ -563,9 +563,9 @@ fn list_is_not_about_a_pod_that_is_much_younger() {
 }
 
 #[test]
-fn list_soon_after_a_deletion_may_be_about_the_deleted_pod() {
+fn list_may_be_about_a_pod_that_was_deleted_lately_or_before_this_one_started() {
     let list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
-    let with_pod_deleted_at = |deleted_at| {
+    let with_pod = |deleted_at, id: Option<&str>| {
         let mut store = PodStore::new("test", "n1");
         store.end_list(Duration::ZERO);
         store.health.record_success(Duration::ZERO);
@@ -573,13 +573,16 @@ fn list_soon_after_a_deletion_may_be_about_the_deleted_pod() {
         predecessor.id.uid = "old".into();
         store.apply(predecessor, Duration::ZERO);
         store.delete("old", deleted_at);
-        store.apply(plain_pod("a"), deleted_at);
+        let mut successor = plain_pod("a");
+        successor.containers[0].ids.extend(id.map(Into::into));
+        store.apply(successor, deleted_at);
         let out = join(&list, &store.snapshot(T));
         (out.allocations.len(), out.completeness.unlisted.into_values().next())
     };
-    let second = Duration::from_secs(1);
-    assert_eq!(with_pod_deleted_at(T.saturating_sub(second)), (1, Some(T)));
-    assert_eq!(with_pod_deleted_at(T.saturating_sub(crate::policy::POD_END_MAX)), (1, None));
+    let (lately, before) = (Duration::from_secs(1), crate::policy::POD_END_MAX);
+    assert_eq!(with_pod(T.saturating_sub(lately), Some("c1")), (1, Some(T)));
+    assert_eq!(with_pod(T.saturating_sub(before), Some("c1")), (1, None));
+    assert_eq!(with_pod(T.saturating_sub(before), None), (1, Some(T)));
 }
 
 #[test]
@@ -662,12 +665,17 @@ fn unconfirmed_allocation_makes_its_device_uncertain() {
 
 #[test]
 fn retained_devices_of_a_name_do_not_make_its_present_pod_known() {
-    let mut kept = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
-    kept.pods.clear();
     let name: PodName = ("demo".into(), "a".into());
-    (kept.unconfirmed, kept.unlisted) = ([name.clone()].into(), [(name, T)].into());
-    let coverage = join(&kept, &pods([plain_pod("a")])).completeness.coverage;
-    assert_eq!(coverage, Coverage::Pods { known: BTreeSet::new(), unknown_holders: true });
+    let all = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    let unlisted = Assignments { unlisted: [(name.clone(), T)].into(), ..all };
+    let unconfirmed = [name.clone()].into();
+    // The newest List lacks the name, or has it for the predecessor.
+    let lacking = Assignments { pods: BTreeSet::new(), unconfirmed, ..unlisted.clone() };
+    let replaced = Assignments { ambiguous: [name].into(), ..unlisted };
+    for kept in [lacking, replaced] {
+        let coverage = join(&kept, &pods([plain_pod("a")])).completeness.coverage;
+        assert_eq!(coverage, Coverage::Pods { known: BTreeSet::new(), unknown_holders: true });
+    }
 }
 
 #[test]
