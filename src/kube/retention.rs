@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::assignments::{Assignments, ClaimedDevice, ContainerAssignment, PodName};
+use super::pod::Pod;
 use super::pods::{NameLookup, PodSnapshot, TrackedPod, UidLookup};
 use crate::policy::POD_UNLISTED_MAX;
 
@@ -108,8 +109,7 @@ impl AllocationRetention {
                 continue;
             }
             let Some(successor) = retained.successor(name, pods) else { continue };
-            let has_started = successor.pod.containers.iter().any(|c| !c.ids.is_empty());
-            if has_started && retained.successor_started.is_none() {
+            if has_started(&successor.pod) && retained.successor_started.is_none() {
                 retained.successor_started = Some(list.requested_at);
             }
             let mut others: Vec<_> = list.containers.clone();
@@ -150,7 +150,7 @@ impl AllocationRetention {
             let of_pod = list.containers.iter().filter(|assigned| is_of(assigned, name));
             let containers: Vec<_> = of_pod.cloned().collect();
             let uid = match presence(name, pods) {
-                Presence::Live(uid) if !is_older(list.requested_at, &uid, pods) => Some(uid),
+                Presence::Live(uid) if is_about(list.requested_at, &uid, pods) => Some(uid),
                 // The name may be that of a predecessor, or while the API server is down, of a successor;
                 // but the devices of the pod were these.
                 Presence::Live(_) | Presence::Unknown => {
@@ -206,10 +206,21 @@ impl Retained {
 fn is_complete(list: &Assignments, pods: Option<&PodSnapshot>) -> bool {
     let mut all = pods.into_iter().flat_map(PodSnapshot::iter).map(|tracked| &tracked.pod);
     all.all(|pod| {
-        let has_started = pod.containers.iter().any(|container| !container.ids.is_empty());
         let name = (Arc::clone(&pod.id.namespace), Arc::clone(&pod.id.name));
-        pod.has_ended() || !has_started || list.pods.contains(&name)
+        pod.has_ended() || !has_started(pod) || list.pods.contains(&name)
     })
+}
+
+/// Whether a List requested at `listed` is certainly about a pod: it is not older, and the kubelet has admitted the pod.
+fn is_about(listed: Duration, uid: &str, pods: Option<&PodSnapshot>) -> bool {
+    let lookup = pods.map(|pods| pods.by_uid(uid));
+    matches!(lookup, Some(UidLookup::Live(tracked)) if has_started(&tracked.pod))
+        && !is_older(listed, uid, pods)
+}
+
+/// Whether the status has a container of the pod.
+fn has_started(pod: &Pod) -> bool {
+    pod.containers.iter().any(|container| !container.ids.is_empty())
 }
 
 /// Whether a List requested at `listed` is older than what is known of a pod, and may be about a predecessor.
@@ -307,11 +318,17 @@ mod tests {
         allocated.map(|container| (&*container.pod, &*container.devices[0].1[0])).collect()
     }
 
+    fn started(name: &str) -> Pod {
+        let mut pod = pod(name, &[], &[("c", "nvidia.com/gpu=1")], &[]);
+        pod.containers[0].ids.push(format!("{name}-1").into());
+        pod
+    }
+
     fn store(names: &[&str]) -> PodStore {
         let mut store = PodStore::new("test", "n1");
         store.begin_list();
         for name in names {
-            store.apply(pod(name, &[], &[("c", "nvidia.com/gpu=1")], &[]), T(0));
+            store.apply(started(name), T(0));
         }
         store.end_list(T(0));
         store.health.record_success(T(0));
@@ -474,6 +491,11 @@ mod tests {
         let _newer = retention.apply(&list(&BOTH[..1], 4), Some(&pods));
         assert!(!retention.awaits_list(Some(&pods)));
         let merged = retention.apply(&list(&[], 5), Some(&pods));
+        assert_eq!(merged.unlisted, [(name("a"), T(4))].into(), "the pod may not be admitted yet");
+        store.apply(started("a"), T(6));
+        let pods = store.snapshot(T(6));
+        let _started = retention.apply(&list(&BOTH[..1], 6), Some(&pods));
+        let merged = retention.apply(&list(&[], 7), Some(&pods));
         assert_eq!((allocated(&merged), merged.unlisted.len()), (vec![("a", "A")], 0));
     }
 

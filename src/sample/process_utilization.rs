@@ -10,8 +10,9 @@
 //!
 //! The samples may have another clock than the rows, once its difference is known. Without these
 //! samples, and until the difference is known, the newest stamp is that of the last busy row while
-//! the GPU is busy, and is estimated by the offset of the driver's clock otherwise. The offset is learnt while the GPU is busy at a read. A load that never is has no value
-//! at all: its busy windows are not known, and its idle ones alone would be a mean without them.
+//! the GPU is busy, and is estimated by the offset of the driver's clock otherwise. The offset is
+//! learnt while the GPU is busy at a read. A load that never is has no value at all: its busy windows
+//! are not known, and its idle ones alone would be a mean without them.
 //!
 //! An invalid row proves that its process was active, but not how much: the utilization of the
 //! process is unknown for that window, not 0.
