@@ -230,8 +230,7 @@ fn load(file: &Path, progress: &OpenProgress) -> Result<LoadedLibrary, LoadError
         library_file::check(file).map_err(LoadError::Refused)?;
     }
     progress.begin(OpenStep::Load(file.to_owned()));
-    let alias = mapped_library::alias(file);
-    let name = alias.as_ref().map_or(file, |alias| &alias.name).to_owned();
+    let name = mapped_library::alias(file).unwrap_or_else(|| file.to_owned());
     let library = raw::library::load(name.as_os_str()).map_err(LoadError::Loader)?;
     Ok(LoadedLibrary { name, _library: library })
 }

@@ -5,28 +5,19 @@
 //! another name the loader opens the file and reuses the mapped library only if both are the same
 //! file.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use procfs::process::{MMapPath, Process};
 
-/// An open library file and another path of it.
-pub struct LibraryAlias {
-    /// The path to load it from.
-    pub name: PathBuf,
-    _file: File,
-}
-
 /// Another path of the file that is at `path` now, which the loader has no library for. `None` if
 /// no version of the library is mapped: the loader opens the file in that case.
 #[must_use]
-pub fn alias(path: &Path) -> Option<LibraryAlias> {
+pub fn alias(path: &Path) -> Option<PathBuf> {
     let mapped = mapped_files()?.into_iter();
-    let file = File::open(locate(mapped, path)?).ok()?;
-    let name = descriptor_path(file.as_raw_fd(), file.metadata().ok()?.ino());
-    Some(LibraryAlias { name, _file: file })
+    let path = locate(mapped, path)?;
+    Some(unique_path(&path, fs::metadata(&path).ok()?.ino()))
 }
 
 /// The mapped file of the library `path`, with symbolic links resolved.
@@ -53,11 +44,16 @@ fn is_same_library(mapped: &Path, path: &Path) -> bool {
     mapped.strip_prefix(stem).is_some_and(|rest| rest.starts_with(".so"))
 }
 
-/// A path of an open file. Descriptors are reused and the loader remembers every path, so the path
-/// must be unique per file: the inode is encoded in it as redundant `./` and `.//` components.
-fn descriptor_path(descriptor: i32, inode: u64) -> PathBuf {
+/// Another path of `path`. The loader remembers every path, so it must be unique per file: the inode is
+/// encoded in it as redundant `./` and `.//` components.
+fn unique_path(path: &Path, inode: u64) -> PathBuf {
     let steps = (0..u64::BITS).map(|bit| if inode >> bit & 1 == 1 { ".//" } else { "./" });
-    PathBuf::from(format!("/proc/self/fd/{}{descriptor}", steps.collect::<String>()))
+    let (directory, file) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+    let mut unique = directory.as_os_str().to_owned();
+    unique.push("/");
+    unique.push(steps.collect::<String>());
+    unique.push(file);
+    unique.into()
 }
 
 /// Path of the library `path` if a version of it is in `mapped`. A file name without a directory is
@@ -84,12 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_path_is_unique_per_file_and_resolves_to_it() {
-        let file = File::open("/proc/self/exe").unwrap();
-        let inode = file.metadata().unwrap().ino();
-        let one = descriptor_path(file.as_raw_fd(), inode);
-        assert_eq!(std::fs::metadata(&one).unwrap().ino(), inode);
-        assert_ne!(one.as_os_str(), descriptor_path(file.as_raw_fd(), inode + 1).as_os_str());
+    fn path_is_unique_per_file_and_resolves_to_it() {
+        let path = Path::new("/proc/self/exe");
+        let inode = fs::metadata(path).unwrap().ino();
+        let one = unique_path(path, inode);
+        assert_eq!(fs::metadata(&one).unwrap().ino(), inode);
+        assert_ne!(one.as_os_str(), unique_path(path, inode + 1).as_os_str());
+        assert_eq!(one, path, "with the same components");
     }
 
     #[test]

@@ -1,25 +1,24 @@
 //! The file of this library.
 
 use std::{
-    ffi::OsStr,
-    os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    ffi::{CStr, OsStr},
+    mem::MaybeUninit,
+    os::unix::ffi::OsStrExt,
+    path::{self, PathBuf},
 };
 
-use procfs::process::{MMapPath, MemoryMap, Process};
-
-/// What the kernel adds to the path of a mapped file that was deleted or replaced.
-const DELETED: &[u8] = b" (deleted)";
-
-/// The path of the file from which this library was loaded (`/proc/self/maps`). The name that the loader has may be
-/// one that does not exist any more: clients load a second library through a path of its open file.
+/// The path of the file from which this library was loaded.
 pub(super) fn library_path() -> Option<PathBuf> {
-    let function: fn() -> Option<PathBuf> = library_path;
-    let address = u64::try_from(function as usize).ok()?;
-    let contains = |map: &MemoryMap| (map.address.0..map.address.1).contains(&address);
-    let map =
-        Process::myself().and_then(|process| process.maps()).ok()?.into_iter().find(contains)?;
-    let MMapPath::Path(path) = map.pathname else { return None };
-    let path = path.into_os_string().into_vec();
-    Some(OsStr::from_bytes(path.strip_suffix(DELETED).unwrap_or(&path)).into())
+    let symbol: fn() -> Option<PathBuf> = library_path;
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: dladdr accepts any address and writes one Dl_info, for which `info` is valid.
+    let found = unsafe { libc::dladdr(symbol as *const libc::c_void, info.as_mut_ptr()) };
+    // SAFETY: Dl_info consists of addresses; zeroed, and possibly written to, it is initialised.
+    let info = unsafe { info.assume_init() };
+    if found == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the loader keeps the NUL-terminated name of a file while that file is loaded.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    path::absolute(OsStr::from_bytes(name.to_bytes())).ok()
 }

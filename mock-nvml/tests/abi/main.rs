@@ -24,7 +24,6 @@ mod samples;
 use std::{
     ffi::{CString, c_char, c_int, c_uint, c_void},
     fs,
-    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     ptr,
     sync::mpsc,
@@ -213,20 +212,6 @@ fn built_in_scenarios_have_their_gpus() {
         assert_eq!(nvml.device_by_uuid(uuid).unwrap().index().unwrap(), 0);
         assert_eq!(nvml.device_by_pci_bus_id(pci.bus_id).unwrap().index().unwrap(), 0);
     }
-}
-
-#[test]
-fn scenario_is_found_when_the_library_is_loaded_through_its_open_file() {
-    let env = MockEnv::built_in("shared-l20");
-    let file = fs::File::open(env.path()).unwrap();
-    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: loading the mock runs no code of its own.
-    let library = unsafe { Library::new(name) }.unwrap();
-    drop(file);
-    assert_eq!(raw!(library, b"nvmlInit_v2\0"()), 0);
-    let mut count = 0;
-    assert_eq!(raw!(library, b"nvmlDeviceGetCount_v2\0" (*mut c_uint = &raw mut count)), 0);
-    assert_eq!(count, 4);
 }
 
 #[test]
