@@ -121,7 +121,7 @@ pub struct AllocationCompleteness {
     pub unreserved: BTreeMap<PodName, Duration>,
     /// Until when a pod may hold a device of a reservation pod that is gone (monotonic).
     pub reservation_lost_until: Duration,
-    /// Names whose devices may be those of a predecessor, and when the last List that has them was requested
+    /// Names with devices that may be those of a predecessor, and when the last List that has them was requested
     /// (monotonic): a process that was seen later may be one of the successor.
     pub unlisted: BTreeMap<PodName, Duration>,
     /// Devices that an init container can have been allocated, and how, by pod and container.

@@ -18,7 +18,7 @@ pub struct Assignments {
     pub ambiguous: BTreeSet<PodName>,
     /// Pods of `containers` that are not in this List and that may no longer exist.
     pub unconfirmed: BTreeSet<PodName>,
-    /// Names whose devices in `containers` may be those of a predecessor only, and when the last List that contains
+    /// Names with devices in `containers` that may be those of a predecessor only, and when the last List that contains
     /// them was requested (monotonic): a pod that is seen later may be a successor.
     pub unlisted: BTreeMap<PodName, Duration>,
     /// Containers with allocated devices, in the order of the response.

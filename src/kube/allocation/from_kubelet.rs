@@ -65,7 +65,7 @@ impl AllocationJoin<'_> {
         assigned_containers
     }
 
-    /// A List that is newer than a pod may still be about a predecessor, whose containers end: what it lists is that
+    /// A List that is newer than a pod may still be about a predecessor with containers that end: what it lists is that
     /// of containers that were seen before it. The predecessor was deleted lately, or it is not known that the pod
     /// has started.
     fn mark_replaced(&mut self, pod: &PodRef, assigned: &ContainerAssignment) {
