@@ -463,7 +463,8 @@ fn send_buffers_for_slow_readers_are_small() {
         queued()
     });
     let peak = peak.max().unwrap_or_default();
-    assert!(peak < 300_000, "{peak}");
+    // The kernel doubles the 128 KiB set and exceeds that by its last segment; its default is 4 MiB.
+    assert!(peak < 1 << 20, "{peak}");
 }
 
 #[test]
