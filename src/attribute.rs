@@ -1,6 +1,7 @@
 //! Joins a sample with the cluster state into a snapshot: sets labels and owners, and drops stale
 //! readings and processes without a certain owner.
 
+pub mod absent_pods;
 pub mod activity;
 pub mod allocation_state;
 pub mod allocation_table;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use self::allocation_cache::{AllocationCache, AllocationInputs};
 pub use self::channels::{DraChannels, PodLogNames, SourceChannels};
 pub use self::sources::Sources;
+use crate::attribute::absent_pods::AbsentPods;
 use crate::attribute::allocation_state::AllocationState;
 use crate::attribute::allocation_table::AllocationTable;
 use crate::attribute::owner::OwnerResolver;
@@ -29,6 +30,7 @@ use crate::kube::problem::AllocationProblem;
 use crate::kube::resource_claims::table::ClaimTable;
 use crate::kube::sharing::{SharingEvidence, SharingStrategy};
 use crate::kube::source::{FailureReason, HealthTracker, SourceState};
+use crate::model::CgroupLocation;
 use crate::nvml::probe::{EXCLUSIVE_PROCESS, mebibytes};
 use crate::policy;
 use crate::sample::Sample;
@@ -42,11 +44,13 @@ pub struct Cluster {
     cache: AllocationCache,
     /// UUIDs of the GPUs that have had MPS clients since their compute mode is "exclusive process".
     mps_gpus: BTreeSet<Arc<str>>,
+    absent_pods: AbsentPods,
 }
 
 /// State of the cluster in one cycle.
 pub struct ClusterState {
     pods: Option<PodSnapshot>,
+    absent_pods: AbsentPods,
     logs: Arc<PodLogNames>,
     allocations: LatestAllocations,
     /// Health of the sources.
@@ -91,18 +95,24 @@ impl Cluster {
     /// Joins what `channels` receive.
     #[must_use]
     pub fn new(channels: SourceChannels, options: AllocationOptions) -> Self {
-        Self { channels, cache: AllocationCache::new(options), mps_gpus: BTreeSet::new() }
+        Self {
+            channels,
+            cache: AllocationCache::new(options),
+            mps_gpus: BTreeSet::new(),
+            absent_pods: AbsentPods::default(),
+        }
     }
 
-    /// The newest state at `now` (monotonic), after the devices were read, with the allocations of
-    /// `devices`. `needs_containers`: whether series of containers or processes are selected, and
+    /// The newest state at `now` (monotonic), with the allocations of the devices of `sample`, which were
+    /// read before. `needs_containers`: whether series of containers or processes are selected, and
     /// not only pod labels of devices.
     pub fn state(
         &mut self,
-        mut devices: Vec<AllocatableGpu>,
+        sample: &Sample,
         now: Duration,
         needs_containers: bool,
     ) -> ClusterState {
+        let mut devices = allocatable_devices(sample);
         self.complete_evidence(&mut devices);
         let channels = &self.channels;
         let pods = channels.pods.as_ref().map(|pods| pods.borrow().clone());
@@ -111,6 +121,9 @@ impl Cluster {
         let claims = channels.dra.as_ref().map(|dra| dra.claims.borrow().clone());
         let label = channels.label.as_ref().map(|(_, state)| state.borrow().health.clone());
         let standby = channels.pods_api.as_ref().and_then(|standby| standby.borrow().clone());
+        if let Some(pods) = &pods {
+            self.absent_pods.update(process_locations(sample), pods, now);
+        }
         // Not every cluster has these sources: they are reported once they were used.
         let dra = channels.dra.as_ref().into_iter().flat_map(DraChannels::used_sources);
         let used = |health: Option<HealthTracker>| health.filter(|one| one.last_success.is_some());
@@ -149,7 +162,8 @@ impl Cluster {
             }
             Some(PodResourcesState { assignments: None, .. }) => LatestAllocations::Pending,
         };
-        ClusterState { pods, logs, allocations, sources, problems }
+        let absent_pods = self.absent_pods.clone();
+        ClusterState { pods, absent_pods, logs, allocations, sources, problems }
     }
 
     /// What the sources returned last, for a recording.
@@ -212,6 +226,7 @@ impl ClusterState {
         OwnerResolver {
             now,
             node_pods: &[],
+            absent_pods: Some(&self.absent_pods),
             pods: self.pods.as_ref(),
             logged_pods: self.logs.pods.as_ref(),
             logged_containers: self.logs.containers.as_ref(),
@@ -254,10 +269,18 @@ fn has_mps_clients(partition: &PartitionSample) -> bool {
     partition.listing.as_ref().is_ok_and(|listing| listing.has_mps_clients)
 }
 
+/// Where the listed processes of a sample are.
+fn process_locations(sample: &Sample) -> impl Iterator<Item = &CgroupLocation> {
+    let latest = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
+    let listings =
+        latest.flat_map(|latest| &latest.partitions).filter_map(|one| one.listing.as_ref().ok());
+    let processes = listings.flat_map(|listing| &listing.processes);
+    processes.filter_map(|process| process.location.as_deref().ok())
+}
+
 /// The allocatable devices of a sample, from the latest sample of each GPU. GPUs without one are
 /// left out.
-#[must_use]
-pub fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
+fn allocatable_devices(sample: &Sample) -> Vec<AllocatableGpu> {
     let samples = sample.gpus.iter().filter_map(|gpu| gpu.latest.as_ref()?.as_deref().ok());
     let count = sample.gpu_count.and_then(|(count, _)| count.ok());
     let is_only = sample.gpus.len() == 1 && count.is_none_or(|count| count <= 1.0);

@@ -36,7 +36,7 @@ fn account_of<'a>(
     container: &ContainerIdentity,
 ) -> Option<&'a MemoryAccount> {
     let mut own = partition.memory_accounts.iter().filter(|account| {
-        let (owner, _) = context.owner_resolver.resolve(&account.location, account.first_seen);
+        let (owner, _) = context.owner_resolver.resolve(&account.location);
         owner.container().is_some_and(|owner| owner.matches(container))
     });
     own.next().filter(|_| own.next().is_none())

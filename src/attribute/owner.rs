@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::absent_pods::AbsentPods;
 use crate::host::pod_logs::{LoggedContainers, LoggedPod, LoggedPods};
 use crate::kube::pod::container::{Container, ContainerKind};
-use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod, UidLookup};
+use crate::kube::pods::{ContainerLookup, NameLookup, PodSnapshot, TrackedPod, UidLookup};
 use crate::model::{
     CgroupLocation, ContainerId, ContainerIdentity, Owner, OwnerEvidence, PodPath, PodRef, PodUid,
     Unresolved,
@@ -25,25 +26,22 @@ pub struct OwnerResolver<'a> {
     /// Pods that the node itself runs in, if it is a container. They are in the cgroup paths of all
     /// its processes.
     pub node_pods: &'a [PodUid],
+    /// Since when pods of processes have not existed.
+    pub absent_pods: Option<&'a AbsentPods>,
     /// Current time (monotonic).
     pub now: Duration,
 }
 
 impl OwnerResolver<'_> {
-    /// Owner of a process in the cgroup `location` that was first seen at `first_seen` (monotonic),
-    /// with the evidence. If a process outlives its pod by [`POD_OUTLIVED_MAX`], it belongs to no
-    /// pod.
+    /// Owner of a process in the cgroup `location`, with the evidence. If a process outlives its pod by
+    /// [`POD_OUTLIVED_MAX`], it belongs to no pod.
     #[must_use]
-    pub fn resolve(
-        &self,
-        location: &CgroupLocation,
-        first_seen: Duration,
-    ) -> (Owner, Option<OwnerEvidence>) {
+    pub fn resolve(&self, location: &CgroupLocation) -> (Owner, Option<OwnerEvidence>) {
         let found = match location {
             CgroupLocation::Host => return (Owner::Host, Some(OwnerEvidence::Cgroup)),
             CgroupLocation::Conflict => Err(Unresolved::Conflict),
             CgroupLocation::Container(id) => return self.container_owner(id),
-            CgroupLocation::Pod(paths) => match self.pod_owner(paths, first_seen) {
+            CgroupLocation::Pod(paths) => match self.pod_owner(paths) {
                 Err(NotOwned::Outlived) => {
                     return (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup));
                 }
@@ -57,40 +55,42 @@ impl OwnerResolver<'_> {
         }
     }
 
-    /// Owner of a container with a cgroup that names no pod: a pod's container if a pod status contains
-    /// its id.
+    /// Owner of a container with a cgroup that names no pod: a pod's container if the status of exactly
+    /// one contains its id.
     fn container_owner(&self, id: &ContainerId) -> (Owner, Option<OwnerEvidence>) {
-        if let Some((tracked, container)) =
-            self.pods.and_then(|pods| pods.by_container(id.as_str()))
-        {
-            return (Owner::Container(identity(tracked, container)), Some(OwnerEvidence::Status));
+        match self.container_by_id(id) {
+            ContainerLookup::One(tracked, container) => {
+                (Owner::Container(identity(tracked, container)), Some(OwnerEvidence::Status))
+            }
+            ContainerLookup::Ambiguous => (Owner::Unknown(Unresolved::Conflict), None),
+            ContainerLookup::Unknown => (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup)),
         }
-        (Owner::NonPodContainer, Some(OwnerEvidence::Cgroup))
+    }
+
+    fn container_by_id(&self, id: &ContainerId) -> ContainerLookup<'_> {
+        self.pods.map_or(ContainerLookup::Unknown, |pods| pods.by_container(id.as_str()))
     }
 
     /// Container in the outermost pod below the node.
-    fn pod_owner(
-        &self,
-        paths: &[PodPath],
-        first_seen: Duration,
-    ) -> Result<(ContainerIdentity, OwnerEvidence), NotOwned> {
+    fn pod_owner(&self, paths: &[PodPath]) -> Result<(ContainerIdentity, OwnerEvidence), NotOwned> {
         let path = self.outermost(paths).ok_or(Unresolved::NoPod)?;
         let uid = path.uid.as_str();
-        let outlives = |since| self.now.saturating_sub(since) >= POD_OUTLIVED_MAX;
+        let outlives = |since: Option<_>| {
+            since.is_some_and(|at| self.now.saturating_sub(at) >= POD_OUTLIVED_MAX)
+        };
         match self.pods.map_or(UidLookup::Unknown, |pods| pods.by_uid(uid)) {
             UidLookup::Live(tracked) if tracked.ended.is_none() => {
                 Ok(self.container_in(tracked, path.container.as_ref())?)
             }
             UidLookup::Ambiguous => Err(Unresolved::Ambiguous.into()),
             UidLookup::Live(_) | UidLookup::Deleted(_) => {
-                let ended = self.pods.and_then(|pods| pods.ended(uid));
-                let is_over = ended.is_some_and(outlives);
+                let is_over = outlives(self.pods.and_then(|pods| pods.ended(uid)));
                 Err(if is_over { NotOwned::Outlived } else { Unresolved::Deleted.into() })
             }
-            UidLookup::Unknown if self.has_all_pods() && outlives(first_seen) => {
-                Err(NotOwned::Outlived)
+            UidLookup::Unknown if self.has_all_pods() => {
+                let is_over = outlives(self.absent_pods.and_then(|absent| absent.since(&path.uid)));
+                Err(if is_over { NotOwned::Outlived } else { Unresolved::NoPod.into() })
             }
-            UidLookup::Unknown if self.has_all_pods() => Err(Unresolved::NoPod.into()),
             UidLookup::Unknown => Ok(self.pod_owner_from_logs(path)?),
         }
     }
@@ -138,18 +138,22 @@ impl OwnerResolver<'_> {
         self.pods.is_some_and(PodSnapshot::is_current)
     }
 
-    /// Container of a pod with this id.
+    /// Container of a pod with this id. Its own status decides, whatever those of other pods state.
     fn container_in(
         &self,
         tracked: &TrackedPod,
         id: Option<&ContainerId>,
     ) -> Result<(ContainerIdentity, OwnerEvidence), Unresolved> {
-        let by_id = id.and_then(|id| self.pods?.by_container(id.as_str()));
-        if let Some((other, container)) = by_id {
-            // A container of another pod in the cgroup of this pod: the cgroup name is forged.
-            let same = other.pod.id.uid == tracked.pod.id.uid;
-            let found = (identity(tracked, container), OwnerEvidence::Status);
-            return if same { Ok(found) } else { Err(Unresolved::Conflict) };
+        match id.map_or(ContainerLookup::Unknown, |id| tracked.by_container(id.as_str())) {
+            ContainerLookup::One(_, container) => {
+                return Ok((identity(tracked, container), OwnerEvidence::Status));
+            }
+            ContainerLookup::Ambiguous => return Err(Unresolved::Conflict),
+            ContainerLookup::Unknown => {}
+        }
+        // A container of another pod in the cgroup of this pod: one of them is forged.
+        if id.is_some_and(|id| self.container_by_id(id) != ContainerLookup::Unknown) {
+            return Err(Unresolved::Conflict);
         }
         let logged = id.and_then(|id| self.logged_containers?.find(id));
         let ours = logged.filter(|logged| {
@@ -277,7 +281,7 @@ mod tests {
     fn owner(paths: &[PodPath]) -> (Owner, Option<OwnerEvidence>) {
         let pods = pods(true);
         let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
-        resolver.resolve(&CgroupLocation::Pod(paths.to_vec()), Duration::ZERO)
+        resolver.resolve(&CgroupLocation::Pod(paths.to_vec()))
     }
 
     fn found(paths: &[PodPath]) -> (String, Option<OwnerEvidence>) {
@@ -329,7 +333,7 @@ mod tests {
             let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
             let location = CgroupLocation::Pod(vec![path(SERVE, Some(id))]);
             let unresolved = Owner::Unknown(Unresolved::NoContainer);
-            resolver.resolve(&location, Duration::ZERO).0 == unresolved
+            resolver.resolve(&location).0 == unresolved
                 && resolver.sandboxed_pod(&location).is_some()
         };
         let init = |running, terminated| Container {
@@ -382,13 +386,34 @@ mod tests {
         let (pods, node_pods) = (pods(true), [outer.uid]);
         let resolver =
             OwnerResolver { pods: Some(&pods), node_pods: &node_pods, ..OwnerResolver::default() };
-        let owner = resolver.resolve(&CgroupLocation::Pod(nested.to_vec()), Duration::ZERO).0;
+        let owner = resolver.resolve(&CgroupLocation::Pod(nested.to_vec())).0;
         assert_eq!(&*owner.container().unwrap().pod.name, "train");
     }
 
     #[test]
     fn container_id_of_another_pod_is_a_conflict() {
         assert_eq!(found(&[path(TRAIN, Some('b'))]).0, "Unknown(Conflict)");
+    }
+
+    #[test]
+    fn status_of_another_pod_does_not_change_the_owner() {
+        let mut store = PodStore::new("api", "n");
+        store.apply(pod(TRAIN, "train", &[("main", Some('a'))], ""), Duration::ZERO);
+        let forged = [("web", Some('a')), ("log", Some('c')), ("init", Some('c'))];
+        store.apply(pod(SERVE, "serve", &forged, ""), Duration::ZERO);
+        let pods = store.snapshot(Duration::ZERO);
+        let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
+        let of = |location| resolver.resolve(&location).0;
+        let in_pod = |uid, digit| CgroupLocation::Pod(vec![path(uid, Some(digit))]);
+        let owner = of(in_pod(TRAIN, 'a'));
+        let container = owner.container().unwrap();
+        assert_eq!((&*container.pod.name, &*container.name), ("train", "main"));
+        let conflict = Owner::Unknown(Unresolved::Conflict);
+        assert_eq!(of(in_pod(SERVE, 'c')), conflict, "two containers of one pod");
+        // Of a cgroup that names no pod, it may be either.
+        let without_pod =
+            |digit| CgroupLocation::Container(ContainerId::parse(id(digit).as_bytes()).unwrap());
+        assert_eq!([of(without_pod('a')), of(without_pod('c'))], [conflict.clone(), conflict]);
     }
 
     #[test]
@@ -399,9 +424,7 @@ mod tests {
         store.end_list(Duration::ZERO);
         let pods = store.snapshot(Duration::ZERO);
         let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
-        let of = |uid| {
-            resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('a'))]), Duration::ZERO).0
-        };
+        let of = |uid| resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('a'))])).0;
         assert_eq!(of(TRAIN), Owner::Unknown(Unresolved::Deleted));
         assert_eq!(of(SERVE), Owner::Unknown(Unresolved::NoPod));
     }
@@ -413,12 +436,17 @@ mod tests {
             pod.terminal = phase != "Running";
             pod
         };
-        let at = |store: &mut PodStore, now: Duration, first_seen: Duration| {
+        let mut absent = AbsentPods::default();
+        let mut at = |store: &mut PodStore, now: Duration| {
             let pods = store.snapshot(now);
-            let resolver = OwnerResolver { pods: Some(&pods), now, ..OwnerResolver::default() };
-            let location = |uid| CgroupLocation::Pod(vec![path(uid, Some('a'))]);
-            let of = |uid| resolver.resolve(&location(uid), first_seen).0;
-            (of(TRAIN), of(SERVE))
+            let locations =
+                [TRAIN, SERVE].map(|uid| CgroupLocation::Pod(vec![path(uid, Some('a'))]));
+            absent.update(locations.iter(), &pods, now);
+            let absent_pods = Some(&absent);
+            let resolver =
+                OwnerResolver { pods: Some(&pods), absent_pods, now, ..OwnerResolver::default() };
+            let [train, serve] = locations.map(|location| resolver.resolve(&location).0);
+            (train, serve)
         };
         let (deleted, unknown) =
             (Owner::Unknown(Unresolved::Deleted), Owner::Unknown(Unresolved::NoPod));
@@ -433,20 +461,19 @@ mod tests {
                 store.delete(TRAIN, 60 * second);
             }
             let (early, late) = (49 * second + POD_OUTLIVED_MAX, 50 * second + POD_OUTLIVED_MAX);
-            let first = at(&mut store, early, 60 * second);
+            at(&mut store, 60 * second);
+            let first = at(&mut store, early);
             assert_eq!(first, (deleted.clone(), unknown.clone()), "{delete}");
-            assert_eq!(
-                at(&mut store, late, 60 * second),
-                (Owner::NonPodContainer, unknown.clone())
-            );
-            assert_eq!(at(&mut store, late + 10 * second, 60 * second).1, Owner::NonPodContainer);
+            assert_eq!(at(&mut store, late), (Owner::NonPodContainer, unknown.clone()));
+            let outlived = (Owner::NonPodContainer, Owner::NonPodContainer);
+            assert_eq!(at(&mut store, late + 10 * second), outlived);
             let gone = crate::model::Problem::without_remedy("gone");
             store.health.record_failure(
                 crate::kube::source::FailureReason::Connection,
                 &gone,
                 2 * late,
             );
-            let down = at(&mut store, 2 * late, 60 * second);
+            let down = at(&mut store, 2 * late);
             assert_eq!(down.1, unknown, "the pod list of a source that is down may be incomplete");
         }
     }
@@ -465,12 +492,13 @@ mod tests {
         let of = |pods: Option<&PodSnapshot>| {
             let resolver = OwnerResolver {
                 node_pods: &[],
+                absent_pods: None,
                 pods,
                 logged_pods: logged_pods.as_ref(),
                 logged_containers: logged_containers.as_ref(),
                 now: Duration::ZERO,
             };
-            resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('e'))]), Duration::ZERO)
+            resolver.resolve(&CgroupLocation::Pod(vec![path(uid, Some('e'))]))
         };
         let (found, evidence) = of(None);
         assert_eq!((found.kind().label(), evidence), ("container", Some(OwnerEvidence::Logs)));
@@ -493,7 +521,7 @@ mod tests {
         let resolver = OwnerResolver { pods: Some(&pods), ..OwnerResolver::default() };
         let of = |digit| {
             let id = ContainerId::parse(id(digit).as_bytes()).unwrap();
-            resolver.resolve(&CgroupLocation::Container(id), Duration::ZERO).0
+            resolver.resolve(&CgroupLocation::Container(id)).0
         };
         assert_eq!(of('a').kind().label(), "container");
         assert_eq!(of('f'), Owner::NonPodContainer);

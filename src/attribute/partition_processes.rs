@@ -182,7 +182,7 @@ fn owners(
 ) -> Vec<ResolvedOwner> {
     let resolver = &context.owner_resolver;
     let resolve = |process: &ProcessSample| match &process.location {
-        Ok(location) => resolver.resolve(location, process.first_seen),
+        Ok(location) => resolver.resolve(location),
         Err(discard) => (Owner::Unknown((*discard).into()), None),
     };
     let mut owners: Vec<_> = listing.processes.iter().map(resolve).collect();
@@ -222,7 +222,7 @@ fn sandboxed_owner(
 
 fn stale_owner(resolver: &OwnerResolver<'_>, entry: &StaleProcessEntry) -> Owner {
     match entry.location.as_deref() {
-        Some(location) => resolver.resolve(location, resolver.now).0,
+        Some(location) => resolver.resolve(location).0,
         None => Owner::Unknown(entry.reason.into()),
     }
 }

@@ -27,6 +27,8 @@ pub struct Assignments {
     pub allocatable: BTreeMap<Box<str>, Vec<Box<str>>>,
     /// When the List was requested (monotonic).
     pub requested_at: Duration,
+    /// The same by the clock of the node, in microseconds since the Unix epoch.
+    pub requested_at_wall_us: u64,
 }
 
 /// Namespace and name of a pod.

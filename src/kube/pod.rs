@@ -6,6 +6,7 @@ pub mod protobuf;
 mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -59,9 +60,11 @@ pub struct Pod {
     pub config_hash: Option<Arc<str>>,
     /// `spec.nodeName`.
     pub node: Box<str>,
-    /// `metadata.creationTimestamp`, which the API server sets; empty if it has none. RFC 3339, so that
-    /// the earlier one sorts first.
-    pub created: Box<str>,
+    /// `metadata.creationTimestamp`, which the API server sets, in seconds since the Unix epoch.
+    pub created: Option<NonZeroU64>,
+    /// `status.startTime`, in seconds since the Unix epoch by the clock of the node: when its kubelet admitted
+    /// it. None before.
+    pub admitted: Option<NonZeroU64>,
     /// `spec.runtimeClassName`; empty for the default runtime.
     pub runtime_class: Box<str>,
     /// Whether `metadata.deletionTimestamp` is set.

@@ -21,6 +21,7 @@ use super::assignments::Assignments;
 use super::request_error::RequestError;
 use super::source::{FailureReason, HealthTracker};
 use crate::clock::Clock;
+use crate::model::Moment;
 use crate::policy;
 
 /// The name of this source in logs and labels.
@@ -146,7 +147,7 @@ impl PollSession {
     /// Sends the List request, and the one for the allocatable devices if it is due.
     async fn request(&mut self) -> Result<Assignments, RequestError> {
         let response_timeout = self.config.timings.response_timeout;
-        let requested_at = self.config.clock.now().mono;
+        let Moment { mono: requested_at, wall_us: requested_at_wall_us } = self.config.clock.now();
         // The connection is kept only after a success; after a failure a new one is opened.
         let mut kubelet = match self.kubelet.take() {
             Some(kubelet) if kubelet.is_current(&self.config.socket) => kubelet,
@@ -170,6 +171,7 @@ impl PollSession {
             containers,
             allocatable: allocatable.unwrap_or_default(),
             requested_at,
+            requested_at_wall_us,
         })
     }
 

@@ -70,6 +70,17 @@ pub enum NameLookup<'a> {
     Unknown,
 }
 
+/// Result of a lookup by container id.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ContainerLookup<'a> {
+    /// The pod and the name of its container with this id, of the current run or an earlier one.
+    One(&'a TrackedPod, &'a Arc<str>),
+    /// Several containers have this id.
+    Ambiguous,
+    /// No container has this id.
+    Unknown,
+}
+
 impl PodSnapshot {
     /// The state before the first response of the source.
     #[must_use]
@@ -98,10 +109,14 @@ impl PodSnapshot {
         }
     }
 
-    /// The pod and the name of the container with this id, of the current run or an earlier one.
+    /// The container with this id in the status of its pod.
     #[must_use]
-    pub fn by_container(&self, id: &str) -> Option<(&TrackedPod, &Arc<str>)> {
-        self.index.containers.get(id).map(|(tracked, name)| (&**tracked, name))
+    pub fn by_container(&self, id: &str) -> ContainerLookup<'_> {
+        match self.index.containers.get(id) {
+            Some(Some((tracked, name))) => ContainerLookup::One(tracked, name),
+            Some(None) => ContainerLookup::Ambiguous,
+            None => ContainerLookup::Unknown,
+        }
     }
 
     /// The pod with this namespace and name.
@@ -193,5 +208,24 @@ impl TrackedPod {
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.pod.containers.iter().find(|container| &*container.name == name)
+    }
+
+    /// The container ids of its status, and of earlier ones, with the name of the container.
+    fn container_ids(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        let containers = self.pod.containers.iter();
+        let current = containers.flat_map(|c| c.ids.iter().map(|id| (id, &c.name)));
+        current.chain(self.earlier.iter().map(|(id, name)| (id, name)))
+    }
+
+    /// The container of this pod with this id, whatever other pods state.
+    #[must_use]
+    pub fn by_container(&self, id: &str) -> ContainerLookup<'_> {
+        let mut names =
+            self.container_ids().filter(|(other, _)| &***other == id).map(|(_, name)| name);
+        match names.next() {
+            Some(name) if names.all(|other| other == name) => ContainerLookup::One(self, name),
+            Some(_) => ContainerLookup::Ambiguous,
+            None => ContainerLookup::Unknown,
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! The driver's account of the memory of a container.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{CgroupLocation, Missing};
 
@@ -10,8 +9,6 @@ use super::{CgroupLocation, Missing};
 pub struct MemoryAccount {
     /// Location of the container in the cgroup hierarchy.
     pub location: Arc<CgroupLocation>,
-    /// When a process of the container was first seen on the GPU (monotonic).
-    pub first_seen: Duration,
     /// Framebuffer that the container can use at most, bytes; `None` without a limit. An error if there was one
     /// and it cannot be read now.
     pub hard_limit: Result<Option<u64>, Missing>,

@@ -19,7 +19,7 @@ use crate::attribute::allocation_state::AllocationState;
 use crate::attribute::owner::OwnerResolver;
 use crate::attribute::{AttributionContext, attribute};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterState, Sources, allocatable_devices};
+use crate::cluster::{Cluster, ClusterState, Sources};
 use crate::counters::watcher::{CountersHandle, CountersSource, CountersUpdate};
 use crate::driver_release::{ReleaseCommand, ReleaseRequests};
 use crate::host::ProcRoot;
@@ -204,9 +204,10 @@ impl Pipeline {
         let read_at = self.clock.now().mono;
         let jobs = self.jobs.as_mut().map(|jobs| jobs.read(read_at)).unwrap_or_default();
         let needs_containers = self.selection.has_container_families();
-        let view = self.cluster.as_mut().map(|cluster| {
-            cluster.state(allocatable_devices(&sample), self.clock.now().mono, needs_containers)
-        });
+        let view = self
+            .cluster
+            .as_mut()
+            .map(|cluster| cluster.state(&sample, self.clock.now().mono, needs_containers));
         let now = sample.at.mono;
         let problems = BTreeMap::new();
         let mut sources = view.as_ref().map(|view| view.sources.clone()).unwrap_or_default();

@@ -22,7 +22,6 @@ struct ContainerAccount {
     location: Arc<CgroupLocation>,
     /// Directory of its cgroup; `None` if the exporter cannot see it.
     cgroup: Option<CString>,
-    first_seen: Duration,
     /// Whether the last account had a hard limit.
     limited: bool,
     /// When it was last read (monotonic), and the result.
@@ -39,7 +38,7 @@ impl MemoryAccounts {
         total: Option<u64>,
         read: impl Fn(&CString) -> Result<Option<CgroupMemory>, Missing>,
     ) -> Vec<MemoryAccount> {
-        let listed = self.add_new(root, processes, now);
+        let listed = self.add_new(root, processes);
         self.0.retain(|id, account| {
             if let Some(cgroup) = &account.cgroup
                 && tier.due(account.reading.map(|(at, _)| at), now)
@@ -60,7 +59,6 @@ impl MemoryAccounts {
         &mut self,
         root: &ProcRoot,
         processes: &'a [ProcessSample],
-        now: Duration,
     ) -> Vec<&'a ContainerId> {
         let mut listed = Vec::new();
         for process in processes {
@@ -73,7 +71,6 @@ impl MemoryAccounts {
                 entry.insert(ContainerAccount {
                     location: Arc::clone(location),
                     cgroup: cgroup.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok()),
-                    first_seen: now,
                     limited: false,
                     reading: None,
                 });
@@ -114,7 +111,7 @@ impl ContainerAccount {
             Err(_) => return None,
         };
         let location = Arc::clone(&self.location);
-        Some(MemoryAccount { location, first_seen: self.first_seen, hard_limit, charged })
+        Some(MemoryAccount { location, hard_limit, charged })
     }
 }
 

@@ -9,7 +9,7 @@ use nvml_exporter::kube::address::Address;
 use nvml_exporter::kube::endpoint::{Endpoint, EndpointAuth};
 use nvml_exporter::kube::node_name::NodeName;
 use nvml_exporter::kube::pod_sources::{OtherPodSource, PodSources};
-use nvml_exporter::kube::pods::{PodSnapshot, UidLookup};
+use nvml_exporter::kube::pods::{ContainerLookup, PodSnapshot, UidLookup};
 use nvml_exporter::kube::source::{FailureReason, HealthTracker, SourceState};
 use nvml_exporter::kube::watch::PodWatch;
 use nvml_exporter::kube::watch_timings::WatchTimings;
@@ -109,7 +109,8 @@ async fn streaming_list_ends_with_a_bookmark_and_continues_as_a_watch() {
     stream.line(&end_of_initial(5)).await;
     let pods = source.until("a complete list", |pods| pods.synced).await;
     assert!(live(&pods, "a") && pods.health.state == SourceState::Up);
-    assert_eq!(&**pods.by_container("c-a").unwrap().1, "main");
+    let by_id = pods.by_container("c-a");
+    assert!(matches!(by_id, ContainerLookup::One(_, name) if &**name == "main"));
     timeout(HANG, source.changed.notified()).await.unwrap();
     stream.line(&event("ADDED", &pod("b", "infer", 7))).await;
     source.until_live("b").await;

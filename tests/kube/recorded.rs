@@ -129,8 +129,7 @@ fn check_processes(node: &Path, list: &str) {
         let process: Value = serde_json::from_str(line).unwrap();
         let context = format!("{list} of {}: {process}", node.display());
         let lines: Vec<_> = array(&process["cgroup"]).iter().map(text).collect();
-        let (owner, _) =
-            resolver.resolve(&cgroup::parse(lines.join("\n").as_bytes()), Duration::ZERO);
+        let (owner, _) = resolver.resolve(&cgroup::parse(lines.join("\n").as_bytes()));
         if process["kind"] == "sandbox" {
             let in_pod =
                 |container: &ContainerIdentity| *container.pod.name == *text(&process["pod"]);

@@ -10,7 +10,7 @@ use nvml_exporter::accumulators::UsageAccumulators;
 use nvml_exporter::attribute::{AttributionContext, DevicePodLabels, ProcessSeries, attribute};
 use nvml_exporter::catalog::{ACCUMULATED, DEVICE, EVENT};
 use nvml_exporter::clock::Clock;
-use nvml_exporter::cluster::{Cluster, ClusterState, Sources, allocatable_devices};
+use nvml_exporter::cluster::{Cluster, ClusterState, Sources};
 use nvml_exporter::host::ProcRoot;
 use nvml_exporter::host::hpc_jobs::Jobs;
 use nvml_exporter::kube::allocation::AllocationOptions;
@@ -124,7 +124,7 @@ impl Pipeline {
     /// Runs one collection cycle of an exporter with these flags.
     pub(crate) fn snapshot(&mut self, flags: &Flags, accounts: &mut UsageAccumulators) -> Snapshot {
         let sample = self.sampler.cycle(&flags.selection);
-        let view = self.cluster.state(allocatable_devices(&sample), sample.at.mono, true);
+        let view = self.cluster.state(&sample, sample.at.mono, true);
         let ClusterState { sources, problems, .. } = &view;
         let now = sample.at.mono;
         let terms = AttributionContext {

@@ -1,6 +1,7 @@
 //! Allocations of one device that cannot all be true.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ type DeviceAllocations = BTreeMap<ContainerIdentity, DeviceAllocation>;
 
 /// Age of a pod's annotations, oldest first: pods being deleted last, then by the time of the last change,
 /// then by creation.
-type AnnotationAge<'a> = (bool, Duration, &'a str, Arc<str>);
+type AnnotationAge = (bool, Duration, Option<NonZeroU64>, Arc<str>);
 
 impl AllocationJoin<'_> {
     /// Devices of which one container was allocated all by the kubelet. Call it before the annotations
@@ -117,7 +118,7 @@ impl AllocationJoin<'_> {
         accepted: &mut DeviceAllocations,
         exclusive: bool,
     ) {
-        let mut pods = BTreeMap::<AnnotationAge<'_>, (&PodRef, f64)>::new();
+        let mut pods = BTreeMap::<AnnotationAge, (&PodRef, f64)>::new();
         for (container, allocation) in &*accepted {
             let age = self.annotation_age(&container.pod);
             pods.entry(age).or_insert((&container.pod, 0.0)).1 += allocation.memory.unwrap_or(0.0);
@@ -149,13 +150,13 @@ impl AllocationJoin<'_> {
         }
     }
 
-    fn annotation_age(&self, pod: &PodRef) -> AnnotationAge<'_> {
+    fn annotation_age(&self, pod: &PodRef) -> AnnotationAge {
         let uid = Arc::clone(&pod.uid);
         match self.pods.map(|pods| pods.by_uid(&pod.uid)) {
             Some(UidLookup::Live(TrackedPod { pod, annotated, .. })) => {
-                (pod.deleting, *annotated, &pod.created, uid)
+                (pod.deleting, *annotated, pod.created, uid)
             }
-            _ => (true, Duration::MAX, "", uid),
+            _ => (true, Duration::MAX, None, uid),
         }
     }
 }

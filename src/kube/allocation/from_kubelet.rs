@@ -10,10 +10,10 @@ use super::replicas::ReplicaShare;
 use super::resolved_container::{AssignedDevice, LocatedContainer, ResolvedContainer};
 use super::resource::{is_nvidia_resource, is_of_nvidia, is_shared_by_scheduler};
 use super::{AllocationDoubt, AllocationJoin, AllocationProblem, pod_name};
-use crate::kube::assignments::{ContainerAssignment, PodName};
+use crate::kube::assignments::{Assignments, ContainerAssignment, PodName};
 use crate::kube::device_id::{self, DeviceId, DeviceName};
 use crate::kube::pod::container::Container;
-use crate::kube::pods::{NameLookup, UidLookup};
+use crate::kube::pods::{NameLookup, TrackedPod, UidLookup};
 use crate::model::{ContainerIdentity, DeviceAllocation, PodRef};
 use crate::policy;
 
@@ -110,10 +110,7 @@ impl AllocationJoin<'_> {
                 Err(AllocationProblem::AmbiguousPod)
             }
             NameLookup::One(tracked) if tracked.pod.has_ended() => Ok(None),
-            // A List that is much older than the pod is about an earlier one with this name.
-            NameLookup::One(tracked)
-                if tracked.first_seen > requested_at + policy::ALLOCATION_MAX_AGE =>
-            {
+            NameLookup::One(tracked) if self.is_older(tracked) => {
                 Err(AllocationProblem::AmbiguousPod)
             }
             NameLookup::One(tracked) => match tracked.container(&assigned.container) {
@@ -136,6 +133,14 @@ impl AllocationJoin<'_> {
             NameLookup::Unknown if !pods.synced => by_name(),
             NameLookup::Unknown => Err(AllocationProblem::UnknownPod),
         }
+    }
+
+    /// Whether the List is older than a pod, and thus about an earlier one with its name: the kubelet admitted the
+    /// pod later, or it was first seen much later.
+    fn is_older(&self, tracked: &TrackedPod) -> bool {
+        let Assignments { requested_at, requested_at_wall_us, .. } = *self.assignments;
+        tracked.pod.admitted.is_some_and(|seconds| seconds.get() > requested_at_wall_us / 1_000_000)
+            || tracked.first_seen > requested_at + policy::ALLOCATION_MAX_AGE
     }
 
     fn add_candidates(

@@ -1,5 +1,6 @@
 mod trust;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -547,19 +548,24 @@ fn memory_of_a_pod_being_deleted_may_be_allocated_again() {
 }
 
 #[test]
-fn list_is_not_about_a_pod_that_is_much_younger() {
-    let list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
-    let of_pod_since = |first_seen| {
+fn list_is_not_about_a_pod_that_is_much_younger_or_was_admitted_later() {
+    let mut list = assignments(vec![assigned("a", "c", "nvidia.com/gpu", &[A])]);
+    list.requested_at_wall_us = 5_900_000;
+    let of_pod = |first_seen, admitted: Option<u64>| {
+        let admitted = admitted.and_then(NonZeroU64::new);
         let mut store = PodStore::new("test", "n1");
         store.end_list(Duration::ZERO);
         store.health.record_success(Duration::ZERO);
-        store.apply(plain_pod("a"), first_seen);
+        store.apply(Pod { admitted, ..plain_pod("a") }, first_seen);
         let out = join(&list, &store.snapshot(first_seen));
         (out.allocations.len(), out.problems.get("ambiguous_pod").copied())
     };
     let late = list.requested_at + crate::policy::ALLOCATION_MAX_AGE;
-    assert_eq!(of_pod_since(late), (1, None));
-    assert_eq!(of_pod_since(late + Duration::from_secs(1)), (0, Some(1)));
+    assert_eq!(of_pod(late, None), (1, None));
+    assert_eq!(of_pod(late + Duration::from_secs(1), None), (0, Some(1)));
+    // The time of the status is to the second.
+    assert_eq!(of_pod(late, Some(5)), (1, None));
+    assert_eq!(of_pod(late, Some(6)), (0, Some(1)));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! The numbers are those of `k8s.io/api/core/v1/generated.proto`. Fields that are not read are skipped.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
-use k8s_openapi::jiff::Timestamp;
 use prost::Message;
 use serde::de::IgnoredAny;
 
@@ -12,7 +12,7 @@ use super::Pod;
 use super::filtered_map::{FilteredMap, KeyFilter};
 use super::raw::{
     ClaimSpec, ContainerClaim, ContainerSpec, ContainerState, ContainerStatus, Metadata, PodSpec,
-    PodStatus, RawPod, Resources, Terminated,
+    PodStatus, RawPod, Resources, Terminated, positive,
 };
 
 /// The fields that are read, as a field mask with the names of the JSON encoding.
@@ -22,7 +22,7 @@ pub const FIELD_MASK: &str = "metadata.uid,metadata.namespace,metadata.name,\
     spec.containers.name,spec.containers.resources,\
     spec.initContainers.name,spec.initContainers.resources,spec.initContainers.restartPolicy,\
     spec.ephemeralContainers.name,spec.ephemeralContainers.resources,\
-    status.phase,status.resourceClaimStatuses,\
+    status.phase,status.startTime,status.resourceClaimStatuses,\
     status.containerStatuses.name,status.containerStatuses.containerID,\
     status.containerStatuses.state,status.containerStatuses.lastState,\
     status.initContainerStatuses.name,status.initContainerStatuses.containerID,\
@@ -102,6 +102,13 @@ struct Time {
     seconds: i64,
 }
 
+impl Time {
+    /// Seconds since the Unix epoch; Go encodes no time as a negative number.
+    fn seconds(self) -> Option<NonZeroU64> {
+        positive(self.seconds)
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct SpecMessage {
     #[prost(message, repeated, tag = "2")]
@@ -168,6 +175,8 @@ struct ClaimMessage {
 struct StatusMessage {
     #[prost(string, tag = "1")]
     phase: String,
+    #[prost(message, optional, tag = "7")]
+    start_time: Option<Time>,
     #[prost(message, repeated, tag = "8")]
     containers: Vec<ContainerStatusMessage>,
     #[prost(message, repeated, tag = "10")]
@@ -217,14 +226,12 @@ struct TerminatedMessage {
 
 impl From<MetadataMessage> for Metadata {
     fn from(message: MetadataMessage) -> Self {
-        let created = message.creation_timestamp.filter(|time| time.seconds != 0);
-        let created = created.and_then(|time| Timestamp::from_second(time.seconds).ok());
         let labels = message.labels.into_iter();
         Self {
             uid: message.uid.into(),
             namespace: message.namespace.into(),
             name: message.name.into(),
-            creation_timestamp: created.map(|time| time.to_string().into()).unwrap_or_default(),
+            creation_timestamp: message.creation_timestamp.and_then(Time::seconds),
             deletion_timestamp: message.deletion_timestamp.map(|_| IgnoredAny),
             annotations: FilteredMap::of(message.annotations),
             labels: labels.map(|(key, value)| (key.into(), value.into())).collect(),
@@ -287,6 +294,7 @@ impl From<StatusMessage> for PodStatus {
         };
         Self {
             phase: message.phase.into(),
+            start_time: message.start_time.and_then(Time::seconds),
             container_statuses: all(message.containers),
             init_container_statuses: all(message.init_containers),
             ephemeral_container_statuses: all(message.ephemeral_containers),
@@ -374,6 +382,7 @@ mod tests {
         let claim = Some("train-gpu-x".to_owned());
         let status = StatusMessage {
             phase: "Failed".to_owned(),
+            start_time: Some(Time { seconds: 1_767_225_601 }),
             containers: vec![status("main")],
             init_containers: vec![status("side")],
             ephemeral_containers: vec![status("debug")],
@@ -396,7 +405,8 @@ mod tests {
                 "initContainers":[{{"name":"side","restartPolicy":"Always",{resources}}}],
                 "ephemeralContainers":[{{"name":"debug",{resources}}}],
                 "resourceClaims":[{{"name":"gpu"}}]}},
-              "status":{{"phase":"Failed","containerStatuses":[{{"name":"main",{state}}}],
+              "status":{{"phase":"Failed","startTime":"2026-01-01T00:00:01Z",
+                "containerStatuses":[{{"name":"main",{state}}}],
                 "initContainerStatuses":[{{"name":"side",{state}}}],
                 "ephemeralContainerStatuses":[{{"name":"debug",{state}}}],
                 "resourceClaimStatuses":[{{"name":"gpu","resourceClaimName":"train-gpu-x"}}]}}}}"#

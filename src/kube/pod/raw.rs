@@ -1,8 +1,10 @@
 //! The JSON of a pod, as the API server and the kubelet send it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 
@@ -16,6 +18,19 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads an RFC 3339 time as seconds since the Unix epoch; none if it is not a time.
+fn unix_seconds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NonZeroU64>, D::Error> {
+    let text: Box<str> = or_default(deserializer)?;
+    Ok(text.parse::<Timestamp>().ok().and_then(|time| positive(time.as_second())))
+}
+
+/// A number of seconds that is above zero.
+pub(super) fn positive(seconds: i64) -> Option<NonZeroU64> {
+    u64::try_from(seconds).ok().and_then(NonZeroU64::new)
 }
 
 #[derive(Debug)]
@@ -52,8 +67,8 @@ pub(super) struct Metadata {
     pub(super) uid: Arc<str>,
     pub(super) namespace: Arc<str>,
     pub(super) name: Arc<str>,
-    #[serde(default, deserialize_with = "or_default")]
-    pub(super) creation_timestamp: Box<str>,
+    #[serde(default, deserialize_with = "unix_seconds")]
+    pub(super) creation_timestamp: Option<NonZeroU64>,
     #[serde(default)]
     pub(super) deletion_timestamp: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "or_default")]
@@ -118,6 +133,8 @@ pub(super) struct ClaimSpec {
 pub(super) struct PodStatus {
     #[serde(deserialize_with = "or_default")]
     pub(super) phase: Box<str>,
+    #[serde(deserialize_with = "unix_seconds")]
+    pub(super) start_time: Option<NonZeroU64>,
     #[serde(deserialize_with = "or_default")]
     pub(super) container_statuses: Vec<ContainerStatus>,
     #[serde(deserialize_with = "or_default")]
@@ -179,6 +196,7 @@ impl From<RawPod> for Pod {
             config_hash,
             node: spec.node_name,
             created: metadata.creation_timestamp,
+            admitted: status.start_time,
             runtime_class: spec.runtime_class_name,
             deleting: metadata.deletion_timestamp.is_some(),
             terminal: matches!(&*status.phase, "Succeeded" | "Failed"),

@@ -14,10 +14,14 @@ pub(super) struct PodIndex {
     pub(super) pods: HashMap<Arc<str>, Arc<TrackedPod>>,
     /// Static pods by the UID in their cgroup path; None if several pods have the same.
     pub(super) hashes: HashMap<Arc<str>, Option<Arc<TrackedPod>>>,
-    pub(super) containers: HashMap<Arc<str>, (Arc<TrackedPod>, Arc<str>)>,
+    /// Pod and container name by container id; None if several pods or containers state it.
+    pub(super) containers: HashMap<Arc<str>, Option<NamedContainer>>,
     pub(super) names: HashMap<PodName, Vec<Arc<TrackedPod>>>,
     pub(super) tombstones: HashMap<Arc<str>, Tombstone>,
 }
+
+/// A pod and the name of one of its containers.
+pub(super) type NamedContainer = (Arc<TrackedPod>, Arc<str>);
 
 /// A deleted pod.
 #[derive(Clone, Debug)]
@@ -39,19 +43,20 @@ impl PodIndex {
                 .and_modify(|claimed| *claimed = None)
                 .or_insert_with(|| Some(Arc::clone(tracked)));
         }
-        for container in &pod.containers {
-            for id in &container.ids {
-                self.add_container(id, tracked, &container.name);
-            }
-        }
-        for (id, name) in &tracked.earlier {
-            self.add_container(id, tracked, name);
+        for (id, name) in tracked.container_ids() {
+            self.containers
+                .entry(Arc::clone(id))
+                .and_modify(|stated| {
+                    let is_same = |(other, container): &NamedContainer| {
+                        Arc::ptr_eq(other, tracked) && container == name
+                    };
+                    if !stated.as_ref().is_some_and(is_same) {
+                        *stated = None;
+                    }
+                })
+                .or_insert_with(|| Some((Arc::clone(tracked), Arc::clone(name))));
         }
         let name = (Arc::clone(&pod.id.namespace), Arc::clone(&pod.id.name));
         self.names.entry(name).or_default().push(Arc::clone(tracked));
-    }
-
-    fn add_container(&mut self, id: &Arc<str>, tracked: &Arc<TrackedPod>, name: &Arc<str>) {
-        self.containers.insert(Arc::clone(id), (Arc::clone(tracked), Arc::clone(name)));
     }
 }

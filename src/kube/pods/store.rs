@@ -267,7 +267,7 @@ mod tests {
 
     use super::*;
     use crate::kube::pod;
-    use crate::kube::pods::{NameLookup, UidLookup};
+    use crate::kube::pods::{ContainerLookup, NameLookup, UidLookup};
 
     const T: fn(u64) -> Duration = Duration::from_secs;
 
@@ -301,8 +301,10 @@ mod tests {
         assert!(matches!(pods.by_uid("u1"), UidLookup::Live(k) if &*k.pod.id.name == "a"));
         assert!(matches!(pods.by_uid("h2"), UidLookup::Live(k) if &*k.pod.id.uid == "u2"));
         assert!(matches!(pods.by_name("demo", "a"), NameLookup::One(k) if &*k.pod.id.uid == "u1"));
-        let (tracked, name) = pods.by_container("c1").unwrap();
-        assert_eq!((&*tracked.pod.id.uid, &**name), ("u1", "main"));
+        let by_id = pods.by_container("c1");
+        assert!(
+            matches!(by_id, ContainerLookup::One(k, name) if (&*k.pod.id.uid, &**name) == ("u1", "main"))
+        );
         assert_eq!(pods.by_uid("u3"), UidLookup::Unknown);
         assert_eq!(pods.by_name("demo", "z"), NameLookup::Unknown);
     }
@@ -314,8 +316,10 @@ mod tests {
             store.apply(pod("u1", "a", &format!("c{run}")), T(run));
         }
         let pods = store.snapshot(T(100));
-        assert!(pods.by_container("c99").is_some() && pods.by_container("c90").is_some());
-        assert!(pods.by_container("c5").is_none());
+        for id in ["c99", "c90"] {
+            assert!(matches!(pods.by_container(id), ContainerLookup::One(..)), "{id}");
+        }
+        assert_eq!(pods.by_container("c5"), ContainerLookup::Unknown);
         let ids = 1 + policy::CONTAINER_IDS_MAX;
         assert_eq!(pods.index.containers.len(), ids);
     }
@@ -472,7 +476,7 @@ mod tests {
             let found: std::collections::BTreeSet<String> =
                 pods.iter().map(|tracked| tracked.pod.id.uid.to_string()).collect();
             prop_assert_eq!(found, expected);
-            for (tracked, _) in pods.index.containers.values() {
+            for (tracked, _) in pods.index.containers.values().flatten() {
                 let live = matches!(pods.by_uid(&tracked.pod.id.uid), UidLookup::Live(_));
                 prop_assert!(live);
             }

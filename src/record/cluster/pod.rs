@@ -1,7 +1,9 @@
 //! Pods, with the fields that the exporter reads.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kube::pod::container::{Container, ContainerKind};
@@ -33,6 +35,7 @@ pub(super) fn object_of(pod: &Pod, names: &mut Names) -> Value {
     let mut status = |containers: &[&Container]| list(containers, |one| status(one, names));
     let status = object([
         ("phase", phase.into()),
+        ("startTime", non_empty(&rfc3339(pod.admitted))),
         ("containerStatuses", status(&app)),
         ("initContainerStatuses", status(&init)),
         ("ephemeralContainerStatuses", status(&ephemeral)),
@@ -44,6 +47,13 @@ pub(super) fn object_of(pod: &Pod, names: &mut Names) -> Value {
 fn list(containers: &[&Container], value: impl FnMut(&Container) -> Value) -> Value {
     let values: Vec<Value> = containers.iter().copied().map(value).collect();
     if values.is_empty() { Value::Null } else { Value::Array(values) }
+}
+
+/// A time in seconds since the Unix epoch; empty if there is none.
+fn rfc3339(seconds: Option<NonZeroU64>) -> String {
+    let seconds = seconds.and_then(|seconds| i64::try_from(seconds.get()).ok());
+    let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.map(|time| time.to_string()).unwrap_or_default()
 }
 
 fn non_empty(text: &str) -> Value {
@@ -66,15 +76,13 @@ fn metadata(pod: &Pod, names: &mut Names) -> Value {
         let value = if is_hash { names.pod_uid(value) } else { names.replace_in(value) };
         annotations.insert(key.clone(), value.into());
     }
+    let created = rfc3339(pod.created);
     object([
         ("name", name.into()),
         ("namespace", namespace.into()),
         ("uid", uid.into()),
-        ("creationTimestamp", non_empty(&pod.created)),
-        (
-            "deletionTimestamp",
-            if pod.deleting { pod.created.to_string().into() } else { Value::Null },
-        ),
+        ("creationTimestamp", non_empty(&created)),
+        ("deletionTimestamp", if pod.deleting { created.as_str().into() } else { Value::Null }),
         ("annotations", texts(&annotations)),
         ("labels", texts(&labels)),
     ])
@@ -152,7 +160,7 @@ mod tests {
                 "resourceClaims": [{ "name": "c", "resourceClaimName": "claim" }, { "name": "d" }],
             },
             "status": {
-                "phase": "Failed",
+                "phase": "Failed", "startTime": "2026-01-01T00:00:01Z",
                 "containerStatuses": [{ "name": "a", "containerID": "containerd://2",
                     "state": { "running": {} }, "lastState": { "terminated": { "containerID": "cri-o://1" } } }],
                 "initContainerStatuses": [{ "name": "i", "containerID": "containerd://3",

@@ -1,7 +1,9 @@
 //! A pod as the API server returns it.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::exporter::WALL_US;
 use super::timeline::{Access, Claimed, Container, Kind, Ms, Pod, World};
 
 /// Delay of a watch event.
@@ -70,12 +72,19 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
             "ephemeralContainers": specs(&ephemeral),
         },
         "status": {
+            "startTime": (pod.admitted <= seen).then(|| stamp(pod.admitted)),
             "phase": if completed { "Succeeded" } else { "Running" },
             "containerStatuses": statuses(&apps),
             "initContainerStatuses": statuses(&inits),
             "ephemeralContainerStatuses": statuses(&ephemeral),
         },
     })
+}
+
+/// The time on the clock of the node, as Kubernetes states it: to the second.
+fn stamp(at: Ms) -> String {
+    let seconds = i64::try_from(WALL_US / 1_000_000 + at / 1000).unwrap();
+    Timestamp::from_second(seconds).unwrap().to_string()
 }
 
 /// The claims that the spec of a container states: none for an extended resource.

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use nvml_exporter::accumulators::UsageAccumulators;
 use nvml_exporter::attribute::{AttributionContext, ProcessSeries, attribute};
-use nvml_exporter::cluster::{
-    Cluster, ClusterState, PodLogNames, SourceChannels, allocatable_devices,
-};
+use nvml_exporter::cluster::{Cluster, ClusterState, PodLogNames, SourceChannels};
 use nvml_exporter::host::hpc_jobs::Jobs;
 use nvml_exporter::host::pod_logs::{LoggedContainers, LoggedPod};
 use nvml_exporter::kube::allocation::AllocationOptions;
@@ -50,7 +48,7 @@ use super::timeline::{Ms, Pod, RESOURCES, World};
 /// The interval between two cycles.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 /// The wall clock at the start of a world, microseconds.
-const WALL_US: u64 = 1_790_000_000_000_000;
+pub(crate) const WALL_US: u64 = 1_790_000_000_000_000;
 const SELECTED: [&str; 10] = [
     "DCGM_FI_DEV_GPU_UTIL",
     "DCGM_CUSTOM_PROCESS_SM_UTIL",
@@ -193,7 +191,7 @@ impl Exporter {
         list: Option<Vec<ListedPod<'_>>>,
         at: Ms,
     ) {
-        let now = self.moment(at).mono;
+        let Moment { mono: now, wall_us } = self.moment(at);
         let Some(list) = list else {
             let problem = Problem::without_remedy("connection refused");
             self.assignments.health.record_failure(FailureReason::Connection, &problem, now);
@@ -212,6 +210,7 @@ impl Exporter {
             containers: list.containers,
             allocatable: self.allocatable.clone(),
             requested_at: now,
+            requested_at_wall_us: wall_us,
         }));
         self.publish_assignments.send_replace(self.assignments.clone());
     }
@@ -276,7 +275,7 @@ impl Exporter {
             cycles: self.cycles,
             abandoned_threads: 0,
         };
-        let view = self.cluster.state(allocatable_devices(&sample), at.mono, true);
+        let view = self.cluster.state(&sample, at.mono, true);
         let ClusterState { sources, problems, .. } = &view;
         let context = AttributionContext {
             selection: &self.selection,

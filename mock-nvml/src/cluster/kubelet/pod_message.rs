@@ -63,6 +63,7 @@ const RESOURCES: &[Field] = &[
 const STATUS: &[Field] = &[
     ("phase", 1, Text),
     ("hostIP", 5, Text),
+    ("startTime", 7, Time),
     ("containerStatuses", 8, Many(CONTAINER_STATUS)),
     ("qosClass", 9, Text),
     ("initContainerStatuses", 10, Many(CONTAINER_STATUS)),

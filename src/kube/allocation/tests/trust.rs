@@ -219,21 +219,21 @@ fn amount_has_to_be_that_of_the_kubelet() {
 }
 
 /// Pods with 12 units each of GPU A: name, creation, and when the annotation was last changed.
-fn competing(all: &[(&str, &str, u64)]) -> AllocationResult {
-    let share = |name: &str, created: &str, gpu: u32| {
+fn competing(all: &[(&str, u64, u64)]) -> AllocationResult {
+    let share = |name: &str, created: u64, gpu: u32| {
         let text = format!(r#"{{"0":{{"{gpu}":12}}}}"#);
         let pod = pod(name, &[(ACK, &text)], &[("c", "aliyun.com/gpu-mem=12")], &[]);
-        Pod { created: created.into(), ..pod }
+        Pod { created: NonZeroU64::new(created), ..pod }
     };
     let mut store = PodStore::new("test", "n1");
     store.begin_list();
     for (name, created, changed) in all {
-        store.apply(share(name, created, u32::from(*changed == 0)), Duration::ZERO);
+        store.apply(share(name, *created, u32::from(*changed == 0)), Duration::ZERO);
     }
     store.end_list(Duration::ZERO);
     store.health.record_success(Duration::ZERO);
     for (name, created, changed) in all {
-        store.apply(share(name, created, 1), Duration::from_secs(*changed));
+        store.apply(share(name, *created, 1), Duration::from_secs(*changed));
     }
     let held = all.iter().map(|(name, ..)| ack_units(name, "c", 12)).collect();
     join(&assignments(held), &store.snapshot(Duration::from_secs(60)))
@@ -241,7 +241,7 @@ fn competing(all: &[(&str, &str, u64)]) -> AllocationResult {
 
 #[test]
 fn newest_share_is_withheld_if_a_gpu_has_no_memory_for_it() {
-    let (early, late) = ("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z");
+    let (early, late) = (1, 2);
     for (pods, kept, withheld) in [
         // Created later.
         ([("a", late, 0), ("b", early, 0)], "b", "a"),
@@ -259,8 +259,9 @@ fn newest_share_is_withheld_if_a_gpu_has_no_memory_for_it() {
 #[test]
 fn mig_device_of_two_annotations_is_that_of_the_first_pod() {
     for mode in modes().iter().filter(|mode| mode.device == MIG) {
-        let created = |name, created: &str| Pod { created: created.into(), ..mode.pod(name, 1) };
-        let pair = [created("a", "2026-11-02T00:00:00Z"), created("b", "2026-11-01T00:00:00Z")];
+        let created =
+            |name, created| Pod { created: NonZeroU64::new(created), ..mode.pod(name, 1) };
+        let pair = [created("a", 2), created("b", 1)];
         let list = assignments(vec![mode.held("a", 1), mode.held("b", 1)]);
         let out = join(&list, &pods(pair));
         assert_eq!(devices_of(&out), [("b", MIG)], "{}", mode.name);

@@ -29,22 +29,6 @@ impl Case<'_> {
         self.processes_on(device).any(|other| pod(other) == pod(process) && is_missed(other))
     }
 
-    /// Whether the status of another pod contains the container of the process.
-    pub(super) fn has_foreign_id(&self, process: &Process) -> bool {
-        let Owner::Run(pod, container, run) = process.owner else { return false };
-        let id = &self.world.pods[pod].containers[container].runs[run].id;
-        let mut all = self.world.pods.iter().flat_map(|pod| &pod.containers);
-        all.any(|container| container.foreign_id.as_ref() == Some(id))
-    }
-
-    /// Whether the series of the process needs one with a foreign id: its own, or as a sum, those of its pod.
-    pub(super) fn depends_on_foreign_id(&self, process: &Process, device: Device) -> bool {
-        let pod = |process: &Process| self.world.owner(process).map(|(pod, _)| pod);
-        let is_summed = |other: &Process| self.world.per_container && pod(other) == pod(process);
-        let mut others = self.processes_on(device).filter(|other| is_summed(other));
-        self.has_foreign_id(process) || others.any(|other| self.has_foreign_id(other))
-    }
-
     /// Whether the pod is in a group without a reservation pod.
     pub(super) fn lacks_reservation(&self, pod: &Pod) -> bool {
         let at = self.received.at;

@@ -60,7 +60,6 @@ impl Case<'_> {
             || self.is_reused(process)
             || pod.forges
             || self.has_unknown_container(process, device)
-            || self.depends_on_foreign_id(process, device)
             || self.lacks_reservation(pod)
         {
             return None;
@@ -156,7 +155,6 @@ impl Case<'_> {
         let is_certain = |process: &Process| {
             let pod = self.pod_of(process);
             process.start + SETTLED + STATUS_LAG < at
-                && !self.has_foreign_id(process)
                 && pod.is_none_or(|pod| at < pod.end() && self.is_settled(pod))
         };
         if !self.processes_on(device).all(is_certain) {

@@ -92,7 +92,6 @@ impl Case<'_> {
         let elsewhere = self.world.processes.iter().find(|process| {
             let foreign = |device: Device| !pod.may_use(device) && !pod.forges;
             self.is_of_container(process, index, &container.name)
-                && !self.has_foreign_id(process)
                 && self.has_healthy_sources()
                 && process.uses.iter().all(|used| self.lists_processes(used.device))
                 && process.start + SETTLED + STATUS_LAG < read
