@@ -46,9 +46,10 @@ pub(crate) fn object(pod: &Pod, at: Ms) -> Value {
     let mut metadata = json!({
         "uid": pod.uid, "namespace": pod.namespace, "name": pod.name,
         "labels": labels, "annotations": annotations, "resourceVersion": at.to_string(),
+        "creationTimestamp": stamp(pod.created),
     });
-    if pod.deleted.is_some_and(|deleted| deleted + EVENT_DELAY <= at) {
-        metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    if let Some(deleted) = pod.deleted.filter(|deleted| deleted + EVENT_DELAY <= at) {
+        metadata["deletionTimestamp"] = json!(stamp(deleted));
     }
     let of = |kinds: &[Kind]| -> Vec<&Container> {
         pod.containers.iter().filter(|container| kinds.contains(&container.kind)).collect()

@@ -97,7 +97,9 @@ impl Case<'_> {
 
     /// Whether an earlier pod states that it was allocated what this one was.
     pub(super) fn may_be_overcommitted(&self, pod: &Pod) -> bool {
-        let is_earlier = |other: &&Pod| other.changes_amounts && other.created <= pod.created;
+        // Times of creation are stated to the second.
+        let is_earlier =
+            |other: &&Pod| other.changes_amounts && other.created / 1000 <= pod.created / 1000;
         !pod.annotations.is_empty() && self.world.pods.iter().any(|other| is_earlier(&other))
     }
 

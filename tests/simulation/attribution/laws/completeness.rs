@@ -65,7 +65,9 @@ impl Case<'_> {
             return None;
         }
         if pod.may_use(device) {
-            let known = (!pod.has_hidden_allocation() || self.is_only_candidate(process, device))
+            // The device of an init container is known by elimination, from complete sources only.
+            let known = (!pod.has_hidden_allocation()
+                || healthy && self.is_only_candidate(process, device))
                 && !self.may_be_overcommitted(pod)
                 && !self.lacks_memory_of(pod)
                 && self.is_container_certain(pod, device);
