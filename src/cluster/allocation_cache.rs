@@ -32,8 +32,9 @@ pub(super) struct AllocationCache {
 
 struct CachedAllocations {
     inputs: AllocationInputs,
-    /// Whether it contains unconfirmed allocations, which expire: it is then resolved every cycle.
-    expires: bool,
+    /// Whether it also depends on when the List was requested: a name is ambiguous, is not confirmed, or may be
+    /// that of a predecessor.
+    depends_on_time: bool,
     resolved: ResolvedAllocations,
 }
 
@@ -84,13 +85,11 @@ impl AllocationCache {
         if let Some(latest) = &self.latest {
             keep_sizes(&mut inputs.devices, &latest.inputs.devices);
         }
-        // Whether a name is ambiguous, or may be that of a predecessor, depends on when the List was requested.
-        let is_unchanged = |cached: &CachedAllocations| {
-            cached.resolved.problems.is_empty() && !self.awaits_list()
-                || cached.inputs.assignments.requested_at == inputs.assignments.requested_at
-        };
         let is_current = |cached: &&CachedAllocations| {
-            !cached.expires && cached.inputs.same_as(&inputs) && is_unchanged(cached)
+            let same_list =
+                cached.inputs.assignments.requested_at == inputs.assignments.requested_at;
+            cached.inputs.same_as(&inputs)
+                && (same_list || !cached.depends_on_time && !self.awaits_list())
         };
         if let Some(cached) = self.latest.as_ref().filter(is_current) {
             return cached.resolved.clone();
@@ -99,13 +98,16 @@ impl AllocationCache {
         let merged = self.retention.apply(assignments, pods.as_ref());
         let dra = DraObjects { slices: slices.as_deref(), claims: claims.as_deref() };
         let result = resolve_allocations(devices, &merged, pods.as_ref(), dra, &self.options);
-        let expires = !merged.unconfirmed.is_empty() || !result.completeness.unlisted.is_empty();
+        let depends_on_time = !merged.unconfirmed.is_empty()
+            || !result.completeness.unlisted.is_empty()
+            || !result.problems.is_empty();
         let problems = result.problems.clone();
         let requests = Arc::new(result.requests.clone());
         let previous = self.latest.as_ref().map(|latest| &latest.resolved.table);
         let table = build_table(result, previous, now);
         let resolved = ResolvedAllocations { table, problems, requests };
-        self.latest = Some(CachedAllocations { inputs, expires, resolved: resolved.clone() });
+        self.latest =
+            Some(CachedAllocations { inputs, depends_on_time, resolved: resolved.clone() });
         resolved
     }
 }
