@@ -116,18 +116,13 @@ impl Pod {
         !matches!(&*self.runtime_class, "" | "nvidia" | "nvidia-cdi" | "nvidia-legacy")
     }
 
-    /// Whether it requests GPUs, or has an annotation that allocates some.
+    /// Whether it requests GPUs, uses a claim, which may be one of a GPU, or has an annotation that allocates some.
     #[must_use]
     pub fn requests_gpus(&self) -> bool {
         let is_allocation =
             |key: &str| ANNOTATIONS.contains(&key) && key != CONFIG_HASH && key != CONFIG_MIRROR;
-        self.has_requests() || self.annotations.keys().any(|key| is_allocation(key))
-    }
-
-    /// Whether a container requests GPUs, or uses a claim.
-    #[must_use]
-    pub fn has_requests(&self) -> bool {
         self.containers.iter().any(|c| c.requests_gpu() || !c.claims.is_empty())
+            || self.annotations.keys().any(|key| is_allocation(key))
     }
 
     /// The GPU groups that its labels name: one in `runai-gpu-group`, or several, each in

@@ -14,6 +14,9 @@ use super::resolved_container::{AssignedDevice, ResolvedContainer};
 use super::{AllocationDoubt, AllocationJoin, AllocationOrigin, AllocationProblem, pod_name};
 use crate::kube::annotations::kai::{self, GroupShare};
 use crate::kube::annotations::{GpuName, GpuShare};
+use crate::kube::assignments::ClaimedDevice;
+use crate::kube::pod::Pod;
+use crate::kube::pod::container::Container;
 use crate::kube::pods::{PodSnapshot, TrackedPod, UidLookup};
 use crate::model::{AllocateMode, DeviceAllocation, PodRef};
 use crate::policy;
@@ -184,7 +187,7 @@ impl AllocationJoin<'_> {
             return;
         }
         // The scheduler refuses such a pod.
-        if pod.has_requests() {
+        if self.has_own_gpus(pod) {
             return self.count_problem(AllocationProblem::UnrequestedAnnotation);
         }
         let share = kai::parse(pod);
@@ -208,6 +211,16 @@ impl AllocationJoin<'_> {
                 }
             }
         }
+    }
+
+    /// Whether a pod requests GPUs, or uses a listed claim of some: the spec does not state the driver of a claim.
+    fn has_own_gpus(&self, pod: &Pod) -> bool {
+        let assigned = self.assignments.containers.iter();
+        let mut own = assigned.filter(|assigned| {
+            (&assigned.namespace, &assigned.pod) == (&pod.id.namespace, &pod.id.name)
+        });
+        pod.containers.iter().any(Container::requests_gpu)
+            || own.any(|assigned| assigned.claims.iter().any(ClaimedDevice::may_be_gpu))
     }
 
     fn member_allocation(

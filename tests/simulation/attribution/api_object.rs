@@ -93,10 +93,15 @@ fn stated_claims(container: &Container) -> &[Claimed] {
     if container.requests.is_empty() { &container.claims } else { &[] }
 }
 
+/// The names of the claims that the spec of a container states.
+fn claim_names(container: &Container) -> impl Iterator<Item = &str> {
+    let network = container.network.iter().map(|(claim, _)| claim.as_str());
+    stated_claims(container).iter().map(|claimed| claimed.claim.as_str()).take(1).chain(network)
+}
+
 /// The claims of a pod, under their own names.
 fn claims(pod: &Pod) -> Vec<Value> {
-    let all = pod.containers.iter().flat_map(stated_claims);
-    let mut names: Vec<&str> = all.map(|claimed| claimed.claim.as_str()).collect();
+    let mut names: Vec<&str> = pod.containers.iter().flat_map(claim_names).collect();
     names.sort_unstable();
     names.dedup();
     names.iter().map(|name| json!({ "name": name, "resourceClaimName": name })).collect()
@@ -157,8 +162,7 @@ pub(crate) fn claim(world: &World, pod: &Pod, name: &str) -> Option<Value> {
 fn spec(container: &Container) -> Value {
     let limits: Map<String, Value> =
         container.requests.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-    let claims = stated_claims(container).iter().map(|claimed| json!({ "name": claimed.claim }));
-    let claims: Vec<Value> = claims.take(1).collect();
+    let claims: Vec<Value> = claim_names(container).map(|name| json!({ "name": name })).collect();
     let mut spec = json!({
         "name": container.name, "resources": { "limits": limits, "claims": claims },
     });

@@ -339,20 +339,25 @@ fn pod_resources(world: &World, pod: &ListedPod<'_>) -> PodResources {
                 device_ids: ids.clone(),
             })
             .collect(),
-        dynamic_resources: container
-            .claims
-            .iter()
-            .map(|claimed| DynamicResource {
-                claim_name: claimed.claim.clone(),
+        dynamic_resources: {
+            let resource = |claim: &str, driver: &str, device, share_id| DynamicResource {
+                claim_name: claim.to_owned(),
                 claim_namespace: pod.namespace.to_owned(),
                 claim_resources: vec![ClaimResource {
-                    driver_name: "gpu.nvidia.com".to_owned(),
+                    driver_name: driver.to_owned(),
                     pool_name: "node-1".to_owned(),
-                    device_name: world.claim_name(claimed.device),
-                    share_id: claimed.share_id(),
+                    device_name: world.claim_name(device),
+                    share_id,
                 }],
-            })
-            .collect(),
+            };
+            let gpus = container.claims.iter().map(|claimed| {
+                resource(&claimed.claim, "gpu.nvidia.com", claimed.device, claimed.share_id())
+            });
+            let network = container.network.iter();
+            let network =
+                network.map(|(claim, device)| resource(claim, "net.example.com", *device, None));
+            gpus.chain(network).collect()
+        },
     });
     let (name, namespace) = (pod.name.to_owned(), pod.namespace.to_owned());
     PodResources { name, namespace, containers: containers.collect() }

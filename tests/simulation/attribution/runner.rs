@@ -227,10 +227,11 @@ fn describe(seed: u64, world: &World) -> Vec<String> {
             let ids: Vec<_> =
                 container.listed.iter().map(|(r, ids)| (r, ids.len(), &ids[0])).collect();
             format!(
-                "  {} {:?}: runs {runs:?} {:?}, requests {:?}, listed {ids:?}, {:?}, {:?}",
+                "  {} {:?}: runs {runs:?} {:?} {:?}, requests {:?}, listed {ids:?}, {:?}, {:?}",
                 container.name,
                 container.kind,
                 container.foreign_id,
+                container.network,
                 container.requests,
                 container.claims,
                 container.allocations

@@ -5,7 +5,7 @@ use crate::kube::assignments::{ClaimedDevice, SliceDevice, SliceKey};
 use crate::kube::resource_claims::table::tests::{request, table};
 use crate::model::Claim;
 
-fn claim(pod: &str, claim: &str, device: &str) -> ContainerAssignment {
+pub(super) fn claim(pod: &str, claim: &str, device: &str) -> ContainerAssignment {
     let claimed = ClaimedDevice {
         claim_namespace: "demo".into(),
         claim_name: claim.into(),

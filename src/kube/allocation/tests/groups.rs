@@ -254,6 +254,22 @@ fn a_pod_with_gpus_of_its_own_is_no_member() {
 }
 
 #[test]
+fn a_member_may_use_claims_of_other_drivers() {
+    for (driver, is_member) in [("net.example.com", true), ("gpu.nvidia.com", false)] {
+        let mut pod = member("a", &["g"], &[HALF]);
+        pod.containers[0].claims.push("claim".into());
+        let pods = pods([reservation("r", "g", &[]), pod]);
+        let mut list = list(&[("r", A)]);
+        let mut claim = claims::claim("a", "claim", "gpu-0");
+        claim.claims[0].driver = driver.into();
+        list.containers.push(claim);
+        let out = join(&list, &pods);
+        let expected = is_member.then(|| share("a", "c", A, Some(HALF_MIB)));
+        assert_eq!(rows(&out), expected.into_iter().collect::<Vec<_>>(), "{driver}");
+    }
+}
+
+#[test]
 fn any_listed_pod_may_be_a_member_while_the_pods_are_unknown() {
     let list = list(&[("r", A)]);
     for pods in [None, Some(PodStore::new("test", "n1").snapshot(T))] {

@@ -115,6 +115,7 @@ fn reservation(rng: &mut Rng, world: &World, (gpu, group): (usize, &str), bound:
             kind: Kind::App,
             runs: vec![run],
             foreign_id: None,
+            network: None,
             requests: vec![("nvidia.com/gpu", "1".to_owned())],
             listed: vec![("nvidia.com/gpu", vec![uuid.clone()])],
             claims: Vec::new(),

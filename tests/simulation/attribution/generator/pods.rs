@@ -159,6 +159,7 @@ impl<'a> PodGenerator<'a> {
             kind,
             runs: Vec::new(),
             foreign_id: None,
+            network: None,
             requests: Vec::new(),
             listed: Vec::new(),
             claims: Vec::new(),

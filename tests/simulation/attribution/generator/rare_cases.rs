@@ -37,14 +37,17 @@ pub(super) enum RareCase {
     LostReservation,
     /// The status of a pod contains the id of another pod's container.
     ForeignId,
+    /// Claims of network devices, which have the names of GPUs.
+    OtherDriver,
 }
 
 use RareCase::{
     ForeignId, InflatedUnits, InitContainers, LateStatus, ListedPredecessor, LostReservation,
-    Overcommitment, ReplacedByHolder, ReusedPid, StartBetween, UnlistedPredecessor, WholeGpus,
+    OtherDriver, Overcommitment, ReplacedByHolder, ReusedPid, StartBetween, UnlistedPredecessor,
+    WholeGpus,
 };
 
-const ALL: [RareCase; 12] = [
+const ALL: [RareCase; 13] = [
     StartBetween,
     ReplacedByHolder,
     UnlistedPredecessor,
@@ -57,6 +60,7 @@ const ALL: [RareCase; 12] = [
     Overcommitment,
     LostReservation,
     ForeignId,
+    OtherDriver,
 ];
 
 impl RareCase {
@@ -77,7 +81,7 @@ impl RareCase {
             WholeGpus => of(&annotated, rng),
             Overcommitment => of(&[Sharing::Koordinator, Sharing::Kai, Sharing::Hami], rng),
             LostReservation => Some(Sharing::Kai),
-            ReusedPid | ForeignId => None,
+            ReusedPid | ForeignId | OtherDriver => None,
             StartBetween | ReplacedByHolder | UnlistedPredecessor | ListedPredecessor
             | InitContainers | LateStatus => Some(Sharing::Exclusive),
         }
@@ -116,6 +120,7 @@ impl RareCase {
                 }
             }
             ForeignId => foreign_ids(rng, world),
+            OtherDriver => other_driver(rng, world),
             InflatedUnits | WholeGpus | Overcommitment => {}
         }
     }
@@ -280,6 +285,18 @@ fn reused_pids(rng: &mut Rng, world: &mut World) {
     }
     world.processes.extend(added);
     world.proc_delay = if rng.bool() { 150 } else { 0 };
+}
+
+/// Containers use claims of network devices.
+fn other_driver(rng: &mut Rng, world: &mut World) {
+    let devices = world.devices();
+    let pods = world.pods.iter_mut().filter(|pod| pod.hash.is_none() && !pod.reserves);
+    for container in pods.flat_map(|pod| &mut pod.containers) {
+        if container.kind == Kind::App && rng.bool() {
+            let device = devices[rng.usize(0..devices.len())];
+            container.network = Some((format!("network-{:08x}", rng.u32(..)), device));
+        }
+    }
 }
 
 /// The status of a container contains the id of a container of another pod.

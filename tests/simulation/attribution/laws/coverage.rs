@@ -8,7 +8,7 @@ use super::Case;
 use crate::exposition::Sample;
 
 /// Kinds of statements that a simulation must have checked.
-pub(crate) const KINDS: [&str; 23] = [
+pub(crate) const KINDS: [&str; 24] = [
     "PROCESS of an app container",
     "PROCESS of an init container",
     "PROCESS of a sidecar",
@@ -21,6 +21,7 @@ pub(crate) const KINDS: [&str; 23] = [
     "PROCESS of a claim",
     "PROCESS of a share of a claim",
     "PROCESS with administrative access",
+    "PROCESS of a container with a claim of another driver",
     "PROCESS of a sandbox",
     "PROCESS on a MIG device by annotations",
     "PROCESS while the API server is down",
@@ -99,6 +100,7 @@ impl Case<'_> {
             (claims(|access| *access != Access::Admin), "PROCESS of a claim"),
             (claims(|access| matches!(access, Access::Share(..))), "PROCESS of a share of a claim"),
             (claims(|access| *access == Access::Admin), "PROCESS with administrative access"),
+            (container.network.is_some(), "PROCESS of a container with a claim of another driver"),
             (pod.sandboxed, "PROCESS of a sandbox"),
             (by_annotations, "PROCESS on a MIG device by annotations"),
             (down, "PROCESS while the API server is down"),

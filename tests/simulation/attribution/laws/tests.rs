@@ -39,6 +39,7 @@ fn pod(name: &str, device: Device) -> Pod {
         kind: Kind::App,
         runs: vec![Run { id: String::new(), start: 2_000, end: FOREVER }],
         foreign_id: None,
+        network: None,
         requests: Vec::new(),
         listed: Vec::new(),
         claims: Vec::new(),

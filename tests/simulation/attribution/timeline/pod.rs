@@ -51,6 +51,8 @@ pub(crate) struct Container {
     pub(crate) runs: Vec<Run>,
     /// The status of the container contains this id, which is that of another pod's container.
     pub(crate) foreign_id: Option<String>,
+    /// A claim of a network device, and the device of which it has the name.
+    pub(crate) network: Option<(String, Device)>,
     /// Resource requests in the pod spec: resource and quantity.
     pub(crate) requests: Vec<(&'static str, String)>,
     /// Device ids in the kubelet's List, by resource.
