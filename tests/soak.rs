@@ -126,6 +126,8 @@ impl Soak {
     /// depend on the number of generations that the machine was fast enough for.
     fn size_at_rest(&mut self) -> (usize, usize) {
         self.pipeline.set_world(QUIET);
+        // The exposition of a generation with a driver is a hundred kilobytes larger than that of one without.
+        self.last = String::new();
         let evicted = self.pipeline.clock.now().mono + policy::GPU_RETENTION * 5 / 4;
         while self.pipeline.clock.now().mono < evicted {
             self.collect_and_scrape();
