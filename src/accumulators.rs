@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attribute::activity::DeviceActivity;
+use crate::attribute::activity::{DeviceActivity, ProcessActivity};
 use crate::catalog::AccumulatedMetric;
 use crate::labels::Labels;
 use crate::model::{ContainerIdentity, Owner, OwnerClass, ProcessId, Reading};
@@ -43,6 +43,8 @@ struct ContainerAccumulator {
     idle_seconds: f64,
     /// Last SM use, or when it was first seen (monotonic).
     last_active: Duration,
+    /// Its processes in the last cycle.
+    processes: Vec<ProcessId>,
 }
 
 impl UsageAccumulators {
@@ -105,13 +107,24 @@ impl DeviceAccumulator {
         for active in &cycle.containers {
             let found = find_container(&mut self.containers, &active.container);
             let Some(container) = found else { continue };
+            let is_listed =
+                |id: &ProcessId| cycle.processes.iter().any(|process| process.id == *id);
+            // One that has ended may have worked in this window.
+            let has_ended = !container.processes.iter().all(is_listed);
+            let is_own = |process: &&ProcessActivity| {
+                process.owner.container().is_some_and(|owner| owner.matches(&container.container))
+            };
+            container.processes =
+                cycle.processes.iter().filter(is_own).map(|process| process.id).collect();
             match active.usage.sm() {
                 Ok(percent) if percent > 0.0 => {
                     container.sm_seconds += percent / 100.0 * span;
                     container.last_active = cycle.at;
                 }
                 // The window of its first sample began before the container did.
-                Ok(_) if container.first_seen < cycle.at => container.idle_seconds += idle_span,
+                Ok(_) if container.first_seen < cycle.at && !has_ended => {
+                    container.idle_seconds += idle_span;
+                }
                 Ok(_) | Err(_) => {}
             }
         }
@@ -139,6 +152,7 @@ impl DeviceAccumulator {
                     joules: 0.0,
                     idle_seconds: 0.0,
                     last_active: cycle.at,
+                    processes: Vec::new(),
                 }),
             }
         }
@@ -381,6 +395,25 @@ mod tests {
         assert_eq!((last.of(IDLE, "a"), last.of(LAST, "a")), (Some(10.0), Some(10.0)));
         let idle = last.of(DEVICE, OwnerClass::None.label());
         assert_eq!((last.of(JOULES, "a"), idle), (Some(0.0), Some(120.0)));
+    }
+
+    #[test]
+    fn window_in_which_a_process_ended_is_not_idle() {
+        let mut accumulators = UsageAccumulators::default();
+        let owned = |pids: &[(u32, f64)]| {
+            let owned = |(pid, sm): &(u32, f64)| {
+                process(*pid, Owner::Container(container_ref("a")), Ok(*sm))
+            };
+            pids.iter().map(owned).collect()
+        };
+        let mut idle = Vec::new();
+        let cycles: [&[(u32, f64)]; 4] =
+            [&[(1, 0.0), (2, 0.0)], &[(1, 0.0), (2, 0.0)], &[(1, 0.0)], &[(1, 0.0)]];
+        for (number, pids) in (1..).zip(cycles) {
+            let values = accumulate(&mut accumulators, &cycle(number, 0.0, owned(pids)));
+            idle.push(values.of(IDLE, "a").unwrap());
+        }
+        assert_eq!(idle, [0.0, 5.0, 5.0, 10.0]);
     }
 
     #[test]

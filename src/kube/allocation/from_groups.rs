@@ -17,7 +17,7 @@ use crate::kube::annotations::{GpuName, GpuShare};
 use crate::kube::assignments::ClaimedDevice;
 use crate::kube::pod::Pod;
 use crate::kube::pod::container::Container;
-use crate::kube::pods::{PodSnapshot, TrackedPod, UidLookup};
+use crate::kube::pods::{NameLookup, PodSnapshot, TrackedPod, UidLookup};
 use crate::model::{AllocateMode, DeviceAllocation, PodRef};
 use crate::policy;
 
@@ -190,7 +190,12 @@ impl AllocationJoin<'_> {
         if self.has_own_gpus(pod) {
             return self.count_problem(AllocationProblem::UnrequestedAnnotation);
         }
-        let share = kai::parse(pod);
+        // A kubelet that ends a pod may have its successor of the same name, too: they have the same series.
+        let PodRef { namespace, name, .. } = &pod.id;
+        let share = match pods.by_name(namespace, name) {
+            NameLookup::Ambiguous => Err(AllocationProblem::AmbiguousPod),
+            NameLookup::One(_) | NameLookup::Deleted(_) | NameLookup::Unknown => kai::parse(pod),
+        };
         for group in names {
             let gpu = groups.get_mut(group);
             let Some(GroupGpu::Held { device, confirmed, has_members }) = gpu else {

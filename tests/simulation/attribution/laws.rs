@@ -120,8 +120,9 @@ impl Reference {
     /// The labels of a living process do not change.
     fn check_labels(&mut self, case: &Case<'_>, series: &ProcessSeries<'_>, pid: u32) -> Checked {
         let Some((index, process)) = case.process(pid, series.device) else { return Ok(()) };
-        // The series of a process that outlives its pod ends, and another one begins.
-        if case.pod_of(process).is_some_and(|pod| pod.end() <= case.received.at) {
+        // The series of a process that outlives its pod ends, and another one begins; a pod that states an
+        // allocation that it does not have may be believed later.
+        if case.pod_of(process).is_some_and(|pod| pod.forges || pod.end() <= case.received.at) {
             return Ok(());
         }
         let key = (index, series.device, series.metric.to_owned());

@@ -254,6 +254,18 @@ fn a_pod_with_gpus_of_its_own_is_no_member() {
 }
 
 #[test]
+fn shares_of_pods_of_one_name_are_withheld() {
+    let successor = || {
+        let mut successor = member("a", &["g"], &[HALF]);
+        successor.id.uid = "successor".into();
+        successor
+    };
+    let all = [reservation("r", "g", &[]), member("a", &["g"], &[HALF]), successor()];
+    let out = join(&list(&[("r", A)]), &pods(all));
+    assert_eq!((rows(&out), doubts(&out, "a")), (vec![], vec![Some(A)]));
+}
+
+#[test]
 fn a_member_may_use_claims_of_other_drivers() {
     for (driver, is_member) in [("net.example.com", true), ("gpu.nvidia.com", false)] {
         let mut pod = member("a", &["g"], &[HALF]);
