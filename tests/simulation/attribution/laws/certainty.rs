@@ -138,6 +138,17 @@ impl Case<'_> {
         self.world.pods.iter().filter(same).count() > 1
     }
 
+    /// Whether the kubelet may still list an earlier pod of the same name, or did so lately.
+    pub(super) fn is_listed_with_predecessor(&self, pod: &Pod) -> bool {
+        let at = self.received.at;
+        let same = |other: &&Pod| other.name == pod.name && other.namespace == pod.namespace;
+        let mut earlier = self.world.pods.iter().filter(same);
+        earlier.any(|other| {
+            let listed = other.created..other.released().saturating_add(SETTLED + STATUS_LAG);
+            other.uid != pod.uid && listed.contains(&at)
+        })
+    }
+
     /// Whether another process had the pid shortly before.
     pub(super) fn is_reused(&self, process: &Process) -> bool {
         let mut others = self.world.processes.iter().filter(|other| other.pid == process.pid);
@@ -160,7 +171,11 @@ impl Case<'_> {
             since = *from;
         }
         let known = since.saturating_sub(SETTLED + STATUS_LAG);
-        let changed = pod.events().iter().any(|event| (known..=at).contains(event));
+        let same = |other: &&Pod| other.name == pod.name && other.namespace == pod.namespace;
+        let mut namesakes = self.world.pods.iter().filter(same);
+        let is_recent = |event: &Ms| (known..=at).contains(event);
+        let changed =
+            namesakes.any(|other| other.events().iter().chain([&other.released()]).any(is_recent));
         pod.created < known && self.received.started + RECOVERED < since && !changed
     }
 

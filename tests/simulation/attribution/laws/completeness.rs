@@ -123,13 +123,23 @@ impl Case<'_> {
         never || self.is_reading_new(device) || self.world.faults_within(since, at).any(fails)
     }
 
-    /// Whether the device was read for the first time, or a process on it has a pid that was reused.
+    /// Whether the device was read for the first time, or a process that it lists has a pid that was reused.
     fn is_reading_new(&self, device: Device) -> bool {
-        let on_device = |process: &&Process| process.use_of(device).is_some();
-        let mut all = self.world.processes.iter().filter(on_device);
-        let at = self.received.at + self.world.proc_delay;
+        let read = self.received.at;
+        let at = read + self.world.proc_delay;
+        let is_listed = |pid: u32| {
+            let mut all = self.world.processes.iter().filter(|process| process.pid == pid);
+            all.any(|process| {
+                process.use_of(device).is_some()
+                    && (process.start..process.listed_until).contains(&read)
+            })
+        };
+        let mut alive = self.world.processes.iter().filter(|process| process.is_alive(at));
         self.received.read[device.gpu].len() < 3
-            || all.any(|process| process.is_alive(at) && self.is_reused(process))
+            || alive.any(|process| {
+                let is_on_device = process.use_of(device).is_some() || is_listed(process.pid);
+                is_on_device && self.is_reused(process)
+            })
     }
 
     fn shows(&self, process: &Process, device: Device, family: Family, metric: &str) -> bool {
@@ -171,6 +181,7 @@ impl Case<'_> {
                 || at >= pod.end()
                 || !self.is_settled(pod)
                 || pod.forges
+                || self.is_listed_with_predecessor(pod)
                 || self.may_be_overcommitted(pod)
                 || self.lacks_memory_of(pod)
                 || self.lacks_reservation(pod)
