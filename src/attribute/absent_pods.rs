@@ -10,10 +10,10 @@ use crate::policy::{POD_OUTLIVED_MAX, PODS_MAX};
 /// UIDs in the cgroups of processes, of pods that do not exist. All processes of a pod have one time, so that they
 /// are reported as outlived in the same cycle.
 #[derive(Clone, Debug, Default)]
-pub struct AbsentPods(BTreeMap<PodUid, Absence>);
+pub struct AbsentPods(BTreeMap<PodUid, AbsentPod>);
 
 #[derive(Clone, Copy, Debug)]
-struct Absence {
+struct AbsentPod {
     /// When the pod ended, or if that was not observed, when a complete and current pod list first lacked it
     /// (monotonic).
     since: Duration,
@@ -53,7 +53,7 @@ impl AbsentPods {
         } else if let Some(since) = ended
             && self.0.len() < PODS_MAX
         {
-            self.0.insert(uid.clone(), Absence { since, listed: now });
+            self.0.insert(uid.clone(), AbsentPod { since, listed: now });
         }
     }
 
@@ -76,12 +76,12 @@ mod tests {
     const T: fn(u64) -> Duration = Duration::from_secs;
     const UID: &str = "3f6a1c58-90de-4b27-a1f4-0c9d5e7b2a63";
 
-    struct Node {
+    struct PodHistory {
         absent: AbsentPods,
         store: PodStore,
     }
 
-    impl Node {
+    impl PodHistory {
         fn since(&mut self, at: u64, is_listed: bool) -> Option<Duration> {
             let uid = PodUid::parse(UID.as_bytes()).unwrap();
             let path = PodPath { uid: uid.clone(), container: None };
@@ -109,36 +109,36 @@ mod tests {
         }
     }
 
-    fn node() -> Node {
-        Node { absent: AbsentPods::default(), store: PodStore::new("api", "n1") }
+    fn history() -> PodHistory {
+        PodHistory { absent: AbsentPods::default(), store: PodStore::new("api", "n1") }
     }
 
     #[test]
     fn unknown_pod_is_absent_since_the_first_complete_list_without_it() {
-        let mut node = node();
-        assert_eq!(node.since(900, true), None, "no list was received");
-        node.receive_list(&[], 1000);
-        assert_eq!(node.since(1005, true), Some(T(1005)));
+        let mut history = history();
+        assert_eq!(history.since(900, true), None, "no list was received");
+        history.receive_list(&[], 1000);
+        assert_eq!(history.since(1005, true), Some(T(1005)));
         // An outage, and a cycle in which no process was listed, change nothing.
-        node.fail(1010);
-        assert_eq!(node.since(1015, true), Some(T(1005)));
-        assert_eq!(node.since(1020, false), Some(T(1005)));
-        node.receive_list(&[UID], 1025);
-        assert_eq!(node.since(1030, true), None, "it exists");
-        node.fail(1040);
-        assert_eq!(node.since(1045, true), None);
+        history.fail(1010);
+        assert_eq!(history.since(1015, true), Some(T(1005)));
+        assert_eq!(history.since(1020, false), Some(T(1005)));
+        history.receive_list(&[UID], 1025);
+        assert_eq!(history.since(1030, true), None, "it exists");
+        history.fail(1040);
+        assert_eq!(history.since(1045, true), None);
     }
 
     #[test]
     fn deleted_pod_is_absent_since_its_end_after_its_tombstone_expired() {
-        let mut node = node();
-        node.receive_list(&[UID], 0);
-        assert_eq!(node.since(5, true), None);
-        node.receive_list(&[], 10);
+        let mut history = history();
+        history.receive_list(&[UID], 0);
+        assert_eq!(history.since(5, true), None);
+        history.receive_list(&[], 10);
         let late = 20 + POD_OUTLIVED_MAX.as_secs();
         for at in [15, late, late + 5] {
-            assert_eq!(node.since(at, true), Some(T(10)), "{at}");
+            assert_eq!(history.since(at, true), Some(T(10)), "{at}");
         }
-        assert_eq!(node.since(2 * late, false), None, "no process was listed for long");
+        assert_eq!(history.since(2 * late, false), None, "no process was listed for long");
     }
 }

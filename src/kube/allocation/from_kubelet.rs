@@ -135,12 +135,15 @@ impl AllocationJoin<'_> {
         }
     }
 
-    /// Whether the List is older than a pod, and thus about an earlier one with its name: the kubelet admitted the
-    /// pod later, or it was first seen much later.
+    /// Whether the List is older than a pod, and thus about an earlier one with its name: the pod was first seen
+    /// after it, and the kubelet admitted it later, or it was seen much later.
     fn is_older(&self, tracked: &TrackedPod) -> bool {
         let Assignments { requested_at, requested_at_wall_us, .. } = *self.assignments;
-        tracked.pod.admitted.is_some_and(|seconds| seconds.get() > requested_at_wall_us / 1_000_000)
-            || tracked.first_seen > requested_at + policy::ALLOCATION_MAX_AGE
+        let TrackedPod { pod, first_seen, .. } = tracked;
+        let is_admitted_later =
+            pod.admitted.is_some_and(|seconds| seconds.get() > requested_at_wall_us / 1_000_000);
+        *first_seen > requested_at
+            && (is_admitted_later || *first_seen > requested_at + policy::ALLOCATION_MAX_AGE)
     }
 
     fn add_candidates(

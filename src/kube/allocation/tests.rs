@@ -82,7 +82,8 @@ fn assignments(containers: Vec<ContainerAssignment>) -> Assignments {
     let names = ["a", "b", "x", "web-0"].map(str::to_owned);
     let pods = names.into_iter().chain((0..8).map(|n| format!("p{n}")));
     let pods = pods.map(|name| ("demo".into(), name.as_str().into())).collect();
-    Assignments { pods, containers, requested_at: T, ..Assignments::default() }
+    let (requested_at, requested_at_wall_us) = (T, u64::MAX);
+    Assignments { pods, containers, requested_at, requested_at_wall_us, ..Assignments::default() }
 }
 
 fn join(assignments: &Assignments, pods: &PodSnapshot) -> AllocationResult {
@@ -566,6 +567,8 @@ fn list_is_not_about_a_pod_that_is_much_younger_or_was_admitted_later() {
     // The time of the status is to the second.
     assert_eq!(of_pod(late, Some(5)), (1, None));
     assert_eq!(of_pod(late, Some(6)), (0, Some(1)));
+    // The clock was set back since then.
+    assert_eq!(of_pod(list.requested_at, Some(6)), (1, None));
 }
 
 #[test]
