@@ -161,7 +161,7 @@ impl Case<'_> {
     /// clients may work for any container.
     fn has_zeros(&self, device: Device) -> Checked {
         let at = self.received.at;
-        if self.world.gpus[device.gpu].mps != Mps::Off {
+        if self.world.gpus[device.gpu].mps != Mps::Off || self.is_reading_new(device) {
             return Ok(());
         }
         let is_certain = |process: &Process| {
